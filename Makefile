@@ -1,0 +1,47 @@
+# Every target makes its own .venv from the committed lock; nothing else needs to be installed but Python, make and a package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean
+
+help:
+	@echo "make demo    build, train and report on the embedded corpus"
+	@echo "make test    lint, types, tests, wheel"
+	@echo "make lint    ruff and mypy only"
+	@echo "make bench   the measured claims, one JSON line each"
+	@echo "make lock    resolve requirements.lock again from pyproject.toml"
+	@echo "make clean   remove everything that was made"
+
+# plain pip brings uv, at the version and hash of the lock; uv brings the rest in seconds
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "flowloom needs Python 3.11 to 3.13, got %d.%d; say which with make PYTHON=..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/^[^ ].*#\|^    # via/p' requirements.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/flowloom demo --out demo-output
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/flowloom
+	MYPYPATH=.cache/types $(BIN)/mypy -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
+
+test: lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(READY)
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info demo-output

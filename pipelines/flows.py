@@ -1,0 +1,114 @@
+"""`flowloom flows`: captures to one flow table, no labels and no Beam."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flowloom.schemas.accounting import RejectReason
+from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.rows import FLOWS
+from flowloom.transforms.captures import CaptureError, capture_sha256, match_captures
+from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.reading import GroupReading, dropped_by_reason
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowsOptions:
+    """What `flowloom flows` is asked to do.
+
+    Attributes:
+      captures: paths or globs; each file is a capture group of its own.
+      output: the Parquet file to write; replaced if it exists.
+      definition: what counts as one flow.
+    """
+
+    captures: tuple[str, ...]
+    output: Path
+    definition: FlowDefinition = dataclasses.field(default_factory=FlowDefinition.of)
+
+
+@dataclasses.dataclass
+class FlowsReport:
+    """The accounting of a `flowloom flows` run, as `--json` prints it."""
+
+    captures: list[dict[str, Any]]
+    rejects: list[dict[str, Any]]
+    flows: int
+    packets: int
+    seconds: dict[str, float]
+
+
+def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lambda line: None) -> FlowsReport:
+    """Meter captures into one Parquet file of `schemas.rows.FLOWS`.
+
+    Raises:
+      FlowloomError: if no capture could be read, or the output's folder does not exist.
+    """
+    if not options.output.parent.is_dir():
+        raise FlowloomError(
+            f"the folder of the output must exist, got {options.output}; create {options.output.parent} first"
+        )
+    begun = time.perf_counter()
+    report = FlowsReport([], [], 0, 0, dict.fromkeys(("read", "decode", "meter", "write"), 0.0))
+    with parquet_writer(options.output, FLOWS) as writer:
+        for uri in _files(options.captures, report):
+            progress(f"metering {uri}")
+            for batch in _metered(uri, options.definition, report):
+                writing = time.perf_counter()
+                writer.write(batch)
+                report.seconds["write"] += time.perf_counter() - writing
+                report.flows += batch.num_rows
+        if not report.captures:
+            raise FlowloomError("no capture could be read: " + "; ".join(_sentence(r) for r in report.rejects))
+        closing = time.perf_counter()
+    report.seconds["write"] += time.perf_counter() - closing
+    report.seconds["total"] = time.perf_counter() - begun
+    for reject in report.rejects:
+        progress(_sentence(reject))
+    return report
+
+
+def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
+    """Yield the files of all patterns, each once; a pattern without any becomes a reject."""
+    seen: set[str] = set()
+    for pattern in patterns:
+        files = match_captures(pattern)
+        if not files:
+            detail = "no such file, and no file matches it as a glob; check the path"
+            report.rejects.append({"uri": pattern, "offset": 0, "reason": RejectReason.NO_MATCH, "detail": detail})
+        yield from (uri for uri in files if uri not in seen)
+        seen.update(files)
+
+
+def _metered(uri: str, definition: FlowDefinition, report: FlowsReport) -> Iterator[pa.RecordBatch]:
+    """Yield the flows of one capture and add its accounting to the report."""
+    begun = time.perf_counter()
+    try:
+        sha256 = capture_sha256(uri)
+    except CaptureError as damage:
+        report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
+        return
+    report.seconds["read"] += time.perf_counter() - begun
+    reading = GroupReading([uri], sha256[:16], definition, sha256={uri: sha256})
+    yield from reading.flows()
+    for row in reading.captures().to_pylist():
+        report.captures.append(
+            {
+                **{name: row[name] for name in ("uri", "sha256", "records", "metered")},
+                "dropped": dropped_by_reason(row),
+                "rejects": row["rejects"],
+            }
+        )
+        report.packets += row["metered"]
+    report.rejects += reading.rejects().to_pylist()
+    for stage, seconds in dataclasses.asdict(reading.seconds).items():
+        report.seconds[stage] += seconds
+
+
+def _sentence(reject: dict[str, Any]) -> str:
+    return f"{reject['uri']}: {reject['reason']} at byte {reject['offset']}: {reject['detail']}"

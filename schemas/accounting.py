@@ -1,0 +1,88 @@
+"""Where every record of a capture went: drop reasons, the captures table and the rejects table.
+
+For every capture `records == metered + sum(dropped)`; what could not even be read as a record is a reject row.
+"""
+
+import enum
+
+import pyarrow as pa
+
+
+class DropReason(enum.IntEnum):
+    """Why one captured record did not reach a flow. A closed set; the value is the code that kernels write."""
+
+    NOT_IP = 1
+    """The frame carries no IPv4 or IPv6 packet (ARP, LLDP, spanning tree, ...)."""
+    UNSUPPORTED_LINKTYPE = 2
+    """The link-layer header type has no decoder."""
+    TRUNCATED = 3
+    """The captured bytes end before the headers that the flow key needs."""
+    MALFORMED = 4
+    """Header fields contradict each other or the captured length."""
+    FRAGMENT_WITHOUT_FIRST = 5
+    """A later IP fragment whose first fragment was not seen."""
+    FRAGMENT_DROPPED = 6
+    """A later IP fragment, and the flow definition says `fragments: drop`."""
+
+    @property
+    def label(self) -> str:
+        """The reason as users read it, for example `not-ip`."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def column(self) -> str:
+        """The reason's column in the captures table, for example `dropped_not_ip`."""
+        return f"dropped_{self.name.lower()}"
+
+
+class RejectReason(enum.StrEnum):
+    """Why a file or some of its bytes were not read as records. A closed set."""
+
+    NO_MATCH = "no-match"
+    """The manifest's glob matches no file."""
+    DUPLICATE = "duplicate"
+    """The file has the same bytes as another one, which is read once."""
+    UNREADABLE = "unreadable"
+    """The file is missing or may not be opened."""
+    EMPTY = "empty"
+    """The file has no bytes."""
+    NOT_A_CAPTURE = "not-a-capture"
+    """The content starts like no capture format that is known."""
+    CUT_OFF = "cut-off"
+    """The file ends inside a record."""
+    MALFORMED = "malformed"
+    """A record or block header is impossible; reading stopped there."""
+    DECOMPRESSION = "decompression"
+    """The compressed stream is damaged; reading stopped there."""
+
+
+DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)
+
+CAPTURES = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("bytes", pa.uint64(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("compression", pa.string(), nullable=False),
+        pa.field("link_types", pa.list_(pa.field("item", pa.uint16(), nullable=False)), nullable=False),
+        pa.field("records", pa.uint64(), nullable=False),
+        pa.field("metered", pa.uint64(), nullable=False),
+        *(pa.field(column, pa.uint64(), nullable=False) for column in DROPPED_COLUMNS),
+        pa.field("rejects", pa.uint64(), nullable=False),
+        pa.field("first_ns", pa.int64()),
+        pa.field("last_ns", pa.int64()),
+    ]
+)
+"""One row per capture that could be opened; times are ns since the epoch, null without records."""
+
+REJECTS = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""One row per place where reading stopped: byte offset in the uncompressed capture, closed reason, and a sentence."""

@@ -1,0 +1,131 @@
+"""The dataset card: what a dataset directory holds and how it came to be. Written last: no card, no dataset."""
+
+from typing import Literal
+
+import pydantic
+
+from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.tasks import Task
+
+FORMAT_VERSION = 1
+
+CARD = "dataset.json"
+CAPTURES_TABLE = "captures.parquet"
+REJECTS_TABLE = "rejects.parquet"
+TF_SCHEMA = "schema.pbtxt"
+
+_STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+def shard_path(view: str, task: str | None, split: str, shard: int, shards: int) -> str:
+    """Return a shard's path inside the dataset directory; `task` is its stripe under Rainbow, None under Aurora."""
+    stripe = f"task={task}/" if task else ""
+    return f"{view}/{stripe}split={split}/part-{shard:05d}-of-{shards:05d}.parquet"
+
+
+class Shard(pydantic.BaseModel):
+    """One Parquet file of the dataset."""
+
+    model_config = _STRICT
+
+    path: str
+    view: str
+    split: str
+    task: str | None
+    """The one task whose labels it carries (Rainbow), or None: all of them (Aurora)."""
+    rows: int
+    row_groups: tuple[int, ...]
+    """Rows of each row group; under Rainbow each is a miniset."""
+    sha256: str
+
+
+class SplitCounts(pydantic.BaseModel):
+    """Rows of one split, and per task how many of them bear each word; `null` labels are under `unknown`."""
+
+    model_config = _STRICT
+
+    rows: int
+    classes: dict[str, dict[str, int]]
+    unknown: dict[str, int]
+
+
+class ChannelStatistics(pydantic.BaseModel):
+    """Moments of one sequence column over all packets of the train split; what a trainer normalises with."""
+
+    model_config = _STRICT
+
+    count: int
+    mean: float
+    std: float
+    log1p_mean: float
+    """Mean of ln(1 + max(x, 0))."""
+    log1p_std: float
+    minimum: float
+    maximum: float
+
+
+class Accounting(pydantic.BaseModel):
+    """Where the records of all captures went; `records == metered + sum(dropped)`."""
+
+    model_config = _STRICT
+
+    captures: int
+    records: int
+    metered: int
+    dropped: dict[str, int]
+    rejects: int
+    flows: int
+    """Flows metered."""
+    flows_short: int
+    """Flows left out because they had fewer than the definition's `min_packets`."""
+    flows_unlabelled: int
+    """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
+
+
+class SplitRule(pydantic.BaseModel):
+    """How rows were divided, and why so."""
+
+    model_config = _STRICT
+
+    by: Literal["capture", "flow"]
+    reason: str
+    seed: int
+    shares: tuple[float, float, float]
+
+
+class LabelCoverage(pydantic.BaseModel):
+    """How many flows one label source labelled for one task."""
+
+    model_config = _STRICT
+
+    task: str
+    source: str
+    labelled: int
+    conflicts: int
+
+
+class DatasetCard(pydantic.BaseModel):
+    """Everything a reader needs to use a dataset, and everything a reviewer asks of it."""
+
+    model_config = _STRICT
+
+    format_version: int = FORMAT_VERSION
+    tool_version: str
+    name: str
+    content_hash: str
+    """SHA-256 over all rows of all views in a canonical order."""
+    corpus_digest: str
+    """SHA-256 over the sorted SHA-256 digests of the captures."""
+    definition: FlowDefinition
+    views: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    layout: Literal["aurora", "rainbow"]
+    missing: Literal["unknown", "negative"]
+    identity: Literal["keep", "drop"]
+    split_rule: SplitRule
+    splits: dict[str, SplitCounts]
+    """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""
+    coverage: tuple[LabelCoverage, ...]
+    accounting: Accounting
+    normalisation: dict[str, ChannelStatistics]
+    shards: tuple[Shard, ...]

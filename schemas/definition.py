@@ -1,0 +1,78 @@
+"""What counts as one flow: `FlowDefinition` and the presets that reproduce known tools."""
+
+import enum
+from typing import Any, Literal, Self
+
+import pydantic
+
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+
+
+class EndReason(enum.IntEnum):
+    """Why a flow ended: IPFIX flowEndReason (RFC 5102, section 5.11.3)."""
+
+    IDLE_TIMEOUT = 1
+    ACTIVE_TIMEOUT = 2
+    END_DETECTED = 3
+    FORCED_END = 4
+    LACK_OF_RESOURCES = 5
+
+
+class FlowDefinition(pydantic.BaseModel):
+    """How packets become bidirectional flows; plain data, checked when made.
+
+    Times are seconds, sizes bytes. A flow is *idle* when the capture's clock, which is the running maximum of its
+    packet times, has moved on by more than `idle_s` since the flow's last packet.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "default"
+    k: int = pydantic.Field(60, ge=1, le=65_535, description="packets kept in the sequences of a flow")
+    idle_s: float = pydantic.Field(120.0, gt=0, le=1e9)
+    idle_udp_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="idle timeout of UDP, if another")
+    active_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="cut flows at this age; null = never")
+    tcp_close: Literal["none", "lifecycle"] = "lifecycle"
+    size: Literal["ip", "wire", "payload"] = "ip"
+    zero_payload: Literal["keep", "skip"] = "keep"
+    min_packets: int = pydantic.Field(1, ge=1)
+    orient: Literal["first-packet", "syn"] = "first-packet"
+    vlan_in_key: bool = False
+    fragments: Literal["join", "drop"] = "join"
+
+    @pydantic.model_validator(mode="after")
+    def _timeouts_agree(self) -> Self:
+        for name in ("idle_s", "idle_udp_s"):
+            idle = getattr(self, name)
+            if idle is not None and self.active_s is not None and idle > self.active_s:
+                raise ValueError(f"{name} must be > 0 and <= active_s, got {name}={idle:g}, active_s={self.active_s:g}")
+        return self
+
+    @property
+    def associative(self) -> bool:
+        """Whether fragments of split captures merge to exactly the flows of the whole; false with an active timeout."""
+        return self.active_s is None
+
+    @classmethod
+    def of(cls, preset: str = "default", **overrides: Any) -> Self:
+        """Return a preset with some fields replaced.
+
+        Raises:
+          FlowloomError: if the preset is unknown.
+          pydantic.ValidationError: if a field is unknown or out of range.
+        """
+        if preset not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise FlowloomError(
+                f"flow definition preset must be one of {known}, got {preset!r}{did_you_mean(preset, PRESETS)}"
+            )
+        return cls.model_validate({**PRESETS[preset], **overrides, "preset": preset})
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "nfstream": {"active_s": 1800.0, "tcp_close": "none", "fragments": "drop"},
+    "datazoo-30": {"k": 30, "idle_s": 65.0, "active_s": 300.0, "zero_payload": "skip"},
+}
+"""`default`: idle 120 s, long flows never cut, TCP lifecycle. `nfstream`: NFStream's defaults (k is ours to choose).
+`datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active."""

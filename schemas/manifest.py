@@ -1,0 +1,168 @@
+"""The corpus manifest: which captures, which labels, which tasks, which layout; checked as a whole when it is made."""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+
+from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.tasks import LabelValue, Task
+
+SPLITS = ("train", "validation", "test")
+SPLIT_COLUMN = "split"
+"""A travelling row's split: int8 position in `SPLITS`. Not stored: a shard's place says it."""
+
+FILE_GROUP = "file"
+
+_STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class CaptureSource(pydantic.BaseModel):
+    """Captures by glob, relative to the manifest or on any Beam filesystem, and what is known of all their flows."""
+
+    model_config = _STRICT
+
+    glob: str
+    labels: dict[str, LabelValue] = {}
+    group: str = pydantic.Field(FILE_GROUP, min_length=1)
+    """`file`: each capture is its own vantage point; any other name: one timeline over all captures of that name."""
+
+
+class Splits(pydantic.BaseModel):
+    """How rows are divided: by capture group, by flow, or (`auto`) by group where every class has enough of them."""
+
+    model_config = _STRICT
+
+    by: Literal["auto", "capture", "flow"] = "auto"
+    train: float = pydantic.Field(0.64, ge=0, le=1)
+    validation: float = pydantic.Field(0.16, ge=0, le=1)
+    test: float = pydantic.Field(0.20, ge=0, le=1)
+    seed: int = 7
+
+    @pydantic.model_validator(mode="after")
+    def _shares_add_up(self) -> Self:
+        shares = self.train + self.validation + self.test
+        if not math.isclose(shares, 1.0, abs_tol=1e-9):
+            raise ValueError(f"train + validation + test must be 1, got {shares:g}")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The shares in the order of `SPLITS`."""
+        return self.train, self.validation, self.test
+
+
+class Output(pydantic.BaseModel):
+    """How the dataset lies on disk."""
+
+    model_config = _STRICT
+
+    shards: int = pydantic.Field(8, ge=1, le=99_999, description="shards per stripe and split")
+    row_group_rows: int = pydantic.Field(16_384, ge=1)
+
+
+def _task_named(tasks: object) -> object:
+    if isinstance(tasks, dict):
+        return [{"name": name, **task} if isinstance(task, dict) else task for name, task in tasks.items()]
+    return tasks
+
+
+class CorpusManifest(pydantic.BaseModel):
+    """A corpus as its user describes it in YAML."""
+
+    model_config = _STRICT
+
+    name: str = pydantic.Field(min_length=1)
+    captures: tuple[CaptureSource, ...] = pydantic.Field(min_length=1)
+    definition: FlowDefinition = FlowDefinition()
+    views: tuple[Literal["flows"], ...] = ("flows",)
+    tasks: Annotated[tuple[Task, ...], pydantic.BeforeValidator(_task_named)] = pydantic.Field(min_length=1)
+    layout: Literal["aurora", "rainbow"] = "aurora"
+    missing: Literal["unknown", "negative"] = "unknown"
+    """What an absent label means in the Aurora layout: unknown (masked), or the first word of the vocabulary. Rainbow
+    has no absent labels."""
+    splits: Splits = Splits()
+    identity: Literal["keep", "drop"] = "keep"
+    output: Output = Output()
+
+    @pydantic.field_validator("definition", mode="before")
+    @classmethod
+    def _from_preset(cls, definition: object) -> object:
+        return FlowDefinition.of(**definition) if isinstance(definition, dict) else definition
+
+    @pydantic.model_validator(mode="after")
+    def _labels_are_known(self) -> Self:
+        tasks = {task.name: task for task in self.tasks}
+        for source in self.captures:
+            for name, value in source.labels.items():
+                if name not in tasks:
+                    raise ValueError(
+                        f"labels of {source.glob!r} name the task {name!r}; tasks are {', '.join(tasks)}"
+                        f"{did_you_mean(name, tasks)}"
+                    )
+                try:
+                    tasks[name].index(value)
+                except ValueError as error:
+                    raise ValueError(f"labels of {source.glob!r}: {error}") from None
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _one_timeline_has_one_label(self) -> Self:
+        first: dict[tuple[str, str], tuple[str, LabelValue]] = {}
+        for source in self.captures:
+            if source.group == FILE_GROUP:
+                continue
+            for task, value in source.labels.items():
+                glob, known = first.setdefault((source.group, task), (source.glob, value))
+                if known != value:
+                    raise ValueError(
+                        f"captures of group {source.group!r} are one timeline, so their labels must agree; got {task}: "
+                        f"{known!r} for {glob!r} and {value!r} for {source.glob!r}; give them groups of their own"
+                    )
+        return self
+
+
+def parse_manifest(document: Any, where: str) -> CorpusManifest:
+    """Check a manifest that was read from YAML.
+
+    Args:
+      document: what the YAML holds.
+      where: the manifest's path, for messages.
+
+    Raises:
+      FlowloomError: naming every invalid key, what was expected there, and the nearest known word.
+    """
+    if not isinstance(document, dict):
+        raise FlowloomError(f"{where}: expected a corpus manifest (a YAML mapping), got {type(document).__name__}")
+    try:
+        return CorpusManifest.model_validate(document)
+    except pydantic.ValidationError as error:
+        raise FlowloomError(f"{where}: " + "; ".join(_explain(entry) for entry in error.errors())) from None
+
+
+def _explain(entry: Any) -> str:
+    """Return one pydantic error as `captures.0.glb: unknown key, expected one of ...`."""
+    place = ".".join(str(part) for part in entry["loc"]) or "manifest"
+    if entry["type"] == "extra_forbidden":
+        known = _known_keys(entry["loc"][:-1])
+        word = str(entry["loc"][-1])
+        return f"{place}: unknown key, expected one of {', '.join(known)}{did_you_mean(word, known)}"
+    if entry["type"] == "missing":
+        return f"{place}: required and missing"
+    message = entry["msg"].removeprefix("Value error, ")
+    shown = repr(entry["input"])
+    return f"{place}: {message}" + (f", got {shown}" if len(shown) < 80 and "got " not in message else "")
+
+
+def _known_keys(place: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the model at a place of the manifest has."""
+    models: dict[str, type[pydantic.BaseModel]] = {
+        "captures": CaptureSource,
+        "definition": FlowDefinition,
+        "tasks": Task,
+        "splits": Splits,
+        "output": Output,
+    }
+    model = models[str(place[0])] if place else CorpusManifest
+    return list(model.model_fields)

@@ -1,0 +1,91 @@
+"""What one packet and one flow are: the Arrow schemas that travel between rooms and lie in shards."""
+
+import pyarrow as pa
+
+ADDRESS = pa.binary(16)
+"""An IPv6 address, or an IPv4 one in its IPv4-mapped form ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2)."""
+
+PACKETS = pa.schema(
+    [
+        pa.field("record", pa.uint64(), nullable=False),  # position in the capture, from 0
+        pa.field("time_ns", pa.int64(), nullable=False),  # since the epoch
+        pa.field("src_ip", ADDRESS, nullable=False),
+        pa.field("dst_ip", ADDRESS, nullable=False),
+        pa.field("src_port", pa.uint16(), nullable=False),  # 0 where the protocol has none
+        pa.field("dst_port", pa.uint16(), nullable=False),
+        pa.field("protocol", pa.uint8(), nullable=False),  # IP protocol number after IPv6 extension headers
+        pa.field("ip_version", pa.uint8(), nullable=False),
+        pa.field("vlan", pa.uint16(), nullable=False),  # innermost 802.1Q identifier, 0 = untagged
+        pa.field("wire_bytes", pa.uint32(), nullable=False),  # whole frame as sent
+        pa.field("ip_bytes", pa.uint32(), nullable=False),  # IP header and payload
+        pa.field("payload_bytes", pa.uint32(), nullable=False),  # after the transport header
+        pa.field("ip_id", pa.uint32(), nullable=False),  # IPv4 or IPv6-fragment identification, else 0
+        pa.field("ttl", pa.uint8(), nullable=False),  # or IPv6 hop limit
+        pa.field("tcp_flags", pa.uint8(), nullable=False),  # CWR ECE URG ACK PSH RST SYN FIN, high to low
+        pa.field("tcp_window", pa.uint16(), nullable=False),  # as sent, unscaled
+        pa.field("tcp_seq", pa.uint32(), nullable=False),
+    ]
+)
+"""One decoded IP packet, in captured order."""
+
+SEQUENCES: dict[str, pa.DataType] = {
+    "pkt_size": pa.uint16(),
+    "pkt_dir": pa.int8(),
+    "pkt_gap_ns": pa.int64(),
+    "pkt_tcp_flags": pa.uint8(),
+    "pkt_tcp_window": pa.uint16(),
+    "pkt_ttl": pa.uint8(),
+    "pkt_payload": pa.uint16(),
+}
+"""The per-packet columns of a flow: lists over its first k packets, never padded.
+
+`pkt_size` is the size that the flow definition names, `pkt_dir` +1 forward and -1 backward, `pkt_gap_ns` the time since
+the latest packet of the flow before this one (first = 0, out of order = 0). Sizes above 65,535 are stored as 65,535.
+"""
+
+IDENTITY = ("src_ip", "dst_ip")
+"""Columns that name a host; absent from shards with `identity: drop`."""
+
+
+def _list(item: pa.DataType) -> pa.ListType:
+    return pa.list_(pa.field("item", item, nullable=False))
+
+
+FLOWS = pa.schema(
+    [
+        pa.field("flow_id", pa.binary(16), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("start", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("duration_ns", pa.int64(), nullable=False),
+        pa.field("ip_version", pa.uint8(), nullable=False),
+        pa.field("protocol", pa.uint8(), nullable=False),
+        pa.field("src_ip", ADDRESS, nullable=False),
+        pa.field("dst_ip", ADDRESS, nullable=False),
+        pa.field("src_port", pa.uint16(), nullable=False),
+        pa.field("dst_port", pa.uint16(), nullable=False),
+        pa.field("vlan", pa.uint16(), nullable=False),
+        pa.field("packets_fwd", pa.uint64(), nullable=False),
+        pa.field("packets_bwd", pa.uint64(), nullable=False),
+        pa.field("bytes_fwd", pa.uint64(), nullable=False),
+        pa.field("bytes_bwd", pa.uint64(), nullable=False),
+        pa.field("end_reason", pa.uint8(), nullable=False),
+        pa.field("out_of_order", pa.uint64(), nullable=False),
+        pa.field("duplicates", pa.uint64(), nullable=False),
+        *(pa.field(name, _list(item), nullable=False) for name, item in SEQUENCES.items()),
+    ]
+)
+"""One flow. Forward is the direction of its first packet, unless the definition orients by SYN."""
+
+LABEL_PREFIX = "label_"
+
+
+def label_column(task: str) -> str:
+    """Return the name of a task's label column: int32 index into its vocabulary, null = unknown."""
+    return LABEL_PREFIX + task
+
+
+def labelled(schema: pa.Schema, tasks: list[str]) -> pa.Schema:
+    """Return `schema` with one nullable int32 label column per task at its end."""
+    for task in tasks:
+        schema = schema.append(pa.field(label_column(task), pa.int32()))
+    return schema

@@ -1,0 +1,70 @@
+"""Arrow columns as NumPy views and back, without a copy and without pandas.
+
+The first `pa.array`, `pa.scalar` or `to_pandas_dtype` of a process imports pandas, which costs more than metering a
+small capture.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def integer_dtype(kind: pa.DataType) -> np.dtype:
+    """Return the NumPy type of an Arrow integer type, or of the int64 inside a timestamp."""
+    return np.dtype(np.int64) if pa.types.is_timestamp(kind) else np.dtype(str(kind))
+
+
+def column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Return contiguous values, one row per first index, as an Arrow array of a fixed-width type without nulls."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def text_column(values: Sequence[str]) -> pa.Array:
+    """Return texts as an Arrow string array."""
+    encoded = [value.encode() for value in values]
+    offsets = _offsets([len(value) for value in encoded])
+    return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+
+
+def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Return a few rows of texts, integers (None = null) and lists of integers as one batch of `schema`."""
+    return pa.RecordBatch.from_arrays([_of([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
+
+
+def _of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(kind):
+        return text_column(values)
+    if pa.types.is_list(kind):
+        items = [item for value in values for item in value]
+        return list_column(
+            _offsets([len(value) for value in values]), np.array(items, integer_dtype(kind.value_type)), kind
+        )
+    known = np.array([value is not None for value in values], bool)
+    filled = np.array([0 if value is None else value for value in values], integer_dtype(kind))
+    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(filled)])
+
+
+def _offsets(lengths: Sequence[int]) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+
+
+def list_column(offsets: np.ndarray, values: np.ndarray, kind: pa.ListType) -> pa.Array:
+    """Return an Arrow list array: int32 offsets [rows + 1] into `values`."""
+    items = column(values, kind.value_type)
+    return pa.Array.from_buffers(kind, len(offsets) - 1, [None, pa.py_buffer(offsets)], children=[items])
+
+
+def view(array: pa.Array) -> np.ndarray:
+    """Return an Arrow array of integers or binary(8n), without nulls, as NumPy values; binary becomes uint64 [rows, n].
+
+    The result shares the array's memory and may not be written to.
+    """
+    kind = array.type
+    buffer = array.buffers()[1]
+    if pa.types.is_fixed_size_binary(kind):
+        words = kind.byte_width // 8
+        return np.frombuffer(buffer, np.uint64).reshape(-1, words)[array.offset : array.offset + len(array)]
+    return np.frombuffer(buffer, integer_dtype(kind))[array.offset : array.offset + len(array)]
