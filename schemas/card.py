@@ -1,10 +1,14 @@
 """The dataset card: what a dataset directory holds and how it came to be. Written last: no card, no dataset."""
 
+import json
+import os
+from pathlib import Path
 from typing import Literal
 
 import pydantic
 
 from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.tasks import Task
 
 FORMAT_VERSION = 1
@@ -129,3 +133,36 @@ class DatasetCard(pydantic.BaseModel):
     accounting: Accounting
     normalisation: dict[str, ChannelStatistics]
     shards: tuple[Shard, ...]
+
+
+def read_card(dataset: str | os.PathLike[str]) -> DatasetCard:
+    """Read the card of a dataset directory.
+
+    Raises:
+      FlowloomError: if the card is missing, of another format version, or damaged.
+    """
+    root = Path(dataset)
+    where = root / CARD
+    try:
+        document = json.loads(where.read_text(encoding="utf-8"))
+    except OSError:
+        state = "the directory exists but was not finished" if root.is_dir() else "there is no such directory"
+        raise FlowloomError(
+            f"{root} is no dataset: {CARD} is missing ({state}); make one with `flowloom build`"
+        ) from None
+    except ValueError as error:
+        raise FlowloomError(f"{where} is not JSON ({error}); build the dataset again") from None
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if version != FORMAT_VERSION:
+        raise FlowloomError(
+            f"{where} has format version {version!r}, this Flowloom reads {FORMAT_VERSION}; "
+            "build the dataset again with this version, or use the version that made it"
+        )
+    try:
+        return DatasetCard.model_validate(document)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise FlowloomError(
+            f"{where} is damaged at {place}: {first['msg']} ({error.error_count()} problems); build the dataset again"
+        ) from None

@@ -17,8 +17,8 @@ UNKNOWN = -1
 def tensorflow_schema(schema: pa.Schema, tasks: Sequence[Task], k: int) -> str:
     """Return `schema.pbtxt` of a dataset's shards.
 
-    Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k], labels dense ones in which
-    `UNKNOWN` stands for null.
+    Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k], labels dense ones in
+    which `UNKNOWN` stands for null.
 
     Args:
       schema: the shards' columns, labels of all tasks included; a Rainbow stripe lacks the labels of other tasks.
@@ -38,7 +38,7 @@ def _feature(field: pa.Field, vocabulary: tuple[str, ...] | None, k: int) -> lis
     if vocabulary is not None:
         lines += _block("int_domain", ["min: 0", f"max: {len(vocabulary) - 1}", "is_categorical: true"])
         comment = ", ".join(f"{code} = {word}" for code, word in enumerate(vocabulary))
-        lines += _block("annotation", [f'tag: "label"', f'comment: "{_escaped(comment)}"'])
+        lines += _block("annotation", ['tag: "label"', f'comment: "{_escaped(comment)}"'])
     elif domain := _domain(field):
         lines += _block("int_domain", [f"min: {domain[0]}", f"max: {domain[1]}"])
     return _block("feature", lines)
@@ -46,7 +46,8 @@ def _feature(field: pa.Field, vocabulary: tuple[str, ...] | None, k: int) -> lis
 
 def _tensor(field: pa.Field, label: bool) -> list[str]:
     if pa.types.is_list(field.type):
-        tensor = _block("ragged_tensor", [*_block("feature_path", [f'step: "{field.name}"']), "row_partition_dtype: INT64"])
+        path = _block("feature_path", [f'step: "{field.name}"'])
+        tensor = _block("ragged_tensor", [*path, "row_partition_dtype: INT64"])
     else:
         default = _block("default_value", [f"int_value: {UNKNOWN}"]) if label else []
         tensor = _block("dense_tensor", [f'column_name: "{field.name}"', "shape {}", *default])

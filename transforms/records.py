@@ -78,6 +78,8 @@ def open_records(capture: CaptureBytes) -> RecordScanner:
     Raises:
       CaptureError: `not-a-capture`, if the content starts like no known format.
     """
+    while len(capture.window) < _PCAP_HEADER and not capture.complete:
+        capture.grow()
     magic = capture.window[:4].tobytes()
     if magic in _PCAP_MAGIC:
         return PcapScanner(capture)

@@ -1,0 +1,30 @@
+"""What every test may ask for: the real captures beside the repository, and outside tools."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real captures beside the repository."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real captures in {folder.name}/ beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tshark() -> str:
+    """The path of tshark, the decoder to agree with."""
+    path = shutil.which("tshark")
+    if path is None:
+        reason = "needs tshark (Debian package tshark)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path

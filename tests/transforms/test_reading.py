@@ -1,0 +1,72 @@
+"""Reading capture groups: accounting closes on everything, bad bytes become reject rows, files of a group continue."""
+
+from pathlib import Path
+
+import pyarrow as pa
+from capture_files import ethernet, ipv4, pcap, tcp
+
+from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.rows import FLOWS
+from flowloom.transforms.reading import GroupReading, dropped_by_reason
+
+GROUP = "00c0ffee00c0ffee"
+NS = 1_700_000_000_000_000_000
+FRAMES = [(NS + i, ethernet(ipv4(tcp(bytes(i), 1000, 80)))) for i in range(10)]
+
+
+def read(*paths: Path) -> tuple[pa.Table, list[dict], list[dict]]:
+    reading = GroupReading([str(p) for p in paths], GROUP, FlowDefinition.of())
+    flows = pa.Table.from_batches(reading.flows(), FLOWS)
+    return flows, reading.captures().to_pylist(), reading.rejects().to_pylist()
+
+
+def test_every_real_capture_is_read_and_its_accounting_closes(real_data):
+    folders = [real_data / "nfstream-tests/pcaps", real_data / "attacks", real_data / "kitsune-mirai"]
+    paths = [
+        path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".pcap", ".pcapng", ".cap")
+    ]
+    assert len(paths) > 250
+    for path in paths:
+        flows, captures, rejects = read(path)
+        (row,) = captures
+        assert row["records"] == row["metered"] + sum(dropped_by_reason(row).values()), path
+        counted = sum(flows["packets_fwd"].to_pylist()) + sum(flows["packets_bwd"].to_pylist())
+        assert counted == row["metered"], path
+        assert row["rejects"] == len(rejects) == 0, path
+
+
+def test_files_of_a_group_continue_each_other(tmp_path):
+    (tmp_path / "1.pcap").write_bytes(pcap(FRAMES[:4]))
+    (tmp_path / "2.pcap").write_bytes(pcap(FRAMES[4:]))
+    flows, captures, _ = read(tmp_path / "1.pcap", tmp_path / "2.pcap")
+    assert flows["packets_fwd"].to_pylist() == [10]
+    assert [c["records"] for c in captures] == [4, 6]
+    assert (captures[0]["first_ns"], captures[1]["last_ns"]) == (NS, NS + 9)
+
+
+def test_damage_costs_one_file_its_rest_and_nothing_else(tmp_path):
+    (tmp_path / "cut.pcap").write_bytes(pcap(FRAMES)[:-3])
+    (tmp_path / "text.pcap").write_text("not a capture")
+    (tmp_path / "empty.pcap").write_bytes(b"")
+    (tmp_path / "whole.pcap").write_bytes(pcap(FRAMES))
+    names = ("cut.pcap", "text.pcap", "missing.pcap", "empty.pcap", "whole.pcap")
+    flows, captures, rejects = read(*(tmp_path / n for n in names))
+    assert flows["packets_fwd"].to_pylist() == [19]
+    assert [(Path(c["uri"]).name, c["records"], c["rejects"]) for c in captures] == [
+        ("cut.pcap", 9, 1), ("text.pcap", 0, 1), ("whole.pcap", 10, 0),
+    ]  # fmt: skip
+    assert [(Path(r["uri"]).name, r["reason"]) for r in rejects] == [
+        ("cut.pcap", "cut-off"),
+        ("text.pcap", "not-a-capture"),
+        ("missing.pcap", "unreadable"),
+        ("empty.pcap", "empty"),
+    ]
+    assert all(r["detail"] for r in rejects)
+
+
+def test_one_flow_cut_over_four_files_is_one_flow_again(real_data):
+    parts = ("1_5", "6_10", "11_15", "16_19")
+    paths = [real_data / f"nfstream-tests/pcaps/one_flow_{part}.pcap" for part in parts]
+    flows, _, _ = read(*paths)
+    assert flows.num_rows == 1
+    assert flows["packets_fwd"][0].as_py() + flows["packets_bwd"][0].as_py() == 19
