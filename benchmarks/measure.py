@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-FLOWLOOM = (sys.executable, "-m", "flowloom.pipelines.cli")
+FLOWLOOM = (str(Path(sys.executable).with_name("flowloom")),)
 
 
 @dataclasses.dataclass(frozen=True)
