@@ -40,7 +40,7 @@ SEQUENCES: dict[str, pa.DataType] = {
 """The per-packet columns of a flow: lists over its first k packets, never padded.
 
 `pkt_size` is the size that the flow definition names, `pkt_dir` +1 forward and -1 backward, `pkt_gap_ns` the time since
-the latest packet of the flow before this one (first = 0, out of order = 0). Sizes above 65,535 are stored as 65,535.
+the packet before it in the list (first = 0, out of order = 0). Sizes above 65,535 are stored as 65,535.
 """
 
 IDENTITY = ("src_ip", "dst_ip")

@@ -1,6 +1,7 @@
 """A reference meter: the flow rules packet by packet in plain Python, slow and obviously right."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 from flowloom.schemas.definition import EndReason, FlowDefinition
@@ -84,20 +85,11 @@ def _row(flow: _Open, reason: EndReason, definition: FlowDefinition) -> dict[str
     if source != flow.forward_source:
         source, target = target, source
     times = [p["time_ns"] for p, _ in flow.packets]
-    latest, out_of_order, duplicates = times[0], 0, 0
-    previous = None
-    for p, _ in flow.packets:
-        out_of_order += p["time_ns"] < latest
-        latest = max(latest, p["time_ns"])
-        identity = (p["time_ns"], p["ip_id"], p["ip_bytes"])
-        duplicates += identity == previous
-        previous = identity
+    identities = [(p["time_ns"], p["ip_id"], p["ip_bytes"]) for p, _ in flow.packets]
+    neighbours = list(itertools.pairwise(identities))
     kept = [(p, f) for p, f in flow.packets if definition.zero_payload == "keep" or p["payload_bytes"] > 0]
     kept = kept[: definition.k]
-    gaps, seen = [], times[0]
-    for position, (p, _) in enumerate(kept):
-        gaps.append(max(0, p["time_ns"] - seen) if position else 0)
-        seen = max(seen, p["time_ns"])
+    kept_times = [p["time_ns"] for p, _ in kept]
     syn = definition.tcp_close == "lifecycle" and first["protocol"] == 6 and first["tcp_flags"] & 0x12 == 0x02
     return {
         "src_ip": source[0],
@@ -113,12 +105,12 @@ def _row(flow: _Open, reason: EndReason, definition: FlowDefinition) -> dict[str
         "bytes_fwd": sum(p[size] for p, f in flow.packets if f),
         "bytes_bwd": sum(p[size] for p, f in flow.packets if not f),
         "end_reason": int(reason),
-        "out_of_order": out_of_order,
-        "duplicates": duplicates,
+        "out_of_order": sum(after[0] < before[0] for before, after in neighbours),
+        "duplicates": sum(after == before for before, after in neighbours),
         "times": times,
         "pkt_size": [min(p[size], 65_535) for p, _ in kept],
         "pkt_dir": [1 if f else -1 for _, f in kept],
-        "pkt_gap_ns": gaps,
+        "pkt_gap_ns": [0] * bool(kept) + [max(0, b - a) for a, b in itertools.pairwise(kept_times)],
         "pkt_tcp_flags": [p["tcp_flags"] for p, _ in kept],
         "pkt_tcp_window": [p["tcp_window"] for p, _ in kept],
         "pkt_ttl": [p["ttl"] for p, _ in kept],

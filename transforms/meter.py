@@ -49,7 +49,7 @@ _FLOW = np.dtype(
         ("forward_is_low", np.uint8),
         ("syn", np.uint8),  # the first packet is a SYN: the flow's own, with `isn`, from the low side if `syn_low`
         ("syn_low", np.uint8),
-        ("fins", np.uint8),  # bit 0: from the low side, bit 1: from the high side
+        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2, RST 4
         ("end_reason", np.uint8),
         ("tag", np.uint32),
         ("isn", np.uint32),
@@ -262,6 +262,12 @@ def _unlink(slots, tag, flow):
     slots[hole] = 0
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _closed(closing):
+    """Whether the TCP connection was closed: RST, or FIN from both sides."""
+    return closing & 4 != 0 or closing & 3 == 3
+
+
 @numba.njit(nogil=True, cache=True)
 def _meter(
     time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, ip_bytes,
@@ -324,8 +330,7 @@ def _meter(
             elif opens and not (f.syn and f.isn == tcp_seq[i] and (f.syn_low == 1) == from_low):
                 reason = _END
             if reason:
-                if f.end_reason == 0:
-                    f.end_reason = reason
+                f.end_reason = _END if _closed(f.closing) else reason
                 finished[counts[3]] = index
                 counts[3] += 1
                 index = np.int64(-1)
@@ -344,21 +349,21 @@ def _meter(
             reverse = orient_syn and number == 6 and (flags & 0x12) == 0x12
             f.forward_is_low = from_low != reverse
             f.syn, f.syn_low, f.isn = opens, from_low, tcp_seq[i] if opens else 0
-            f.fins, f.end_reason, f.tag = 0, 0, tag
+            f.closing, f.tag = 0, tag
             f.first_block, f.last_block, f.entries = -1, -1, 0
             f.start_ns, f.latest_ns, f.start_clock_ns = now, now, clock
             f.packets_fwd, f.packets_bwd, f.bytes_fwd, f.bytes_bwd = 0, 0, 0, 0
             f.out_of_order, f.duplicates = 0, 0
-        elif now == f.previous_ns and ip_id[i] == f.previous_ip_id and ip_bytes[i] == f.previous_bytes:
-            f.duplicates += np.uint64(1)
+        else:
+            f = flows[index]
+            f.out_of_order += np.uint64(now < f.previous_ns)
+            f.duplicates += np.uint64(
+                now == f.previous_ns and ip_id[i] == f.previous_ip_id and ip_bytes[i] == f.previous_bytes
+            )
 
-        f = flows[index]
         forward = from_low == (f.forward_is_low == 1)
         f.clock_ns = clock
-        if now < f.latest_ns:
-            f.out_of_order += np.uint64(1)
-        else:
-            f.latest_ns = now
+        f.latest_ns = max(f.latest_ns, now)
         f.previous_ns, f.previous_ip_id, f.previous_bytes = now, ip_id[i], ip_bytes[i]
         if forward:
             f.packets_fwd += np.uint64(1)
@@ -368,9 +373,8 @@ def _meter(
             f.bytes_bwd += np.uint64(size[i])
         if lifecycle and number == 6 and (flags & 0x05):
             if flags & 0x01:
-                f.fins |= np.uint8(1 if from_low else 2)
-            if (flags & 0x04) or f.fins == 3:
-                f.end_reason = _END
+                f.closing |= np.uint8(1 if from_low else 2)
+            f.closing |= flags & np.uint8(0x04)
 
         if f.entries < k and not (skip_empty and payload[i] == 0):
             position = f.entries % BLOCK
@@ -406,7 +410,9 @@ def _sweep(ending, idle_ns, active_ns, clock_state, counts, slots, flows, finish
             index = np.int64(slots[at] & np.uint64(0xFFFFFFFF)) - 1
             f = flows[index]
             if ending or clock - f.clock_ns > idle_ns[f.protocol]:
-                if f.end_reason == 0:
+                if _closed(f.closing):
+                    f.end_reason = _END
+                else:
                     f.end_reason = _IDLE if clock - f.clock_ns > idle_ns[f.protocol] else _FORCED
                 finished[counts[3]] = index
                 counts[3] += 1
@@ -494,23 +500,23 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
 
 @numba.njit(nogil=True, cache=True)
 def _unchain(flows, pool, next_block, offsets, size, direction, gap_ns, flags, window, ttl, payload):
-    """Write each flow's entries as lists; gaps are to the latest packet before, 0 where out of order."""
+    """Write each flow's entries as lists; gaps are to the entry before, 0 for the first and where out of order."""
     for i in range(len(flows)):
         block = np.int64(flows[i].first_block)
-        latest = flows[i].start_ns
         at = offsets[i]
         left = flows[i].entries
+        previous = np.int64(0)
         while left > 0:
             for position in range(min(left, BLOCK)):
                 entry = pool[block * BLOCK + position]
                 size[at] = entry.size
                 direction[at] = entry.direction
-                gap_ns[at] = max(entry.time_ns - latest, 0) if at > offsets[i] else 0
+                gap_ns[at] = max(entry.time_ns - previous, 0) if at > offsets[i] else 0
                 flags[at] = entry.flags
                 window[at] = entry.window
                 ttl[at] = entry.ttl
                 payload[at] = entry.payload
-                latest = max(latest, entry.time_ns)
+                previous = entry.time_ns
                 at += 1
             left -= BLOCK
             block = np.int64(next_block[block])
