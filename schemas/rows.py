@@ -76,6 +76,44 @@ FLOWS = pa.schema(
 )
 """One flow. Forward is the direction of its first packet, unless the definition orients by SYN."""
 
+FRAGMENTS = pa.schema(
+    [
+        *(pa.field(name, pa.uint64(), nullable=False) for name in ("low_0", "low_1", "high_0", "high_1")),
+        *(pa.field(name, pa.uint16(), nullable=False) for name in ("low_port", "high_port", "vlan", "key_vlan")),
+        pa.field("protocol", pa.uint8(), nullable=False),
+        pa.field("ip_version", pa.uint8(), nullable=False),
+        pa.field("range", pa.int32(), nullable=False),  # position of the byte range or file in its capture group
+        pa.field("serial", pa.int64(), nullable=False),  # order of beginning inside the range
+        pa.field("open_before", pa.uint8(), nullable=False),
+        pa.field("open_after", pa.uint8(), nullable=False),
+        pa.field("forward_is_low", pa.uint8(), nullable=False),
+        *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "closing", "end_reason")),
+        pa.field("isn", pa.uint32(), nullable=False),
+        *(
+            pa.field(name, pa.int64(), nullable=False)
+            for name in ("start_ns", "latest_ns", "start_clock_ns", "clock_ns")
+        ),
+        *(pa.field(f"packets_{side}", pa.uint64(), nullable=False) for side in ("low", "high")),
+        *(pa.field(f"bytes_{side}", pa.uint64(), nullable=False) for side in ("low", "high")),
+        pa.field("out_of_order", pa.uint64(), nullable=False),
+        pa.field("duplicates", pa.uint64(), nullable=False),
+        pa.field("previous_ns", pa.int64(), nullable=False),
+        *(pa.field(f"{which}_ip_id", pa.uint32(), nullable=False) for which in ("previous", "first")),
+        *(pa.field(f"{which}_bytes", pa.uint32(), nullable=False) for which in ("previous", "first")),
+        pa.field("pkt_time_ns", _list(pa.int64()), nullable=False),
+        pa.field("pkt_from_low", _list(pa.int8()), nullable=False),
+        *(
+            pa.field(name, _list(item), nullable=False)
+            for name, item in SEQUENCES.items()
+            if name not in ("pkt_gap_ns", "pkt_dir")
+        ),
+    ]
+)
+"""One piece of a flow that a byte range or file of its capture group cut off; see `transforms/fragments.py`.
+
+The key's endpoints are in canonical order, low and high; addresses are two words each in the order of their bytes.
+"""
+
 LABEL_PREFIX = "label_"
 
 

@@ -33,6 +33,14 @@ def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatc
     return pa.RecordBatch.from_arrays([_of([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
 
 
+def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    """Return batches of one schema as one contiguous batch, empty if there are none."""
+    filled = [one for one in batches if one.num_rows]
+    if len(filled) < 2:
+        return filled[0] if filled else batch([], schema)
+    return pa.Table.from_batches(filled, schema).combine_chunks().to_batches()[0]
+
+
 def _of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         return text_column(values)

@@ -1,124 +1,156 @@
-"""IP fragments: later fragments find their first by source, destination, identification and, in IPv4, protocol.
+"""Fragments: pieces of flows from the ranges of one capture group, joined to exactly the flows of the whole group.
 
-Sources: RFC 791, section 3.2; RFC 8200, section 4.5.
+Joining is associative: counters add up, heads are concatenated and cut at k, the latest time and clock and the closing
+flags are kept. In captured order of one key, a fragment continues the flow before it when the meter left both sides
+open, the clock has not moved on by more than the idle timeout between them, and a SYN it begins with repeats the flow's
+own.
 """
+
+from collections.abc import Sequence
 
 import numba
 import numpy as np
+import pyarrow as pa
 
-LIFETIME_NS = 30 * 1_000_000_000
-"""How long a first fragment waits for the others, as Linux does (ipfrag_time); RFC 8200 allows 60 s."""
-
-_ENTRY = np.dtype(
-    [
-        ("used", np.uint8),
-        ("src_0", np.uint64),
-        ("src_1", np.uint64),
-        ("dst_0", np.uint64),
-        ("dst_1", np.uint64),
-        ("key_protocol", np.uint8),
-        ("ip_id", np.uint32),
-        ("protocol", np.uint8),
-        ("src_port", np.uint16),
-        ("dst_port", np.uint16),
-        ("time_ns", np.int64),
-    ]
+from flowloom.schemas.definition import EndReason, FlowDefinition
+from flowloom.transforms.columns import view
+from flowloom.transforms.flow_records import (
+    FLOW,
+    closed,
+    drop_short,
+    empty_entries,
+    entry_offsets,
+    flow_rows,
+    fragment_records,
+    idle_timeouts_ns,
 )
 
+_IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
+_KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
 
-class FragmentTable:
-    """First fragments seen within `LIFETIME_NS`; memory is bounded by them, not by the capture."""
 
-    def __init__(self) -> None:
-        self._entries = np.zeros(64, _ENTRY)
-        self._used = 0
-        self._clock_ns = np.iinfo(np.int64).min
+def join_fragments(
+    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
+) -> tuple[pa.RecordBatch, int]:
+    """Join the fragments of whole keys of one capture group.
 
-    def join(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
-        """Write the protocol and ports of first fragments into their later ones.
+    Args:
+      fragments: `schemas.rows.FRAGMENTS` in any order; all that the group has of each key among them.
+      clocks_ns: the latest time of each range of the group and of all before it, by position.
+      definition: what the ranges were metered by.
+      group: the group's name.
 
-        Args:
-          columns: a chunk of packets by `schemas.rows.PACKETS`; protocol and ports are written.
-          first, later: bool masks over its rows.
-
-        Returns:
-          bool mask of the later fragments whose first was known.
-        """
-        self._clock_ns = max(self._clock_ns, int(columns["time_ns"].max()))
-        self._make_room(int(np.count_nonzero(first)))
-        key_protocol = np.where(columns["ip_version"] == 4, columns["protocol"], np.uint8(0))
-        joined, added = _join(
-            self._entries, first, later, columns["src_ip"], columns["dst_ip"], key_protocol, columns["ip_id"],
-            columns["time_ns"], columns["protocol"], columns["src_port"], columns["dst_port"],
-        )  # fmt: skip
-        self._used += added
-        return joined
-
-    def _make_room(self, coming: int) -> None:
-        """Let the table be at most half full with `coming` more entries, without those that waited too long."""
-        if (self._used + coming) * 2 <= len(self._entries):
-            return
-        alive = self._entries["time_ns"] >= self._clock_ns - LIFETIME_NS
-        kept = self._entries[(self._entries["used"] == 1) & alive]
-        capacity = len(self._entries)
-        while (len(kept) + coming) * 2 > capacity:
-            capacity *= 2
-        self._entries = np.zeros(capacity, _ENTRY)
-        _insert(self._entries, kept)
-        self._used = len(kept)
+    Returns:
+      flows as `schemas.rows.FLOWS`, and how many were left out by the definition's `min_packets`.
+    """
+    pieces, entries = fragment_records(fragments)
+    position = view(fragments["range"])
+    order = np.lexsort((pieces["serial"], position, *(pieces[name] for name in _KEY)))
+    # a range that did not know the clock before it metered with its own, which may lag behind
+    before = np.array([np.iinfo(np.int64).min, *clocks_ns], np.int64)[position]
+    for name in ("start_clock_ns", "clock_ns"):
+        pieces[name] = np.maximum(pieces[name], before)
+    flows = np.zeros(len(pieces), FLOW)
+    joined = empty_entries(int(pieces["entries"].sum()))
+    count, used = _join(
+        pieces, order, entry_offsets(pieces), *entries.values(), idle_timeouts_ns(definition), definition.k,
+        max(clocks_ns), flows, *joined.values(),
+    )  # fmt: skip
+    flows = flows[:count]
+    joined = {name: values[:used] for name, values in joined.items()}
+    if definition.min_packets > 1:
+        enough = flows["packets_low"] + flows["packets_high"] >= definition.min_packets
+        joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
+    kept, short = drop_short(flows, definition.min_packets)
+    return flow_rows(kept, joined, group), short
 
 
 @numba.njit(nogil=True, cache=True)
-def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
-    """Return the slot that holds a datagram's first fragment, or the free slot where it belongs."""
-    mix = np.uint64(0x9E3779B97F4A7C15)
-    word = src_0
-    for part in (src_1, dst_0, dst_1, (np.uint64(key_protocol) << np.uint64(32)) | np.uint64(ip_id)):
-        word = (word ^ (word >> np.uint64(29))) * mix + part
-    word = (word ^ (word >> np.uint64(32))) * mix
-    mask = np.uint64(len(entries) - 1)
-    slot = (word >> np.uint64(32)) & mask
-    while True:
-        entry = entries[slot]
-        if entry.used == 0 or (
-            entry.src_0 == src_0
-            and entry.src_1 == src_1
-            and entry.dst_0 == dst_0
-            and entry.dst_1 == dst_1
-            and entry.key_protocol == key_protocol
-            and entry.ip_id == ip_id
-        ):
-            return slot
-        slot = (slot + np.uint64(1)) & mask
+def _continues(flow, piece, idle_ns):
+    """Whether a piece belongs to the flow that the pieces before it form."""
+    if not (flow.open_after and piece.open_before):
+        return False
+    if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
+        return False
+    return not piece.syn or (flow.syn and flow.isn == piece.isn and flow.syn_low == piece.syn_low)
 
 
 @numba.njit(nogil=True, cache=True)
-def _insert(entries, kept):
-    for i in range(len(kept)):
-        e = kept[i]
-        entries[_slot(entries, e.src_0, e.src_1, e.dst_0, e.dst_1, e.key_protocol, e.ip_id)] = e
+def _same_key(a, b):
+    return (
+        a.low_0 == b.low_0
+        and a.low_1 == b.low_1
+        and a.high_0 == b.high_0
+        and a.high_1 == b.high_1
+        and a.low_port == b.low_port
+        and a.high_port == b.high_port
+        and a.key_vlan == b.key_vlan
+        and a.protocol == b.protocol
+    )
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(entries, first, later, src, dst, key_protocol, ip_id, time_ns, protocol, src_port, dst_port):
-    joined = np.zeros(len(first), np.bool_)
-    added = 0
-    for i in range(len(first)):
-        if not (first[i] or later[i]):
-            continue
-        slot = _slot(entries, src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], key_protocol[i], ip_id[i])
-        entry = entries[slot]
-        if first[i]:
-            added += 1 - entry.used
-            entry.used = 1
-            entry.src_0, entry.src_1 = src[i, 0], src[i, 1]
-            entry.dst_0, entry.dst_1 = dst[i, 0], dst[i, 1]
-            entry.key_protocol, entry.ip_id = key_protocol[i], ip_id[i]
-            entry.protocol, entry.src_port, entry.dst_port = protocol[i], src_port[i], dst_port[i]
-            entry.time_ns = time_ns[i]
-        elif entry.used and abs(time_ns[i] - entry.time_ns) <= LIFETIME_NS:
-            protocol[i] = entry.protocol
-            src_port[i] = entry.src_port
-            dst_port[i] = entry.dst_port
-            joined[i] = True
-    return joined, added
+def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
+    """Write the end reason of a flow that the next packet of its key, or the end of the group, does not continue."""
+    if closed(flow.closing):
+        flow.end_reason = _END
+    elif flow.open_after:
+        if next_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
+            flow.end_reason = _IDLE
+        else:
+            flow.end_reason = _END if cut_by_syn else _FORCED
+
+
+@numba.njit(nogil=True, cache=True)
+def _join(
+    pieces, order, offsets, size, from_low, time_ns, flags, window, ttl, payload, idle_ns, k, end_clock_ns,
+    flows, size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out,
+):  # fmt: skip
+    """Write joined flows and their entries; return how many of both."""
+    count = 0
+    used = 0
+    for rank in range(len(order)):
+        piece = pieces[order[rank]]
+        known = count > 0 and _same_key(flows[count - 1], piece)
+        if known and _continues(flows[count - 1], piece, idle_ns):
+            flow = flows[count - 1]
+            flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
+            flow.duplicates += piece.duplicates + np.uint64(
+                piece.start_ns == flow.previous_ns
+                and piece.first_ip_id == flow.previous_ip_id
+                and piece.first_bytes == flow.previous_bytes
+            )
+            flow.packets_low += piece.packets_low
+            flow.packets_high += piece.packets_high
+            flow.bytes_low += piece.bytes_low
+            flow.bytes_high += piece.bytes_high
+            flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
+            flow.clock_ns = piece.clock_ns
+            flow.closing |= piece.closing
+            flow.end_reason = piece.end_reason
+            flow.open_after = piece.open_after
+            flow.previous_ns = piece.previous_ns
+            flow.previous_ip_id = piece.previous_ip_id
+            flow.previous_bytes = piece.previous_bytes
+        else:
+            if count > 0:
+                clock = piece.start_clock_ns if known else end_clock_ns
+                _end(flows[count - 1], known, clock, idle_ns)
+            flows[count] = piece
+            flows[count].entries = 0
+            count += 1
+        flow = flows[count - 1]
+        begin = offsets[order[rank]]
+        for at in range(begin, begin + min(pieces[order[rank]].entries, k - flow.entries)):
+            size_out[used] = size[at]
+            from_low_out[used] = from_low[at]
+            time_out[used] = time_ns[at]
+            flags_out[used] = flags[at]
+            window_out[used] = window[at]
+            ttl_out[used] = ttl[at]
+            payload_out[used] = payload[at]
+            flow.entries += 1
+            used += 1
+    if count > 0:
+        _end(flows[count - 1], False, end_clock_ns, idle_ns)
+    return count, used

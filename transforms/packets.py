@@ -7,7 +7,7 @@ import pyarrow as pa
 from flowloom.schemas.accounting import DropReason
 from flowloom.schemas.rows import PACKETS
 from flowloom.transforms.columns import column, integer_dtype
-from flowloom.transforms.fragments import FragmentTable
+from flowloom.transforms.ip_fragments import IpFragmentTable
 from flowloom.transforms.records import Records
 
 _NOT_IP = int(DropReason.NOT_IP)
@@ -29,7 +29,7 @@ class PacketDecoder:
     def __init__(self, *, join_fragments: bool = True):
         self.records = 0
         self.dropped = np.zeros(max(DropReason) + 1, np.int64)
-        self._fragments = FragmentTable() if join_fragments else None
+        self._fragments = IpFragmentTable() if join_fragments else None
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Return the IP packets among the records, in captured order, as `schemas.rows.PACKETS`; count the others."""

@@ -9,34 +9,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packet_rows import GROUP, SECOND, START, answered, packet, packet_rows
 from reference_meter import reference_flows
 
 from flowloom.schemas.definition import EndReason, FlowDefinition
 from flowloom.schemas.rows import FLOWS, PACKETS
 from flowloom.transforms.meter import FlowMeter
 from flowloom.transforms.reading import GroupReading
-
-GROUP = "00c0ffee00c0ffee"
-SECOND = 1_000_000_000
-START = 1_700_000_000 * SECOND
-A, B = (bytes(10) + b"\xff\xff" + bytes([10, 0, 0, last]) for last in (1, 2))
-
-
-def packet(**fields: Any) -> dict[str, Any]:
-    """One `PACKETS` row: a TCP ACK from A to B unless told otherwise."""
-    row = {
-        "record": 0, "time_ns": START, "src_ip": A, "dst_ip": B, "src_port": 1000, "dst_port": 80, "protocol": 6,
-        "ip_version": 4, "vlan": 0, "wire_bytes": 114, "ip_bytes": 100, "payload_bytes": 60, "ip_id": 0, "ttl": 64,
-        "tcp_flags": 0x10, "tcp_window": 500, "tcp_seq": 0,
-    }  # fmt: skip
-    return row | fields
-
-
-def answered(row: dict[str, Any]) -> dict[str, Any]:
-    """The same packet in the other direction."""
-    return row | {
-        "src_ip": row["dst_ip"], "dst_ip": row["src_ip"], "src_port": row["dst_port"], "dst_port": row["src_port"],
-    }  # fmt: skip
 
 
 def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
@@ -61,21 +40,6 @@ def comparable(rows: list[dict[str, Any]]) -> list[Any]:
     return sorted(tuple(tuple(row[n]) if isinstance(row[n], list) else row[n] for n in names) for row in rows)
 
 
-rows = st.builds(
-    lambda back, swap, kind, flags, seq, gap, size, ip_id, host, vlan: (
-        gap,
-        (answered if swap else dict)(
-            packet(
-                protocol=kind, dst_port=80 if kind != 1 else 0, src_port=1000 + host if kind != 1 else 0,
-                tcp_flags=flags if kind == 6 else 0, tcp_seq=seq if kind == 6 else 0,
-                ip_bytes=size, wire_bytes=size + 14, payload_bytes=max(size - 40, 0), ip_id=ip_id, vlan=vlan,
-            )
-        ),
-    ),
-    st.none(), st.booleans(), st.sampled_from([6, 6, 6, 17, 1]), st.sampled_from([2, 0x12, 0x10, 0x11, 0x14, 0x18]),
-    st.integers(0, 2), st.sampled_from([0, 1, SECOND, 5 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]),
-    st.sampled_from([40, 60, 1500, 70_000]), st.integers(0, 1), st.integers(0, 2), st.integers(0, 1),
-)  # fmt: skip
 definitions = st.sampled_from(
     [
         FlowDefinition.of("default", k=5),
@@ -88,7 +52,7 @@ definitions = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(rows, max_size=60), definitions, st.lists(st.integers(0, 60), max_size=5))
+@given(st.lists(packet_rows, max_size=60), definitions, st.lists(st.integers(0, 60), max_size=5))
 def test_equals_the_reference_meter_however_it_is_cut(gaps_and_rows, definition, cuts):
     now, packets = START, []
     for gap, row in gaps_and_rows:

@@ -1,0 +1,44 @@
+"""Packet rows for the meter's tests: one at a time, and any that hypothesis can think of."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+GROUP = "00c0ffee00c0ffee"
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+A, B = (bytes(10) + b"\xff\xff" + bytes([10, 0, 0, last]) for last in (1, 2))
+
+
+def packet(**fields: Any) -> dict[str, Any]:
+    """One `PACKETS` row: a TCP ACK from A to B unless told otherwise."""
+    row = {
+        "record": 0, "time_ns": START, "src_ip": A, "dst_ip": B, "src_port": 1000, "dst_port": 80, "protocol": 6,
+        "ip_version": 4, "vlan": 0, "wire_bytes": 114, "ip_bytes": 100, "payload_bytes": 60, "ip_id": 0, "ttl": 64,
+        "tcp_flags": 0x10, "tcp_window": 500, "tcp_seq": 0,
+    }  # fmt: skip
+    return row | fields
+
+
+def answered(row: dict[str, Any]) -> dict[str, Any]:
+    """The same packet in the other direction."""
+    return row | {
+        "src_ip": row["dst_ip"], "dst_ip": row["src_ip"], "src_port": row["dst_port"], "dst_port": row["src_port"],
+    }  # fmt: skip
+
+
+packet_rows = st.builds(
+    lambda back, swap, kind, flags, seq, gap, size, ip_id, host, vlan: (
+        gap,
+        (answered if swap else dict)(
+            packet(
+                protocol=kind, dst_port=80 if kind != 1 else 0, src_port=1000 + host if kind != 1 else 0,
+                tcp_flags=flags if kind == 6 else 0, tcp_seq=seq if kind == 6 else 0,
+                ip_bytes=size, wire_bytes=size + 14, payload_bytes=max(size - 40, 0), ip_id=ip_id, vlan=vlan,
+            )
+        ),
+    ),
+    st.none(), st.booleans(), st.sampled_from([6, 6, 6, 17, 1]), st.sampled_from([2, 0x12, 0x10, 0x11, 0x14, 0x18]),
+    st.integers(0, 2), st.sampled_from([0, 1, SECOND, 5 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]),
+    st.sampled_from([40, 60, 1500, 70_000]), st.integers(0, 1), st.integers(0, 2), st.integers(0, 1),
+)  # fmt: skip
