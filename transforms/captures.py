@@ -75,6 +75,10 @@ class CaptureBytes:
     Local uncompressed files are mapped and pages behind the window are given back; all others are streamed, so memory
     is bounded by the window either way.
 
+    Args:
+      uri: path or Beam filesystem URL.
+      start: the byte to begin at; a compressed capture is read from its start.
+
     Attributes:
       size: bytes of the file as stored.
       compression: `none`, `gz`, `zst`, `xz` or `bz2`, told by content.
@@ -84,9 +88,9 @@ class CaptureBytes:
       damage: why the compressed stream ended early, or None.
     """
 
-    def __init__(self, uri: str):
+    def __init__(self, uri: str, start: int = 0):
         self.uri = uri
-        self.offset = 0
+        self.offset = start
         self.damage: CaptureError | None = None
         self._resources = contextlib.ExitStack()
         file = self._resources.enter_context(_opened(uri))
@@ -101,17 +105,19 @@ class CaptureBytes:
         self.compression = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), "none")
         file.seek(0, os.SEEK_END)
         self.size = file.tell()
-        file.seek(0)
         if self.size == 0:
             raise CaptureError(RejectReason.EMPTY, 0, "the file has no bytes; record it again or take it out")
+        if self.compression != "none" and self.offset:
+            raise ValueError(f"a compressed capture is read from its start, got {self.uri} from byte {self.offset}")
         self._mapping: mmap.mmap | None = None
-        self._released = 0
+        self._released = self.offset & -mmap.ALLOCATIONGRANULARITY
         if self.compression == "none" and _is_local(self.uri):
             self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._mapping.madvise(mmap.MADV_SEQUENTIAL)
-            self.window = np.frombuffer(self._mapping, np.uint8)
+            self.window = np.frombuffer(self._mapping, np.uint8)[self.offset :]
             self.complete = True
         else:
+            file.seek(self.offset)
             self._pieces = _uncompressed(file, self.compression)
             self.window = np.empty(0, np.uint8)
             self.complete = False

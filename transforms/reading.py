@@ -11,9 +11,9 @@ from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, Drop
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.transforms.captures import CaptureBytes, CaptureError, capture_sha256
 from flowloom.transforms.columns import batch
+from flowloom.transforms.formats import open_records
 from flowloom.transforms.meter import TAKE_FLOWS, FlowMeter
 from flowloom.transforms.packets import PacketDecoder
-from flowloom.transforms.records import open_records
 
 
 @dataclasses.dataclass

@@ -13,9 +13,9 @@ from capture_files import ACK, SYN, ethernet, ipv4, ipv6, pcap, tcp, udp
 from flowloom.schemas.accounting import DropReason
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.transforms.captures import CaptureBytes
+from flowloom.transforms.formats import open_records
 from flowloom.transforms.packets import PacketDecoder
 from flowloom.transforms.reading import GroupReading
-from flowloom.transforms.records import open_records
 
 NS = 1_700_000_000_000_000_000
 

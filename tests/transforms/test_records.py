@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flowloom.schemas.accounting import RejectReason
 from flowloom.transforms import captures
 from flowloom.transforms.captures import CaptureBytes, CaptureError, capture_sha256, match_captures
-from flowloom.transforms.records import first_time_ns, open_records
+from flowloom.transforms.formats import first_time_ns, open_records
 
 NS = 1_700_000_000_123_456_789
 FRAMES = [ethernet(ipv4(tcp(bytes(i)))) for i in range(5)]
