@@ -26,6 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
+	rm -rf demo-output
 	$(BIN)/flowloom demo --out demo-output
 
 lint: $(READY)

@@ -194,9 +194,9 @@ def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
     if compression == "gz":
         read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read1
     elif compression == "xz":
-        read = lzma.LZMAFile(file).read1
+        read = lzma.LZMAFile(file).read1  # noqa: SIM115 - ends with `file`
     elif compression == "bz2":
-        read = bz2.BZ2File(file).read1  # noqa: SIM115 - ends with `file`
+        read = bz2.BZ2File(file).read1
     else:
         read = file.read
     while piece := read(_PIECE_BYTES):
