@@ -16,9 +16,9 @@ def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     title = ", ".join(sorted({f"split {metrics['split']}" for metrics in runs.values()}))
     table = Table(title=f"ROC AUC, {title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "task"):
-        table.add_column(name)
-    for name in ("rows", "AUC", "95 % interval", "majority", "random forest"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "AUC", "95 % interval", "majority", "random\nforest"):
+        table.add_column(name, justify="right", no_wrap=True)
     for run, metrics in runs.items():
         for at, (task, figures) in enumerate(metrics["tasks"].items()):
             table.add_row(
@@ -39,4 +39,4 @@ def number(value: float | None) -> str:
 
 
 def _interval(bounds: Sequence[float] | None) -> str:
-    return "-" if bounds is None else " to ".join(map(number, bounds))
+    return "-" if bounds is None else "-".join(map(number, bounds))
