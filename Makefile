@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# compiled modules are kept: importing TensorFlow's anew costs 10 s each time
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench lock clean
 
@@ -19,13 +22,14 @@ help:
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "flowloom needs Python 3.11 to 3.13, got %d.%d; say which with make PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	sed -n '/^uv==/,/^[^ ].*#\|^    # via/p' requirements.lock > $(VENV)/uv.lock
+	sed -n '/^uv==/,/# via/p' requirements.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
 demo: $(READY)
+	rm -rf demo-output
 	$(BIN)/flowloom demo --out demo-output
 
 lint: $(READY)

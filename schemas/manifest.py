@@ -138,7 +138,15 @@ def parse_manifest(document: Any, where: str) -> CorpusManifest:
     try:
         return CorpusManifest.model_validate(document)
     except pydantic.ValidationError as error:
-        raise FlowloomError(f"{where}: " + "; ".join(_explain(entry) for entry in error.errors())) from None
+        found = error.errors()
+        # an entry that is wrong inside is taken out, and its list then seems too short: say only what is inside
+        inner = [e for e in found if not any(_holds(e, other) for other in found)]
+        raise FlowloomError(f"{where}: " + "; ".join(map(_explain, inner))) from None
+
+
+def _holds(outer: Any, inner: Any) -> bool:
+    place = outer["loc"]
+    return len(inner["loc"]) > len(place) and inner["loc"][: len(place)] == place
 
 
 def _explain(entry: Any) -> str:

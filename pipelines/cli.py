@@ -1,0 +1,210 @@
+"""The `flowloom` command: each one is a thin shell over one function with a typed options object.
+
+Nothing heavy is imported before a command needs it. Results go to stdout; progress, logs and errors to stderr.
+"""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.scores import number, scores_table
+from flowloom.schemas.errors import FlowloomError
+
+app = typer.Typer(
+    name="flowloom",
+    help="Weave packet captures into multi-task datasets, and train multi-task traffic models on them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_BEAM_COMMANDS = ("build",)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; everything after `--` goes to Beam. Exits with 0, 1 (the job failed) or 2 (wrong usage)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    at = words.index("--") if "--" in words else len(words)
+    try:
+        app(args=words[:at], obj=tuple(words[at + 1 :]))
+    except FlowloomError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}; check the path, its rights and the space left")
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flowloom {importlib.metadata.version('flowloom')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.obj and context.invoked_subcommand not in _BEAM_COMMANDS:
+        raise typer.BadParameter(f"only {', '.join(_BEAM_COMMANDS)} takes options for Beam after --, got {context.obj}")
+
+
+@app.command()
+def flows(
+    captures: Annotated[list[str], typer.Argument(help="Capture files or globs; each file is a group of its own.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The Parquet file to write.")],
+    preset: Annotated[str, typer.Option(help="Flow definition.")] = "default",
+    k: Annotated[int | None, typer.Option(min=1, max=65_535, help="Packets kept in a flow's sequences.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Captures to one flow table, without labels."""
+    from flowloom.pipelines.flows import FlowsOptions, meter_captures
+    from flowloom.schemas.definition import FlowDefinition
+
+    definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
+    with ProgressDisplay("flows") as display:
+        report = meter_captures(FlowsOptions(tuple(captures), output, definition), display.line)
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+    else:
+        typer.echo(f"{output}: {report.flows:,} flows of {report.packets:,} packets in {report.seconds['total']:.1f} s")
+
+
+@app.command()
+def build(
+    context: typer.Context,
+    corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
+    out: Annotated[Path, typer.Argument(help="The dataset directory to make.")],
+    runner: Annotated[str, typer.Option(help="The Beam runner; options for it follow after --.")] = "FnApiRunner",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads of the embedded runner.  [all cores]")] = None,
+    as_json: Json = False,
+) -> None:
+    """A corpus manifest to a dataset."""
+    with ProgressDisplay("build") as display:
+        display.line(f"{corpus} to {out}")
+        from flowloom.pipelines.build import BuildOptions
+        from flowloom.pipelines.build import build as build_dataset
+        from flowloom.pipelines.runners import usable_cores
+
+        options = BuildOptions(corpus, out, workers or usable_cores(), runner, context.obj or ())
+        card = build_dataset(options, display.built)
+    if as_json:
+        typer.echo(card.model_dump_json())
+        return
+    account = card.accounting
+    rows = ", ".join(f"{split} {counts.rows:,}" for split, counts in card.splits.items())
+    typer.echo(f"{out}: {account.flows:,} flows of {account.captures:,} captures, {account.rejects:,} rejects")
+    typer.echo(f"rows: {rows}; content hash {card.content_hash}")
+    typer.echo(f"see it with: flowloom describe {out}")
+
+
+@app.command()
+def describe(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    as_json: Json = False,
+) -> None:
+    """A dataset's card: tasks, splits, accounting, rejects, shards."""
+    from flowloom.pipelines.describe import describe as describe_dataset
+
+    card = describe_dataset(dataset, None if as_json else Console())
+    if as_json:
+        typer.echo(card.model_dump_json())
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    run: Annotated[Path, typer.Option("--output", "-o", help="The run directory to make or to continue.")],
+    recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model on a dataset by a recipe."""
+    with ProgressDisplay("train") as display:
+        display.line(f"{dataset} to {run}")
+        training = _trainer("train")
+        options = training.TrainOptions(dataset, run, recipe, tuple(settings or ()))
+        summary = training.train(options, display.trained)
+    if as_json:
+        _print_json(dataclasses.asdict(summary))
+        return
+    scores = ", ".join(f"{task} {number(auc)}" for task, auc in summary.validation_auc.items())
+    typer.echo(f"{run}: epoch {summary.best_epoch} of {summary.epochs} kept; validation AUC: {scores}")
+    typer.echo(f"measure it with: flowloom evaluate {run}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Measure a trained model: metrics.json and report.html in the run directory."""
+    with ProgressDisplay("evaluate") as display:
+        display.line(f"{run} on split {split}")
+        evaluation = _trainer("evaluate")
+        metrics = evaluation.evaluate(evaluation.EvaluateOptions(run=run, split=split), display.update)
+    if as_json:
+        _print_json(metrics)
+        return
+    Console().print(scores_table({run.name: metrics}))
+    typer.echo(run / "report.html")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("demo-output"),
+    corpus: Annotated[Path | None, typer.Option(help="The folder of the demo corpus.  [of the source tree]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One epoch: shows the road, not the accuracy.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole road on the demo corpus: build, train, evaluate, report."""
+    with ProgressDisplay("demo") as display:
+        display.line(f"to {out}")
+        _trainer("train")
+        from flowloom.pipelines.demo import DemoOptions
+        from flowloom.pipelines.demo import demo as run_demo
+
+        found = run_demo(DemoOptions(out, corpus, quick), display)
+    if as_json:
+        _print_json(found)
+        return
+    Console().print(scores_table(found))
+    for layout in found:
+        typer.echo(out / "runs" / layout / "report.html")
+
+
+def _trainer(module: str) -> Any:
+    """Import a module of the trainers.
+
+    Raises:
+      FlowloomError: if TensorFlow is not installed.
+    """
+    try:
+        return importlib.import_module(f"flowloom.trainers.{module}")
+    except ModuleNotFoundError as error:
+        raise FlowloomError(f"training needs {error.name}; install it with: pip install 'flowloom[train]'") from None
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, default=os.fspath))

@@ -1,0 +1,56 @@
+"""`flowloom demo`: the whole road on the corpus of the source tree, under both layouts."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.schemas.errors import FlowloomError
+
+LAYOUTS = ("rainbow", "aurora")
+RECIPE = "multa"
+CORPUS = Path(__file__).resolve().parent.parent / "tests" / "corpus"
+"""Where the source tree has the demo corpus; an installed package has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoOptions:
+    """Where the demo writes, which corpus it reads, and whether it only shows the road."""
+
+    out: Path
+    corpus: Path | None = None
+    """A folder with `rainbow.yaml` and `aurora.yaml`; None: that of the source tree."""
+    quick: bool = False
+    """Train one epoch."""
+
+
+def demo(options: DemoOptions, display: ProgressDisplay) -> dict[str, dict[str, Any]]:
+    """Build, train and evaluate under each layout; return the metrics by layout.
+
+    Leaves `OUT/<layout>` (datasets) and `OUT/runs/<layout>` (runs with metrics.json and report.html).
+
+    Raises:
+      FlowloomError: if the corpus is not there, or a step fails.
+    """
+    corpus = options.corpus or CORPUS
+    missing = [f"{layout}.yaml" for layout in LAYOUTS if not (corpus / f"{layout}.yaml").is_file()]
+    if missing:
+        raise FlowloomError(
+            f"the demo corpus needs {' and '.join(missing)} in {corpus}; it comes with Flowloom's source tree, not "
+            "with the installed package: get the source and say --corpus SOURCE/tests/corpus"
+        )
+    from flowloom.trainers.evaluate import EvaluateOptions, evaluate
+    from flowloom.trainers.train import TrainOptions, train
+
+    overrides = ("epochs=1",) if options.quick else ()
+    found = {}
+    for layout in LAYOUTS:
+        dataset, run = options.out / layout, options.out / "runs" / layout
+        display.line(f"building {dataset}")
+        build(BuildOptions(corpus / f"{layout}.yaml", dataset), display.built)
+        display.line(f"training {run}")
+        train(TrainOptions(dataset, run, RECIPE, overrides), display.trained)
+        display.line(f"evaluating {run}")
+        found[layout] = evaluate(EvaluateOptions(run), display.update)
+    return found

@@ -1,0 +1,119 @@
+"""`flowloom describe`: a dataset's card as tables for people."""
+
+import os
+from collections.abc import Iterable
+
+import pyarrow.parquet as pq
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from flowloom.schemas.card import REJECTS_TABLE, DatasetCard, read_card
+
+_SHOWN_REJECTS = 10
+
+
+def describe(dataset: str | os.PathLike[str], console: Console | None = None) -> DatasetCard:
+    """Print a dataset's card and return it; without a console nothing is printed.
+
+    Raises:
+      FlowloomError: if there is no finished dataset.
+    """
+    card = read_card(dataset)
+    if console:
+        rejects = pq.read_table(os.path.join(dataset, REJECTS_TABLE)).to_pylist()
+        console.print(card_tables(card, rejects))
+    return card
+
+
+def card_tables(card: DatasetCard, rejects: list[dict[str, object]]) -> Group:
+    """Return a card and the rows of its rejects table as tables."""
+    blank: Iterable[RenderableType] = (_heading(card), _classes(card), _coverage(card), _accounting(card))
+    rest = (_rejects(rejects), _shards(card), _channels(card))
+    return Group(*blank, *rest)
+
+
+def _table(title: str, *columns: str, numbers: int = 0) -> Table:
+    """Return an empty table whose last `numbers` columns are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for at, name in enumerate(columns):
+        table.add_column(name, justify="right" if at >= len(columns) - numbers else "left", overflow="fold")
+    return table
+
+
+def _heading(card: DatasetCard) -> Table:
+    rule = card.split_rule
+    shares = " / ".join(f"{share:g}" for share in rule.shares)
+    table = _table(f"Dataset {card.name}", "", "")
+    table.show_header = False
+    table.add_row("content hash", card.content_hash)
+    table.add_row("layout", f"{card.layout}, absent labels {card.missing}, addresses {card.identity}")
+    table.add_row("flow definition", _definition(card))
+    table.add_row("split", f"by {rule.by} ({rule.reason}), shares {shares}, seed {rule.seed}")
+    table.add_row("written by", f"flowloom {card.tool_version}, format {card.format_version}")
+    return table
+
+
+def _definition(card: DatasetCard) -> str:
+    fields = card.definition.model_dump(exclude={"preset"})
+    return f"{card.definition.preset}: " + ", ".join(f"{name} {value}" for name, value in fields.items())
+
+
+def _classes(card: DatasetCard) -> Table:
+    table = _table("Tasks", "task", "kind", "class", *card.splits, numbers=len(card.splits))
+    for task in card.tasks:
+        for at, word in enumerate(task.vocabulary):
+            counts = [f"{split.classes[task.name][word]:,}" for split in card.splits.values()]
+            table.add_row(task.name if at == 0 else "", task.kind if at == 0 else "", word, *counts)
+        unknown = [f"{split.unknown[task.name]:,}" for split in card.splits.values()]
+        table.add_row("", "", "unknown", *unknown, style="dim", end_section=True)
+    table.add_row("rows", "", "", *(f"{split.rows:,}" for split in card.splits.values()), style="bold")
+    return table
+
+
+def _coverage(card: DatasetCard) -> Table:
+    table = _table("Label sources", "task", "source", "flows", "conflicts", numbers=2)
+    for entry in card.coverage:
+        table.add_row(entry.task, entry.source, f"{entry.labelled:,}", f"{entry.conflicts:,}")
+    return table
+
+
+def _accounting(card: DatasetCard) -> Table:
+    account = card.accounting
+    table = _table("Accounting", "what", "count", numbers=1)
+    table.add_row("captures", f"{account.captures:,}")
+    table.add_row("records", f"{account.records:,}")
+    table.add_row("  metered", f"{account.metered:,}")
+    for reason, count in account.dropped.items():
+        table.add_row(f"  dropped: {reason}", f"{count:,}")
+    table.add_row("flows", f"{account.flows:,}")
+    table.add_row("  too short", f"{account.flows_short:,}")
+    table.add_row("  without a label", f"{account.flows_unlabelled:,}")
+    table.add_row("rejects", f"{account.rejects:,}")
+    return table
+
+
+def _rejects(rejects: list[dict[str, object]]) -> Table:
+    more = len(rejects) - _SHOWN_REJECTS
+    title = "Rejects" + (f" (first {_SHOWN_REJECTS}; {more} more in {REJECTS_TABLE})" if more > 0 else "")
+    table = _table(title, "capture", "byte", "reason", "detail")
+    for row in rejects[:_SHOWN_REJECTS]:
+        table.add_row(*(str(row[name]) for name in ("uri", "offset", "reason", "detail")))
+    return table
+
+
+def _shards(card: DatasetCard) -> Table:
+    table = _table("Shards", "view", "stripe", "split", "files", "row groups", "rows", numbers=3)
+    for view, stripe, split in sorted({(s.view, s.task or "all tasks", s.split) for s in card.shards}):
+        shards = [s for s in card.shards if (s.view, s.task or "all tasks", s.split) == (view, stripe, split)]
+        groups, rows = sum(len(s.row_groups) for s in shards), sum(s.rows for s in shards)
+        table.add_row(view, stripe, split, f"{len(shards):,}", f"{groups:,}", f"{rows:,}")
+    return table
+
+
+def _channels(card: DatasetCard) -> Table:
+    table = _table("Channels (train split)", "column", "packets", "mean", "std", "min", "max", numbers=5)
+    for name, channel in card.normalisation.items():
+        moments = (channel.mean, channel.std, channel.minimum, channel.maximum)
+        table.add_row(name, f"{channel.count:,}", *(f"{value:,.4g}" for value in moments))
+    return table

@@ -1,0 +1,42 @@
+"""Metrics of runs as a short table for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+
+def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return one row per run and task: AUC with its interval, and the AUC of the baselines beside it.
+
+    Args:
+      runs: what `metrics.json` holds, by the run's name.
+    """
+    title = ", ".join(sorted({f"split {metrics['split']}" for metrics in runs.values()}))
+    table = Table(title=f"ROC AUC, {title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("run", "task"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "AUC", "95 % interval", "majority", "random\nforest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run, metrics in runs.items():
+        for at, (task, figures) in enumerate(metrics["tasks"].items()):
+            table.add_row(
+                run if at == 0 else "",
+                task,
+                f"{figures['support']:,}",
+                number(figures["auc"]),
+                _interval(figures["interval"]),
+                *(number(figures["baselines"][name]["auc"]) for name in ("majority", "random_forest")),
+            )
+        table.add_section()
+    return table
+
+
+def number(value: float | None) -> str:
+    """Return a score as people read it; one that is not defined is a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "-" if bounds is None else "-".join(map(number, bounds))

@@ -1,0 +1,254 @@
+"""Builds: equal to their in-memory oracle, the same bytes every time, and honest about what could not be read."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from capture_files import ethernet, ipv4, pcap, udp
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.manifests import read_manifest
+from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
+from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
+from flowloom.transforms.labels import label_flows, label_groups
+from flowloom.transforms.layouts import lay_out
+from flowloom.transforms.metering import GroupAccount, meter_group
+from flowloom.transforms.splits import assign_splits, divide_groups
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def build_small(corpus, manifest, tmp_path_factory):
+    """Return a function that builds the small corpus with lines added to its manifest, each way once."""
+    built: dict[tuple, Path] = {}
+
+    def make(extra: str = "", workers: int = 1) -> Path:
+        (corpus / "small.yaml").write_text(manifest + extra)
+        if (extra, workers) not in built:
+            out = tmp_path_factory.mktemp("out") / "dataset"
+            build(BuildOptions(corpus / "small.yaml", out, workers=workers))
+            built[extra, workers] = out
+        return built[extra, workers]
+
+    return make
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.Table]:
+    """Compose the pure functions in memory: rows by (stripe, split)."""
+    uris = {
+        uri: [at for at, source in enumerate(manifest.captures) if uri in match_source(source, str(folder))[0]]
+        for source in manifest.captures
+        for uri in match_source(source, str(folder))[0]
+    }
+    plan: GroupPlan = plan_groups([identify_capture(*item) for item in uris.items()], manifest.captures)
+    labels = label_groups(plan, manifest)
+    division = divide_groups(labels, manifest.tasks, manifest.splits)
+    stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+    for group in plan.groups:
+        for flows in meter_group(group, manifest.definition):
+            if isinstance(flows, GroupAccount):
+                continue
+            rows = assign_splits(label_flows(flows, labels, manifest.tasks), division)
+            for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
+                for at, split in enumerate(SPLITS):
+                    kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])
+                    if kept.num_rows:
+                        stripes.setdefault((stripe, split), []).append(kept)
+    return {key: in_order(pa.Table.from_batches(batches)) for key, batches in stripes.items()}
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    return table.sort_by([("start", "ascending"), ("flow_id", "ascending")]).combine_chunks()
+
+
+def stored(out: Path, card: DatasetCard) -> dict[tuple[str, str], pa.Table]:
+    tables: dict[tuple[str, str], list[pa.Table]] = {}
+    for shard in card.shards:
+        table = pq.ParquetFile(out / shard.path).read()
+        assert table.num_rows == shard.rows == sum(shard.row_groups)
+        tables.setdefault((shard.task or "", shard.split), []).append(table)
+    return {key: in_order(pa.concat_tables(parts)) for key, parts in tables.items()}
+
+
+@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: flow}\n"])
+def test_a_build_equals_its_oracle(build_small, corpus, extra):
+    out = build_small(extra)
+    assert stored(out, read_card(out)) == oracle(read_manifest(corpus / "small.yaml"), corpus)
+
+
+def test_the_same_bytes_on_repeat_and_for_any_worker_count(build_small, corpus, manifest, tmp_path):
+    one, two = files(build_small()), files(build_small(workers=2))
+    assert list(one) == list(two)
+    assert [name for name in one if one[name] != two[name]] == []
+    # elsewhere, under other names
+    shutil.copytree(corpus, tmp_path / "moved")
+    build(BuildOptions(tmp_path / "moved" / "small.yaml", tmp_path / "again", workers=2))
+    assert files(tmp_path / "again") == files(build_small(workers=2))
+
+
+def test_names_and_shard_counts_leave_the_content_hash(build_small, corpus, manifest, tmp_path):
+    for path in corpus.glob("*/*.pcap"):
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.parent.name / f"renamed-{9 - int(path.stem)}.pcap")
+    (tmp_path / "small.yaml").write_text(manifest.replace("shards: 2", "shards: 5"))
+    card = build(BuildOptions(tmp_path / "small.yaml", tmp_path / "out", workers=1))
+    before = read_card(build_small())
+    assert card.content_hash == before.content_hash
+    assert card.corpus_digest == before.corpus_digest
+    assert card.splits == before.splits
+    assert card.normalisation == before.normalisation
+    assert len(card.shards) > len(before.shards)
+
+
+def test_the_card_adds_up(build_small):
+    card = read_card(build_small())
+    account = card.accounting
+    assert (account.captures, account.rejects, account.dropped) == (18, 0, {"not-ip": 18})
+    assert account.records == account.metered + 18
+    assert account.flows == sum(split.rows for split in card.splits.values()) == sum(s.rows for s in card.shards)
+    assert card.split_rule.by == "capture"
+    for split in card.splits.values():
+        assert split.rows > 0
+        for task in card.tasks:
+            assert sum(split.classes[task.name].values()) + split.unknown[task.name] == split.rows
+            assert all(split.classes[task.name].values())
+    assert {entry.source: entry.labelled for entry in card.coverage if entry.task == "app"} == {
+        "web/*.pcap": sum(split.classes["app"]["web"] for split in card.splits.values()),
+        "ssh/*.pcap": sum(split.classes["app"]["ssh"] for split in card.splits.values()),
+    }
+    captures = pq.read_table(build_small() / "captures.parquet")
+    assert captures["uri"].to_pylist() == sorted(captures["uri"].to_pylist())
+    assert captures["uri"][0].as_py() == "attack/0.pcap"
+
+
+def test_no_group_lies_in_two_splits(build_small):
+    out = build_small()
+    groups = {key: set(table["group"].to_pylist()) for key, table in stored(out, read_card(out)).items()}
+    assert sum(map(len, groups.values())) == len(set.union(*groups.values())) == 18
+
+
+def test_rainbow_stripes_hold_one_task_and_count_what_has_none(corpus, manifest, tmp_path):
+    text = manifest.replace("labels: {attack: true}", "labels: {}") + "layout: rainbow\n"
+    (corpus / "stripes.yaml").write_text(text)
+    card = build(BuildOptions(corpus / "stripes.yaml", tmp_path / "out", workers=1))
+    assert card.accounting.flows_unlabelled > 0
+    by_task = {task: sum(s.rows for s in card.shards if s.task == task) for task in ("app", "attack")}
+    labelled = card.accounting.flows - card.accounting.flows_unlabelled
+    assert by_task == {"app": labelled, "attack": labelled}
+    assert sum(split.rows for split in card.splits.values()) == 2 * labelled
+
+
+def test_bad_files_are_rejects_and_the_rest_is_built(corpus, manifest, build_small, tmp_path):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus, folder)
+    whole = (folder / "web" / "0.pcap").read_bytes()
+    (folder / "web" / "text.pcap").write_text("no capture at all")
+    (folder / "web" / "empty.pcap").write_bytes(b"")
+    (folder / "web" / "copy.pcap").write_bytes(whole)
+    (folder / "web" / "cut.pcap").write_bytes(session_cut := (folder / "ssh" / "0.pcap").read_bytes()[:-7])
+    (folder / "web" / "link.pcap").write_bytes(pcap([(1, ethernet(ipv4(udp(), protocol=17)))], link_type=147))
+    (folder / "small.yaml").write_text(
+        manifest.replace("tasks:", '  - {glob: "nothing/*.pcap"}\n  - {glob: "missing.pcap"}\ntasks:')
+    )
+    card = build(BuildOptions(folder / "small.yaml", tmp_path / "out", workers=2))
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(row["uri"], row["reason"]) for row in rejects] == [
+        ("missing.pcap", "unreadable"),
+        ("nothing/*.pcap", "no-match"),
+        ("web/copy.pcap", "duplicate"),
+        ("web/cut.pcap", "cut-off"),
+        ("web/empty.pcap", "empty"),
+        ("web/text.pcap", "not-a-capture"),
+    ]
+    assert 0 < next(row["offset"] for row in rejects if row["reason"] == "cut-off") < len(session_cut)
+    assert card.accounting.rejects == 6
+    assert card.accounting.dropped["unsupported-linktype"] == 1
+    captures = {row["uri"]: row for row in pq.read_table(tmp_path / "out" / "captures.parquet").to_pylist()}
+    assert (captures["web/text.pcap"]["records"], captures["web/link.pcap"]["link_types"]) == (0, [147])
+    assert card.accounting.flows > read_card(build_small()).accounting.flows
+
+
+def expect_failure(folder: Path, text: str, *words: str) -> None:
+    (folder / "bad.yaml").write_text(text)
+    before = sorted(os.listdir(folder))
+    with pytest.raises(FlowloomError) as caught:
+        build(BuildOptions(folder / "bad.yaml", folder / "out", workers=1))
+    for word in words:
+        assert word in str(caught.value)
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_a_misspelt_key_is_named(tmp_path, manifest):
+    expect_failure(tmp_path, manifest + "layuot: rainbow\n", "bad.yaml: layuot: unknown key", "did you mean 'layout'")
+
+
+def test_a_label_unknown_to_the_vocabulary_is_named(tmp_path, manifest):
+    expect_failure(tmp_path, manifest.replace("app: ssh", "app: shs"), "'ssh/*.pcap'", "web, ssh", "'shs'")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("name: [", "in line 1, column 8"),
+        ("name: a\nname: b\n", "key 'name' for the second time in line 2"),
+        ("- a", "got list"),
+    ],
+)
+def test_what_is_no_yaml_mapping_is_named(tmp_path, text, word):
+    expect_failure(tmp_path, text, "expected a corpus manifest", word)
+
+
+def test_a_corpus_without_a_flow_is_an_error_with_the_first_rejects(tmp_path, manifest):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "text.pcap").write_text("no capture")
+    expect_failure(
+        tmp_path, manifest, "no flow could be built from corpus 'small'", "1 captures", "attack/*.pcap: no-match"
+    )
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(FlowloomError, match=r"none.yaml: cannot read the corpus manifest: No such file"):
+        build(BuildOptions(tmp_path / "none.yaml", tmp_path / "out"))
+
+
+def test_an_existing_output_is_kept(build_small, corpus):
+    out = build_small()
+    before = files(out)
+    with pytest.raises(FlowloomError, match="exists already; remove it, or name another one"):
+        build(BuildOptions(corpus / "small.yaml", out))
+    assert files(out) == before
+
+
+def test_workers_must_be_positive(corpus):
+    with pytest.raises(FlowloomError, match="workers must be at least 1, got 0"):
+        BuildOptions(corpus / "small.yaml", "out", workers=0)
+
+
+def test_progress_is_told_to_its_end(corpus, manifest, tmp_path):
+    (corpus / "small.yaml").write_text(manifest)
+    seen = []
+    card = build(
+        BuildOptions(corpus / "small.yaml", tmp_path / "out", workers=1),
+        lambda tally: seen.append((tally.captures, tally.flows, tally.shards)),
+    )
+    assert seen[-1] == (18, card.accounting.flows, len(card.shards))
+    assert seen == sorted(seen)
+
+
+def test_the_card_is_what_was_returned(build_small):
+    out = build_small()
+    assert DatasetCard.model_validate_json((out / CARD).read_text()) == read_card(out)
+    assert {path.name for path in out.iterdir()} == {
+        "captures.parquet", "dataset.json", "flows", "rejects.parquet", "schema.pbtxt",
+    }  # fmt: skip

@@ -1,0 +1,164 @@
+"""The command line: results on stdout, all else on stderr, and exit codes that scripts can rely on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowloom.pipelines import cli
+from flowloom.schemas.card import CARD
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def dataset(corpus, manifest, tmp_path_factory) -> Path:
+    """A dataset that the command line built."""
+    (corpus / "cli.yaml").write_text(manifest)
+    out = tmp_path_factory.mktemp("cli") / "dataset"
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["build", str(corpus / "cli.yaml"), str(out), "--workers", "1"])
+    assert exit_.value.code == 0
+    return out
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs one command and returns (exit code, stdout, stderr)."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return command
+
+
+def test_help_imports_nothing_heavy():
+    code = """if True:
+        import sys
+        from flowloom.pipelines.cli import main
+        try:
+            main(["--help"])
+        finally:
+            print([name for name in ("apache_beam", "tensorflow", "numba", "pyarrow", "polars") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("flows", "build", "describe", "train", "evaluate", "demo"):
+        assert command in done.stdout
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("flowloom ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("biuld",),
+        ("build", "only-one"),
+        ("build", "a", "b", "c"),
+        ("build", "a", "b", "--workers", "0"),
+        ("flows", "a.pcap"),
+        ("flows", "a.pcap", "-o", "f.parquet", "--k", "0"),
+        ("describe", "a", "--", "--streaming"),
+    ],
+)
+def test_wrong_usage_is_2(run, words):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err
+
+
+def test_flows_prints_its_accounting(run, corpus, tmp_path):
+    code, out, err = run("flows", corpus / "web/0.pcap", tmp_path / "none.pcap", "-o", tmp_path / "f.parquet", "--json")
+    assert code == 0
+    report = json.loads(out)
+    (capture,) = report["captures"]
+    assert capture["records"] == capture["metered"] + sum(capture["dropped"].values())
+    assert capture["dropped"] == {"not-ip": 1}
+    assert set(report["seconds"]) == {"read", "decode", "meter", "write", "total"}
+    assert "none.pcap" in err
+    assert (tmp_path / "f.parquet").is_file()
+    code, out, _ = run("flows", corpus / "web/0.pcap", "-o", tmp_path / "f.parquet", "--k", 3)
+    assert code == 0
+    assert f"{report['flows']} flows" in out
+
+
+def test_failed_jobs_are_1_and_say_why_without_a_traceback(run, tmp_path, dataset, corpus):
+    for words, message in (
+        (("build", corpus / "cli.yaml", dataset), "exists already; remove it"),
+        (("build", tmp_path / "none.yaml", tmp_path / "out"), "cannot read the corpus manifest"),
+        (("flows", tmp_path / "none.pcap", "-o", tmp_path / "f.parquet"), "no capture could be read"),
+        (
+            ("flows", corpus / "web/0.pcap", "-o", tmp_path / "f.parquet", "--preset", "nfstraem"),
+            "did you mean 'nfstream'",
+        ),
+        (("describe", tmp_path), "is no dataset"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (1, ""), words
+        assert message in " ".join(err.split()), words
+        assert "Traceback" not in err
+
+
+def test_build_prints_the_card_and_passes_options_to_beam(run, corpus, dataset, tmp_path):
+    words = ("build", corpus / "cli.yaml", tmp_path / "out", "--json", "--", "--direct_num_workers=1")
+    code, out, err = run(*words)
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "out" / CARD).read_text())
+    assert json.loads(out) == json.loads((dataset / CARD).read_text())
+    assert "build:" in err
+
+
+def test_describe_prints_tables_or_the_card(run, dataset):
+    code, out, err = run("describe", dataset)
+    assert (code, err) == (0, "")
+    for words in ("Dataset small", "Tasks", "Label sources", "Accounting", "dropped: not-ip", "Rejects", "Shards"):
+        assert words in out
+    code, out, _ = run("describe", dataset, "--json")
+    assert json.loads(out) == json.loads((dataset / CARD).read_text())
+
+
+def test_a_demo_without_its_corpus_says_where_it_is(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_trainer", lambda module: None)
+    code, _, err = run("demo", "--out", tmp_path / "demo", "--corpus", tmp_path)
+    assert code == 1
+    assert "rainbow.yaml and aurora.yaml" in err
+    assert "--corpus" in err
+
+
+def test_training_without_tensorflow_says_what_to_install(run, tmp_path, monkeypatch):
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+    monkeypatch.setattr(cli.importlib, "import_module", missing)
+    code, _, err = run("train", tmp_path, "-o", tmp_path / "run")
+    assert code == 1
+    assert "pip install 'flowloom[train]'" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_goes_the_whole_road(run, tmp_path):
+    code, out, _ = run("demo", "--out", tmp_path, "--quick", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert list(found) == ["rainbow", "aurora"]
+    for layout in found:
+        assert (tmp_path / layout / CARD).is_file()
+        assert (tmp_path / "runs" / layout / "report.html").is_file()
+        assert json.loads((tmp_path / "runs" / layout / "metrics.json").read_text()) == found[layout]
+    assert set(found["rainbow"]["tasks"]) == {"syn_flood", "ssdp_flood", "tls_renegotiation"}
+    assert set(found["aurora"]["tasks"]) == {"app", "traffic", "tunnel", "attack"}
+    assert found["aurora"]["mean_auc"] > 0.6, "two epochs are enough to be better than chance"
+    code, out, _ = run("evaluate", tmp_path / "runs" / "aurora", "--split", "validation")
+    assert code == 0
+    assert "forest" in out

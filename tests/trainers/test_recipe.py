@@ -1,0 +1,54 @@
+"""Recipes: named, overridden word by word, and refused with the reason."""
+
+import pytest
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.models import MODELS
+from flowloom.trainers.recipe import RECIPES, Recipe
+
+
+def test_named_recipes_differ_as_they_say():
+    assert Recipe.named("multa").experts > 1
+    assert Recipe.named("lstm").experts == 1
+    assert {Recipe.named(name).model for name in RECIPES} <= set(MODELS)
+
+
+def test_overrides_are_yaml():
+    recipe = Recipe.named(
+        "multa",
+        [
+            "experts=3",
+            "tower=[32, 16]",
+            "learning_rate=1e-4",
+            "loss_weights={app: 2}",
+            "clip_norm=null",
+            "paradigm=rainbow",
+        ],
+    )
+    assert (recipe.experts, recipe.tower, recipe.learning_rate) == (3, (32, 16), 1e-4)
+    assert (recipe.loss_weights, recipe.clip_norm, recipe.paradigm) == ({"app": 2.0}, None, "rainbow")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("mulat", [], "recipe must be one of multa, lstm, got 'mulat'; did you mean 'multa'"),
+        ("multa", ["expert=3"], "no setting 'expert'.*did you mean 'experts'"),
+        ("multa", ["name=other"], "no setting 'name'"),
+        ("multa", ["experts"], "key=value, got 'experts'"),
+        ("multa", ["experts=many"], "experts: .*integer.*got 'many'"),
+        ("multa", ["experts=0"], "experts: .*greater than or equal to 1, got 0"),
+        ("multa", ["tower=[16, -1]"], "tower.1: .*got -1"),
+        ("multa", ["gate_input=last"], "gate_input: .*'flatten'"),
+        ("multa", ["tower=[16"], "tower must be a YAML value"),
+        ("multa", ["loss_weights={app: -1}"], "loss_weights.app"),
+    ],
+)
+def test_bad_words_are_refused(name, words, message):
+    with pytest.raises(FlowloomError, match=message):
+        Recipe.named(name, words)
+
+
+def test_a_recipe_survives_json():
+    recipe = Recipe.named("lstm", ["tower=[8]", "epochs=3"])
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

@@ -1,0 +1,73 @@
+"""A card is only written when everything that was counted twice agrees."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from synthetic import synthetic_flows
+
+from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS
+from flowloom.schemas.card import CARD, SplitRule, read_card
+from flowloom.schemas.manifest import Output, parse_manifest
+from flowloom.transforms.cards import FAILURE, Findings, write_card
+from flowloom.transforms.columns import batch
+from flowloom.transforms.groups import reject_rows
+from flowloom.transforms.labels import Claim, GroupLabels, label_flows
+from flowloom.transforms.layouts import AURORA
+from flowloom.transforms.metering import GroupAccount
+from flowloom.transforms.shards import pack, write_shard
+from flowloom.transforms.splits import Division
+
+MANIFEST = parse_manifest(
+    {
+        "name": "m",
+        "captures": [{"glob": "a", "labels": {"attack": True}}, {"glob": "b", "labels": {"attack": False}}],
+        "tasks": {"attack": {"kind": "binary"}},
+    },
+    "m.yaml",
+)
+GROUP = "a" * 16
+LABELS = (GroupLabels(GROUP, (1,), (Claim("attack", "a", True), Claim("attack", "b", False)), True),)
+CAPTURE = {
+    "uri": "/in/a", "sha256": "a" * 64, "group": GROUP, "bytes": 9, "format": "pcap", "compression": "none",
+    "link_types": [1], "records": 32, "metered": 30, **dict.fromkeys(DROPPED_COLUMNS, 0), "dropped_not_ip": 2,
+    "rejects": 0, "first_ns": 1, "last_ns": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def findings(tmp_path) -> Findings:
+    rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
+    shard = write_shard(("flows", AURORA, "train", 0), [pack([rows])], str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
+    rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
+    return Findings(LABELS, Division(rule, {}), [account], [reject_rows([])], 0, {AURORA: 20}, [shard])
+
+
+def failure(findings: Findings, staging: Path) -> str:
+    assert write_card(findings, MANIFEST, "/in", str(staging)) == f"{staging}/{FAILURE}"
+    assert not (staging / CARD).exists()
+    return (staging / FAILURE).read_text()
+
+
+def test_what_agrees_becomes_a_card(findings, tmp_path):
+    write_card(findings, MANIFEST, "/in", str(tmp_path))
+    card = read_card(tmp_path)
+    assert (card.accounting.flows, card.accounting.flows_short, card.accounting.records) == (23, 3, 32)
+    assert card.splits["train"].classes == {"attack": {"negative": 0, "positive": 20}}
+    assert card.splits["test"].rows == 0
+    assert [(entry.source, entry.labelled, entry.conflicts) for entry in card.coverage] == [("a", 20, 0), ("b", 20, 20)]
+
+
+def test_lost_rows_are_a_failure(findings, tmp_path):
+    assert "shards hold other rows" in failure(dataclasses.replace(findings, rows={AURORA: 21}), tmp_path)
+    assert "shards hold other rows" in failure(dataclasses.replace(findings, shards=[]), tmp_path)
+    doubled = dataclasses.replace(findings, shards=[*findings.shards] * 2, rows={AURORA: 40})
+    assert "rows differ from flows: 40 rows, 23 flows metered of which 3 too short" in failure(doubled, tmp_path)
+
+
+def test_records_that_vanish_are_a_failure(findings, tmp_path):
+    capture = batch([{**CAPTURE, "records": 33}], CAPTURES)
+    accounts = [dataclasses.replace(findings.accounts[0], captures=capture)]
+    message = failure(dataclasses.replace(findings, accounts=accounts), tmp_path)
+    assert "accounting of a does not close: 33 records, but 30 metered and 2 dropped" in message

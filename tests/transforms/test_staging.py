@@ -1,0 +1,53 @@
+"""An output folder is whole or not there."""
+
+import pytest
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.staging import staged_folder, write_text
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    out = tmp_path / "new" / "dataset"
+    with staged_folder(str(out)) as staging:
+        write_text(f"{staging}/card", "text")
+        assert not out.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["dataset"]
+    assert (out / "card").read_text() == "text"
+
+
+def test_failure_leaves_nothing(tmp_path):
+    def fail() -> None:
+        with staged_folder(str(tmp_path / "dataset")) as staging:
+            write_text(f"{staging}/card", "text")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_nothing_is_overwritten(tmp_path, kind):
+    out = tmp_path / "dataset"
+    {"file": out.touch, "folder": out.mkdir, "link": lambda: out.symlink_to("nowhere")}[kind]()
+    with pytest.raises(FlowloomError, match="exists already; remove it, or name another one"), staged_folder(str(out)):
+        pass
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
+    out = tmp_path / "dataset"
+
+    def collide() -> None:
+        with staged_folder(str(out)):
+            out.mkdir()
+            (out / "theirs").touch()
+
+    with pytest.raises(FlowloomError, match="appeared while"):
+        collide()
+    assert [path.name for path in tmp_path.rglob("*")] == ["dataset", "theirs"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FlowloomError, match="cannot be made"), staged_folder(str(tmp_path / "file" / "dataset")):
+        pass

@@ -1,0 +1,72 @@
+"""What a model must beat: the majority class, and a random forest on the same first-k features."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import sklearn.ensemble
+
+from flowloom.schemas.tasks import Task
+from flowloom.trainers.feed import Feed
+from flowloom.trainers.predictions import Predictions
+
+FOREST_ROWS = 20_000
+"""Labelled rows of the train split that a forest learns from at most, drawn by the shuffled feed."""
+FOREST_TREES = 100
+
+Rows = tuple[np.ndarray, np.ndarray]
+"""Flattened features float32 [N, k * C + 1], the last column the length, and labels int32 [N]; labelled rows only."""
+
+
+def labelled_rows(feed: Feed, limit: int | None = None) -> dict[str, Rows]:
+    """Return the labelled rows of each task in one epoch of a feed, the first `limit` of them."""
+    tasks = [task.name for task in feed.dataset.tasks]
+    features: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+    labels: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+    room = dict.fromkeys(tasks, np.iinfo(np.int64).max if limit is None else limit)
+    for number in range(len(feed.windows(0))):
+        sequence, length, known = feed.tensors(0, number)
+        flat = np.hstack([sequence.reshape(len(sequence), -1), length[:, None].astype(np.float32)])
+        for column, task in enumerate(tasks):
+            chosen = np.flatnonzero(known[:, column] >= 0)[: room[task]]
+            features[task].append(flat[chosen])
+            labels[task].append(known[chosen, column])
+            room[task] -= len(chosen)
+        if not any(room.values()):
+            break
+    return {task: (np.concatenate(features[task]), np.concatenate(labels[task])) for task in tasks}
+
+
+def majority(task: Task, train: Rows, test: Rows, seed: int) -> Predictions:
+    """Say the class shares of the train rows of every flow, so that the most frequent class wins."""
+    shares = np.bincount(train[1], minlength=len(task.vocabulary)) / len(train[1])
+    return Predictions(test[1], np.tile(shares.astype(np.float32), (len(test[1]), 1)))
+
+
+def random_forest(task: Task, train: Rows, test: Rows, seed: int) -> Predictions:
+    """Fit a forest of 100 full trees on the train rows."""
+    forest = sklearn.ensemble.RandomForestClassifier(FOREST_TREES, random_state=seed, n_jobs=-1)
+    forest.fit(*train)
+    probabilities = np.zeros((len(test[1]), len(task.vocabulary)), np.float32)
+    probabilities[:, forest.classes_] = forest.predict_proba(test[0])
+    return Predictions(test[1], probabilities)
+
+
+BASELINES: dict[str, Callable[[Task, Rows, Rows, int], Predictions]] = {
+    "majority": majority,
+    "random_forest": random_forest,
+}
+
+
+def baseline_predictions(
+    tasks: Sequence[Task], train: Feed, test: Feed, seed: int
+) -> dict[str, dict[str, Predictions]]:
+    """Return {task: {baseline: predictions}}; a task without labelled rows on either side has no baselines."""
+    train_rows, test_rows = labelled_rows(train, FOREST_ROWS), labelled_rows(test)
+    return {
+        task.name: {
+            name: baseline(task, train_rows[task.name], test_rows[task.name], seed)
+            for name, baseline in BASELINES.items()
+            if len(train_rows[task.name][1]) and len(test_rows[task.name][1])
+        }
+        for task in tasks
+    }

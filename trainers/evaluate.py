@@ -1,0 +1,116 @@
+"""Evaluation: a finished run and a split to metrics.json and report.html."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.tasks import Task
+from flowloom.trainers import cost, metrics
+from flowloom.trainers import run as run_files
+from flowloom.trainers.baselines import baseline_predictions
+from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.feed import Feed
+from flowloom.trainers.predictions import compiled, predict
+from flowloom.trainers.report import Findings, render
+from flowloom.trainers.run import Run
+
+EVALUATION_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What `evaluate` needs."""
+
+    run: Path
+    split: str = "test"
+    dataset: Path | None = None
+    """Where the dataset is; None: where it was when the run was trained."""
+
+
+def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Measure a run's model on a split; write metrics.json and report.html into the run and return the metrics.
+
+    Args:
+      options: which run, on what.
+      progress: called with the name of each stage as it begins.
+
+    Raises:
+      FlowloomError: if the run or the dataset cannot be used, or do not fit each other.
+    """
+    run = Run.open(options.run)
+    dataset = Dataset.open(options.dataset or run.source.path)
+    _check_fit(run, dataset)
+    feed = Feed(dataset, options.split, run.features, EVALUATION_BATCH)
+    seed = run.recipe.seed
+
+    progress("scoring flows")
+    model = run.load_model()
+    predictions = predict(compiled(model, feed), feed)
+    gates = mean_gate_weights(model, feed)
+    progress("fitting baselines")
+    train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed)
+    baselines = baseline_predictions(run.tasks, train, feed, seed)
+    progress("timing inference")
+    (costs,) = cost.measure([run.root])
+
+    tasks = {
+        task.name: {
+            **metrics.report(predictions[task.name], task.vocabulary, seed),
+            "baselines": {name: metrics.headline(said) for name, said in baselines[task.name].items()},
+        }
+        for task in run.tasks
+    }
+    defined = [figures["auc"] for figures in tasks.values() if figures["auc"] is not None]
+    found = {
+        "tasks": tasks,
+        "mean_auc": float(np.mean(defined)) if defined else None,
+        "cost": costs,
+        "dataset": dataset.card.content_hash,
+        "split": options.split,
+        "seed": seed,
+    }
+    progress("writing the report")
+    run_files.write_json(run.root / run_files.METRICS, found)
+    run_files.write_text(run.root / run_files.REPORT, render(Findings(run, dataset.card, found, predictions, gates)))
+    return found
+
+
+def mean_gate_weights(model: Any, feed: Feed) -> dict[str, list[float]] | None:
+    """Return {task: mean weight of each expert over the flows of a feed}; None if the model has no gates."""
+    if (gates := getattr(model, "gates", None)) is None:
+        return None
+    forward = compiled(gates, feed)
+    weights: dict[str, list[np.ndarray]] = {task.name: [] for task in feed.dataset.tasks}
+    for inputs, _, _ in feed.batches(epochs=1):
+        for task, chosen in forward(inputs).items():
+            weights[task].append(chosen.numpy())
+    return {task: np.concatenate(chosen).mean(axis=0).tolist() for task, chosen in weights.items()}
+
+
+def _check_fit(run: Run, dataset: Dataset) -> None:
+    """Refuse a dataset whose labels or flows mean something else than those the model was trained on."""
+    if dataset.tasks != run.tasks:
+        raise FlowloomError(
+            f"dataset {dataset.root} has the tasks {_described(dataset.tasks)}, run {run.root} was trained on "
+            f"{_described(run.tasks)}; evaluate on a dataset with the same tasks and vocabularies"
+        )
+    there, here = dataset.card.definition, run.source.definition
+    if there.k < run.features.k:
+        raise FlowloomError(
+            f"dataset {dataset.root} keeps {there.k} packets per flow, the model of run {run.root} sees "
+            f"{run.features.k}; build it with k={run.features.k} or more"
+        )
+    if (mended := there.model_copy(update={"k": here.k, "preset": here.preset})) != here:
+        differing = [name for name, value in here if getattr(mended, name) != value]
+        raise FlowloomError(
+            f"dataset {dataset.root} was metered by another flow definition than run {run.root} was trained on "
+            f"({', '.join(differing)} differ); build it with the same definition"
+        )
+
+
+def _described(tasks: Sequence[Task]) -> str:
+    return ", ".join(f"{task.name} ({len(task.vocabulary)} classes)" for task in tasks)

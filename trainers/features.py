@@ -1,0 +1,242 @@
+"""The traffic feature representation F = {M_k} of MULTA (section III-A): what a model sees of a packet, how scaled."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pydantic
+
+from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.rows import SEQUENCES
+
+
+class Channel(NamedTuple):
+    """A group of features that is switched on or off as a whole."""
+
+    column: str
+    """The flow column it is made of."""
+    features: tuple[str, ...]
+    """Names of the features of one packet, in order."""
+
+
+CHANNELS: dict[str, Channel] = {
+    "size": Channel("pkt_size", ("size",)),
+    "gap": Channel("pkt_gap_ns", ("gap",)),
+    "direction": Channel("pkt_dir", ("direction",)),
+    "tcp_flags": Channel("pkt_tcp_flags", ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")),
+    "protocol": Channel("protocol", ("tcp", "udp", "icmp", "other")),
+    "ttl": Channel("pkt_ttl", ("ttl",)),
+    "window": Channel("pkt_tcp_window", ("window",)),
+    "payload": Channel("pkt_payload", ("payload",)),
+}
+"""s_k, i_k, d_k and h_k of equation (2): size, interval, direction, and five selected header fields."""
+
+STANDARDISED = ("size", "gap", "window", "payload")
+"""Channels with a heavy tail, which scaling `standard` turns into z-scores of ln(1 + x)."""
+
+FIXED_SIZE = 1500.0  # bytes: the Ethernet MTU; larger values are clipped to 1
+FIXED_GAP_US = 6e7  # microseconds: one minute maps to 1
+FIXED_WINDOW = 65_535.0  # the largest unscaled TCP window maps to 1
+FIXED_TTL = 255.0
+
+
+class FeatureSpec(pydantic.BaseModel):
+    """What a model sees of a flow; stored with every run, because export and scoring must repeat it to the bit.
+
+    `standard` scaling is the z-score of ln(1 + x) with the moments of the train split, `fixed` uses the constants
+    above. Direction is -1 or +1, flags and protocol are 0 or 1, ttl lies in [0, 1] under both.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    k: int = pydantic.Field(ge=1)
+    """Packets per flow."""
+    channels: tuple[str, ...]
+    scaling: Literal["standard", "fixed"]
+    moments: dict[str, tuple[float, float]] = {}
+    """Mean and standard deviation of ln(1 + x) of each standardised channel."""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        for channel in self.channels:
+            if channel not in CHANNELS:
+                raise ValueError(
+                    f"channels must be among {', '.join(CHANNELS)}, got {channel!r}{did_you_mean(channel, CHANNELS)}"
+                )
+        if len(set(self.channels)) != len(self.channels):
+            raise ValueError(f"channels must not repeat, got {list(self.channels)}")
+        if not any(CHANNELS[channel].column in SEQUENCES for channel in self.channels):
+            raise ValueError(f"channels must hold at least one per-packet channel, got {list(self.channels)}")
+        needed = {channel for channel in self.channels if channel in STANDARDISED}
+        if self.scaling == "standard" and needed - set(self.moments):
+            raise ValueError(f"standard scaling needs the moments of {sorted(needed)}, got {sorted(self.moments)}")
+        return self
+
+    @classmethod
+    def of(cls, card: DatasetCard, k: int, channels: tuple[str, ...], scaling: Literal["standard", "fixed"]) -> Self:
+        """Return the representation of a dataset's flows, with the card's moments where the scaling needs them.
+
+        Raises:
+          FlowloomError: if the dataset keeps fewer than `k` packets per flow, or lacks the moments.
+        """
+        if k > card.definition.k:
+            raise FlowloomError(
+                f"k must be at most {card.definition.k}, which dataset {card.name!r} keeps of every flow, got {k}; "
+                f"set k={card.definition.k}, or build the dataset with a larger k"
+            )
+        moments = {}
+        if scaling == "standard":
+            for channel in (name for name in channels if name in STANDARDISED):
+                statistics = card.normalisation.get(CHANNELS[channel].column)
+                if statistics is None:
+                    raise FlowloomError(
+                        f"the card of dataset {card.name!r} has no normalisation of {CHANNELS[channel].column}; "
+                        "set scaling=fixed, or build the dataset again"
+                    )
+                moments[channel] = (statistics.log1p_mean, statistics.log1p_std)
+        try:
+            return cls(k=k, channels=channels, scaling=scaling, moments=moments)
+        except pydantic.ValidationError as error:
+            raise FlowloomError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The flow columns that must be decoded."""
+        return tuple(CHANNELS[channel].column for channel in self.channels)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the C features of one packet, in order."""
+        return tuple(feature for channel in self.channels for feature in CHANNELS[channel].features)
+
+    def render(self, flows: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
+        """Gather flows into a zero-padded tensor, in the order of `rows`.
+
+        Args:
+          flows: a batch with at least `columns`.
+          rows: int64 [N], positions in `flows`.
+
+        Returns:
+          float32 [N, k, C] and the lengths, int32 [N], each at most k.
+
+        Raises:
+          FlowloomError: if the sequences of a flow differ in length.
+        """
+        values, offsets = self._buffers(flows)
+        tables = self._tables
+        sequence = np.zeros((len(rows), self.k, len(self.features)), np.float32)
+        lengths = np.zeros(len(rows), np.int32)
+        protocol = flows["protocol"].to_numpy() if "protocol" in self.channels else np.empty(0, np.uint8)
+        _gather(
+            rows, offsets, *values, protocol,
+            tables.size, tables.window, tables.ttl, tables.payload,
+            tables.gap_unit, tables.gap_shift, tables.gap_scale,
+            self._positions, sequence, lengths,
+        )  # fmt: skip
+        return sequence, lengths
+
+    def _buffers(self, flows: pa.RecordBatch) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the flat values of every sequence column (empty where not selected) and their common offsets."""
+        values = []
+        offsets: np.ndarray | None = None
+        for column, item in SEQUENCES.items():
+            if column not in self.columns:
+                values.append(np.empty(0, item.to_pandas_dtype()))
+                continue
+            lists = flows[column]
+            starts = lists.offsets.to_numpy()
+            starts = starts - starts[0]
+            if offsets is None:
+                offsets = starts
+            elif not np.array_equal(offsets, starts):
+                raise FlowloomError(f"column {column} has lists of other lengths than the columns before it")
+            values.append(lists.flatten().to_numpy())
+        assert offsets is not None  # a per-packet channel is always there
+        return values, offsets
+
+    @functools.cached_property
+    def _positions(self) -> tuple[int, ...]:
+        """The first feature of each channel in the order of `CHANNELS`, -1 where not selected."""
+        return tuple(
+            self.features.index(channel.features[0]) if name in self.channels else -1
+            for name, channel in CHANNELS.items()
+        )
+
+    @functools.cached_property
+    def _tables(self) -> "_Tables":
+        sixteen_bits = np.arange(65_536, dtype=np.float64)
+        ttl = (np.arange(256) / FIXED_TTL).astype(np.float32)
+        if self.scaling == "fixed":
+            clipped = np.minimum(sixteen_bits / FIXED_SIZE, 1.0).astype(np.float32)
+            window = (np.log1p(sixteen_bits) / np.log1p(FIXED_WINDOW)).astype(np.float32)
+            return _Tables(clipped, window, ttl, clipped, 1e-3, 0.0, 1 / np.log1p(FIXED_GAP_US))
+
+        def standardised(channel: str) -> np.ndarray:
+            shift, scale = _shift_and_scale(self.moments, channel)
+            return ((np.log1p(sixteen_bits) - shift) * scale).astype(np.float32)
+
+        gap = _shift_and_scale(self.moments, "gap")
+        return _Tables(standardised("size"), standardised("window"), ttl, standardised("payload"), 1.0, *gap)
+
+
+class _Tables(NamedTuple):
+    """The scaled value of every possible field value, and the constants of the one field too wide for a table."""
+
+    size: np.ndarray
+    window: np.ndarray
+    ttl: np.ndarray
+    payload: np.ndarray
+    gap_unit: float
+    gap_shift: float
+    gap_scale: float
+
+
+def _shift_and_scale(moments: Mapping[str, tuple[float, float]], channel: str) -> tuple[float, float]:
+    """Return (mean, 1 / standard deviation); a constant channel is only centred, an unselected one left alone."""
+    mean, deviation = moments.get(channel, (0.0, 1.0))
+    return mean, 1.0 / deviation if deviation > 0 else 1.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(
+    rows: Any, offsets: Any,
+    size: Any, direction: Any, gap: Any, flags: Any, window: Any, ttl: Any, payload: Any, protocol: Any,
+    size_table: Any, window_table: Any, ttl_table: Any, payload_table: Any,
+    gap_unit: float, gap_shift: float, gap_scale: float,
+    positions: Any, sequence: Any, lengths: Any,
+) -> None:  # fmt: skip
+    """Write every selected channel of the first k packets of each flow; positions are in the order of `CHANNELS`."""
+    k = sequence.shape[1]
+    at_size, at_gap, at_direction, at_flags, at_protocol, at_ttl, at_window, at_payload = positions
+    for n in range(rows.shape[0]):
+        row = rows[n]
+        start = offsets[row]
+        length = min(offsets[row + 1] - start, k)
+        lengths[n] = length
+        for step in range(length):
+            packet = start + step
+            out = sequence[n, step]
+            if at_size >= 0:
+                out[at_size] = size_table[size[packet]]
+            if at_gap >= 0:
+                out[at_gap] = (np.log1p(max(gap[packet], 0) * gap_unit) - gap_shift) * gap_scale
+            if at_direction >= 0:
+                out[at_direction] = direction[packet]
+            if at_flags >= 0:
+                for bit in range(8):
+                    out[at_flags + bit] = (flags[packet] >> bit) & 1
+            if at_protocol >= 0:
+                number = protocol[row]
+                kind = 0 if number == 6 else 1 if number == 17 else 2 if number == 1 or number == 58 else 3
+                out[at_protocol + kind] = 1.0
+            if at_ttl >= 0:
+                out[at_ttl] = ttl_table[ttl[packet]]
+            if at_window >= 0:
+                out[at_window] = window_table[window[packet]]
+            if at_payload >= 0:
+                out[at_payload] = payload_table[payload[packet]]

@@ -1,0 +1,106 @@
+"""The curves of a report, as inline SVG whose text takes the font of the page."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import sklearn.metrics
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from flowloom.schemas.tasks import Task
+from flowloom.trainers.predictions import Predictions
+
+PALETTE = ("#2563a8", "#d1622b", "#2f8f6b", "#a23b72", "#b58a00", "#5b5fc7", "#5c8a99", "#8a5a44")
+"""Colours of classes and tasks; they repeat after eight."""
+INK, MUTED, RULE = "#1f2733", "#66707f", "#d9dee5"
+ROC_POINTS = 300
+"""Points of a drawn curve at most."""
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "grid.color": "#eef1f5",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def roc(task: Task, predictions: Predictions) -> str | None:
+    """Draw the ROC curve of a binary task's positive class, or of every class against the rest; None if undefined."""
+    present = np.unique(predictions.labels)
+    if len(present) < 2:
+        return None
+    drawn = [1] if task.kind == "binary" else present
+    with mpl.rc_context({**STYLE, "svg.hashsalt": f"roc {task.name}"}):
+        figure, (axes,) = _panels(1, width=4.3, height=3.7)
+        axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, linestyle=(0, (4, 3)))
+        for c in drawn:
+            false, true, _ = sklearn.metrics.roc_curve(predictions.labels == c, predictions.probabilities[:, c])
+            if len(false) > ROC_POINTS:
+                kept = np.linspace(0, len(false) - 1, ROC_POINTS).astype(int)
+                false, true = false[kept], true[kept]
+            axes.plot(false, true, color=PALETTE[c % len(PALETTE)], linewidth=1.8, label=task.vocabulary[c])
+        axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        if len(drawn) <= len(PALETTE):
+            axes.legend(loc="lower right", title=None)
+        return _svg(figure)
+
+
+def learning_curves(tasks: Sequence[Task], history: Sequence[dict[str, Any]], best_epoch: int) -> str:
+    """Draw train and validation loss and the validation AUC of every task over the epochs."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "learning curves"}):
+        figure, (losses, aucs) = _panels(2, width=9.4, height=3.2)
+        epochs = [record["epoch"] for record in history]
+        for number, task in enumerate(tasks):
+            color = PALETTE[number % len(PALETTE)]
+            _line(losses, epochs, [record["loss"][task.name] for record in history], color, linestyle=(0, (2, 2)))
+            _line(losses, epochs, [record["validation_loss"][task.name] for record in history], color, label=task.name)
+            _line(aucs, epochs, [record["validation_auc"][task.name] for record in history], color, label=task.name)
+        losses.set(title="Loss", xlabel="epoch")
+        losses.set_ylim(bottom=0)
+        aucs.set(title="Validation AUC", xlabel="epoch")
+        for axes in (losses, aucs):
+            axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        losses.legend(loc="best")
+        return _svg(figure)
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure of inches with axes side by side; made without pyplot, which would keep it alive."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _line(axes: Axes, epochs: list[int], values: list[float | None], color: str, **style: Any) -> None:
+    """Draw one value per epoch; an undefined one leaves a gap."""
+    shown = [np.nan if value is None else value for value in values]
+    axes.plot(epochs, shown, color=color, linewidth=1.6, marker="o" if len(epochs) < 3 else None, markersize=4, **style)
+
+
+def _svg(figure: Figure) -> str:
+    """Return the figure as an <svg> element without the XML prologue; the same figure gives the same text."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,49 @@
+"""Which model a recipe names, and how it is made from the recipe."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+
+from flowloom.schemas.tasks import Task
+from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.lmmoe import LMMoE
+from flowloom.trainers.recipe import Recipe
+
+
+class MultiTaskModel(Protocol):
+    """What paradigms and evaluation need of a Keras model, whichever its architecture."""
+
+    def __call__(self, inputs: Any, training: bool = False) -> dict[str, Any]:
+        """Return {task: probabilities [B, 1] for two classes, [B, classes] for more}."""
+
+    @property
+    def shared_variables(self) -> list[keras.Variable]:
+        """The variables that every task trains."""
+
+    def task_variables(self, task: str) -> list[keras.Variable]:
+        """The variables of one task alone."""
+
+    def count_params(self) -> int:
+        """Return the number of parameters."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+
+
+def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE:
+    """Return an untrained LMMoE for the tasks of a dataset."""
+    return LMMoE(
+        k=features.k,
+        channels=len(features.features),
+        tasks={task.name: len(task.vocabulary) for task in tasks},
+        experts=recipe.experts,
+        units=recipe.units,
+        gate_input=recipe.gate_input,
+        tower=recipe.tower,
+    )
+
+
+MODELS: dict[str, Callable[[Recipe, FeatureSpec, Sequence[Task]], keras.Model]] = {"lmmoe": build_lmmoe}
+"""The builder of every value of `Recipe.model`."""

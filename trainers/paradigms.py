@@ -1,0 +1,103 @@
+"""Aurora and Rainbow, the training paradigms of MULTA (section III-C): what one step updates, and by which losses."""
+
+import abc
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from flowloom.schemas.tasks import Task
+from flowloom.trainers.feed import Batch
+from flowloom.trainers.models import MultiTaskModel
+
+
+class Paradigm(abc.ABC):
+    """Turns batches into updates of a model.
+
+    Args:
+      model: a Keras model with outputs {task: probabilities [B, 1] or [B, classes]}.
+      optimizer: built here for all variables of the model.
+      tasks: the tasks, in the dataset's order.
+      loss_weights: weight of a task's loss, 1 where absent.
+      signature: specs of a batch (`Feed.signature`).
+    """
+
+    striped: ClassVar[bool]
+    """Whether every batch trains one task only (`Feed.striped`)."""
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        optimizer: keras.optimizers.Optimizer,
+        tasks: Sequence[Task],
+        loss_weights: Mapping[str, float],
+        signature: Any,
+    ) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._tasks = tuple(task.name for task in tasks)
+        self._loss_weights = {task: loss_weights.get(task, 1.0) for task in self._tasks}
+        every_task = [variable for task in self._tasks for variable in model.task_variables(task)]
+        optimizer.build(model.shared_variables + every_task)
+        # one graph per stripe: a variable outside an update's list is not touched, not even by the optimizer's momentum
+        self._steps: dict[str | None, Callable[..., tf.Tensor]] = {
+            stripe: tf.function(
+                functools.partial(self._update, trained, variables), input_signature=signature, autograph=False
+            )
+            for stripe, (trained, variables) in self._updates().items()
+        }
+
+    @abc.abstractmethod
+    def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
+        """Return for every stripe the tasks whose losses count and the variables that are updated."""
+
+    def step(self, stripe: str | None, batch: Batch) -> tf.Tensor:
+        """Train on one batch of a stripe.
+
+        Returns:
+          float32 [T, 2]: sum of the losses and number of labelled rows of each task, zeros for tasks at rest.
+        """
+        return self._steps[stripe](*batch)
+
+    def _update(
+        self, trained: tuple[str, ...], variables: list[keras.Variable], inputs: Any, labels: Any, weights: Any
+    ) -> tf.Tensor:
+        """Minimise the weighted sum of the tasks' losses, each the mean over the rows labelled for the task."""
+        with tf.GradientTape() as tape:
+            outputs = self._model(inputs, training=True)
+            sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
+            rows = {task: tf.reduce_sum(weights[task]) for task in trained}
+            loss = tf.add_n([self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) for task in trained])
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        return tf.stack([[sums.get(task, 0.0), rows.get(task, 0.0)] for task in self._tasks])
+
+
+class Aurora(Paradigm):
+    """All tasks at once: every batch carries the labels of all tasks, and one joint step updates everything."""
+
+    striped = False
+
+    def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
+        own = [variable for task in self._tasks for variable in self._model.task_variables(task)]
+        return {None: (self._tasks, self._model.shared_variables + own)}
+
+
+class Rainbow(Paradigm):
+    """One task at a time: a miniset updates the shared variables and its task's own; the other tasks' are frozen."""
+
+    striped = True
+
+    def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
+        shared = self._model.shared_variables
+        return {task: ((task,), shared + self._model.task_variables(task)) for task in self._tasks}
+
+
+PARADIGMS: dict[str, type[Paradigm]] = {"aurora": Aurora, "rainbow": Rainbow}
+
+
+def row_losses(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """Return the cross-entropy of every row: labels int32 [B], probabilities [B, 1] or [B, classes] -> float32 [B]."""
+    if outputs.shape[-1] == 1:
+        return keras.losses.binary_crossentropy(tf.cast(labels[:, None], outputs.dtype), outputs)
+    return keras.losses.sparse_categorical_crossentropy(labels, outputs)

@@ -1,0 +1,30 @@
+"""Early stopping: which epoch of a history is the best, and whether more of them are worth it."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+
+def score(record: dict[str, Any], monitor: Literal["auc", "loss"]) -> float | None:
+    """Return what is maximised: the mean over the tasks for which the validation split defines it, None if for none."""
+    values = [value for value in record[f"validation_{monitor}"].values() if value is not None]
+    if not values:
+        return None
+    return float(np.mean(values)) if monitor == "auc" else -float(np.mean(values))
+
+
+def best_epoch(history: Sequence[dict[str, Any]]) -> int:
+    """Return the epoch with the highest score, of several the one with the lowest loss; the last one without scores.
+
+    A perfect AUC comes long before well-placed thresholds do, so ties are the rule on easy tasks.
+    """
+    scored = [record for record in history if record["score"] is not None]
+    best = max(scored or history[-1:], key=lambda record: (record["score"], score(record, "loss")))
+    return best["epoch"]
+
+
+def stalled(history: Sequence[dict[str, Any]], patience: int) -> bool:
+    """Say whether the last `patience` epochs are no better than the best one before them."""
+    scores = [record["score"] for record in history if record["score"] is not None]
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])

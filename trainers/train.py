@@ -1,0 +1,227 @@
+"""Training: a dataset and a recipe to a run directory, resumable after every epoch."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pydantic
+
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.trainers import run as run_files
+from flowloom.trainers.checkpoint import Checkpoints
+from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.feed import Feed
+from flowloom.trainers.metrics import auc
+from flowloom.trainers.models import MODELS
+from flowloom.trainers.paradigms import PARADIGMS
+from flowloom.trainers.predictions import compiled, predict
+from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.stopping import best_epoch, score, stalled
+
+EVALUATION_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What `train` needs."""
+
+    dataset: Path
+    run: Path
+    recipe: str = "multa"
+    overrides: tuple[str, ...] = ()
+    """`key=value` words that replace settings of the recipe."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training is; epochs and steps count from 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    """Steps of this epoch."""
+    record: dict[str, Any] | None = None
+    """The history's record of the epoch, once it is complete."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """What came of a training."""
+
+    run: Path
+    recipe: str
+    paradigm: str
+    epochs: int
+    """Epochs trained, those before a resume included."""
+    best_epoch: int
+    """The epoch whose weights were kept."""
+    steps: int
+    parameters: int
+    validation_auc: dict[str, float | None]
+    """Per task, of the best epoch."""
+    seconds: float
+    """Of this call alone."""
+
+
+def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _: None) -> RunSummary:
+    """Train a model by a recipe; continue if the run directory holds the same training, unfinished.
+
+    The same seed, dataset and recipe give the same numbers on the same machine, interrupted or not.
+
+    Raises:
+      FlowloomError: if dataset or recipe are invalid, or the run directory holds a finished or another run.
+    """
+    began = time.perf_counter()
+    recipe = Recipe.named(options.recipe, options.overrides)
+    dataset = Dataset.open(options.dataset)
+    _check_loss_weights(recipe, dataset)
+    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
+    paradigm_name = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
+    feed = Feed(
+        dataset,
+        "train",
+        features,
+        recipe.batch_size,
+        seed=recipe.seed,
+        striped=PARADIGMS[paradigm_name].striped,
+        window_rows=recipe.window_rows,
+        miniset_rows=recipe.miniset_rows,
+    )
+    _begin(options.run, recipe, features, run_files.Source.of(options.dataset, dataset.card))
+
+    keras.utils.set_random_seed(recipe.seed)
+    model = MODELS[recipe.model](recipe, features, dataset.tasks)
+    optimizer = keras.optimizers.Adam(recipe.learning_rate, clipnorm=recipe.clip_norm)
+    paradigm = PARADIGMS[paradigm_name](model, optimizer, dataset.tasks, recipe.loss_weights, feed.signature)
+    checkpoints = Checkpoints(options.run / run_files.CHECKPOINTS, model, optimizer)
+    validate = _validation(model, dataset, features)
+
+    history = _resume(options.run, checkpoints)
+    stream = iter(feed.batches(sum(record["steps"] for record in history)))
+    while len(history) < recipe.epochs and not stalled(history, recipe.patience):
+        epoch = len(history) + 1
+        stripes = feed.stripes(epoch - 1)
+        totals = np.zeros((len(dataset.tasks), 2))
+        for step, stripe in enumerate(stripes, start=1):
+            totals += paradigm.step(stripe, next(stream)).numpy()
+            progress(Progress(epoch, recipe.epochs, step, len(stripes)))
+        record = {"epoch": epoch, "steps": len(stripes), "loss": _train_losses(dataset, totals), **validate()}
+        record["score"] = score(record, recipe.monitor)
+        history.append(record)
+        run_files.write_json(options.run / run_files.HISTORY, history)
+        checkpoints.save(epoch, keep={best_epoch(history)})
+        progress(Progress(epoch, recipe.epochs, len(stripes), len(stripes), record))
+
+    best = best_epoch(history)
+    checkpoints.restore(best)
+    summary = RunSummary(
+        run=options.run,
+        recipe=recipe.name,
+        paradigm=paradigm_name,
+        epochs=len(history),
+        best_epoch=best,
+        steps=sum(record["steps"] for record in history),
+        parameters=model.count_params(),
+        validation_auc=history[best - 1]["validation_auc"],
+        seconds=round(time.perf_counter() - began, 3),
+    )
+    _finish(summary, model)
+    return summary
+
+
+def _check_loss_weights(recipe: Recipe, dataset: Dataset) -> None:
+    tasks = [task.name for task in dataset.tasks]
+    for name in recipe.loss_weights:
+        if name not in tasks:
+            raise FlowloomError(
+                f"loss_weights name the task {name!r}; the dataset's tasks are {', '.join(tasks)}"
+                f"{did_you_mean(name, tasks)}"
+            )
+
+
+def _begin(root: Path, recipe: Recipe, features: FeatureSpec, source: run_files.Source) -> None:
+    """Write down what is trained on what, or check that an unfinished run began with just that."""
+    beginnings = {run_files.RECIPE: recipe, run_files.FEATURES: features, run_files.SOURCE: source}
+    if (root / run_files.FINISHED).exists():
+        raise FlowloomError(f"{root} holds a finished run; evaluate it, or train into another directory")
+    if root.exists() and not root.is_dir():
+        raise FlowloomError(f"{root} is a file; name a directory for the run")
+    if not (root / run_files.RECIPE).exists():
+        if root.exists() and any(path.name.removeprefix(".partial-") not in beginnings for path in root.iterdir()):
+            raise FlowloomError(f"{root} is not empty and holds no run; train into another directory")
+        root.mkdir(parents=True, exist_ok=True)
+        # the recipe comes last: it is what marks the directory as a run that can be continued
+        for name in reversed(beginnings):
+            run_files.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
+        return
+    for name, wanted in beginnings.items():
+        try:
+            found = type(wanted).model_validate_json((root / name).read_bytes())
+        except (OSError, pydantic.ValidationError):
+            raise FlowloomError(
+                f"{root / name} of an unfinished run cannot be read; train into another directory"
+            ) from None
+        if wanted.model_copy(update={"path": ""}) != found.model_copy(update={"path": ""}):
+            raise FlowloomError(
+                f"{root} holds an unfinished run with another {name.removesuffix('.json')}; "
+                "repeat the training that began it, or train into another directory"
+            )
+
+
+def _resume(root: Path, checkpoints: Checkpoints) -> list[dict[str, Any]]:
+    """Restore the latest checkpoint and return the history up to it."""
+    if not (epochs := checkpoints.epochs()):
+        return []
+    checkpoints.restore(epochs[-1])
+    history = json.loads((root / run_files.HISTORY).read_bytes())
+    return history[: epochs[-1]]
+
+
+def _validation(model: Any, dataset: Dataset, features: FeatureSpec) -> Callable[[], dict[str, Any]]:
+    """Return a function that measures the model on the validation split; without rows there, nothing is defined."""
+    tasks = [task.name for task in dataset.tasks]
+    if not any(group.rows for group in dataset.row_groups("validation")):
+        return lambda: {"validation_loss": dict.fromkeys(tasks), "validation_auc": dict.fromkeys(tasks)}
+    feed = Feed(dataset, "validation", features, EVALUATION_BATCH)
+    forward = compiled(model, feed)
+
+    def validate() -> dict[str, Any]:
+        predictions = predict(forward, feed)
+        return {
+            "validation_loss": {task: predictions[task].loss for task in tasks},
+            "validation_auc": {task: auc(predictions[task]) for task in tasks},
+        }
+
+    return validate
+
+
+def _train_losses(dataset: Dataset, totals: np.ndarray) -> dict[str, float | None]:
+    """Return the mean loss per labelled row of each task: totals [T, (sum, rows)]."""
+    return {
+        task.name: float(total / rows) if rows else None
+        for task, (total, rows) in zip(dataset.tasks, totals, strict=True)
+    }
+
+
+def _finish(summary: RunSummary, model: Any) -> None:
+    """Write the model, then the marker that the run is complete."""
+    partial = summary.run / f".partial-{run_files.MODEL}"
+    model.save(partial)
+    os.replace(partial, summary.run / run_files.MODEL)
+    versions = {
+        name: importlib.metadata.version(name) for name in ("flowloom", "tensorflow", "keras", "numpy", "pyarrow")
+    }
+    facts = {**dataclasses.asdict(summary), "run": summary.run.name}
+    run_files.write_json(
+        summary.run / run_files.FINISHED, {**facts, "versions": versions, "python": platform.python_version()}
+    )

@@ -1,0 +1,243 @@
+"""The card: what all workers counted, checked against each other and put together once."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowloom.schemas.accounting import CAPTURES, REJECTS, DropReason
+from flowloom.schemas.card import (
+    CAPTURES_TABLE,
+    CARD,
+    REJECTS_TABLE,
+    TF_SCHEMA,
+    Accounting,
+    ChannelStatistics,
+    DatasetCard,
+    LabelCoverage,
+    SplitCounts,
+)
+from flowloom.schemas.manifest import SPLITS, CorpusManifest
+from flowloom.schemas.tensorflow_metadata import tensorflow_schema
+from flowloom.transforms.groups import relative_uri
+from flowloom.transforms.labels import GroupLabels
+from flowloom.transforms.layouts import AURORA, stored_schema
+from flowloom.transforms.metering import GroupAccount
+from flowloom.transforms.parquet import write_table
+from flowloom.transforms.shards import WrittenShard, shards_hash
+from flowloom.transforms.splits import Division
+from flowloom.transforms.staging import write_text
+from flowloom.transforms.statistics import merge_moments
+
+FAILURE = "failure.txt"
+"""Written in the place of a card when the counts do not agree or there is nothing to put on it."""
+
+_SHOWN_REJECTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """Everything that a build's workers hand over."""
+
+    labels: Sequence[GroupLabels]
+    division: Division
+    accounts: Sequence[GroupAccount]
+    rejects: Sequence[pa.RecordBatch]
+    """Rejects from before metering."""
+    unlabelled: int
+    rows: Mapping[str, int]
+    """Rows that went into each stripe."""
+    shards: Sequence[WrittenShard]
+
+
+def captures_table(accounts: Iterable[GroupAccount], folder: str) -> pa.Table:
+    """Return all captures in order of their uri, relative to the manifest's folder."""
+    table = pa.Table.from_batches([account.captures for account in accounts], CAPTURES)
+    return _relative(table, folder).sort_by("uri")
+
+
+def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
+    """Return all rejects in order of uri, offset and reason."""
+    table = pa.Table.from_batches([*(account.rejects for account in accounts), *rejects], REJECTS)
+    return _relative(table, folder).sort_by([(name, "ascending") for name in REJECTS.names])
+
+
+def count_coverage(
+    labels: Iterable[GroupLabels], flows: Mapping[str, int], manifest: CorpusManifest
+) -> tuple[LabelCoverage, ...]:
+    """Count per task and source the flows it has a word for, and those where an earlier source said another."""
+    counted = {(task, source.glob): [0, 0] for source in manifest.captures for task in sorted(source.labels)}
+    for label in labels:
+        for claim in label.claims:
+            counts = counted[claim.task, claim.source]
+            counts[0] += flows.get(label.group, 0)
+            counts[1] += 0 if claim.upheld else flows.get(label.group, 0)
+    return tuple(
+        LabelCoverage(task=task, source=source, labelled=labelled, conflicts=conflicts)
+        for (task, source), (labelled, conflicts) in counted.items()
+    )
+
+
+def count_splits(shards: Iterable[WrittenShard], manifest: CorpusManifest) -> dict[str, SplitCounts]:
+    """Add up rows and labels of all shards by split."""
+    by_split = {split: [shard for shard in shards if shard.shard.split == split] for split in SPLITS}
+    counted = {}
+    for split, written in by_split.items():
+        classes: dict[str, dict[str, int]] = {}
+        unknown: dict[str, int] = {}
+        for task in manifest.tasks:
+            counts = [shard.labels[task.name] for shard in written if task.name in shard.labels]
+            *known, null = [sum(column) for column in zip(*counts, strict=True)] or [0] * (len(task.vocabulary) + 1)
+            classes[task.name] = dict(zip(task.vocabulary, known, strict=True))
+            unknown[task.name] = null
+        counted[split] = SplitCounts(rows=sum(shard.shard.rows for shard in written), classes=classes, unknown=unknown)
+    return counted
+
+
+def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accounting:
+    """Add up where all records and flows went."""
+    dropped = {reason.label: _sum(captures[reason.column]) for reason in DropReason}
+    short = sum(group.flows_short for group in findings.accounts)
+    return Accounting(
+        captures=captures.num_rows,
+        records=_sum(captures["records"]),
+        metered=_sum(captures["metered"]),
+        dropped={reason: count for reason, count in dropped.items() if count},
+        rejects=rejects.num_rows,
+        flows=sum(group.flows for group in findings.accounts) + short,
+        flows_short=short,
+        flows_unlabelled=findings.unlabelled,
+    )
+
+
+def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics]:
+    """Return the statistics of each channel over the train split; channels without a value are left out."""
+    merged = merge_moments(shard.moments for shard in shards)
+    return {name: moments.statistics() for name, moments in merged.items() if moments.count}
+
+
+def find_faults(
+    accounting: Accounting, findings: Findings, captures: pa.Table, rejects: pa.Table, manifest: CorpusManifest
+) -> list[str]:
+    """Return a sentence for everything that must agree and does not; an empty list is a dataset that closes."""
+    if not sum(findings.rows.values()):
+        first = rejects.slice(0, _SHOWN_REJECTS).to_pylist()
+        more = rejects.num_rows - len(first)
+        why = "; ".join(f"{row['uri']}: {row['reason']}, {row['detail']}" for row in first)
+        why = f". Rejects: {why}" + (f"; and {more} more" if more else "") if first else ""
+        counts = (
+            f"{accounting.captures} captures were read with {accounting.records} records, {accounting.metered} of them "
+            f"IP packets, {accounting.flows} flows, {accounting.flows_short} too short, "
+            f"{accounting.flows_unlabelled} without a label"
+        )
+        return [f"no flow could be built from corpus {manifest.name!r}: {counts}{why}"]
+    faults = []
+    for row in captures.to_pylist():
+        dropped = sum(row[reason.column] for reason in DropReason)
+        if row["records"] != row["metered"] + dropped:
+            faults.append(
+                f"accounting of {row['uri']} does not close: {row['records']} records, but {row['metered']} metered "
+                f"and {dropped} dropped"
+            )
+    written: dict[str, int] = {}
+    for shard in findings.shards:
+        stripe = shard.shard.task or AURORA
+        written[stripe] = written.get(stripe, 0) + shard.shard.rows
+    if written != dict(findings.rows):
+        faults.append(f"shards hold other rows than were laid out: {written} written, {dict(findings.rows)} laid out")
+    if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - accounting.flows_short:
+        faults.append(
+            f"rows differ from flows: {findings.rows[AURORA]} rows, {accounting.flows} flows metered of which "
+            f"{accounting.flows_short} too short"
+        )
+    return faults
+
+
+def write_card(findings: Findings, manifest: CorpusManifest, folder: str, staging: str) -> str:
+    """Write everything beside a dataset's shards, the card last; or what is wrong with them, and no card.
+
+    Args:
+      folder: the manifest's folder.
+      staging: where the shards are.
+
+    Returns:
+      The path of the file that was written last.
+    """
+    captures = captures_table(findings.accounts, folder)
+    rejects = rejects_table(findings.accounts, findings.rejects, folder)
+    accounting = account(captures, rejects, findings)
+    faults = find_faults(accounting, findings, captures, rejects, manifest)
+    if faults:
+        write_text(f"{staging}/{FAILURE}", "; ".join(faults))
+        return f"{staging}/{FAILURE}"
+    shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
+    flows = {account.group: account.flows for account in findings.accounts}
+    card = DatasetCard(
+        tool_version=importlib.metadata.version("flowloom"),
+        name=manifest.name,
+        content_hash=shards_hash(shards, manifest.tasks),
+        corpus_digest=hashlib.sha256("".join(sorted(captures["sha256"].to_pylist())).encode()).hexdigest(),
+        definition=manifest.definition,
+        views=manifest.views,
+        tasks=manifest.tasks,
+        layout=manifest.layout,
+        missing=manifest.missing,
+        identity=manifest.identity,
+        split_rule=findings.division.rule,
+        splits=count_splits(shards, manifest),
+        coverage=count_coverage(findings.labels, flows, manifest),
+        accounting=accounting,
+        normalisation=normalisation(shards),
+        shards=tuple(shard.shard for shard in shards),
+    )
+    for name, table in ((CAPTURES_TABLE, captures), (REJECTS_TABLE, rejects)):
+        write_table(f"{staging}/{name}", table)
+    schema = stored_schema(manifest.tasks, manifest.identity)
+    write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, manifest.tasks, manifest.definition.k))
+    write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
+    return f"{staging}/{CARD}"
+
+
+def _relative(table: pa.Table, folder: str) -> pa.Table:
+    uris = pa.array([relative_uri(uri, folder) for uri in table["uri"].to_pylist()], pa.string())
+    return table.set_column(table.schema.get_field_index("uri"), table.schema.field("uri"), uris)
+
+
+def _sum(values: pa.ChunkedArray) -> int:
+    return pc.sum(values).as_py() or 0
+
+
+@dataclasses.dataclass
+class WriteCard(beam.PTransform):
+    """`write_card` at the end of a pipeline, over the outputs of all steps before it."""
+
+    manifest: CorpusManifest
+    folder: str
+    staging: str
+    labels: Any
+    division: Any
+    accounts: Any
+    rejects: Any
+    unlabelled: Any
+    rows: Any
+
+    def expand(self, shards: Any) -> Any:
+        """Return the path of the card from the written shards."""
+        single, every = beam.pvalue.AsSingleton, beam.pvalue.AsList
+        parts = (
+            single(self.labels),
+            single(self.division),
+            every(self.accounts),
+            every(self.rejects),
+            single(self.unlabelled),
+            beam.pvalue.AsDict(self.rows),
+            every(shards),
+        )
+        once = shards.pipeline | "Once" >> beam.Create([None])
+        findings = once | "Gather" >> beam.Map(lambda _, *parts: Findings(*parts), *parts)
+        return findings | "Write" >> beam.Map(write_card, self.manifest, self.folder, self.staging)

@@ -1,0 +1,190 @@
+"""Shards: rows find their file by a hash of their id, and each file is written by one worker in one total order."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.transforms.window import GlobalWindows
+
+from flowloom.schemas.card import Shard, shard_path
+from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
+from flowloom.schemas.rows import label_column
+from flowloom.schemas.tasks import Task
+from flowloom.transforms.columns import column, view
+from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
+from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.staging import file_sha256
+from flowloom.transforms.statistics import Moments, sequence_moments
+from flowloom.transforms.tally import tally
+
+VIEW = "flows"
+
+ShardKey = tuple[str, str, str, int]
+"""View, stripe (empty: all tasks), split, and number of the shard."""
+
+FRAGMENT_BYTES = 4 << 20
+"""Uncompressed bytes of a shuffled element: about 1 MB of compressed Arrow IPC."""
+PENDING_BYTES = 64 << 20
+"""Uncompressed bytes that one worker holds back in all, to fill elements up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenShard:
+    """A shard, the labels in it (per task: rows of each word, then of unknown), and what is merged over all shards."""
+
+    shard: Shard
+    labels: dict[str, tuple[int, ...]]
+    moments: dict[str, Moments]
+    digests: bytes
+    """Sorted row digests, 16 bytes each."""
+
+
+def split_rows(stripe: str, rows: pa.RecordBatch, shards: int) -> Iterator[tuple[ShardKey, pa.RecordBatch]]:
+    """Yield the rows of each split and shard; the split column is spent. Shards are told by `flow_id` alone."""
+    split = view(rows[SPLIT_COLUMN]).astype(np.int64)
+    place = split * shards + (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
+    order = np.argsort(place, kind="stable")
+    sorted_rows = rows.drop_columns([SPLIT_COLUMN]).take(column(order, pa.int64()))
+    places, starts = np.unique(place[order], return_index=True)
+    stops = [*starts[1:].tolist(), rows.num_rows]
+    for at, start, stop in zip(places.tolist(), starts.tolist(), stops, strict=True):
+        yield (VIEW, stripe, SPLITS[at // shards], at % shards), sorted_rows.slice(start, stop - start)
+
+
+def pack(batches: Sequence[pa.RecordBatch]) -> bytes:
+    """Return batches of one schema as a compressed Arrow IPC stream of a single batch."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(
+        sink, batches[0].schema, options=pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
+    ) as writer:
+        writer.write_batch(pa.concat_batches(batches))
+    return sink.getvalue().to_pybytes()
+
+
+def unpack(fragments: Iterable[bytes]) -> pa.RecordBatch:
+    """Return the rows of packed fragments as one batch."""
+    tables = [pa.ipc.open_stream(fragment).read_all() for fragment in fragments]
+    return pa.concat_tables(tables).combine_chunks().to_batches()[0]
+
+
+def sort_rows(rows: pa.RecordBatch, digests: np.ndarray) -> pa.RecordBatch:
+    """Return rows by start, flow id and digest [rows, 2]: a total order, as rows of equal digest are equal."""
+    ids = view(rows["flow_id"]).byteswap()
+    order = np.lexsort((digests[:, 1], digests[:, 0], ids[:, 1], ids[:, 0], view(rows["start"])))
+    return rows.take(column(order, pa.int64()))
+
+
+def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, tuple[int, ...]]:
+    """Return per task of the rows' label columns how many rows bear each word of its vocabulary, then unknown."""
+    counts = {}
+    for task in tasks:
+        if label_column(task.name) in rows.schema.names:
+            codes = rows[label_column(task.name)]
+            known = np.bincount(view(pc.drop_null(codes)), minlength=len(task.vocabulary))
+            counts[task.name] = (*known.tolist(), codes.null_count)
+    return counts
+
+
+def write_rows(rows: pa.RecordBatch, path: str, row_group_rows: int) -> tuple[int, ...]:
+    """Write a Parquet file whose bytes depend on the rows alone, and return the rows of its row groups."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with parquet_writer(path, rows.schema) as writer:
+        writer.write_batch(rows, row_group_size=row_group_rows)
+    whole, rest = divmod(rows.num_rows, row_group_rows)
+    return (row_group_rows,) * whole + ((rest,) if rest else ())
+
+
+def write_shard(
+    key: ShardKey, fragments: Iterable[bytes], folder: str, tasks: Sequence[Task], output: Output
+) -> WrittenShard:
+    """Write one shard of a dataset and return its manifest row with what the card merges over all shards."""
+    view_name, stripe, split, number = key
+    rows = unpack(fragments)
+    digests = row_digests(rows, json.dumps([view_name, stripe, split]))
+    rows = sort_rows(rows, digests)
+    path = shard_path(view_name, stripe or None, split, number, output.shards)
+    row_groups = write_rows(rows, f"{folder}/{path}", output.row_group_rows)
+    shard = Shard(
+        path=path,
+        view=view_name,
+        split=split,
+        task=stripe or None,
+        rows=rows.num_rows,
+        row_groups=row_groups,
+        sha256=file_sha256(f"{folder}/{path}"),
+    )
+    moments = sequence_moments(rows) if split == SPLITS[0] else {}
+    return WrittenShard(shard, count_labels(rows, tasks), moments, sort_digests([digests]).tobytes())
+
+
+def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
+    """Return the content hash of a dataset: its tasks with their vocabularies, and all its rows in whatever shards."""
+    meaning = json.dumps([task.model_dump(mode="json") for task in tasks], sort_keys=True)
+    return content_hash((np.frombuffer(shard.digests, np.uint64).reshape(-1, 2) for shard in shards), meaning)
+
+
+@dataclasses.dataclass
+class WriteShards(beam.PTransform):
+    """From what `PlanLayout` gives to `WrittenShard`s: `split_rows`, a shuffle of packed fragments, `write_shard`."""
+
+    folder: str
+    tasks: tuple[Task, ...]
+    output: Output
+    job: str
+
+    def expand(self, stripes: Any) -> Any:
+        """Return `WrittenShard`s from (stripe, rows)."""
+        return (
+            stripes
+            | "Pack" >> beam.ParDo(_Pack(self.output.shards)).with_output_types(tuple[ShardKey, bytes])
+            | "OncePerShard" >> beam.GroupByKey()
+            | "Write" >> beam.ParDo(_Write(self.folder, self.tasks, self.output, self.job))
+        )
+
+
+class _Pack(beam.DoFn):
+    """Holds rows back until they fill an element, the worker's share of memory, or the bundle ends."""
+
+    def __init__(self, shards: int):
+        self._shards = shards
+
+    def start_bundle(self) -> None:
+        self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
+        self._bytes: dict[ShardKey, int] = {}
+
+    def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, bytes]]:
+        for key, rows in split_rows(*element, self._shards):
+            self._pending.setdefault(key, []).append(rows)
+            self._bytes[key] = self._bytes.get(key, 0) + rows.nbytes
+            if self._bytes[key] >= FRAGMENT_BYTES:
+                yield self._packed(key)
+        if sum(self._bytes.values()) >= PENDING_BYTES:
+            for key in list(self._pending):
+                yield self._packed(key)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for key in list(self._pending):
+            yield GlobalWindows.windowed_value(self._packed(key))
+
+    def _packed(self, key: ShardKey) -> tuple[ShardKey, bytes]:
+        del self._bytes[key]
+        return key, pack(self._pending.pop(key))
+
+
+class _Write(beam.DoFn):
+    def __init__(self, folder: str, tasks: tuple[Task, ...], output: Output, job: str):
+        self._folder = folder
+        self._tasks = tasks
+        self._output = output
+        self._job = job
+
+    def process(self, element: tuple[ShardKey, Iterable[bytes]]) -> Iterator[WrittenShard]:
+        key, fragments = element
+        yield write_shard(key, fragments, self._folder, self._tasks, self._output)
+        tally(self._job).add(shards=1)

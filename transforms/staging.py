@@ -1,0 +1,52 @@
+"""Where files appear: a dataset is built in a hidden folder beside its place, so nothing unfinished looks whole."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from flowloom.schemas.errors import FlowloomError
+
+
+@contextlib.contextmanager
+def staged_folder(out: str) -> Iterator[str]:
+    """Yield a new hidden folder beside `out` that becomes `out` when the block succeeds and vanishes when it fails.
+
+    Raises:
+      FlowloomError: if `out` exists, or its folder cannot be written to.
+    """
+    out = os.path.abspath(out)
+    if os.path.lexists(out):
+        raise FlowloomError(f"output folder {out} exists already; remove it, or name another one")
+    parent, name = os.path.split(out)
+    staging = os.path.join(parent, f".{name}.building-{uuid.uuid4().hex[:8]}")
+    try:
+        os.makedirs(staging)
+    except OSError as error:
+        raise FlowloomError(f"output folder {out} cannot be made: {error.strerror}; name another one") from None
+    try:
+        yield staging
+        try:
+            os.rename(staging, out)
+        except OSError as error:
+            raise FlowloomError(
+                f"output folder {out} appeared while it was built ({error.strerror}); remove it and build again"
+            ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file that appears under its name when it is complete."""
+    temporary = f"{path}.writing"
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    os.replace(temporary, path)
+
+
+def file_sha256(path: str) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
