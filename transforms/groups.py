@@ -15,7 +15,7 @@ from flowloom.schemas.accounting import REJECTS, RejectReason
 from flowloom.schemas.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.transforms.captures import CaptureError, capture_sha256, match_captures
 from flowloom.transforms.columns import batch
-from flowloom.transforms.records import first_time_ns
+from flowloom.transforms.formats import first_time_ns
 
 GROUP_DIGITS = 16
 """Hexadecimal digits of a group id."""

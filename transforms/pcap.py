@@ -60,7 +60,7 @@ class PcapScanner:
 
 @numba.njit(nogil=True, cache=True)
 def _scan_pcap(window, bound, big_endian, tick_ns, start, captured, wire, time_ns):
-    """Locate records until the columns are full or one begins at the bound; return (records, bytes consumed, where it stopped)."""
+    """Locate records until the columns are full or one begins at the bound; return (records, bytes, why it stopped)."""
     at = 0
     count = 0
     limit = len(window)

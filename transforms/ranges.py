@@ -1,17 +1,17 @@
 """Ranges: stretches of one large capture that begin and end exactly at records, so that many workers can read it.
 
-Three steps. A stretch of bytes is *synchronised*: its first record is looked for by a chain of plausible headers, which may
-be wrong, as payloads can hold anything. It is *indexed*: its headers are walked to the first record at or behind its end.
-Stretches are *chained*: the first begins where the capture says; each other one is right if it begins exactly where the one
-before it ends, by induction from the first, and is walked again from there if not. So no payload can deceive, it can only
-cost a second walk.
+Three steps. A stretch of bytes is *synchronised*: its first record is looked for by a chain of plausible headers, which
+may be wrong, as payloads can hold anything. It is *indexed*: its headers are walked to the first record at or behind
+its end. Stretches are *chained*: the first begins where the capture says; each other one is right if it begins exactly
+where the one before it ends, by induction from the first, and is walked again from there if not. So no payload can
+deceive, it can only cost a second walk.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 
 import numba
-import numpy as np
 
 from flowloom.transforms.captures import CaptureBytes, CaptureError
 from flowloom.transforms.formats import open_records
@@ -109,7 +109,7 @@ def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
     edges = [*range(0, size, stretch_bytes), size]
     return [
         Stretch(uri, begin, end, None if begin else 0, None, preamble if begin else b"", b"", 0, None, 0)
-        for begin, end in zip(edges, edges[1:], strict=False)
+        for begin, end in itertools.pairwise(edges)
     ]
 
 
@@ -162,7 +162,8 @@ def chain_stretches(indexed: Iterable[Stretch]) -> list[CaptureRange]:
         ranges.append(
             CaptureRange(stretch.uri, start, stretch.stop, preamble, latest_ns, first_record, stretch.clock_ns)
         )
-        start, preamble, latest_ns = stretch.stop, stretch.after, stretch.latest_ns
+        start, preamble = stretch.stop, stretch.after
+        latest_ns = stretch.latest_ns or latest_ns  # simple packet blocks alone tell no time
         first_record += stretch.records
     return ranges
 
