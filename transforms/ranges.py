@@ -84,31 +84,24 @@ class Stretch:
     latest_ns: int
 
 
-def can_split(capture: CaptureBytes) -> bool:
-    """Whether a capture has stretches at all: compressed ones are read from their beginning."""
-    return capture.compression == "none"
-
-
 def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
-    """Return the stretches of a capture, not indexed yet; a single one where it is small, compressed or no capture."""
+    """Return the stretches of a capture, not indexed yet; none where it is compressed, unreadable or no capture."""
     try:
         capture = CaptureBytes(uri)
     except CaptureError:
-        return [Stretch(uri, 0, 0, None, None, b"", b"", 0, None, 0)]
+        return []
     try:
-        size = capture.size if can_split(capture) else 0
-        if size <= stretch_bytes:
-            return [Stretch(uri, 0, size, 0, None, b"", b"", 0, None, 0)]
         scanner = open_records(capture)
-        first = scanner.scan()
-        preamble = scanner.preamble if len(first) else b""
+        scanner.scan()
     except CaptureError:
-        return [Stretch(uri, 0, 0, None, None, b"", b"", 0, None, 0)]
+        return []
     finally:
         capture.close()
-    edges = [*range(0, size, stretch_bytes), size]
+    if capture.compression != "none":
+        return []
+    edges = [*range(0, capture.size, stretch_bytes), capture.size]
     return [
-        Stretch(uri, begin, end, None if begin else 0, None, preamble if begin else b"", b"", 0, None, 0)
+        Stretch(uri, begin, end, None if begin else 0, None, scanner.preamble if begin else b"", b"", 0, None, 0)
         for begin, end in itertools.pairwise(edges)
     ]
 
@@ -142,10 +135,11 @@ def index_stretch(stretch: Stretch) -> Stretch:
     )
 
 
-def chain_stretches(indexed: Iterable[Stretch]) -> list[CaptureRange]:
+def chain_stretches(uri: str, indexed: Iterable[Stretch]) -> list[CaptureRange]:
     """Return the ranges of one capture from its indexed stretches, in any order; walks those again that were deceived.
 
-    The last range runs to the capture's end, or into the damage that ends the reading there.
+    The last range runs to the capture's end, or into the damage that ends the reading there. A capture without
+    stretches is one range.
     """
     ranges: list[CaptureRange] = []
     start: int | None = 0
@@ -165,7 +159,7 @@ def chain_stretches(indexed: Iterable[Stretch]) -> list[CaptureRange]:
         start, preamble = stretch.stop, stretch.after
         latest_ns = stretch.latest_ns or latest_ns  # simple packet blocks alone tell no time
         first_record += stretch.records
-    return ranges
+    return ranges or [CaptureRange(uri)]
 
 
 def _synchronise(stretch: Stretch) -> int | None:

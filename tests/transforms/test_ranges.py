@@ -37,7 +37,7 @@ def records(parts: list[CaptureRange]) -> tuple[list[Row], str | None]:
 def ranges(path: Path, stretch_bytes: int, *, shuffle: int = 0) -> list[CaptureRange]:
     cut = stretches(str(path), stretch_bytes)
     random.Random(shuffle).shuffle(cut)
-    return chain_stretches([index_stretch(stretch) for stretch in cut])
+    return chain_stretches(str(path), [index_stretch(stretch) for stretch in cut])
 
 
 def frames(count: int, seed: int = 0, hostile: bool = False) -> list[Row]:
@@ -90,7 +90,7 @@ def test_a_hostile_chain_that_ends_on_a_true_record_is_found_out(tmp_path):
     cut = [index_stretch(stretch) for stretch in stretches(str(path), 3000)]
     deceived = [s for s in cut if s.start is not None and (s.start - 24) % (16 + len(rows[0][1]))]
     assert deceived, "the test is meant to deceive"
-    assert records(chain_stretches(cut)) == (rows, None)
+    assert records(chain_stretches(str(path), cut)) == (rows, None)
 
 
 def test_interfaces_and_sections_in_the_middle_are_known_behind_it(tmp_path):
@@ -130,15 +130,15 @@ def test_damage_ends_the_last_range(tmp_path, ng):
 
 def test_what_cannot_be_split_is_one_range(tmp_path):
     rows = frames(50)
-    for name, content in (
-        ("gz", gzip.compress(pcap(rows))),
-        ("small", pcap(rows)),
-        ("text", b"x" * 9000),
-        ("none", b""),
-    ):
+    for name, content in {"gz": gzip.compress(pcap(rows)), "text": b"x" * 9000, "empty": b""}.items():
         path = tmp_path / name
         path.write_bytes(content)
-        size = 10**6 if name == "small" else 500
-        parts = ranges(path, size)
-        assert [(part.start, part.stop, part.preamble) for part in parts] == [(0, None, b"")], name
-    assert [(p.start, p.stop) for p in ranges(tmp_path / "missing", 500)] == [(0, None)]
+        assert ranges(path, 500) == [CaptureRange(str(path))]
+    assert ranges(tmp_path / "missing", 500) == [CaptureRange(str(tmp_path / "missing"))]
+
+
+def test_a_small_capture_is_one_range_with_a_known_clock(tmp_path):
+    rows = frames(50)
+    path = tmp_path / "small"
+    path.write_bytes(pcap(rows))
+    assert ranges(path, 10**6) == [CaptureRange(str(path), clock_ns=rows[-1][0])]
