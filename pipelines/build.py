@@ -62,7 +62,7 @@ def compose(pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, stag
     plan, unread = pipeline | "PlanGroups" >> PlanGroups(manifest, folder)
     labels = plan | "LabelGroups" >> LabelGroups(manifest)
     division = labels | "DivideGroups" >> DivideGroups(manifest.tasks, manifest.splits)
-    flows, accounts = plan | "MeterGroups" >> MeterGroups(manifest.definition, job=staging)
+    flows, accounts = plan | "MeterGroups" >> MeterGroups(manifest.definition, manifest.output.split_bytes, job=staging)
 
     labelled = flows | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
     stripes = (

@@ -14,6 +14,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import FLOWS
 from flowloom.transforms.captures import CaptureError, capture_sha256, match_captures
 from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading, dropped_by_reason
 
 
@@ -94,7 +95,7 @@ def _metered(uri: str, definition: FlowDefinition, report: FlowsReport) -> Itera
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
         return
     report.seconds["read"] += time.perf_counter() - begun
-    reading = GroupReading([uri], sha256[:16], definition, sha256={uri: sha256})
+    reading = GroupReading([CaptureRange(uri)], sha256[:16], definition, sha256={uri: sha256})
     yield from reading.flows()
     for row in reading.captures().to_pylist():
         report.captures.append(

@@ -75,7 +75,7 @@ CAPTURES = pa.schema(
         pa.field("last_ns", pa.int64()),
     ]
 )
-"""One row per capture that could be opened; times are ns since the epoch, null without records."""
+"""One row per capture that could be opened and is one; times are ns since the epoch, null without records."""
 
 REJECTS = pa.schema(
     [

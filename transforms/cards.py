@@ -10,7 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.accounting import CAPTURES, REJECTS, DropReason
+from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
 from flowloom.schemas.card import (
     CAPTURES_TABLE,
     CARD,
@@ -24,6 +24,7 @@ from flowloom.schemas.card import (
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
+from flowloom.transforms.columns import batch
 from flowloom.transforms.groups import relative_uri
 from flowloom.transforms.labels import GroupLabels
 from flowloom.transforms.layouts import AURORA, stored_schema
@@ -57,8 +58,23 @@ class Findings:
 
 def captures_table(accounts: Iterable[GroupAccount], folder: str) -> pa.Table:
     """Return all captures in order of their uri, relative to the manifest's folder."""
-    table = pa.Table.from_batches([account.captures for account in accounts], CAPTURES)
+    rows: dict[str, dict[str, Any]] = {}
+    for row in (row for account in accounts for row in account.captures.to_pylist()):
+        known = rows.setdefault(row["uri"], row)
+        if known is not row:
+            _add_range(known, row)
+    table = pa.Table.from_batches([batch(list(rows.values()), CAPTURES)])
     return _relative(table, folder).sort_by("uri")
+
+
+def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add the account of another range of a capture to its row."""
+    for name in ("records", "metered", "rejects", *DROPPED_COLUMNS):
+        capture[name] += part[name]
+    capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
+    for name, choose in (("first_ns", min), ("last_ns", max)):
+        times = [time for time in (capture[name], part[name]) if time is not None]
+        capture[name] = choose(times, default=None)
 
 
 def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
@@ -176,7 +192,9 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
         write_text(f"{staging}/{FAILURE}", "; ".join(faults))
         return f"{staging}/{FAILURE}"
     shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
-    flows = {account.group: account.flows for account in findings.accounts}
+    flows: dict[str, int] = {}
+    for part in findings.accounts:
+        flows[part.group] = flows.get(part.group, 0) + part.flows
     card = DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         name=manifest.name,

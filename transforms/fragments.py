@@ -6,14 +6,14 @@ open, the clock has not moved on by more than the idle timeout between them, and
 own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numba
 import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.definition import EndReason, FlowDefinition
-from flowloom.transforms.columns import view
+from flowloom.transforms.columns import column, view
 from flowloom.transforms.flow_records import (
     FLOW,
     closed,
@@ -24,6 +24,7 @@ from flowloom.transforms.flow_records import (
     fragment_records,
     idle_timeouts_ns,
 )
+from flowloom.transforms.kernels import mix
 
 _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
 _KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
@@ -63,6 +64,24 @@ def join_fragments(
         joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
     kept, short = drop_short(flows, definition.min_packets)
     return flow_rows(kept, joined, group), short
+
+
+def fragment_partitions(fragments: pa.RecordBatch, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the fragments of each partition that has any; all of one key are in the same."""
+    number = _partition(*(view(fragments[name]) for name in _KEY)) % np.uint64(partitions)
+    for at in np.unique(number):
+        yield int(at), fragments.take(column(np.flatnonzero(number == at), pa.int64()))
+
+
+@numba.njit(nogil=True, cache=True)
+def _partition(low_0, low_1, high_0, high_1, low_port, high_port, key_vlan, protocol):
+    """Return a hash of each key."""
+    hashes = np.empty(len(low_0), np.uint64)
+    for i in range(len(low_0)):
+        ends = (np.uint64(low_port[i]) << np.uint64(48)) | (np.uint64(high_port[i]) << np.uint64(32))
+        ends |= (np.uint64(key_vlan[i]) << np.uint64(16)) | np.uint64(protocol[i])
+        hashes[i] = mix(mix(mix(low_0[i] ^ mix(low_1[i])) + high_0[i] ^ mix(high_1[i])) + ends)
+    return hashes
 
 
 @numba.njit(nogil=True, cache=True)

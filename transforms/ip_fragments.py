@@ -3,6 +3,9 @@
 Sources: RFC 791, section 3.2; RFC 8200, section 4.5.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import numba
 import numpy as np
 
@@ -27,9 +30,15 @@ _ENTRY = np.dtype(
 
 
 class IpFragmentTable:
-    """First fragments seen within `LIFETIME_NS`; memory is bounded by them, not by the capture."""
+    """First fragments seen within `LIFETIME_NS`; memory is bounded by them, not by the capture.
 
-    def __init__(self) -> None:
+    Args:
+      earlier: gives the table as it was before the first packet, if there is anything before; called once at most, and
+        only when a later fragment misses its first.
+    """
+
+    def __init__(self, earlier: Callable[[], Self] | None = None) -> None:
+        self._earlier = earlier
         self._entries = np.zeros(64, _ENTRY)
         self._used = 0
         self._clock_ns = np.iinfo(np.int64).min
@@ -46,6 +55,17 @@ class IpFragmentTable:
         """
         self._clock_ns = max(self._clock_ns, int(columns["time_ns"].max()))
         self._make_room(int(np.count_nonzero(first)))
+        joined = self._joined(columns, first, later)
+        missed = later & ~joined
+        if self._earlier is not None and missed.any():
+            before = self._earlier()
+            self._earlier = None
+            joined |= before._joined(columns, np.zeros_like(first), missed)
+            self._make_room(before._used)
+            self._used += _insert_new(self._entries, before._entries[before._entries["used"] == 1])
+        return joined
+
+    def _joined(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
         key_protocol = np.where(columns["ip_version"] == 4, columns["protocol"], np.uint8(0))
         joined, added = _join(
             self._entries, first, later, columns["src_ip"], columns["dst_ip"], key_protocol, columns["ip_id"],
@@ -64,8 +84,7 @@ class IpFragmentTable:
         while (len(kept) + coming) * 2 > capacity:
             capacity *= 2
         self._entries = np.zeros(capacity, _ENTRY)
-        _insert(self._entries, kept)
-        self._used = len(kept)
+        self._used = _insert_new(self._entries, kept)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -93,10 +112,16 @@ def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
 
 
 @numba.njit(nogil=True, cache=True)
-def _insert(entries, kept):
+def _insert_new(entries, kept):
+    """Add entries whose datagram is not there yet; return how many."""
+    added = 0
     for i in range(len(kept)):
         e = kept[i]
-        entries[_slot(entries, e.src_0, e.src_1, e.dst_0, e.dst_1, e.key_protocol, e.ip_id)] = e
+        slot = _slot(entries, e.src_0, e.src_1, e.dst_0, e.dst_1, e.key_protocol, e.ip_id)
+        if entries[slot].used == 0:
+            entries[slot] = e
+            added += 1
+    return added
 
 
 @numba.njit(nogil=True, cache=True)

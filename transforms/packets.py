@@ -19,17 +19,22 @@ _WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = 0, 1, 2
 
 
 class PacketDecoder:
-    """Decodes the records of one capture; keeps the fragments whose later parts may still come.
+    """Decodes the records of one range.
+
+    Args:
+      fragments: where later IP fragments find their first; None drops them.
+      first_record: position of the first record in its capture.
 
     Attributes:
       records: records seen.
       dropped: int64 count by `DropReason` code.
     """
 
-    def __init__(self, *, join_fragments: bool = True):
+    def __init__(self, fragments: IpFragmentTable | None, first_record: int = 0):
         self.records = 0
         self.dropped = np.zeros(max(DropReason) + 1, np.int64)
-        self._fragments = IpFragmentTable() if join_fragments else None
+        self._fragments = fragments
+        self._first_record = first_record
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Return the IP packets among the records, in captured order, as `schemas.rows.PACKETS`; count the others."""
@@ -38,7 +43,7 @@ class PacketDecoder:
         fragment = np.empty(rows, np.uint8)
         count = _decode(
             records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type,
-            np.uint64(self.records), *columns.values(), fragment, self.dropped,
+            np.uint64(self._first_record + self.records), *columns.values(), fragment, self.dropped,
         )  # fmt: skip
         self.records += rows
         columns = {name: values[:count] for name, values in columns.items()}

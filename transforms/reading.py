@@ -1,19 +1,22 @@
-"""Reading a capture group: its files, one after the other, to flows, accounting and rejects."""
+"""Reading: consecutive ranges of one capture group, by one process, to flows, fragments, accounts and rejects."""
 
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
 from flowloom.schemas.definition import FlowDefinition
-from flowloom.transforms.captures import CaptureBytes, CaptureError, capture_sha256
+from flowloom.transforms.captures import CaptureBytes, CaptureError
 from flowloom.transforms.columns import batch
-from flowloom.transforms.formats import open_records
-from flowloom.transforms.meter import TAKE_FLOWS, FlowMeter
+from flowloom.transforms.ip_fragments import IpFragmentTable
+from flowloom.transforms.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
 from flowloom.transforms.packets import PacketDecoder
+from flowloom.transforms.ranges import CaptureRange
+from flowloom.transforms.records import Records, RecordScanner
 
 
 @dataclasses.dataclass
@@ -26,101 +29,92 @@ class StageSeconds:
 
 
 class GroupReading:
-    """One capture group read from its files to its flows; damage ends a file, never the group.
+    """Ranges of one capture group, read to flows; damage ends a capture, never the group.
 
     Args:
-      uris: the group's captures in the order of their first packets.
+      ranges: what to read, in the order of the group; all of it, unless `place` says otherwise.
       group: the group's content-based name, at least 16 hexadecimal digits.
       definition: what counts as one flow.
-      sha256: digests that are already known, by uri.
+      sha256: digest of each capture's bytes, by uri; part of the account only.
+      place: where the ranges, as one piece, lie in their group.
+      earlier: the ranges before them that may hold first fragments of datagrams; read only when one is missed.
 
     Attributes:
       seconds: time per stage so far.
     """
 
     def __init__(
-        self, uris: Sequence[str], group: str, definition: FlowDefinition, *, sha256: Mapping[str, str] | None = None
+        self,
+        ranges: Sequence[CaptureRange],
+        group: str,
+        definition: FlowDefinition,
+        *,
+        sha256: Mapping[str, str] | None = None,
+        place: RangePlace = WHOLE,
+        earlier: Sequence[CaptureRange] = (),
     ):
         self.seconds = StageSeconds()
-        self._uris = uris
+        self._ranges = ranges
         self._group = group
-        self._definition = definition
         self._sha256 = sha256 or {}
-        self._meter = FlowMeter(definition, group)
-        self._captures: list[dict[str, object]] = []
-        self._rejects: list[dict[str, object]] = []
+        self._meter = FlowMeter(definition, group, place)
+        self._ip_fragments: IpFragmentTable | None = None
+        if definition.fragments == "join":
+            self._ip_fragments = IpFragmentTable((lambda: first_fragments(earlier)) if earlier else None)
+        self._captures: list[dict[str, Any]] = []
+        self._rejects: list[dict[str, Any]] = []
 
     def flows(self) -> Iterator[pa.RecordBatch]:
-        """Yield the group's flows as `schemas.rows.FLOWS` in batches of at most `TAKE_FLOWS`."""
+        """Yield the flows that are whole as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`."""
         meter = self._meter
-        for uri in self._uris:
-            for packets in self.packets(uri):
+        for part in self._ranges:
+            for packets in self.packets(part):
                 begun = time.perf_counter()
                 meter.update(packets)
                 self.seconds.meter += time.perf_counter() - begun
                 while meter.finished >= TAKE_FLOWS:
-                    yield self._take()
+                    yield from self._take()
         meter.finish()
         while meter.finished:
-            yield self._take()
+            yield from self._take()
 
-    def packets(self, uri: str) -> Iterator[pa.RecordBatch]:
-        """Yield one capture's packets as `schemas.rows.PACKETS`, and note where its records went."""
-        decoder = PacketDecoder(join_fragments=self._definition.fragments == "join")
-        metered = 0
-        first_ns: int | None = None
-        last_ns: int | None = None
-        link_types: set[int] = set()
+    def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
+        """Yield one range's packets as `schemas.rows.PACKETS`, and note where its records went."""
         try:
-            sha256 = self._sha256.get(uri) or capture_sha256(uri)
-            capture = CaptureBytes(uri)
+            capture, scanner = part.open()
         except CaptureError as damage:
-            self._reject(uri, damage)
+            self._reject(part.uri, damage)
             return
-        scanner_format, damaged = "unknown", 0
+        decoder = PacketDecoder(self._ip_fragments, part.first_record)
+        row = _account(part.uri, self._sha256.get(part.uri, ""), self._group, capture, scanner)
+        links: set[int] = set()
         try:
-            scanner = open_records(capture)
-            scanner_format = scanner.format
-            while True:
-                begun = time.perf_counter()
-                records = scanner.scan()
-                self.seconds.read += time.perf_counter() - begun
-                if not len(records):
-                    break
+            while len(records := self._scanned(scanner)):
                 begun = time.perf_counter()
                 earliest, latest = int(records.time_ns.min()), int(records.time_ns.max())
-                first_ns = earliest if first_ns is None else min(first_ns, earliest)
-                last_ns = latest if last_ns is None else max(last_ns, latest)
-                link_types.update(np.unique(records.link_type).tolist())
+                row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
+                row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
+                links.update(np.unique(records.link_type).tolist())
                 packets = decoder.decode(records)
-                metered += packets.num_rows
+                row["metered"] += packets.num_rows
                 self.seconds.decode += time.perf_counter() - begun
                 yield packets
         except CaptureError as damage:
-            self._reject(uri, damage)
-            damaged = 1
+            self._reject(part.uri, damage)
+            row["rejects"] = 1
         finally:
             capture.close()
-        self._captures.append(
-            {
-                "uri": uri,
-                "sha256": sha256,
-                "group": self._group,
-                "bytes": capture.size,
-                "format": scanner_format,
-                "compression": capture.compression,
-                "link_types": sorted(link_types),
-                "records": decoder.records,
-                "metered": metered,
-                **{reason.column: int(decoder.dropped[reason]) for reason in DropReason},
-                "rejects": damaged,
-                "first_ns": first_ns,
-                "last_ns": last_ns,
-            }
-        )
+        row["records"] = decoder.records
+        row["link_types"] = sorted(links)
+        row |= {reason.column: int(decoder.dropped[reason]) for reason in DropReason}
+        self._captures.append(row)
+
+    def fragments(self) -> pa.RecordBatch:
+        """Return the pieces of flows that other ranges may continue (`schemas.rows.FRAGMENTS`)."""
+        return self._meter.take_fragments()
 
     def captures(self) -> pa.RecordBatch:
-        """Return one row per capture that could be opened (`schemas.accounting.CAPTURES`)."""
+        """Return one row per range that could be opened (`schemas.accounting.CAPTURES`)."""
         return batch(self._captures, CAPTURES)
 
     def rejects(self) -> pa.RecordBatch:
@@ -132,16 +126,47 @@ class GroupReading:
         """Flows left out because they had fewer packets than the definition's `min_packets`."""
         return self._meter.flows_short
 
-    def _take(self) -> pa.RecordBatch:
+    @property
+    def clock_ns(self) -> int | None:
+        """The latest time so far, including what is known of earlier ranges; None without any."""
+        return self._meter.clock_ns
+
+    def _scanned(self, scanner: RecordScanner) -> Records:
+        begun = time.perf_counter()
+        records = scanner.scan()
+        self.seconds.read += time.perf_counter() - begun
+        return records
+
+    def _take(self) -> Iterator[pa.RecordBatch]:
         begun = time.perf_counter()
         flows = self._meter.take()
         self.seconds.meter += time.perf_counter() - begun
-        return flows
+        if flows.num_rows:  # none where all that ended are fragments
+            yield flows
 
     def _reject(self, uri: str, damage: CaptureError) -> None:
         self._rejects.append(
             {"uri": uri, "offset": damage.offset, "reason": str(damage.reason), "detail": damage.detail}
         )
+
+
+def first_fragments(ranges: Sequence[CaptureRange]) -> IpFragmentTable:
+    """Return the first fragments of datagrams that are still waited for behind these ranges."""
+    table = IpFragmentTable()
+    for part in ranges:
+        try:
+            capture, scanner = part.open()
+        except CaptureError:
+            continue
+        decoder = PacketDecoder(table, part.first_record)
+        try:
+            while len(records := scanner.scan()):
+                decoder.decode(records)
+        except CaptureError:
+            continue
+        finally:
+            capture.close()
+    return table
 
 
 def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
@@ -150,4 +175,20 @@ def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
         reason.label: capture[column]
         for reason, column in zip(DropReason, DROPPED_COLUMNS, strict=True)
         if capture[column]
+    }
+
+
+def _account(uri: str, sha256: str, group: str, capture: CaptureBytes, scanner: RecordScanner) -> dict[str, Any]:
+    """Return a captures row of a range before its first record."""
+    return {
+        "uri": uri,
+        "sha256": sha256,
+        "group": group,
+        "bytes": capture.size,
+        "format": scanner.format,
+        "compression": capture.compression,
+        "metered": 0,
+        "rejects": 0,
+        "first_ns": None,
+        "last_ns": None,
     }

@@ -18,6 +18,7 @@ from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.columns import column, view
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
+from flowloom.transforms.packing import pack, unpack
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import Moments, sequence_moments
@@ -55,22 +56,6 @@ def split_rows(stripe: str, rows: pa.RecordBatch, shards: int) -> Iterator[tuple
     stops = [*starts[1:].tolist(), rows.num_rows]
     for at, start, stop in zip(places.tolist(), starts.tolist(), stops, strict=True):
         yield (VIEW, stripe, SPLITS[at // shards], at % shards), sorted_rows.slice(start, stop - start)
-
-
-def pack(batches: Sequence[pa.RecordBatch]) -> bytes:
-    """Return batches of one schema as a compressed Arrow IPC stream of a single batch."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(
-        sink, batches[0].schema, options=pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
-    ) as writer:
-        writer.write_batch(pa.concat_batches(batches))
-    return sink.getvalue().to_pybytes()
-
-
-def unpack(fragments: Iterable[bytes]) -> pa.RecordBatch:
-    """Return the rows of packed fragments as one batch."""
-    tables = [pa.ipc.open_stream(fragment).read_all() for fragment in fragments]
-    return pa.concat_tables(tables).combine_chunks().to_batches()[0]
 
 
 def sort_rows(rows: pa.RecordBatch, digests: np.ndarray) -> pa.RecordBatch:

@@ -8,17 +8,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
 from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
-from flowloom.transforms.metering import GroupAccount, meter_group
+from flowloom.transforms.ranges import CaptureRange
+from flowloom.transforms.reading import GroupReading
 from flowloom.transforms.splits import assign_splits, divide_groups
 
 pytestmark = pytest.mark.timeout(120)
@@ -56,9 +58,8 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     division = divide_groups(labels, manifest.tasks, manifest.splits)
     stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
     for group in plan.groups:
-        for flows in meter_group(group, manifest.definition):
-            if isinstance(flows, GroupAccount):
-                continue
+        whole = [CaptureRange(capture.uri) for capture in group.captures]
+        for flows in GroupReading(whole, group.group, manifest.definition).flows():
             rows = assign_splits(label_flows(flows, labels, manifest.tasks), division)
             for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
                 for at, split in enumerate(SPLITS):
@@ -95,6 +96,23 @@ def test_the_same_bytes_on_repeat_and_for_any_worker_count(build_small, corpus, 
     shutil.copytree(corpus, tmp_path / "moved")
     build(BuildOptions(tmp_path / "moved" / "small.yaml", tmp_path / "again", workers=2))
     assert files(tmp_path / "again") == files(build_small(workers=2))
+
+
+@pytest.mark.parametrize("split", ["1KiB", "3000", "20KiB"])
+def test_stretches_of_captures_change_no_byte_of_a_shard(corpus, manifest, tmp_path, split):
+    def shards(name: str, split: str, workers: int) -> tuple:
+        path = corpus / f"{name}.yaml"
+        document = yaml.safe_load(manifest)
+        document["output"] = {"shards": 2, "split_bytes": split}
+        for source in document["captures"]:
+            source["group"] = Path(source["glob"]).parent.name  # captures of one timeline, each again in stretches
+        document["splits"] = {"by": "flow"}
+        path.write_text(yaml.safe_dump(document))
+        card = build(BuildOptions(path, tmp_path / name, workers=workers))
+        tables = {table: (tmp_path / name / table).read_bytes() for table in (CAPTURES_TABLE, REJECTS_TABLE)}
+        return card.content_hash, {s.path: (tmp_path / name / s.path).read_bytes() for s in card.shards}, tables
+
+    assert shards("whole", "1GiB", 1) == shards("cut", split, 2)
 
 
 def test_names_and_shard_counts_leave_the_content_hash(build_small, corpus, manifest, tmp_path):
@@ -175,7 +193,8 @@ def test_bad_files_are_rejects_and_the_rest_is_built(corpus, manifest, build_sma
     assert card.accounting.rejects == 6
     assert card.accounting.dropped["unsupported-linktype"] == 1
     captures = {row["uri"]: row for row in pq.read_table(tmp_path / "out" / "captures.parquet").to_pylist()}
-    assert (captures["web/text.pcap"]["records"], captures["web/link.pcap"]["link_types"]) == (0, [147])
+    assert "web/text.pcap" not in captures
+    assert captures["web/link.pcap"]["link_types"] == [147]
     assert card.accounting.flows > read_card(build_small()).accounting.flows
 
 

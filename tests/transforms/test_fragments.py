@@ -14,6 +14,7 @@ from flowloom.schemas.rows import FLOWS, FRAGMENTS, PACKETS
 from flowloom.transforms.columns import concatenated
 from flowloom.transforms.fragments import join_fragments
 from flowloom.transforms.meter import FlowMeter, RangePlace
+from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
 
 ASSOCIATIVE = [
@@ -86,7 +87,7 @@ def test_any_ranges_join_to_the_flows_of_the_whole(gaps_and_rows, definition, cu
 def test_real_captures_join_to_the_flows_of_the_whole(real_data, name, cuts):
     uri = str(real_data / "nfstream-tests/pcaps" / name)
     definition = FlowDefinition.of(k=20)
-    packets = concatenated(list(GroupReading([uri], GROUP, definition).packets(uri)), PACKETS)
+    packets = concatenated(list(GroupReading([], GROUP, definition).packets(CaptureRange(uri))), PACKETS)
     expected = whole(packets, definition)
     for blind in (False, True):
         flows, _ = in_ranges(packets, cuts, definition, blind=blind)

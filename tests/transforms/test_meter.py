@@ -15,6 +15,7 @@ from reference_meter import reference_flows
 from flowloom.schemas.definition import EndReason, FlowDefinition
 from flowloom.schemas.rows import FLOWS, PACKETS
 from flowloom.transforms.meter import FlowMeter
+from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
 
 
@@ -148,6 +149,6 @@ def test_equals_the_reference_meter_on_real_captures(real_data: Path, definition
     names = ["dns_doh.pcap", "dnscrypt-v1-and-resolver-pings.pcap", "sip.pcap", "skype.pcap", "reasm_crash_anon.pcapng"]
     for name in names:
         uri = str(real_data / "nfstream-tests/pcaps" / name)
-        packets = pa.Table.from_batches(GroupReading([uri], GROUP, definition).packets(uri)).to_pylist()
+        packets = pa.Table.from_batches(GroupReading([], GROUP, definition).packets(CaptureRange(uri))).to_pylist()
         expected = reference_flows(packets, definition)
         assert comparable(meter(packets, definition, [7, 100])) == comparable(expected)

@@ -14,19 +14,27 @@ from flowloom.schemas.accounting import DropReason
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.transforms.captures import CaptureBytes
 from flowloom.transforms.formats import open_records
+from flowloom.transforms.ip_fragments import IpFragmentTable
 from flowloom.transforms.packets import PacketDecoder
+from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
 
 NS = 1_700_000_000_000_000_000
 
 
 def decode(
-    folder: Path, frames: list[bytes], link_type: int = 1, *, gap_ns: int = 1, snap: int = 262_144, **options: Any
+    folder: Path,
+    frames: list[bytes],
+    link_type: int = 1,
+    *,
+    gap_ns: int = 1,
+    snap: int = 262_144,
+    join_fragments: bool = True,
 ):
     """Return the packet rows and the non-zero drops of frames."""
     path = folder / "c.pcap"
     path.write_bytes(pcap([(NS + i * gap_ns, f) for i, f in enumerate(frames)], link_type=link_type, snap=snap))
-    decoder = PacketDecoder(**options)
+    decoder = PacketDecoder(IpFragmentTable() if join_fragments else None)
     rows = decoder.decode(open_records(CaptureBytes(str(path))).scan()).to_pylist()
     drops = {DropReason(code): int(n) for code, n in enumerate(decoder.dropped) if n}
     assert decoder.records == len(frames) == len(rows) + sum(drops.values())
@@ -269,8 +277,8 @@ def nanoseconds(epoch: str) -> int:
 @pytest.mark.parametrize("name", AGREED)
 def test_tshark_sees_the_same_packets(real_data, tshark, name):
     path = real_data / name
-    reading = GroupReading([str(path)], "0" * 16, FlowDefinition.of(k=60_000))
-    packets = pa.Table.from_batches(reading.packets(str(path))).to_pylist()
+    reading = GroupReading([CaptureRange(str(path))], "0" * 16, FlowDefinition.of(k=60_000))
+    packets = pa.Table.from_batches(reading.packets(CaptureRange(str(path)))).to_pylist()
     ours = {row["record"] + 1: row for row in packets}
     theirs = dissected(tshark, path)
     assert theirs, "tshark must see TCP or UDP packets here"
@@ -297,7 +305,7 @@ def test_tshark_sees_the_same_packets(real_data, tshark, name):
 def test_directions_follow_the_first_packet_of_each_conversation(real_data, tshark, name):
     path = real_data / name
     reading = GroupReading(
-        [str(path)], "0" * 16, FlowDefinition.of(k=60_000, idle_s=1e8, tcp_close="none", fragments="drop")
+        [CaptureRange(str(path))], "0" * 16, FlowDefinition.of(k=60_000, idle_s=1e8, tcp_close="none", fragments="drop")
     )
     ours = {}
     for batch in reading.flows():
