@@ -232,7 +232,7 @@ def test_a_corpus_without_a_flow_is_an_error_with_the_first_rejects(tmp_path, ma
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "text.pcap").write_text("no capture")
     expect_failure(
-        tmp_path, manifest, "no flow could be built from corpus 'small'", "1 captures", "attack/*.pcap: no-match"
+        tmp_path, manifest, "no flow could be built from corpus 'small'", "0 captures", "attack/*.pcap: no-match"
     )
 
 
