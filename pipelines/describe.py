@@ -30,7 +30,7 @@ def card_tables(card: DatasetCard, rejects: list[dict[str, object]]) -> Group:
     """Return a card and the rows of its rejects table as tables."""
     blank: Iterable[RenderableType] = (_heading(card), _classes(card), _coverage(card), _accounting(card))
     rest = (_rejects(rejects), _shards(card), _channels(card))
-    return Group(*blank, *rest)
+    return Group(*blank, *([_timelines(card)] if card.timelines else []), *rest)
 
 
 def _table(title: str, *columns: str, numbers: int = 0) -> Table:
@@ -90,6 +90,16 @@ def _accounting(card: DatasetCard) -> Table:
     table.add_row("  too short", f"{account.flows_short:,}")
     table.add_row("  without a label", f"{account.flows_unlabelled:,}")
     table.add_row("rejects", f"{account.rejects:,}")
+    return table
+
+
+def _timelines(card: DatasetCard) -> Table:
+    columns = ("group", "captures", "seconds", "gaps", "largest, s", "overlaps", "largest, s")
+    table = _table("Groups of captures", *columns, numbers=6)
+    for line in card.timelines:
+        gaps = (f"{line.gaps:,}", f"{line.largest_gap_s:,.3f}")
+        overlaps = (f"{line.overlaps:,}", f"{line.largest_overlap_s:,.3f}")
+        table.add_row(line.group, f"{line.captures:,}", f"{line.seconds:,.1f}", *gaps, *overlaps)
     return table
 
 

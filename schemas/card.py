@@ -86,6 +86,26 @@ class Accounting(pydantic.BaseModel):
     """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
 
 
+class Timeline(pydantic.BaseModel):
+    """How the captures of one group follow each other; times in seconds."""
+
+    model_config = _STRICT
+
+    group: str
+    captures: int
+    seconds: float
+    gaps: int
+    """Neighbours where the next begins more than `GAP_THRESHOLD_S` after the one before ends."""
+    largest_gap_s: float
+    overlaps: int
+    """Neighbours where the next begins before the one before ends."""
+    largest_overlap_s: float
+
+
+GAP_THRESHOLD_S = 1.0
+"""Silence between two captures of a group from which on it counts as a gap."""
+
+
 class SplitRule(pydantic.BaseModel):
     """How rows were divided, and why so."""
 
@@ -130,6 +150,8 @@ class DatasetCard(pydantic.BaseModel):
     splits: dict[str, SplitCounts]
     """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""
     coverage: tuple[LabelCoverage, ...]
+    timelines: tuple[Timeline, ...] = ()
+    """One for each group of more than one capture."""
     accounting: Accounting
     normalisation: dict[str, ChannelStatistics]
     shards: tuple[Shard, ...]

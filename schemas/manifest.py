@@ -14,6 +14,7 @@ SPLIT_COLUMN = "split"
 """A travelling row's split: int8 position in `SPLITS`. Not stored: a shard's place says it."""
 
 FILE_GROUP = "file"
+ROTATED_GROUP = "rotated"
 
 _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +27,8 @@ class CaptureSource(pydantic.BaseModel):
     glob: str
     labels: dict[str, LabelValue] = {}
     group: str = pydantic.Field(FILE_GROUP, min_length=1)
-    """`file`: each capture is its own vantage point; any other name: one timeline over all captures of that name."""
+    """`file`: each capture is its own vantage point; `rotated`: captures whose names differ by a counter or a time only
+    are one timeline; any other name: one timeline over all captures of that name."""
 
 
 class Splits(pydantic.BaseModel):

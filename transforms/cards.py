@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, Drop
 from flowloom.schemas.card import (
     CAPTURES_TABLE,
     CARD,
+    GAP_THRESHOLD_S,
     REJECTS_TABLE,
     TF_SCHEMA,
     Accounting,
@@ -21,6 +23,7 @@ from flowloom.schemas.card import (
     DatasetCard,
     LabelCoverage,
     SplitCounts,
+    Timeline,
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
@@ -81,6 +84,33 @@ def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordB
     """Return all rejects in order of uri, offset and reason."""
     table = pa.Table.from_batches([*(account.rejects for account in accounts), *rejects], REJECTS)
     return _relative(table, folder).sort_by([(name, "ascending") for name in REJECTS.names])
+
+
+def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
+    """Return how the captures of each group of more than one follow each other, by group."""
+    by_group: dict[str, list[tuple[int, int]]] = {}
+    for row in captures.select(["group", "first_ns", "last_ns"]).to_pylist():
+        if row["first_ns"] is not None:
+            by_group.setdefault(row["group"], []).append((row["first_ns"], row["last_ns"]))
+    found = []
+    for group, spans in sorted(by_group.items()):
+        if len(spans) < 2:
+            continue
+        spans.sort()
+        ends = itertools.accumulate((last for _, last in spans), max)
+        silences = [(first - end) / 1e9 for (first, _), end in zip(spans[1:], ends, strict=False)]
+        found.append(
+            Timeline(
+                group=group,
+                captures=len(spans),
+                seconds=(max(last for _, last in spans) - spans[0][0]) / 1e9,
+                gaps=sum(silence > GAP_THRESHOLD_S for silence in silences),
+                largest_gap_s=max(0.0, *silences),
+                overlaps=sum(silence < 0 for silence in silences),
+                largest_overlap_s=max(0.0, *(-silence for silence in silences)),
+            )
+        )
+    return tuple(found)
 
 
 def count_coverage(
@@ -209,6 +239,7 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
         split_rule=findings.division.rule,
         splits=count_splits(shards, manifest),
         coverage=count_coverage(findings.labels, flows, manifest),
+        timelines=timelines(captures),
         accounting=accounting,
         normalisation=normalisation(shards),
         shards=tuple(shard.shard for shard in shards),

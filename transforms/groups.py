@@ -12,10 +12,11 @@ import apache_beam as beam
 import pyarrow as pa
 
 from flowloom.schemas.accounting import REJECTS, RejectReason
-from flowloom.schemas.manifest import FILE_GROUP, CaptureSource, CorpusManifest
+from flowloom.schemas.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest
 from flowloom.transforms.captures import CaptureError, capture_sha256, match_captures
 from flowloom.transforms.columns import batch
 from flowloom.transforms.formats import first_time_ns
+from flowloom.transforms.rotation import rotation_stem
 
 GROUP_DIGITS = 16
 """Hexadecimal digits of a group id."""
@@ -106,7 +107,7 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], f
 
     Files with the same bytes are one capture: it is read once, from the first path in order, and every source that
     matches any of its paths knows its labels. A capture belongs to the group that its first source with a named group
-    names; all others are groups of their own.
+    names, under `rotated` to that of its name's stem; all others are groups of their own.
     """
     by_content: dict[tuple[str, str], list[Capture]] = {}
     for capture in sorted(captures, key=lambda capture: capture.uri):
@@ -117,8 +118,9 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], f
     members: dict[tuple[str, str], list[Capture]] = {}
     for (sha256, apart), copies in by_content.items():
         known = tuple(sorted({source for copy in copies for source in copy.sources}))
-        named = next((sources[at].group for at in known if sources[at].group != FILE_GROUP), None)
-        timeline = (named, "") if named else (FILE_GROUP, sha256 + apart)
+        named = next((sources[at].group for at in known if sources[at].group != FILE_GROUP), FILE_GROUP)
+        within = {FILE_GROUP: sha256 + apart, ROTATED_GROUP: rotation_stem(copies[0].uri)}
+        timeline = (named, within.get(named, ""))
         members.setdefault(timeline, []).append(dataclasses.replace(copies[0], sources=known))
         first = relative_uri(copies[0].uri, folder)
         same = f"has the same bytes as {first}, which is read once with the labels of both"

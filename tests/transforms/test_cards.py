@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from synthetic import synthetic_flows
 
 from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS
-from flowloom.schemas.card import CARD, SplitRule, read_card
+from flowloom.schemas.card import CAPTURES_TABLE, CARD, SplitRule, read_card
 from flowloom.schemas.manifest import Output, parse_manifest
 from flowloom.transforms.cards import FAILURE, Findings, write_card
 from flowloom.transforms.columns import batch
@@ -71,3 +72,30 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=capture)]
     message = failure(dataclasses.replace(findings, accounts=accounts), tmp_path)
     assert "accounting of a does not close: 33 records, but 30 metered and 2 dropped" in message
+
+
+def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, tmp_path):
+    spans = [(0, 10), (12, 20), (18, 30), (31, 40)]
+    rows = [
+        {**CAPTURE, "uri": f"/in/{i}", "first_ns": a * 10**9, "last_ns": b * 10**9} for i, (a, b) in enumerate(spans)
+    ]
+    accounts = [dataclasses.replace(findings.accounts[0], captures=batch([row], CAPTURES)) for row in reversed(rows)]
+    for account in accounts[1:]:
+        accounts[accounts.index(account)] = dataclasses.replace(account, flows=0, flows_short=0)
+    write_card(dataclasses.replace(findings, accounts=accounts), MANIFEST, "/in", str(tmp_path))
+    (line,) = read_card(tmp_path).timelines
+    assert (line.group, line.captures, line.seconds) == (GROUP, 4, 40)
+    assert (line.gaps, line.largest_gap_s, line.overlaps, line.largest_overlap_s) == (1, 2, 1, 2)
+
+
+def test_ranges_of_one_capture_are_one_row(findings, tmp_path):
+    parts = [
+        {**CAPTURE, "first_ns": 5, "link_types": [1]},
+        {**CAPTURE, "first_ns": 3, "last_ns": 9, "link_types": [101]},
+    ]
+    accounts = [dataclasses.replace(findings.accounts[0], captures=batch(parts, CAPTURES))]
+    write_card(dataclasses.replace(findings, accounts=accounts), MANIFEST, "/in", str(tmp_path))
+    (row,) = pq.read_table(tmp_path / CAPTURES_TABLE).to_pylist()
+    assert (row["records"], row["metered"], row["first_ns"], row["last_ns"]) == (64, 60, 3, 9)
+    assert row["link_types"] == [1, 101]
+    assert read_card(tmp_path).timelines == ()
