@@ -81,7 +81,7 @@ def flows(
 
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     with ProgressDisplay("flows") as display:
-        report = meter_captures(FlowsOptions(tuple(captures), output, definition), display.line)
+        report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.line)
     if as_json:
         _print_json(dataclasses.asdict(report))
     else:

@@ -12,7 +12,8 @@ from flowloom.schemas.accounting import RejectReason
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import FLOWS
-from flowloom.transforms.captures import CaptureError, capture_sha256, match_captures
+from flowloom.transforms.captures import CaptureError, capture_fingerprint, capture_sha256, match_captures
+from flowloom.transforms.meter import GROUP_DIGITS
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading, dropped_by_reason
@@ -26,11 +27,13 @@ class FlowsOptions:
       captures: paths or globs; each file is a capture group of its own.
       output: the Parquet file to write; replaced if it exists.
       definition: what counts as one flow.
+      digests: whether to read all bytes for the SHA-256 of each capture.
     """
 
     captures: tuple[str, ...]
     output: Path
     definition: FlowDefinition = dataclasses.field(default_factory=FlowDefinition.of)
+    digests: bool = True
 
 
 @dataclasses.dataclass
@@ -59,7 +62,7 @@ def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lamb
     with parquet_writer(options.output, FLOWS) as writer:
         for uri in _files(options.captures, report):
             progress(f"metering {uri}")
-            for batch in _metered(uri, options.definition, report):
+            for batch in _metered(uri, options, report):
                 writing = time.perf_counter()
                 writer.write(batch)
                 report.seconds["write"] += time.perf_counter() - writing
@@ -86,16 +89,17 @@ def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
         seen.update(files)
 
 
-def _metered(uri: str, definition: FlowDefinition, report: FlowsReport) -> Iterator[pa.RecordBatch]:
+def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[pa.RecordBatch]:
     """Yield the flows of one capture and add its accounting to the report."""
     begun = time.perf_counter()
     try:
-        sha256 = capture_sha256(uri)
+        group = capture_fingerprint(uri)[:GROUP_DIGITS]
+        sha256 = {uri: capture_sha256(uri)} if options.digests else {}
     except CaptureError as damage:
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
         return
     report.seconds["read"] += time.perf_counter() - begun
-    reading = GroupReading([CaptureRange(uri)], sha256[:16], definition, sha256={uri: sha256})
+    reading = GroupReading([CaptureRange(uri)], group, options.definition, sha256=sha256)
     yield from reading.flows()
     for row in reading.captures().to_pylist():
         report.captures.append(

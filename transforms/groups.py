@@ -1,5 +1,6 @@
 """Capture groups: which files a manifest means, and which of them continue each other, told by content, not name."""
 
+import collections
 import dataclasses
 import glob
 import hashlib
@@ -13,13 +14,11 @@ import pyarrow as pa
 
 from flowloom.schemas.accounting import REJECTS, RejectReason
 from flowloom.schemas.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest
-from flowloom.transforms.captures import CaptureError, capture_sha256, match_captures
+from flowloom.transforms.captures import CaptureError, capture_fingerprint, capture_sha256, match_captures
 from flowloom.transforms.columns import batch
 from flowloom.transforms.formats import first_time_ns
+from flowloom.transforms.meter import GROUP_DIGITS
 from flowloom.transforms.rotation import rotation_stem
-
-GROUP_DIGITS = 16
-"""Hexadecimal digits of a group id."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Capture:
 
     uri: str
     sha256: str
+    fingerprint: str
     first_ns: int | None
     """Time of its first record in ns since the epoch; None where no record can be read."""
     sources: tuple[int, ...]
@@ -88,12 +88,12 @@ def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
     Raises:
       CaptureError: if the file cannot be opened. What else is wrong with it shows when it is read.
     """
-    sha256 = capture_sha256(uri)
+    sha256, fingerprint = capture_sha256(uri), capture_fingerprint(uri)
     try:
         first_ns = first_time_ns(uri)
     except CaptureError:
         first_ns = None
-    return Capture(uri, sha256, first_ns, tuple(sorted(set(sources))))
+    return Capture(uri, sha256, fingerprint, first_ns, tuple(sorted(set(sources))))
 
 
 def relative_uri(uri: str, folder: str) -> str:
@@ -126,6 +126,9 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], f
         same = f"has the same bytes as {first}, which is read once with the labels of both"
         rejected += [(copy.uri, 0, RejectReason.DUPLICATE, same) for copy in copies[1:]]
     groups = [_group(files) for files in members.values()]
+    named = collections.Counter(group.group for group in groups)
+    # large files can agree in what a fingerprint sees; all their bytes tell them apart
+    groups = [group if named[group.group] == 1 else _group(group.captures, whole=True) for group in groups]
     return GroupPlan(
         groups=tuple(sorted(groups, key=lambda group: (group.group, group.captures[0].uri))),
         rejects=reject_rows(rejected),
@@ -133,7 +136,7 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], f
 
 
 def group_id(digests: Sequence[str]) -> str:
-    """Return the id of a group whose files, in the order of their first records, have these SHA-256 digests in hex."""
+    """Return the id of a group whose files, in the order of their first records, have these fingerprints in hex."""
     if len(digests) == 1:
         return digests[0][:GROUP_DIGITS]
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()[:GROUP_DIGITS]
@@ -144,10 +147,11 @@ def reject_rows(rows: Sequence[tuple[str, int, RejectReason, str]]) -> pa.Record
     return batch([dict(zip(REJECTS.names, row, strict=True)) for row in rows], REJECTS)
 
 
-def _group(files: list[Capture]) -> CaptureGroup:
+def _group(files: Sequence[Capture], *, whole: bool = False) -> CaptureGroup:
     ordered = sorted(files, key=lambda file: (file.first_ns is None, file.first_ns or 0, file.sha256, file.uri))
-    readable = [file.sha256 for file in ordered if file.first_ns is not None]
-    return CaptureGroup(group_id(readable or [ordered[0].sha256]), tuple(ordered))
+    prints = [(file.sha256 if whole else file.fingerprint, file.first_ns) for file in ordered]
+    readable = [name for name, first_ns in prints if first_ns is not None]
+    return CaptureGroup(group_id(readable or [prints[0][0]]), tuple(ordered))
 
 
 @dataclasses.dataclass

@@ -48,6 +48,9 @@ from flowloom.transforms.flow_records import (
 )
 from flowloom.transforms.kernels import mix
 
+GROUP_DIGITS = 16
+"""Hexadecimal digits of a group's name."""
+
 TAKE_FLOWS = 1 << 14
 """Flows of a batch at most: one row group."""
 

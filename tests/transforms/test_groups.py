@@ -7,7 +7,7 @@ import pytest
 from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.schemas.manifest import CaptureSource
-from flowloom.transforms.captures import CaptureError
+from flowloom.transforms.captures import CaptureError, capture_fingerprint
 from flowloom.transforms.groups import Capture, group_id, identify_capture, match_source, plan_groups, relative_uri
 
 NS = 1_700_000_000_000_000_000
@@ -22,7 +22,7 @@ def digest(number: int) -> str:
 
 
 def capture(uri: str, number: int, *sources: int, first_ns: int | None = NS) -> Capture:
-    return Capture(uri, digest(number), first_ns, sources)
+    return Capture(uri, digest(number), digest(number), first_ns, sources)
 
 
 def sources(*groups: str) -> list[CaptureSource]:
@@ -65,7 +65,8 @@ def test_a_source_without_files_is_a_reject(folder, glob, reason):
 def test_identity_is_content_and_first_time(folder):
     found = identify_capture(str(folder / "a.pcap"), [2, 0, 2])
     data = (folder / "a.pcap").read_bytes()
-    assert found == Capture(str(folder / "a.pcap"), hashlib.sha256(data).hexdigest(), NS + 6, (0, 2))
+    name = capture_fingerprint(found.uri)
+    assert found == Capture(str(folder / "a.pcap"), hashlib.sha256(data).hexdigest(), name, NS + 6, (0, 2))
     (folder / "text.pcap").write_text("hello")
     assert identify_capture(str(folder / "text.pcap"), [0]).first_ns is None
     with pytest.raises(CaptureError, match="cannot open"):
@@ -88,7 +89,10 @@ def test_named_groups_run_in_time_and_are_named_by_all_their_digests():
 
 def test_names_and_order_change_no_group():
     files = [capture(f"{number}.pcap", number, 0, first_ns=NS + number) for number in range(9)]
-    renamed = [Capture(f"other/{100 - at}", file.sha256, file.first_ns, (0,)) for at, file in enumerate(files)]
+    renamed = [
+        Capture(f"other/{100 - at}", file.sha256, file.fingerprint, file.first_ns, (0,))
+        for at, file in enumerate(files)
+    ]
     random.Random(1).shuffle(renamed)
     for kind in ("file", "rotated"):
         one, other = (plan_groups(each, sources(kind)).groups for each in (files, renamed))
@@ -115,3 +119,17 @@ def test_files_without_records_are_kept_apart():
     plan = plan_groups([capture("a", 1, 0, first_ns=None), capture("b", 1, 0, first_ns=None)], sources("file"))
     assert [group.has_records for group in plan.groups] == [False, False]
     assert plan.rejects.num_rows == 0
+
+
+def test_a_fingerprint_tells_contents_apart_and_not_names(tmp_path):
+    for name, content in (("a", b"x" * 9), ("b", b"x" * 9), ("c", b"x" * 10), ("d", b"x" * 8 + b"y")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c, d = (capture_fingerprint(str(tmp_path / name)) for name in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
+
+
+def test_large_files_that_share_a_fingerprint_are_told_apart_by_all_their_bytes():
+    files = [Capture(f"{number}.pcap", digest(number), digest(0), NS, (0,)) for number in range(3)]
+    plan = plan_groups(files, sources("file"))
+    assert {group.group for group in plan.groups} == {digest(number)[:16] for number in range(3)}
