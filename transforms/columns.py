@@ -28,6 +28,13 @@ def text_column(values: Sequence[str]) -> pa.Array:
     return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
+def repeated_text(value: str, rows: int) -> pa.Array:
+    """Return one text for every row as an Arrow string array."""
+    encoded = value.encode()
+    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(encoded))
+    return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(encoded * rows))
+
+
 def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
     """Return a few rows of texts, integers (None = null) and lists of integers as one batch of `schema`."""
     return pa.RecordBatch.from_arrays([_of([row[f.name] for row in rows], f.type) for f in schema], schema=schema)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.rows import FLOWS, FRAGMENTS, SEQUENCES
-from flowloom.transforms.columns import column, integer_dtype, list_column, text_column, view
+from flowloom.transforms.columns import column, integer_dtype, list_column, repeated_text, view
 from flowloom.transforms.kernels import mix
 
 BLOCK = 8
@@ -145,7 +145,7 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
     arrays = []
     for field in FLOWS:
         if field.name == "group":
-            arrays.append(text_column([group] * rows))
+            arrays.append(repeated_text(group, rows))
         elif field.name in entries:
             arrays.append(list_column(offsets, entries[field.name], field.type))
         else:

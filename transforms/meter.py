@@ -46,7 +46,7 @@ from flowloom.transforms.flow_records import (
     gather_entries,
     idle_timeouts_ns,
 )
-from flowloom.transforms.kernels import mix
+from flowloom.transforms.kernels import mix, prefetch
 
 GROUP_DIGITS = 16
 """Hexadecimal digits of a group's name."""
@@ -168,8 +168,8 @@ class FlowMeter:
         """
         waiting = self.finished
         chosen = self._finished[: min(waiting, TAKE_FLOWS)].copy()
-        flows = self._flows[chosen]
-        flows = flows[np.lexsort((flows["serial"], flows["start_ns"]))]
+        order = np.lexsort((self._flows["serial"][chosen], self._flows["start_ns"][chosen]))
+        flows = _pick(self._flows, chosen[order])
         fragment = (flows["open_before"] | flows["open_after"]) == 1
         if fragment.any():
             self._fragments.append(fragment_rows(*self._with_entries(flows[fragment]), self._place.position))
@@ -272,6 +272,43 @@ def _unlink(slots, tag, flow):
 
 
 @numba.njit(nogil=True, cache=True)
+def _tags(src, dst, src_port, dst_port, protocol, vlan, vlan_in_key):
+    """Return the upper half of each packet's key hash, the same for both directions."""
+    tags = np.empty(len(src), np.uint32)
+    for i in range(len(src)):
+        # sums and products of both sides do not tell who spoke
+        one = mix(src[i, 0] * np.uint64(0x9E3779B97F4A7C15) + src[i, 1] + (np.uint64(src_port[i]) << np.uint64(20)))
+        two = mix(dst[i, 0] * np.uint64(0x9E3779B97F4A7C15) + dst[i, 1] + (np.uint64(dst_port[i]) << np.uint64(20)))
+        rest = np.uint64(protocol[i])
+        if vlan_in_key:
+            rest |= np.uint64(vlan[i]) << np.uint64(8)
+        tags[i] = np.uint32(mix(one + two + rest) >> np.uint64(32))
+    return tags
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _look_ahead(i, tags, slots, flows, pool):
+    """Ask for what the next packets will touch: their slot, then their flow, then their flow's last block.
+
+    With many open flows each of these is a miss of its own; asked for in time, they overlap (docs/performance.md).
+    """
+    mask = np.uint64(len(slots) - 1)
+    if i + 24 < len(tags):
+        prefetch(slots, np.int64(np.uint64(tags[i + 24]) & mask), 0)
+    if i + 12 < len(tags):
+        flow = np.int64(slots[np.uint64(tags[i + 12]) & mask] & np.uint64(0xFFFFFFFF)) - 1
+        if flow >= 0:
+            for line in range(0, 4 * 64, 64):
+                prefetch(flows, flow, line)
+    if i + 6 < len(tags):
+        flow = np.int64(slots[np.uint64(tags[i + 6]) & mask] & np.uint64(0xFFFFFFFF)) - 1
+        if flow >= 0 and flows[flow].entries > 0:
+            block = np.int64(flows[flow].last_block) * BLOCK
+            for line in range(0, 3 * 64, 64):
+                prefetch(pool, block, line)
+
+
+@numba.njit(nogil=True, cache=True)
 def _meter(
     time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, ip_bytes,
     payload, ip_id, ttl, tcp_flags, tcp_window, tcp_seq, size,
@@ -280,7 +317,9 @@ def _meter(
 ):  # fmt: skip
     clock = clock_state[0]
     mask = np.uint64(len(slots) - 1)
+    tags = _tags(src, dst, src_port, dst_port, protocol, vlan, vlan_in_key)
     for i in range(len(time_ns)):
+        _look_ahead(i, tags, slots, flows, pool)
         now = time_ns[i]
         clock = max(clock, now)
         flags = tcp_flags[i]
@@ -300,12 +339,7 @@ def _meter(
             low_0, low_1, high_0, high_1 = dst_0, dst_1, src_0, src_1
             low_port, high_port = dst_port[i], src_port[i]
         key_vlan = vlan[i] if vlan_in_key else np.uint16(0)
-        ends = (np.uint64(low_port) << np.uint64(48)) | (np.uint64(high_port) << np.uint64(32))
-        ends |= (np.uint64(key_vlan) << np.uint64(16)) | np.uint64(number)
-        word = mix(low_0 * np.uint64(0x9E3779B97F4A7C15) + low_1)
-        word = mix(word + high_0 * np.uint64(0xD6E8FEB86659FD93) + high_1)
-        word = mix(word + ends)
-        tag = np.uint32(word >> np.uint64(32))
+        tag = tags[i]
 
         at = np.uint64(tag) & mask
         index = np.int64(-1)
@@ -435,6 +469,15 @@ def _sweep(ending, last, blind, idle_ns, clock_state, counts, slots, flows, fini
         for i in range(first, counts[3]):
             _unlink(slots, flows[finished[i]].tag, np.int64(finished[i]))
             counts[0] -= 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _pick(flows, chosen):
+    """Return copies of records; NumPy would copy them field by field."""
+    picked = np.empty(len(chosen), flows.dtype)
+    for i in range(len(chosen)):
+        picked[i] = flows[chosen[i]]
+    return picked
 
 
 @numba.njit(nogil=True, cache=True)
