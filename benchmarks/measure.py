@@ -71,5 +71,3 @@ def report(claim: str, **figures: object) -> None:
     """Print one JSON line: what was measured and the figures, rounded to three significant digits."""
     rounded = {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps({"benchmark": claim, **rounded}), flush=True)
-
-
