@@ -1,7 +1,7 @@
 """What counts as one flow: `FlowDefinition` and the presets that reproduce known tools."""
 
 import enum
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import pydantic
 
@@ -16,6 +16,12 @@ class EndReason(enum.IntEnum):
     END_DETECTED = 3
     FORCED_END = 4
     LACK_OF_RESOURCES = 5
+
+
+Tunnel = Literal["ip-in-ip", "gre", "gtp-u", "vxlan", "teredo"]
+TUNNELS: tuple[Tunnel, ...] = get_args(Tunnel)
+"""The kinds of tunnel that can be unwrapped: IP in IP (protocols 4 and 41), GRE (47), and over UDP GTP-U (2152), VXLAN
+(4789) and Teredo (3544)."""
 
 
 class FlowDefinition(pydantic.BaseModel):
@@ -39,13 +45,27 @@ class FlowDefinition(pydantic.BaseModel):
     orient: Literal["first-packet", "syn"] = "first-packet"
     vlan_in_key: bool = False
     fragments: Literal["join", "drop"] = "join"
+    tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to meter the inside of, or `all`")
+    tunnel_in_key: bool = False
+
+    @pydantic.field_validator("tunnels", mode="before")
+    @classmethod
+    def _tunnels_in_order(cls, tunnels: Any) -> Any:
+        """Spell out `all`, and write a set of kinds in one way only."""
+        if tunnels == "all":
+            return TUNNELS
+        if isinstance(tunnels, (list, tuple)) and set(tunnels) <= set(TUNNELS):
+            return tuple(name for name in TUNNELS if name in tunnels)
+        return tunnels
 
     @pydantic.model_validator(mode="after")
-    def _timeouts_agree(self) -> Self:
+    def _fields_agree(self) -> Self:
         for name in ("idle_s", "idle_udp_s"):
             idle = getattr(self, name)
             if idle is not None and self.active_s is not None and idle > self.active_s:
                 raise ValueError(f"{name} must be > 0 and <= active_s, got {name}={idle:g}, active_s={self.active_s:g}")
+        if self.tunnel_in_key and not self.tunnels:
+            raise ValueError("tunnel_in_key needs tunnels to unwrap, got tunnels=()")
         return self
 
     @property

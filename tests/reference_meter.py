@@ -30,7 +30,8 @@ def reference_flows(packets: list[dict[str, Any]], definition: FlowDefinition) -
         source = (packet["src_ip"], packet["src_port"])
         target = (packet["dst_ip"], packet["dst_port"])
         vlan = packet["vlan"] if definition.vlan_in_key else 0
-        key = (frozenset([source, target]), packet["protocol"], vlan)
+        tunnel = packet["tunnel_id"] if definition.tunnel_in_key else 0
+        key = (frozenset([source, target]), packet["protocol"], vlan, tunnel)
         flow = open_flows.get(key)
         is_syn = packet["protocol"] == 6 and packet["tcp_flags"] & 0x12 == 0x02
         if flow is not None and (reason := _cut(flow, packet, source, is_syn, clock, definition)):
@@ -97,6 +98,7 @@ def _row(flow: _Open, reason: EndReason, definition: FlowDefinition) -> dict[str
         "src_port": source[1],
         "dst_port": target[1],
         "protocol": first["protocol"],
+        "tunnel_id": first["tunnel_id"],
         "start": times[0],
         "isn": first["tcp_seq"] if syn else 0,
         "duration_ns": max(times) - times[0],

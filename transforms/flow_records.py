@@ -22,6 +22,8 @@ FLOW = np.dtype(
         ("high_port", np.uint16),
         ("vlan", np.uint16),
         ("key_vlan", np.uint16),
+        ("tunnel_id", np.uint32),
+        ("key_tunnel", np.uint32),
         ("protocol", np.uint8),
         ("ip_version", np.uint8),
         ("forward_is_low", np.uint8),
@@ -203,6 +205,7 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
             src_port[i], dst_port[i] = f.high_port, f.low_port
         ports = (np.uint64(src_port[i]) << np.uint64(16)) | np.uint64(dst_port[i])
         rest = (np.uint64(f.protocol) << np.uint64(48)) | (np.uint64(f.key_vlan) << np.uint64(32)) | ports
+        rest += np.uint64(f.key_tunnel) * np.uint64(0xD6E8FEB86659FD93)
         origin = (np.uint64(f.isn) << np.uint64(1)) | np.uint64(f.syn)
         one, two = seed, seed ^ np.uint64(0x9E3779B97F4A7C15)
         for word in (src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], rest, np.uint64(f.start_ns), origin):

@@ -26,7 +26,7 @@ from flowloom.transforms.flow_records import (
 )
 
 _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
-_KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
+_KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "key_tunnel", "protocol")
 
 
 def join_fragments(
@@ -85,6 +85,7 @@ def _same_key(a, b):
         and a.low_port == b.low_port
         and a.high_port == b.high_port
         and a.key_vlan == b.key_vlan
+        and a.key_tunnel == b.key_tunnel
         and a.protocol == b.protocol
     )
 

@@ -61,8 +61,8 @@ _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
 _NEVER = np.iinfo(np.int64).max
 _BEFORE = np.iinfo(np.int64).min
 _PACKET_COLUMNS = (
-    "time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "vlan", "ip_bytes",
-    "payload_bytes", "ip_id", "ttl", "tcp_flags", "tcp_window", "tcp_seq",
+    "time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "vlan", "tunnel_id",
+    "ip_bytes", "payload_bytes", "ip_id", "ttl", "tcp_flags", "tcp_window", "tcp_seq",
 )  # fmt: skip
 
 
@@ -135,8 +135,8 @@ class FlowMeter:
             *columns, size,
             self._definition.k, self._idle_ns, self._active_ns, self._definition.tcp_close == "lifecycle",
             self._definition.zero_payload == "skip", self._definition.orient == "syn", self._definition.vlan_in_key,
-            self._place.position > 0, self._blind, self._clock, self._counts, self._slots,
-            self._flows, self._free_flows, self._finished, self._pool, self._next, self._free_blocks,
+            self._definition.tunnel_in_key, self._place.position > 0, self._blind, self._clock, self._counts,
+            self._slots, self._flows, self._free_flows, self._finished, self._pool, self._next, self._free_blocks,
         )  # fmt: skip
         # sweeping more often would scan the open flows in vain, less often would keep dead ones
         if int(self._clock[0]) - int(self._clock[1]) > int(self._idle_ns.min()) // 4:
@@ -270,9 +270,9 @@ def _unlink(slots, tag, flow):
 
 @numba.njit(nogil=True, cache=True)
 def _meter(
-    time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, ip_bytes,
+    time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, tunnel_id, ip_bytes,
     payload, ip_id, ttl, tcp_flags, tcp_window, tcp_seq, size,
-    k, idle_ns, active_ns, lifecycle, skip_empty, orient_syn, vlan_in_key, follows, blind,
+    k, idle_ns, active_ns, lifecycle, skip_empty, orient_syn, vlan_in_key, tunnel_in_key, follows, blind,
     clock_state, counts, slots, flows, free_flows, finished, pool, next_block, free_blocks,
 ):  # fmt: skip
     clock = clock_state[0]
@@ -301,7 +301,8 @@ def _meter(
         ends |= (np.uint64(key_vlan) << np.uint64(16)) | np.uint64(number)
         word = mix(low_0 * np.uint64(0x9E3779B97F4A7C15) + low_1)
         word = mix(word + high_0 * np.uint64(0xD6E8FEB86659FD93) + high_1)
-        word = mix(word + ends)
+        key_tunnel = tunnel_id[i] if tunnel_in_key else np.uint32(0)
+        word = mix(word + ends + np.uint64(key_tunnel) * np.uint64(0xA0761D6478BD642F))
         tag = np.uint32(word >> np.uint64(32))
 
         at = np.uint64(tag) & mask
@@ -314,6 +315,7 @@ def _meter(
                 if (
                     f.low_1 == low_1 and f.high_1 == high_1 and f.low_port == low_port and f.high_port == high_port
                     and f.low_0 == low_0 and f.high_0 == high_0 and f.protocol == number and f.key_vlan == key_vlan
+                    and f.key_tunnel == key_tunnel
                 ):  # fmt: skip
                     index = candidate
                     break
@@ -350,6 +352,7 @@ def _meter(
             f.low_0, f.low_1, f.high_0, f.high_1 = low_0, low_1, high_0, high_1
             f.low_port, f.high_port = low_port, high_port
             f.protocol, f.ip_version, f.vlan, f.key_vlan = number, ip_version[i], vlan[i], key_vlan
+            f.tunnel_id, f.key_tunnel = tunnel_id[i], key_tunnel
             # a SYN-ACK answers: forward is the other side
             reverse = orient_syn and number == 6 and (flags & 0x12) == 0x12
             f.forward_is_low = from_low != reverse

@@ -66,7 +66,7 @@ class GroupReading:
 
     def packets(self, uri: str) -> Iterator[pa.RecordBatch]:
         """Yield one capture's packets as `schemas.rows.PACKETS`, and note where its records went."""
-        decoder = PacketDecoder(join_fragments=self._definition.fragments == "join")
+        decoder = PacketDecoder(join_fragments=self._definition.fragments == "join", tunnels=self._definition.tunnels)
         metered = 0
         first_ns: int | None = None
         last_ns: int | None = None

@@ -20,7 +20,7 @@ ASSOCIATIVE = [
     FlowDefinition.of("default", k=5),
     FlowDefinition.of("default", size="payload", idle_udp_s=15, min_packets=2, vlan_in_key=True),
     FlowDefinition.of("default", size="wire", orient="syn", k=1, zero_payload="skip"),
-    FlowDefinition.of("default", tcp_close="none", k=9),
+    FlowDefinition.of("default", tcp_close="none", tunnels="all", tunnel_in_key=True, k=9),
 ]
 
 

@@ -47,6 +47,7 @@ definitions = st.sampled_from(
         FlowDefinition.of("datazoo-30", k=17),
         FlowDefinition.of("default", size="payload", idle_udp_s=15, min_packets=2, vlan_in_key=True),
         FlowDefinition.of("default", size="wire", orient="syn", active_s=200, k=1),
+        FlowDefinition.of("default", tunnels="all", tunnel_in_key=True, k=3),
     ]
 )
 

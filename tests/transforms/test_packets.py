@@ -52,6 +52,8 @@ WRAPPED = {
     "ppp-hdlc": (50, b"\xff\x03\x00\x21" + SEGMENT),
     "ppp-compressed": (9, b"\xff\x03\x21" + SEGMENT),
     "c-hdlc": (104, b"\x0f\x00\x08\x00" + SEGMENT),
+    "c-hdlc as ppp": (9, b"\x0f\x00\x08\x00" + SEGMENT),
+    "fabric-path": (1, ethernet(b"\x40\x20" + ethernet(SEGMENT), 0x8903)),
     "mpls": (1, ethernet(b"\x00\x01\x00\x40" + b"\x00\x02\x01\x40" + SEGMENT, 0x8847)),
     "pppoe": (1, ethernet(b"\x11\x00\x00\x01" + struct.pack(">H", len(SEGMENT) + 2) + b"\x00\x21" + SEGMENT, 0x8864)),
     "snap": (1, ethernet(LLC_SNAP + SEGMENT, len(SEGMENT) + 8)),
@@ -68,8 +70,8 @@ def test_every_link_type_gives_the_same_packet(tmp_path, name):
         {
             "record": 0, "time_ns": NS, "src_ip": ipaddress.ip_address("::ffff:10.0.0.1").packed,
             "dst_ip": ipaddress.ip_address("::ffff:10.0.0.2").packed, "src_port": 4000, "dst_port": 443, "protocol": 6,
-            "ip_version": 4, "vlan": 0, "wire_bytes": len(frame), "ip_bytes": 43, "payload_bytes": 3, "ip_id": 5,
-            "ttl": 33, "tcp_flags": 0x12, "tcp_window": 99, "tcp_seq": 7,
+            "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": len(frame), "ip_bytes": 43, "payload_bytes": 3,
+            "ip_id": 5, "ttl": 33, "tcp_flags": 0x12, "tcp_window": 99, "tcp_seq": 7,
         }
     ]  # fmt: skip
 
