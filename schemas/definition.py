@@ -38,7 +38,7 @@ class FlowDefinition(pydantic.BaseModel):
     idle_s: float = pydantic.Field(120.0, gt=0, le=1e9)
     idle_udp_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="idle timeout of UDP, if another")
     active_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="cut flows at this age; null = never")
-    tcp_close: Literal["none", "lifecycle"] = "lifecycle"
+    tcp_close: Literal["none", "lifecycle", "fin"] = "lifecycle"
     size: Literal["ip", "wire", "payload"] = "ip"
     zero_payload: Literal["keep", "skip"] = "keep"
     min_packets: int = pydantic.Field(1, ge=1)
@@ -91,8 +91,14 @@ class FlowDefinition(pydantic.BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "multitask-cnn": {"k": 60, "idle_udp_s": 15.0, "tcp_close": "fin"},
     "nfstream": {"active_s": 1800.0, "tcp_close": "none", "fragments": "drop"},
     "datazoo-30": {"k": 30, "idle_s": 65.0, "active_s": 300.0, "zero_payload": "skip"},
 }
-"""`default`: idle 120 s, long flows never cut, TCP lifecycle. `nfstream`: NFStream's defaults (k is ours to choose).
-`datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active."""
+"""The definitions of known tools and papers; `docs/flow-definitions.md` gives each one's table of states.
+
+`default`: idle 120 s, long flows never cut, TCP lifecycle. `multitask-cnn`: Rezaei and Liu, "Multitask Learning for
+Network Traffic Classification", section IV-B: the first FIN ends a TCP flow, 15 s without a packet a UDP flow, and the
+model sees 60 packets; the paper names no timeout for TCP, so the default's holds. `nfstream`: NFStream's defaults (k is
+ours to choose). `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active.
+"""

@@ -90,7 +90,7 @@ FRAGMENTS = pa.schema(
         pa.field("open_before", pa.uint8(), nullable=False),
         pa.field("open_after", pa.uint8(), nullable=False),
         pa.field("forward_is_low", pa.uint8(), nullable=False),
-        *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "closing", "end_reason")),
+        *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "fresh", "closing", "end_reason")),
         pa.field("isn", pa.uint32(), nullable=False),
         *(
             pa.field(name, pa.int64(), nullable=False)

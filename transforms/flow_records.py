@@ -29,7 +29,8 @@ FLOW = np.dtype(
         ("forward_is_low", np.uint8),
         ("syn", np.uint8),  # the first packet is a SYN: the flow's own, with `isn`, from the low side if `syn_low`
         ("syn_low", np.uint8),
-        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2, RST 4
+        ("fresh", np.uint8),  # the first packet is none that can follow the first FIN (`tcp_close: fin`)
+        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2 (one is both), RST 4
         ("end_reason", np.uint8),
         ("open_before", np.uint8),  # whether it may continue a flow of an earlier range, or be continued by a later one
         ("open_after", np.uint8),
@@ -86,7 +87,7 @@ def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def closed(closing):
-    """Whether a TCP connection was closed: RST, or FIN from both sides."""
+    """Whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN counts as both)."""
     return closing & 4 != 0 or closing & 3 == 3
 
 

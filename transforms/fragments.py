@@ -2,8 +2,8 @@
 
 Joining is associative: counters add up, heads are concatenated and cut at k, the latest time and clock and the closing
 flags are kept. In captured order of one key, a fragment continues the flow before it when the meter left both sides
-open, the clock has not moved on by more than the idle timeout between them, and a SYN it begins with repeats the flow's
-own.
+open, the clock has not moved on by more than the idle timeout between them, a SYN it begins with repeats the flow's
+own, and no FIN ended the flow that its first packet cannot follow.
 """
 
 from collections.abc import Sequence
@@ -71,6 +71,8 @@ def _continues(flow, piece, idle_ns):
     if not (flow.open_after and piece.open_before):
         return False
     if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
+        return False
+    if piece.fresh and closed(flow.closing):
         return False
     return not piece.syn or (flow.syn and flow.isn == piece.isn and flow.syn_low == piece.syn_low)
 

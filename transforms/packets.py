@@ -67,7 +67,8 @@ class PacketDecoder:
         for _ in range(MAX_DEPTH):
             outer, inside, tunnel_id = inner_packets(
                 records, (columns["record"][rows] - np.uint64(self.records)).astype(np.int64), transport[rows],
-                *(columns[name][rows] for name in ("protocol", "src_port", "dst_port", "payload_bytes")), self._tunnels,
+                columns["protocol"][rows], columns["src_port"][rows], columns["dst_port"][rows],
+                columns["payload_bytes"][rows], self._tunnels,
             )  # fmt: skip
             found, *found_more = _decoded(inside, 0, np.zeros_like(self.dropped), locate=True)
             packet = found["record"].astype(np.int64)
