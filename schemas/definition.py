@@ -92,7 +92,14 @@ class FlowDefinition(pydantic.BaseModel):
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "multitask-cnn": {"k": 60, "idle_udp_s": 15.0, "tcp_close": "fin"},
-    "nfstream": {"active_s": 1800.0, "tcp_close": "none", "fragments": "drop"},
+    "nfstream": {
+        "active_s": 1800.0,
+        "tcp_close": "none",
+        "size": "wire",
+        "fragments": "drop",
+        "vlan_in_key": True,
+        "tunnels": ("ip-in-ip", "gtp-u"),
+    },
     "datazoo-30": {"k": 30, "idle_s": 65.0, "active_s": 300.0, "zero_payload": "skip"},
 }
 """The definitions of known tools and papers; `docs/flow-definitions.md` gives each one's table of states.
@@ -100,5 +107,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 `default`: idle 120 s, long flows never cut, TCP lifecycle. `multitask-cnn`: Rezaei and Liu, "Multitask Learning for
 Network Traffic Classification", section IV-B: the first FIN ends a TCP flow, 15 s without a packet a UDP flow, and the
 model sees 60 packets; the paper names no timeout for TCP, so the default's holds. `nfstream`: NFStream's defaults (k is
-ours to choose). `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active.
+ours to choose; see `docs/conformance.md`). `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s
+idle, 300 s active.
 """
