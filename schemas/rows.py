@@ -16,6 +16,7 @@ PACKETS = pa.schema(
         pa.field("protocol", pa.uint8(), nullable=False),  # IP protocol number after IPv6 extension headers
         pa.field("ip_version", pa.uint8(), nullable=False),
         pa.field("vlan", pa.uint16(), nullable=False),  # innermost 802.1Q identifier, 0 = untagged
+        pa.field("tunnel_id", pa.uint32(), nullable=False),  # of the innermost unwrapped tunnel that has one, else 0
         pa.field("wire_bytes", pa.uint32(), nullable=False),  # whole frame as sent
         pa.field("ip_bytes", pa.uint32(), nullable=False),  # IP header and payload
         pa.field("payload_bytes", pa.uint32(), nullable=False),  # after the transport header
@@ -26,7 +27,7 @@ PACKETS = pa.schema(
         pa.field("tcp_seq", pa.uint32(), nullable=False),
     ]
 )
-"""One decoded IP packet, in captured order."""
+"""One decoded IP packet, in captured order: of each record the outermost, or the innermost behind unwrapped tunnels."""
 
 SEQUENCES: dict[str, pa.DataType] = {
     "pkt_size": pa.uint16(),
@@ -64,6 +65,7 @@ FLOWS = pa.schema(
         pa.field("src_port", pa.uint16(), nullable=False),
         pa.field("dst_port", pa.uint16(), nullable=False),
         pa.field("vlan", pa.uint16(), nullable=False),
+        pa.field("tunnel_id", pa.uint32(), nullable=False),
         pa.field("packets_fwd", pa.uint64(), nullable=False),
         pa.field("packets_bwd", pa.uint64(), nullable=False),
         pa.field("bytes_fwd", pa.uint64(), nullable=False),
@@ -80,6 +82,7 @@ FRAGMENTS = pa.schema(
     [
         *(pa.field(name, pa.uint64(), nullable=False) for name in ("low_0", "low_1", "high_0", "high_1")),
         *(pa.field(name, pa.uint16(), nullable=False) for name in ("low_port", "high_port", "vlan", "key_vlan")),
+        *(pa.field(name, pa.uint32(), nullable=False) for name in ("tunnel_id", "key_tunnel")),
         pa.field("protocol", pa.uint8(), nullable=False),
         pa.field("ip_version", pa.uint8(), nullable=False),
         pa.field("range", pa.int32(), nullable=False),  # position of the byte range or file in its capture group
@@ -87,7 +90,7 @@ FRAGMENTS = pa.schema(
         pa.field("open_before", pa.uint8(), nullable=False),
         pa.field("open_after", pa.uint8(), nullable=False),
         pa.field("forward_is_low", pa.uint8(), nullable=False),
-        *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "closing", "end_reason")),
+        *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "fresh", "closing", "end_reason")),
         pa.field("isn", pa.uint32(), nullable=False),
         *(
             pa.field(name, pa.int64(), nullable=False)

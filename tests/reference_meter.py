@@ -30,7 +30,8 @@ def reference_flows(packets: list[dict[str, Any]], definition: FlowDefinition) -
         source = (packet["src_ip"], packet["src_port"])
         target = (packet["dst_ip"], packet["dst_port"])
         vlan = packet["vlan"] if definition.vlan_in_key else 0
-        key = (frozenset([source, target]), packet["protocol"], vlan)
+        tunnel = packet["tunnel_id"] if definition.tunnel_in_key else 0
+        key = (frozenset([source, target]), packet["protocol"], vlan, tunnel)
         flow = open_flows.get(key)
         is_syn = packet["protocol"] == 6 and packet["tcp_flags"] & 0x12 == 0x02
         if flow is not None and (reason := _cut(flow, packet, source, is_syn, clock, definition)):
@@ -48,6 +49,8 @@ def reference_flows(packets: list[dict[str, Any]], definition: FlowDefinition) -
                 flow.fins.add(source <= target)
             if packet["tcp_flags"] & 4 or len(flow.fins) == 2:
                 flow.closed = True
+        if definition.tcp_close == "fin" and packet["protocol"] == 6 and packet["tcp_flags"] & 1:
+            flow.closed = True
     for flow in open_flows.values():
         assert clock is not None
         reason = EndReason.IDLE_TIMEOUT if clock - flow.clock > _idle_ns(flow, definition) else EndReason.FORCED_END
@@ -70,6 +73,10 @@ def _cut(flow, packet, source, is_syn, clock, definition) -> EndReason | None:
         return EndReason.IDLE_TIMEOUT
     if definition.active_s is not None and clock - flow.start_clock > round(definition.active_s * 1e9):
         return EndReason.ACTIVE_TIMEOUT
+    if definition.tcp_close == "fin" and flow.closed and packet["protocol"] == 6:
+        teardown = packet["tcp_flags"] & 1 or packet["payload_bytes"] == 0
+        if packet["tcp_flags"] & 2 or not teardown:
+            return EndReason.END_DETECTED
     if definition.tcp_close == "lifecycle" and is_syn:
         first = flow.first
         own = (first["src_ip"], first["src_port"]) == source and first["tcp_flags"] & 0x12 == 0x02
@@ -97,6 +104,7 @@ def _row(flow: _Open, reason: EndReason, definition: FlowDefinition) -> dict[str
         "src_port": source[1],
         "dst_port": target[1],
         "protocol": first["protocol"],
+        "tunnel_id": first["tunnel_id"],
         "start": times[0],
         "isn": first["tcp_seq"] if syn else 0,
         "duration_ns": max(times) - times[0],

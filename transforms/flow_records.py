@@ -22,12 +22,15 @@ FLOW = np.dtype(
         ("high_port", np.uint16),
         ("vlan", np.uint16),
         ("key_vlan", np.uint16),
+        ("tunnel_id", np.uint32),
+        ("key_tunnel", np.uint32),
         ("protocol", np.uint8),
         ("ip_version", np.uint8),
         ("forward_is_low", np.uint8),
         ("syn", np.uint8),  # the first packet is a SYN: the flow's own, with `isn`, from the low side if `syn_low`
         ("syn_low", np.uint8),
-        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2, RST 4
+        ("fresh", np.uint8),  # the first packet is none that can follow the first FIN (`tcp_close: fin`)
+        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2 (one is both), RST 4
         ("end_reason", np.uint8),
         ("open_before", np.uint8),  # whether it may continue a flow of an earlier range, or be continued by a later one
         ("open_after", np.uint8),
@@ -84,7 +87,7 @@ def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def closed(closing):
-    """Whether a TCP connection was closed: RST, or FIN from both sides."""
+    """Whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN counts as both)."""
     return closing & 4 != 0 or closing & 3 == 3
 
 
@@ -203,6 +206,7 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
             src_port[i], dst_port[i] = f.high_port, f.low_port
         ports = (np.uint64(src_port[i]) << np.uint64(16)) | np.uint64(dst_port[i])
         rest = (np.uint64(f.protocol) << np.uint64(48)) | (np.uint64(f.key_vlan) << np.uint64(32)) | ports
+        rest += np.uint64(f.key_tunnel) * np.uint64(0xD6E8FEB86659FD93)
         origin = (np.uint64(f.isn) << np.uint64(1)) | np.uint64(f.syn)
         one, two = seed, seed ^ np.uint64(0x9E3779B97F4A7C15)
         for word in (src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], rest, np.uint64(f.start_ns), origin):

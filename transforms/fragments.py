@@ -2,8 +2,8 @@
 
 Joining is associative: counters add up, heads are concatenated and cut at k, the latest time and clock and the closing
 flags are kept. In captured order of one key, a fragment continues the flow before it when the meter left both sides
-open, the clock has not moved on by more than the idle timeout between them, and a SYN it begins with repeats the flow's
-own.
+open, the clock has not moved on by more than the idle timeout between them, a SYN it begins with repeats the flow's
+own, and no FIN ended the flow that its first packet cannot follow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from flowloom.transforms.flow_records import (
 from flowloom.transforms.kernels import mix
 
 _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
-_KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
+_KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "key_tunnel", "protocol")
 
 
 def join_fragments(
@@ -68,7 +68,7 @@ def join_fragments(
 
 def fragment_partitions(fragments: pa.RecordBatch, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the fragments of each partition that has any; all of one key are in the same."""
-    number = _partition(*(view(fragments[name]) for name in _KEY)) % np.uint64(partitions)
+    number = _partition(*(view(fragments[name]) for name in _KEY if name != "key_tunnel")) % np.uint64(partitions)
     for at in np.unique(number):
         yield int(at), fragments.take(column(np.flatnonzero(number == at), pa.int64()))
 
@@ -91,6 +91,8 @@ def _continues(flow, piece, idle_ns):
         return False
     if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
         return False
+    if piece.fresh and closed(flow.closing):
+        return False
     return not piece.syn or (flow.syn and flow.isn == piece.isn and flow.syn_low == piece.syn_low)
 
 
@@ -104,6 +106,7 @@ def _same_key(a, b):
         and a.low_port == b.low_port
         and a.high_port == b.high_port
         and a.key_vlan == b.key_vlan
+        and a.key_tunnel == b.key_tunnel
         and a.protocol == b.protocol
     )
 

@@ -126,9 +126,9 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], f
         same = f"has the same bytes as {first}, which is read once with the labels of both"
         rejected += [(copy.uri, 0, RejectReason.DUPLICATE, same) for copy in copies[1:]]
     groups = [_group(files) for files in members.values()]
-    named = collections.Counter(group.group for group in groups)
+    bearers = collections.Counter(group.group for group in groups)
     # large files can agree in what a fingerprint sees; all their bytes tell them apart
-    groups = [group if named[group.group] == 1 else _group(group.captures, whole=True) for group in groups]
+    groups = [group if bearers[group.group] == 1 else _group(group.captures, whole=True) for group in groups]
     return GroupPlan(
         groups=tuple(sorted(groups, key=lambda group: (group.group, group.captures[0].uri))),
         rejects=reject_rows(rejected),

@@ -16,10 +16,18 @@ TCP lifecycle (`tcp_close: lifecycle`), per flow:
     FIN forward and FIN backward seen           open                 closed: end reason `end detected`
     any other packet                            open or closed       stays in the flow until it is idle
 
+First FIN (`tcp_close: fin`), per flow:
+
+    event                                       state of the flow    effect
+    FIN                                         open                 closed: end reason `end detected`
+    SYN, or payload without FIN                 closed               flow ends (end detected), a new one starts
+    any other packet: FIN, ACK, RST             open or closed       stays in the flow until it is idle
+
 A range of a group, which is a stretch of a file or one of several files, is metered alone: flows that may continue one
 of an earlier range, or be continued in a later one, come out as fragments, which `transforms/fragments.py` joins. The
 rule is to cut too much, never too little: what an earlier range could add (a later clock, the flow's own SYN) only
-removes cuts.
+removes cuts. Under `tcp_close: fin` an earlier range may hold the FIN; so a fragment that begins with packets which can
+follow one is cut before the first that cannot.
 
 A flow's own SYN is its first packet, if that is a SYN: same direction and same initial sequence number. Simultaneous
 open (two SYNs that cross) therefore gives two flows.
@@ -64,8 +72,8 @@ _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
 _NEVER = np.iinfo(np.int64).max
 _BEFORE = np.iinfo(np.int64).min
 _PACKET_COLUMNS = (
-    "time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "vlan", "ip_bytes",
-    "payload_bytes", "ip_id", "ttl", "tcp_flags", "tcp_window", "tcp_seq",
+    "time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "vlan", "tunnel_id",
+    "ip_bytes", "payload_bytes", "ip_id", "ttl", "tcp_flags", "tcp_window", "tcp_seq",
 )  # fmt: skip
 
 
@@ -137,7 +145,8 @@ class FlowMeter:
         _meter(
             *columns, size,
             self._definition.k, self._idle_ns, self._active_ns, self._definition.tcp_close == "lifecycle",
-            self._definition.zero_payload == "skip", self._definition.orient == "syn", self._definition.vlan_in_key,
+            self._definition.tcp_close == "fin", self._definition.zero_payload == "skip",
+            self._definition.orient == "syn", self._definition.vlan_in_key, self._definition.tunnel_in_key,
             self._place.position > 0, self._blind, self._clock, self._counts, self._slots,
             self._flows, self._free_flows, self._finished, self._pool, self._next, self._free_blocks,
         )  # fmt: skip
@@ -272,7 +281,7 @@ def _unlink(slots, tag, flow):
 
 
 @numba.njit(nogil=True, cache=True)
-def _tags(src, dst, src_port, dst_port, protocol, vlan, vlan_in_key):
+def _tags(src, dst, src_port, dst_port, protocol, vlan, tunnel_id, vlan_in_key, tunnel_in_key):
     """Return the upper half of each packet's key hash, the same for both directions."""
     tags = np.empty(len(src), np.uint32)
     for i in range(len(src)):
@@ -282,6 +291,8 @@ def _tags(src, dst, src_port, dst_port, protocol, vlan, vlan_in_key):
         rest = np.uint64(protocol[i])
         if vlan_in_key:
             rest |= np.uint64(vlan[i]) << np.uint64(8)
+        if tunnel_in_key:
+            rest |= np.uint64(tunnel_id[i]) << np.uint64(24)
         tags[i] = np.uint32(mix(one + two + rest) >> np.uint64(32))
     return tags
 
@@ -310,14 +321,14 @@ def _look_ahead(i, tags, slots, flows, pool):
 
 @numba.njit(nogil=True, cache=True)
 def _meter(
-    time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, ip_bytes,
+    time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, tunnel_id, ip_bytes,
     payload, ip_id, ttl, tcp_flags, tcp_window, tcp_seq, size,
-    k, idle_ns, active_ns, lifecycle, skip_empty, orient_syn, vlan_in_key, follows, blind,
+    k, idle_ns, active_ns, lifecycle, first_fin, skip_empty, orient_syn, vlan_in_key, tunnel_in_key, follows, blind,
     clock_state, counts, slots, flows, free_flows, finished, pool, next_block, free_blocks,
 ):  # fmt: skip
     clock = clock_state[0]
     mask = np.uint64(len(slots) - 1)
-    tags = _tags(src, dst, src_port, dst_port, protocol, vlan, vlan_in_key)
+    tags = _tags(src, dst, src_port, dst_port, protocol, vlan, tunnel_id, vlan_in_key, tunnel_in_key)
     for i in range(len(time_ns)):
         _look_ahead(i, tags, slots, flows, pool)
         now = time_ns[i]
@@ -339,6 +350,7 @@ def _meter(
             low_0, low_1, high_0, high_1 = dst_0, dst_1, src_0, src_1
             low_port, high_port = dst_port[i], src_port[i]
         key_vlan = vlan[i] if vlan_in_key else np.uint16(0)
+        key_tunnel = tunnel_id[i] if tunnel_in_key else np.uint32(0)
         tag = tags[i]
 
         at = np.uint64(tag) & mask
@@ -351,12 +363,14 @@ def _meter(
                 if (
                     f.low_1 == low_1 and f.high_1 == high_1 and f.low_port == low_port and f.high_port == high_port
                     and f.low_0 == low_0 and f.high_0 == high_0 and f.protocol == number and f.key_vlan == key_vlan
+                    and f.key_tunnel == key_tunnel
                 ):  # fmt: skip
                     index = candidate
                     break
             at = (at + np.uint64(1)) & mask
 
         opens = lifecycle and number == 6 and (flags & 0x12) == 0x02
+        fresh = first_fin and number == 6 and ((flags & 0x02) != 0 or (payload[i] > 0 and (flags & 0x01) == 0))
         # as far as the clock tells, the key may have been busy in an earlier range until now
         open_before = follows and (blind or clock - clock_state[2] <= idle_ns[number])
         if index >= 0:
@@ -366,12 +380,15 @@ def _meter(
                 reason = _IDLE
             elif clock - f.start_clock_ns > active_ns:
                 reason = _ACTIVE
-            elif opens and not (f.syn and f.isn == tcp_seq[i] and (f.syn_low == 1) == from_low):
+            elif opens:
+                if not (f.syn and f.isn == tcp_seq[i] and (f.syn_low == 1) == from_low):
+                    reason = _END
+            elif fresh and (closed(f.closing) or (f.open_before and not f.fresh)):
                 reason = _END
             if reason:
                 f.end_reason = _END if closed(f.closing) else reason
-                if reason == _END:  # the cut stands, unless the flow's own SYN may lie in an earlier range
-                    open_before = f.open_before == 1 and f.syn == 0
+                if reason == _END:  # the cut stands, unless an earlier range decides: by the flow's own SYN or its FIN
+                    open_before = f.open_before == 1 and f.syn == 0 and not (fresh and closed(f.closing))
                 f.open_after = open_before
                 finished[counts[3]] = index
                 counts[3] += 1
@@ -387,11 +404,12 @@ def _meter(
             f.low_0, f.low_1, f.high_0, f.high_1 = low_0, low_1, high_0, high_1
             f.low_port, f.high_port = low_port, high_port
             f.protocol, f.ip_version, f.vlan, f.key_vlan = number, ip_version[i], vlan[i], key_vlan
+            f.tunnel_id, f.key_tunnel = tunnel_id[i], key_tunnel
             # a SYN-ACK answers: forward is the other side
             reverse = orient_syn and number == 6 and (flags & 0x12) == 0x12
             f.forward_is_low = from_low != reverse
             f.syn, f.syn_low, f.isn = opens, from_low, tcp_seq[i] if opens else 0
-            f.closing, f.tag, f.serial = 0, tag, counts[4]
+            f.fresh, f.closing, f.tag, f.serial = fresh, 0, tag, counts[4]
             counts[4] += 1
             f.open_before, f.open_after = open_before, 0
             f.first_block, f.last_block, f.entries = -1, -1, 0
@@ -419,6 +437,8 @@ def _meter(
             if flags & 0x01:
                 f.closing |= np.uint8(1 if from_low else 2)
             f.closing |= flags & np.uint8(0x04)
+        elif first_fin and number == 6 and flags & 0x01:
+            f.closing = 3
 
         if f.entries < k and not (skip_empty and payload[i] == 0):
             position = f.entries % BLOCK

@@ -1,6 +1,7 @@
 """Reading: consecutive ranges of one capture group, by one process, to flows, fragments, accounts and rejects."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -57,10 +58,13 @@ class GroupReading:
         self._ranges = ranges
         self._group = group
         self._sha256 = sha256 or {}
+        self._tunnels = definition.tunnels
         self._meter = FlowMeter(definition, group, place)
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
-            self._ip_fragments = IpFragmentTable((lambda: first_fragments(earlier)) if earlier else None)
+            self._ip_fragments = IpFragmentTable(
+                (lambda: first_fragments(earlier, definition.tunnels)) if earlier else None
+            )
         self._captures: list[dict[str, Any]] = []
         self._rejects: list[dict[str, Any]] = []
 
@@ -85,7 +89,7 @@ class GroupReading:
         except CaptureError as damage:
             self._reject(part.uri, damage)
             return
-        decoder = PacketDecoder(self._ip_fragments, part.first_record)
+        decoder = PacketDecoder(self._ip_fragments, part.first_record, tunnels=self._tunnels)
         row = _account(part.uri, self._sha256.get(part.uri, ""), self._group, capture, scanner)
         links: set[int] = set()
         try:
@@ -150,7 +154,7 @@ class GroupReading:
         )
 
 
-def first_fragments(ranges: Sequence[CaptureRange]) -> IpFragmentTable:
+def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> IpFragmentTable:
     """Return the first fragments of datagrams that are still waited for behind these ranges."""
     table = IpFragmentTable()
     for part in ranges:
@@ -158,7 +162,7 @@ def first_fragments(ranges: Sequence[CaptureRange]) -> IpFragmentTable:
             capture, scanner = part.open()
         except CaptureError:
             continue
-        decoder = PacketDecoder(table, part.first_record)
+        decoder = PacketDecoder(table, part.first_record, tunnels=tunnels)
         try:
             while len(records := scanner.scan()):
                 decoder.decode(records)

@@ -19,9 +19,11 @@ from flowloom.transforms.reading import GroupReading
 
 ASSOCIATIVE = [
     FlowDefinition.of("default", k=5),
+    FlowDefinition.of("multitask-cnn"),
+    FlowDefinition.of("default", tcp_close="fin", k=3, min_packets=2),
     FlowDefinition.of("default", size="payload", idle_udp_s=15, min_packets=2, vlan_in_key=True),
     FlowDefinition.of("default", size="wire", orient="syn", k=1, zero_payload="skip"),
-    FlowDefinition.of("default", tcp_close="none", k=9),
+    FlowDefinition.of("default", tcp_close="none", tunnels="all", tunnel_in_key=True, k=9),
 ]
 
 
@@ -80,6 +82,32 @@ def test_any_ranges_join_to_the_flows_of_the_whole(gaps_and_rows, definition, cu
     expected = whole(packets, definition)
     flows, _ = in_ranges(packets, cuts, definition, blind=blind, shuffle=shuffle)
     assert flows.equals(expected)
+
+
+SEGMENTS = {
+    "SYN": {"tcp_flags": 0x02, "payload_bytes": 0},
+    "data": {"tcp_flags": 0x18, "payload_bytes": 60},
+    "ACK": {"tcp_flags": 0x10, "payload_bytes": 0},
+    "FIN": {"tcp_flags": 0x11, "payload_bytes": 0},
+}
+
+
+@pytest.mark.parametrize("tcp_close", ["fin", "lifecycle"])
+@pytest.mark.parametrize("cuts", [[1], [2], [3], [1, 2, 3]])
+def test_ranges_cut_anywhere_in_any_four_segments_join_to_the_whole(tcp_close, cuts):
+    definition = FlowDefinition.of(tcp_close=tcp_close)
+    every = itertools.product(SEGMENTS, repeat=4)
+    rows = [
+        packet(time_ns=START + i, src_port=1 + connection, **SEGMENTS[kind])
+        for i, kinds in enumerate(zip(*every, strict=True))
+        for connection, kind in enumerate(kinds)
+    ]
+    packets = pa.RecordBatch.from_pylist(rows, schema=PACKETS)
+    connections = len(rows) // 4
+    for blind in (False, True):
+        flows, fragments = in_ranges(packets, [cut * connections for cut in cuts], definition, blind=blind)
+        assert fragments >= 2 * connections
+        assert flows.equals(whole(packets, definition))
 
 
 @pytest.mark.parametrize("name", ["skype.pcap", "dnscrypt-v1-and-resolver-pings.pcap", "http_ipv6.pcap", "quic.pcap"])

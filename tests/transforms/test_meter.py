@@ -46,8 +46,11 @@ definitions = st.sampled_from(
         FlowDefinition.of("default", k=5),
         FlowDefinition.of("nfstream", k=9),
         FlowDefinition.of("datazoo-30", k=17),
+        FlowDefinition.of("multitask-cnn"),
+        FlowDefinition.of("multitask-cnn", active_s=150, zero_payload="skip"),
         FlowDefinition.of("default", size="payload", idle_udp_s=15, min_packets=2, vlan_in_key=True),
         FlowDefinition.of("default", size="wire", orient="syn", active_s=200, k=1),
+        FlowDefinition.of("default", tunnels="all", tunnel_in_key=True, k=3),
     ]
 )
 
@@ -106,6 +109,30 @@ def test_both_fins_end_a_flow_and_stray_packets_still_belong_to_it():
     packets = [packet(tcp_flags=2), fin, answered(fin), packet(), packet(tcp_flags=2, tcp_seq=77)]
     rows = meter([p | {"time_ns": START + i} for i, p in enumerate(packets)], FlowDefinition.of())
     assert [(r["packets_fwd"], r["packets_bwd"], r["end_reason"]) for r in rows] == [(3, 1, 3), (1, 0, 4)]
+
+
+def test_under_tcp_close_fin_only_what_tears_a_connection_down_follows_a_fin():
+    fin, data = packet(tcp_flags=0x11, payload_bytes=0), packet(tcp_flags=0x18, payload_bytes=9)
+    ack, rst, syn = (packet(tcp_flags=flags, payload_bytes=0) for flags in (0x10, 0x04, 0x02))
+    rows = meter(
+        [
+            p | {"time_ns": START + i}
+            for i, p in enumerate([syn, data, fin, answered(ack), answered(fin), ack, data, rst, syn])
+        ],
+        FlowDefinition.of("multitask-cnn"),
+    )
+    assert [(r["packets_fwd"], r["packets_bwd"], r["end_reason"]) for r in rows] == [
+        (4, 2, EndReason.END_DETECTED),
+        (3, 0, EndReason.FORCED_END),
+    ]
+
+
+def test_multitask_cnn_ends_udp_flows_after_15_seconds_and_tcp_flows_after_120():
+    packets = [
+        packet(time_ns=START + gap * SECOND, protocol=kind, tcp_flags=0) for gap in (0, 15, 31) for kind in (6, 17)
+    ]
+    rows = meter(packets, FlowDefinition.of("multitask-cnn"))
+    assert [(r["protocol"], r["packets_fwd"]) for r in rows] == [(6, 3), (17, 2), (17, 1)]
 
 
 def test_a_flow_exactly_at_the_idle_timeout_goes_on():
