@@ -88,6 +88,29 @@ def flows(
         typer.echo(f"{output}: {report.flows:,} flows of {report.packets:,} packets in {report.seconds['total']:.1f} s")
 
 
+@app.command("compare-definitions")
+def compare_definitions(
+    capture: Annotated[str, typer.Argument(help="A capture file.")],
+    a: Annotated[str, typer.Argument(help="A flow definition preset.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    k: Annotated[int | None, typer.Option(min=1, max=65_535, help="Packets kept in sequences, by both.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Flows to show of each cause.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """What two flow definitions make of a capture, and by which option their flows differ."""
+    from flowloom.pipelines.compare import CompareOptions, comparison_table
+    from flowloom.pipelines.compare import compare_definitions as compare
+    from flowloom.schemas.definition import FlowDefinition
+
+    one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))
+    with ProgressDisplay("compare-definitions") as display:
+        report = compare(CompareOptions(capture, one, other, examples), display.line)
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+    else:
+        Console().print(comparison_table(report, a, b))
+
+
 @app.command()
 def build(
     context: typer.Context,

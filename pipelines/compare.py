@@ -13,8 +13,10 @@ from rich.table import Table
 from flowloom.schemas.definition import EndReason, FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import FLOWS
-from flowloom.transforms.captures import CaptureError, capture_sha256
+from flowloom.transforms.captures import CaptureError, capture_fingerprint
 from flowloom.transforms.comparison import EQUAL, Cause, compare_flows
+from flowloom.transforms.meter import GROUP_DIGITS
+from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
 
 
@@ -129,10 +131,10 @@ def _side(shown: dict[str, Any] | None) -> str:
 def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str]]:
     """Return the flows and a sentence on what of the capture could not be read."""
     try:
-        sha256 = capture_sha256(capture)
+        group = capture_fingerprint(capture)
     except CaptureError as damage:
         raise FlowloomError(f"{capture}: {damage.detail}") from None
-    reading = GroupReading([capture], sha256[:16], definition, sha256={capture: sha256})
+    reading = GroupReading([CaptureRange(capture)], group[:GROUP_DIGITS], definition)
     flows = pa.Table.from_batches(reading.flows(), FLOWS)
     unread = [f"{capture}: {reject['detail']}" for reject in reading.rejects().to_pylist()]
     if unread and not flows.num_rows:

@@ -42,6 +42,7 @@ def synthetic_flows(rows: int, seed: int = 0, group: str = "00c0ffee00c0ffee", k
         "src_port": rng.integers(1024, 65_536, rows).astype(np.uint16),
         "dst_port": rng.choice(np.array([53, 80, 443], np.uint16), rows),
         "vlan": np.zeros(rows, np.uint16),
+        "tunnel_id": np.zeros(rows, np.uint32),
         "packets_fwd": heads.astype(np.uint64),
         "packets_bwd": np.zeros(rows, np.uint64),
         "bytes_fwd": heads.astype(np.uint64) * 700,

@@ -1,7 +1,6 @@
 """Reading: consecutive ranges of one capture group, by one process, to flows, fragments, accounts and rejects."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
