@@ -111,10 +111,9 @@ def gather_entries(flows: np.ndarray, pool: np.ndarray, next_block: np.ndarray) 
     return entries
 
 
-def drop_short(flows: np.ndarray, min_packets: int) -> tuple[np.ndarray, int]:
-    """Return the records with at least `min_packets` packets, and how many have fewer."""
-    enough = flows["packets_low"] + flows["packets_high"] >= min_packets
-    return (flows, 0) if enough.all() else (flows[enough], int(np.count_nonzero(~enough)))
+def long_enough(flows: np.ndarray, min_packets: int) -> np.ndarray:
+    """Return a mask of the records with at least `min_packets` packets."""
+    return flows["packets_low"] + flows["packets_high"] >= min_packets
 
 
 def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch:

@@ -17,12 +17,12 @@ from flowloom.transforms.columns import column, view
 from flowloom.transforms.flow_records import (
     FLOW,
     closed,
-    drop_short,
     empty_entries,
     entry_offsets,
     flow_rows,
     fragment_records,
     idle_timeouts_ns,
+    long_enough,
 )
 from flowloom.transforms.kernels import mix
 
@@ -59,11 +59,10 @@ def join_fragments(
     )  # fmt: skip
     flows = flows[:count]
     joined = {name: values[:used] for name, values in joined.items()}
-    if definition.min_packets > 1:
-        enough = flows["packets_low"] + flows["packets_high"] >= definition.min_packets
+    enough = long_enough(flows, definition.min_packets)
+    if not enough.all():
         joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
-    kept, short = drop_short(flows, definition.min_packets)
-    return flow_rows(kept, joined, group), short
+    return flow_rows(flows[enough], joined, group), int(np.count_nonzero(~enough))
 
 
 def fragment_partitions(fragments: pa.RecordBatch, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -9,6 +9,8 @@ from typing import Self
 import numba
 import numpy as np
 
+from flowloom.transforms.kernels import mix
+
 LIFETIME_NS = 30 * 1_000_000_000
 """How long a first fragment waits for the others, as Linux does (ipfrag_time); RFC 8200 allows 60 s."""
 
@@ -90,13 +92,11 @@ class IpFragmentTable:
 @numba.njit(nogil=True, cache=True)
 def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
     """Return the slot that holds a datagram's first fragment, or the free slot where it belongs."""
-    mix = np.uint64(0x9E3779B97F4A7C15)
     word = src_0
     for part in (src_1, dst_0, dst_1, (np.uint64(key_protocol) << np.uint64(32)) | np.uint64(ip_id)):
-        word = (word ^ (word >> np.uint64(29))) * mix + part
-    word = (word ^ (word >> np.uint64(32))) * mix
+        word = mix(word) + part
     mask = np.uint64(len(entries) - 1)
-    slot = (word >> np.uint64(32)) & mask
+    slot = mix(word) & mask
     while True:
         entry = entries[slot]
         if entry.used == 0 or (

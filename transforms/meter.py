@@ -48,11 +48,11 @@ from flowloom.transforms.flow_records import (
     FLOW,
     Entries,
     closed,
-    drop_short,
     flow_rows,
     fragment_rows,
     gather_entries,
     idle_timeouts_ns,
+    long_enough,
 )
 from flowloom.transforms.kernels import mix, prefetch
 
@@ -183,8 +183,10 @@ class FlowMeter:
         if fragment.any():
             self._fragments.append(fragment_rows(*self._with_entries(flows[fragment]), self._place.position))
             flows = flows[~fragment]
-        flows, short = drop_short(flows, self._definition.min_packets)
-        self.flows_short += short
+        enough = long_enough(flows, self._definition.min_packets)
+        if not enough.all():
+            self.flows_short += int(np.count_nonzero(~enough))
+            flows = flows[enough]
         batch = flow_rows(*self._with_entries(flows), self._group)
         _release(chosen, self._counts, self._flows, self._free_flows, self._next, self._free_blocks)
         self._finished[: waiting - len(chosen)] = self._finished[len(chosen) : waiting].copy()

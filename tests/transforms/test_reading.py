@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pyarrow as pa
-from capture_files import ethernet, ipv4, pcap, tcp
+import pytest
+from capture_files import ethernet, ipv4, pcap, tcp, udp
 
 from flowloom.schemas.definition import FlowDefinition
-from flowloom.schemas.rows import FLOWS
+from flowloom.schemas.rows import FLOWS, FRAGMENTS
+from flowloom.transforms.columns import concatenated
+from flowloom.transforms.fragments import join_fragments
+from flowloom.transforms.meter import RangePlace
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading, dropped_by_reason
 
@@ -63,6 +67,34 @@ def test_damage_costs_one_file_its_rest_and_nothing_else(tmp_path):
         ("empty.pcap", "empty"),
     ]
     assert all(r["detail"] for r in rejects)
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_later_ip_fragments_find_their_first_in_an_earlier_range(tmp_path, cut):
+    datagram = udp(bytes(2400), 777, 53)
+    parts = [(ipv4(datagram[i : i + 800], protocol=17, ip_id=n, fragment=0x2000 * (i < 1600) | i // 8), n)
+             for n in range(3) for i in (0, 800, 1600)]  # fmt: skip
+    frames = [(NS + at, ethernet(packet)) for at, (packet, _) in enumerate(parts)]
+    (tmp_path / "whole.pcap").write_bytes(pcap(frames))
+    (tmp_path / "1.pcap").write_bytes(pcap(frames[:cut]))
+    (tmp_path / "2.pcap").write_bytes(pcap(frames[cut:]))
+    first, second = (CaptureRange(str(tmp_path / f"{n}.pcap")) for n in (1, 2))
+    expected, _, _ = read(tmp_path / "whole.pcap")
+    assert expected["packets_fwd"].to_pylist() == [9]
+
+    definition = FlowDefinition.of()
+    one = GroupReading([first], GROUP, definition, place=RangePlace(0, False))
+    two = GroupReading([second], GROUP, definition, place=RangePlace(1, True, NS + cut - 1), earlier=[first])
+    assert [*one.flows(), *two.flows()] == []
+    pieces = concatenated([one.fragments(), two.fragments()], FRAGMENTS)
+    joined, _ = join_fragments(pieces, [NS + cut - 1, NS + 8], definition, GROUP)
+    assert pa.Table.from_batches([joined]).equals(expected)
+
+    alone = GroupReading([second], GROUP, definition)
+    lost = sum(
+        row["dropped_fragment_without_first"] for _ in [list(alone.flows())] for row in alone.captures().to_pylist()
+    )
+    assert lost == -cut % 3, "without the earlier range they would have been dropped"
 
 
 def test_one_flow_cut_over_four_files_is_one_flow_again(real_data):
