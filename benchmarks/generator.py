@@ -87,7 +87,8 @@ class SyntheticCapture:
         put(0, time_ns[chunk] // 1_000_000_000, "<u4")
         put(4, time_ns[chunk] % 1_000_000_000, "<u4")
         put(8, np.full(n, self.captured_bytes), "<u4")
-        put(12, size[chunk] + 14, "<u4")
+        # what is captured of a small packet beyond its end is the frame's padding
+        put(12, np.maximum(size[chunk] + 14, self.captured_bytes), "<u4")
         put(28, np.full(n, 0x0800), ">u2")
         rows[:, 30] = 0x45
         put(32, size[chunk], ">u2")

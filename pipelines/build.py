@@ -12,12 +12,14 @@ from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.transforms.cards import FAILURE, WriteCard
-from flowloom.transforms.groups import PlanGroups
-from flowloom.transforms.labels import CountUnlabelled, LabelFlows, LabelGroups
-from flowloom.transforms.layouts import CountRows, PlanLayout
+from flowloom.transforms.groups import GroupPlan, plan_corpus
+from flowloom.transforms.labels import LabelFlows, label_groups
+from flowloom.transforms.layouts import PlanLayout
 from flowloom.transforms.metering import MeterGroups
-from flowloom.transforms.shards import WriteShards
-from flowloom.transforms.splits import AssignSplits, DivideGroups
+from flowloom.transforms.readings import PlanReadings
+from flowloom.transforms.shards import SpillRows, WriteShards
+from flowloom.transforms.spill import clear
+from flowloom.transforms.splits import AssignSplits, divide_groups
 from flowloom.transforms.staging import staged_folder
 from flowloom.transforms.tally import Tally, watched
 
@@ -49,37 +51,35 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     manifest = read_manifest(options.manifest)
     folder = os.path.dirname(os.path.abspath(options.manifest))
     with staged_folder(os.fspath(options.out)) as staging:
-        with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-            compose(pipeline, manifest, folder, staging)
+        with watched(staging, progress):
+            plan = plan_corpus(manifest, folder, options.workers)
+            with start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
+                compose(pipeline, plan, manifest, folder, staging)
         if not os.path.exists(f"{staging}/{CARD}"):
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
+        clear(staging)
         return read_card(staging)
 
 
-def compose(pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, staging: str) -> None:
-    """Lay the road from a manifest's captures to the card of its dataset."""
-    plan, unread = pipeline | "PlanGroups" >> PlanGroups(manifest, folder)
-    labels = plan | "LabelGroups" >> LabelGroups(manifest)
-    division = labels | "DivideGroups" >> DivideGroups(manifest.tasks, manifest.splits)
-    flows, accounts = plan | "MeterGroups" >> MeterGroups(manifest.definition, manifest.output.split_bytes, job=staging)
+def compose(pipeline: beam.Pipeline, plan: GroupPlan, manifest: CorpusManifest, folder: str, staging: str) -> None:
+    """Lay the road from a corpus' capture groups to the card of its dataset."""
+    tasks = manifest.tasks
+    labels = label_groups(plan, manifest)
+    division = divide_groups(labels, tasks, manifest.splits)
 
-    labelled = flows | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
-    stripes = (
-        labelled
-        | "AssignSplits" >> AssignSplits(division)
-        | "PlanLayout" >> PlanLayout(manifest.tasks, manifest.layout, manifest.identity)
-    )
-    shards = stripes | "WriteShards" >> WriteShards(staging, manifest.tasks, manifest.output, job=staging)
-
-    shards | "WriteCard" >> WriteCard(
-        manifest,
-        folder,
-        staging,
-        labels=labels,
-        division=division,
-        accounts=accounts,
-        rejects=unread,
-        unlabelled=labelled | "CountUnlabelled" >> CountUnlabelled(manifest.tasks),
-        rows=stripes | "CountRows" >> CountRows(),
-    )
+    readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, manifest.output.split_bytes)
+    whole, joined, accounts = readings | "MeterGroups" >> MeterGroups(manifest.definition, staging)
+    findings = [*accounts]
+    places = []
+    for name, flows in (("Whole", whole), ("Joined", joined)):
+        stripes = (
+            flows
+            | f"LabelFlows{name}" >> LabelFlows(labels, tasks)
+            | f"AssignSplits{name}" >> AssignSplits(division)
+            | f"PlanLayout{name}" >> PlanLayout(tasks, manifest.layout, manifest.identity)
+        )
+        places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(manifest.output.shards, staging))
+        findings.append(stripes.counts)
+    shards = places | beam.Flatten() | "WriteShards" >> WriteShards(staging, tasks, manifest.output)
+    (*findings, shards) | "WriteCard" >> WriteCard(manifest, folder, staging, labels, division, plan.rejects)

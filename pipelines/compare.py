@@ -131,7 +131,7 @@ def _side(shown: dict[str, Any] | None) -> str:
 def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str]]:
     """Return the flows and a sentence on what of the capture could not be read."""
     try:
-        group = capture_fingerprint(capture)
+        _, group = capture_fingerprint(capture)
     except CaptureError as damage:
         raise FlowloomError(f"{capture}: {damage.detail}") from None
     reading = GroupReading([CaptureRange(capture)], group[:GROUP_DIGITS], definition)

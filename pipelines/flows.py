@@ -93,7 +93,7 @@ def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[p
     """Yield the flows of one capture and add its accounting to the report."""
     begun = time.perf_counter()
     try:
-        group = capture_fingerprint(uri)[:GROUP_DIGITS]
+        group = capture_fingerprint(uri)[1][:GROUP_DIGITS]
         sha256 = {uri: capture_sha256(uri)} if options.digests else {}
     except CaptureError as damage:
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})

@@ -1,11 +1,12 @@
 """The card: what all workers counted, checked against each other and put together once."""
 
+import collections
 import dataclasses
 import hashlib
 import importlib.metadata
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import pyarrow as pa
@@ -30,8 +31,8 @@ from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.transforms.columns import batch
 from flowloom.transforms.groups import relative_uri
 from flowloom.transforms.labels import GroupLabels
-from flowloom.transforms.layouts import AURORA, stored_schema
-from flowloom.transforms.metering import GroupAccount
+from flowloom.transforms.layouts import AURORA, LaidOut, stored_schema
+from flowloom.transforms.metering import CaptureDigest, GroupAccount
 from flowloom.transforms.parquet import write_table
 from flowloom.transforms.shards import WrittenShard, shards_hash
 from flowloom.transforms.splits import Division
@@ -44,25 +45,32 @@ FAILURE = "failure.txt"
 _SHOWN_REJECTS = 3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Findings:
-    """Everything that a build's workers hand over."""
+    """What was decided before a build's workers started, and everything that they hand over.
+
+    Attributes:
+      digests: SHA-256 by uri of those captures whose account has none.
+      rejects: reject rows from before and beside metering.
+      unlabelled: flows that no task knows a label of.
+      rows: rows that went into each stripe.
+    """
 
     labels: Sequence[GroupLabels]
     division: Division
-    accounts: Sequence[GroupAccount]
-    rejects: Sequence[pa.RecordBatch]
-    """Rejects from before metering."""
-    unlabelled: int
-    rows: Mapping[str, int]
-    """Rows that went into each stripe."""
-    shards: Sequence[WrittenShard]
+    accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    rejects: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
+    unlabelled: int = 0
+    rows: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    shards: list[WrittenShard] = dataclasses.field(default_factory=list)
 
 
-def captures_table(accounts: Iterable[GroupAccount], folder: str) -> pa.Table:
+def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
     """Return all captures in order of their uri, relative to the manifest's folder."""
     rows: dict[str, dict[str, Any]] = {}
     for row in (row for account in accounts for row in account.captures.to_pylist()):
+        row["sha256"] = row["sha256"] or digests.get(row["uri"], "")
         known = rows.setdefault(row["uri"], row)
         if known is not row:
             _add_range(known, row)
@@ -190,6 +198,8 @@ def find_faults(
                 f"accounting of {row['uri']} does not close: {row['records']} records, but {row['metered']} metered "
                 f"and {dropped} dropped"
             )
+        if not row["sha256"]:
+            faults.append(f"{row['uri']} could be read once but not again for its digest; see that no one moves it")
     written: dict[str, int] = {}
     for shard in findings.shards:
         stripe = shard.shard.task or AURORA
@@ -214,7 +224,7 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
     Returns:
       The path of the file that was written last.
     """
-    captures = captures_table(findings.accounts, folder)
+    captures = captures_table(findings.accounts, findings.digests, folder)
     rejects = rejects_table(findings.accounts, findings.rejects, folder)
     accounting = account(captures, rejects, findings)
     faults = find_faults(accounting, findings, captures, rejects, manifest)
@@ -261,32 +271,51 @@ def _sum(values: pa.ChunkedArray) -> int:
     return pc.sum(values).as_py() or 0
 
 
+Finding: TypeAlias = GroupAccount | CaptureDigest | LaidOut | WrittenShard | pa.RecordBatch
+"""What a worker hands over; a batch is one of reject rows."""
+
+
+def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Iterable[Finding]) -> Findings:
+    """Put together what was decided before the workers started and what they hand over, in any order."""
+    findings = Findings(labels, division)
+    for found in handed_over:
+        match found:
+            case GroupAccount():
+                findings.accounts.append(found)
+            case CaptureDigest():
+                findings.digests[found.uri] = found.sha256
+            case LaidOut():
+                findings.rows.update(found.rows)
+                findings.unlabelled += found.unlabelled
+            case WrittenShard():
+                findings.shards.append(found)
+            case _:
+                findings.rejects.append(found)
+    return findings
+
+
 @dataclasses.dataclass
 class WriteCard(beam.PTransform):
-    """`write_card` at the end of a pipeline, over the outputs of all steps before it."""
+    """`gather` and `write_card` over the findings of all steps before it."""
 
     manifest: CorpusManifest
     folder: str
     staging: str
-    labels: Any
-    division: Any
-    accounts: Any
-    rejects: Any
-    unlabelled: Any
-    rows: Any
+    labels: Sequence[GroupLabels]
+    division: Division
+    rejects: pa.RecordBatch
 
-    def expand(self, shards: Any) -> Any:
-        """Return the path of the card from the written shards."""
-        single, every = beam.pvalue.AsSingleton, beam.pvalue.AsList
-        parts = (
-            single(self.labels),
-            single(self.division),
-            every(self.accounts),
-            every(self.rejects),
-            single(self.unlabelled),
-            beam.pvalue.AsDict(self.rows),
-            every(shards),
+    def expand(self, findings: Any) -> Any:
+        """Return the path of the card from PCollections of `Finding`s."""
+        # one element comes whatever becomes of the captures, so that a corpus without any gets its message too
+        once = findings[0].pipeline | "Once" >> beam.Create([self.rejects])
+        return (
+            (*findings, once)
+            | beam.Flatten()
+            | "Together" >> beam.GroupBy(lambda _: 0)
+            | "Write" >> beam.Map(_written, self.labels, self.division, self.manifest, self.folder, self.staging)
         )
-        once = shards.pipeline | "Once" >> beam.Create([None])
-        findings = once | "Gather" >> beam.Map(lambda _, *parts: Findings(*parts), *parts)
-        return findings | "Write" >> beam.Map(write_card, self.manifest, self.folder, self.staging)
+
+
+def _written(element: tuple[int, Iterable[Finding]], labels: Any, division: Division, *rest: Any) -> str:
+    return write_card(gather(labels, division, element[1]), *rest)

@@ -1,21 +1,26 @@
 """Capture groups: which files a manifest means, and which of them continue each other, told by content, not name."""
 
 import collections
+import concurrent.futures
 import dataclasses
 import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import apache_beam as beam
 import pyarrow as pa
 
 from flowloom.schemas.accounting import REJECTS, RejectReason
 from flowloom.schemas.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest
-from flowloom.transforms.captures import CaptureError, capture_fingerprint, capture_sha256, match_captures
-from flowloom.transforms.columns import batch
+from flowloom.transforms.captures import (
+    FINGERPRINT_BYTES,
+    CaptureError,
+    capture_fingerprint,
+    capture_sha256,
+    match_captures,
+)
+from flowloom.transforms.columns import batch, concatenated
 from flowloom.transforms.formats import first_time_ns
 from flowloom.transforms.meter import GROUP_DIGITS
 from flowloom.transforms.rotation import rotation_stem
@@ -23,14 +28,25 @@ from flowloom.transforms.rotation import rotation_stem
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """One file that could be opened, and the positions of the manifest's sources that match it, ascending."""
+    """One file that could be opened, and the positions of the manifest's sources that match it, ascending.
+
+    Attributes:
+      size: its bytes as stored.
+      sha256: None while nobody needs it: all bytes of a large capture take as long to digest as to meter.
+      first_ns: time of its first record in ns since the epoch; None where no record can be read.
+    """
 
     uri: str
-    sha256: str
+    size: int
     fingerprint: str
+    sha256: str | None
     first_ns: int | None
-    """Time of its first record in ns since the epoch; None where no record can be read."""
     sources: tuple[int, ...]
+
+    @property
+    def identity(self) -> str:
+        """What tells its content from that of all others of the corpus: its fingerprint, or all of its bytes."""
+        return self.sha256 or self.fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,17 +99,29 @@ def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.Reco
 
 
 def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
-    """Read a file's digest and the time of its first record.
+    """Read a file's fingerprint and the time of its first record; of a small one also the digest of all its bytes.
 
     Raises:
       CaptureError: if the file cannot be opened. What else is wrong with it shows when it is read.
     """
-    sha256, fingerprint = capture_sha256(uri), capture_fingerprint(uri)
+    size, fingerprint = capture_fingerprint(uri)
+    sha256 = capture_sha256(uri) if size <= FINGERPRINT_BYTES else None
     try:
         first_ns = first_time_ns(uri)
     except CaptureError:
         first_ns = None
-    return Capture(uri, sha256, fingerprint, first_ns, tuple(sorted(set(sources))))
+    return Capture(uri, size, fingerprint, sha256, first_ns, tuple(sorted(set(sources))))
+
+
+def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
+    """Digest all bytes of those files that agree in their fingerprint: they are copies, or differ in their middle."""
+    bearers: dict[str, list[Capture]] = {}
+    for capture in captures:
+        bearers.setdefault(capture.fingerprint, []).append(capture)
+    for alike in bearers.values():
+        if len(alike) > 1:
+            alike[:] = [dataclasses.replace(one, sha256=one.sha256 or capture_sha256(one.uri)) for one in alike]
+    return [capture for alike in bearers.values() for capture in alike]
 
 
 def relative_uri(uri: str, folder: str) -> str:
@@ -113,13 +141,13 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], f
     for capture in sorted(captures, key=lambda capture: capture.uri):
         # files without records are kept apart, so that each says for itself what is wrong with it
         apart = "" if capture.first_ns is not None else capture.uri
-        by_content.setdefault((capture.sha256, apart), []).append(capture)
+        by_content.setdefault((capture.identity, apart), []).append(capture)
     rejected: list[tuple[str, int, RejectReason, str]] = []
     members: dict[tuple[str, str], list[Capture]] = {}
-    for (sha256, apart), copies in by_content.items():
+    for (identity, apart), copies in by_content.items():
         known = tuple(sorted({source for copy in copies for source in copy.sources}))
         named = next((sources[at].group for at in known if sources[at].group != FILE_GROUP), FILE_GROUP)
-        within = {FILE_GROUP: sha256 + apart, ROTATED_GROUP: rotation_stem(copies[0].uri)}
+        within = {FILE_GROUP: identity + apart, ROTATED_GROUP: rotation_stem(copies[0].uri)}
         timeline = (named, within.get(named, ""))
         members.setdefault(timeline, []).append(dataclasses.replace(copies[0], sources=known))
         first = relative_uri(copies[0].uri, folder)
@@ -148,58 +176,40 @@ def reject_rows(rows: Sequence[tuple[str, int, RejectReason, str]]) -> pa.Record
 
 
 def _group(files: Sequence[Capture], *, whole: bool = False) -> CaptureGroup:
-    ordered = sorted(files, key=lambda file: (file.first_ns is None, file.first_ns or 0, file.sha256, file.uri))
-    prints = [(file.sha256 if whole else file.fingerprint, file.first_ns) for file in ordered]
+    ordered = sorted(files, key=lambda file: (file.first_ns is None, file.first_ns or 0, file.identity, file.uri))
+    prints = [(file.identity if whole else file.fingerprint, file.first_ns) for file in ordered]
     readable = [name for name, first_ns in prints if first_ns is not None]
     return CaptureGroup(group_id(readable or [prints[0][0]]), tuple(ordered))
 
 
-@dataclasses.dataclass
-class PlanGroups(beam.PTransform):
-    """From a pipeline to its `GroupPlan` (one element): match every source, identify every file once, `plan_groups`."""
+def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> GroupPlan:
+    """Match every source of a manifest, identify every file once, and put them into groups.
 
-    manifest: CorpusManifest
-    folder: str
+    It reads no more of a capture than its ends and its first records, so it is done before any worker starts.
 
-    def expand(self, root: Any) -> Any:
-        """Return the plan, and a reject batch for every file that is set aside."""
-        sources = self.manifest.captures
-        matches, unmatched = (
-            root
-            | "Sources" >> beam.Create(list(enumerate(sources)))
-            | "Match" >> beam.ParDo(_Match(self.folder)).with_outputs("rejects", main="matches")
-        )
-        captures, unread = (
-            matches
-            | "OncePerFile" >> beam.GroupByKey()
-            | "Identify" >> beam.ParDo(_Identify()).with_outputs("rejects", main="captures")
-        )
-        plan = (
-            captures
-            | "AllCaptures" >> beam.combiners.ToList()
-            | "Plan" >> beam.Map(plan_groups, sources, self.folder).with_output_types(GroupPlan)
-        )
-        rejects = (unmatched, unread, plan | "Duplicates" >> beam.Map(lambda plan: plan.rejects)) | beam.Flatten()
-        return plan, rejects
-
-
-class _Match(beam.DoFn):
-    def __init__(self, folder: str):
-        self._folder = folder
-
-    def process(self, element: tuple[int, CaptureSource]) -> Iterator[Any]:
-        position, source = element
-        uris, rejects = match_source(source, self._folder)
+    Args:
+      folder: what relative globs are relative to.
+      workers: files that are looked at side by side.
+    """
+    matches: dict[str, list[int]] = {}
+    rejects = []
+    for position, source in enumerate(manifest.captures):
+        uris, unmatched = match_source(source, folder)
+        rejects.append(unmatched)
         for uri in uris:
-            yield uri, position
-        if rejects.num_rows:
-            yield beam.pvalue.TaggedOutput("rejects", rejects)
+            matches.setdefault(uri, []).append(position)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        looked_at = list(pool.map(_identified, matches.items()))
+    captures = tell_apart(found for found in looked_at if isinstance(found, Capture))
+    plan = plan_groups(captures, manifest.captures, folder)
+    rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
+    return GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS))
 
 
-class _Identify(beam.DoFn):
-    def process(self, element: tuple[str, Iterable[int]]) -> Iterator[Any]:
-        uri, sources = element
-        try:
-            yield identify_capture(uri, sources)
-        except CaptureError as error:
-            yield beam.pvalue.TaggedOutput("rejects", reject_rows([(uri, error.offset, error.reason, error.detail)]))
+def _identified(match: tuple[str, list[int]]) -> Capture | pa.RecordBatch:
+    """Return a file as a capture, or the reject row that says why it is none."""
+    uri, sources = match
+    try:
+        return identify_capture(uri, sources)
+    except CaptureError as error:
+        return reject_rows([(uri, error.offset, error.reason, error.detail)])

@@ -78,35 +78,12 @@ def count_unlabelled(flows: pa.RecordBatch, tasks: Iterable[Task]) -> int:
 
 
 @dataclasses.dataclass
-class LabelGroups(beam.PTransform):
-    """`label_groups` over the one `GroupPlan` of a pipeline."""
-
-    manifest: CorpusManifest
-
-    def expand(self, plan: Any) -> Any:
-        """Return one tuple of `GroupLabels` from one `GroupPlan`."""
-        return plan | beam.Map(label_groups, self.manifest)
-
-
-@dataclasses.dataclass
 class LabelFlows(beam.PTransform):
-    """`label_flows` over a PCollection of flow batches; `labels` is the output of `LabelGroups`."""
+    """`label_flows` over a PCollection of flow batches."""
 
-    labels: Any
+    labels: tuple[GroupLabels, ...]
     tasks: tuple[Task, ...]
 
     def expand(self, flows: Any) -> Any:
         """Return batches with label columns."""
-        labels = beam.pvalue.AsSingleton(self.labels)
-        return flows | beam.Map(label_flows, labels, self.tasks).with_output_types(pa.RecordBatch)
-
-
-@dataclasses.dataclass
-class CountUnlabelled(beam.PTransform):
-    """`count_unlabelled` summed over a PCollection of labelled batches (one element)."""
-
-    tasks: tuple[Task, ...]
-
-    def expand(self, flows: Any) -> Any:
-        """Return one count from labelled batches."""
-        return flows | beam.Map(count_unlabelled, self.tasks) | beam.CombineGlobally(sum)
+        return flows | beam.Map(label_flows, self.labels, self.tasks).with_output_types(pa.RecordBatch)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from flowloom.schemas.manifest import SPLIT_COLUMN
 from flowloom.schemas.rows import FLOWS, IDENTITY, label_column, labelled
 from flowloom.schemas.tasks import Task
+from flowloom.transforms.labels import count_unlabelled
 
 AURORA = ""
 """The name of Aurora's only stripe."""
@@ -42,6 +43,14 @@ def lay_out(
             yield task.name, stripe
 
 
+@dataclasses.dataclass(frozen=True)
+class LaidOut:
+    """Rows of one batch that went into each stripe, and its flows that no task knows a label of."""
+
+    rows: dict[str, int]
+    unlabelled: int
+
+
 @dataclasses.dataclass
 class PlanLayout(beam.PTransform):
     """`lay_out` over a PCollection of labelled and divided flow batches."""
@@ -51,20 +60,19 @@ class PlanLayout(beam.PTransform):
     identity: Literal["keep", "drop"] = "keep"
 
     def expand(self, flows: Any) -> Any:
-        """Return (stripe, rows) from labelled and divided batches."""
-        return flows | beam.FlatMap(lay_out, self.tasks, self.layout, self.identity).with_output_types(
-            tuple[str, pa.RecordBatch]
-        )
+        """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and divided batches."""
+        return flows | beam.ParDo(_LayOut(self)).with_outputs("counts", main="rows")
 
 
-@dataclasses.dataclass
-class CountRows(beam.PTransform):
-    """Rows of the batches that `PlanLayout` gives, summed by stripe; what the written shards are checked against."""
+class _LayOut(beam.DoFn):
+    def __init__(self, plan: PlanLayout):
+        self._tasks = plan.tasks
+        self._layout = plan.layout
+        self._identity = plan.identity
 
-    def expand(self, stripes: Any) -> Any:
-        """Return (stripe, count) from (stripe, rows)."""
-        return (
-            stripes
-            | beam.MapTuple(lambda stripe, rows: (stripe, rows.num_rows)).with_output_types(tuple[str, int])
-            | beam.CombinePerKey(sum)
-        )
+    def process(self, flows: pa.RecordBatch) -> Iterator[Any]:
+        counts = {}
+        for stripe, rows in lay_out(flows, self._tasks, self._layout, self._identity):
+            counts[stripe] = rows.num_rows
+            yield stripe, rows
+        yield beam.pvalue.TaggedOutput("counts", LaidOut(counts, count_unlabelled(flows, self._tasks)))

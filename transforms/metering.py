@@ -7,14 +7,19 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
 
 from flowloom.schemas.accounting import CAPTURES, REJECTS
 from flowloom.schemas.definition import FlowDefinition
-from flowloom.transforms.columns import batch
+from flowloom.schemas.rows import FLOWS
+from flowloom.transforms.captures import CaptureError, capture_sha256
+from flowloom.transforms.columns import batch, concatenated
 from flowloom.transforms.fragments import fragment_partitions, join_fragments
-from flowloom.transforms.packing import pack, unpack
+from flowloom.transforms.groups import reject_rows
+from flowloom.transforms.meter import TAKE_FLOWS, WHOLE
 from flowloom.transforms.reading import GroupReading
-from flowloom.transforms.readings import PlanReadings, ReadingTask
+from flowloom.transforms.readings import DigestTask, ReadingTask
+from flowloom.transforms.spill import Spilled, recall, spill
 from flowloom.transforms.tally import tally
 
 PARTITIONS = 16
@@ -31,7 +36,6 @@ class GroupAccount:
     Attributes:
       flows, flows_short: flows in the dataset, and those too short for it.
       captures, rejects: rows of the tables of the same names; one capture may have several, one for each range.
-      clock_ns: the latest time in the range at `position` and what it knew before; None without any, or after joining.
     """
 
     group: str
@@ -39,22 +43,33 @@ class GroupAccount:
     flows_short: int
     captures: pa.RecordBatch
     rejects: pa.RecordBatch
-    position: int | None = None
-    clock_ns: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedFragments:
-    """Fragments of one group and partition as Arrow IPC bytes."""
+class CaptureDigest:
+    """The SHA-256 in hex of all bytes of a capture."""
 
-    partition: Partition
-    packed: bytes
+    uri: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeFragments:
+    """The fragments that one range has of one partition, if any, and its latest time (see `FlowMeter.clock_ns`)."""
+
+    position: int
+    clock_ns: int | None
+    spilled: Spilled | None
 
 
 def meter_reading(
-    task: ReadingTask, definition: FlowDefinition
-) -> Iterator[pa.RecordBatch | PackedFragments | GroupAccount]:
-    """Yield a task's flows (`schemas.rows.FLOWS`) in bounded batches, its fragments, and its account at the end."""
+    task: ReadingTask, definition: FlowDefinition, job: str
+) -> Iterator[pa.RecordBatch | tuple[Partition, RangeFragments] | GroupAccount]:
+    """Yield a task's flows (`schemas.rows.FLOWS`) in bounded batches, its fragments, and its account at the end.
+
+    Args:
+      job: the folder that fragments are spilled to.
+    """
     reading = GroupReading(
         task.ranges, task.group, definition, sha256=task.sha256, place=task.place, earlier=task.earlier
     )
@@ -62,12 +77,20 @@ def meter_reading(
     for rows in reading.flows():
         flows += rows.num_rows
         yield rows
-    for number, pieces in fragment_partitions(reading.fragments(), PARTITIONS):
-        yield PackedFragments((task.group, number), pack([pieces]))
-    yield GroupAccount(
-        task.group, flows, reading.flows_short, reading.captures(), reading.rejects(),
-        task.place.position, reading.clock_ns,
-    )  # fmt: skip
+    if task.place != WHOLE:
+        parts = dict(fragment_partitions(reading.fragments(), PARTITIONS))
+        places = dict(zip(parts, spill(list(parts.values()), job), strict=True)) if parts else {}
+        for number in range(PARTITIONS):
+            yield (task.group, number), RangeFragments(task.place.position, reading.clock_ns, places.get(number))
+    yield GroupAccount(task.group, flows, reading.flows_short, reading.captures(), reading.rejects())
+
+
+def digest_capture(task: DigestTask) -> CaptureDigest | pa.RecordBatch:
+    """Return a capture's digest; or the reject row of one that can no longer be read."""
+    try:
+        return CaptureDigest(task.uri, capture_sha256(task.uri))
+    except CaptureError as error:
+        return reject_rows([(task.uri, error.offset, error.reason, error.detail)])
 
 
 def running_clocks(clocks: Iterable[tuple[int, int | None]]) -> list[int]:
@@ -77,74 +100,89 @@ def running_clocks(clocks: Iterable[tuple[int, int | None]]) -> list[int]:
 
 
 def join_partition(
-    partition: Partition, packed: Iterable[bytes], clocks_ns: list[int], definition: FlowDefinition
+    partition: Partition, parts: Iterable[RangeFragments], definition: FlowDefinition
 ) -> Iterator[pa.RecordBatch | GroupAccount]:
-    """Yield the flows that the fragments of one partition form, and their account."""
+    """Yield the flows that the fragments of all ranges of one partition form, and their account."""
     group, _ = partition
-    flows, short = join_fragments(unpack(packed), clocks_ns, definition, group)
+    parts = list(parts)
+    places = [part.spilled for part in parts if part.spilled]
+    if not places:
+        return
+    clocks_ns = running_clocks((part.position, part.clock_ns) for part in parts)
+    flows, short = join_fragments(recall(places), clocks_ns, definition, group)
     yield flows
     yield GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))
 
 
 @dataclasses.dataclass
 class MeterGroups(beam.PTransform):
-    """`meter_reading` over the groups of one `GroupPlan`, and `join_partition` over their fragments."""
+    """`meter_reading` over the tasks that `PlanReadings` gives, and `join_partition` over their fragments."""
 
     definition: FlowDefinition
-    split_bytes: int
     job: str
 
-    def expand(self, plan: Any) -> Any:
-        """Return flow batches and accounts from one `GroupPlan`."""
-        metered = (
-            plan
-            | "Groups" >> beam.FlatMap(lambda plan: plan.groups)
-            | "PlanReadings" >> PlanReadings(self.definition, self.split_bytes)
-            | "Meter"
-            >> beam.ParDo(_Meter(self.definition, self.job)).with_outputs("fragments", "accounts", main="flows")
-        )
-        clocks = (
-            metered.accounts
-            | "Clocks" >> beam.Map(lambda account: (account.group, (account.position, account.clock_ns)))
-            | "ByGroup" >> beam.GroupByKey()
-            | "Running" >> beam.MapTuple(lambda group, clocks: (group, running_clocks(clocks)))
+    def expand(self, tasks: Any) -> Any:
+        """Return from `ReadingTask`s and `DigestTask`s: flow batches of whole flows, those of joined ones, findings.
+
+        Findings are `GroupAccount`s, `CaptureDigest`s and reject rows. The two kinds of flows are apart because to
+        flatten them would carry them through the runner.
+        """
+        metered = tasks | "Meter" >> beam.ParDo(_Meter(self.definition, self.job)).with_outputs(
+            "fragments", "findings", main="flows"
         )
         joined = (
             metered.fragments
             | "OncePerPartition" >> beam.GroupByKey()
-            | "Join"
-            >> beam.ParDo(_Join(self.definition), beam.pvalue.AsDict(clocks)).with_outputs("accounts", main="flows")
+            | "Join" >> beam.ParDo(_Join(self.definition, self.job)).with_outputs("findings", main="flows")
         )
-        flows = (metered.flows, joined.flows) | "Flows" >> beam.Flatten()
-        accounts = (metered.accounts, joined.accounts) | "Accounts" >> beam.Flatten()
-        return flows, accounts
+        return metered.flows, joined.flows, (metered.findings, joined.findings)
 
 
 class _Meter(beam.DoFn):
+    """Holds flows back until they fill a batch: a thousand tiny captures are not a thousand batches."""
+
     def __init__(self, definition: FlowDefinition, job: str):
         self._definition = definition
         self._job = job
 
-    def process(self, task: ReadingTask) -> Iterator[Any]:
-        for piece in meter_reading(task, self._definition):
+    def start_bundle(self) -> None:
+        self._pending: list[pa.RecordBatch] = []
+
+    def process(self, task: ReadingTask | DigestTask) -> Iterator[Any]:
+        if isinstance(task, DigestTask):
+            yield beam.pvalue.TaggedOutput("findings", digest_capture(task))
+            return
+        for piece in meter_reading(task, self._definition, self._job):
             if isinstance(piece, GroupAccount):
-                yield beam.pvalue.TaggedOutput("accounts", piece)
-            elif isinstance(piece, PackedFragments):
-                yield beam.pvalue.TaggedOutput("fragments", (piece.partition, piece.packed))
+                yield beam.pvalue.TaggedOutput("findings", piece)
+            elif isinstance(piece, tuple):
+                yield beam.pvalue.TaggedOutput("fragments", piece)
             else:
                 tally(self._job).add(flows=piece.num_rows)
-                yield piece
+                self._pending.append(piece)
+                if sum(rows.num_rows for rows in self._pending) >= TAKE_FLOWS:
+                    yield self._flows()
         tally(self._job).add(captures=sum(part.stop is None for part in task.ranges))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        if self._pending:
+            yield GlobalWindows.windowed_value(self._flows())
+
+    def _flows(self) -> pa.RecordBatch:
+        flows = concatenated(self._pending, FLOWS)
+        self._pending = []
+        return flows
 
 
 class _Join(beam.DoFn):
-    def __init__(self, definition: FlowDefinition):
+    def __init__(self, definition: FlowDefinition, job: str):
         self._definition = definition
+        self._job = job
 
-    def process(self, element: tuple[Partition, Iterable[bytes]], clocks: dict[str, list[int]]) -> Iterator[Any]:
-        partition, packed = element
-        for piece in join_partition(partition, packed, clocks[partition[0]], self._definition):
+    def process(self, element: tuple[Partition, Iterable[RangeFragments]]) -> Iterator[Any]:
+        for piece in join_partition(*element, self._definition):
             if isinstance(piece, GroupAccount):
-                yield beam.pvalue.TaggedOutput("accounts", piece)
+                yield beam.pvalue.TaggedOutput("findings", piece)
             else:
+                tally(self._job).add(flows=piece.num_rows)
                 yield piece

@@ -1,7 +1,7 @@
 """Readings: capture groups become pieces of work, one for each worker that reads: a whole group, or one range of it."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -24,6 +24,13 @@ class ReadingTask:
     earlier: tuple[CaptureRange, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class DigestTask:
+    """A capture whose bytes are to be digested, side by side with the reading of others."""
+
+    uri: str
+
+
 def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[Stretch]:
     """Return the stretches of a group's captures that have to be indexed before the group can be split.
 
@@ -31,8 +38,9 @@ def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes
     """
     if not definition.associative:
         return []
-    found = [stretch for capture in group.captures for stretch in stretches(capture.uri, split_bytes)]
-    return [] if len(group.captures) == len(found) == 1 else found
+    if len(group.captures) == 1 and group.captures[0].size <= split_bytes:
+        return []
+    return [stretch for capture in group.captures for stretch in stretches(capture.uri, split_bytes)]
 
 
 def plan_readings(group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition) -> Iterator[ReadingTask]:
@@ -44,7 +52,7 @@ def plan_readings(group: CaptureGroup, indexed: Iterable[Stretch], definition: F
     for stretch in indexed:
         by_uri.setdefault(stretch.uri, []).append(stretch)
     ranges = [part for capture in group.captures for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))]
-    sha256 = {capture.uri: capture.sha256 for capture in group.captures}
+    sha256 = {capture.uri: capture.sha256 or "" for capture in group.captures}
     if len(ranges) == 1 or not definition.associative:
         yield ReadingTask(group.group, tuple(ranges), sha256, WHOLE, ())
         return
@@ -81,33 +89,37 @@ def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | Non
 
 @dataclasses.dataclass
 class PlanReadings(beam.PTransform):
-    """`plan_readings` over a PCollection of capture groups; their stretches are indexed by all workers."""
+    """From a pipeline to the tasks of a corpus: `plan_readings` of its groups, whose stretches all workers index."""
 
+    groups: Sequence[CaptureGroup]
     definition: FlowDefinition
     split_bytes: int
 
-    def expand(self, groups: Any) -> Any:
-        """Return `ReadingTask`s from `CaptureGroup`s."""
+    def expand(self, root: Any) -> Any:
+        """Return `ReadingTask`s, and a `DigestTask` for every capture whose digest is not known yet."""
+        stretched = {group.group: group_stretches(group, self.definition, self.split_bytes) for group in self.groups}
+        at_once: list[DigestTask | ReadingTask] = [
+            DigestTask(capture.uri) for group in self.groups for capture in group.captures if capture.sha256 is None
+        ]
+        for group in self.groups:
+            if not stretched[group.group]:
+                at_once += plan_readings(group, (), self.definition)
+        tasks = root | "Tasks" >> beam.Create(at_once)
+        split = {group.group: group for group in self.groups if stretched[group.group]}
+        if not split:
+            return tasks
         indexed = (
-            groups
-            | "Stretch" >> beam.FlatMap(_keyed_stretches, self.definition, self.split_bytes)
-            | "SpreadStretches" >> beam.Reshuffle()
+            root
+            | "Stretches" >> beam.Create([(name, stretch) for name in split for stretch in stretched[name]])
             | "Index" >> beam.MapTuple(lambda group, stretch: (group, index_stretch(stretch)))
+            | "Gather" >> beam.GroupByKey()
+            | "Plan" >> beam.FlatMap(_planned, split, self.definition)
         )
-        keyed = groups | "ByGroup" >> beam.Map(lambda group: (group.group, group))
-        return (
-            {"groups": keyed, "stretches": indexed}
-            | "Gather" >> beam.CoGroupByKey()
-            | "Plan" >> beam.FlatMap(_planned, self.definition)
-            | "SpreadReadings" >> beam.Reshuffle()
-        )
+        return (tasks, indexed) | beam.Flatten() | "Spread" >> beam.Reshuffle()
 
 
-def _keyed_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[tuple[str, Stretch]]:
-    return [(group.group, stretch) for stretch in group_stretches(group, definition, split_bytes)]
-
-
-def _planned(element: tuple[str, dict[str, Any]], definition: FlowDefinition) -> Iterator[ReadingTask]:
-    _, found = element
-    for group in found["groups"]:
-        yield from plan_readings(group, found["stretches"], definition)
+def _planned(
+    element: tuple[str, Iterable[Stretch]], groups: Mapping[str, CaptureGroup], definition: FlowDefinition
+) -> Iterator[ReadingTask]:
+    name, indexed = element
+    return plan_readings(groups[name], indexed, definition)

@@ -16,10 +16,10 @@ from flowloom.schemas.card import Shard, shard_path
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.columns import column, view
+from flowloom.transforms.columns import column, concatenated, view
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
-from flowloom.transforms.packing import pack, unpack
 from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.spill import Spilled, recall, spill
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import Moments, sequence_moments
 from flowloom.transforms.tally import tally
@@ -29,10 +29,8 @@ VIEW = "flows"
 ShardKey = tuple[str, str, str, int]
 """View, stripe (empty: all tasks), split, and number of the shard."""
 
-FRAGMENT_BYTES = 4 << 20
-"""Uncompressed bytes of a shuffled element: about 1 MB of compressed Arrow IPC."""
 PENDING_BYTES = 64 << 20
-"""Uncompressed bytes that one worker holds back in all, to fill elements up."""
+"""Bytes of rows that one worker holds back before it spills them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +84,10 @@ def write_rows(rows: pa.RecordBatch, path: str, row_group_rows: int) -> tuple[in
 
 
 def write_shard(
-    key: ShardKey, fragments: Iterable[bytes], folder: str, tasks: Sequence[Task], output: Output
+    key: ShardKey, rows: pa.RecordBatch, folder: str, tasks: Sequence[Task], output: Output
 ) -> WrittenShard:
-    """Write one shard of a dataset and return its manifest row with what the card merges over all shards."""
+    """Write the rows of one shard, in any order, and return its manifest row with what the card merges over all."""
     view_name, stripe, split, number = key
-    rows = unpack(fragments)
     digests = row_digests(rows, json.dumps([view_name, stripe, split]))
     rows = sort_rows(rows, digests)
     path = shard_path(view_name, stripe or None, split, number, output.shards)
@@ -115,61 +112,73 @@ def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
 
 
 @dataclasses.dataclass
+class SpillRows(beam.PTransform):
+    """`split_rows` of what `PlanLayout` gives, spilled for those who write the shards."""
+
+    shards: int
+    job: str
+
+    def expand(self, stripes: Any) -> Any:
+        """Return (`ShardKey`, `Spilled`) from (stripe, rows)."""
+        return stripes | beam.ParDo(_Spill(self.shards, self.job))
+
+
+@dataclasses.dataclass
 class WriteShards(beam.PTransform):
-    """From what `PlanLayout` gives to `WrittenShard`s: `split_rows`, a shuffle of packed fragments, `write_shard`."""
+    """`write_shard` over the rows that `SpillRows` spilled, once per shard."""
 
     folder: str
     tasks: tuple[Task, ...]
     output: Output
-    job: str
 
-    def expand(self, stripes: Any) -> Any:
-        """Return `WrittenShard`s from (stripe, rows)."""
+    def expand(self, places: Any) -> Any:
+        """Return `WrittenShard`s from (`ShardKey`, `Spilled`)."""
         return (
-            stripes
-            | "Pack" >> beam.ParDo(_Pack(self.output.shards)).with_output_types(tuple[ShardKey, bytes])
+            places
             | "OncePerShard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_Write(self.folder, self.tasks, self.output, self.job))
+            | "Write" >> beam.ParDo(_Write(self.folder, self.tasks, self.output))
         )
 
 
-class _Pack(beam.DoFn):
-    """Holds rows back until they fill an element, the worker's share of memory, or the bundle ends."""
+class _Spill(beam.DoFn):
+    """Holds rows back until they fill the worker's share of memory, or the bundle ends; one file for each schema."""
 
-    def __init__(self, shards: int):
+    def __init__(self, shards: int, job: str):
         self._shards = shards
+        self._job = job
 
     def start_bundle(self) -> None:
         self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
-        self._bytes: dict[ShardKey, int] = {}
+        self._bytes = 0
 
-    def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, bytes]]:
+    def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
         for key, rows in split_rows(*element, self._shards):
             self._pending.setdefault(key, []).append(rows)
-            self._bytes[key] = self._bytes.get(key, 0) + rows.nbytes
-            if self._bytes[key] >= FRAGMENT_BYTES:
-                yield self._packed(key)
-        if sum(self._bytes.values()) >= PENDING_BYTES:
-            for key in list(self._pending):
-                yield self._packed(key)
+            self._bytes += rows.nbytes
+        if self._bytes >= PENDING_BYTES:
+            yield from self._spilled()
 
     def finish_bundle(self) -> Iterator[Any]:
-        for key in list(self._pending):
-            yield GlobalWindows.windowed_value(self._packed(key))
+        for element in self._spilled():
+            yield GlobalWindows.windowed_value(element)
 
-    def _packed(self, key: ShardKey) -> tuple[ShardKey, bytes]:
-        del self._bytes[key]
-        return key, pack(self._pending.pop(key))
+    def _spilled(self) -> Iterator[tuple[ShardKey, Spilled]]:
+        by_stripe: dict[str, list[ShardKey]] = {}
+        for key in self._pending:
+            by_stripe.setdefault(key[1], []).append(key)
+        for keys in by_stripe.values():
+            batches = [concatenated(self._pending[key], self._pending[key][0].schema) for key in keys]
+            yield from zip(keys, spill(batches, self._job), strict=True)
+        self._pending, self._bytes = {}, 0
 
 
 class _Write(beam.DoFn):
-    def __init__(self, folder: str, tasks: tuple[Task, ...], output: Output, job: str):
+    def __init__(self, folder: str, tasks: tuple[Task, ...], output: Output):
         self._folder = folder
         self._tasks = tasks
         self._output = output
-        self._job = job
 
-    def process(self, element: tuple[ShardKey, Iterable[bytes]]) -> Iterator[WrittenShard]:
-        key, fragments = element
-        yield write_shard(key, fragments, self._folder, self._tasks, self._output)
-        tally(self._job).add(shards=1)
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]]) -> Iterator[WrittenShard]:
+        key, places = element
+        yield write_shard(key, recall(places), self._folder, self._tasks, self._output)
+        tally(self._folder).add(shards=1)

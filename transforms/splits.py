@@ -180,24 +180,11 @@ def _missed(
 
 
 @dataclasses.dataclass
-class DivideGroups(beam.PTransform):
-    """`divide_groups` over the one tuple of labels that `LabelGroups` gives."""
-
-    tasks: tuple[Task, ...]
-    splits: Splits
-
-    def expand(self, labels: Any) -> Any:
-        """Return one `Division` from one tuple of `GroupLabels`."""
-        return labels | beam.Map(divide_groups, self.tasks, self.splits).with_output_types(Division)
-
-
-@dataclasses.dataclass
 class AssignSplits(beam.PTransform):
-    """`assign_splits` over a PCollection of flow batches; `division` is the output of `DivideGroups`."""
+    """`assign_splits` over a PCollection of flow batches."""
 
-    division: Any
+    division: Division
 
     def expand(self, flows: Any) -> Any:
         """Return batches with a split column."""
-        division = beam.pvalue.AsSingleton(self.division)
-        return flows | beam.Map(assign_splits, division).with_output_types(pa.RecordBatch)
+        return flows | beam.Map(assign_splits, self.division).with_output_types(pa.RecordBatch)

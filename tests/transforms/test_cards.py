@@ -10,13 +10,13 @@ from synthetic import synthetic_flows
 from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS
 from flowloom.schemas.card import CAPTURES_TABLE, CARD, SplitRule, read_card
 from flowloom.schemas.manifest import Output, parse_manifest
-from flowloom.transforms.cards import FAILURE, Findings, write_card
+from flowloom.transforms.cards import FAILURE, Findings, gather, write_card
 from flowloom.transforms.columns import batch
 from flowloom.transforms.groups import reject_rows
 from flowloom.transforms.labels import Claim, GroupLabels, label_flows
-from flowloom.transforms.layouts import AURORA
-from flowloom.transforms.metering import GroupAccount
-from flowloom.transforms.shards import pack, write_shard
+from flowloom.transforms.layouts import AURORA, LaidOut
+from flowloom.transforms.metering import CaptureDigest, GroupAccount
+from flowloom.transforms.shards import write_shard
 from flowloom.transforms.splits import Division
 
 MANIFEST = parse_manifest(
@@ -39,10 +39,12 @@ CAPTURE = {
 @pytest.fixture
 def findings(tmp_path) -> Findings:
     rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
-    shard = write_shard(("flows", AURORA, "train", 0), [pack([rows])], str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    shard = write_shard(("flows", AURORA, "train", 0), rows, str(tmp_path), MANIFEST.tasks, Output(shards=1))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
-    return Findings(LABELS, Division(rule, {}), [account], [reject_rows([])], 0, {AURORA: 20}, [shard])
+    return gather(
+        LABELS, Division(rule, {}), [shard, reject_rows([]), LaidOut({AURORA: 8}, 0), LaidOut({AURORA: 12}, 0), account]
+    )
 
 
 def failure(findings: Findings, staging: Path) -> str:
@@ -72,6 +74,15 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=capture)]
     message = failure(dataclasses.replace(findings, accounts=accounts), tmp_path)
     assert "accounting of a does not close: 33 records, but 30 metered and 2 dropped" in message
+
+
+def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
+    accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
+    found = [*accounts, *findings.shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
+    told = gather(LABELS, findings.division, [*found, CaptureDigest("/in/a", "b" * 64)])
+    assert "could be read once but not again" in failure(gather(LABELS, findings.division, found), tmp_path)
+    write_card(told, MANIFEST, "/in", str(tmp_path))
+    assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
 
 
 def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, tmp_path):

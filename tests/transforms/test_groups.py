@@ -1,5 +1,6 @@
 """Groups are told by content: names and order change nothing, and no file is lost without a reject row."""
 
+import dataclasses
 import hashlib
 import random
 
@@ -8,7 +9,15 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.schemas.manifest import CaptureSource
 from flowloom.transforms.captures import CaptureError, capture_fingerprint
-from flowloom.transforms.groups import Capture, group_id, identify_capture, match_source, plan_groups, relative_uri
+from flowloom.transforms.groups import (
+    Capture,
+    group_id,
+    identify_capture,
+    match_source,
+    plan_groups,
+    relative_uri,
+    tell_apart,
+)
 
 NS = 1_700_000_000_000_000_000
 
@@ -22,7 +31,7 @@ def digest(number: int) -> str:
 
 
 def capture(uri: str, number: int, *sources: int, first_ns: int | None = NS) -> Capture:
-    return Capture(uri, digest(number), digest(number), first_ns, sources)
+    return Capture(uri, 9, digest(number), digest(number), first_ns, sources)
 
 
 def sources(*groups: str) -> list[CaptureSource]:
@@ -65,8 +74,9 @@ def test_a_source_without_files_is_a_reject(folder, glob, reason):
 def test_identity_is_content_and_first_time(folder):
     found = identify_capture(str(folder / "a.pcap"), [2, 0, 2])
     data = (folder / "a.pcap").read_bytes()
-    name = capture_fingerprint(found.uri)
-    assert found == Capture(str(folder / "a.pcap"), hashlib.sha256(data).hexdigest(), name, NS + 6, (0, 2))
+    size, name = capture_fingerprint(found.uri)
+    assert size == len(data)
+    assert found == Capture(found.uri, size, name, hashlib.sha256(data).hexdigest(), NS + 6, (0, 2))
     (folder / "text.pcap").write_text("hello")
     assert identify_capture(str(folder / "text.pcap"), [0]).first_ns is None
     with pytest.raises(CaptureError, match="cannot open"):
@@ -89,10 +99,7 @@ def test_named_groups_run_in_time_and_are_named_by_all_their_digests():
 
 def test_names_and_order_change_no_group():
     files = [capture(f"{number}.pcap", number, 0, first_ns=NS + number) for number in range(9)]
-    renamed = [
-        Capture(f"other/{100 - at}", file.sha256, file.fingerprint, file.first_ns, (0,))
-        for at, file in enumerate(files)
-    ]
+    renamed = [dataclasses.replace(file, uri=f"other/{100 - at}") for at, file in enumerate(files)]
     random.Random(1).shuffle(renamed)
     for kind in ("file", "rotated"):
         one, other = (plan_groups(each, sources(kind)).groups for each in (files, renamed))
@@ -129,7 +136,16 @@ def test_a_fingerprint_tells_contents_apart_and_not_names(tmp_path):
     assert len({a, c, d}) == 3
 
 
-def test_large_files_that_share_a_fingerprint_are_told_apart_by_all_their_bytes():
-    files = [Capture(f"{number}.pcap", digest(number), digest(0), NS, (0,)) for number in range(3)]
+def test_large_files_that_share_a_fingerprint_are_told_apart_by_all_their_bytes(tmp_path):
+    for number in range(3):
+        content = bytearray(3 << 20)
+        content[3 << 19] = number % 2
+        (tmp_path / f"{number}.pcap").write_bytes(content)
+    alone = [identify_capture(str(tmp_path / f"{number}.pcap"), [0]) for number in range(3)]
+    assert [file.sha256 for file in alone] == [None] * 3
+    assert len({file.fingerprint for file in alone}) == 1
+    files = [dataclasses.replace(file, first_ns=NS) for file in tell_apart(alone)]
     plan = plan_groups(files, sources("file"))
-    assert {group.group for group in plan.groups} == {digest(number)[:16] for number in range(3)}
+    digests = [hashlib.sha256((tmp_path / f"{number}.pcap").read_bytes()).hexdigest() for number in range(3)]
+    assert {group.group for group in plan.groups} == {whole[:16] for whole in digests}
+    assert [row["reason"] for row in plan.rejects.to_pylist()] == ["duplicate"]

@@ -25,7 +25,7 @@ def manifest(**changes):
 
 
 def group(*sources: int) -> CaptureGroup:
-    return CaptureGroup("0" * 16, (Capture("x", "0" * 64, "0" * 64, 1, sources),))
+    return CaptureGroup("0" * 16, (Capture("x", 9, "0" * 64, "0" * 64, 1, sources),))
 
 
 def test_sources_are_joined_and_the_first_wins():

@@ -1,7 +1,6 @@
 """A shard's bytes depend on its rows alone, and every row lies in exactly one shard."""
 
 import hashlib
-import itertools
 import random
 
 import numpy as np
@@ -13,7 +12,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
 from flowloom.schemas.rows import FLOWS, labelled
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.shards import pack, shards_hash, sort_rows, split_rows, unpack, write_shard
+from flowloom.transforms.shards import shards_hash, sort_rows, split_rows, write_shard
+from flowloom.transforms.spill import clear, recall, spill
 from flowloom.transforms.statistics import sequence_moments
 
 TASKS = (Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns")),)
@@ -55,9 +55,15 @@ def test_a_row_finds_the_same_shard_in_any_batch():
             assert {place[flow] for flow in piece["flow_id"].to_pylist()} == {key}
 
 
-def test_fragments_survive_the_shuffle():
+def test_rows_survive_the_way_through_files(tmp_path):
     batch = rows(100)
-    assert unpack([pack([batch.slice(0, 30), batch.slice(30, 40)]), pack([batch.slice(70)])]).equals(batch)
+    first = spill([batch.slice(0, 30), batch.slice(30, 40)], str(tmp_path))
+    second = spill([batch.slice(70)], str(tmp_path))
+    assert recall([first[1]]).equals(batch.slice(30, 40))
+    found = recall([second[0], first[1], first[0]])
+    assert sorted_table(pa.table(found)) == sorted_table(pa.table(batch))
+    clear(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sorting_is_total_even_among_equal_ids():
@@ -72,7 +78,7 @@ def test_sorting_is_total_even_among_equal_ids():
     assert starts == sorted(starts)
 
 
-def test_neither_order_nor_fragments_change_a_byte(tmp_path):
+def test_the_order_of_rows_does_not_change_a_byte(tmp_path):
     batch = rows(500)
     output = Output(shards=4, row_group_rows=200)
     written = []
@@ -80,9 +86,7 @@ def test_neither_order_nor_fragments_change_a_byte(tmp_path):
         order = list(range(500))
         random.Random(turn).shuffle(order)
         shuffled = batch.take(pa.array(order))
-        cuts = [0, *sorted(random.Random(turn).sample(range(1, 500), turn)), 500]
-        fragments = [pack([shuffled.slice(a, b - a)]) for a, b in itertools.pairwise(cuts)]
-        written.append(write_shard(KEY, fragments, str(tmp_path / str(turn)), TASKS, output))
+        written.append(write_shard(KEY, shuffled, str(tmp_path / str(turn)), TASKS, output))
     assert all(shard == written[0] for shard in written)
     files = {(tmp_path / str(turn) / written[0].shard.path).read_bytes() for turn in range(4)}
     assert len(files) == 1
@@ -91,7 +95,7 @@ def test_neither_order_nor_fragments_change_a_byte(tmp_path):
 
 def test_a_shard_says_what_is_in_it(tmp_path):
     batch = rows(500)
-    written = write_shard(KEY, [pack([batch])], str(tmp_path), TASKS, Output(shards=4, row_group_rows=200))
+    written = write_shard(KEY, batch, str(tmp_path), TASKS, Output(shards=4, row_group_rows=200))
     assert written.shard.path == "flows/split=train/part-00001-of-00004.parquet"
     assert (written.shard.rows, written.shard.row_groups, written.shard.task) == (500, (200, 200, 100), None)
     assert written.labels == {"app": (200, 200, 0, 100)}
@@ -106,7 +110,7 @@ def test_a_shard_says_what_is_in_it(tmp_path):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_only_the_train_split_is_measured(tmp_path, split):
-    written = write_shard(("flows", "app", split, 0), [pack([rows(9)])], str(tmp_path), TASKS, Output())
+    written = write_shard(("flows", "app", split, 0), rows(9), str(tmp_path), TASKS, Output())
     assert written.moments == {}
     assert written.shard.path == f"flows/task=app/split={split}/part-00000-of-00008.parquet"
 
@@ -117,7 +121,7 @@ def test_the_content_hash_knows_no_shards_but_splits_and_words(tmp_path):
     def built(shards: int, split: str = "train") -> list:
         pieces = [((*key[:2], split, key[3]), piece) for key, piece in split_rows("", batch, shards)]
         folder = str(tmp_path / f"{shards}{split}")
-        return [write_shard(key, [pack([piece])], folder, TASKS, Output(shards=shards)) for key, piece in pieces]
+        return [write_shard(key, piece, folder, TASKS, Output(shards=shards)) for key, piece in pieces]
 
     expected = shards_hash(built(1), TASKS)
     assert shards_hash(built(7), TASKS) == expected

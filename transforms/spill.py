@@ -1,0 +1,57 @@
+"""Spill: rows on their way from worker to worker lie in files of the job's folder, and only their places are shuffled.
+
+A shuffle that carries rows holds them in memory several times over, and copies them through coders and sockets. Files
+are mapped by whoever reads them. A bundle that is tried again writes new files; what the first attempt left is never
+asked for, and goes away with the folder.
+"""
+
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from flowloom.transforms.columns import concatenated
+
+_FOLDER = "spill"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spilled:
+    """The place of one record batch: an Arrow IPC file and its position in it."""
+
+    path: str
+    batch: int
+
+
+def spill(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
+    """Write batches of one schema into one new file below a job's folder and return their places, in order."""
+    folder = f"{job}/{_FOLDER}"
+    os.makedirs(folder, exist_ok=True)
+    path = f"{folder}/{uuid.uuid4().hex}.arrow"
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return [Spilled(path, at) for at in range(len(batches))]
+
+
+def recall(places: Iterable[Spilled]) -> pa.RecordBatch:
+    """Return spilled rows as one batch.
+
+    There must be at least one place. The order is that of the places' files and positions.
+    """
+    by_path: dict[str, list[int]] = {}
+    for place in places:
+        by_path.setdefault(place.path, []).append(place.batch)
+    batches = []
+    for path in sorted(by_path):
+        reader = pa.ipc.open_file(pa.memory_map(path))
+        batches += [reader.get_batch(at) for at in sorted(by_path[path])]
+    return concatenated(batches, batches[0].schema)
+
+
+def clear(job: str) -> None:
+    """Remove everything that a job spilled."""
+    shutil.rmtree(f"{job}/{_FOLDER}", ignore_errors=True)
