@@ -53,8 +53,9 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     with staged_folder(os.fspath(options.out)) as staging:
         with watched(staging, progress):
             plan = plan_corpus(manifest, folder, options.workers)
+            lanes = options.workers if options.runner == EMBEDDED else None
             with start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-                compose(pipeline, plan, manifest, folder, staging)
+                compose(pipeline, plan, manifest, folder, staging, lanes)
         if not os.path.exists(f"{staging}/{CARD}"):
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
@@ -62,13 +63,17 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
         return read_card(staging)
 
 
-def compose(pipeline: beam.Pipeline, plan: GroupPlan, manifest: CorpusManifest, folder: str, staging: str) -> None:
+def compose(
+    pipeline: beam.Pipeline, plan: GroupPlan, manifest: CorpusManifest, folder: str, staging: str, lanes: int | None
+) -> None:
     """Lay the road from a corpus' capture groups to the card of its dataset."""
     tasks = manifest.tasks
     labels = label_groups(plan, manifest)
     division = divide_groups(labels, tasks, manifest.splits)
 
-    readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, manifest.output.split_bytes)
+    readings = pipeline | "PlanReadings" >> PlanReadings(
+        plan.groups, manifest.definition, manifest.output.split_bytes, lanes
+    )
     whole, joined, accounts = readings | "MeterGroups" >> MeterGroups(manifest.definition, staging)
     findings = [*accounts]
     places = []

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it. Results go to stdout; progress, logs and errors to stderr.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from flowloom.pipelines.progress import ProgressDisplay
 from flowloom.pipelines.scores import number, scores_table
+from flowloom.pipelines.startup import lean_beam, start_kernels
 from flowloom.schemas.errors import FlowloomError
 
 app = typer.Typer(
@@ -79,6 +81,7 @@ def flows(
     from flowloom.pipelines.flows import FlowsOptions, meter_captures
     from flowloom.schemas.definition import FlowDefinition
 
+    start_kernels()
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     with ProgressDisplay("flows") as display:
         report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.line)
@@ -102,6 +105,7 @@ def compare_definitions(
     from flowloom.pipelines.compare import compare_definitions as compare
     from flowloom.schemas.definition import FlowDefinition
 
+    start_kernels()
     one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))
     with ProgressDisplay("compare-definitions") as display:
         report = compare(CompareOptions(capture, one, other, examples), display.line)
@@ -116,18 +120,22 @@ def build(
     context: typer.Context,
     corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
     out: Annotated[Path, typer.Argument(help="The dataset directory to make.")],
-    runner: Annotated[str, typer.Option(help="The Beam runner; options for it follow after --.")] = "FnApiRunner",
+    runner: Annotated[
+        str | None, typer.Option(help="The Beam runner; options for it follow after --.  [embedded]")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads of the embedded runner.  [all cores]")] = None,
     as_json: Json = False,
 ) -> None:
     """A corpus manifest to a dataset."""
     with ProgressDisplay("build") as display:
         display.line(f"{corpus} to {out}")
-        from flowloom.pipelines.build import BuildOptions
-        from flowloom.pipelines.build import build as build_dataset
-        from flowloom.pipelines.runners import usable_cores
+        with lean_beam() if _is_local_job(corpus, runner) else contextlib.nullcontext():
+            from flowloom.pipelines.build import BuildOptions
+            from flowloom.pipelines.build import build as build_dataset
+            from flowloom.pipelines.runners import EMBEDDED, usable_cores
 
-        options = BuildOptions(corpus, out, workers or usable_cores(), runner, context.obj or ())
+        start_kernels()
+        options = BuildOptions(corpus, out, workers or usable_cores(), runner or EMBEDDED, context.obj or ())
         card = build_dataset(options, display.built)
     if as_json:
         typer.echo(card.model_dump_json())
@@ -215,6 +223,11 @@ def demo(
     Console().print(scores_table(found))
     for layout in found:
         typer.echo(out / "runs" / layout / "report.html")
+
+
+def _is_local_job(corpus: Path, runner: str | None) -> bool:
+    """Whether a build runs in this process and its manifest names local files only."""
+    return runner is None and corpus.is_file() and b"://" not in corpus.read_bytes()
 
 
 def _trainer(module: str) -> Any:

@@ -34,6 +34,21 @@ class ThreadedRunner(FnApiRunner):
         return super().run_via_runner_api(pipeline_proto, options)
 
 
+class _Options(PipelineOptions):
+    """Options that parse their flags once for each view; Beam asks for the same few views hundreds of times."""
+
+    def __init__(self, flags: Sequence[str]):
+        super().__init__(list(flags))
+        self.__dict__["views"] = {}  # plain attributes would be taken for options
+
+    def view_as(self, cls: Any) -> Any:
+        """Return the one view of a kind; all views share their values anyway."""
+        views = self.__dict__["views"]
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -48,7 +63,7 @@ def start_pipeline(runner: str, workers: int, beam_args: Sequence[str]) -> beam.
     try:
         if runner == EMBEDDED:
             threads = ["--direct_running_mode=multi_threading", f"--direct_num_workers={workers}"]
-            return beam.Pipeline(ThreadedRunner(), options=PipelineOptions([*threads, *beam_args]))
-        return beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *beam_args]))
+            return beam.Pipeline(ThreadedRunner(), options=_Options([*threads, *beam_args]))
+        return beam.Pipeline(options=_Options([f"--runner={runner}", *beam_args]))
     except (ValueError, ImportError, AttributeError) as error:
         raise FlowloomError(f"runner {runner!r} with options {list(beam_args)} cannot be used: {error}") from None

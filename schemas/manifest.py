@@ -62,7 +62,7 @@ class Output(pydantic.BaseModel):
 
     shards: int = pydantic.Field(8, ge=1, le=99_999, description="shards per stripe and split")
     split_bytes: pydantic.ByteSize = pydantic.Field(
-        pydantic.ByteSize(64 << 20), ge=1024, description="larger captures are read in stretches of this size"
+        pydantic.ByteSize(256 << 20), ge=1024, description="larger captures are read in stretches of this size"
     )
     row_group_rows: int = pydantic.Field(16_384, ge=1)
 

@@ -28,7 +28,7 @@ from flowloom.schemas.card import (
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
-from flowloom.transforms.columns import batch
+from flowloom.transforms.columns import batch, text_column
 from flowloom.transforms.groups import relative_uri
 from flowloom.transforms.labels import GroupLabels
 from flowloom.transforms.layouts import AURORA, LaidOut, stored_schema
@@ -263,7 +263,7 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
 
 
 def _relative(table: pa.Table, folder: str) -> pa.Table:
-    uris = pa.array([relative_uri(uri, folder) for uri in table["uri"].to_pylist()], pa.string())
+    uris = text_column([relative_uri(uri, folder) for uri in table["uri"].to_pylist()])
     return table.set_column(table.schema.get_field_index("uri"), table.schema.field("uri"), uris)
 
 

@@ -37,7 +37,7 @@ def repeated_text(value: str, rows: int) -> pa.Array:
 
 def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
     """Return a few rows of texts, integers (None = null) and lists of integers as one batch of `schema`."""
-    return pa.RecordBatch.from_arrays([_of([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
+    return pa.RecordBatch.from_arrays([array([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
 
 
 def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
@@ -48,7 +48,8 @@ def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Rec
     return pa.Table.from_batches(filled, schema).combine_chunks().to_batches()[0]
 
 
-def _of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return a few texts, integers (None = null) or lists of integers as an Arrow array."""
     if pa.types.is_string(kind):
         return text_column(values)
     if pa.types.is_list(kind):

@@ -1,5 +1,7 @@
 """Flow records: the state of a flow in memory, and how it becomes a row, whole (`FLOWS`) or a piece (`FRAGMENTS`)."""
 
+from collections.abc import Mapping
+
 import numba
 import numpy as np
 import pyarrow as pa
@@ -73,6 +75,8 @@ ENTRY = np.dtype(
 )
 """One of the first k packets of a flow."""
 
+_HASHED = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
+
 Entries = dict[str, np.ndarray]
 """Flat entry columns by the names of `SEQUENCES`; until they are final `pkt_gap_ns` holds times, `pkt_dir` from_low."""
 
@@ -83,6 +87,21 @@ def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
     if definition.idle_udp_s is not None:
         idle[17] = round(definition.idle_udp_s * 1e9)
     return idle
+
+
+def key_hashes(records: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:
+    """Return a hash of each record's key as uint64: of flow records, or of fragment columns by name."""
+    return _key_hashes(*(np.ascontiguousarray(records[name]) for name in _HASHED))
+
+
+@numba.njit(nogil=True, cache=True)
+def _key_hashes(low_0, low_1, high_0, high_1, low_port, high_port, key_vlan, protocol):
+    hashes = np.empty(len(low_0), np.uint64)
+    for i in range(len(low_0)):
+        ends = (np.uint64(low_port[i]) << np.uint64(48)) | (np.uint64(high_port[i]) << np.uint64(32))
+        ends |= (np.uint64(key_vlan[i]) << np.uint64(16)) | np.uint64(protocol[i])
+        hashes[i] = mix(mix(mix(low_0[i] ^ mix(low_1[i])) + high_0[i] ^ mix(high_1[i])) + ends)
+    return hashes
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

@@ -6,6 +6,7 @@ open, the clock has not moved on by more than the idle timeout between them, a S
 own, and no FIN ended the flow that its first packet cannot follow.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numba
@@ -13,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.definition import EndReason, FlowDefinition
-from flowloom.transforms.columns import column, view
+from flowloom.schemas.rows import FRAGMENTS
+from flowloom.transforms.columns import concatenated, view
 from flowloom.transforms.flow_records import (
     FLOW,
     closed,
@@ -22,9 +24,9 @@ from flowloom.transforms.flow_records import (
     flow_rows,
     fragment_records,
     idle_timeouts_ns,
+    key_hashes,
     long_enough,
 )
-from flowloom.transforms.kernels import mix
 
 _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
 _KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "key_tunnel", "protocol")
@@ -65,22 +67,22 @@ def join_fragments(
     return flow_rows(flows[enough], joined, group), int(np.count_nonzero(~enough))
 
 
-def fragment_partitions(fragments: pa.RecordBatch, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the fragments of each partition that has any; all of one key are in the same."""
-    number = _partition(*(view(fragments[name]) for name in _KEY if name != "key_tunnel")) % np.uint64(partitions)
-    for at in np.unique(number):
-        yield int(at), fragments.take(column(np.flatnonzero(number == at), pa.int64()))
+def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the fragments of each partition that has any; all of one key are in the same.
 
-
-@numba.njit(nogil=True, cache=True)
-def _partition(low_0, low_1, high_0, high_1, low_port, high_port, key_vlan, protocol):
-    """Return a hash of each key."""
-    hashes = np.empty(len(low_0), np.uint64)
-    for i in range(len(low_0)):
-        ends = (np.uint64(low_port[i]) << np.uint64(48)) | (np.uint64(high_port[i]) << np.uint64(32))
-        ends |= (np.uint64(key_vlan[i]) << np.uint64(16)) | np.uint64(protocol[i])
-        hashes[i] = mix(mix(mix(low_0[i] ^ mix(low_1[i])) + high_0[i] ^ mix(high_1[i])) + ends)
-    return hashes
+    Args:
+      fragments: batches ordered by the hash of their keys, as `FlowMeter.take_fragments` gives them.
+    """
+    # partitions are equal parts of the hash's upper half, so each is one slice of every batch
+    first_hashes = [np.uint64(-(-(at << 32) // partitions) << 32) for at in range(1, partitions)]
+    slices: list[list[pa.RecordBatch]] = [[] for _ in range(partitions)]
+    for rows in fragments:
+        edges = np.searchsorted(key_hashes({name: view(rows[name]) for name in _KEY}), first_hashes)
+        for at, (start, stop) in enumerate(itertools.pairwise([0, *edges.tolist(), rows.num_rows])):
+            slices[at].append(rows.slice(start, stop - start))
+    for at, parts in enumerate(slices):
+        if any(part.num_rows for part in parts):
+            yield at, concatenated(parts, FRAGMENTS)
 
 
 @numba.njit(nogil=True, cache=True)

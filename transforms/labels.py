@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
+from flowloom.transforms.columns import array, text_column
 from flowloom.transforms.groups import CaptureGroup, GroupPlan
 
 
@@ -61,9 +62,9 @@ def label_groups(plan: GroupPlan, manifest: CorpusManifest) -> tuple[GroupLabels
 
 def label_flows(flows: pa.RecordBatch, labels: tuple[GroupLabels, ...], tasks: Sequence[Task]) -> pa.RecordBatch:
     """Append one label column per task: int32 position in its vocabulary, null = unknown, by the flow's group."""
-    group = pc.index_in(flows["group"], pa.array([label.group for label in labels], pa.string()))
+    group = pc.index_in(flows["group"], text_column([label.group for label in labels]))
     for at, task in enumerate(tasks):
-        codes = pa.array([label.codes[at] for label in labels], pa.int32())
+        codes = array([label.codes[at] for label in labels], pa.int32())
         flows = flows.append_column(pa.field(label_column(task.name), pa.int32()), codes.take(group))
     return flows
 

@@ -40,8 +40,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.definition import EndReason, FlowDefinition
-from flowloom.schemas.rows import FRAGMENTS
-from flowloom.transforms.columns import concatenated, view
+from flowloom.transforms.columns import view
 from flowloom.transforms.flow_records import (
     BLOCK,
     ENTRY,
@@ -52,6 +51,7 @@ from flowloom.transforms.flow_records import (
     fragment_rows,
     gather_entries,
     idle_timeouts_ns,
+    key_hashes,
     long_enough,
 )
 from flowloom.transforms.kernels import mix, prefetch
@@ -181,7 +181,9 @@ class FlowMeter:
         flows = _pick(self._flows, chosen[order])
         fragment = (flows["open_before"] | flows["open_after"]) == 1
         if fragment.any():
-            self._fragments.append(fragment_rows(*self._with_entries(flows[fragment]), self._place.position))
+            pieces = flows[fragment]
+            pieces = pieces[np.argsort(key_hashes(pieces), kind="stable")]
+            self._fragments.append(fragment_rows(*self._with_entries(pieces), self._place.position))
             flows = flows[~fragment]
         enough = long_enough(flows, self._definition.min_packets)
         if not enough.all():
@@ -193,10 +195,13 @@ class FlowMeter:
         self._counts[3] = waiting - len(chosen)
         return batch
 
-    def take_fragments(self) -> pa.RecordBatch:
-        """Return the fragments among all flows taken so far as `schemas.rows.FRAGMENTS`, and forget them."""
-        fragments = concatenated(self._fragments, FRAGMENTS)
-        self._fragments = []
+    def take_fragments(self) -> list[pa.RecordBatch]:
+        """Return the fragments among all flows taken so far, and forget them.
+
+        Returns:
+          batches of `schemas.rows.FRAGMENTS`, in each of them ordered by the hash of their keys.
+        """
+        fragments, self._fragments = self._fragments, []
         return fragments
 
     def _with_entries(self, flows: np.ndarray) -> tuple[np.ndarray, Entries]:

@@ -112,8 +112,8 @@ class GroupReading:
         row |= {reason.column: int(decoder.dropped[reason]) for reason in DropReason}
         self._captures.append(row)
 
-    def fragments(self) -> pa.RecordBatch:
-        """Return the pieces of flows that other ranges may continue (`schemas.rows.FRAGMENTS`)."""
+    def fragments(self) -> list[pa.RecordBatch]:
+        """Return the pieces of flows that other ranges may continue, as `FlowMeter.take_fragments` does."""
         return self._meter.take_fragments()
 
     def captures(self) -> pa.RecordBatch:

@@ -1,6 +1,7 @@
 """Readings: capture groups become pieces of work, one for each worker that reads: a whole group, or one range of it."""
 
 import dataclasses
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ from flowloom.transforms.groups import CaptureGroup
 from flowloom.transforms.ip_fragments import LIFETIME_NS
 from flowloom.transforms.meter import WHOLE, RangePlace
 from flowloom.transforms.ranges import CaptureRange, Stretch, chain_stretches, index_stretch, stretches
+
+_DIGEST_COST = 0.75
+"""What digesting a byte costs of what metering one costs, measured with 400 bytes a packet."""
+_TASK_COST = 1 << 20
+"""What beginning a task costs, in bytes of metering."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,39 +93,73 @@ def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | Non
     return tuple(earlier[first:])
 
 
+def deal(costs: Sequence[float], lanes: int) -> list[int]:
+    """Return a lane for each cost so that all lanes bear about the same: the dearest first, to the least loaded."""
+    loads = [(0.0, lane) for lane in range(lanes)]
+    dealt = [0] * len(costs)
+    for at in sorted(range(len(costs)), key=lambda at: (-costs[at], at)):
+        load, dealt[at] = heapq.heappop(loads)
+        heapq.heappush(loads, (load + costs[at], dealt[at]))
+    return dealt
+
+
 @dataclasses.dataclass
 class PlanReadings(beam.PTransform):
-    """From a pipeline to the tasks of a corpus: `plan_readings` of its groups, whose stretches all workers index."""
+    """From a pipeline to the tasks of a corpus: `plan_readings` of its groups, whose stretches all workers index.
+
+    Args:
+      lanes: how many workers the runner gives a fixed share of the elements each, whatever they cost; so the shares are
+        made equal beforehand. None where it gives elements to whoever is idle.
+    """
 
     groups: Sequence[CaptureGroup]
     definition: FlowDefinition
     split_bytes: int
+    lanes: int | None = None
 
     def expand(self, root: Any) -> Any:
         """Return `ReadingTask`s, and a `DigestTask` for every capture whose digest is not known yet."""
-        stretched = {group.group: group_stretches(group, self.definition, self.split_bytes) for group in self.groups}
-        at_once: list[DigestTask | ReadingTask] = [
-            DigestTask(capture.uri) for group in self.groups for capture in group.captures if capture.sha256 is None
-        ]
+        at_once: list[DigestTask | ReadingTask] = []
+        costs: list[float] = []
+        stretched: list[tuple[str, Stretch]] = []
         for group in self.groups:
-            if not stretched[group.group]:
+            undigested = [capture for capture in group.captures if capture.sha256 is None]
+            at_once += [DigestTask(capture.uri) for capture in undigested]
+            costs += [capture.size * _DIGEST_COST for capture in undigested]
+            found = group_stretches(group, self.definition, self.split_bytes)
+            stretched += [(group.group, stretch) for stretch in found]
+            if not found:
                 at_once += plan_readings(group, (), self.definition)
-        tasks = root | "Tasks" >> beam.Create(at_once)
-        split = {group.group: group for group in self.groups if stretched[group.group]}
-        if not split:
-            return tasks
-        indexed = (
-            root
-            | "Stretches" >> beam.Create([(name, stretch) for name in split for stretch in stretched[name]])
-            | "Index" >> beam.MapTuple(lambda group, stretch: (group, index_stretch(stretch)))
-            | "Gather" >> beam.GroupByKey()
-            | "Plan" >> beam.FlatMap(_planned, split, self.definition)
-        )
-        return (tasks, indexed) | beam.Flatten() | "Spread" >> beam.Reshuffle()
+                costs.append(sum(capture.size for capture in group.captures) + _TASK_COST)
+        costs += [stretch.end - stretch.begin + _TASK_COST for _, stretch in stretched]
+        dealt = deal(costs, self.lanes or len(costs) or 1)
+        tasks = root | "Tasks" >> beam.Create(list(zip(dealt, at_once, strict=False)), reshuffle=False)
+        if stretched:
+            lanes = {
+                (stretch.uri, stretch.begin): lane
+                for lane, (_, stretch) in zip(dealt[len(at_once) :], stretched, strict=True)
+            }
+            split = {group.group: group for group in self.groups if group.group in dict(stretched)}
+            indexed = (
+                root
+                | "Stretches" >> beam.Create(stretched)
+                | "Index" >> beam.MapTuple(lambda group, stretch: (group, index_stretch(stretch)))
+                | "Gather" >> beam.GroupByKey()
+                | "Plan" >> beam.FlatMap(_planned, split, self.definition, self.split_bytes, lanes)
+            )
+            tasks = (tasks, indexed) | beam.Flatten()
+        return tasks | "Spread" >> beam.GroupByKey() | "Dealt" >> beam.FlatMapTuple(lambda _, tasks: tasks)
 
 
 def _planned(
-    element: tuple[str, Iterable[Stretch]], groups: Mapping[str, CaptureGroup], definition: FlowDefinition
-) -> Iterator[ReadingTask]:
+    element: tuple[str, Iterable[Stretch]],
+    groups: Mapping[str, CaptureGroup],
+    definition: FlowDefinition,
+    split_bytes: int,
+    lanes: Mapping[tuple[str, int], int],
+) -> Iterator[tuple[int, ReadingTask]]:
+    """Yield tasks with the lanes of the stretches that their ranges begin in."""
     name, indexed = element
-    return plan_readings(groups[name], indexed, definition)
+    for task in plan_readings(groups[name], indexed, definition):
+        first = task.ranges[0]
+        yield lanes.get((first.uri, first.start // split_bytes * split_bytes), 0), task

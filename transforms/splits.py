@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from flowloom.schemas.card import SplitRule
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Splits
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.columns import column
+from flowloom.transforms.columns import array, column, text_column
 from flowloom.transforms.digests import keyed_hash
 from flowloom.transforms.labels import GroupLabels
 
@@ -83,9 +83,9 @@ def assign_splits(flows: pa.RecordBatch, division: Division) -> pa.RecordBatch:
     """Append the split of each flow: int8 position in `SPLITS`, by its group or by a hash of its id and the seed."""
     rule = division.rule
     if rule.by == "capture":
-        at = pc.index_in(flows["group"], pa.array(list(division.of_group), pa.string()))
+        at = pc.index_in(flows["group"], text_column(list(division.of_group)))
         # groups that seemed to have no records are in no division; should one have flows after all, they train
-        split = pc.fill_null(pa.array(list(division.of_group.values()), pa.int8()).take(at), 0)
+        split = pc.fill_null(array(list(division.of_group.values()), pa.int8()).take(at), 0)
     else:
         uniform = (keyed_hash(flows["flow_id"], f"split {rule.seed}") >> np.uint64(11)) * 2.0**-53
         edges = np.round(np.cumsum(rule.shares[:-1]), 12)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+import numba
 import numpy as np
 import pyarrow as pa
 
@@ -13,10 +14,7 @@ from flowloom.transforms.columns import view
 
 _FRACTION = 32
 """Binary digits kept of a logarithm and of its square; 2^-33 is far below what normalisation can feel."""
-_STRETCH = 1 << 16
-"""Values summed at a time: squared logarithms below 2^11 with 32 digits leave room for 2^20 of them in an int64."""
-_LIMB = 21
-"""Binary digits of the three parts an int64 is squared by; the sum of a stretch of their products fits an int64."""
+_UNIT = 2.0**_FRACTION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +64,24 @@ class Moments:
 
 
 def channel_moments(values: np.ndarray) -> Moments:
-    """Sum one channel's integer values [packets]."""
-    return sum((_stretch_moments(values[at : at + _STRETCH]) for at in range(0, len(values), _STRETCH)), Moments())
+    """Sum one channel's integer values [packets], fewer than 2^31 of them."""
+    if not len(values):
+        return Moments()
+    if values.dtype.itemsize <= 2:
+        return _counted_moments(values)
+    sums = _wide_sums(values.astype(np.int64, copy=False)).tolist()
+    total, squares_low, squares_cross, squares_high, log_total, log_squares = (
+        (high << 64) + low for low, high in zip(sums[::2], sums[1::2], strict=True)
+    )
+    return Moments(
+        count=len(values),
+        total=total - (len(values) << 63),
+        total_squares=squares_low + (squares_cross << 33) + (squares_high << 64),
+        log_total=log_total,
+        log_squares=log_squares,
+        minimum=int(values.min()),
+        maximum=int(values.max()),
+    )
 
 
 def sequence_moments(flows: pa.RecordBatch) -> dict[str, Moments]:
@@ -84,31 +98,51 @@ def merge_moments(parts: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
     return merged
 
 
-def _stretch_moments(values: np.ndarray) -> Moments:
-    wide = values.astype(np.int64)
-    logs = np.log1p(np.maximum(wide, 0).astype(np.float64))
-    # x = high * 2^42 + middle * 2^21 + low; only `high` carries the sign
-    low = wide & ((1 << _LIMB) - 1)
-    middle = (wide >> _LIMB) & ((1 << _LIMB) - 1)
-    high = wide >> 2 * _LIMB
-    total = (int(high.sum()) << 2 * _LIMB) + (int(middle.sum()) << _LIMB) + int(low.sum())
-    squares = (
-        (int(high @ high) << 4 * _LIMB)
-        + (2 * int(high @ middle) << 3 * _LIMB)
-        + (2 * int(high @ low) + int(middle @ middle) << 2 * _LIMB)
-        + (2 * int(middle @ low) << _LIMB)
-        + int(low @ low)
-    )
+def _counted_moments(values: np.ndarray) -> Moments:
+    """Sum values of at most 16 bits by how often each occurs; no sum reaches 2^63."""
+    lowest = int(values.min())
+    counts = np.bincount(values.astype(np.int64) - lowest)
+    distinct = np.flatnonzero(counts)
+    counts, distinct = counts[distinct], distinct + lowest
+    logs = np.log1p(np.maximum(distinct, 0).astype(np.float64))
     return Moments(
-        count=len(wide),
-        total=total,
-        total_squares=squares,
-        log_total=_fixed_point_sum(logs),
-        log_squares=_fixed_point_sum(logs * logs),
-        minimum=int(wide.min()),
-        maximum=int(wide.max()),
+        count=len(values),
+        total=int(counts @ distinct),
+        total_squares=int(counts @ distinct**2),
+        log_total=_weighted_sum(counts, logs),
+        log_squares=_weighted_sum(counts, logs * logs),
+        minimum=lowest,
+        maximum=int(distinct[-1]),
     )
 
 
-def _fixed_point_sum(values: np.ndarray) -> int:
-    return int(np.rint(np.ldexp(values, _FRACTION)).astype(np.int64).sum())
+def _weighted_sum(counts: np.ndarray, values: np.ndarray) -> int:
+    fixed = np.rint(np.ldexp(values, _FRACTION)).astype(np.int64)
+    return (int(counts @ (fixed >> 20)) << 20) + int(counts @ (fixed & 0xFFFFF))
+
+
+@numba.njit(inline="always")
+def _add(sums, at, term):
+    """Add to the 128-bit sum whose low word is at a position."""
+    low = sums[at] + term
+    sums[at + 1] += np.uint64(low < term)
+    sums[at] = low
+
+
+@numba.njit(nogil=True, cache=True)
+def _wide_sums(values):
+    """Return 128-bit sums, low word first: of x + 2^63; of the low, mixed and high products of |x|^2; of logarithms."""
+    sums = np.zeros(12, np.uint64)
+    half = np.uint64(1) << np.uint64(63)
+    for x in values:
+        _add(sums, 0, np.uint64(x) ^ half)
+        size = np.uint64(x) if x >= 0 else ~np.uint64(x) + np.uint64(1)
+        high, low = size >> np.uint64(32), size & np.uint64(0xFFFFFFFF)
+        _add(sums, 2, low * low)
+        _add(sums, 4, high * low)
+        _add(sums, 6, high * high)
+        if x > 0:
+            log = math.log1p(np.float64(x))
+            _add(sums, 8, np.uint64(np.rint(log * _UNIT)))
+            _add(sums, 10, np.uint64(np.rint(log * log * _UNIT)))
+    return sums

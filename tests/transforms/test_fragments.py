@@ -55,7 +55,7 @@ def in_ranges(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefiniti
         meter = FlowMeter(definition, GROUP, place)
         meter.update(packets.slice(begin, end - begin))
         flows += taken(meter)
-        fragments.append(meter.take_fragments())
+        fragments += meter.take_fragments()
         latest = max([t for t in (clock, meter.clock_ns) if t is not None], default=None)
         clock = latest
         clocks.append(np.iinfo(np.int64).min if latest is None else latest)

@@ -86,7 +86,7 @@ def test_later_ip_fragments_find_their_first_in_an_earlier_range(tmp_path, cut):
     one = GroupReading([first], GROUP, definition, place=RangePlace(0, False))
     two = GroupReading([second], GROUP, definition, place=RangePlace(1, True, NS + cut - 1), earlier=[first])
     assert [*one.flows(), *two.flows()] == []
-    pieces = concatenated([one.fragments(), two.fragments()], FRAGMENTS)
+    pieces = concatenated([*one.fragments(), *two.fragments()], FRAGMENTS)
     joined, _ = join_fragments(pieces, [NS + cut - 1, NS + 8], definition, GROUP)
     assert pa.Table.from_batches([joined]).equals(expected)
 
