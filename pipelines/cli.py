@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command needs it. Results go to stdout; progress, logs and errors to stderr.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from flowloom.pipelines.progress import ProgressDisplay
 from flowloom.pipelines.scores import number, scores_table
-from flowloom.pipelines.startup import lean_beam, start_kernels
+from flowloom.pipelines.startup import quick_start
 from flowloom.schemas.errors import FlowloomError
 
 app = typer.Typer(
@@ -78,10 +77,10 @@ def flows(
     as_json: Json = False,
 ) -> None:
     """Captures to one flow table, without labels."""
-    from flowloom.pipelines.flows import FlowsOptions, meter_captures
-    from flowloom.schemas.definition import FlowDefinition
+    with quick_start():
+        from flowloom.pipelines.flows import FlowsOptions, meter_captures
+        from flowloom.schemas.definition import FlowDefinition
 
-    start_kernels()
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     with ProgressDisplay("flows") as display:
         report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.line)
@@ -101,11 +100,11 @@ def compare_definitions(
     as_json: Json = False,
 ) -> None:
     """What two flow definitions make of a capture, and by which option their flows differ."""
-    from flowloom.pipelines.compare import CompareOptions, comparison_table
-    from flowloom.pipelines.compare import compare_definitions as compare
-    from flowloom.schemas.definition import FlowDefinition
+    with quick_start():
+        from flowloom.pipelines.compare import CompareOptions, comparison_table
+        from flowloom.pipelines.compare import compare_definitions as compare
+        from flowloom.schemas.definition import FlowDefinition
 
-    start_kernels()
     one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))
     with ProgressDisplay("compare-definitions") as display:
         report = compare(CompareOptions(capture, one, other, examples), display.line)
@@ -129,12 +128,11 @@ def build(
     """A corpus manifest to a dataset."""
     with ProgressDisplay("build") as display:
         display.line(f"{corpus} to {out}")
-        with lean_beam() if _is_local_job(corpus, runner) else contextlib.nullcontext():
+        with quick_start(cloud=not _is_local_job(corpus, runner)):
             from flowloom.pipelines.build import BuildOptions
             from flowloom.pipelines.build import build as build_dataset
             from flowloom.pipelines.runners import EMBEDDED, usable_cores
 
-        start_kernels()
         options = BuildOptions(corpus, out, workers or usable_cores(), runner or EMBEDDED, context.obj or ())
         card = build_dataset(options, display.built)
     if as_json:

@@ -13,7 +13,8 @@ from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import FLOWS
 from flowloom.transforms.captures import CaptureError, capture_fingerprint, capture_sha256, match_captures
-from flowloom.transforms.meter import GROUP_DIGITS
+from flowloom.transforms.columns import filled
+from flowloom.transforms.meter import GROUP_DIGITS, TAKE_FLOWS
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading, dropped_by_reason
@@ -60,13 +61,11 @@ def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lamb
     begun = time.perf_counter()
     report = FlowsReport([], [], 0, 0, dict.fromkeys(("read", "decode", "meter", "write"), 0.0))
     with parquet_writer(options.output, FLOWS) as writer:
-        for uri in _files(options.captures, report):
-            progress(f"metering {uri}")
-            for batch in _metered(uri, options, report):
-                writing = time.perf_counter()
-                writer.write(batch)
-                report.seconds["write"] += time.perf_counter() - writing
-                report.flows += batch.num_rows
+        for flows in filled(_all_metered(options, report, progress), TAKE_FLOWS):
+            writing = time.perf_counter()
+            writer.write(flows)
+            report.seconds["write"] += time.perf_counter() - writing
+            report.flows += flows.num_rows
         if not report.captures:
             raise FlowloomError("no capture could be read: " + "; ".join(_sentence(r) for r in report.rejects))
         closing = time.perf_counter()
@@ -75,6 +74,14 @@ def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lamb
     for reject in report.rejects:
         progress(_sentence(reject))
     return report
+
+
+def _all_metered(
+    options: FlowsOptions, report: FlowsReport, progress: Callable[[str], None]
+) -> Iterator[pa.RecordBatch]:
+    for uri in _files(options.captures, report):
+        progress(f"metering {uri}")
+        yield from _metered(uri, options, report)
 
 
 def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:

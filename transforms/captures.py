@@ -24,7 +24,7 @@ FINGERPRINT_BYTES = 2 << 20
 """Bytes of a file, at both ends, that its fingerprint sees: all of a file that is no larger."""
 
 _PIECE_BYTES = 1 << 16
-_DIGEST_BYTES = 1 << 18  # what the processor's cache holds: 1.7 times as fast as 4 MiB
+_DIGEST_BYTES = 64 << 20  # mapped at a time: a read for every cacheful would wait for the interpreter each time
 
 _COMPRESSIONS = {
     b"\x1f\x8b": "gz",
@@ -67,8 +67,15 @@ def capture_sha256(uri: str) -> str:
     """
     digest = hashlib.sha256()
     with _opened(uri) as file:
-        while piece := file.read(_DIGEST_BYTES):
-            digest.update(piece)
+        if _is_local(uri) and os.path.getsize(uri):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+                for start in range(0, len(mapping), _DIGEST_BYTES):
+                    with memoryview(mapping)[start : start + _DIGEST_BYTES] as piece:
+                        digest.update(piece)
+                    mapping.madvise(mmap.MADV_DONTNEED, start, min(_DIGEST_BYTES, len(mapping) - start))
+        else:
+            while chunk := file.read(READ_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ The first `pa.array`, `pa.scalar` or `to_pandas_dtype` of a process imports pand
 small capture.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,18 @@ def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Rec
     if len(filled) < 2:
         return filled[0] if filled else batch([], schema)
     return pa.Table.from_batches(filled, schema).combine_chunks().to_batches()[0]
+
+
+def filled(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield batches of one schema joined until each has at least `rows` rows, but for the last."""
+    held: list[pa.RecordBatch] = []
+    for one in batches:
+        held.append(one)
+        if sum(part.num_rows for part in held) >= rows:
+            yield concatenated(held, one.schema)
+            held = []
+    if held:
+        yield concatenated(held, held[0].schema)
 
 
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -7,6 +7,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from flowloom.transforms.kernels import u64
+
 DIGEST_BYTES = 16
 
 _NULL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -125,12 +127,14 @@ def _absorb_column(state, content, starts, stops, validity, offset, salt):
             continue
         at, stop = starts[row], stops[row]
         a, b = _absorbed(a, b, salt ^ np.uint64(stop - at))
-        while at < stop:
+        while at + 8 <= stop:
+            a, b = _absorbed(a, b, u64(content, at))
+            at += 8
+        if at < stop:
             word = np.uint64(0)
-            for byte in range(min(8, stop - at)):
+            for byte in range(stop - at):
                 word |= np.uint64(content[at + byte]) << np.uint64(8 * byte)
             a, b = _absorbed(a, b, word)
-            at += 8
         state[row, 0], state[row, 1] = a, b
 
 

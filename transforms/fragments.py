@@ -48,7 +48,7 @@ def join_fragments(
     """
     pieces, entries = fragment_records(fragments)
     position = view(fragments["range"])
-    order = np.lexsort((pieces["serial"], position, *(pieces[name] for name in _KEY)))
+    order = _in_captured_order(pieces, position)
     # a range that did not know the clock before it metered with its own, which may lag behind
     before = np.array([np.iinfo(np.int64).min, *clocks_ns], np.int64)[position]
     for name in ("start_clock_ns", "clock_ns"):
@@ -65,6 +65,18 @@ def join_fragments(
     if not enough.all():
         joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
     return flow_rows(flows[enough], joined, group), int(np.count_nonzero(~enough))
+
+
+def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Return an order in which the pieces of each key are together, as they were captured."""
+    hashes = key_hashes(pieces)
+    order = np.lexsort((pieces["serial"], position, hashes))
+    neighbours = hashes[order[1:]] == hashes[order[:-1]]
+    before, after = pieces[order[:-1][neighbours]], pieces[order[1:][neighbours]]
+    if all(np.array_equal(before[name], after[name]) for name in _KEY):
+        return order
+    # two keys of one hash lie mixed
+    return np.lexsort((pieces["serial"], position, *(pieces[name] for name in _KEY)))
 
 
 def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:

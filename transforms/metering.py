@@ -22,11 +22,11 @@ from flowloom.transforms.readings import DigestTask, ReadingTask
 from flowloom.transforms.spill import Spilled, recall, spill
 from flowloom.transforms.tally import tally
 
-PARTITIONS = 16
-"""Parts into which the fragments of a group are divided for joining."""
+MAX_PARTITIONS = 16
+"""Parts into which the fragments of a group are divided for joining, where it has at least so many ranges."""
 
 Partition = tuple[str, int]
-"""A group and one of its `PARTITIONS`."""
+"""A group and one of its partitions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,10 @@ def meter_reading(
         flows += rows.num_rows
         yield rows
     if task.place != WHOLE:
-        parts = dict(fragment_partitions(reading.fragments(), PARTITIONS))
+        partitions = min(task.of, MAX_PARTITIONS)
+        parts = dict(fragment_partitions(reading.fragments(), partitions))
         places = dict(zip(parts, spill(list(parts.values()), job), strict=True)) if parts else {}
-        for number in range(PARTITIONS):
+        for number in range(partitions):
             yield (task.group, number), RangeFragments(task.place.position, reading.clock_ns, places.get(number))
     yield GroupAccount(task.group, flows, reading.flows_short, reading.captures(), reading.rejects())
 
@@ -138,7 +139,7 @@ class MeterGroups(beam.PTransform):
         return metered.flows, joined.flows, (metered.findings, joined.findings)
 
 
-class _Meter(beam.DoFn):
+class _HoldsFlowsBack(beam.DoFn):
     """Holds flows back until they fill a batch: a thousand tiny captures are not a thousand batches."""
 
     def __init__(self, definition: FlowDefinition, job: str):
@@ -148,6 +149,24 @@ class _Meter(beam.DoFn):
     def start_bundle(self) -> None:
         self._pending: list[pa.RecordBatch] = []
 
+    def finish_bundle(self) -> Iterator[Any]:
+        if self._pending:
+            yield GlobalWindows.windowed_value(self._batch())
+
+    def _held(self, flows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Add flows, and yield a batch if there are enough of them."""
+        tally(self._job).add(flows=flows.num_rows)
+        self._pending.append(flows)
+        if sum(held.num_rows for held in self._pending) >= TAKE_FLOWS:
+            yield self._batch()
+
+    def _batch(self) -> pa.RecordBatch:
+        flows = concatenated(self._pending, FLOWS)
+        self._pending = []
+        return flows
+
+
+class _Meter(_HoldsFlowsBack):
     def process(self, task: ReadingTask | DigestTask) -> Iterator[Any]:
         if isinstance(task, DigestTask):
             yield beam.pvalue.TaggedOutput("findings", digest_capture(task))
@@ -158,31 +177,14 @@ class _Meter(beam.DoFn):
             elif isinstance(piece, tuple):
                 yield beam.pvalue.TaggedOutput("fragments", piece)
             else:
-                tally(self._job).add(flows=piece.num_rows)
-                self._pending.append(piece)
-                if sum(rows.num_rows for rows in self._pending) >= TAKE_FLOWS:
-                    yield self._flows()
+                yield from self._held(piece)
         tally(self._job).add(captures=sum(part.stop is None for part in task.ranges))
 
-    def finish_bundle(self) -> Iterator[Any]:
-        if self._pending:
-            yield GlobalWindows.windowed_value(self._flows())
 
-    def _flows(self) -> pa.RecordBatch:
-        flows = concatenated(self._pending, FLOWS)
-        self._pending = []
-        return flows
-
-
-class _Join(beam.DoFn):
-    def __init__(self, definition: FlowDefinition, job: str):
-        self._definition = definition
-        self._job = job
-
+class _Join(_HoldsFlowsBack):
     def process(self, element: tuple[Partition, Iterable[RangeFragments]]) -> Iterator[Any]:
         for piece in join_partition(*element, self._definition):
             if isinstance(piece, GroupAccount):
                 yield beam.pvalue.TaggedOutput("findings", piece)
             else:
-                tally(self._job).add(flows=piece.num_rows)
-                yield piece
+                yield from self._held(piece)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _DICTIONARY = ("group", "ip_version", "protocol", "end_reason", "pkt_size", "pkt_dir", "pkt_payload")
+_WRITE_BATCH = 1 << 20  # list items encoded at a time; the default of 1,024 takes 10 % longer
 _BYTE_STREAM_SPLIT = ("pkt_gap_ns", "pkt_tcp_flags", "pkt_ttl")
 
 
@@ -26,7 +27,13 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[
     dictionary = [leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith("label_")]
     try:
         with pq.ParquetWriter(
-            staged, schema, compression="zstd", compression_level=1, use_dictionary=dictionary, column_encoding=split
+            staged,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=dictionary,
+            column_encoding=split,
+            write_batch_size=_WRITE_BATCH,
         ) as writer:
             yield writer
         os.replace(staged, target)

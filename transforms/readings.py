@@ -21,13 +21,14 @@ _TASK_COST = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ReadingTask:
-    """Consecutive ranges of one group for one worker; the arguments of a `GroupReading`."""
+    """Consecutive ranges of one group for one worker, one task `of` several; the arguments of a `GroupReading`."""
 
     group: str
     ranges: tuple[CaptureRange, ...]
     sha256: dict[str, str]
     place: RangePlace
     earlier: tuple[CaptureRange, ...]
+    of: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,9 @@ def plan_readings(group: CaptureGroup, indexed: Iterable[Stretch], definition: F
     for at, part in enumerate(ranges):
         place = RangePlace(at, at == len(ranges) - 1, clocks[at])
         digest = {part.uri: sha256[part.uri]}
-        yield ReadingTask(group.group, (part,), digest, place, _within_lifetime(ranges[:at], clocks[: at + 1]))
+        yield ReadingTask(
+            group.group, (part,), digest, place, _within_lifetime(ranges[:at], clocks[: at + 1]), len(ranges)
+        )
 
 
 def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:

@@ -16,9 +16,10 @@ from flowloom.schemas.card import Shard, shard_path
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.columns import column, concatenated, view
+from flowloom.transforms.columns import concatenated, view
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
 from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.rearrange import rearranged
 from flowloom.transforms.spill import Spilled, recall, spill
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import Moments, sequence_moments
@@ -49,7 +50,7 @@ def split_rows(stripe: str, rows: pa.RecordBatch, shards: int) -> Iterator[tuple
     split = view(rows[SPLIT_COLUMN]).astype(np.int64)
     place = split * shards + (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
     order = np.argsort(place, kind="stable")
-    sorted_rows = rows.drop_columns([SPLIT_COLUMN]).take(column(order, pa.int64()))
+    sorted_rows = rearranged(rows.drop_columns([SPLIT_COLUMN]), order)
     places, starts = np.unique(place[order], return_index=True)
     stops = [*starts[1:].tolist(), rows.num_rows]
     for at, start, stop in zip(places.tolist(), starts.tolist(), stops, strict=True):
@@ -60,7 +61,7 @@ def sort_rows(rows: pa.RecordBatch, digests: np.ndarray) -> pa.RecordBatch:
     """Return rows by start, flow id and digest [rows, 2]: a total order, as rows of equal digest are equal."""
     ids = view(rows["flow_id"]).byteswap()
     order = np.lexsort((digests[:, 1], digests[:, 0], ids[:, 1], ids[:, 0], view(rows["start"])))
-    return rows.take(column(order, pa.int64()))
+    return rearranged(rows, order)
 
 
 def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, tuple[int, ...]]:

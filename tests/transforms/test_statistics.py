@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
@@ -15,6 +15,7 @@ from flowloom.transforms.statistics import Moments, channel_moments, merge_momen
 values = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=50)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(values)
 def test_sums_are_exact(numbers):
     moments = channel_moments(np.array(numbers, np.int64))
@@ -31,6 +32,7 @@ def test_sums_are_exact(numbers):
     assert (statistics.minimum, statistics.maximum) == (float(min(numbers)), float(max(numbers)))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(values, st.integers(0, 50))
 def test_merging_is_addition(numbers, cut):
     array = np.array(numbers, np.int64)
