@@ -10,7 +10,15 @@ import logging
 import sys
 from collections.abc import Iterator
 
-_CLOUD_CLIENTS = ("apache_beam.io.gcp.bigquery", "apitools", "google.cloud", "pandas", "pymongo")
+_CLOUD_CLIENTS = (
+    "apache_beam.io.gcp.bigquery",
+    "apache_beam.io.gcp.gcsfilesystem",
+    "apitools",
+    "google.cloud.dataflow_v1beta3",
+    "google.cloud.storage",
+    "pandas",
+    "pymongo",
+)
 """The dearest imports that Beam does without where they are not installed."""
 _NUMBA_EXTRAS = ("scipy.linalg", "cffi")
 """What Numba looks for to offer linear algebra and C interfaces inside kernels; ours use neither."""

@@ -16,7 +16,7 @@ with quick_start(cloud=False):
 print(gc.isenabled(), {"pandas", "scipy.linalg", "google.cloud.storage"} & set(sys.modules))
 import pandas, scipy.linalg
 from apache_beam.io.filesystems import FileSystems
-print(FileSystems.match([__file__ if "__file__" in globals() else sys.executable])[0].metadata_list[0].size_in_bytes > 0)
+print(FileSystems.match([sys.executable])[0].metadata_list[0].size_in_bytes > 0)
 """
 
 
