@@ -153,6 +153,23 @@ def describe(
 
 
 @app.command()
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    as_json: Json = False,
+) -> None:
+    """Check a dataset's files against its card; names the first thing that differs."""
+    from flowloom.pipelines.verify import verify as verify_dataset
+
+    with ProgressDisplay("verify") as display:
+        found = verify_dataset(dataset, display.update)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+    else:
+        typer.echo(f"{dataset}: {found.shards:,} shards with {found.rows:,} rows are what the card says")
+        typer.echo(f"content hash {found.content_hash}")
+
+
+@app.command()
 def train(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
     run: Annotated[Path, typer.Option("--output", "-o", help="The run directory to make or to continue.")],

@@ -26,6 +26,7 @@ from flowloom.schemas.card import (
     Timeline,
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
+from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.transforms.columns import batch
 from flowloom.transforms.groups import relative_uri
@@ -129,14 +130,14 @@ def count_coverage(
     )
 
 
-def count_splits(shards: Iterable[WrittenShard], manifest: CorpusManifest) -> dict[str, SplitCounts]:
+def count_splits(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> dict[str, SplitCounts]:
     """Add up rows and labels of all shards by split."""
     by_split = {split: [shard for shard in shards if shard.shard.split == split] for split in SPLITS}
     counted = {}
     for split, written in by_split.items():
         classes: dict[str, dict[str, int]] = {}
         unknown: dict[str, int] = {}
-        for task in manifest.tasks:
+        for task in tasks:
             counts = [shard.labels[task.name] for shard in written if task.name in shard.labels]
             *known, null = [sum(column) for column in zip(*counts, strict=True)] or [0] * (len(task.vocabulary) + 1)
             classes[task.name] = dict(zip(task.vocabulary, known, strict=True))
@@ -237,7 +238,7 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
         missing=manifest.missing,
         identity=manifest.identity,
         split_rule=findings.division.rule,
-        splits=count_splits(shards, manifest),
+        splits=count_splits(shards, manifest.tasks),
         coverage=count_coverage(findings.labels, flows, manifest),
         timelines=timelines(captures),
         accounting=accounting,
