@@ -13,9 +13,11 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.transforms.cards import FAILURE, WriteCard
 from flowloom.transforms.groups import PlanGroups
+from flowloom.transforms.identities import ConcealIdentities
 from flowloom.transforms.labels import CountUnlabelled, LabelFlows, LabelGroups
 from flowloom.transforms.layouts import CountRows, PlanLayout
 from flowloom.transforms.metering import MeterGroups
+from flowloom.transforms.pseudonyms import IdentityKey, read_key
 from flowloom.transforms.shards import WriteShards
 from flowloom.transforms.splits import AssignSplits, DivideGroups
 from flowloom.transforms.staging import staged_folder
@@ -44,27 +46,31 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
       progress: called about twice a second with what was done so far, from another thread.
 
     Raises:
-      FlowloomError: if the manifest is invalid, the output folder exists, or no flow could be built.
+      FlowloomError: if the manifest or its key file is invalid, the output folder exists, or no flow could be built.
     """
     manifest = read_manifest(options.manifest)
     folder = os.path.dirname(os.path.abspath(options.manifest))
+    key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
     with staged_folder(os.fspath(options.out)) as staging:
         with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-            compose(pipeline, manifest, folder, staging)
+            compose(pipeline, manifest, folder, staging, key)
         if not os.path.exists(f"{staging}/{CARD}"):
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
         return read_card(staging)
 
 
-def compose(pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, staging: str) -> None:
+def compose(
+    pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, staging: str, key: IdentityKey | None
+) -> None:
     """Lay the road from a manifest's captures to the card of its dataset."""
     plan, unread = pipeline | "PlanGroups" >> PlanGroups(manifest, folder)
     labels = plan | "LabelGroups" >> LabelGroups(manifest)
     division = labels | "DivideGroups" >> DivideGroups(manifest.tasks, manifest.splits)
     flows, accounts = plan | "MeterGroups" >> MeterGroups(manifest.definition, manifest.output.split_bytes, job=staging)
 
-    labelled = flows | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
+    concealed = flows | "ConcealIdentities" >> ConcealIdentities(manifest.identity, key, plan)
+    labelled = concealed | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
     stripes = (
         labelled
         | "AssignSplits" >> AssignSplits(division)
@@ -82,4 +88,5 @@ def compose(pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, stag
         rejects=unread,
         unlabelled=labelled | "CountUnlabelled" >> CountUnlabelled(manifest.tasks),
         rows=stripes | "CountRows" >> CountRows(),
+        key_id=key.key_id if key else None,
     )

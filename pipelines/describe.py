@@ -47,7 +47,8 @@ def _heading(card: DatasetCard) -> Table:
     table = _table(f"Dataset {card.name}", "", "")
     table.show_header = False
     table.add_row("content hash", card.content_hash)
-    table.add_row("layout", f"{card.layout}, absent labels {card.missing}, addresses {card.identity}")
+    addresses = f"{card.identity} (key {card.key_id})" if card.key_id else card.identity
+    table.add_row("layout", f"{card.layout}, absent labels {card.missing}, addresses {addresses}")
     table.add_row("flow definition", _definition(card))
     table.add_row("split", f"by {rule.by} ({rule.reason}), shares {shares}, seed {rule.seed}")
     table.add_row("written by", f"flowloom {card.tool_version}, format {card.format_version}")

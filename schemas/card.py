@@ -9,6 +9,7 @@ import pydantic
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.manifest import Identity
 from flowloom.schemas.tasks import Task
 
 FORMAT_VERSION = 1
@@ -145,7 +146,9 @@ class DatasetCard(pydantic.BaseModel):
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
     missing: Literal["unknown", "negative"]
-    identity: Literal["keep", "drop"]
+    identity: Identity
+    key_id: str | None = None
+    """First 16 hexadecimal digits of the SHA-256 of the key, with `identity: pseudonym`."""
     split_rule: SplitRule
     splits: dict[str, SplitCounts]
     """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""

@@ -13,6 +13,9 @@ SPLITS = ("train", "validation", "test")
 SPLIT_COLUMN = "split"
 """A travelling row's split: int8 position in `SPLITS`. Not stored: a shard's place says it."""
 
+Identity = Literal["keep", "pseudonym", "drop"]
+"""What becomes of addresses: kept, replaced by pseudonyms of a key that keep common prefixes, or left out."""
+
 FILE_GROUP = "file"
 ROTATED_GROUP = "rotated"
 
@@ -88,7 +91,9 @@ class CorpusManifest(pydantic.BaseModel):
     """What an absent label means in the Aurora layout: unknown (masked), or the first word of the vocabulary. Rainbow
     has no absent labels."""
     splits: Splits = Splits()
-    identity: Literal["keep", "drop"] = "keep"
+    identity: Identity = "keep"
+    key_file: str | None = None
+    """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""
     output: Output = Output()
 
     @pydantic.field_validator("definition", mode="before")
@@ -110,6 +115,20 @@ class CorpusManifest(pydantic.BaseModel):
                     tasks[name].index(value)
                 except ValueError as error:
                     raise ValueError(f"labels of {source.glob!r}: {error}") from None
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _pseudonyms_have_a_key(self) -> Self:
+        if self.identity == "pseudonym" and not self.key_file:
+            raise ValueError(
+                "identity: pseudonym needs key_file, a file of 32 secret bytes; make one with: "
+                "head -c 32 /dev/urandom > key"
+            )
+        if self.identity != "pseudonym" and self.key_file:
+            raise ValueError(
+                f"key_file is used with identity: pseudonym only, got identity: {self.identity}; remove key_file, or "
+                "write identity: pseudonym"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -205,12 +205,15 @@ def find_faults(
     return faults
 
 
-def write_card(findings: Findings, manifest: CorpusManifest, folder: str, staging: str) -> str:
+def write_card(
+    findings: Findings, manifest: CorpusManifest, folder: str, staging: str, key_id: str | None = None
+) -> str:
     """Write everything beside a dataset's shards, the card last; or what is wrong with them, and no card.
 
     Args:
       folder: the manifest's folder.
       staging: where the shards are.
+      key_id: of the key that identities are concealed with.
 
     Returns:
       The path of the file that was written last.
@@ -237,6 +240,7 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
         layout=manifest.layout,
         missing=manifest.missing,
         identity=manifest.identity,
+        key_id=key_id,
         split_rule=findings.division.rule,
         splits=count_splits(shards, manifest.tasks),
         coverage=count_coverage(findings.labels, flows, manifest),
@@ -275,6 +279,7 @@ class WriteCard(beam.PTransform):
     rejects: Any
     unlabelled: Any
     rows: Any
+    key_id: str | None = None
 
     def expand(self, shards: Any) -> Any:
         """Return the path of the card from the written shards."""
@@ -290,4 +295,4 @@ class WriteCard(beam.PTransform):
         )
         once = shards.pipeline | "Once" >> beam.Create([None])
         findings = once | "Gather" >> beam.Map(lambda _, *parts: Findings(*parts), *parts)
-        return findings | "Write" >> beam.Map(write_card, self.manifest, self.folder, self.staging)
+        return findings | "Write" >> beam.Map(write_card, self.manifest, self.folder, self.staging, self.key_id)

@@ -1,6 +1,9 @@
 """Builds: equal to their in-memory oracle, the same bytes every time, and honest about what could not be read."""
 
+import base64
+import hashlib
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -17,13 +20,18 @@ from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCa
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
 from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
+from flowloom.transforms.identities import conceal, corpus_key
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
+from flowloom.transforms.pseudonyms import IdentityKey
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
 from flowloom.transforms.splits import assign_splits, divide_groups
 
 pytestmark = pytest.mark.timeout(120)
+
+KEY = hashlib.sha256(b"a key").digest()
+PSEUDONYMS = "identity: pseudonym\nkey_file: key\nsplits: {by: flow}\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +41,7 @@ def build_small(corpus, manifest, tmp_path_factory):
 
     def make(extra: str = "", workers: int = 1) -> Path:
         (corpus / "small.yaml").write_text(manifest + extra)
+        (corpus / "key").write_bytes(KEY)
         if (extra, workers) not in built:
             out = tmp_path_factory.mktemp("out") / "dataset"
             build(BuildOptions(corpus / "small.yaml", out, workers=workers))
@@ -56,10 +65,12 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     plan: GroupPlan = plan_groups([identify_capture(*item) for item in uris.items()], manifest.captures)
     labels = label_groups(plan, manifest)
     division = divide_groups(labels, manifest.tasks, manifest.splits)
+    key = IdentityKey(KEY) if manifest.identity == "pseudonym" else corpus_key(plan)
     stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
     for group in plan.groups:
         whole = [CaptureRange(capture.uri) for capture in group.captures]
-        for flows in GroupReading(whole, group.group, manifest.definition).flows():
+        for read in GroupReading(whole, group.group, manifest.definition).flows():
+            flows = read if manifest.identity == "keep" else conceal(read, key)
             rows = assign_splits(label_flows(flows, labels, manifest.tasks), division)
             for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
                 for at, split in enumerate(SPLITS):
@@ -82,10 +93,27 @@ def stored(out: Path, card: DatasetCard) -> dict[tuple[str, str], pa.Table]:
     return {key: in_order(pa.concat_tables(parts)) for key, parts in tables.items()}
 
 
-@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: flow}\n"])
+def tables(out: Path) -> list[pa.Table]:
+    return [pq.ParquetFile(out / shard.path).read() for shard in read_card(out).shards]
+
+
+@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: flow}\n", PSEUDONYMS])
 def test_a_build_equals_its_oracle(build_small, corpus, extra):
     out = build_small(extra)
     assert stored(out, read_card(out)) == oracle(read_manifest(corpus / "small.yaml"), corpus)
+
+
+def test_a_key_is_named_and_never_written(build_small):
+    out = build_small(PSEUDONYMS)
+    assert read_card(out).key_id == hashlib.sha256(KEY).hexdigest()[:16]
+    stored_bytes = b"".join([*files(out).values(), *(pickle.dumps(t.to_pydict()) for t in tables(out))])
+    for spelt in (KEY[:16], KEY[16:], KEY.hex().encode(), KEY.hex().upper().encode(), base64.b64encode(KEY)):
+        assert spelt not in stored_bytes
+    # the ids of the same flows, and the hosts behind them, are others
+    (one, other) = (pa.concat_tables(tables(folder)) for folder in (out, build_small()))
+    for name in ("flow_id", "src_ip", "dst_ip"):
+        assert len(set(one[name].to_pylist())) == len(set(other[name].to_pylist()))
+        assert set(one[name].to_pylist()).isdisjoint(other[name].to_pylist())
 
 
 def test_the_same_bytes_on_repeat_and_for_any_worker_count(build_small, corpus, manifest, tmp_path):
