@@ -19,7 +19,7 @@ from flowloom.transforms.layouts import CountRows, PlanLayout
 from flowloom.transforms.metering import MeterGroups
 from flowloom.transforms.pseudonyms import IdentityKey, read_key
 from flowloom.transforms.shards import WriteShards
-from flowloom.transforms.splits import AssignSplits, DivideGroups
+from flowloom.transforms.splits import AssignSplits, DivideFlows, DivideGroups
 from flowloom.transforms.staging import staged_folder
 from flowloom.transforms.tally import Tally, watched
 
@@ -71,6 +71,7 @@ def compose(
 
     concealed = flows | "ConcealIdentities" >> ConcealIdentities(manifest.identity, key, plan)
     labelled = concealed | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
+    division = labelled | "DivideFlows" >> DivideFlows(division, manifest.tasks, manifest.splits)
     stripes = (
         labelled
         | "AssignSplits" >> AssignSplits(division)

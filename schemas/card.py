@@ -112,10 +112,12 @@ class SplitRule(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    by: Literal["capture", "flow"]
+    by: Literal["capture", "host_pair", "time", "flow"]
     reason: str
     seed: int
     shares: tuple[float, float, float]
+    cuts_ns: tuple[int, int] | None = None
+    """By time: the starts, ns since the epoch, from which on flows validate and test."""
 
 
 class LabelCoverage(pydantic.BaseModel):

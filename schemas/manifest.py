@@ -35,11 +35,12 @@ class CaptureSource(pydantic.BaseModel):
 
 
 class Splits(pydantic.BaseModel):
-    """How rows are divided: by capture group, by flow, or (`auto`) by group where every class has enough of them."""
+    """How rows are divided: by capture group, by the unordered pair of addresses, by start (train first), by flow, or
+    (`auto`) by capture group where every class has enough of them, else by flow."""
 
     model_config = _STRICT
 
-    by: Literal["auto", "capture", "flow"] = "auto"
+    by: Literal["auto", "capture", "host_pair", "time", "flow", "packet"] = "auto"
     train: float = pydantic.Field(0.64, ge=0, le=1)
     validation: float = pydantic.Field(0.16, ge=0, le=1)
     test: float = pydantic.Field(0.20, ge=0, le=1)
@@ -115,6 +116,15 @@ class CorpusManifest(pydantic.BaseModel):
                     tasks[name].index(value)
                 except ValueError as error:
                     raise ValueError(f"labels of {source.glob!r}: {error}") from None
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _packets_of_a_flow_stay_together(self) -> Self:
+        if self.splits.by == "packet" and "packets" not in self.views:
+            raise ValueError(
+                "splits by packet leak: packets of one flow lie in train and test, and a model knows them again; they "
+                f"are for repeating papers with views: [packets], got views {list(self.views)}; write by: flow"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -14,18 +15,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowloom.schemas.accounting import CAPTURES, REJECTS, DropReason
-from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, DatasetCard, Shard, shard_path
+from flowloom.schemas.card import (
+    CAPTURES_TABLE,
+    CARD,
+    REJECTS_TABLE,
+    TF_SCHEMA,
+    DatasetCard,
+    Shard,
+    SplitRule,
+    shard_path,
+)
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import SPLITS
+from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.rows import SEQUENCES, label_column
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.transforms.cards import count_splits, normalisation, timelines
 from flowloom.transforms.columns import view
 from flowloom.transforms.digests import row_digests, sort_digests
+from flowloom.transforms.host_pairs import pair_hashes
 from flowloom.transforms.labels import count_unlabelled
 from flowloom.transforms.layouts import stored_schema
 from flowloom.transforms.shards import WrittenShard, count_labels, shards_hash
+from flowloom.transforms.splits import Division, assign_splits
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import merge_moments, sequence_moments
 
@@ -41,6 +53,8 @@ class CheckedShard:
     ids: np.ndarray
     """Flow ids, uint64 [rows, 2]."""
     groups: frozenset[str]
+    pairs: np.ndarray
+    """Hashes of its host pairs, uint64, each once; empty unless the split is by host pair."""
     unlabelled: int
 
 
@@ -129,7 +143,7 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         raise _differs(f"shard {shard.path}: SHA-256", digest, shard.sha256)
     tasks = [task for task in card.tasks if shard.task in (None, task.name)]
     labels = {task.name: np.zeros(len(task.vocabulary) + 1, np.int64) for task in tasks}
-    ids, digests, moments = [], [], []
+    ids, digests, moments, pairs = [], [], [], []
     groups: set[str] = set()
     unlabelled = 0
     latest = np.int64(np.iinfo(np.int64).min)
@@ -151,6 +165,10 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
             digests.append(row_digests(rows, json.dumps([shard.view, shard.task or "", shard.split])))
             moments.append(sequence_moments(rows) if shard.split == SPLITS[0] else {})
             groups.update(pc.unique(rows["group"]).to_pylist())
+            if card.split_rule.by in ("flow", "time"):
+                _check_splits(rows, card.split_rule, shard)
+            if card.split_rule.by == "host_pair" and card.identity != "drop":
+                pairs.append(np.unique(pair_hashes(rows, card.split_rule.seed)))
             unlabelled += count_unlabelled(rows, tasks)
     written = WrittenShard(
         shard,
@@ -158,7 +176,13 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         merge_moments(moments),
         sort_digests(digests).tobytes(),
     )
-    return CheckedShard(written, np.concatenate([np.empty((0, 2), np.uint64), *ids]), frozenset(groups), unlabelled)
+    return CheckedShard(
+        written,
+        ids=np.concatenate([np.empty((0, 2), np.uint64), *ids]),
+        groups=frozenset(groups),
+        pairs=np.unique(np.concatenate([np.empty(0, np.uint64), *pairs])),
+        unlabelled=unlabelled,
+    )
 
 
 def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
@@ -182,6 +206,8 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
         raise _differs("flows without a label", found, account.flows_unlabelled)
     if card.split_rule.by == "capture":
         _check_groups(shards)
+    if card.split_rule.by == "host_pair" and card.identity != "drop":
+        _check_pairs(shards)
     statistics = normalisation(written)
     for channel in {**statistics, **card.normalisation}:
         if statistics.get(channel) != card.normalisation.get(channel):
@@ -228,6 +254,14 @@ def _check_sequences(rows: pa.RecordBatch, k: int, shard: Shard) -> None:
             raise _broken(f"shard {shard.path}: sequences {first} and {name} of a flow differ in length")
 
 
+def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
+    split = view(assign_splits(rows, Division(rule, {}))[SPLIT_COLUMN])
+    elsewhere = np.flatnonzero(split != SPLITS.index(shard.split))
+    if len(elsewhere):
+        flow = rows["flow_id"][elsewhere[0]].as_py().hex()
+        raise _broken(f"shard {shard.path}: flow {flow} belongs to split {SPLITS[split[elsewhere[0]]]} by {rule.by}")
+
+
 def _check_ids(shards: Sequence[CheckedShard]) -> int:
     """Check that each id is once in a stripe and in one split only, and return how many there are."""
     stripes = sorted({shard.written.shard.task or "" for shard in shards})
@@ -254,6 +288,18 @@ def _check_groups(shards: Sequence[CheckedShard]) -> None:
             split = of_group.setdefault(group, shard.written.shard.split)
             if split != shard.written.shard.split:
                 raise _broken(f"capture group {group} is in the splits {split} and {shard.written.shard.split}")
+
+
+def _check_pairs(shards: Sequence[CheckedShard]) -> None:
+    none = np.empty(0, np.uint64)
+    by_split = {
+        split: np.concatenate([none, *(shard.pairs for shard in shards if shard.written.shard.split == split)])
+        for split in SPLITS
+    }
+    for one, other in itertools.combinations(SPLITS, 2):
+        shared = np.intersect1d(by_split[one], by_split[other])
+        if len(shared):
+            raise _broken(f"{len(shared)} host pairs are in the splits {one} and {other}")
 
 
 def _table(root: Path, name: str, schema: pa.Schema) -> pa.Table:

@@ -16,22 +16,25 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.verify import verify
 from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
 from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
+from flowloom.transforms.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.identities import conceal, corpus_key
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
 from flowloom.transforms.pseudonyms import IdentityKey
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
-from flowloom.transforms.splits import assign_splits, divide_groups
+from flowloom.transforms.splits import assign_splits, divide_groups, divide_pairs, divide_time
+from flowloom.transforms.time_cuts import merge_sketches, sketch_starts
 
 pytestmark = pytest.mark.timeout(120)
 
 KEY = hashlib.sha256(b"a key").digest()
-PSEUDONYMS = "identity: pseudonym\nkey_file: key\nsplits: {by: flow}\n"
+PSEUDONYMS = "identity: pseudonym\nkey_file: key\nsplits: {by: host_pair}\n"
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +69,25 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     labels = label_groups(plan, manifest)
     division = divide_groups(labels, manifest.tasks, manifest.splits)
     key = IdentityKey(KEY) if manifest.identity == "pseudonym" else corpus_key(plan)
-    stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+    labelled: list[pa.RecordBatch] = []
     for group in plan.groups:
         whole = [CaptureRange(capture.uri) for capture in group.captures]
         for read in GroupReading(whole, group.group, manifest.definition).flows():
             flows = read if manifest.identity == "keep" else conceal(read, key)
-            rows = assign_splits(label_flows(flows, labels, manifest.tasks), division)
-            for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
-                for at, split in enumerate(SPLITS):
-                    kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])
-                    if kept.num_rows:
-                        stripes.setdefault((stripe, split), []).append(kept)
+            labelled.append(label_flows(flows, labels, manifest.tasks))
+    if manifest.splits.by == "time":
+        division = divide_time(division, merge_sketches(map(sketch_starts, labelled)))
+    if manifest.splits.by == "host_pair":
+        pairs = [pair_classes(flows, manifest.tasks, manifest.splits.seed) for flows in labelled]
+        division = divide_pairs(division, merge_pairs(pairs), manifest.tasks)
+    stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+    for flows in labelled:
+        rows = assign_splits(flows, division)
+        for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
+            for at, split in enumerate(SPLITS):
+                kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])
+                if kept.num_rows:
+                    stripes.setdefault((stripe, split), []).append(kept)
     return {key: in_order(pa.Table.from_batches(batches)) for key, batches in stripes.items()}
 
 
@@ -97,10 +108,11 @@ def tables(out: Path) -> list[pa.Table]:
     return [pq.ParquetFile(out / shard.path).read() for shard in read_card(out).shards]
 
 
-@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: flow}\n", PSEUDONYMS])
+@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: time}\n", PSEUDONYMS])
 def test_a_build_equals_its_oracle(build_small, corpus, extra):
     out = build_small(extra)
     assert stored(out, read_card(out)) == oracle(read_manifest(corpus / "small.yaml"), corpus)
+    assert verify(out).content_hash == read_card(out).content_hash
 
 
 def test_a_key_is_named_and_never_written(build_small):

@@ -132,6 +132,17 @@ def damage(name: str) -> Callable[[Path], None]:
     return lambda dataset: (dataset / name).write_bytes(b"PAR1")
 
 
+def by(rule: str, **more: object) -> Callable[[dict], None]:
+    return lambda card: card["split_rule"].update(by=rule, **more)
+
+
+def hosts_in_two_splits(dataset: Path) -> None:
+    recard(dataset, by("host_pair"))
+    for split in ("train", "validation"):
+        for name in ("src_ip", "dst_ip"):
+            reshard(dataset, replaced(name, lambda hosts: [bytes(16), *hosts[1:]]), split)
+
+
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no card": (lambda d: (d / CARD).unlink(), r"dataset\.json is missing"),
     "other format": (lambda d: recard(d, lambda c: c.update(format_version=99)), "format version 99"),
@@ -168,6 +179,9 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other classes": (lambda d: recard(d, lambda c: c["splits"]["test"].update(rows=1)), "classes of split 'test'"),
     "split leaks": (copied_row("train", "test"), r"flow \w{32} is in the splits train and test"),
     "doubled id": (copied_row("train", "train"), r"flow \w{32} is in two rows"),
+    "other rule": (lambda d: recard(d, by("flow")), r"flow \w{32} belongs to split \w+ by flow"),
+    "other cuts": (lambda d: recard(d, by("time", cuts_ns=[0, 0])), "belongs to split test by time"),
+    "shared hosts": (hosts_in_two_splits, "1 host pairs are in the splits train and validation"),
     "lost flows": (lambda d: recard(d, lambda c: c["accounting"].update(flows=10**6)), "flows in shards: found"),
     "other statistics": (
         lambda d: recard(d, lambda c: c["normalisation"]["pkt_ttl"].update(mean=1.5)), "normalisation of pkt_ttl: found"

@@ -39,6 +39,7 @@ def capture(**fields):
         ({"splits": {"train": 0.5, "validation": 0.1, "test": 0.1}}, ["must be 1", "got 0.7"]),
         ({"definition": {"preset": "defualt"}}, ["preset", "did you mean 'default'"]),
         ({"definition": {"preset": "default", "kk": 3}}, ["definition.kk", "unknown key"]),
+        ({"splits": {"by": "packet"}}, ["splits by packet leak", "views: [packets]", "write by: flow"]),
         ({"identity": "pseudonym"}, ["identity: pseudonym needs key_file", "head -c 32 /dev/urandom"]),
         ({"identity": "drop", "key_file": "key"}, ["used with identity: pseudonym only", "got identity: drop"]),
         ({"output": {"shards": 0}}, ["output.shards", "greater than or equal to 1", "got 0"]),
