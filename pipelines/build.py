@@ -50,6 +50,10 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     """
     manifest = read_manifest(options.manifest)
     folder = os.path.dirname(os.path.abspath(options.manifest))
+    if measured := [task.name for task in manifest.tasks if task.kind == "auto"]:
+        raise FlowloomError(
+            f"{options.manifest}: builds cannot measure labels yet, got the tasks {', '.join(measured)}; remove them"
+        )
     key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
     with staged_folder(os.fspath(options.out)) as staging:
         with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:

@@ -119,6 +119,26 @@ class CorpusManifest(pydantic.BaseModel):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _references_are_tasks(self) -> Self:
+        claimed = [task.name for task in self.tasks if task.kind != "auto"]
+        for task in self.tasks:
+            if task.dividers is None:
+                continue
+            reference = task.dividers.reference
+            if reference is not None and reference not in claimed:
+                raise ValueError(
+                    f"dividers of task {task.name!r} need a reference among the tasks that are not automatic, "
+                    f"{', '.join(claimed) or 'of which there are none'}; got {reference!r}"
+                    f"{did_you_mean(reference, claimed)}"
+                )
+            if task.dividers.method != "given" and task.dividers.at:
+                raise ValueError(
+                    f"dividers of task {task.name!r} by {task.dividers.method} are found, got at: "
+                    f"{list(task.dividers.at)}; remove at, or write method: given"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _packets_of_a_flow_stay_together(self) -> Self:
         if self.splits.by == "packet" and "packets" not in self.views:
             raise ValueError(

@@ -26,8 +26,8 @@ from flowloom.transforms.host_pairs import (
     place_pairs,
 )
 from flowloom.transforms.labels import GroupLabels
+from flowloom.transforms.order_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
 from flowloom.transforms.quotas import quotas
-from flowloom.transforms.time_cuts import StartSketch, cut_starts, merge_sketches, sketch_starts
 
 ClassKey = tuple[int, int]
 """Position of a task and of a word in its vocabulary."""
@@ -76,9 +76,14 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
     return Division(_rule("capture", reason, splits), of_group)
 
 
-def divide_time(division: Division, sketch: StartSketch) -> Division:
+def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
+    """Sketch the starts of flows in ns since the epoch."""
+    return sketch_order(view(flows["start"]))
+
+
+def divide_time(division: Division, sketch: OrderSketch) -> Division:
     """Set the cuts of a split by time from the starts of all flows."""
-    cuts = cut_starts(sketch, division.rule.shares)
+    cuts = cut_by_shares(sketch, division.rule.shares)
     return dataclasses.replace(division, rule=division.rule.model_copy(update={"cuts_ns": cuts}))
 
 

@@ -25,11 +25,11 @@ from flowloom.transforms.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.identities import conceal, corpus_key
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
+from flowloom.transforms.order_sketch import merge_sketches
 from flowloom.transforms.pseudonyms import IdentityKey
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
-from flowloom.transforms.splits import assign_splits, divide_groups, divide_pairs, divide_time
-from flowloom.transforms.time_cuts import merge_sketches, sketch_starts
+from flowloom.transforms.splits import assign_splits, divide_groups, divide_pairs, divide_time, sketch_starts
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -250,6 +250,11 @@ def expect_failure(folder: Path, text: str, *words: str) -> None:
 
 def test_a_misspelt_key_is_named(tmp_path, manifest):
     expect_failure(tmp_path, manifest + "layuot: rainbow\n", "bad.yaml: layuot: unknown key", "did you mean 'layout'")
+
+
+def test_automatic_tasks_are_refused_rather_than_left_unknown(tmp_path, manifest):
+    task = "  pace: {kind: auto, quantity: bandwidth, dividers: {method: class-means, reference: app}}\n"
+    expect_failure(tmp_path, manifest.replace("tasks:\n", "tasks:\n" + task), "cannot measure labels yet", "pace")
 
 
 def test_a_label_unknown_to_the_vocabulary_is_named(tmp_path, manifest):

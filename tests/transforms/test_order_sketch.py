@@ -1,4 +1,4 @@
-"""Cuts by time are quantiles of all starts: exact while starts are few, and the same however they are merged."""
+"""Sketches are the same however they are merged, and what they cut by time is in order and of the right size."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from synthetic import synthetic_flows
 
 from flowloom.schemas.card import SplitRule
 from flowloom.schemas.manifest import SPLIT_COLUMN, Splits
-from flowloom.transforms import time_cuts
+from flowloom.transforms import order_sketch
 from flowloom.transforms.columns import column
+from flowloom.transforms.order_sketch import OrderSketch, cut_by_shares, merge_sketches
 from flowloom.transforms.quotas import quotas
-from flowloom.transforms.splits import Division, assign_splits, divide_groups, divide_time
-from flowloom.transforms.time_cuts import StartSketch, cut_starts, merge_sketches, sketch_starts
+from flowloom.transforms.splits import Division, assign_splits, divide_groups, divide_time, sketch_starts
 
 SHARES = (0.64, 0.16, 0.20)
 
@@ -23,7 +23,7 @@ def flows_at(starts: list[int]):
     return flows.set_column(at, flows.schema.field(at), column(np.array(starts, np.int64), flows.schema.field(at).type))
 
 
-def same(one: StartSketch, other: StartSketch) -> bool:
+def same(one: OrderSketch, other: OrderSketch) -> bool:
     arrays = zip((one.bins, one.counts), (other.bins, other.counts), strict=True)
     return one.shift == other.shift and all(np.array_equal(a, b) for a, b in arrays)
 
@@ -32,7 +32,7 @@ def same(one: StartSketch, other: StartSketch) -> bool:
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_any_cuts_and_order_merge_to_the_sketch_of_the_whole(starts, edges):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time_cuts, "MOST_BINS", 7)
+        patch.setattr(order_sketch, "MOST_BINS", 7)
         whole = sketch_starts(flows_at(starts))
         parts = [sketch_starts(flows_at(list(part))) for part in np.split(np.array(starts), sorted(edges))]
         assert same(merge_sketches(parts), whole)
@@ -56,9 +56,9 @@ def test_distinct_starts_are_shared_out_by_quota_in_order(starts):
 
 
 def test_flows_of_one_start_stay_together():
-    cuts = cut_starts(sketch_starts(flows_at([5] * 90 + [9] * 10)), SHARES)
-    assert cuts == (6, 6)
-    assert cut_starts(sketch_starts(flows_at([5] * 10 + [9] * 90)), SHARES) == (10, 10)
+    cuts = cut_by_shares(sketch_starts(flows_at([5] * 90 + [9] * 10)), SHARES)
+    assert cuts == (9, 9)
+    assert cut_by_shares(sketch_starts(flows_at([5] * 10 + [9] * 90)), SHARES) == (10, 10)
 
 
 def test_many_starts_are_cut_near_their_quotas():
@@ -71,9 +71,9 @@ def test_many_starts_are_cut_near_their_quotas():
 
 
 def test_a_share_of_nothing_gets_nothing():
-    cuts = cut_starts(sketch_starts(flows_at(list(range(10)))), (0.5, 0.0, 0.5))
+    cuts = cut_by_shares(sketch_starts(flows_at(list(range(10)))), (0.5, 0.0, 0.5))
     assert cuts == (5, 5)
-    assert cut_starts(StartSketch(), SHARES) == (0, 0)
+    assert cut_by_shares(OrderSketch(), SHARES) == (0, 0)
 
 
 def test_rows_cannot_be_assigned_before_all_flows_were_seen():
