@@ -142,12 +142,15 @@ def build(
 @app.command()
 def describe(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    leakage: Annotated[
+        bool, typer.Option("--leakage", help="Read the shards, and count what comes again across splits.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """A dataset's card: tasks, splits, accounting, rejects, shards."""
     from flowloom.pipelines.describe import describe as describe_dataset
 
-    card = describe_dataset(dataset, None if as_json else Console())
+    card = describe_dataset(dataset, None if as_json else Console(), leakage=leakage)
     if as_json:
         typer.echo(card.model_dump_json())
 

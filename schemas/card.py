@@ -120,6 +120,41 @@ class SplitRule(pydantic.BaseModel):
     """By time: the starts, ns since the epoch, from which on flows validate and test."""
 
 
+class Overlap(pydantic.BaseModel):
+    """How far things of one kind come again, inside of a split and across; all by split.
+
+    A flow counts once, also where it is in several stripes.
+    """
+
+    model_config = _STRICT
+
+    distinct: dict[str, int]
+    distinct_in_train: dict[str, int]
+    """How many of them are in the train split too; of validation and test."""
+    flows: dict[str, int]
+    flows_repeated: dict[str, int]
+    """Flows with a thing that another flow of the same split has already."""
+    flows_in_train: dict[str, int]
+    """Flows with a thing that a flow of the train split has too; of validation and test."""
+
+
+class Leakage(pydantic.BaseModel):
+    """What a model could know again from training instead of telling it."""
+
+    model_config = _STRICT
+
+    sequences: Overlap
+    """Sizes and directions of the first k packets."""
+    timed_sequences: Overlap
+    """The same with gaps."""
+    conflicts: dict[str, int]
+    """By task: labelled flows whose sizes and directions occur with another label of it too."""
+    host_pairs: Overlap | None
+    """The two addresses of a flow in either order; None with `identity: drop`."""
+    hosts: Overlap | None
+    """Single addresses; a flow counts for both of its own. None with `identity: drop`."""
+
+
 class LabelCoverage(pydantic.BaseModel):
     """How many flows one label source labelled for one task."""
 
@@ -159,6 +194,8 @@ class DatasetCard(pydantic.BaseModel):
     """One for each group of more than one capture."""
     accounting: Accounting
     normalisation: dict[str, ChannelStatistics]
+    leakage: Leakage | None = None
+    """None where it was not measured."""
     shards: tuple[Shard, ...]
 
 

@@ -128,6 +128,20 @@ def test_describe_prints_tables_or_the_card(run, dataset):
     assert json.loads(out) == json.loads((dataset / CARD).read_text())
 
 
+def test_describe_measures_leakage_on_demand(run, dataset):
+    code, out, _ = run("describe", dataset, "--leakage")
+    assert code == 0
+    assert "Leakage" in out
+    assert "Label conflicts" in out
+    code, out, _ = run("describe", dataset, "--leakage", "--json")
+    leakage = json.loads(out)["leakage"]
+    rows = {split: counts["rows"] for split, counts in json.loads(out)["splits"].items()}
+    assert leakage["sequences"]["flows"] == leakage["timed_sequences"]["flows"] == rows
+    assert leakage["hosts"]["flows"] == {split: 2 * count for split, count in rows.items()}
+    assert leakage["host_pairs"]["flows_in_train"] == {"validation": 0, "test": 0}, "no two captures share a host"
+    assert set(leakage["conflicts"]) == {"app", "attack"}
+
+
 def test_verify_says_that_all_is_well_or_what_is_not(run, dataset, tmp_path):
     code, out, err = run("verify", dataset)
     assert code == 0
