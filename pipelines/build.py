@@ -12,6 +12,7 @@ from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.transforms.cards import FAILURE, WriteCard
+from flowloom.transforms.duplicates import DropDuplicates
 from flowloom.transforms.groups import PlanGroups
 from flowloom.transforms.identities import ConcealIdentities
 from flowloom.transforms.labels import CountUnlabelled, LabelFlows, LabelGroups
@@ -81,6 +82,7 @@ def compose(
         | "AssignSplits" >> AssignSplits(division)
         | "PlanLayout" >> PlanLayout(manifest.tasks, manifest.layout, manifest.identity)
     )
+    stripes, duplicates = stripes | "DropDuplicates" >> DropDuplicates(manifest.deduplicate)
     shards = stripes | "WriteShards" >> WriteShards(staging, manifest.tasks, manifest.output, job=staging)
 
     shards | "WriteCard" >> WriteCard(
@@ -93,5 +95,6 @@ def compose(
         rejects=unread,
         unlabelled=labelled | "CountUnlabelled" >> CountUnlabelled(manifest.tasks),
         rows=stripes | "CountRows" >> CountRows(),
+        duplicates=duplicates,
         key_id=key.key_id if key else None,
     )

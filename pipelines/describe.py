@@ -97,6 +97,7 @@ def _accounting(card: DatasetCard) -> Table:
     table.add_row("flows", f"{account.flows:,}")
     table.add_row("  too short", f"{account.flows_short:,}")
     table.add_row("  without a label", f"{account.flows_unlabelled:,}")
+    table.add_row("rows left out as duplicates", f"{account.rows_duplicate:,}")
     table.add_row("rejects", f"{account.rejects:,}")
     return table
 

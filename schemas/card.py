@@ -9,7 +9,7 @@ import pydantic
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import Identity
+from flowloom.schemas.manifest import Deduplicate, Identity
 from flowloom.schemas.tasks import Task
 
 FORMAT_VERSION = 1
@@ -85,6 +85,8 @@ class Accounting(pydantic.BaseModel):
     """Flows left out because they had fewer than the definition's `min_packets`."""
     flows_unlabelled: int
     """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
+    rows_duplicate: int = 0
+    """Rows left out because of `deduplicate`: an earlier one has the same sizes and directions."""
 
 
 class Timeline(pydantic.BaseModel):
@@ -186,6 +188,7 @@ class DatasetCard(pydantic.BaseModel):
     identity: Identity
     key_id: str | None = None
     """First 16 hexadecimal digits of the SHA-256 of the key, with `identity: pseudonym`."""
+    deduplicate: Deduplicate = "none"
     split_rule: SplitRule
     splits: dict[str, SplitCounts]
     """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""

@@ -16,6 +16,9 @@ SPLIT_COLUMN = "split"
 Identity = Literal["keep", "pseudonym", "drop"]
 """What becomes of addresses: kept, replaced by pseudonyms of a key that keep common prefixes, or left out."""
 
+Deduplicate = Literal["none", "split", "all"]
+"""Which of the rows of equal sizes and directions stay: all of them, the first of each split, or the first of all."""
+
 FILE_GROUP = "file"
 ROTATED_GROUP = "rotated"
 
@@ -92,6 +95,7 @@ class CorpusManifest(pydantic.BaseModel):
     """What an absent label means in the Aurora layout: unknown (masked), or the first word of the vocabulary. Rainbow
     has no absent labels."""
     splits: Splits = Splits()
+    deduplicate: Deduplicate = "none"
     identity: Identity = "keep"
     key_file: str | None = None
     """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""

@@ -58,6 +58,7 @@ class Findings:
     rows: Mapping[str, int]
     """Rows that went into each stripe."""
     shards: Sequence[WrittenShard]
+    duplicates: int = 0
 
 
 def captures_table(accounts: Iterable[GroupAccount], folder: str) -> pa.Table:
@@ -159,6 +160,7 @@ def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accoun
         flows=sum(group.flows for group in findings.accounts) + short,
         flows_short=short,
         flows_unlabelled=findings.unlabelled,
+        rows_duplicate=findings.duplicates,
     )
 
 
@@ -197,10 +199,11 @@ def find_faults(
         written[stripe] = written.get(stripe, 0) + shard.shard.rows
     if written != dict(findings.rows):
         faults.append(f"shards hold other rows than were laid out: {written} written, {dict(findings.rows)} laid out")
-    if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - accounting.flows_short:
+    left_out = accounting.flows_short + accounting.rows_duplicate
+    if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - left_out:
         faults.append(
             f"rows differ from flows: {findings.rows[AURORA]} rows, {accounting.flows} flows metered of which "
-            f"{accounting.flows_short} too short"
+            f"{accounting.flows_short} too short and {accounting.rows_duplicate} duplicates"
         )
     return faults
 
@@ -239,6 +242,7 @@ def write_card(
         tasks=manifest.tasks,
         layout=manifest.layout,
         missing=manifest.missing,
+        deduplicate=manifest.deduplicate,
         identity=manifest.identity,
         key_id=key_id,
         split_rule=findings.division.rule,
@@ -279,6 +283,7 @@ class WriteCard(beam.PTransform):
     rejects: Any
     unlabelled: Any
     rows: Any
+    duplicates: Any
     key_id: str | None = None
 
     def expand(self, shards: Any) -> Any:
@@ -292,6 +297,7 @@ class WriteCard(beam.PTransform):
             single(self.unlabelled),
             beam.pvalue.AsDict(self.rows),
             every(shards),
+            single(self.duplicates),
         )
         once = shards.pipeline | "Once" >> beam.Create([None])
         findings = once | "Gather" >> beam.Map(lambda _, *parts: Findings(*parts), *parts)

@@ -25,6 +25,7 @@ from flowloom.transforms.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.identities import conceal, corpus_key
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
+from flowloom.transforms.leakage import measure_leakage
 from flowloom.transforms.order_sketch import merge_sketches
 from flowloom.transforms.pseudonyms import IdentityKey
 from flowloom.transforms.ranges import CaptureRange
@@ -102,6 +103,17 @@ def stored(out: Path, card: DatasetCard) -> dict[tuple[str, str], pa.Table]:
         assert table.num_rows == shard.rows == sum(shard.row_groups)
         tables.setdefault((shard.task or "", shard.split), []).append(table)
     return {key: in_order(pa.concat_tables(parts)) for key, parts in tables.items()}
+
+
+def test_duplicates_are_left_out_and_counted(build_small):
+    out, whole = build_small("deduplicate: all\ndefinition: {k: 1}\n"), build_small()
+    rows = pa.concat_tables(tables(whole)).select(["pkt_size", "pkt_dir"]).to_pylist()
+    left = len({(row["pkt_size"][0], row["pkt_dir"][0]) for row in rows})
+    assert left < len(rows)
+    found = measure_leakage(out).sequences
+    assert sum(found.flows_repeated.values()) + sum(found.flows_in_train.values()) == 0
+    assert verify(out).rows == sum(found.flows.values()) == left
+    assert read_card(out).accounting.rows_duplicate == len(rows) - left
 
 
 def tables(out: Path) -> list[pa.Table]:
