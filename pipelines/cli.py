@@ -148,14 +148,34 @@ def build(
 @app.command()
 def describe(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    leakage: Annotated[
+        bool, typer.Option("--leakage", help="Read the shards, and count what comes again across splits.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """A dataset's card: tasks, splits, accounting, rejects, shards."""
     from flowloom.pipelines.describe import describe as describe_dataset
 
-    card = describe_dataset(dataset, None if as_json else Console())
+    card = describe_dataset(dataset, None if as_json else Console(), leakage=leakage)
     if as_json:
         typer.echo(card.model_dump_json())
+
+
+@app.command()
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    as_json: Json = False,
+) -> None:
+    """Check a dataset's files against its card; names the first thing that differs."""
+    from flowloom.pipelines.verify import verify as verify_dataset
+
+    with ProgressDisplay("verify") as display:
+        found = verify_dataset(dataset, display.update)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+    else:
+        typer.echo(f"{dataset}: {found.shards:,} shards with {found.rows:,} rows are what the card says")
+        typer.echo(f"content hash {found.content_hash}")
 
 
 @app.command()

@@ -8,18 +8,24 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from flowloom.schemas.card import REJECTS_TABLE, DatasetCard, read_card
+from flowloom.schemas.card import REJECTS_TABLE, DatasetCard, Leakage, read_card
+from flowloom.transforms.leakage import measure_leakage
 
 _SHOWN_REJECTS = 10
 
 
-def describe(dataset: str | os.PathLike[str], console: Console | None = None) -> DatasetCard:
+def describe(dataset: str | os.PathLike[str], console: Console | None = None, *, leakage: bool = False) -> DatasetCard:
     """Print a dataset's card and return it; without a console nothing is printed.
+
+    Args:
+      leakage: whether to measure leakage on the shards, where the card does not have it.
 
     Raises:
       FlowloomError: if there is no finished dataset.
     """
     card = read_card(dataset)
+    if leakage and card.leakage is None:
+        card = card.model_copy(update={"leakage": measure_leakage(dataset)})
     if console:
         rejects = pq.read_table(os.path.join(dataset, REJECTS_TABLE)).to_pylist()
         console.print(card_tables(card, rejects))
@@ -30,7 +36,8 @@ def card_tables(card: DatasetCard, rejects: list[dict[str, object]]) -> Group:
     """Return a card and the rows of its rejects table as tables."""
     blank: Iterable[RenderableType] = (_heading(card), _classes(card), _coverage(card), _accounting(card))
     rest = (_rejects(rejects), _shards(card), _channels(card))
-    return Group(*blank, *([_timelines(card)] if card.timelines else []), *rest)
+    leakage = [_leakage(card.leakage), _conflicts(card.leakage)] if card.leakage else []
+    return Group(*blank, *([_timelines(card)] if card.timelines else []), *leakage, *rest)
 
 
 def _table(title: str, *columns: str, numbers: int = 0) -> Table:
@@ -47,7 +54,8 @@ def _heading(card: DatasetCard) -> Table:
     table = _table(f"Dataset {card.name}", "", "")
     table.show_header = False
     table.add_row("content hash", card.content_hash)
-    table.add_row("layout", f"{card.layout}, absent labels {card.missing}, addresses {card.identity}")
+    addresses = f"{card.identity} (key {card.key_id})" if card.key_id else card.identity
+    table.add_row("layout", f"{card.layout}, absent labels {card.missing}, addresses {addresses}")
     table.add_row("flow definition", _definition(card))
     table.add_row("split", f"by {rule.by} ({rule.reason}), shares {shares}, seed {rule.seed}")
     table.add_row("written by", f"flowloom {card.tool_version}, format {card.format_version}")
@@ -89,6 +97,7 @@ def _accounting(card: DatasetCard) -> Table:
     table.add_row("flows", f"{account.flows:,}")
     table.add_row("  too short", f"{account.flows_short:,}")
     table.add_row("  without a label", f"{account.flows_unlabelled:,}")
+    table.add_row("rows left out as duplicates", f"{account.rows_duplicate:,}")
     table.add_row("rejects", f"{account.rejects:,}")
     return table
 
@@ -100,6 +109,45 @@ def _timelines(card: DatasetCard) -> Table:
         gaps = (f"{line.gaps:,}", f"{line.largest_gap_s:,.3f}")
         overlaps = (f"{line.overlaps:,}", f"{line.largest_overlap_s:,.3f}")
         table.add_row(line.group, f"{line.captures:,}", f"{line.seconds:,.1f}", *gaps, *overlaps)
+    return table
+
+
+def _leakage(leakage: Leakage) -> Table:
+    columns = ("equal", "split", "kinds", "in train", "flows", "repeated", "in train")
+    table = _table("Leakage", *columns, numbers=5)
+    kinds = {
+        "sizes, directions": leakage.sequences,
+        "with gaps": leakage.timed_sequences,
+        "host pairs": leakage.host_pairs,
+        "hosts, 2 a flow": leakage.hosts,
+    }
+    for kind, overlap in kinds.items():
+        if overlap is None:
+            continue
+        for at, (split, flows) in enumerate(overlap.flows.items()):
+            in_train = overlap.distinct_in_train.get(split)
+            again = overlap.flows_in_train.get(split)
+            table.add_row(
+                kind if at == 0 else "",
+                split,
+                f"{overlap.distinct[split]:,}",
+                "" if in_train is None else f"{in_train:,}",
+                f"{flows:,}",
+                _share(overlap.flows_repeated[split], flows),
+                "" if again is None else _share(again, flows),
+                end_section=at == len(overlap.flows) - 1,
+            )
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / max(whole, 1):.1%}"
+
+
+def _conflicts(leakage: Leakage) -> Table:
+    table = _table("Label conflicts", "task", "flows of equal sizes and directions", numbers=1)
+    for task, flows in leakage.conflicts.items():
+        table.add_row(task, f"{flows:,}")
     return table
 
 

@@ -9,6 +9,7 @@ import pydantic
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.manifest import Deduplicate, Identity
 from flowloom.schemas.tasks import Task
 
 FORMAT_VERSION = 1
@@ -84,6 +85,8 @@ class Accounting(pydantic.BaseModel):
     """Flows left out because they had fewer than the definition's `min_packets`."""
     flows_unlabelled: int
     """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
+    rows_duplicate: int = 0
+    """Rows left out because of `deduplicate`: an earlier one has the same sizes and directions."""
 
 
 class Timeline(pydantic.BaseModel):
@@ -111,10 +114,47 @@ class SplitRule(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    by: Literal["capture", "flow"]
+    by: Literal["capture", "host_pair", "time", "flow"]
     reason: str
     seed: int
     shares: tuple[float, float, float]
+    cuts_ns: tuple[int, int] | None = None
+    """By time: the starts, ns since the epoch, from which on flows validate and test."""
+
+
+class Overlap(pydantic.BaseModel):
+    """How far things of one kind come again, inside of a split and across; all by split.
+
+    A flow counts once, also where it is in several stripes.
+    """
+
+    model_config = _STRICT
+
+    distinct: dict[str, int]
+    distinct_in_train: dict[str, int]
+    """How many of them are in the train split too; of validation and test."""
+    flows: dict[str, int]
+    flows_repeated: dict[str, int]
+    """Flows with a thing that another flow of the same split has already."""
+    flows_in_train: dict[str, int]
+    """Flows with a thing that a flow of the train split has too; of validation and test."""
+
+
+class Leakage(pydantic.BaseModel):
+    """What a model could know again from training instead of telling it."""
+
+    model_config = _STRICT
+
+    sequences: Overlap
+    """Sizes and directions of the first k packets."""
+    timed_sequences: Overlap
+    """The same with gaps."""
+    conflicts: dict[str, int]
+    """By task: labelled flows whose sizes and directions occur with another label of it too."""
+    host_pairs: Overlap | None
+    """The two addresses of a flow in either order; None with `identity: drop`."""
+    hosts: Overlap | None
+    """Single addresses; a flow counts for both of its own. None with `identity: drop`."""
 
 
 class LabelCoverage(pydantic.BaseModel):
@@ -145,7 +185,10 @@ class DatasetCard(pydantic.BaseModel):
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
     missing: Literal["unknown", "negative"]
-    identity: Literal["keep", "drop"]
+    identity: Identity
+    key_id: str | None = None
+    """First 16 hexadecimal digits of the SHA-256 of the key, with `identity: pseudonym`."""
+    deduplicate: Deduplicate = "none"
     split_rule: SplitRule
     splits: dict[str, SplitCounts]
     """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""
@@ -154,6 +197,8 @@ class DatasetCard(pydantic.BaseModel):
     """One for each group of more than one capture."""
     accounting: Accounting
     normalisation: dict[str, ChannelStatistics]
+    leakage: Leakage | None = None
+    """None where it was not measured."""
     shards: tuple[Shard, ...]
 
 

@@ -13,6 +13,12 @@ SPLITS = ("train", "validation", "test")
 SPLIT_COLUMN = "split"
 """A travelling row's split: int8 position in `SPLITS`. Not stored: a shard's place says it."""
 
+Identity = Literal["keep", "pseudonym", "drop"]
+"""What becomes of addresses: kept, replaced by pseudonyms of a key that keep common prefixes, or left out."""
+
+Deduplicate = Literal["none", "split", "all"]
+"""Which of the rows of equal sizes and directions stay: all of them, the first of each split, or the first of all."""
+
 FILE_GROUP = "file"
 ROTATED_GROUP = "rotated"
 
@@ -32,11 +38,12 @@ class CaptureSource(pydantic.BaseModel):
 
 
 class Splits(pydantic.BaseModel):
-    """How rows are divided: by capture group, by flow, or (`auto`) by group where every class has enough of them."""
+    """How rows are divided: by capture group, by the unordered pair of addresses, by start (train first), by flow, or
+    (`auto`) by capture group where every class has enough of them, else by flow."""
 
     model_config = _STRICT
 
-    by: Literal["auto", "capture", "flow"] = "auto"
+    by: Literal["auto", "capture", "host_pair", "time", "flow", "packet"] = "auto"
     train: float = pydantic.Field(0.64, ge=0, le=1)
     validation: float = pydantic.Field(0.16, ge=0, le=1)
     test: float = pydantic.Field(0.20, ge=0, le=1)
@@ -88,7 +95,10 @@ class CorpusManifest(pydantic.BaseModel):
     """What an absent label means in the Aurora layout: unknown (masked), or the first word of the vocabulary. Rainbow
     has no absent labels."""
     splits: Splits = Splits()
-    identity: Literal["keep", "drop"] = "keep"
+    deduplicate: Deduplicate = "none"
+    identity: Identity = "keep"
+    key_file: str | None = None
+    """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""
     output: Output = Output()
 
     @pydantic.field_validator("definition", mode="before")
@@ -110,6 +120,49 @@ class CorpusManifest(pydantic.BaseModel):
                     tasks[name].index(value)
                 except ValueError as error:
                     raise ValueError(f"labels of {source.glob!r}: {error}") from None
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _references_are_tasks(self) -> Self:
+        claimed = [task.name for task in self.tasks if task.kind != "auto"]
+        for task in self.tasks:
+            if task.dividers is None:
+                continue
+            reference = task.dividers.reference
+            if reference is not None and reference not in claimed:
+                raise ValueError(
+                    f"dividers of task {task.name!r} need a reference among the tasks that are not automatic, "
+                    f"{', '.join(claimed) or 'of which there are none'}; got {reference!r}"
+                    f"{did_you_mean(reference, claimed)}"
+                )
+            if task.dividers.method != "given" and task.dividers.at:
+                raise ValueError(
+                    f"dividers of task {task.name!r} by {task.dividers.method} are found, got at: "
+                    f"{list(task.dividers.at)}; remove at, or write method: given"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _packets_of_a_flow_stay_together(self) -> Self:
+        if self.splits.by == "packet" and "packets" not in self.views:
+            raise ValueError(
+                "splits by packet leak: packets of one flow lie in train and test, and a model knows them again; they "
+                f"are for repeating papers with views: [packets], got views {list(self.views)}; write by: flow"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _pseudonyms_have_a_key(self) -> Self:
+        if self.identity == "pseudonym" and not self.key_file:
+            raise ValueError(
+                "identity: pseudonym needs key_file, a file of 32 secret bytes; make one with: "
+                "head -c 32 /dev/urandom > key"
+            )
+        if self.identity != "pseudonym" and self.key_file:
+            raise ValueError(
+                f"key_file is used with identity: pseudonym only, got identity: {self.identity}; remove key_file, or "
+                "write identity: pseudonym"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -27,6 +27,7 @@ from flowloom.schemas.card import (
     Timeline,
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
+from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.transforms.columns import batch, text_column
 from flowloom.transforms.groups import relative_uri
@@ -137,14 +138,14 @@ def count_coverage(
     )
 
 
-def count_splits(shards: Iterable[WrittenShard], manifest: CorpusManifest) -> dict[str, SplitCounts]:
+def count_splits(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> dict[str, SplitCounts]:
     """Add up rows and labels of all shards by split."""
     by_split = {split: [shard for shard in shards if shard.shard.split == split] for split in SPLITS}
     counted = {}
     for split, written in by_split.items():
         classes: dict[str, dict[str, int]] = {}
         unknown: dict[str, int] = {}
-        for task in manifest.tasks:
+        for task in tasks:
             counts = [shard.labels[task.name] for shard in written if task.name in shard.labels]
             *known, null = [sum(column) for column in zip(*counts, strict=True)] or [0] * (len(task.vocabulary) + 1)
             classes[task.name] = dict(zip(task.vocabulary, known, strict=True))
@@ -166,6 +167,7 @@ def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accoun
         flows=sum(group.flows for group in findings.accounts) + short,
         flows_short=short,
         flows_unlabelled=findings.unlabelled,
+        rows_duplicate=findings.duplicates,
     )
 
 
@@ -206,20 +208,24 @@ def find_faults(
         written[stripe] = written.get(stripe, 0) + shard.shard.rows
     if written != dict(findings.rows):
         faults.append(f"shards hold other rows than were laid out: {written} written, {dict(findings.rows)} laid out")
-    if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - accounting.flows_short:
+    left_out = accounting.flows_short + accounting.rows_duplicate
+    if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - left_out:
         faults.append(
             f"rows differ from flows: {findings.rows[AURORA]} rows, {accounting.flows} flows metered of which "
-            f"{accounting.flows_short} too short"
+            f"{accounting.flows_short} too short and {accounting.rows_duplicate} duplicates"
         )
     return faults
 
 
-def write_card(findings: Findings, manifest: CorpusManifest, folder: str, staging: str) -> str:
+def write_card(
+    findings: Findings, manifest: CorpusManifest, folder: str, staging: str, key_id: str | None = None
+) -> str:
     """Write everything beside a dataset's shards, the card last; or what is wrong with them, and no card.
 
     Args:
       folder: the manifest's folder.
       staging: where the shards are.
+      key_id: of the key that identities are concealed with.
 
     Returns:
       The path of the file that was written last.
@@ -245,9 +251,11 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
         tasks=manifest.tasks,
         layout=manifest.layout,
         missing=manifest.missing,
+        deduplicate=manifest.deduplicate,
         identity=manifest.identity,
+        key_id=key_id,
         split_rule=findings.division.rule,
-        splits=count_splits(shards, manifest),
+        splits=count_splits(shards, manifest.tasks),
         coverage=count_coverage(findings.labels, flows, manifest),
         timelines=timelines(captures),
         accounting=accounting,

@@ -8,7 +8,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.manifest import SPLIT_COLUMN
+from flowloom.schemas.manifest import SPLIT_COLUMN, Identity
 from flowloom.schemas.rows import FLOWS, IDENTITY, label_column, labelled
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.labels import count_unlabelled
@@ -17,9 +17,9 @@ AURORA = ""
 """The name of Aurora's only stripe."""
 
 
-def stored_schema(tasks: Sequence[Task], identity: Literal["keep", "drop"]) -> pa.Schema:
+def stored_schema(tasks: Sequence[Task], identity: Identity) -> pa.Schema:
     """Return the schema of a shard: flows, without host addresses under `identity: drop`, and its tasks' labels."""
-    kept = pa.schema([field for field in FLOWS if identity == "keep" or field.name not in IDENTITY])
+    kept = pa.schema([field for field in FLOWS if identity != "drop" or field.name not in IDENTITY])
     return labelled(kept, [task.name for task in tasks])
 
 
@@ -27,7 +27,7 @@ def lay_out(
     flows: pa.RecordBatch,
     tasks: Sequence[Task],
     layout: Literal["aurora", "rainbow"],
-    identity: Literal["keep", "drop"] = "keep",
+    identity: Identity = "keep",
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (stripe, rows) of a labelled batch; rows have the stripe's stored columns and their split at the end.
 
@@ -57,7 +57,7 @@ class PlanLayout(beam.PTransform):
 
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
-    identity: Literal["keep", "drop"] = "keep"
+    identity: Identity = "keep"
 
     def expand(self, flows: Any) -> Any:
         """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and divided batches."""

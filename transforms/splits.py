@@ -1,4 +1,5 @@
-"""Splits: which rows train, validate and test; by capture group where every class has enough of them, else by flow."""
+"""Splits: which rows train, validate and test: by capture group where every class has enough of them, else by flow; on
+demand by host pair or by time."""
 
 import dataclasses
 import hashlib
@@ -13,44 +14,40 @@ import pyarrow.compute as pc
 from flowloom.schemas.card import SplitRule
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Splits
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.columns import array, column, text_column
+from flowloom.transforms.columns import array, column, text_column, view
 from flowloom.transforms.digests import keyed_hash
+from flowloom.transforms.host_pairs import (
+    PairClasses,
+    PairSplits,
+    merge_pairs,
+    missed_classes,
+    pair_classes,
+    pair_hashes,
+    place_pairs,
+)
 from flowloom.transforms.labels import GroupLabels
+from flowloom.transforms.order_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
+from flowloom.transforms.quotas import quotas
 
 ClassKey = tuple[int, int]
 """Position of a task and of a word in its vocabulary."""
 
+_ASKED_FOR = "asked for by the manifest"
+
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """The rule that divides rows, and by capture the split of each group as a position in `SPLITS`."""
+    """The rule that divides rows, and by capture or host pair the split of each of these as a position in `SPLITS`."""
 
     rule: SplitRule
     of_group: Mapping[str, int]
-
-
-def quotas(count: int, shares: Sequence[float]) -> list[int]:
-    """Return how many of `count` things each share gets, by largest remainder.
-
-    A share above 0 gets at least one as soon as there are enough things for all of them.
-    """
-    exact = [count * share for share in shares]
-    parts = [int(part + 1e-9) for part in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda at: (parts[at] - exact[at], at))
-    for at in by_remainder[: count - sum(parts)]:
-        parts[at] += 1
-    wanted = [at for at, share in enumerate(shares) if share > 0]
-    if count >= len(wanted):
-        for at in wanted:
-            if not parts[at]:
-                parts[parts.index(max(parts))] -= 1
-                parts[at] += 1
-    return parts
+    of_pair: PairSplits | None = None
 
 
 def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Splits) -> Division:
     """Decide how a corpus is divided, from the labels and ids of its groups and the seed alone.
 
+    By host pair and by time take a look at the flows before rows can be assigned: `divide_pairs`, `divide_time`.
     Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
     and all of them can reach train, validation and test together.
     """
@@ -59,12 +56,12 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
     for codes in known.values():
         for key in _classes(codes):
             counts[key] = counts.get(key, 0) + 1
-    if splits.by == "flow":
-        return Division(_rule("flow", "asked for by the manifest", splits), {})
+    if splits.by in ("flow", "host_pair", "time"):
+        return Division(_rule(splits.by, _ASKED_FOR, splits), {})
     of_group = _spread(known, splits)
     missed = _missed(known, of_group, counts, splits)
     if splits.by == "capture":
-        reason = "asked for by the manifest"
+        reason = _ASKED_FOR
         if missed:
             reason += f"; not in every split: {_named(missed, tasks, counts)}"
         return Division(_rule("capture", reason, splits), of_group)
@@ -79,13 +76,49 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
     return Division(_rule("capture", reason, splits), of_group)
 
 
+def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
+    """Sketch the starts of flows in ns since the epoch."""
+    return sketch_order(view(flows["start"]))
+
+
+def divide_time(division: Division, sketch: OrderSketch) -> Division:
+    """Set the cuts of a split by time from the starts of all flows."""
+    cuts = cut_by_shares(sketch, division.rule.shares)
+    return dataclasses.replace(division, rule=division.rule.model_copy(update={"cuts_ns": cuts}))
+
+
+def divide_pairs(division: Division, pairs: PairClasses, tasks: Sequence[Task]) -> Division:
+    """Place all host pairs, and say in the reason which classes have too few of them for every split."""
+    rule = division.rule
+    placed = place_pairs(pairs, rule.shares)
+    classes = [(task, code) for task, known in enumerate(tasks) for code in range(len(known.vocabulary))]
+    wanted = [at for at, share in enumerate(rule.shares) if share > 0]
+    missed = {classes[at]: count for at, count in missed_classes(pairs, placed, wanted)}
+    if missed:
+        reason = f"{rule.reason}; not in every split: {_named(missed, tasks, missed)}"
+        rule = rule.model_copy(update={"reason": reason})
+    return dataclasses.replace(division, rule=rule, of_pair=placed)
+
+
 def assign_splits(flows: pa.RecordBatch, division: Division) -> pa.RecordBatch:
-    """Append the split of each flow: int8 position in `SPLITS`, by its group or by a hash of its id and the seed."""
+    """Append the split of each flow, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
+
+    Raises:
+      ValueError: by time or host pair, if the division has not seen the flows yet.
+    """
     rule = division.rule
     if rule.by == "capture":
         at = pc.index_in(flows["group"], text_column(list(division.of_group)))
         # groups that seemed to have no records are in no division; should one have flows after all, they train
         split = pc.fill_null(array(list(division.of_group.values()), pa.int8()).take(at), 0)
+    elif rule.by == "time":
+        if rule.cuts_ns is None:
+            raise ValueError("a split by time needs cuts from divide_time, got None")
+        split = column(np.searchsorted(rule.cuts_ns, view(flows["start"]), side="right").astype(np.int8), pa.int8())
+    elif rule.by == "host_pair":
+        if division.of_pair is None:
+            raise ValueError("a split by host pair needs places from divide_pairs, got None")
+        split = column(division.of_pair.of(pair_hashes(flows, rule.seed)), pa.int8())
     else:
         uniform = (keyed_hash(flows["flow_id"], f"split {rule.seed}") >> np.uint64(11)) * 2.0**-53
         edges = np.round(np.cumsum(rule.shares[:-1]), 12)
@@ -180,8 +213,35 @@ def _missed(
 
 
 @dataclasses.dataclass
+@dataclasses.dataclass
+class DivideFlows(beam.PTransform):
+    """`divide_time` or `divide_pairs` over all labelled flow batches."""
+
+    division: Division
+    tasks: tuple[Task, ...]
+    splits: Splits
+
+    def expand(self, flows: Any) -> Any:
+        """Return one `Division` from labelled batches and the one of `divide_groups`."""
+        one = flows.pipeline | "Undivided" >> beam.Create([self.division])
+        if self.splits.by == "time":
+            sketches = flows | "Sketch" >> beam.Map(sketch_starts)
+            sketch = beam.pvalue.AsSingleton(sketches | "AllStarts" >> beam.CombineGlobally(merge_sketches))
+            return one | "Cut" >> beam.Map(divide_time, sketch).with_output_types(Division)
+        parts = flows | "Pairs" >> beam.Map(pair_classes, self.tasks, self.splits.seed)
+        pairs = beam.pvalue.AsSingleton(parts | "AllPairs" >> beam.CombineGlobally(merge_pairs))
+        return one | "Place" >> beam.Map(divide_pairs, pairs, self.tasks).with_output_types(Division)
+
+
+@dataclasses.dataclass
 class AssignSplits(beam.PTransform):
-    """`assign_splits` over a PCollection of flow batches."""
+    """`assign_splits` over a PCollection of flow batches; `division` may be a `Division` or come from `DivideFlows`."""
+
+    division: Any
+
+    def expand(self, flows: Any) -> Any:
+        """Return batches with a split column."""
+        return flows | beam.Map(assign_splits, single(self.division)).with_output_types(pa.RecordBatch)
 
     division: Division
 

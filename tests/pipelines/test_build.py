@@ -1,6 +1,9 @@
 """Builds: equal to their in-memory oracle, the same bytes every time, and honest about what could not be read."""
 
+import base64
+import hashlib
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -13,17 +16,26 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.verify import verify
 from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
 from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
+from flowloom.transforms.host_pairs import merge_pairs, pair_classes
+from flowloom.transforms.identities import conceal, corpus_key
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
+from flowloom.transforms.leakage import measure_leakage
+from flowloom.transforms.order_sketch import merge_sketches
+from flowloom.transforms.pseudonyms import IdentityKey
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.reading import GroupReading
-from flowloom.transforms.splits import assign_splits, divide_groups
+from flowloom.transforms.splits import assign_splits, divide_groups, divide_pairs, divide_time, sketch_starts
 
 pytestmark = pytest.mark.timeout(120)
+
+KEY = hashlib.sha256(b"a key").digest()
+PSEUDONYMS = "identity: pseudonym\nkey_file: key\nsplits: {by: host_pair}\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +45,7 @@ def build_small(corpus, manifest, tmp_path_factory):
 
     def make(extra: str = "", workers: int = 1) -> Path:
         (corpus / "small.yaml").write_text(manifest + extra)
+        (corpus / "key").write_bytes(KEY)
         if (extra, workers) not in built:
             out = tmp_path_factory.mktemp("out") / "dataset"
             build(BuildOptions(corpus / "small.yaml", out, workers=workers))
@@ -56,16 +69,26 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     plan: GroupPlan = plan_groups([identify_capture(*item) for item in uris.items()], manifest.captures)
     labels = label_groups(plan, manifest)
     division = divide_groups(labels, manifest.tasks, manifest.splits)
-    stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+    key = IdentityKey(KEY) if manifest.identity == "pseudonym" else corpus_key(plan)
+    labelled: list[pa.RecordBatch] = []
     for group in plan.groups:
         whole = [CaptureRange(capture.uri) for capture in group.captures]
-        for flows in GroupReading(whole, group.group, manifest.definition).flows():
-            rows = assign_splits(label_flows(flows, labels, manifest.tasks), division)
-            for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
-                for at, split in enumerate(SPLITS):
-                    kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])
-                    if kept.num_rows:
-                        stripes.setdefault((stripe, split), []).append(kept)
+        for read in GroupReading(whole, group.group, manifest.definition).flows():
+            flows = read if manifest.identity == "keep" else conceal(read, key)
+            labelled.append(label_flows(flows, labels, manifest.tasks))
+    if manifest.splits.by == "time":
+        division = divide_time(division, merge_sketches(map(sketch_starts, labelled)))
+    if manifest.splits.by == "host_pair":
+        pairs = [pair_classes(flows, manifest.tasks, manifest.splits.seed) for flows in labelled]
+        division = divide_pairs(division, merge_pairs(pairs), manifest.tasks)
+    stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
+    for flows in labelled:
+        rows = assign_splits(flows, division)
+        for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
+            for at, split in enumerate(SPLITS):
+                kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])
+                if kept.num_rows:
+                    stripes.setdefault((stripe, split), []).append(kept)
     return {key: in_order(pa.Table.from_batches(batches)) for key, batches in stripes.items()}
 
 
@@ -82,10 +105,39 @@ def stored(out: Path, card: DatasetCard) -> dict[tuple[str, str], pa.Table]:
     return {key: in_order(pa.concat_tables(parts)) for key, parts in tables.items()}
 
 
-@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: flow}\n"])
+def test_duplicates_are_left_out_and_counted(build_small):
+    out, whole = build_small("deduplicate: all\ndefinition: {k: 1}\n"), build_small()
+    rows = pa.concat_tables(tables(whole)).select(["pkt_size", "pkt_dir"]).to_pylist()
+    left = len({(row["pkt_size"][0], row["pkt_dir"][0]) for row in rows})
+    assert left < len(rows)
+    found = measure_leakage(out).sequences
+    assert sum(found.flows_repeated.values()) + sum(found.flows_in_train.values()) == 0
+    assert verify(out).rows == sum(found.flows.values()) == left
+    assert read_card(out).accounting.rows_duplicate == len(rows) - left
+
+
+def tables(out: Path) -> list[pa.Table]:
+    return [pq.ParquetFile(out / shard.path).read() for shard in read_card(out).shards]
+
+
+@pytest.mark.parametrize("extra", ["", "layout: rainbow\nidentity: drop\nsplits: {by: time}\n", PSEUDONYMS])
 def test_a_build_equals_its_oracle(build_small, corpus, extra):
     out = build_small(extra)
     assert stored(out, read_card(out)) == oracle(read_manifest(corpus / "small.yaml"), corpus)
+    assert verify(out).content_hash == read_card(out).content_hash
+
+
+def test_a_key_is_named_and_never_written(build_small):
+    out = build_small(PSEUDONYMS)
+    assert read_card(out).key_id == hashlib.sha256(KEY).hexdigest()[:16]
+    stored_bytes = b"".join([*files(out).values(), *(pickle.dumps(t.to_pydict()) for t in tables(out))])
+    for spelt in (KEY[:16], KEY[16:], KEY.hex().encode(), KEY.hex().upper().encode(), base64.b64encode(KEY)):
+        assert spelt not in stored_bytes
+    # the ids of the same flows, and the hosts behind them, are others
+    (one, other) = (pa.concat_tables(tables(folder)) for folder in (out, build_small()))
+    for name in ("flow_id", "src_ip", "dst_ip"):
+        assert len(set(one[name].to_pylist())) == len(set(other[name].to_pylist()))
+        assert set(one[name].to_pylist()).isdisjoint(other[name].to_pylist())
 
 
 def test_the_same_bytes_on_repeat_and_for_any_worker_count(build_small, corpus, manifest, tmp_path):
@@ -210,6 +262,11 @@ def expect_failure(folder: Path, text: str, *words: str) -> None:
 
 def test_a_misspelt_key_is_named(tmp_path, manifest):
     expect_failure(tmp_path, manifest + "layuot: rainbow\n", "bad.yaml: layuot: unknown key", "did you mean 'layout'")
+
+
+def test_automatic_tasks_are_refused_rather_than_left_unknown(tmp_path, manifest):
+    task = "  pace: {kind: auto, quantity: bandwidth, dividers: {method: class-means, reference: app}}\n"
+    expect_failure(tmp_path, manifest.replace("tasks:\n", "tasks:\n" + task), "cannot measure labels yet", "pace")
 
 
 def test_a_label_unknown_to_the_vocabulary_is_named(tmp_path, manifest):

@@ -1,6 +1,7 @@
 """The command line: results on stdout, all else on stderr, and exit codes that scripts can rely on."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_help_imports_nothing_heavy():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("flows", "build", "describe", "train", "evaluate", "demo"):
+    for command in ("flows", "build", "describe", "verify", "train", "evaluate", "demo"):
         assert command in done.stdout
 
 
@@ -125,6 +126,34 @@ def test_describe_prints_tables_or_the_card(run, dataset):
         assert words in out
     code, out, _ = run("describe", dataset, "--json")
     assert json.loads(out) == json.loads((dataset / CARD).read_text())
+
+
+def test_describe_measures_leakage_on_demand(run, dataset):
+    code, out, _ = run("describe", dataset, "--leakage")
+    assert code == 0
+    assert "Leakage" in out
+    assert "Label conflicts" in out
+    code, out, _ = run("describe", dataset, "--leakage", "--json")
+    leakage = json.loads(out)["leakage"]
+    rows = {split: counts["rows"] for split, counts in json.loads(out)["splits"].items()}
+    assert leakage["sequences"]["flows"] == leakage["timed_sequences"]["flows"] == rows
+    assert leakage["hosts"]["flows"] == {split: 2 * count for split, count in rows.items()}
+    assert leakage["host_pairs"]["flows_in_train"] == {"validation": 0, "test": 0}, "no two captures share a host"
+    assert set(leakage["conflicts"]) == {"app", "attack"}
+
+
+def test_verify_says_that_all_is_well_or_what_is_not(run, dataset, tmp_path):
+    code, out, err = run("verify", dataset)
+    assert code == 0
+    assert "are what the card says" in " ".join(out.split())
+    assert "part-00000-of-00002.parquet" in err
+    code, out, _ = run("verify", dataset, "--json")
+    assert json.loads(out)["content_hash"] == json.loads((dataset / CARD).read_text())["content_hash"]
+    broken = shutil.copytree(dataset, tmp_path / "broken")
+    (broken / "rejects.parquet").unlink()
+    code, out, err = run("verify", broken)
+    assert (code, out) == (1, "")
+    assert "error: rejects.parquet is missing" in err
 
 
 def test_a_demo_without_its_corpus_says_where_it_is(run, tmp_path, monkeypatch):

@@ -23,6 +23,13 @@ def test_a_minimal_manifest_has_the_documented_defaults():
     assert manifest.splits.shares == (0.64, 0.16, 0.20)
 
 
+APP = {"kind": "multiclass", "vocabulary": ["chrome", "skype", "ssh"]}
+
+
+def auto(method, **fields):
+    return {"kind": "auto", "quantity": "bandwidth", "dividers": {"method": method, **fields}}
+
+
 def capture(**fields):
     return [{"glob": "a/*", **fields}]
 
@@ -39,6 +46,12 @@ def capture(**fields):
         ({"splits": {"train": 0.5, "validation": 0.1, "test": 0.1}}, ["must be 1", "got 0.7"]),
         ({"definition": {"preset": "defualt"}}, ["preset", "did you mean 'default'"]),
         ({"definition": {"preset": "default", "kk": 3}}, ["definition.kk", "unknown key"]),
+        ({"splits": {"by": "packet"}}, ["splits by packet leak", "views: [packets]", "write by: flow"]),
+        ({"tasks": {"pace": auto("class-means", reference="ap"), "app": APP}}, ["task 'pace'", "did you mean 'app'"]),
+        ({"tasks": {"pace": auto("quantiles", classes=2, at=[1]), "app": APP}}, ["'pace' by quantiles are found"]),
+        ({"tasks": {"app": auto("quantiles", classes=2)}}, ["'skype/*.pcap'", "measured, not given"]),
+        ({"identity": "pseudonym"}, ["identity: pseudonym needs key_file", "head -c 32 /dev/urandom"]),
+        ({"identity": "drop", "key_file": "key"}, ["used with identity: pseudonym only", "got identity: drop"]),
         ({"output": {"shards": 0}}, ["output.shards", "greater than or equal to 1", "got 0"]),
     ],
 )  # fmt: skip

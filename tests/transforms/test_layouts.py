@@ -42,6 +42,12 @@ def test_a_stripe_without_rows_is_not_made():
     assert list(lay_out(unlabelled, TASKS, "rainbow")) == []
 
 
+def test_pseudonyms_are_stored_like_addresses():
+    assert stored_schema(TASKS, "pseudonym").equals(stored_schema(TASKS, "keep"))
+    ((_, rows),) = lay_out(flows(), TASKS, "aurora", "pseudonym")
+    assert rows.equals(flows())
+
+
 def test_addresses_can_be_left_out():
     ((_, rows),) = lay_out(flows(), TASKS, "aurora", "drop")
     assert {"src_ip", "dst_ip"}.isdisjoint(rows.schema.names)

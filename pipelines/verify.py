@@ -1,0 +1,53 @@
+"""`flowloom verify`: everything that a dataset's card claims, checked again on its files."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from flowloom.schemas.card import read_card
+from flowloom.transforms.verification import (
+    CheckedShard,
+    check_accounting,
+    check_files,
+    check_rows,
+    check_schema,
+    check_shard,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was found to be as the card says."""
+
+    shards: int
+    rows: int
+    captures: int
+    content_hash: str
+
+
+def verify(
+    dataset: str | os.PathLike[str], progress: Callable[[str, int, int], None] = lambda text, done, total: None
+) -> Verification:
+    """Check a dataset's files against its card, one shard at a time.
+
+    Label coverage is checked for sense only: which source said what is not in the dataset.
+
+    Args:
+      progress: called with a shard's path, how many were checked before it, and how many there are.
+
+    Raises:
+      FlowloomError: naming the first thing that is not as the card says.
+    """
+    root = Path(dataset)
+    card = read_card(root)
+    check_files(root, card)
+    check_schema(root, card)
+    check_accounting(root, card)
+    shards: list[CheckedShard] = []
+    for shard in card.shards:
+        progress(shard.path, len(shards), len(card.shards))
+        shards.append(check_shard(root, shard, card))
+    check_rows(shards, card)
+    rows = sum(shard.rows for shard in card.shards)
+    return Verification(len(shards), rows, card.accounting.captures, card.content_hash)

@@ -1,0 +1,240 @@
+"""Verification accepts what `build` writes, and names whatever else a card and its files disagree in."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.verify import verify
+from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.parquet import parquet_writer
+
+pytestmark = pytest.mark.timeout(120)
+
+FLAGS = "pkt_tcp_flags"
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, manifest, tmp_path_factory) -> Path:
+    """A dataset as `build` wrote it; `test_cli.py` verifies one in the other layout."""
+    path = corpus / "verify.yaml"
+    path.write_text(manifest + "layout: rainbow\n")
+    out = tmp_path_factory.mktemp("verify") / "dataset"
+    build(BuildOptions(path, out, workers=1))
+    return out
+
+
+@pytest.fixture
+def dataset(whole, tmp_path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(whole, tmp_path / "dataset"))
+
+
+def card_of(dataset: Path) -> dict:
+    return json.loads((dataset / CARD).read_text())
+
+
+def recard(dataset: Path, change: Callable[[dict], object]) -> None:
+    """Change the card."""
+    card = card_of(dataset)
+    change(card)
+    (dataset / CARD).write_text(json.dumps(card))
+
+
+def reshard(dataset: Path, change: Callable[[pa.Table], pa.Table], split: str = "train") -> str:
+    """Change a split's first shard of some rows, mend its digest and row count in the card, and return its path."""
+    at, entry = next(
+        (at, s) for at, s in enumerate(card_of(dataset)["shards"]) if s["split"] == split and s["rows"] > 3
+    )
+    path = dataset / entry["path"]
+    table = change(pq.ParquetFile(path).read())
+    with parquet_writer(path, table.schema) as writer:
+        writer.write_table(table, row_group_size=16)
+    sizes = [min(16, table.num_rows - start) for start in range(0, table.num_rows, 16)]
+    mended = {"rows": table.num_rows, "row_groups": sizes, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    recard(dataset, lambda card: card["shards"][at].update(mended))
+    return entry["path"]
+
+
+def replaced(name: str, change: Callable[[list], list]) -> Callable[[pa.Table], pa.Table]:
+    """Return a change of one column."""
+
+    def change_table(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index(name)
+        values = pa.array(change(table[name].to_pylist()), table.schema.field(name).type)
+        return table.set_column(at, table.schema.field(name), values)
+
+    return change_table
+
+
+def other_rows(name: str) -> Callable[[Path], None]:
+    """Return a change of a table's bytes on disk that adds one record to its first row."""
+
+    def change(dataset: Path) -> None:
+        table = pq.ParquetFile(dataset / CAPTURES_TABLE).read()
+        table = replaced(name, lambda values: [values[0] + 1, *values[1:]])(table)
+        with parquet_writer(dataset / CAPTURES_TABLE, table.schema) as writer:
+            writer.write_table(table)
+
+    return change
+
+
+def label_column_of(table: pa.Table) -> str:
+    return next(name for name in table.schema.names if name.startswith("label_"))
+
+
+def relabelled(code: int) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: replaced(label_column_of(table), lambda codes: [code, *codes[1:]])(table)
+
+
+def swapped(table: pa.Table) -> pa.Table:
+    return replaced(label_column_of(table), lambda codes: [1 - codes[0], *codes[1:]])(table)
+
+
+def copied_row(source: str, target: str) -> Callable[[Path], None]:
+    """Return a change that puts the id of a row of one split's shard over the first one of another's last row."""
+
+    def change(dataset: Path) -> None:
+        stripe = card_of(dataset)["shards"][0]["task"]
+        shard = next(s for s in card_of(dataset)["shards"] if (s["split"], s["task"]) == (source, stripe) and s["rows"])
+        first = pq.ParquetFile(dataset / shard["path"]).read()["flow_id"][0].as_py()
+        reshard(dataset, replaced("flow_id", lambda ids: [*ids[:-1], first]), target)
+
+    return change
+
+
+def shorter(name: str) -> Callable[[pa.Table], pa.Table]:
+    return replaced(name, lambda lists: [lists[0][:-1], *lists[1:]])
+
+
+def truncated(dataset: Path) -> None:
+    path = dataset / card_of(dataset)["shards"][0]["path"]
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def wider(schema: pa.Schema) -> pa.Schema:
+    at = schema.get_field_index("protocol")
+    return schema.set(at, schema.field(at).with_type(pa.int64()))
+
+
+def first_shard(dataset: Path) -> Path:
+    return dataset / card_of(dataset)["shards"][0]["path"]
+
+
+def damage(name: str) -> Callable[[Path], None]:
+    return lambda dataset: (dataset / name).write_bytes(b"PAR1")
+
+
+def by(rule: str, **more: object) -> Callable[[dict], None]:
+    return lambda card: card["split_rule"].update(by=rule, **more)
+
+
+def hosts_in_two_splits(dataset: Path) -> None:
+    recard(dataset, by("host_pair"))
+    for split in ("train", "validation"):
+        for name in ("src_ip", "dst_ip"):
+            reshard(dataset, replaced(name, lambda hosts: [bytes(16), *hosts[1:]]), split)
+
+
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no card": (lambda d: (d / CARD).unlink(), r"dataset\.json is missing"),
+    "other format": (lambda d: recard(d, lambda c: c.update(format_version=99)), "format version 99"),
+    "lost shard": (lambda d: first_shard(d).unlink(), r"part-0000\d-of-00002\.parquet is missing"),
+    "lost table": (lambda d: (d / REJECTS_TABLE).unlink(), r"rejects\.parquet is missing"),
+    "stray file": (lambda d: (d / "flows" / "notes.txt").write_text(""), r"does not list flows/notes\.txt;"),
+    "listed twice": (lambda d: recard(d, lambda c: c["shards"].append(c["shards"][0])), "the card lists .* twice"),
+    "out of place": (lambda d: recard(d, lambda c: c["shards"][0].update(split="train")), "should lie in flows/"),
+    "other schema text": (lambda d: (d / TF_SCHEMA).write_text("feature {}"), r"schema\.pbtxt is not the schema"),
+    "other words": (lambda d: recard(d, lambda c: c["tasks"][0].update(vocabulary=["a", "b"])), r"schema\.pbtxt is"),
+    "no captures": (damage(CAPTURES_TABLE), r"captures\.parquet is no Parquet file"),
+    "records vanish": (other_rows("records"), r"accounting of .*/\d\.pcap does not close: \d+ records"),
+    "rejects vanish": (other_rows("rejects"), r"rejects of .*\.pcap: found 0, captures\.parquet says 1"),
+    "other records": (lambda d: recard(d, lambda c: c["accounting"].update(records=9)), "accounting: records: found"),
+    "other drops": (lambda d: recard(d, lambda c: c["accounting"].update(dropped={})), "accounting: dropped: found"),
+    "other rejects": (lambda d: recard(d, lambda c: c["accounting"].update(rejects=1)), "accounting: rejects: found 0"),
+    "other corpus": (lambda d: recard(d, lambda c: c.update(corpus_digest="00")), "corpus digest: found"),
+    "other coverage": (lambda d: recard(d, lambda c: c["coverage"][0].update(conflicts=10**6)), "cannot have labelled"),
+    "cut shard": (truncated, r"shard flows/.*: SHA-256: found \w+, the card says"),
+    "lost column": (lambda d: reshard(d, lambda t: t.drop_columns([FLAGS])), "column 'pkt_tcp_flags': found missing"),
+    "wide column": (
+        lambda d: reshard(d, lambda t: t.cast(wider(t.schema))),
+        "column 'protocol': found .*int64",
+    ),
+    "other order of columns": (lambda d: reshard(d, lambda t: t.select(t.schema.names[::-1])), "columns: found label_"),
+    "row groups": (lambda d: recard(d, lambda c: c["shards"][0].update(row_groups=[1])), r"row groups: found \["),
+    "row count": (lambda d: recard(d, lambda c: c["shards"][0].update(rows=1)), r": rows: found \d+, the card says 1"),
+    "order of rows": (lambda d: reshard(d, lambda t: t.take(list(range(t.num_rows))[::-1])), "not in the order"),
+    "unknown word": (lambda d: reshard(d, relabelled(2)), "label 2 of task .* outside its vocabulary of 2 words"),
+    "negative word": (lambda d: reshard(d, relabelled(-1)), "label -1 of task"),
+    "ragged": (lambda d: reshard(d, shorter("pkt_ttl")), "pkt_size and pkt_ttl of a flow differ in length"),
+    "long": (lambda d: recard(d, lambda c: c["definition"].update(k=5)), r"schema\.pbtxt is not"),
+    "other labels": (lambda d: reshard(d, swapped), "rows and classes of split 'train': found"),
+    "other classes": (lambda d: recard(d, lambda c: c["splits"]["test"].update(rows=1)), "classes of split 'test'"),
+    "split leaks": (copied_row("train", "test"), r"flow \w{32} is in the splits train and test"),
+    "doubled id": (copied_row("train", "train"), r"flow \w{32} is in two rows"),
+    "other rule": (lambda d: recard(d, by("flow")), r"flow \w{32} belongs to split \w+ by flow"),
+    "other cuts": (lambda d: recard(d, by("time", cuts_ns=[0, 0])), "belongs to split test by time"),
+    "shared hosts": (hosts_in_two_splits, "1 host pairs are in the splits train and validation"),
+    "lost flows": (lambda d: recard(d, lambda c: c["accounting"].update(flows=10**6)), "flows in shards: found"),
+    "other statistics": (
+        lambda d: recard(d, lambda c: c["normalisation"]["pkt_ttl"].update(mean=1.5)), "normalisation of pkt_ttl: found"
+    ),
+    "other content": (lambda d: reshard(d, shift_windows, "test"), "content hash: found"),
+    "other hash": (lambda d: recard(d, lambda c: c.update(content_hash="00")), "content hash: found .* says 00;"),
+}  # fmt: skip
+
+
+def shift_windows(table: pa.Table) -> pa.Table:
+    return replaced("pkt_tcp_window", lambda lists: [[value ^ 1 for value in values] for values in lists])(table)
+
+
+def test_what_was_built_is_what_its_card_says(whole):
+    card = card_of(whole)
+    found = verify(whole)
+    assert (found.captures, found.content_hash) == (18, card["content_hash"])
+    assert (found.shards, found.rows) == (len(card["shards"]), sum(shard["rows"] for shard in card["shards"]))
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_is_broken_is_named(dataset, name):
+    spoil, words = BREAKS[name]
+    spoil(dataset)
+    with pytest.raises(FlowloomError, match=words):
+        verify(dataset)
+
+
+def test_longer_sequences_than_k_are_named(dataset):
+    reshard(dataset, longer)
+    with pytest.raises(FlowloomError, match=r"longest sequence: found 61, the card says at most k = 60"):
+        verify(dataset)
+
+
+def longer(table: pa.Table) -> pa.Table:
+    for name in [name for name in table.schema.names if name.startswith("pkt_")]:
+        table = replaced(name, lambda lists: [[lists[0][0]] * 61, *lists[1:]])(table)
+    return table
+
+
+def test_groups_of_a_capture_split_lie_in_one_split(dataset):
+    group = next(
+        pq.ParquetFile(dataset / shard["path"]).read()["group"][0].as_py()
+        for shard in card_of(dataset)["shards"]
+        if shard["split"] == "train"
+    )
+    reshard(dataset, replaced("group", lambda groups: [group] * len(groups)), "validation")
+    with pytest.raises(FlowloomError, match=rf"capture group {group} is in the splits train and validation"):
+        verify(dataset)
+
+
+def test_every_shard_is_announced(whole):
+    seen = []
+    verify(whole, lambda text, done, total: seen.append((text, done, total)))
+    paths = [shard["path"] for shard in card_of(whole)["shards"]]
+    assert seen == [(path, at, len(paths)) for at, path in enumerate(paths)]

@@ -1,0 +1,55 @@
+"""Concealing changes who the hosts are and nothing else; a corpus without a key file has a key of its own content."""
+
+import dataclasses
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+from synthetic import synthetic_flows
+
+from flowloom.schemas.accounting import REJECTS
+from flowloom.transforms.columns import batch
+from flowloom.transforms.groups import Capture, CaptureGroup, GroupPlan
+from flowloom.transforms.identities import ConcealIdentities, conceal, corpus_key
+from flowloom.transforms.pseudonyms import IdentityKey, pseudonymise, rekey_ids
+
+KEY = IdentityKey(bytes(range(32)))
+
+
+def plan(*prints: str, first_ns: int | None = 1) -> GroupPlan:
+    captures = [Capture(f"{at}.pcap", "0" * 64, each, first_ns, (0,)) for at, each in enumerate(prints)]
+    return GroupPlan(tuple(CaptureGroup(c.fingerprint[:16], (c,)) for c in captures), batch([], REJECTS))
+
+
+def test_ids_and_addresses_change_and_nothing_else():
+    flows = synthetic_flows(100)
+    found = conceal(flows, KEY)
+    assert found["src_ip"].equals(pseudonymise(flows["src_ip"], KEY))
+    assert found["dst_ip"].equals(pseudonymise(flows["dst_ip"], KEY))
+    assert found["flow_id"].equals(rekey_ids(flows["flow_id"], KEY))
+    hidden = ["flow_id", "src_ip", "dst_ip"]
+    assert found.drop_columns(hidden).equals(flows.drop_columns(hidden))
+    assert found.schema.equals(flows.schema)
+    assert conceal(flows.slice(30, 20), KEY).equals(found.slice(30, 20))
+
+
+def test_the_key_of_a_corpus_is_that_of_its_captures_with_records():
+    one, other, damaged = "a" * 64, "b" * 64, "c" * 64
+    key = corpus_key(plan(one, other))
+    assert corpus_key(plan(other, one)) == key
+    unreadable = plan(damaged, first_ns=None).groups
+    assert corpus_key(dataclasses.replace(plan(one, other), groups=(*plan(one, other).groups, *unreadable))) == key
+    assert len({key, corpus_key(plan(one)), corpus_key(plan(one[:-1] + "b", other))}) == 3, "all digits count"
+
+
+@pytest.mark.parametrize(
+    ("identity", "key", "expected"),
+    [("keep", None, None), ("pseudonym", KEY, KEY), ("drop", None, corpus_key(plan("a" * 64)))],
+)
+def test_the_transform_conceals_by_the_right_key(identity, key, expected):
+    flows = synthetic_flows(10)
+    wanted = conceal(flows, expected) if expected else flows
+    with beam.Pipeline("FnApiRunner") as pipeline:
+        known = pipeline | "Plan" >> beam.Create([plan("a" * 64)])
+        found = pipeline | "Flows" >> beam.Create([flows]) | "Conceal" >> ConcealIdentities(identity, key, known)
+        assert_that(found | beam.Map(lambda rows: rows.to_pylist()), equal_to([wanted.to_pylist()]))

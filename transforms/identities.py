@@ -1,0 +1,52 @@
+"""Identities: whether a flow's hosts can be told from its row, before anything is derived from them."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from flowloom.schemas.manifest import Identity
+from flowloom.schemas.rows import IDENTITY
+from flowloom.transforms.groups import GroupPlan
+from flowloom.transforms.pseudonyms import IdentityKey, pseudonymise, rekey_ids
+
+
+def conceal(flows: pa.RecordBatch, key: IdentityKey) -> pa.RecordBatch:
+    """Replace addresses by pseudonyms, and flow ids, which are hashes of addresses, by encrypted ones."""
+    concealed = {name: pseudonymise(flows[name], key) for name in IDENTITY}
+    concealed["flow_id"] = rekey_ids(flows["flow_id"], key)
+    columns = [concealed.get(name, flows[name]) for name in flows.schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=flows.schema)
+
+
+def corpus_key(plan: GroupPlan) -> IdentityKey:
+    """Return the key under `identity: drop`: a hash of the fingerprints of all captures with records.
+
+    A dataset shows 64 of a fingerprint's 256 bits, in the names of groups. To know the rest one must have the captures,
+    and whoever has those needs no guesses. The same captures give the same ids without a key file.
+    """
+    prints = sorted(
+        capture.fingerprint for group in plan.groups for capture in group.captures if capture.first_ns is not None
+    )
+    return IdentityKey(hashlib.sha256("".join(["identity", *prints]).encode()).digest())
+
+
+@dataclasses.dataclass
+class ConcealIdentities(beam.PTransform):
+    """`conceal` over a PCollection of flow batches, under the given key or, to drop identities, that of the corpus.
+
+    Splits and shards are told by hashes of ids and addresses; they come after this, or they would tell on them.
+    """
+
+    identity: Identity
+    key: IdentityKey | None
+    plan: Any
+
+    def expand(self, flows: Any) -> Any:
+        """Return batches without addresses that are real; with `identity: keep` the same ones."""
+        if self.identity == "keep":
+            return flows
+        key = self.key or beam.pvalue.AsSingleton(self.plan | "CorpusKey" >> beam.Map(corpus_key))
+        return flows | "Conceal" >> beam.Map(conceal, key).with_output_types(pa.RecordBatch)

@@ -1,0 +1,174 @@
+"""Leakage: sequences and hosts that several flows have, inside of a split and across, counted exactly."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowloom.schemas.card import DatasetCard, Leakage, Overlap, read_card
+from flowloom.schemas.manifest import SPLITS
+from flowloom.schemas.rows import IDENTITY, label_column
+from flowloom.transforms.columns import view
+from flowloom.transforms.digests import row_digests
+
+TRAIN = SPLITS.index("train")
+SEQUENCE = ("pkt_size", "pkt_dir")
+TIMED_SEQUENCE = (*SEQUENCE, "pkt_gap_ns")
+
+PARTITION_ROWS = 1 << 22
+"""Sightings of a kind that are sorted at a time; about 50 bytes each."""
+_BATCH_ROWS = 16_384
+_UNKNOWN = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class OverlapCounts:
+    """What `Overlap` has, as int64 by position in `SPLITS`; those of different things add up."""
+
+    distinct: np.ndarray
+    distinct_in_train: np.ndarray
+    flows: np.ndarray
+    flows_repeated: np.ndarray
+    flows_in_train: np.ndarray
+    conflicts: np.ndarray
+    """By task."""
+
+    def __add__(self, other: "OverlapCounts") -> "OverlapCounts":
+        names = [field.name for field in dataclasses.fields(self)]
+        return OverlapCounts(*(getattr(self, name) + getattr(other, name) for name in names))
+
+    def overlap(self) -> Overlap:
+        """Return the counts by the names of splits."""
+        later = [split for split in range(len(SPLITS)) if split != TRAIN]
+        return Overlap(
+            distinct=_named(self.distinct, range(len(SPLITS))),
+            distinct_in_train=_named(self.distinct_in_train, later),
+            flows=_named(self.flows, range(len(SPLITS))),
+            flows_repeated=_named(self.flows_repeated, range(len(SPLITS))),
+            flows_in_train=_named(self.flows_in_train, later),
+        )
+
+
+def sighting_type(tasks: int) -> np.dtype:
+    """Return the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
+    fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
+    return np.dtype(fields)
+
+
+def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
+
+    Args:
+      rows: flow ids, the columns of `TIMED_SEQUENCE`, addresses if there are any, and labels of any of the tasks.
+      split: of all the rows.
+      tasks: names of all tasks of the dataset.
+    """
+    for kind, columns in (("sequences", SEQUENCE), ("timed_sequences", TIMED_SEQUENCE)):
+        yield kind, _sightings(row_digests(rows.select(columns), kind), rows, split, tasks)
+    if set(IDENTITY) <= set(rows.schema.names):
+        ends = [row_digests(rows.select([name]).rename_columns(["host"]), "") for name in IDENTITY]
+        yield "host_pairs", _sightings(ends[0] + ends[1], rows, split, tasks)  # sums know no order
+        for end in ends:
+            yield "hosts", _sightings(end, rows, split, tasks)
+
+
+def count_overlap(sightings: np.ndarray) -> OverlapCounts:
+    """Count over all sightings of some things; no other part may have sightings of the same things.
+
+    Args:
+      sightings: records of `sighting_type`, in any order; the same flow may be sighted with a thing more than once.
+    """
+    thing, flow, labels = sightings["thing"], sightings["flow"], sightings["labels"]
+    order = np.lexsort((flow[:, 1], flow[:, 0], thing[:, 1], thing[:, 0]))
+    thing, flow, labels, split = thing[order], flow[order], labels[order], sightings["split"][order]
+    new_thing = np.append(True, (thing[1:] != thing[:-1]).any(axis=1))[: len(thing)]
+    new_flow = new_thing | np.append(True, (flow[1:] != flow[:-1]).any(axis=1))[: len(thing)]
+    number = np.cumsum(new_thing) - 1
+    things = int(new_thing.sum())
+    flows = np.bincount(number[new_flow] * len(SPLITS) + split[new_flow], minlength=things * len(SPLITS))
+    flows = flows.reshape(things, len(SPLITS))
+    trained = flows[:, TRAIN] > 0
+    starts = np.flatnonzero(new_thing)
+    return OverlapCounts(
+        distinct=(flows > 0).sum(axis=0),
+        distinct_in_train=(flows[trained] > 0).sum(axis=0),
+        flows=flows.sum(axis=0),
+        flows_repeated=np.maximum(flows - 1, 0).sum(axis=0),
+        flows_in_train=flows[trained].sum(axis=0),
+        conflicts=np.array([_conflicts(labels[:, task], starts, number) for task in range(labels.shape[1])], np.int64),
+    )
+
+
+def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
+    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder by hash.
+
+    Raises:
+      FlowloomError: if there is no finished dataset.
+    """
+    card = read_card(dataset)
+    tasks = [task.name for task in card.tasks]
+    partitions = 1 + sum(shard.rows for shard in card.shards) // PARTITION_ROWS
+    record = sighting_type(len(tasks))
+    found: dict[str, OverlapCounts] = {}
+    with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as folder:
+        for kind, part, sightings in _partitioned(_dataset_sightings(Path(dataset), card, tasks), partitions):
+            with open(f"{folder}/{kind}-{part}", "ab") as file:
+                sightings.tofile(file)
+        for name in sorted(os.listdir(folder)):
+            kind, counts = name.rpartition("-")[0], count_overlap(np.fromfile(f"{folder}/{name}", record))
+            found[kind] = found[kind] + counts if kind in found else counts
+    none = count_overlap(np.empty(0, record))
+    sequences = found.get("sequences", none)
+    hosts = card.identity != "drop"
+    return Leakage(
+        sequences=sequences.overlap(),
+        timed_sequences=found.get("timed_sequences", none).overlap(),
+        conflicts=dict(zip(tasks, sequences.conflicts.tolist(), strict=True)),
+        host_pairs=found.get("host_pairs", none).overlap() if hosts else None,
+        hosts=found.get("hosts", none).overlap() if hosts else None,
+    )
+
+
+def _dataset_sightings(root: Path, card: DatasetCard, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
+    for shard in card.shards:
+        with pq.ParquetFile(root / shard.path) as file:
+            columns = [name for name in file.schema_arrow.names if name in wanted]
+            for rows in file.iter_batches(_BATCH_ROWS, columns=columns):
+                yield from sight(rows, shard.split, tasks)
+
+
+def _partitioned(sightings: Iterable[tuple[str, np.ndarray]], partitions: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    for kind, records in sightings:
+        part = (records["thing"][:, 1] % np.uint64(partitions)).astype(np.int64)
+        for number in np.unique(part).tolist():
+            yield kind, number, records[part == number]
+
+
+def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> np.ndarray:
+    records = np.empty(rows.num_rows, sighting_type(len(tasks)))
+    records["thing"], records["flow"], records["split"] = things, view(rows["flow_id"]), SPLITS.index(split)
+    for at, task in enumerate(tasks):
+        known = label_column(task) in rows.schema.names
+        records["labels"][:, at] = view(rows[label_column(task)].fill_null(_UNKNOWN)) if known else _UNKNOWN
+    return records
+
+
+def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> int:
+    """Return how many labels are known of things that have another one too."""
+    if not len(starts):
+        return 0
+    known = labels != _UNKNOWN
+    highest = np.maximum.reduceat(labels, starts)
+    lowest = np.minimum.reduceat(np.where(known, labels, np.iinfo(np.int32).max), starts)
+    return int((known & (highest > lowest)[number]).sum())
+
+
+def _named(counts: np.ndarray, splits: Iterable[int]) -> dict[str, Any]:
+    return {SPLITS[split]: int(counts[split]) for split in splits}

@@ -1,0 +1,22 @@
+"""Quotas: whole numbers of things for shares of them."""
+
+from collections.abc import Sequence
+
+
+def quotas(count: int, shares: Sequence[float]) -> list[int]:
+    """Return how many of `count` things each share gets, by largest remainder.
+
+    A share above 0 gets at least one as soon as there are enough things for all of them.
+    """
+    exact = [count * share for share in shares]
+    parts = [int(part + 1e-9) for part in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda at: (parts[at] - exact[at], at))
+    for at in by_remainder[: count - sum(parts)]:
+        parts[at] += 1
+    wanted = [at for at, share in enumerate(shares) if share > 0]
+    if count >= len(wanted):
+        for at in wanted:
+            if not parts[at]:
+                parts[parts.index(max(parts))] -= 1
+                parts[at] += 1
+    return parts
