@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 import apache_beam as beam
+import pyarrow as pa
 
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
@@ -13,6 +14,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.transforms.cards import FAILURE, WriteCard
 from flowloom.transforms.groups import PlanGroups
+from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
 from flowloom.transforms.labels import CountUnlabelled, LabelFlows, LabelGroups
 from flowloom.transforms.layouts import CountRows, PlanLayout
 from flowloom.transforms.metering import MeterGroups
@@ -48,23 +50,35 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     """
     manifest = read_manifest(options.manifest)
     folder = os.path.dirname(os.path.abspath(options.manifest))
-    with staged_folder(os.fspath(options.out)) as staging:
+    with staged_folder(os.fspath(options.out)) as staging, label_folder(staging) as scratch:
+        sources, unread = read_sources(manifest, folder, scratch)
         with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-            compose(pipeline, manifest, folder, staging)
+            compose(pipeline, manifest, folder, staging, sources, unread)
         if not os.path.exists(f"{staging}/{CARD}"):
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
         return read_card(staging)
 
 
-def compose(pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, staging: str) -> None:
-    """Lay the road from a manifest's captures to the card of its dataset."""
+def compose(
+    pipeline: beam.Pipeline,
+    manifest: CorpusManifest,
+    folder: str,
+    staging: str,
+    sources: tuple[WindowSource, ...],
+    unread_rows: pa.RecordBatch,
+) -> None:
+    """Lay the road from a manifest's captures and label sources to the card of its dataset."""
     plan, unread = pipeline | "PlanGroups" >> PlanGroups(manifest, folder)
-    labels = plan | "LabelGroups" >> LabelGroups(manifest)
+    labels = plan | "LabelGroups" >> LabelGroups(manifest, sources)
+    windowed = None
+    if sources:
+        windowed = plan | "WindowCaptures" >> WindowCaptures(sources, manifest.tasks, manifest.definition)
+        unread = (unread, windowed, pipeline | "UnreadRows" >> beam.Create([unread_rows])) | "Unread" >> beam.Flatten()
     division = labels | "DivideGroups" >> DivideGroups(manifest.tasks, manifest.splits)
     flows, accounts = plan | "MeterGroups" >> MeterGroups(manifest.definition, manifest.output.split_bytes, job=staging)
 
-    labelled = flows | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
+    labelled, said = flows | "LabelFlows" >> LabelFlows(labels, manifest, windowed)
     stripes = (
         labelled
         | "AssignSplits" >> AssignSplits(division)
@@ -82,4 +96,5 @@ def compose(pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, stag
         rejects=unread,
         unlabelled=labelled | "CountUnlabelled" >> CountUnlabelled(manifest.tasks),
         rows=stripes | "CountRows" >> CountRows(),
+        sources=said,
     )

@@ -5,9 +5,10 @@ import hashlib
 import importlib.metadata
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +30,8 @@ from flowloom.schemas.manifest import SPLITS, CorpusManifest
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.transforms.columns import batch
 from flowloom.transforms.groups import relative_uri
+from flowloom.transforms.label_joins import Counts, SourceKey
+from flowloom.transforms.label_sources import Kind, source_kind
 from flowloom.transforms.labels import GroupLabels
 from flowloom.transforms.layouts import AURORA, stored_schema
 from flowloom.transforms.metering import GroupAccount
@@ -57,6 +60,8 @@ class Findings:
     rows: Mapping[str, int]
     """Rows that went into each stripe."""
     shards: Sequence[WrittenShard]
+    sources: Mapping[SourceKey, Counts] = dataclasses.field(default_factory=dict)
+    """What each source of labels of single flows said, and those by path beside it."""
 
 
 def captures_table(accounts: Iterable[GroupAccount], folder: str) -> pa.Table:
@@ -114,19 +119,48 @@ def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
 
 
 def count_coverage(
-    labels: Iterable[GroupLabels], flows: Mapping[str, int], manifest: CorpusManifest
+    labels: Iterable[GroupLabels],
+    flows: Mapping[str, int],
+    manifest: CorpusManifest,
+    sources: Mapping[SourceKey, Counts] | None = None,
 ) -> tuple[LabelCoverage, ...]:
-    """Count per task and source the flows it has a word for, and those where an earlier source said another."""
-    counted = {(task, source.glob): [0, 0] for source in manifest.captures for task in sorted(source.labels)}
+    """Count per task and source what it knew of the flows, by entry of the manifest.
+
+    Args:
+      flows: by group, for what holds for all flows of a group.
+      sources: what was counted flow by flow.
+    """
+    kinds: dict[SourceKey, Kind | Literal["path"]] = {}
+    for entry in manifest.captures:
+        kinds |= {(task, entry.glob): "path" for task in sorted(entry.labels)}
+        kinds |= {(spec.task, spec.name): source_kind(spec) for spec in entry.window_specs}
+    counted = {key: np.array((sources or {}).get(key, [0] * len(Counts._fields)), np.int64) for key in kinds}
     for label in labels:
+        rows = flows.get(label.group, 0)
         for claim in label.claims:
-            counts = counted[claim.task, claim.source]
-            counts[0] += flows.get(label.group, 0)
-            counts[1] += 0 if claim.upheld else flows.get(label.group, 0)
+            said = Counts(rows, rows, 0 if claim.upheld else rows, 0, 0, 0)
+            counted[claim.task, claim.source] += said
     return tuple(
-        LabelCoverage(task=task, source=source, labelled=labelled, conflicts=conflicts)
-        for (task, source), (labelled, conflicts) in counted.items()
+        LabelCoverage(task=task, source=source, kind=kinds[task, source], **Counts(*counts.tolist())._asdict())
+        for (task, source), counts in counted.items()
     )
+
+
+def find_conflicts(coverage: Iterable[LabelCoverage], manifest: CorpusManifest) -> list[str]:
+    """Return a sentence for every task that must have no conflicts (`on_conflict: error`) and has some."""
+    faults = []
+    for task, rule in manifest.on_conflict.items():
+        found = [entry for entry in coverage if entry.task == task and entry.conflicts + entry.ambiguous]
+        if rule == "error" and found:
+            said = "; ".join(
+                f"{entry.source}: {entry.conflicts:,} flows against a source before it, {entry.ambiguous:,} in itself"
+                for entry in found
+            )
+            faults.append(
+                f"labels of task {task!r} must agree (on_conflict: error), got several words of one flow from {said}; "
+                "mend the sources, or write on_conflict: first or unknown"
+            )
+    return faults
 
 
 def count_splits(shards: Iterable[WrittenShard], manifest: CorpusManifest) -> dict[str, SplitCounts]:
@@ -217,14 +251,15 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
     captures = captures_table(findings.accounts, folder)
     rejects = rejects_table(findings.accounts, findings.rejects, folder)
     accounting = account(captures, rejects, findings)
-    faults = find_faults(accounting, findings, captures, rejects, manifest)
+    flows: dict[str, int] = {}
+    for part in findings.accounts:
+        flows[part.group] = flows.get(part.group, 0) + part.flows
+    coverage = count_coverage(findings.labels, flows, manifest, findings.sources)
+    faults = find_faults(accounting, findings, captures, rejects, manifest) or find_conflicts(coverage, manifest)
     if faults:
         write_text(f"{staging}/{FAILURE}", "; ".join(faults))
         return f"{staging}/{FAILURE}"
     shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
-    flows: dict[str, int] = {}
-    for part in findings.accounts:
-        flows[part.group] = flows.get(part.group, 0) + part.flows
     card = DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         name=manifest.name,
@@ -235,10 +270,11 @@ def write_card(findings: Findings, manifest: CorpusManifest, folder: str, stagin
         tasks=manifest.tasks,
         layout=manifest.layout,
         missing=manifest.missing,
+        on_conflict=manifest.on_conflict,
         identity=manifest.identity,
         split_rule=findings.division.rule,
         splits=count_splits(shards, manifest),
-        coverage=count_coverage(findings.labels, flows, manifest),
+        coverage=coverage,
         timelines=timelines(captures),
         accounting=accounting,
         normalisation=normalisation(shards),
@@ -274,6 +310,7 @@ class WriteCard(beam.PTransform):
     rejects: Any
     unlabelled: Any
     rows: Any
+    sources: Any
 
     def expand(self, shards: Any) -> Any:
         """Return the path of the card from the written shards."""
@@ -286,6 +323,7 @@ class WriteCard(beam.PTransform):
             single(self.unlabelled),
             beam.pvalue.AsDict(self.rows),
             every(shards),
+            beam.pvalue.AsDict(self.sources),
         )
         once = shards.pipeline | "Once" >> beam.Create([None])
         findings = once | "Gather" >> beam.Map(lambda _, *parts: Findings(*parts), *parts)

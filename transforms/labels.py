@@ -1,7 +1,7 @@
-"""Labels by path: what a manifest says of a capture holds for every flow of its group."""
+"""Labels: what a manifest says of captures holds for every flow of their group; other sources label single flows."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -12,6 +12,8 @@ from flowloom.schemas.manifest import CorpusManifest
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.groups import CaptureGroup, GroupPlan
+from flowloom.transforms.label_joins import FlowSource, add_counts, flow_source, join_sources
+from flowloom.transforms.label_sources import WindowSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,38 +27,64 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class GroupLabels:
-    """Label numbers of one group in the order of the tasks (None = unknown), and who claimed what."""
+    """Label numbers of one group in the order of the tasks (None = unknown), and who claimed what.
+
+    A task that any source labels flow by flow has no number and no claims here: `sources` are all of its sources.
+    """
 
     group: str
     codes: tuple[int | None, ...]
     claims: tuple[Claim, ...]
     has_records: bool
+    sources: tuple[FlowSource, ...] = ()
 
 
-def label_group(group: CaptureGroup, manifest: CorpusManifest) -> GroupLabels:
+def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
     """Join the labels of all sources that match a group; the first source of a task wins, others are counted.
 
     With `missing: negative` under Aurora an unknown label becomes 0, the first word of its vocabulary.
     """
     codes: list[int | None] = []
     claims: list[Claim] = []
+    sources: list[FlowSource] = []
     for task in manifest.tasks:
+        ranked = list(_sources(group, manifest, task, windows))
+        if any(source.kind != "path" for source in ranked):
+            sources += ranked
+            codes.append(None)
+            continue
         code: int | None = None
-        for source in (manifest.captures[at] for at in group.sources):
-            if task.name not in source.labels:
-                continue
-            claimed = task.index(source.labels[task.name])
-            code = claimed if code is None else code
-            claims.append(Claim(task.name, source.glob, upheld=claimed == code))
-        if code is None and manifest.missing == "negative" and manifest.layout == "aurora":
-            code = 0
+        disputed = False
+        for source in ranked:
+            code = source.code if code is None else code
+            claims.append(Claim(task.name, source.name, upheld=source.code == code))
+            disputed |= source.code != code
+        if disputed and manifest.on_conflict.get(task.name) == "unknown":
+            code = None
+        elif code is None:
+            code = manifest.absent_code
         codes.append(code)
-    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records)
+    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records, tuple(sources))
 
 
-def label_groups(plan: GroupPlan, manifest: CorpusManifest) -> tuple[GroupLabels, ...]:
+def label_groups(
+    plan: GroupPlan, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()
+) -> tuple[GroupLabels, ...]:
     """Label every group of a plan, in its order."""
-    return tuple(label_group(group, manifest) for group in plan.groups)
+    return tuple(label_group(group, manifest, windows) for group in plan.groups)
+
+
+def _sources(
+    group: CaptureGroup, manifest: CorpusManifest, task: Task, windows: Sequence[WindowSource]
+) -> Iterator[FlowSource]:
+    """Yield the sources of one task for a group in order of precedence: by entry, its labels first."""
+    for at in group.sources:
+        entry = manifest.captures[at]
+        if task.name in entry.labels:
+            yield FlowSource(task.name, entry.glob, "path", code=task.index(entry.labels[task.name]))
+        for source in windows:
+            if source.entry == at and source.spec.task == task.name:
+                yield flow_source(source, task, group.group)
 
 
 def label_flows(flows: pa.RecordBatch, labels: tuple[GroupLabels, ...], tasks: Sequence[Task]) -> pa.RecordBatch:
@@ -82,23 +110,44 @@ class LabelGroups(beam.PTransform):
     """`label_groups` over the one `GroupPlan` of a pipeline."""
 
     manifest: CorpusManifest
+    windows: tuple[WindowSource, ...] = ()
 
     def expand(self, plan: Any) -> Any:
         """Return one tuple of `GroupLabels` from one `GroupPlan`."""
-        return plan | beam.Map(label_groups, self.manifest)
+        return plan | beam.Map(label_groups, self.manifest, self.windows)
 
 
 @dataclasses.dataclass
 class LabelFlows(beam.PTransform):
-    """`label_flows` over a PCollection of flow batches; `labels` is the output of `LabelGroups`."""
+    """`label_flows` and `join_sources` over a PCollection of flow batches; `labels` is the output of `LabelGroups`.
+
+    Args:
+      written: the output of `WindowCaptures`, whose files have to be there first; None without such sources.
+    """
 
     labels: Any
-    tasks: tuple[Task, ...]
+    manifest: CorpusManifest
+    written: Any = None
 
     def expand(self, flows: Any) -> Any:
-        """Return batches with label columns."""
-        labels = beam.pvalue.AsSingleton(self.labels)
-        return flows | beam.Map(label_flows, labels, self.tasks).with_output_types(pa.RecordBatch)
+        """Return batches with label columns, and what each source said ((task, source), `Counts`)."""
+        sides: list[Any] = [beam.pvalue.AsSingleton(self.labels)]
+        sides += [] if self.written is None else [beam.pvalue.AsIter(self.written)]
+        labelled, counts = flows | beam.ParDo(_Label(self.manifest), *sides).with_outputs("counts", main="flows")
+        return labelled, counts | beam.CombinePerKey(add_counts)
+
+
+class _Label(beam.DoFn):
+    def __init__(self, manifest: CorpusManifest):
+        self._manifest = manifest
+
+    def process(self, flows: pa.RecordBatch, labels: tuple[GroupLabels, ...], written: Any = ()) -> Iterator[Any]:
+        tasks = self._manifest.tasks
+        by_group = {label.group: label.sources for label in labels if label.sources}
+        labelled, counts = join_sources(label_flows(flows, labels, tasks), by_group, self._manifest)
+        yield labelled
+        for key, counted in counts.items():
+            yield beam.pvalue.TaggedOutput("counts", (key, counted))
 
 
 @dataclasses.dataclass

@@ -52,8 +52,11 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
     """Decide how a corpus is divided, from the labels and ids of its groups and the seed alone.
 
     Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
-    and all of them can reach train, validation and test together.
+    and all of them can reach train, validation and test together. Classes of a task that a source labels flow by flow
+    are not known before the flows are, so with such a task it divides by flow.
     """
+    labels = list(labels)
+    by_flow = sorted({source.task for label in labels if label.has_records for source in label.sources})
     known = {label.group: label.codes for label in labels if label.has_records}
     counts: dict[ClassKey, int] = {}
     for codes in known.values():
@@ -67,7 +70,14 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
         reason = "asked for by the manifest"
         if missed:
             reason += f"; not in every split: {_named(missed, tasks, counts)}"
+        if by_flow:
+            reason += f"; not balanced, as their labels differ within a group: {', '.join(by_flow)}"
         return Division(_rule("capture", reason, splits), of_group)
+    if by_flow:
+        reason = (
+            f"a split by capture needs labels that are the same for all flows of a group; not so: {', '.join(by_flow)}"
+        )
+        return Division(_rule("flow", reason, splits), {})
     few = [key for key in sorted(counts) if counts[key] < len(SPLITS)]
     if few:
         reason = f"a split by capture needs 3 capture groups of every class; fewer have {_named(few, tasks, counts)}"
