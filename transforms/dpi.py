@@ -48,7 +48,9 @@ def nfstream_options(definition: FlowDefinition) -> dict[str, object]:
     }
 
 
-def inspect_captures(jobs: Mapping[str, Sequence[str]], definition: FlowDefinition) -> dict[str, str]:
+def inspect_captures(
+    jobs: Mapping[str, Sequence[str]], definition: FlowDefinition, python: str = sys.executable
+) -> dict[str, str]:
     """Write what NFStream sees in captures as Arrow files of `schemas.label_windows.INSPECTED`.
 
     One process serves all jobs, as loading nDPI costs seconds. Captures that are compressed or not local are copied
@@ -56,6 +58,7 @@ def inspect_captures(jobs: Mapping[str, Sequence[str]], definition: FlowDefiniti
 
     Args:
       jobs: the captures of each file to write.
+      python: an interpreter that has NFStream and this package.
 
     Returns:
       why, for each capture that cannot be read.
@@ -77,7 +80,7 @@ def inspect_captures(jobs: Mapping[str, Sequence[str]], definition: FlowDefiniti
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-m", _PROGRAM],
+            [python, "-m", _PROGRAM],
             input=json.dumps(order) + "\n",
             capture_output=True,
             text=True,
@@ -92,6 +95,12 @@ def inspect_captures(jobs: Mapping[str, Sequence[str]], definition: FlowDefiniti
         raise FlowloomError(f"NFStream failed ({said}); run `python -m {_PROGRAM}` to see why")
     complaints = json.loads(done.stdout.splitlines()[-1])
     return refused | {uri: complaints[path] for uri, path in plain.items() if path in complaints}
+
+
+def read_inspected(path: str) -> pa.RecordBatch:
+    """Return the flows in a file that `inspect_captures` wrote."""
+    with pa.ipc.open_file(pa.memory_map(path)) as reader:
+        return pa.concat_batches([reader.get_batch(at) for at in range(reader.num_record_batches)])
 
 
 def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBatch:

@@ -18,7 +18,6 @@ from flowloom.schemas.accounting import REJECTS, RejectReason
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.label_sources import Dpi, LabelTable, PacketTable, WindowSpec
-from flowloom.schemas.label_windows import INSPECTED
 from flowloom.schemas.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.tasks import Task
 from flowloom.transforms import dpi
@@ -173,9 +172,7 @@ def _inspect(
     seen = {group: f"{source.windows(group)}.inspected" for group in captures}
     refused = dpi.inspect_captures({seen[group]: uris for group, uris in captures.items()}, definition)
     for group, path in seen.items():
-        with pa.ipc.open_file(pa.memory_map(path)) as reader:
-            flows = concatenated([reader.get_batch(at) for at in range(reader.num_record_batches)], INSPECTED)
-        write_windows(source.windows(group), dpi.dpi_windows(flows, spec, task))
+        write_windows(source.windows(group), dpi.dpi_windows(dpi.read_inspected(path), spec, task))
         os.remove(path)
     return reject_rows(
         [

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.label_windows import WINDOW_KEY, label_windows
-from flowloom.transforms.columns import batch, column, view
+from flowloom.transforms.columns import column, view
 from flowloom.transforms.kernels import mix
 
 NO_WINDOW = -2
@@ -90,7 +90,7 @@ def write_windows(path: str, windows: pa.RecordBatch) -> None:
 def read_windows(path: str) -> pa.RecordBatch:
     """Return label windows of an Arrow file; its pages are mapped."""
     with pa.ipc.open_file(pa.memory_map(path)) as reader:
-        return reader.get_batch(0) if reader.num_record_batches else batch([], reader.schema)
+        return reader.get_batch(0)
 
 
 def load_index(path: str, measure: Measure) -> WindowIndex:
