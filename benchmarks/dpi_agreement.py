@@ -112,13 +112,13 @@ def _compare(ours: Sequence[Flow], theirs: Sequence[Flow], capture: str, found: 
 
 
 CAUSES = (
-    "Another version of NFStream brings another nDPI, which renames (`Mining` to `ETHEREUM` and `BITCOIN`, `Sina(Weibo)` "
-    "to `SinaWeibo`, `Skype_Teams` to `Teams`), divides (`TLS.Amazon` and `TLS.AmazonAlexa`) and no longer knows Skype's "
-    "calls. Pin the version whose names the vocabulary has.",
+    "Another version of NFStream brings another nDPI, which renames (`Mining` to `ETHEREUM` and `BITCOIN`, "
+    "`Sina(Weibo)` to `SinaWeibo`, `Skype_Teams` to `Teams`), divides (`TLS.Amazon` and `TLS.AmazonAlexa`), and in "
+    "6.6.0 no longer knows Skype's calls. Pin the version whose names the vocabulary has.",
     "`avast_securedns.pcapng` is out of order, and NFStream gives its packets other times, seconds later: no window is "
     "near these flows. A damaged time in `fuzz-2021-06-07-c6c72a0a56.pcap` does the same.",
-    "`capwap.pcap`: NFStream looks into CAPWAP under `decode_tunnels`; Flowloom meters the UDP flow around it, which then "
-    "has no label.",
+    "`capwap.pcap`: NFStream looks into CAPWAP under `decode_tunnels`; Flowloom meters the UDP flow around it, which "
+    "then has no label.",
     "`mongodb.pcap` has the same five-tuple on two VLANs at once, and label windows do not tell VLANs apart: the card "
     "counts such flows as ambiguous.",
 )

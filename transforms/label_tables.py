@@ -146,7 +146,7 @@ def _selected(table: LabelTable, path: str) -> pl.DataFrame:
         held = frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise FlowloomError(f"label table {path} cannot be read: {str(error).splitlines()[0]}") from None
-    found = {name.strip(): name for name in reversed(held.names())}
+    found = _by_name(held.names())
     wanted = {ours: name.strip() for ours, name in table.columns.model_dump().items() if name is not None}
     missing = [name for name in wanted.values() if name not in found]
     if missing:
@@ -165,6 +165,14 @@ def _selected(table: LabelTable, path: str) -> pl.DataFrame:
         ),
         path,
     )
+
+
+def _by_name(names: Sequence[str]) -> dict[str, str]:
+    """Return column names by themselves without white space around them; of two that are the same the first counts."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(name.strip(), name)
+    return found
 
 
 def _text(column: pl.Expr) -> pl.Expr:
@@ -246,7 +254,7 @@ def read_packet_labels(table: PacketTable, path: str, task: Task) -> np.ndarray:
     """
     frame = read_csv(path, table.separator, header=table.header)
     names: Sequence[str] = collected(frame.head(0), path).columns
-    found = {name.strip(): name for name in reversed(names)}
+    found = _by_name(names)
     wanted = names[-1].strip() if table.column is None else table.column.strip()
     if wanted not in found:
         raise FlowloomError(

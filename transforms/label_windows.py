@@ -32,7 +32,7 @@ class WindowIndex:
 
     Attributes:
       given: uint8 [5], which columns of `WINDOW_KEY` tell the windows apart.
-      keys, codes: uint64 [groups, 5], int32 [groups]: endpoints in canonical order with ports and protocol, and word.
+      keys, codes: uint64 [groups, 5], int32 [groups]: addresses, ports and protocol, and word.
       starts: int64 [groups + 1], where the windows of each group begin.
       directory: int64 [buckets + 1], where the groups begin whose hash starts with the bucket's bits.
       shift: bits of a hash behind those of its bucket.
@@ -183,12 +183,13 @@ def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _canonical(src_0, src_1, dst_0, dst_1, src_port, dst_port, protocol, given):
-    """Return the given part of a directed key as five words that do not tell which end is which."""
+    """Return the given part of a key as five words; of ends of which the same is given, in canonical order."""
     src_0, src_1 = src_0 * given[0], src_1 * given[0]
     dst_0, dst_1 = dst_0 * given[1], dst_1 * given[1]
     src_port, dst_port = np.uint64(src_port) * given[2], np.uint64(dst_port) * given[3]
     rest = np.uint64(protocol) * given[4]
-    if (src_0, src_1, src_port) > (dst_0, dst_1, dst_port):
+    alike = given[0] == given[1] and given[2] == given[3]
+    if alike and (src_0, src_1, src_port) > (dst_0, dst_1, dst_port):
         src_0, src_1, src_port, dst_0, dst_1, dst_port = dst_0, dst_1, dst_port, src_0, src_1, src_port
     rest |= (src_port << np.uint64(32)) | (dst_port << np.uint64(16))
     return src_0, src_1, dst_0, dst_1, rest
@@ -272,7 +273,7 @@ def _match(
         key = ahead
         for turn in range(2):
             if turn == 1:
-                if back == ahead:  # always, unless the windows know one end only in part
+                if back == ahead:  # always, where the same is given of both ends
                     break
                 key = back
             bucket = np.int64(_hash(key) >> shift)
