@@ -142,26 +142,39 @@ def _one_capture(entry: CaptureSource, spec: PacketTable, folder: str) -> None:
         )
 
 
-def window_captures(
-    sources: Sequence[WindowSource], groups: Sequence[CaptureGroup], tasks: Sequence[Task], definition: FlowDefinition
-) -> pa.RecordBatch:
-    """Write the label windows of sources that look into captures, for some groups.
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """The work of one process: a source that looks into captures, and capture groups that it knows of."""
+
+    source: WindowSource
+    groups: tuple[CaptureGroup, ...]
+
+
+def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterator[Inspection]:
+    """Yield the work of all sources that look into captures."""
+    for source in sources:
+        known = tuple(group for group in plan.groups if source.entry in group.sources)
+        if not isinstance(source.spec, LabelTable):
+            for at in range(0, len(known), _INSPECTED_TOGETHER):
+                yield Inspection(source, known[at : at + _INSPECTED_TOGETHER])
+
+
+def window_captures(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:
+    """Write the label windows of a source for each of some groups.
 
     Returns:
       `REJECTS` of what could not be read.
     """
-    by_name = {task.name: task for task in tasks}
+    source, spec = work.source, work.source.spec
+    captures = {group.group: [c.uri for c in group.captures if source.entry in c.sources] for group in work.groups}
+    if isinstance(spec, Dpi):
+        task = next(task for task in tasks if task.name == spec.task)
+        return _inspect(source, spec, captures, task, definition)
     rejects = []
-    for source in sources:
-        captures = {group.group: [c.uri for c in group.captures if source.entry in c.sources] for group in groups}
-        if isinstance(source.spec, PacketTable):
-            for group, (uri, *_) in captures.items():
-                windows, mismatch = packet_windows(uri, np.load(source.codes), definition, source.spec.path)
-                write_windows(source.windows(group), windows)
-                rejects.append(mismatch)
-        elif isinstance(source.spec, Dpi):
-            task = by_name[source.spec.task]
-            rejects.append(_inspect(source, source.spec, captures, task, definition))
+    for group, (uri, *_) in captures.items():
+        windows, mismatch = packet_windows(uri, np.load(source.codes), definition, spec.path)
+        write_windows(source.windows(group), windows)
+        rejects.append(mismatch)
     return concatenated(rejects, REJECTS)
 
 
@@ -194,16 +207,7 @@ class WindowCaptures(beam.PTransform):
         """Return `REJECTS` batches; when all are there, so are the files."""
         return (
             plan
-            | "Parts" >> beam.FlatMap(_parts, self.sources)
-            | "SpreadParts" >> beam.Reshuffle()
-            | "Window" >> beam.MapTuple(window_captures, self.tasks, self.definition).with_output_types(pa.RecordBatch)
+            | "Plan" >> beam.FlatMap(plan_inspections, self.sources)
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.Map(window_captures, self.tasks, self.definition).with_output_types(pa.RecordBatch)
         )
-
-
-def _parts(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterator[tuple[list[WindowSource], list[CaptureGroup]]]:
-    """Yield the work of one process: a source, and groups that it knows of."""
-    for source in sources:
-        known = [group for group in plan.groups if source.entry in group.sources]
-        if not isinstance(source.spec, LabelTable):
-            for at in range(0, len(known), _INSPECTED_TOGETHER):
-                yield [source], known[at : at + _INSPECTED_TOGETHER]

@@ -74,6 +74,14 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
     assert "accounting of a does not close: 33 records, but 30 metered and 2 dropped" in message
 
 
+def test_conflicts_are_a_failure_where_the_manifest_says_so(findings, tmp_path):
+    strict = MANIFEST.model_copy(update={"on_conflict": {"attack": "error"}})
+    assert write_card(findings, strict, "/in", str(tmp_path)) == f"{tmp_path}/{FAILURE}"
+    message = (tmp_path / FAILURE).read_text()
+    assert "labels of task 'attack' must agree (on_conflict: error)" in message
+    assert "b: 20 flows against a source before it, 0 in itself; mend" in message
+
+
 def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, tmp_path):
     spans = [(0, 10), (12, 20), (18, 30), (31, 40)]
     rows = [
