@@ -3,8 +3,10 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
@@ -12,15 +14,20 @@ from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.transforms.cards import FAILURE, WriteCard
-from flowloom.transforms.duplicates import DropDuplicates
-from flowloom.transforms.groups import PlanGroups
-from flowloom.transforms.identities import ConcealIdentities
-from flowloom.transforms.labels import CountUnlabelled, LabelFlows, LabelGroups
-from flowloom.transforms.layouts import CountRows, PlanLayout
+from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
+from flowloom.transforms.duplicates import DropDuplicates, FindDuplicates
+from flowloom.transforms.groups import GroupPlan, plan_corpus
+from flowloom.transforms.identities import ConcealIdentities, corpus_key
+from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
+from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
+from flowloom.transforms.layouts import PlanLayout
 from flowloom.transforms.metering import MeterGroups
+from flowloom.transforms.passes import KeepFlows, RecallFlows
 from flowloom.transforms.pseudonyms import IdentityKey, read_key
-from flowloom.transforms.shards import WriteShards
-from flowloom.transforms.splits import AssignSplits, DivideFlows, DivideGroups
+from flowloom.transforms.readings import PlanReadings
+from flowloom.transforms.shards import SpillRows, WriteShards
+from flowloom.transforms.spill import clear
+from flowloom.transforms.splits import AssignSplits, DivideFlows, Division, divide_groups
 from flowloom.transforms.staging import staged_folder
 from flowloom.transforms.tally import Tally, watched
 
@@ -39,6 +46,31 @@ class BuildOptions:
         if self.workers < 1:
             raise FlowloomError(f"workers must be at least 1, got {self.workers}")
 
+    @property
+    def lanes(self) -> int | None:
+        """How many equal shares of the work the runner deals out; None where it gives work to whoever is idle."""
+        return self.workers if self.runner == EMBEDDED else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Everything that is known of a corpus before its captures are read.
+
+    Attributes:
+      folder: what the manifest's paths are relative to.
+      sources, unread: label sources of single flows, and reject rows of their tables.
+      key: what identities are concealed with; None where they are kept.
+    """
+
+    manifest: CorpusManifest
+    folder: str
+    plan: GroupPlan
+    sources: tuple[WindowSource, ...]
+    unread: pa.RecordBatch
+    labels: tuple[GroupLabels, ...]
+    division: Division
+    key: IdentityKey | None
+
 
 def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None) -> DatasetCard:
     """Build a dataset and return its card.
@@ -47,18 +79,16 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
       progress: called about twice a second with what was done so far, from another thread.
 
     Raises:
-      FlowloomError: if the manifest or its key file is invalid, the output folder exists, or no flow could be built.
+      FlowloomError: if the manifest, its key file or a label table is invalid, the output folder exists, or no flow
+        could be built.
     """
     manifest = read_manifest(options.manifest)
     folder = os.path.dirname(os.path.abspath(options.manifest))
-    if measured := [task.name for task in manifest.tasks if task.kind == "auto"]:
-        raise FlowloomError(
-            f"{options.manifest}: builds cannot measure labels yet, got the tasks {', '.join(measured)}; remove them"
-        )
-    key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
-    with staged_folder(os.fspath(options.out)) as staging:
-        with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-            compose(pipeline, manifest, folder, staging, key)
+    with staged_folder(os.fspath(options.out)) as staging, label_folder(staging) as scratch:
+        with watched(staging, progress):
+            corpus = look_at(manifest, folder, scratch, options.workers)
+            with start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
+                compose(pipeline, corpus, staging, options.lanes)
         if not os.path.exists(f"{staging}/{CARD}"):
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
@@ -66,50 +96,84 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
         return read_card(staging)
 
 
-def compose(
-    pipeline: beam.Pipeline, manifest: CorpusManifest, folder: str, staging: str, key: IdentityKey | None
-) -> None:
-    """Lay the road from a manifest's captures to the card of its dataset."""
-    plan, unread = pipeline | "PlanGroups" >> PlanGroups(manifest, folder)
-    labels = plan | "LabelGroups" >> LabelGroups(manifest)
-    division = labels | "DivideGroups" >> DivideGroups(manifest.tasks, manifest.splits)
-    flows, accounts = plan | "MeterGroups" >> MeterGroups(manifest.definition, manifest.output.split_bytes, job=staging)
+def look_at(manifest: CorpusManifest, folder: str, scratch: str, workers: int) -> Corpus:
+    """Plan a corpus, read its label tables into a scratch folder, and decide what can be decided without its flows."""
+    key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
+    sources, unread = read_sources(manifest, folder, scratch)
+    plan = plan_corpus(manifest, folder, workers)
+    labels = label_groups(plan, manifest, sources)
+    division = divide_groups(labels, manifest.claimed_tasks, manifest.splits)
+    key = corpus_key(plan) if manifest.identity == "drop" else key
+    return Corpus(manifest, folder, plan, sources, unread, labels, division, key)
 
-    concealed = flows | "ConcealIdentities" >> ConcealIdentities(manifest.identity, key, plan)
-    labelled = concealed | "LabelFlows" >> LabelFlows(labels, manifest.tasks)
-    division = labelled | "DivideFlows" >> DivideFlows(division, manifest.tasks, manifest.splits)
-    stripes = (
-        labelled
-        | "AssignSplits" >> AssignSplits(division)
-        | "PlanLayout" >> PlanLayout(manifest.tasks, manifest.layout, manifest.identity)
-    )
-    stripes, duplicates = stripes | "DropDuplicates" >> DropDuplicates(manifest.deduplicate)
-    shards = stripes | "WriteShards" >> WriteShards(staging, manifest.tasks, manifest.output, job=staging)
 
-    shards | "WriteCard" >> WriteCard(
-        manifest,
-        folder,
-        staging,
-        labels=labels,
-        division=division,
-        accounts=accounts,
-        rejects=unread,
-        unlabelled=labelled | "CountUnlabelled" >> CountUnlabelled(manifest.tasks),
-        rows=stripes | "CountRows" >> CountRows(),
-        duplicates=duplicates,
-        key_id=key.key_id if key else None,
-    )
+def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
+    """Lay the road from a corpus' capture groups to the card of its dataset."""
+    manifest, plan = corpus.manifest, corpus.plan
+    tasks, output = manifest.tasks, manifest.output
+
+    readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
     whole, joined, accounts = readings | "MeterGroups" >> MeterGroups(manifest.definition, staging)
     findings = [*accounts]
-    places = []
+    windows = None
+    if corpus.sources:
+        windows = pipeline | "WindowCaptures" >> WindowCaptures(plan, corpus.sources, tasks, manifest.definition)
+        unread = pipeline | "UnreadRows" >> beam.Create([corpus.unread])
+        findings += [windows, unread]
+
+    branches = {}
     for name, flows in (("Whole", whole), ("Joined", joined)):
-        stripes = (
-            flows
-            | f"LabelFlows{name}" >> LabelFlows(labels, tasks)
-            | f"AssignSplits{name}" >> AssignSplits(division)
-            | f"PlanLayout{name}" >> PlanLayout(tasks, manifest.layout, manifest.identity)
-        )
-        places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(manifest.output.shards, staging))
+        labelled = flows | f"LabelFlows{name}" >> LabelFlows(corpus.labels, manifest, windows)
+        branches[name] = labelled.flows | f"ConcealIdentities{name}" >> ConcealIdentities(corpus.key)
+        findings.append(labelled.counts)
+
+    division: Any = corpus.division
+    divided: Any = DividedTasks(tasks)
+    duplicates = None
+    if manifest.looks_twice:
+        kept = tuple(flows | f"Keep{name}" >> KeepFlows(staging) for name, flows in branches.items()) | beam.Flatten()
+        branches = {"All": kept | "RecallAll" >> RecallFlows()}
+        if manifest.splits.by in ("time", "host_pair"):
+            looked_at = kept | "RecallForSplits" >> RecallFlows()
+            division = looked_at | "DivideFlows" >> DivideFlows(division, manifest.claimed_tasks, manifest.splits)
+            findings.append(division)
+        if any(map(is_found, tasks)):
+            looked_at = kept | "RecallForTasks" >> RecallFlows() | "AssignSplitsForTasks" >> AssignSplits(division)
+            divided = looked_at | "DivideTasks" >> DivideTasks(tasks)
+            findings.append(divided)
+        if manifest.deduplicate != "none":
+            looked_at = kept | "RecallForDuplicates" >> RecallFlows()
+            stripes = looked_at | "LayOutForDuplicates" >> LayOut(manifest, division, divided)
+            duplicates = stripes.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
+
+    places = []
+    for name, flows in branches.items():
+        stripes = flows | f"LayOut{name}" >> LayOut(manifest, division, divided)
         findings.append(stripes.counts)
-    shards = places | beam.Flatten() | "WriteShards" >> WriteShards(staging, tasks, manifest.output)
-    (*findings, shards) | "WriteCard" >> WriteCard(manifest, folder, staging, labels, division, plan.rejects)
+        if duplicates is not None:
+            stripes = stripes.rows | f"DropDuplicates{name}" >> DropDuplicates(duplicates)
+            findings.append(stripes.counts)
+        places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(output.shards, staging))
+    shards = places | "AllRows" >> beam.Flatten() | "WriteShards" >> WriteShards(staging, divided, output)
+
+    key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
+    (*findings, shards) | "WriteCard" >> WriteCard(
+        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects
+    )
+
+
+@dataclasses.dataclass
+class LayOut(beam.PTransform):
+    """Labelled flows to the rows of stripes: their splits, what is measured of them, their layout."""
+
+    manifest: CorpusManifest
+    division: Any
+    divided: Any
+
+    def expand(self, flows: Any) -> Any:
+        """Return what `PlanLayout` does."""
+        manifest = self.manifest
+        divided = flows | "AssignSplits" >> AssignSplits(self.division)
+        if len(manifest.claimed_tasks) < len(manifest.tasks):
+            divided = divided | "LabelQuantities" >> LabelQuantities(self.divided)
+        return divided | "PlanLayout" >> PlanLayout(manifest.tasks, manifest.layout, manifest.identity)

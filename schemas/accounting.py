@@ -36,7 +36,7 @@ class DropReason(enum.IntEnum):
 
 
 class RejectReason(enum.StrEnum):
-    """Why a file or some of its bytes were not read as records. A closed set."""
+    """Why a file or a part of it was not read: bytes of a capture, rows of a label table. A closed set."""
 
     NO_MATCH = "no-match"
     """The manifest's glob matches no file."""
@@ -54,6 +54,13 @@ class RejectReason(enum.StrEnum):
     """A record or block header is impossible; reading stopped there."""
     DECOMPRESSION = "decompression"
     """The compressed stream is damaged; reading stopped there."""
+    LABEL_ROWS = "label-rows"
+    """Rows of a label table say no time, address or label; the offset is the number of the first, the header not
+    counted."""
+    LABEL_COUNT = "label-count"
+    """A packet table has other rows than its capture has records; the offset is the first without a partner."""
+    DPI = "dpi"
+    """NFStream cannot read the capture, so that none of its flows has a label of it."""
 
 
 DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)

@@ -158,14 +158,25 @@ class Leakage(pydantic.BaseModel):
 
 
 class LabelCoverage(pydantic.BaseModel):
-    """How many flows one label source labelled for one task."""
+    """What one label source knew of one task."""
 
     model_config = _STRICT
 
     task: str
     source: str
+    kind: Literal["path", "table", "packets", "dpi"] = "path"
+    flows: int = 0
+    """Flows of the captures that the source is about."""
     labelled: int
+    """Flows it has a word for, `defaulted` among them."""
     conflicts: int
+    """Flows it has another word for than a source before it."""
+    ambiguous: int = 0
+    """Flows of which it says several words, or, by the rule of a packet table, none."""
+    defaulted: int = 0
+    """Flows that no row of it matches and its `default` labels."""
+    unknown_words: int = 0
+    """Flows for which it has only a word that the task does not know."""
 
 
 class DatasetCard(pydantic.BaseModel):
@@ -185,6 +196,7 @@ class DatasetCard(pydantic.BaseModel):
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
     missing: Literal["unknown", "negative"]
+    on_conflict: dict[str, Literal["first", "error", "unknown"]] = {}
     identity: Identity
     key_id: str | None = None
     """First 16 hexadecimal digits of the SHA-256 of the key, with `identity: pseudonym`."""

@@ -1,12 +1,13 @@
 """The corpus manifest: which captures, which labels, which tasks, which layout; checked as a whole when it is made."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pydantic
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_words
 from flowloom.schemas.tasks import LabelValue, Task
 
 SPLITS = ("train", "validation", "test")
@@ -32,9 +33,20 @@ class CaptureSource(pydantic.BaseModel):
 
     glob: str
     labels: dict[str, LabelValue] = {}
+    label_table: LabelTable | None = None
+    label_tables: tuple[LabelTable, ...] = ()
+    packet_table: PacketTable | None = None
+    dpi: Dpi | None = None
     group: str = pydantic.Field(FILE_GROUP, min_length=1)
     """`file`: each capture is its own vantage point; `rotated`: captures whose names differ by a counter or a time only
     are one timeline; any other name: one timeline over all captures of that name."""
+
+    @property
+    def window_specs(self) -> tuple[WindowSpec, ...]:
+        """The sources that label single flows, in order of precedence; `labels` comes before them."""
+        tables = () if self.label_table is None else (self.label_table,)
+        rest = (spec for spec in (self.packet_table, self.dpi) if spec is not None)
+        return (*tables, *self.label_tables, *rest)
 
 
 class Splits(pydantic.BaseModel):
@@ -94,12 +106,31 @@ class CorpusManifest(pydantic.BaseModel):
     missing: Literal["unknown", "negative"] = "unknown"
     """What an absent label means in the Aurora layout: unknown (masked), or the first word of the vocabulary. Rainbow
     has no absent labels."""
+    on_conflict: dict[str, Literal["first", "error", "unknown"]] = {}
+    """By task, what becomes of a flow of which two sources, or two windows of one source, say different words: it has
+    the first source's word (so unless said otherwise), there is no dataset, or it has no label."""
     splits: Splits = Splits()
     deduplicate: Deduplicate = "none"
     identity: Identity = "keep"
     key_file: str | None = None
     """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""
     output: Output = Output()
+
+    @property
+    def claimed_tasks(self) -> tuple[Task, ...]:
+        """The tasks whose labels come from sources; those of the others are measured."""
+        return tuple(task for task in self.tasks if task.kind != "auto")
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether all flows have to be seen before the first of them can be written."""
+        found = any(task.dividers is not None and task.dividers.method != "given" for task in self.tasks)
+        return found or self.splits.by in ("time", "host_pair") or self.deduplicate != "none"
+
+    @property
+    def absent_code(self) -> int | None:
+        """The label number of flows of which no source says anything; None for unknown."""
+        return 0 if self.missing == "negative" and self.layout == "aurora" else None
 
     @pydantic.field_validator("definition", mode="before")
     @classmethod
@@ -166,6 +197,19 @@ class CorpusManifest(pydantic.BaseModel):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _sources_know_their_tasks(self) -> Self:
+        tasks = {task.name: task for task in self.tasks}
+        for name in self.on_conflict:
+            if name not in tasks:
+                raise ValueError(
+                    f"on_conflict names the task {name!r}; tasks are {', '.join(tasks)}{did_you_mean(name, tasks)}"
+                )
+        for source in self.captures:
+            for spec in source.window_specs:
+                check_words(spec, tasks)
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _one_timeline_has_one_label(self) -> Self:
         first: dict[tuple[str, str], tuple[str, LabelValue]] = {}
         for source in self.captures:
@@ -223,12 +267,15 @@ def _explain(entry: Any) -> str:
 
 def _known_keys(place: tuple[int | str, ...]) -> list[str]:
     """Return the keys that the model at a place of the manifest has."""
-    models: dict[str, type[pydantic.BaseModel]] = {
-        "captures": CaptureSource,
-        "definition": FlowDefinition,
-        "tasks": Task,
-        "splits": Splits,
-        "output": Output,
-    }
-    model = models[str(place[0])] if place else CorpusManifest
+    model: type[pydantic.BaseModel] = CorpusManifest
+    for part in place:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
     return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
+    """Return the model that an annotation such as `tuple[Task, ...]` or `Dpi | None` is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

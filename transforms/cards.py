@@ -6,9 +6,10 @@ import hashlib
 import importlib.metadata
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,8 +31,11 @@ from flowloom.schemas.manifest import SPLITS, CorpusManifest
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.transforms.columns import batch, text_column
+from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.groups import relative_uri
-from flowloom.transforms.labels import GroupLabels
+from flowloom.transforms.label_joins import NOTHING_SAID, Counts, SourceKey, add_counts
+from flowloom.transforms.label_sources import Kind, source_kind
+from flowloom.transforms.labels import GroupLabels, SourceCounts
 from flowloom.transforms.layouts import AURORA, LaidOut, stored_schema
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
 from flowloom.transforms.parquet import write_table
@@ -54,7 +58,10 @@ class Findings:
       digests: SHA-256 by uri of those captures whose account has none.
       rejects: reject rows from before and beside metering.
       unlabelled: flows that no task knows a label of.
-      rows: rows that went into each stripe.
+      rows: rows that went into each stripe and were not dropped as duplicates.
+      sources: what each source of labels of single flows said, and those by path beside it.
+      tasks: those of the manifest, measured ones with the dividers that were found; None where nothing was.
+      fault: why tasks could not be divided.
     """
 
     labels: Sequence[GroupLabels]
@@ -65,6 +72,10 @@ class Findings:
     unlabelled: int = 0
     rows: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     shards: list[WrittenShard] = dataclasses.field(default_factory=list)
+    sources: dict[SourceKey, Counts] = dataclasses.field(default_factory=dict)
+    duplicates: int = 0
+    tasks: tuple[Task, ...] | None = None
+    fault: str | None = None
 
 
 def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
@@ -123,19 +134,48 @@ def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
 
 
 def count_coverage(
-    labels: Iterable[GroupLabels], flows: Mapping[str, int], manifest: CorpusManifest
+    labels: Iterable[GroupLabels],
+    flows: Mapping[str, int],
+    manifest: CorpusManifest,
+    sources: Mapping[SourceKey, Counts] | None = None,
 ) -> tuple[LabelCoverage, ...]:
-    """Count per task and source the flows it has a word for, and those where an earlier source said another."""
-    counted = {(task, source.glob): [0, 0] for source in manifest.captures for task in sorted(source.labels)}
+    """Count per task and source what it knew of the flows, by entry of the manifest.
+
+    Args:
+      flows: by group, for what holds for all flows of a group.
+      sources: what was counted flow by flow.
+    """
+    kinds: dict[SourceKey, Kind | Literal["path"]] = {}
+    for entry in manifest.captures:
+        kinds |= {(task, entry.glob): "path" for task in sorted(entry.labels)}
+        kinds |= {(spec.task, spec.name): source_kind(spec) for spec in entry.window_specs}
+    counted = {key: np.array((sources or {}).get(key, [0] * len(Counts._fields)), np.int64) for key in kinds}
     for label in labels:
+        rows = flows.get(label.group, 0)
         for claim in label.claims:
-            counts = counted[claim.task, claim.source]
-            counts[0] += flows.get(label.group, 0)
-            counts[1] += 0 if claim.upheld else flows.get(label.group, 0)
+            said = Counts(rows, rows, 0 if claim.upheld else rows, 0, 0, 0)
+            counted[claim.task, claim.source] += said
     return tuple(
-        LabelCoverage(task=task, source=source, labelled=labelled, conflicts=conflicts)
-        for (task, source), (labelled, conflicts) in counted.items()
+        LabelCoverage(task=task, source=source, kind=kinds[task, source], **Counts(*counts.tolist())._asdict())
+        for (task, source), counts in counted.items()
     )
+
+
+def find_conflicts(coverage: Iterable[LabelCoverage], manifest: CorpusManifest) -> list[str]:
+    """Return a sentence for every task that must have no conflicts (`on_conflict: error`) and has some."""
+    faults = []
+    for task, rule in manifest.on_conflict.items():
+        found = [entry for entry in coverage if entry.task == task and entry.conflicts + entry.ambiguous]
+        if rule == "error" and found:
+            said = "; ".join(
+                f"{entry.source}: {entry.conflicts:,} flows against a source before it, {entry.ambiguous:,} in itself"
+                for entry in found
+            )
+            faults.append(
+                f"labels of task {task!r} must agree (on_conflict: error), got several words of one flow from {said}; "
+                "mend the sources, or write on_conflict: first or unknown"
+            )
+    return faults
 
 
 def count_splits(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> dict[str, SplitCounts]:
@@ -192,7 +232,7 @@ def find_faults(
             f"{accounting.flows_unlabelled} without a label"
         )
         return [f"no flow could be built from corpus {manifest.name!r}: {counts}{why}"]
-    faults = []
+    faults = [findings.fault] if findings.fault else []
     for row in captures.to_pylist():
         dropped = sum(row[reason.column] for reason in DropReason)
         if row["records"] != row["metered"] + dropped:
@@ -206,8 +246,9 @@ def find_faults(
     for shard in findings.shards:
         stripe = shard.shard.task or AURORA
         written[stripe] = written.get(stripe, 0) + shard.shard.rows
-    if written != dict(findings.rows):
-        faults.append(f"shards hold other rows than were laid out: {written} written, {dict(findings.rows)} laid out")
+    laid_out = {stripe: rows for stripe, rows in findings.rows.items() if rows}
+    if written != laid_out:
+        faults.append(f"shards hold other rows than were laid out: {written} written, {laid_out} laid out")
     left_out = accounting.flows_short + accounting.rows_duplicate
     if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - left_out:
         faults.append(
@@ -233,30 +274,33 @@ def write_card(
     captures = captures_table(findings.accounts, findings.digests, folder)
     rejects = rejects_table(findings.accounts, findings.rejects, folder)
     accounting = account(captures, rejects, findings)
-    faults = find_faults(accounting, findings, captures, rejects, manifest)
-    if faults:
-        write_text(f"{staging}/{FAILURE}", "; ".join(faults))
-        return f"{staging}/{FAILURE}"
-    shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
     flows: dict[str, int] = {}
     for part in findings.accounts:
         flows[part.group] = flows.get(part.group, 0) + part.flows
+    coverage = count_coverage(findings.labels, flows, manifest, findings.sources)
+    faults = find_faults(accounting, findings, captures, rejects, manifest) or find_conflicts(coverage, manifest)
+    if faults:
+        write_text(f"{staging}/{FAILURE}", "; ".join(faults))
+        return f"{staging}/{FAILURE}"
+    tasks = findings.tasks or manifest.tasks
+    shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
     card = DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         name=manifest.name,
-        content_hash=shards_hash(shards, manifest.tasks),
+        content_hash=shards_hash(shards, tasks),
         corpus_digest=hashlib.sha256("".join(sorted(captures["sha256"].to_pylist())).encode()).hexdigest(),
         definition=manifest.definition,
         views=manifest.views,
-        tasks=manifest.tasks,
+        tasks=tasks,
         layout=manifest.layout,
         missing=manifest.missing,
         deduplicate=manifest.deduplicate,
+        on_conflict=manifest.on_conflict,
         identity=manifest.identity,
         key_id=key_id,
         split_rule=findings.division.rule,
-        splits=count_splits(shards, manifest.tasks),
-        coverage=count_coverage(findings.labels, flows, manifest),
+        splits=count_splits(shards, tasks),
+        coverage=coverage,
         timelines=timelines(captures),
         accounting=accounting,
         normalisation=normalisation(shards),
@@ -264,8 +308,8 @@ def write_card(
     )
     for name, table in ((CAPTURES_TABLE, captures), (REJECTS_TABLE, rejects)):
         write_table(f"{staging}/{name}", table)
-    schema = stored_schema(manifest.tasks, manifest.identity)
-    write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, manifest.tasks, manifest.definition.k))
+    schema = stored_schema(tasks, manifest.identity)
+    write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, tasks, manifest.definition.k))
     write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{CARD}"
 
@@ -279,7 +323,9 @@ def _sum(values: pa.ChunkedArray) -> int:
     return pc.sum(values).as_py() or 0
 
 
-Finding: TypeAlias = GroupAccount | CaptureDigest | LaidOut | WrittenShard | pa.RecordBatch
+Finding: TypeAlias = (
+    GroupAccount | CaptureDigest | SourceCounts | Division | DividedTasks | LaidOut | WrittenShard | pa.RecordBatch
+)
 """What a worker hands over; a batch is one of reject rows."""
 
 
@@ -292,9 +338,17 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
                 findings.accounts.append(found)
             case CaptureDigest():
                 findings.digests[found.uri] = found.sha256
+            case SourceCounts():
+                for key, counts in found.said.items():
+                    findings.sources[key] = add_counts([counts, findings.sources.get(key, NOTHING_SAID)])
+            case Division():
+                findings.division = found
+            case DividedTasks():
+                findings.tasks, findings.fault = found.tasks, found.fault
             case LaidOut():
                 findings.rows.update(found.rows)
                 findings.unlabelled += found.unlabelled
+                findings.duplicates += found.duplicates
             case WrittenShard():
                 findings.shards.append(found)
             case _:
@@ -309,19 +363,21 @@ class WriteCard(beam.PTransform):
     manifest: CorpusManifest
     folder: str
     staging: str
+    key_id: str | None
     labels: Sequence[GroupLabels]
     division: Division
     rejects: pa.RecordBatch
 
     def expand(self, findings: Any) -> Any:
         """Return the path of the card from PCollections of `Finding`s."""
-        # one element comes whatever becomes of the captures, so that a corpus without any gets its message too
+        # elements come whatever becomes of the captures, so that a corpus without any gets its message too
         once = findings[0].pipeline | "Once" >> beam.Create([self.rejects])
         return (
             (*findings, once)
             | beam.Flatten()
             | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write" >> beam.Map(_written, self.labels, self.division, self.manifest, self.folder, self.staging)
+            | "Write"
+            >> beam.Map(_written, self.labels, self.division, self.manifest, self.folder, self.staging, self.key_id)
         )
 
 

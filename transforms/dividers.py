@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +16,8 @@ from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Dividers, Quantity, Task
 from flowloom.transforms.columns import view
-from flowloom.transforms.order_sketch import OrderSketch, cut_by_shares, sketch_order
+from flowloom.transforms.order_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
+from flowloom.transforms.passes import single
 from flowloom.transforms.quantities import quantity
 
 _MANTISSA = 53
@@ -167,3 +170,75 @@ def _divided(task: Task, at: Sequence[float]) -> Task:
 
 def _of(task: str) -> str:
     return f" of task {task!r}" if task else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DividedTasks:
+    """All tasks of a manifest, measured ones with the dividers that were found, or why there are none."""
+
+    tasks: tuple[Task, ...]
+    fault: str | None = None
+
+
+def divide_tasks(_: None, tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> DividedTasks:
+    """Divide measured tasks by what was found for each of them that `is_found`, in their order.
+
+    Where one cannot be divided all of it has one divider, which no dataset is finished with.
+    """
+    divided, rest, fault = [], iter(found), None
+    for task in tasks:
+        if is_found(task):
+            try:
+                known = next(rest)
+                task = (
+                    divide_by_means(task, known) if isinstance(known, ClassSums) else divide_by_quantiles(task, known)
+                )
+            except FlowloomError as error:
+                fault = fault or str(error)
+                task = Task(name=task.name, kind="auto", quantity=task.quantity, dividers=_NO_DIVIDERS)
+        divided.append(task)
+    return DividedTasks(tuple(divided), fault)
+
+
+def is_found(task: Task) -> bool:
+    """Whether a task's dividers come from the flows."""
+    return task.dividers is not None and task.dividers.method != "given"
+
+
+_NO_DIVIDERS = Dividers(method="given", at=(0.0,))
+
+
+@dataclasses.dataclass
+class DivideTasks(beam.PTransform):
+    """`divide_tasks` over labelled and divided flow batches."""
+
+    tasks: tuple[Task, ...]
+
+    def expand(self, flows: Any) -> Any:
+        """Return one `DividedTasks` from batches."""
+        named = {task.name: task for task in self.tasks}
+        found = []
+        for task in filter(is_found, self.tasks):
+            if reference := named.get(_dividers(task).reference or ""):
+                parts = flows | f"Sum {task.name}" >> beam.Map(sum_classes, task, reference)
+                merged = parts | f"AllSums {task.name}" >> beam.CombineGlobally(merge_sums, reference)
+            else:
+                parts = flows | f"Sketch {task.name}" >> beam.Map(sketch_quantity, task)
+                merged = parts | f"AllSketches {task.name}" >> beam.CombineGlobally(merge_sketches)
+            found.append(beam.pvalue.AsSingleton(merged))
+        return flows.pipeline | "Undivided" >> beam.Create([None]) | beam.Map(divide_tasks, self.tasks, *found)
+
+
+@dataclasses.dataclass
+class LabelQuantities(beam.PTransform):
+    """`label_quantities` over a PCollection of flow batches; `tasks` may come from `DivideTasks`."""
+
+    tasks: Any
+
+    def expand(self, flows: Any) -> Any:
+        """Return batches with the label columns of automatic tasks."""
+        return flows | beam.Map(_labelled, single(self.tasks)).with_output_types(pa.RecordBatch)
+
+
+def _labelled(flows: pa.RecordBatch, divided: DividedTasks) -> pa.RecordBatch:
+    return label_quantities(flows, divided.tasks)

@@ -11,7 +11,9 @@ import pyarrow as pa
 from flowloom.schemas.manifest import SPLIT_COLUMN, Deduplicate
 from flowloom.transforms.columns import column, view
 from flowloom.transforms.digests import row_digests
+from flowloom.transforms.layouts import LaidOut
 from flowloom.transforms.leakage import SEQUENCE
+from flowloom.transforms.passes import single
 
 PARTITIONS = 64
 """Parts by sequence in which duplicates are looked for; about 50 bytes a row."""
@@ -77,23 +79,37 @@ def _ids(rows: pa.RecordBatch) -> np.ndarray:
 
 
 @dataclasses.dataclass
-class DropDuplicates(beam.PTransform):
-    """`drop_duplicates` over what `PlanLayout` gives, after `find_duplicates` over all of it."""
+class FindDuplicates(beam.PTransform):
+    """`find_duplicates` over all that `PlanLayout` gives."""
 
     scope: Deduplicate
 
     def expand(self, stripes: Any) -> Any:
-        """Return (stripe, rows), and how many rows were left out; with scope `none` the same ones, and 0."""
-        if self.scope == "none":
-            return stripes, stripes.pipeline | "None" >> beam.Create([0])
-        found = (
+        """Return the ids of duplicates by stripe (one element) from (stripe, rows)."""
+        return (
             stripes
             | "Part" >> beam.FlatMapTuple(part_rows).with_output_types(tuple[StripePart, bytes])
             | "OncePerPart" >> beam.GroupByKey()
             | "Find" >> beam.MapTuple(lambda key, parts: {key[0]: find_duplicates(parts, self.scope)})
             | "Merge" >> beam.CombineGlobally(merge_duplicates)
         )
-        duplicates = beam.pvalue.AsSingleton(found)
-        drop = beam.Map(drop_duplicates, duplicates).with_output_types(tuple[str, pa.RecordBatch])
-        count = found | "Count" >> beam.Map(lambda found: sum(map(len, found.values())) // 16)
-        return stripes | "Drop" >> drop, count
+
+
+@dataclasses.dataclass
+class DropDuplicates(beam.PTransform):
+    """`drop_duplicates` over what `PlanLayout` gives; `duplicates` comes from `FindDuplicates`."""
+
+    duplicates: Any
+
+    def expand(self, stripes: Any) -> Any:
+        """Return (stripe, rows) as `rows`, and `LaidOut` of what was dropped as `counts`."""
+        drop = beam.ParDo(_drop, single(self.duplicates))
+        return stripes | drop.with_outputs("counts", main="rows")
+
+
+def _drop(stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]) -> Iterator[Any]:
+    stripe, rows = stripe_rows
+    _, kept = drop_duplicates(stripe_rows, duplicates)
+    dropped = rows.num_rows - kept.num_rows
+    yield stripe, kept
+    yield beam.pvalue.TaggedOutput("counts", LaidOut({stripe: -dropped}, duplicates=dropped))

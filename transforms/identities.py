@@ -7,7 +7,6 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from flowloom.schemas.manifest import Identity
 from flowloom.schemas.rows import IDENTITY
 from flowloom.transforms.groups import GroupPlan
 from flowloom.transforms.pseudonyms import IdentityKey, pseudonymise, rekey_ids
@@ -35,18 +34,16 @@ def corpus_key(plan: GroupPlan) -> IdentityKey:
 
 @dataclasses.dataclass
 class ConcealIdentities(beam.PTransform):
-    """`conceal` over a PCollection of flow batches, under the given key or, to drop identities, that of the corpus.
+    """`conceal` over a PCollection of flow batches; without a key they stay as they are.
 
-    Splits and shards are told by hashes of ids and addresses; they come after this, or they would tell on them.
+    Label sources know addresses, so they are asked before this. Splits and shards are told by hashes of ids and
+    addresses; they come after it, or they would tell on them.
     """
 
-    identity: Identity
     key: IdentityKey | None
-    plan: Any
 
     def expand(self, flows: Any) -> Any:
-        """Return batches without addresses that are real; with `identity: keep` the same ones."""
-        if self.identity == "keep":
+        """Return batches without addresses that are real; without a key the same ones."""
+        if self.key is None:
             return flows
-        key = self.key or beam.pvalue.AsSingleton(self.plan | "CorpusKey" >> beam.Map(corpus_key))
-        return flows | "Conceal" >> beam.Map(conceal, key).with_output_types(pa.RecordBatch)
+        return flows | beam.Map(conceal, self.key).with_output_types(pa.RecordBatch)

@@ -1,7 +1,7 @@
-"""Labels by path: what a manifest says of a capture holds for every flow of its group."""
+"""Labels: what a manifest says of captures holds for every flow of their group; other sources label single flows."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -13,6 +13,8 @@ from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.columns import array, text_column
 from flowloom.transforms.groups import CaptureGroup, GroupPlan
+from flowloom.transforms.label_joins import Counts, FlowSource, SourceKey, flow_source, join_sources
+from flowloom.transforms.label_sources import WindowSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,38 +28,64 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class GroupLabels:
-    """Label numbers of one group in the order of the tasks (None = unknown), and who claimed what."""
+    """Label numbers of one group in the order of the tasks (None = unknown), and who claimed what.
+
+    A task that any source labels flow by flow has no number and no claims here: `sources` are all of its sources.
+    """
 
     group: str
     codes: tuple[int | None, ...]
     claims: tuple[Claim, ...]
     has_records: bool
+    sources: tuple[FlowSource, ...] = ()
 
 
-def label_group(group: CaptureGroup, manifest: CorpusManifest) -> GroupLabels:
+def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
     """Join the labels of all sources that match a group; the first source of a task wins, others are counted.
 
     With `missing: negative` under Aurora an unknown label becomes 0, the first word of its vocabulary.
     """
     codes: list[int | None] = []
     claims: list[Claim] = []
-    for task in manifest.tasks:
+    sources: list[FlowSource] = []
+    for task in manifest.claimed_tasks:
+        ranked = list(_sources(group, manifest, task, windows))
+        if any(source.kind != "path" for source in ranked):
+            sources += ranked
+            codes.append(None)
+            continue
         code: int | None = None
-        for source in (manifest.captures[at] for at in group.sources):
-            if task.name not in source.labels:
-                continue
-            claimed = task.index(source.labels[task.name])
-            code = claimed if code is None else code
-            claims.append(Claim(task.name, source.glob, upheld=claimed == code))
-        if code is None and manifest.missing == "negative" and manifest.layout == "aurora":
-            code = 0
+        disputed = False
+        for source in ranked:
+            code = source.code if code is None else code
+            claims.append(Claim(task.name, source.name, upheld=source.code == code))
+            disputed |= source.code != code
+        if disputed and manifest.on_conflict.get(task.name) == "unknown":
+            code = None
+        elif code is None:
+            code = manifest.absent_code
         codes.append(code)
-    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records)
+    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records, tuple(sources))
 
 
-def label_groups(plan: GroupPlan, manifest: CorpusManifest) -> tuple[GroupLabels, ...]:
+def label_groups(
+    plan: GroupPlan, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()
+) -> tuple[GroupLabels, ...]:
     """Label every group of a plan, in its order."""
-    return tuple(label_group(group, manifest) for group in plan.groups)
+    return tuple(label_group(group, manifest, windows) for group in plan.groups)
+
+
+def _sources(
+    group: CaptureGroup, manifest: CorpusManifest, task: Task, windows: Sequence[WindowSource]
+) -> Iterator[FlowSource]:
+    """Yield the sources of one task for a group in order of precedence: by entry, its labels first."""
+    for at in group.sources:
+        entry = manifest.captures[at]
+        if task.name in entry.labels:
+            yield FlowSource(task.name, entry.glob, "path", code=task.index(entry.labels[task.name]))
+        for source in windows:
+            if source.entry == at and source.spec.task == task.name:
+                yield flow_source(source, task, group.group)
 
 
 def label_flows(flows: pa.RecordBatch, labels: tuple[GroupLabels, ...], tasks: Sequence[Task]) -> pa.RecordBatch:
@@ -79,12 +107,40 @@ def count_unlabelled(flows: pa.RecordBatch, tasks: Iterable[Task]) -> int:
 
 
 @dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class SourceCounts:
+    """What the sources of labels of single flows said of one batch."""
+
+    said: dict[SourceKey, Counts]
+
+
+@dataclasses.dataclass
 class LabelFlows(beam.PTransform):
-    """`label_flows` over a PCollection of flow batches."""
+    """`label_flows` and `join_sources` over a PCollection of flow batches.
+
+    Args:
+      written: the output of `WindowCaptures`, whose files have to be there first; None without such sources.
+    """
 
     labels: tuple[GroupLabels, ...]
-    tasks: tuple[Task, ...]
+    manifest: CorpusManifest
+    written: Any = None
 
     def expand(self, flows: Any) -> Any:
-        """Return batches with label columns."""
-        return flows | beam.Map(label_flows, self.labels, self.tasks).with_output_types(pa.RecordBatch)
+        """Return batches with label columns as `flows`, and `SourceCounts` as `counts`."""
+        sides = [] if self.written is None else [beam.pvalue.AsIter(self.written)]
+        return flows | beam.ParDo(_Label(self), *sides).with_outputs("counts", main="flows")
+
+
+class _Label(beam.DoFn):
+    def __init__(self, transform: LabelFlows):
+        self._labels = transform.labels
+        self._manifest = transform.manifest
+        self._sources = {label.group: label.sources for label in transform.labels if label.sources}
+
+    def process(self, flows: pa.RecordBatch, _written: Any = ()) -> Iterator[Any]:
+        labelled = label_flows(flows, self._labels, self._manifest.claimed_tasks)
+        labelled, said = join_sources(labelled, self._sources, self._manifest)
+        yield labelled
+        if said:
+            yield beam.pvalue.TaggedOutput("counts", SourceCounts(said))

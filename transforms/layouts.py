@@ -45,10 +45,14 @@ def lay_out(
 
 @dataclasses.dataclass(frozen=True)
 class LaidOut:
-    """Rows of one batch that went into each stripe, and its flows that no task knows a label of."""
+    """Rows of one batch that went into each stripe, its flows that no task knows a label of, and dropped duplicates.
+
+    Rows that are dropped later are counted below 0 then.
+    """
 
     rows: dict[str, int]
-    unlabelled: int
+    unlabelled: int = 0
+    duplicates: int = 0
 
 
 @dataclasses.dataclass

@@ -18,7 +18,9 @@ from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.columns import concatenated, view
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
+from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.passes import PENDING_BYTES, single
 from flowloom.transforms.rearrange import rearranged
 from flowloom.transforms.spill import Spilled, recall, spill
 from flowloom.transforms.staging import file_sha256
@@ -29,9 +31,6 @@ VIEW = "flows"
 
 ShardKey = tuple[str, str, str, int]
 """View, stripe (empty: all tasks), split, and number of the shard."""
-
-PENDING_BYTES = 64 << 20
-"""Bytes of rows that one worker holds back before it spills them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +125,10 @@ class SpillRows(beam.PTransform):
 
 @dataclasses.dataclass
 class WriteShards(beam.PTransform):
-    """`write_shard` over the rows that `SpillRows` spilled, once per shard."""
+    """`write_shard` over the rows that `SpillRows` spilled, once per shard; `divided` may come from `DivideTasks`."""
 
     folder: str
-    tasks: tuple[Task, ...]
+    divided: Any
     output: Output
 
     def expand(self, places: Any) -> Any:
@@ -137,7 +136,7 @@ class WriteShards(beam.PTransform):
         return (
             places
             | "OncePerShard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_Write(self.folder, self.tasks, self.output))
+            | "Write" >> beam.ParDo(_Write(self.folder, self.output), single(self.divided))
         )
 
 
@@ -174,12 +173,11 @@ class _Spill(beam.DoFn):
 
 
 class _Write(beam.DoFn):
-    def __init__(self, folder: str, tasks: tuple[Task, ...], output: Output):
+    def __init__(self, folder: str, output: Output):
         self._folder = folder
-        self._tasks = tasks
         self._output = output
 
-    def process(self, element: tuple[ShardKey, Iterable[Spilled]]) -> Iterator[WrittenShard]:
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[WrittenShard]:
         key, places = element
-        yield write_shard(key, recall(places), self._folder, self._tasks, self._output)
+        yield write_shard(key, recall(places), self._folder, divided.tasks, self._output)
         tally(self._folder).add(shards=1)

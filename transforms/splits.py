@@ -27,6 +27,7 @@ from flowloom.transforms.host_pairs import (
 )
 from flowloom.transforms.labels import GroupLabels
 from flowloom.transforms.order_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
+from flowloom.transforms.passes import single
 from flowloom.transforms.quotas import quotas
 
 ClassKey = tuple[int, int]
@@ -49,8 +50,11 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
 
     By host pair and by time take a look at the flows before rows can be assigned: `divide_pairs`, `divide_time`.
     Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
-    and all of them can reach train, validation and test together.
+    and all of them can reach train, validation and test together. Classes of a task that a source labels flow by flow
+    are not known before the flows are, so with such a task it divides by flow.
     """
+    labels = list(labels)
+    by_flow = sorted({source.task for label in labels if label.has_records for source in label.sources})
     known = {label.group: label.codes for label in labels if label.has_records}
     counts: dict[ClassKey, int] = {}
     for codes in known.values():
@@ -64,7 +68,14 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
         reason = _ASKED_FOR
         if missed:
             reason += f"; not in every split: {_named(missed, tasks, counts)}"
+        if by_flow:
+            reason += f"; not balanced, as their labels differ within a group: {', '.join(by_flow)}"
         return Division(_rule("capture", reason, splits), of_group)
+    if by_flow:
+        reason = (
+            f"a split by capture needs labels that are the same for all flows of a group; not so: {', '.join(by_flow)}"
+        )
+        return Division(_rule("flow", reason, splits), {})
     few = [key for key in sorted(counts) if counts[key] < len(SPLITS)]
     if few:
         reason = f"a split by capture needs 3 capture groups of every class; fewer have {_named(few, tasks, counts)}"
@@ -213,7 +224,6 @@ def _missed(
 
 
 @dataclasses.dataclass
-@dataclasses.dataclass
 class DivideFlows(beam.PTransform):
     """`divide_time` or `divide_pairs` over all labelled flow batches."""
 
@@ -242,9 +252,3 @@ class AssignSplits(beam.PTransform):
     def expand(self, flows: Any) -> Any:
         """Return batches with a split column."""
         return flows | beam.Map(assign_splits, single(self.division)).with_output_types(pa.RecordBatch)
-
-    division: Division
-
-    def expand(self, flows: Any) -> Any:
-        """Return batches with a split column."""
-        return flows | beam.Map(assign_splits, self.division).with_output_types(pa.RecordBatch)

@@ -264,11 +264,6 @@ def test_a_misspelt_key_is_named(tmp_path, manifest):
     expect_failure(tmp_path, manifest + "layuot: rainbow\n", "bad.yaml: layuot: unknown key", "did you mean 'layout'")
 
 
-def test_automatic_tasks_are_refused_rather_than_left_unknown(tmp_path, manifest):
-    task = "  pace: {kind: auto, quantity: bandwidth, dividers: {method: class-means, reference: app}}\n"
-    expect_failure(tmp_path, manifest.replace("tasks:\n", "tasks:\n" + task), "cannot measure labels yet", "pace")
-
-
 def test_a_label_unknown_to_the_vocabulary_is_named(tmp_path, manifest):
     expect_failure(tmp_path, manifest.replace("app: ssh", "app: shs"), "'ssh/*.pcap'", "web, ssh", "'shs'")
 

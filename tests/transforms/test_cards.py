@@ -85,6 +85,14 @@ def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_i
     assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
 
 
+def test_conflicts_are_a_failure_where_the_manifest_says_so(findings, tmp_path):
+    strict = MANIFEST.model_copy(update={"on_conflict": {"attack": "error"}})
+    assert write_card(findings, strict, "/in", str(tmp_path)) == f"{tmp_path}/{FAILURE}"
+    message = (tmp_path / FAILURE).read_text()
+    assert "labels of task 'attack' must agree (on_conflict: error)" in message
+    assert "b: 20 flows against a source before it, 0 in itself; mend" in message
+
+
 def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, tmp_path):
     spans = [(0, 10), (12, 20), (18, 30), (31, 40)]
     rows = [

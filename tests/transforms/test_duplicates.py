@@ -10,7 +10,14 @@ from synthetic import synthetic_flows
 
 from flowloom.schemas.manifest import SPLIT_COLUMN
 from flowloom.schemas.rows import FLOWS
-from flowloom.transforms.duplicates import DropDuplicates, drop_duplicates, find_duplicates, merge_duplicates, part_rows
+from flowloom.transforms.duplicates import (
+    DropDuplicates,
+    FindDuplicates,
+    drop_duplicates,
+    find_duplicates,
+    merge_duplicates,
+    part_rows,
+)
 
 cells = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=30)
 
@@ -66,14 +73,16 @@ def test_stripes_are_looked_at_one_by_one():
     assert drop_duplicates(("attack", batch), found)[1].equals(batch)
 
 
-@pytest.mark.parametrize("scope", ["none", "split"])
-def test_the_transform_keeps_the_rest_and_counts(scope):
+@pytest.mark.parametrize("scope", ["split", "all"])
+def test_the_transforms_keep_the_rest_and_count(scope):
     cells = [(0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 2)]
     rows = rows_of(cells)
     with beam.Pipeline("FnApiRunner") as pipeline:
         stripes = pipeline | beam.Create([("", rows.slice(0, 2)), ("", rows.slice(2))])
-        found, count = stripes | DropDuplicates(scope)
-        ids = found | "Ids" >> beam.FlatMapTuple(lambda stripe, rows: rows["flow_id"].to_pylist())
-        expected = rows["flow_id"].to_pylist() if scope == "none" else kept_by_dictionary(cells, scope)
+        found = stripes | DropDuplicates(stripes | FindDuplicates(scope))
+        ids = found.rows | "Ids" >> beam.FlatMapTuple(lambda stripe, rows: rows["flow_id"].to_pylist())
+        expected = kept_by_dictionary(cells, scope)
         assert_that(ids, equal_to(expected), label="Kept")
-        assert_that(count, equal_to([4 - len(expected)]), label="Count")
+        dropped = found.counts | beam.Map(lambda counts: (counts.rows[""], counts.duplicates))
+        totals = dropped | beam.CombineGlobally(lambda pairs: tuple(map(sum, zip((0, 0), *pairs, strict=False))))
+        assert_that(totals, equal_to([(len(expected) - 4, 4 - len(expected))]), label="Counts")

@@ -46,6 +46,12 @@ def test_absent_labels_are_unknown_unless_aurora_fills_them(changes, codes):
     assert label_group(group(0), manifest(**changes)).codes == codes
 
 
+def test_sources_that_disagree_leave_the_label_unknown_if_asked():
+    asked = manifest(on_conflict={"app": "unknown"}, missing="negative")
+    assert label_group(group(0, 1), asked).codes == (None, 1)
+    assert label_group(group(1, 1), asked).codes == (0, 1)
+
+
 def test_plans_are_labelled_in_their_order():
     plan = GroupPlan((group(0), group(2)), reject_rows([]))
     assert [labels.codes for labels in label_groups(plan, manifest())] == [(1, None), (None, None)]
