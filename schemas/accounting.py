@@ -35,8 +35,30 @@ class DropReason(enum.IntEnum):
         return f"dropped_{self.name.lower()}"
 
 
+class PacketDrop(enum.IntEnum):
+    """Why a metered packet is no row of the packets view. A closed set; the value is the code that kernels write."""
+
+    IPV6 = 1
+    """An IPv6 packet; the view's header layout is IPv4's."""
+    OTHER_PROTOCOL = 2
+    """Neither TCP nor UDP."""
+    LATER_FRAGMENT = 3
+    """A later IP fragment, which has no transport header."""
+    NAME_SERVICE = 4
+    """To or from a port of name resolution (DNS)."""
+    EMPTY_SEGMENT = 5
+    """A TCP segment without payload: SYN, ACK, FIN, RST."""
+    SHORT_FLOW = 6
+    """Of a flow that has fewer packets than the flow definition's `min_packets`."""
+
+    @property
+    def label(self) -> str:
+        """The reason as users read it, for example `empty-segment`."""
+        return self.name.lower().replace("_", "-")
+
+
 class RejectReason(enum.StrEnum):
-    """Why a file or some of its bytes were not read as records. A closed set."""
+    """Why a file or some of its bytes or rows were not read. A closed set."""
 
     NO_MATCH = "no-match"
     """The manifest's glob matches no file."""
@@ -54,6 +76,14 @@ class RejectReason(enum.StrEnum):
     """A record or block header is impossible; reading stopped there."""
     DECOMPRESSION = "decompression"
     """The compressed stream is damaged; reading stopped there."""
+    OTHER_FORMAT = "other-format"
+    """A published file is not of the format it was given as; none of it was read."""
+    BAD_ROW = "bad-row"
+    """A row of a published file cannot be read or contradicts itself; the rows around it were read."""
+    NOT_FINITE = "not-finite"
+    """A row of a published table has infinity, or no number, where a finite one is needed."""
+    NO_FLOW_KEY = "no-flow-key"
+    """A packet row of a published table does not tell a five-tuple, so no flow has it."""
 
 
 DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)
@@ -85,4 +115,6 @@ REJECTS = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
-"""One row per place where reading stopped: byte offset in the uncompressed capture, closed reason, and a sentence."""
+"""One row per place where reading stopped, or per row that was set aside: closed reason and a sentence.
+
+`offset` is a byte of the uncompressed capture; in a published file it is the position of a row, from 0."""

@@ -117,6 +117,50 @@ FRAGMENTS = pa.schema(
 The key's endpoints are in canonical order, low and high; addresses are two words each in the order of their bytes.
 """
 
+KNOWN_OF_PUBLISHED = ("flow_id", "group", "duration_ns", "bytes_fwd", "bytes_bwd", "pkt_size", "pkt_dir", "pkt_gap_ns")
+"""Flow columns that every published format can fill."""
+
+PUBLISHED_FLOWS = pa.schema([field.with_nullable(field.name not in KNOWN_OF_PUBLISHED) for field in FLOWS])
+"""One flow out of a published file: as `FLOWS`, but null where the file does not tell (docs/decisions/0005)."""
+
+
+def packet_bytes(length: int) -> pa.Schema:
+    """Return the schema of the packets view while it travels with the flows of its range.
+
+    `serial` is the meter's number of the packet's flow within the range; `bytes` has `length` of them.
+    """
+    return pa.schema(
+        [
+            pa.field("record", pa.uint64(), nullable=False),
+            pa.field("time_ns", pa.int64(), nullable=False),
+            pa.field("serial", pa.int64(), nullable=False),
+            pa.field("bytes", pa.binary(length), nullable=False),
+        ]
+    )
+
+
+def packet_rows(length: int) -> pa.Schema:
+    """Return the schema of the packets view as it is stored: the packet's flow, its place in it, and `length` bytes."""
+    return pa.schema(
+        [
+            pa.field("flow_id", pa.binary(16), nullable=False),
+            pa.field("group", pa.string(), nullable=False),
+            pa.field("time", pa.timestamp("ns", tz="UTC"), nullable=False),
+            pa.field("record", pa.uint64(), nullable=False),
+            pa.field("bytes", pa.binary(length), nullable=False),
+        ]
+    )
+
+
+FLOW_NUMBERS = pa.schema(
+    [
+        pa.field("range", pa.int32(), nullable=False),
+        pa.field("serial", pa.int64(), nullable=False),
+        pa.field("flow_id", pa.binary(16), nullable=False),
+    ]
+)
+"""Which flow a range's `serial` means: one row per flow of every range that holds packets of it."""
+
 LABEL_PREFIX = "label_"
 
 

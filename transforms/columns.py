@@ -42,7 +42,7 @@ def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatc
 
 def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
     """Return batches of one schema as one contiguous batch, empty if there are none."""
-    filled = [one for one in batches if one.num_rows]
+    filled = [one for one in batches if one.num_rows] or list(batches[:1])
     if len(filled) < 2:
         return filled[0] if filled else batch([], schema)
     return pa.Table.from_batches(filled, schema).combine_chunks().to_batches()[0]
