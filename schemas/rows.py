@@ -1,5 +1,7 @@
 """What one packet and one flow are: the Arrow schemas that travel between rooms and lie in shards."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 ADDRESS = pa.binary(16)
@@ -160,6 +162,26 @@ FLOW_NUMBERS = pa.schema(
     ]
 )
 """Which flow a range's `serial` means: one row per flow of every range that holds packets of it."""
+
+WORD_PREFIX = "word_"
+
+
+def word_column(task: str) -> str:
+    """Return the name of the column with the words that a published file says of a task; null = it says none."""
+    return WORD_PREFIX + task
+
+
+def worded(schema: pa.Schema, tasks: Iterable[str]) -> pa.Schema:
+    """Return `schema` with one nullable string column of words per task at its end."""
+    for task in tasks:
+        schema = schema.append(pa.field(word_column(task), pa.string()))
+    return schema
+
+
+def image_rows(length: int) -> pa.Schema:
+    """Return the schema of published packet or session images: id, group, and `length` bytes."""
+    return pa.schema([field for field in packet_rows(length) if field.name in ("flow_id", "group", "bytes")])
+
 
 LABEL_PREFIX = "label_"
 
