@@ -36,13 +36,13 @@ def repeated_text(value: str, rows: int) -> pa.Array:
 
 
 def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Return a few rows of texts, integers (None = null) and lists of integers as one batch of `schema`."""
+    """Return a few rows of texts, bytes, integers (None = null) and lists of integers as one batch of `schema`."""
     return pa.RecordBatch.from_arrays([_of([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
 
 
 def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
     """Return batches of one schema as one contiguous batch, empty if there are none."""
-    filled = [one for one in batches if one.num_rows] or list(batches[:1])
+    filled = [one for one in batches if one.num_rows]
     if len(filled) < 2:
         return filled[0] if filled else batch([], schema)
     return pa.Table.from_batches(filled, schema).combine_chunks().to_batches()[0]
@@ -51,6 +51,8 @@ def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Rec
 def _of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         return text_column(values)
+    if pa.types.is_fixed_size_binary(kind):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(b"".join(values))])
     if pa.types.is_list(kind):
         items = [item for value in values for item in value]
         return list_column(
