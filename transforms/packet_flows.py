@@ -43,6 +43,13 @@ class RangeFlows:
         order = np.argsort(serials, kind="stable")
         return cls(serials[order], numbers["flow_id"].take(column(rows[order], pa.int64())))
 
+    def find(self, serials: np.ndarray) -> np.ndarray:
+        """Return the position of each serial's flow among these as int64, -1 where it is none of them."""
+        if not len(self.serials):
+            return np.full(len(serials), -1)
+        at = np.minimum(np.searchsorted(self.serials, serials), len(self.serials) - 1)
+        return np.where(self.serials[at] == serials, at, -1)
+
 
 def attach_flows(rows: pa.RecordBatch, flows: RangeFlows, group: str, dropped: np.ndarray) -> pa.RecordBatch:
     """Return rows of the packets view with the ids of their flows (`schemas.rows.packet_rows`).
@@ -53,10 +60,8 @@ def attach_flows(rows: pa.RecordBatch, flows: RangeFlows, group: str, dropped: n
       group: the group's name.
       dropped: int64 count by `PacketDrop` code; packets of short flows are added to it.
     """
-    serials = view(rows["serial"])
-    at = np.searchsorted(flows.serials, serials)
-    known = at < len(flows.serials)
-    known[known] = flows.serials[at[known]] == serials[known]
+    at = flows.find(view(rows["serial"]))
+    known = at >= 0
     if not known.all():
         dropped[PacketDrop.SHORT_FLOW] += np.count_nonzero(~known)
         rows, at = rows.take(column(np.flatnonzero(known), pa.int64())), at[known]
