@@ -18,7 +18,7 @@ from flowloom.schemas.accounting import RejectReason
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import image_rows, worded
 from flowloom.transforms.columns import column, repeated_text, text_column
-from flowloom.transforms.kernels import u16
+from flowloom.transforms.kernels import clear_bytes, copy_bytes, u16
 from flowloom.transforms.link_layer import network_header
 from flowloom.transforms.pcap import PCAP_HEADER
 from flowloom.transforms.published_files import PublishedFile, published_files
@@ -117,13 +117,14 @@ def _rows(
             detail = f"expected a label for each of {len(rows)} images, got {len(label)} labels"
             set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
-        layers = len(rows) > 0 and rows.shape[1] > PCAP_HEADER and _begins_pcap(rows[0])
+        length = rows.shape[1]
+        layers = len(rows) > 0 and length > PCAP_HEADER and _begins_pcap(rows[0], 0)
         for at in range(0, len(rows), BATCH_ROWS):
             positions = np.arange(at, min(at + BATCH_ROWS, len(rows)))
             chosen, state = rows[positions], np.zeros(len(positions), np.uint8)
             if layers:
-                chosen = np.zeros_like(chosen)
-                _take_apart(rows[positions], chosen, strip, mask, state)
+                published, chosen = chosen, np.zeros_like(chosen)
+                _take_apart(published.ravel(), length, strip, mask, chosen.ravel(), state)
             for wrong, detail in _WRONG.items():
                 set_aside.add(file.uri, positions[state == wrong], RejectReason.BAD_ROW, detail)
             unknown = (state == _GOOD) & (label[positions] >= classes)
@@ -174,55 +175,53 @@ def _idx(file: PublishedFile, magic: bytes, set_aside: SetAside) -> np.ndarray |
 
 
 @numba.njit(nogil=True, cache=True)
-def _begins_pcap(image):
-    return u32(image, 0, True) == _PCAP or u32(image, 0, False) == _PCAP
+def _begins_pcap(content, at):
+    return u32(content, at, True) == _PCAP or u32(content, at, False) == _PCAP
 
 
 @numba.njit(nogil=True, cache=True)
-def _take_apart(images, out, strip, mask, state):
+def _take_apart(content, length, strip, mask, out, state):
     """Write images without headers, or with them, into zeroed rows; say what is wrong with each."""
-    length = images.shape[1]
-    for row in range(len(images)):
-        image, target = images[row], out[row]
-        if not _begins_pcap(image):
+    for row in range(len(state)):
+        start = row * length
+        limit = start + length
+        if not _begins_pcap(content, start):
             state[row] = _NO_PCAP
             continue
-        big_endian = u32(image, 0, True) == _PCAP
-        link_type = u32(image, 20, big_endian) & 0xFFFF
+        big_endian = u32(content, start, True) == _PCAP
+        link_type = u32(content, start + 20, big_endian) & 0xFFFF
         if not strip:
-            target[:] = image
-        written = 0
+            copy_bytes(out, start, content, start, length)
+        written = start
         packets = 0
-        at = PCAP_HEADER
-        while at + 16 <= length:
-            captured = u32(image, at + 8, big_endian)
+        at = start + PCAP_HEADER
+        while at + 16 <= limit:
+            captured = u32(content, at + 8, big_endian)
             if captured > MAX_RECORD_BYTES:
                 state[row] = _BROKEN
                 break
-            if captured == 0 and u32(image, at, big_endian) == 0:  # padding
+            if captured == 0 and u32(content, at, big_endian) == 0:  # padding
                 break
             frame = at + 16
-            end = min(frame + captured, length)
-            network, _ = network_header(image, frame, end, link_type)
-            if 0 <= network < end and image[network] >> 4 in (4, 6):
+            end = min(frame + captured, limit)
+            network, _ = network_header(content, frame, end, link_type)
+            if 0 <= network < end and content[network] >> 4 in (4, 6):
                 packets += 1
-                four = image[network] >> 4 == 4
+                four = content[network] >> 4 == 4
+                place, size = network, end - network
                 if strip:
-                    size = end - network
                     if size >= 6:  # a short frame is padded behind its packet
-                        stated = u16(image, network + 2) if four else u16(image, network + 4) + 40
+                        stated = u16(content, network + 2) if four else u16(content, network + 4) + 40
                         if stated > (0 if four else 40):
                             size = min(size, stated)
-                    target[written : written + size] = image[network : network + size]
-                    place, stop = written, written + size
+                    copy_bytes(out, written, content, network, size)
+                    place = written
                     written += size
-                else:
-                    place, stop = network, end
-                    if mask and link_type == 1:
-                        target[frame : min(frame + 12, end)] = 0
+                elif mask and link_type == 1:
+                    clear_bytes(out, frame, min(12, end - frame))
                 if mask:
                     first, last = (12, 20) if four else (8, 40)
-                    target[min(place + first, stop) : min(place + last, stop)] = 0
+                    clear_bytes(out, place + min(first, size), min(last, size) - min(first, size))
             at = frame + captured
         if state[row] == _GOOD and packets == 0:
             state[row] = _NO_PACKET
