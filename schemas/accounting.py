@@ -35,8 +35,30 @@ class DropReason(enum.IntEnum):
         return f"dropped_{self.name.lower()}"
 
 
+class PacketDrop(enum.IntEnum):
+    """Why a metered packet is no row of the packets view. A closed set; the value is the code that kernels write."""
+
+    IPV6 = 1
+    """An IPv6 packet; the view's header layout is IPv4's."""
+    OTHER_PROTOCOL = 2
+    """Neither TCP nor UDP."""
+    LATER_FRAGMENT = 3
+    """A later IP fragment, which has no transport header."""
+    NAME_SERVICE = 4
+    """To or from a port of name resolution (DNS)."""
+    EMPTY_SEGMENT = 5
+    """A TCP segment without payload: SYN, ACK, FIN, RST."""
+    SHORT_FLOW = 6
+    """Of a flow that has fewer packets than the flow definition's `min_packets`."""
+
+    @property
+    def label(self) -> str:
+        """The reason as users read it, for example `empty-segment`."""
+        return self.name.lower().replace("_", "-")
+
+
 class RejectReason(enum.StrEnum):
-    """Why a file or a part of it was not read: bytes of a capture, rows of a label table. A closed set."""
+    """Why a file or a part of it was not read: bytes of a capture, rows of a table. A closed set."""
 
     NO_MATCH = "no-match"
     """The manifest's glob matches no file."""
@@ -61,6 +83,14 @@ class RejectReason(enum.StrEnum):
     """A packet table has other rows than its capture has records; the offset is the first without a partner."""
     DPI = "dpi"
     """NFStream cannot read the capture, so that none of its flows has a label of it."""
+    OTHER_FORMAT = "other-format"
+    """A published file is not of the format it was given as; none of it was read."""
+    BAD_ROW = "bad-row"
+    """A row of a published file cannot be read or contradicts itself; the rows around it were read."""
+    NOT_FINITE = "not-finite"
+    """A row of a published table has infinity, or no number, where a finite one is needed."""
+    NO_FLOW_KEY = "no-flow-key"
+    """A packet row of a published table does not tell a five-tuple, so no flow has it."""
 
 
 DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)
@@ -92,4 +122,6 @@ REJECTS = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
-"""One row per place where reading stopped: byte offset in the uncompressed capture, closed reason, and a sentence."""
+"""One row per place where reading stopped, or per row that was set aside: closed reason and a sentence.
+
+`offset` is a byte of the uncompressed capture; in a published file it is the position of a row, from 0."""

@@ -1,5 +1,7 @@
 """What one packet and one flow are: the Arrow schemas that travel between rooms and lie in shards."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 ADDRESS = pa.binary(16)
@@ -116,6 +118,78 @@ FRAGMENTS = pa.schema(
 
 The key's endpoints are in canonical order, low and high; addresses are two words each in the order of their bytes.
 """
+
+KNOWN_OF_PUBLISHED = ("flow_id", "group", "duration_ns", "bytes_fwd", "bytes_bwd", "pkt_size", "pkt_dir", "pkt_gap_ns")
+"""Flow columns that every published format can fill."""
+
+PUBLISHED_FLOWS = pa.schema([field.with_nullable(field.name not in KNOWN_OF_PUBLISHED) for field in FLOWS])
+"""One flow out of a published file: as `FLOWS`, but null where the file does not tell (docs/decisions/0005)."""
+
+
+def packet_bytes(length: int) -> pa.Schema:
+    """Return the schema of the packets view while it travels with the flows of its range.
+
+    `serial` is the meter's number of the packet's flow within the range; `bytes` has `length` of them.
+    """
+    return pa.schema(
+        [
+            pa.field("record", pa.uint64(), nullable=False),
+            pa.field("time_ns", pa.int64(), nullable=False),
+            pa.field("serial", pa.int64(), nullable=False),
+            pa.field("bytes", pa.binary(length), nullable=False),
+        ]
+    )
+
+
+def packet_rows(length: int) -> pa.Schema:
+    """Return the schema of the packets view as it is stored: the packet's flow, its place in it, and `length` bytes."""
+    return pa.schema(
+        [
+            pa.field("flow_id", pa.binary(16), nullable=False),
+            pa.field("group", pa.string(), nullable=False),
+            pa.field("time", pa.timestamp("ns", tz="UTC"), nullable=False),
+            pa.field("record", pa.uint64(), nullable=False),
+            pa.field("bytes", pa.binary(length), nullable=False),
+        ]
+    )
+
+
+SESSION_PIECES = pa.schema(
+    [
+        pa.field("serial", pa.int64(), nullable=False),
+        pa.field("content", pa.binary(), nullable=False),
+    ]
+)
+"""What one packet adds to the session image of its flow, in captured order; `serial` as in the packets view."""
+
+FLOW_NUMBERS = pa.schema(
+    [
+        pa.field("range", pa.int32(), nullable=False),
+        pa.field("serial", pa.int64(), nullable=False),
+        pa.field("flow_id", pa.binary(16), nullable=False),
+    ]
+)
+"""Which flow a range's `serial` means: one row per flow of every range that holds packets of it."""
+
+WORD_PREFIX = "word_"
+
+
+def word_column(task: str) -> str:
+    """Return the name of the column with the words that a published file says of a task; null = it says none."""
+    return WORD_PREFIX + task
+
+
+def worded(schema: pa.Schema, tasks: Iterable[str]) -> pa.Schema:
+    """Return `schema` with one nullable string column of words per task at its end."""
+    for task in tasks:
+        schema = schema.append(pa.field(word_column(task), pa.string()))
+    return schema
+
+
+def image_rows(length: int) -> pa.Schema:
+    """Return the schema of published packet or session images: id, group, and `length` bytes."""
+    return pa.schema([field for field in packet_rows(length) if field.name in ("flow_id", "group", "bytes")])
+
 
 LABEL_PREFIX = "label_"
 

@@ -11,28 +11,28 @@ from flowloom.schemas.rows import LABEL_PREFIX
 from flowloom.schemas.tasks import Task
 
 UNKNOWN = -1
-"""What a dense label tensor holds for null."""
+"""What a dense tensor of numbers holds for null."""
 
 
 def tensorflow_schema(schema: pa.Schema, tasks: Sequence[Task], k: int) -> str:
     """Return `schema.pbtxt` of a dataset's shards.
 
-    Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k], labels dense ones in
-    which `UNKNOWN` stands for null.
+    Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k]. In the place of null,
+    which labels and columns of published files can be, stand `UNKNOWN`, no bytes, or no packets.
 
     Args:
       schema: the shards' columns, labels of all tasks included; a Rainbow stripe lacks the labels of other tasks.
     """
     words = {LABEL_PREFIX + task.name: task.vocabulary for task in tasks}
     features = [line for field in schema for line in _feature(field, words.get(field.name), k)]
-    tensors = [line for field in schema for line in _tensor(field, field.name in words)]
+    tensors = [line for field in schema for line in _tensor(field)]
     group = _block("tensor_representation_group", ['key: ""', *_block("value", tensors)])
     return "\n".join([*features, *group]) + "\n"
 
 
 def _feature(field: pa.Field, vocabulary: tuple[str, ...] | None, k: int) -> list[str]:
     lines = [f'name: "{field.name}"', f"type: {_kind(field.type)}"]
-    if vocabulary is None:
+    if not field.nullable:
         lines += _block("presence", ["min_fraction: 1.0", "min_count: 1"])
     lines += _block("value_count", ["min: 1", f"max: {k}"]) if pa.types.is_list(field.type) else ["shape {}"]
     if vocabulary is not None:
@@ -44,12 +44,13 @@ def _feature(field: pa.Field, vocabulary: tuple[str, ...] | None, k: int) -> lis
     return _block("feature", lines)
 
 
-def _tensor(field: pa.Field, label: bool) -> list[str]:
+def _tensor(field: pa.Field) -> list[str]:
     if pa.types.is_list(field.type):
         path = _block("feature_path", [f'step: "{field.name}"'])
         tensor = _block("ragged_tensor", [*path, "row_partition_dtype: INT64"])
     else:
-        default = _block("default_value", [f"int_value: {UNKNOWN}"]) if label else []
+        null = f"int_value: {UNKNOWN}" if _kind(field.type) == "INT" else 'bytes_value: ""'
+        default = _block("default_value", [null]) if field.nullable else []
         tensor = _block("dense_tensor", [f'column_name: "{field.name}"', "shape {}", *default])
     return _block("tensor_representation", [f'key: "{field.name}"', *_block("value", tensor)])
 

@@ -125,8 +125,14 @@ class FeatureSpec(pydantic.BaseModel):
           float32 [N, k, C] and the lengths, int32 [N], each at most k.
 
         Raises:
-          FlowloomError: if the sequences of a flow differ in length.
+          FlowloomError: if the sequences of a flow differ in length, or a column is not known of some flows.
         """
+        for column in self.columns:
+            if flows[column].null_count:
+                raise FlowloomError(
+                    f"column {column} is not known of {flows[column].null_count} of {flows.num_rows} flows; "
+                    f"leave its channel out of channels={','.join(self.channels)}"
+                )
         values, offsets = self._buffers(flows)
         tables = self._tables
         sequence = np.zeros((len(rows), self.k, len(self.features)), np.float32)

@@ -36,7 +36,7 @@ def repeated_text(value: str, rows: int) -> pa.Array:
 
 
 def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Return a few rows of texts, integers (None = null) and lists of integers as one batch of `schema`."""
+    """Return a few rows of texts, bytes, integers (None = null) and lists of integers as one batch of `schema`."""
     return pa.RecordBatch.from_arrays([array([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
 
 
@@ -61,9 +61,11 @@ def filled(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
 
 
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return a few texts, integers (None = null) or lists of integers as an Arrow array."""
+    """Return a few texts, bytes, integers (None = null) or lists of integers as an Arrow array."""
     if pa.types.is_string(kind):
         return text_column(values)
+    if pa.types.is_fixed_size_binary(kind):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(b"".join(values))])
     if pa.types.is_list(kind):
         items = [item for value in values for item in value]
         return list_column(

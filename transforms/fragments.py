@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.definition import EndReason, FlowDefinition
-from flowloom.schemas.rows import FRAGMENTS
-from flowloom.transforms.columns import concatenated, view
+from flowloom.schemas.rows import FLOW_NUMBERS, FRAGMENTS
+from flowloom.transforms.columns import column, concatenated, view
 from flowloom.transforms.flow_records import (
     FLOW,
     closed,
@@ -46,6 +46,17 @@ def join_fragments(
     Returns:
       flows as `schemas.rows.FLOWS`, and how many were left out by the definition's `min_packets`.
     """
+    flows, short, _ = join_numbered_fragments(fragments, clocks_ns, definition, group)
+    return flows, short
+
+
+def join_numbered_fragments(
+    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
+) -> tuple[pa.RecordBatch, int, pa.RecordBatch]:
+    """Return what `join_fragments` returns, and which flow each fragment became (`schemas.rows.FLOW_NUMBERS`).
+
+    Fragments of flows that were left out are not among them.
+    """
     pieces, entries = fragment_records(fragments)
     position = view(fragments["range"])
     order = _in_captured_order(pieces, position)
@@ -55,16 +66,25 @@ def join_fragments(
         pieces[name] = np.maximum(pieces[name], before)
     flows = np.zeros(len(pieces), FLOW)
     joined = empty_entries(int(pieces["entries"].sum()))
+    became = np.empty(len(pieces), np.int64)
     count, used = _join(
         pieces, order, entry_offsets(pieces), *entries.values(), idle_timeouts_ns(definition), definition.k,
-        max(clocks_ns), flows, *joined.values(),
+        max(clocks_ns), flows, *joined.values(), became,
     )  # fmt: skip
     flows = flows[:count]
     joined = {name: values[:used] for name, values in joined.items()}
     enough = long_enough(flows, definition.min_packets)
     if not enough.all():
         joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
-    return flow_rows(flows[enough], joined, group), int(np.count_nonzero(~enough))
+    rows = flow_rows(flows[enough], joined, group)
+    kept = enough[became]
+    row = (np.cumsum(enough) - 1)[became[kept]]
+    numbers = [
+        column(position[kept], FLOW_NUMBERS.field("range").type),
+        column(pieces["serial"][kept], FLOW_NUMBERS.field("serial").type),
+        rows["flow_id"].take(column(row, pa.int64())),
+    ]
+    return rows, int(np.count_nonzero(~enough)), pa.RecordBatch.from_arrays(numbers, schema=FLOW_NUMBERS)
 
 
 def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
@@ -139,9 +159,9 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 @numba.njit(nogil=True, cache=True)
 def _join(
     pieces, order, offsets, size, from_low, time_ns, flags, window, ttl, payload, idle_ns, k, end_clock_ns,
-    flows, size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out,
+    flows, size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out, became,
 ):  # fmt: skip
-    """Write joined flows and their entries; return how many of both."""
+    """Write joined flows, their entries and what each piece became; return how many flows and entries."""
     count = 0
     used = 0
     for rank in range(len(order)):
@@ -174,6 +194,7 @@ def _join(
             flows[count] = piece
             flows[count].entries = 0
             count += 1
+        became[order[rank]] = count - 1
         flow = flows[count - 1]
         begin = offsets[order[rank]]
         for at in range(begin, begin + min(pieces[order[rank]].entries, k - flow.entries)):

@@ -32,6 +32,32 @@ def prefetch(context, array, index, offset):
     return numba.types.void(array, index, offset), generate
 
 
+@numba.extending.intrinsic
+def copy_bytes(context, target, at, source, begin, count):
+    """Copy bytes between uint8 arrays as memcpy does, without a look at their bounds."""
+
+    def generate(context, builder, signature, arguments):
+        into = context.make_array(signature.args[0])(context, builder, arguments[0])
+        out_of = context.make_array(signature.args[2])(context, builder, arguments[2])
+        places = builder.gep(into.data, [arguments[1]]), builder.gep(out_of.data, [arguments[3]])
+        cgutils.raw_memcpy(builder, *places, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return numba.types.void(target, numba.types.int64, source, numba.types.int64, numba.types.int64), generate
+
+
+@numba.extending.intrinsic
+def clear_bytes(context, target, at, count):
+    """Write zeros into a uint8 array as memset does, without a look at its bounds."""
+
+    def generate(context, builder, signature, arguments):
+        into = context.make_array(signature.args[0])(context, builder, arguments[0])
+        cgutils.memset(builder, builder.gep(into.data, [arguments[1]]), arguments[2], 0)
+        return context.get_dummy_value()
+
+    return numba.types.void(target, numba.types.int64, numba.types.int64), generate
+
+
 @numba.njit(nogil=True, cache=True, inline="always")
 def u16(buffer, at):
     """Return the big-endian 16-bit number at a position as int64."""

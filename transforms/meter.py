@@ -135,10 +135,15 @@ class FlowMeter:
         self._next = np.zeros(0, np.int32)
         self._free_blocks = np.zeros(0, np.int32)
 
-    def update(self, packets: pa.RecordBatch) -> None:
-        """Meter packets (`schemas.rows.PACKETS`) that follow all packets metered before."""
+    def update(self, packets: pa.RecordBatch) -> np.ndarray:
+        """Meter packets (`schemas.rows.PACKETS`) that follow all packets metered before.
+
+        Returns:
+          int64 serial of each packet's flow in this range; `take_numbered` and fragments tell which flow that is.
+        """
+        serials = np.empty(packets.num_rows, np.int64)
         if not packets.num_rows:
-            return
+            return serials
         self._make_room(packets.num_rows)
         columns = [view(packets.column(name)) for name in _PACKET_COLUMNS]
         size = view(packets.column(_SIZES[self._definition.size]))
@@ -148,11 +153,12 @@ class FlowMeter:
             self._definition.tcp_close == "fin", self._definition.zero_payload == "skip",
             self._definition.orient == "syn", self._definition.vlan_in_key, self._definition.tunnel_in_key,
             self._place.position > 0, self._blind, self._clock, self._counts, self._slots,
-            self._flows, self._free_flows, self._finished, self._pool, self._next, self._free_blocks,
+            self._flows, self._free_flows, self._finished, self._pool, self._next, self._free_blocks, serials,
         )  # fmt: skip
         # sweeping more often would scan the open flows in vain, less often would keep dead ones
         if int(self._clock[0]) - int(self._clock[1]) > int(self._idle_ns.min()) // 4:
             self._sweep(ending=False)
+        return serials
 
     @property
     def clock_ns(self) -> int | None:
@@ -175,6 +181,11 @@ class FlowMeter:
 
         Within the batch flows are ordered by start, so that no accident of the table shows. Fragments are kept back.
         """
+        flows, _ = self.take_numbered()
+        return flows
+
+    def take_numbered(self) -> tuple[pa.RecordBatch, np.ndarray]:
+        """Return what `take` returns, and the int64 serial of each of these flows in its range."""
         waiting = self.finished
         chosen = self._finished[: min(waiting, TAKE_FLOWS)].copy()
         order = np.lexsort((self._flows["serial"][chosen], self._flows["start_ns"][chosen]))
@@ -193,7 +204,7 @@ class FlowMeter:
         _release(chosen, self._counts, self._flows, self._free_flows, self._next, self._free_blocks)
         self._finished[: waiting - len(chosen)] = self._finished[len(chosen) : waiting].copy()
         self._counts[3] = waiting - len(chosen)
-        return batch
+        return batch, flows["serial"]
 
     def take_fragments(self) -> list[pa.RecordBatch]:
         """Return the fragments among all flows taken so far, and forget them.
@@ -331,7 +342,7 @@ def _meter(
     time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, tunnel_id, ip_bytes,
     payload, ip_id, ttl, tcp_flags, tcp_window, tcp_seq, size,
     k, idle_ns, active_ns, lifecycle, first_fin, skip_empty, orient_syn, vlan_in_key, tunnel_in_key, follows, blind,
-    clock_state, counts, slots, flows, free_flows, finished, pool, next_block, free_blocks,
+    clock_state, counts, slots, flows, free_flows, finished, pool, next_block, free_blocks, serials,
 ):  # fmt: skip
     clock = clock_state[0]
     mask = np.uint64(len(slots) - 1)
@@ -431,6 +442,7 @@ def _meter(
                 now == f.previous_ns and ip_id[i] == f.previous_ip_id and ip_bytes[i] == f.previous_bytes
             )
 
+        serials[i] = f.serial
         f.clock_ns = clock
         f.latest_ns = max(f.latest_ns, now)
         f.previous_ns, f.previous_ip_id, f.previous_bytes = now, ip_id[i], ip_bytes[i]

@@ -1,5 +1,6 @@
 """Packets: link, network and transport headers of located records as columns; no Python object per packet."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numba
@@ -26,6 +27,21 @@ _KEPT = ("record", "time_ns", "wire_bytes", "vlan", "tunnel_id")
 """Columns that an inner packet does not take over as it takes over the others."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PacketPlaces:
+    """Where decoded packets lie, row by row.
+
+    Attributes:
+      window: uint8 bytes of the capture.
+      network: int64 position in the window of each packet's IP header.
+      end: int64 position behind the captured bytes of its frame.
+    """
+
+    window: np.ndarray
+    network: np.ndarray
+    end: np.ndarray
+
+
 class PacketDecoder:
     """Decodes the records of one range.
 
@@ -50,17 +66,35 @@ class PacketDecoder:
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Return the IP packets among the records, in captured order, as `schemas.rows.PACKETS`; count the others."""
-        columns, fragment, transport = _decoded(records, self.records, self.dropped, locate=self._tunnels > 0)
+        columns, _ = self._columns(records, locate=self._tunnels > 0)
+        return _batch(columns)
+
+    def decode_located(self, records: Records) -> tuple[pa.RecordBatch, PacketPlaces]:
+        """Return what `decode` returns, and where each of the packets lies."""
+        columns, network = self._columns(records, locate=True)
+        frame = (columns["record"] - np.uint64(self._first_record + self.records - len(records))).astype(np.int64)
+        return _batch(columns), PacketPlaces(records.window, network, (records.start + records.captured)[frame])
+
+    def _columns(self, records: Records, *, locate: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return the columns of `PACKETS` and, if `locate`, where each packet's IP header begins."""
+        columns, fragment, network, transport = _decoded(records, self.records, self.dropped, locate=locate)
         if self._tunnels:
-            self._unwrap(records, columns, fragment, transport)
+            self._unwrap(records, columns, fragment, network, transport)
         columns["record"] += np.uint64(self._first_record)
         self.records += len(records)
         if fragment.any():
-            columns = self._joined(columns, fragment)
-        return pa.RecordBatch.from_arrays([column(columns[f.name], f.type) for f in PACKETS], schema=PACKETS)
+            keep = self._joined(columns, fragment)
+            columns = {name: values[keep] for name, values in columns.items()}
+            network = network[keep] if locate else network
+        return columns, network
 
     def _unwrap(
-        self, records: Records, columns: dict[str, np.ndarray], fragment: np.ndarray, transport: np.ndarray
+        self,
+        records: Records,
+        columns: dict[str, np.ndarray],
+        fragment: np.ndarray,
+        network: np.ndarray,
+        transport: np.ndarray,
     ) -> None:
         """Write the packets inside tunnels over those around them, from the outermost inwards.
 
@@ -82,14 +116,14 @@ class PacketDecoder:
                 return
             for name in columns.keys() - set(_KEPT):
                 columns[name][rows] = found[name][whole]
-            fragment[rows], transport[rows] = (values[whole] for values in found_more)
+            fragment[rows], network[rows], transport[rows] = (values[whole] for values in found_more)
             tagged, numbered = found["vlan"][whole] > 0, tunnel_id[packet] >= 0
             columns["vlan"][rows[tagged]] = found["vlan"][whole][tagged]
             columns["tunnel_id"][rows[numbered]] = tunnel_id[packet[numbered]]
             rows = rows[(fragment[rows] == _WHOLE) & MAY_CARRY[columns["protocol"][rows]]]
 
-    def _joined(self, columns: dict[str, np.ndarray], fragment: np.ndarray) -> dict[str, np.ndarray]:
-        """Give later fragments the ports of their first, and leave out those that stay alone."""
+    def _joined(self, columns: dict[str, np.ndarray], fragment: np.ndarray) -> np.ndarray:
+        """Give later fragments the ports of their first; return a mask of all packets but those that stay alone."""
         keep = fragment != _LATER_FRAGMENT
         if self._fragments is None:
             self.dropped[DropReason.FRAGMENT_DROPPED] += np.count_nonzero(~keep)
@@ -97,22 +131,31 @@ class PacketDecoder:
             joined = self._fragments.join(columns, fragment == _FIRST_FRAGMENT, ~keep)
             self.dropped[DropReason.FRAGMENT_WITHOUT_FIRST] += np.count_nonzero(~keep & ~joined)
             keep |= joined
-        return {name: values[keep] for name, values in columns.items()}
+        return keep
+
+
+def _batch(columns: dict[str, np.ndarray]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([column(columns[f.name], f.type) for f in PACKETS], schema=PACKETS)
 
 
 def _decoded(
     records: Records, first_record: int, dropped: np.ndarray, *, locate: bool
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Return columns of `PACKETS`, which part of a datagram each is and, if `locate`, where its transport begins."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Return columns of `PACKETS`, which part of a datagram each is and, if `locate`, where its headers begin.
+
+    The headers are those of the network and of the transport layer.
+    """
     rows = len(records)
     columns = {field.name: _empty(field, rows) for field in PACKETS if field.name != "tunnel_id"}
-    fragment, transport = np.empty(rows, np.uint8), np.empty(rows if locate else 0, np.int64)
+    fragment = np.empty(rows, np.uint8)
+    network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
     count = _decode(
         records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type,
-        np.uint64(first_record), *columns.values(), fragment, transport, dropped,
+        np.uint64(first_record), *columns.values(), fragment, network, transport, dropped,
     )  # fmt: skip
     columns["tunnel_id"] = np.zeros(count, np.uint32)
-    return {name: values[:count] for name, values in columns.items()}, fragment[:count], transport[:count]
+    places = fragment[:count], network[:count], transport[:count]
+    return {name: values[:count] for name, values in columns.items()}, *places
 
 
 def _empty(field: pa.Field, rows: int) -> np.ndarray:
@@ -127,7 +170,7 @@ def _decode(
     buffer, start, captured, wire, time_ns, link_type, first_record,
     record_out, time_out, src_out, dst_out, src_port_out, dst_port_out, protocol_out, version_out, vlan_out,
     wire_out, ip_bytes_out, payload_out, ip_id_out, ttl_out, flags_out, window_out, seq_out, fragment_out,
-    transport_out, dropped,
+    network_out, transport_out, dropped,
 ):  # fmt: skip
     """Write one row per IP packet, count the other records by reason, return the rows written."""
     count = 0
@@ -270,6 +313,7 @@ def _decode(
         seq_out[count] = seq
         fragment_out[count] = fragment
         if len(transport_out):
+            network_out[count] = at
             transport_out[count] = transport
         count += 1
     return count

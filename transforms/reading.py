@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,11 @@ from flowloom.transforms.captures import CaptureBytes, CaptureError
 from flowloom.transforms.columns import batch
 from flowloom.transforms.ip_fragments import IpFragmentTable
 from flowloom.transforms.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
-from flowloom.transforms.packets import PacketDecoder
+from flowloom.transforms.packets import PacketDecoder, PacketPlaces
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.records import Records, RecordScanner
+
+Places = TypeVar("Places")
 
 
 @dataclasses.dataclass
@@ -83,6 +85,16 @@ class GroupReading:
 
     def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
         """Yield one range's packets as `schemas.rows.PACKETS`, and note where its records went."""
+        for packets, _ in self._read(part, _decode):
+            yield packets
+
+    def located_packets(self, part: CaptureRange) -> Iterator[tuple[pa.RecordBatch, PacketPlaces]]:
+        """Yield what `packets` does, and where the packets lie; that holds until the next is asked for."""
+        yield from self._read(part, PacketDecoder.decode_located)
+
+    def _read(
+        self, part: CaptureRange, decode: Callable[[PacketDecoder, Records], tuple[pa.RecordBatch, Places]]
+    ) -> Iterator[tuple[pa.RecordBatch, Places]]:
         try:
             capture, scanner = part.open()
         except CaptureError as damage:
@@ -98,10 +110,10 @@ class GroupReading:
                 row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
                 row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
                 links.update(np.unique(records.link_type).tolist())
-                packets = decoder.decode(records)
+                packets, places = decode(decoder, records)
                 row["metered"] += packets.num_rows
                 self.seconds.decode += time.perf_counter() - begun
-                yield packets
+                yield packets, places
         except CaptureError as damage:
             self._reject(part.uri, damage)
             row["rejects"] = 1
@@ -151,6 +163,10 @@ class GroupReading:
         self._rejects.append(
             {"uri": uri, "offset": damage.offset, "reason": str(damage.reason), "detail": damage.detail}
         )
+
+
+def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, None]:
+    return decoder.decode(records), None
 
 
 def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> IpFragmentTable:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from synthetic import synthetic_flows
 
-from flowloom.schemas.rows import FLOWS, SEQUENCES, labelled
+from flowloom.schemas.rows import FLOWS, PUBLISHED_FLOWS, SEQUENCES, labelled
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 
@@ -41,6 +41,18 @@ def test_tensors_are_dense_scalars_and_ragged_sequences(parsed):
     assert set(tensors) == set(SCHEMA.names)
     assert {name for name in tensors if tensors[name].HasField("ragged_tensor")} == set(SEQUENCES)
     assert tensors["label_app"].dense_tensor.default_value.int_value == -1
+
+
+def test_columns_that_published_files_do_not_tell_may_be_absent():
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    schema_pb2 = pytest.importorskip("tensorflow_metadata.proto.v0.schema_pb2")
+    schema = text_format.Parse(tensorflow_schema(PUBLISHED_FLOWS, (), k=30), schema_pb2.Schema())
+    absent = {feature.name for feature in schema.feature if not feature.HasField("presence")}
+    assert absent == {field.name for field in PUBLISHED_FLOWS if field.nullable}
+    tensors = schema.tensor_representation_group[""].tensor_representation
+    assert tensors["start"].dense_tensor.default_value.int_value == -1
+    assert tensors["src_ip"].dense_tensor.default_value.HasField("bytes_value")
+    assert not tensors["group"].dense_tensor.HasField("default_value")
 
 
 @pytest.mark.slow

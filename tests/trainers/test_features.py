@@ -153,3 +153,17 @@ def test_bad_specs_are_refused(dataset):
         FeatureSpec(k=5, channels=("size", "size"), scaling="fixed")
     with pytest.raises(pydantic.ValidationError, match="needs the moments"):
         FeatureSpec(k=5, channels=("size",), scaling="standard")
+
+
+def test_columns_that_published_files_do_not_tell_cannot_be_selected(dataset, flows):
+    for name in ("pkt_ttl", "protocol"):
+        known = np.arange(flows.num_rows) > 1
+        column = pa.array([value if k else None for k, value in zip(known, flows[name].to_pylist(), strict=True)])
+        position = flows.schema.get_field_index(name)
+        partly = flows.set_column(position, name, column.cast(flows[name].type))
+        channel = next(channel for channel, (column, _) in CHANNELS.items() if column == name)
+        spec = FeatureSpec.of(dataset.card, 5, ("size", channel), "fixed")
+        with pytest.raises(FlowloomError, match=f"column {name} is not known of 2 of"):
+            spec.render(partly, np.arange(3))
+        others = FeatureSpec.of(dataset.card, 5, ("size", "gap", "direction"), "standard")
+        np.testing.assert_array_equal(others.render(partly, np.arange(9))[0], others.render(flows, np.arange(9))[0])

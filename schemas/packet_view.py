@@ -1,0 +1,31 @@
+"""What a row of the packets view is: `PacketView`, the bytes of one packet behind the link layer."""
+
+from typing import Literal
+
+import pydantic
+
+NAME_SERVICE_PORTS = (53,)
+"""DNS (RFC 1035). Multicast DNS (5353) and LLMNR (5355) can be added."""
+
+
+class PacketView(pydantic.BaseModel):
+    """How a packet becomes a row of bytes of a stated length; plain data, checked when made.
+
+    `paper` is the preprocessing of MTC, section 3.2.1: link layer stripped, IP addresses zeroed, transport header of 20
+    bytes. `strict` also zeroes what tells a connection or a host rather than its traffic: ports, sequence and
+    acknowledgement numbers, IP identification, time to live, checksums and IP options (Zhao et al., "The Sweet Danger
+    of Sugar", SIGCOMM 2025).
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    preset: Literal["paper", "strict"] = "paper"
+    length: int = pydantic.Field(1500, ge=80, le=65_535, description="bytes of a row; 80 hold the longest headers")
+    name_service_ports: tuple[int, ...] = NAME_SERVICE_PORTS
+
+    @pydantic.field_validator("name_service_ports")
+    @classmethod
+    def _ports(cls, ports: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(0 < port <= 65_535 for port in ports):
+            raise ValueError(f"name_service_ports must lie in 1 to 65535, got {list(ports)}")
+        return tuple(sorted(set(ports)))

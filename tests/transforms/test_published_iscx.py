@@ -1,0 +1,139 @@
+"""ISCX images: what stays of sessions that are made here, what may not show, and the published counts."""
+
+import collections
+import gzip
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from capture_files import ethernet, ipv4, ipv6, pcap, tcp, udp
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.published_iscx import TRAFFIC, read_iscx_images, read_iscx_twelve
+from flowloom.transforms.set_aside import SetAside
+
+SIDE = 28
+LENGTH = SIDE * SIDE
+
+
+def write(folder, images: list[bytes], labels: list[int], *, missing: int = 0) -> tuple[str, str]:
+    content = b"".join(image[:LENGTH].ljust(LENGTH, b"\0") for image in images)
+    idx = struct.pack(">IIII", 0x803, len(images) + missing, SIDE, SIDE) + content
+    (folder / "images.gz").write_bytes(gzip.compress(idx))
+    (folder / "labels").write_bytes(struct.pack(">II", 0x801, len(labels)) + bytes(labels))
+    return str(folder / "images.gz"), str(folder / "labels")
+
+
+def read(folder, images, labels=None, **how):
+    set_aside = SetAside()
+    paths = write(folder, images, labels or [0] * len(images), missing=how.pop("missing", 0))
+    rows = [r for b in read_iscx_images(*paths, set_aside, **{"classes": 6} | how) for r in b.to_pylist()]
+    return rows, set_aside
+
+
+def session(frames: list[bytes], link_type: int = 1, order: str = ">") -> bytes:
+    return pcap(
+        [(at * 1000, frame) for at, frame in enumerate(frames)], link_type=link_type, nanoseconds=False, order=order
+    )
+
+
+def masked(packet: bytes) -> bytes:
+    first, last = (12, 20) if packet[0] >> 4 == 4 else (8, 40)
+    return packet[:first] + bytes(last - first) + packet[last:]
+
+
+PACKETS = [ipv4(tcp(b"hello"), "192.0.2.1", "192.0.2.2"), ipv6(udp(b"six" * 9), next_header=17), ipv4(tcp(b"x" * 900))]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("link_type", [1, 101])
+def test_only_packets_stay_one_behind_the_other(tmp_path, order, link_type):
+    wrapped = [ethernet(packet) if link_type == 1 else packet for packet in PACKETS]
+    if link_type == 1:
+        wrapped[0] += b"\xee" * 6  # padding of a short frame
+        wrapped.insert(1, ethernet(b"\xaa" * 28, 0x0806))
+    image = session(wrapped, link_type, order)
+    (row,), set_aside = read(tmp_path, [image])
+    # the last packet is cut where the image ends
+    cut = LENGTH - (len(image) - len(PACKETS[2]))
+    assert row["bytes"] == b"".join(map(masked, [*PACKETS[:2], PACKETS[2][:cut]])).ljust(LENGTH, b"\0")
+    assert set_aside.counts() == {}
+    (row,), _ = read(tmp_path, [image], mask_addresses=False)
+    assert row["bytes"] == b"".join([*PACKETS[:2], PACKETS[2][:cut]]).ljust(LENGTH, b"\0")
+
+
+@pytest.mark.parametrize("header", ["strip", "keep"])
+def test_addresses_and_in_stripped_images_times_never_show(tmp_path, header):
+    def image(src: str, mac: bytes, start: int) -> bytes:
+        frames = [mac * 2 + ethernet(ipv4(udp(b"payload"), src, "192.0.2.9", 17))[12:]] * 20
+        return pcap([(start + at * 1000, frame) for at, frame in enumerate(frames)], nanoseconds=False, order=">")
+
+    starts = (0, 7 * 10**9) if header == "strip" else (0, 0)
+    rows, _ = read(
+        tmp_path, [image("10.1.2.3", b"\1" * 6, starts[0]), image("10.9.9.9", b"\2" * 6, starts[1])], header=header
+    )
+    assert rows[0]["bytes"] == rows[1]["bytes"]
+    assert rows[0]["flow_id"] != rows[1]["flow_id"]
+
+
+def test_a_record_header_that_the_image_cuts_off_is_left_out(tmp_path):
+    first = ipv4(udp(b"\xbb" * (LENGTH - 24 - 16 - 28 - 8), dst_port=99), protocol=17)
+    (row,), _ = read(tmp_path, [session([first, first], 101)])
+    assert row["bytes"] == masked(first).ljust(LENGTH, b"\0")
+
+
+def test_images_of_payload_stay_as_they_are(tmp_path):
+    rows, _ = read(tmp_path, [b"\x16\x03\x01", b"GET /"], [1, 5])
+    assert [row["bytes"] for row in rows] == [content.ljust(LENGTH, b"\0") for content in (b"\x16\x03\x01", b"GET /")]
+    assert [row["word_traffic"] for row in rows] == ["email", "voip"]
+
+
+def test_bad_images_are_set_aside(tmp_path):
+    good = session([ethernet(PACKETS[0])])
+    broken = good[:32] + struct.pack(">I", 1 << 20) + good[36:]
+    images = [good, b"none", broken, session([ethernet(bytes(28), 0x0806)]), good]
+    rows, set_aside = read(tmp_path, images, [0, 0, 0, 0, 6])
+    assert len(rows) == 1
+    assert sorted(set_aside.rows()["offset"].to_pylist()) == [1, 2, 3, 4]
+    assert set_aside.counts() == {"bad-row": 4}
+    rows, set_aside = read(tmp_path, [good], [0, 0, 0], missing=2)
+    assert (rows, set_aside.counts()) == ([], {"cut-off": 1, "other-format": 1})
+
+
+@pytest.mark.parametrize("bad", [{"classes": 7}, {"classes": 12, "tunnel": "vpn"}, {"classes": 6, "tunnel": "x"},
+                                 {"classes": 6, "header": "none"}])  # fmt: skip
+def test_bad_arguments_raise_at_once(bad):
+    with pytest.raises(FlowloomError, match="got"):
+        read_iscx_images("images", "labels", SetAside(), **bad)
+
+
+def test_the_twelve_classes_are_put_together(real_data):
+    folder, set_aside = real_data / "iscx-wang2017", SetAside()
+    rows = pa.Table.from_batches(read_iscx_twelve(str(folder), "SessionAllLayers", set_aside))
+    assert (rows.num_rows, set_aside.counts()) == (35_501, {})
+    words = [*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)]
+    stored = gzip.decompress((folder / "12class/SessionAllLayers/train-labels-idx1-ubyte.gz").read_bytes())
+    published = np.bincount(np.frombuffer(stored, np.uint8, offset=8))
+    counts = collections.Counter(rows["word_tunnel_traffic"].to_pylist())
+    assert [counts[word] for word in words] == published.tolist()
+    assert collections.Counter(rows["word_tunnel"].to_pylist()) == {"plain": 24_229, "vpn": 11_272}
+    content = np.frombuffer(rows["bytes"].combine_chunks().buffers()[1], np.uint8).reshape(-1, LENGTH)
+    version = content[:, 0] >> 4
+    assert set(version.tolist()) == {4, 6}
+    assert not content[version == 4, 12:20].any()
+    assert not content[version == 6, 8:40].any()
+
+
+def test_put_together_payload_images_are_those_published(real_data):
+    folder, set_aside = str(real_data / "iscx-wang2017"), SetAside()
+    built = pa.Table.from_batches(read_iscx_twelve(folder, "SessionL7", set_aside, split="t10k"))
+    names = [f"{folder}/12class/SessionL7/t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
+    published = pa.Table.from_batches(read_iscx_images(*names, set_aside, classes=12))
+    assert set_aside.counts() == {}
+    columns = ("bytes", "word_traffic", "word_tunnel", "word_tunnel_traffic")
+    both = [
+        collections.Counter(zip(*(t[name].to_pylist() for name in columns), strict=True)) for t in (built, published)
+    ]
+    assert both[0] == both[1]
+    assert both[0].total() == 3_244
