@@ -80,9 +80,14 @@ def _classes(card: DatasetCard) -> Table:
 
 
 def _coverage(card: DatasetCard) -> Table:
-    table = _table("Label sources", "task", "source", "flows", "conflicts", numbers=2)
+    rare = [
+        name for name in ("ambiguous", "defaulted", "unknown_words") if any(getattr(e, name) for e in card.coverage)
+    ]
+    counts = ["flows", "labelled", "conflicts", *rare]
+    columns = (name.replace("_words", "") for name in counts)
+    table = _table("Label sources", "task", "source", *columns, numbers=len(counts))
     for entry in card.coverage:
-        table.add_row(entry.task, entry.source, f"{entry.labelled:,}", f"{entry.conflicts:,}")
+        table.add_row(entry.task, entry.source, *(f"{getattr(entry, name):,}" for name in counts))
     return table
 
 
@@ -154,7 +159,7 @@ def _conflicts(leakage: Leakage) -> Table:
 def _rejects(rejects: list[dict[str, object]]) -> Table:
     more = len(rejects) - _SHOWN_REJECTS
     title = "Rejects" + (f" (first {_SHOWN_REJECTS}; {more} more in {REJECTS_TABLE})" if more > 0 else "")
-    table = _table(title, "capture", "byte", "reason", "detail")
+    table = _table(title, "file", "place", "reason", "detail")
     for row in rejects[:_SHOWN_REJECTS]:
         table.add_row(*(str(row[name]) for name in ("uri", "offset", "reason", "detail")))
     return table

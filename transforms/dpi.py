@@ -1,5 +1,6 @@
 """Labels by deep packet inspection: nDPI, run by NFStream over captures, as label windows."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.label_sources import Dpi, word_code
-from flowloom.schemas.label_windows import UNKNOWN_WORD
+from flowloom.schemas.label_windows import INSPECTED, UNKNOWN_WORD
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.addresses import parse_addresses
 from flowloom.transforms.captures import CaptureBytes, CaptureError
@@ -62,9 +63,6 @@ def inspect_captures(
 
     Returns:
       why, for each capture that cannot be read.
-
-    Raises:
-      FlowloomError: if NFStream fails altogether.
     """
     plain: dict[str, str] = {}
     refused: dict[str, str] = {}
@@ -92,7 +90,10 @@ def inspect_captures(
                 os.remove(path)
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-        raise FlowloomError(f"NFStream failed ({said}); run `python -m {_PROGRAM}` to see why")
+        for out in jobs:
+            with pa.ipc.new_file(out, INSPECTED) as writer:
+                writer.write_batch(pa.RecordBatch.from_pylist([], schema=INSPECTED))
+        return refused | dict.fromkeys(plain, f"NFStream failed: {said}")
     complaints = json.loads(done.stdout.splitlines()[-1])
     return refused | {uri: complaints[path] for uri, path in plain.items() if path in complaints}
 
@@ -124,8 +125,7 @@ def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBat
 
 def _plain(uri: str, copy: str) -> str:
     """Return the path of a local, uncompressed capture: itself, or a copy."""
-    capture = CaptureBytes(uri)
-    try:
+    with contextlib.closing(CaptureBytes(uri)) as capture:
         if capture.compression == "none" and "://" not in uri:
             return uri
         with open(copy, "wb") as file:
@@ -133,5 +133,3 @@ def _plain(uri: str, copy: str) -> str:
                 file.write(capture.window.data)
                 capture.advance(len(capture.window))
         return copy
-    finally:
-        capture.close()

@@ -166,13 +166,14 @@ def window_captures(work: Inspection, tasks: Sequence[Task], definition: FlowDef
       `REJECTS` of what could not be read.
     """
     source, spec = work.source, work.source.spec
-    captures = {group.group: [c.uri for c in group.captures if source.entry in c.sources] for group in work.groups}
+    captures = {group.group: [c for c in group.captures if source.entry in c.sources] for group in work.groups}
     if isinstance(spec, Dpi):
         task = next(task for task in tasks if task.name == spec.task)
-        return _inspect(source, spec, captures, task, definition)
+        readable = {group: [c.uri for c in known if c.first_ns is not None] for group, known in captures.items()}
+        return _inspect(source, spec, readable, task, definition)
     rejects = []
-    for group, (uri, *_) in captures.items():
-        windows, mismatch = packet_windows(uri, np.load(source.codes), definition, spec.path)
+    for group, (capture,) in captures.items():
+        windows, mismatch = packet_windows(capture.uri, np.load(source.codes), definition, spec.path)
         write_windows(source.windows(group), windows)
         rejects.append(mismatch)
     return concatenated(rejects, REJECTS)

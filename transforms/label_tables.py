@@ -1,5 +1,6 @@
 """Flow tables: rows of five-tuple, time and label out of CSV or Parquet, as label windows."""
 
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -106,18 +107,15 @@ def read_csv(path: str, separator: str, *, header: bool) -> pl.LazyFrame:
     Raises:
       FlowloomError: if the file cannot be opened, is damaged, or is no table.
     """
+    source: Any = path
     try:
-        source: Any = path
-        with_bytes = CaptureBytes(path)
-        try:
-            if with_bytes.compression != "none" or "://" in path:
-                while not with_bytes.complete:
-                    with_bytes.grow()
-                if with_bytes.damage:
-                    raise with_bytes.damage
-                source = io.BytesIO(with_bytes.window.tobytes())
-        finally:
-            with_bytes.close()
+        with contextlib.closing(CaptureBytes(path)) as file:
+            if file.compression != "none" or "://" in path:
+                while not file.complete:
+                    file.grow()
+                if file.damage:
+                    raise file.damage
+                source = io.BytesIO(file.window.tobytes())
     except CaptureError as error:
         raise FlowloomError(f"label table {path}: {error.detail}") from None
     return pl.scan_csv(

@@ -1,6 +1,9 @@
 """NFStream's flows of captures as Arrow files; a program of its own, as NFStream forks and pins itself to a core."""
 
+import itertools
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,11 +19,23 @@ Row = tuple[Any, ...]
 """One row of `INSPECTED`."""
 
 
+def notice_crashes() -> None:
+    """Let this process raise when one that it started dies of a signal: NFStream would wait for it for ever."""
+
+    def look(number: int, frame: Any) -> None:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED) and ended.si_status != signal.SIGTERM:
+            raise ChildProcessError(f"NFStream's process died of {signal.Signals(ended.si_status).name}")
+
+    signal.signal(signal.SIGCHLD, look)
+
+
 def inspect(capture: str, options: dict[str, Any]) -> Iterator[Row]:
     """Yield the flows of a capture, in the order in which NFStream lets go of them.
 
     Raises:
       ValueError: in NFStream's words, if it cannot read the capture.
+      ChildProcessError: if it crashes.
     """
     for flow in NFStreamer(source=capture, n_meters=1, **options):
         yield (
@@ -31,18 +46,21 @@ def inspect(capture: str, options: dict[str, Any]) -> Iterator[Row]:
 
 
 def batches(captures: Iterable[str], options: dict[str, Any], refused: dict[str, str]) -> Iterator[pa.RecordBatch]:
-    """Yield the flows of captures as `INSPECTED`; write down what NFStream says of those that it cannot read."""
-    rows: list[Row] = []
+    """Yield the flows of captures as `INSPECTED`; write down what NFStream says of those that it cannot read.
+
+    A capture that it cannot read to its end has no flows, so that none depends on when it stopped.
+    """
+    yield _batch([])
     for capture in captures:
+        flows = inspect(capture, options)
+        whole: list[pa.RecordBatch] = []
         try:
-            for row in inspect(capture, options):
-                rows.append(row)
-                if len(rows) == _BATCH_ROWS:
-                    yield _batch(rows)
-                    rows = []
-        except ValueError as error:
+            while rows := list(itertools.islice(flows, _BATCH_ROWS)):
+                whole.append(_batch(rows))
+        except (ValueError, ChildProcessError) as error:
             refused[capture] = str(error)
-    yield _batch(rows)
+        else:
+            yield from whole
 
 
 def _batch(rows: list[Row]) -> pa.RecordBatch:
@@ -52,6 +70,7 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
 
 def main() -> None:
     """Read a JSON line {options, jobs: [[file to write, captures]]}; write the files and a line {capture: refusal}."""
+    notice_crashes()
     order = json.loads(sys.stdin.readline())
     refused: dict[str, str] = {}
     for out, captures in order["jobs"]:

@@ -1,5 +1,6 @@
 """Builds with labels of single flows: from the tables beside the captures to the labels in the shards and the card."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ DECIDED = {"on_conflict": {"scan": "unknown"}, "missing": "negative"}
 
 
 def test_every_source_labels_flows_and_is_counted(folder):
-    card = made(folder, "one", CAPTURES, tasks=TASKS, **DECIDED)
+    # two workers, stretches of the captures: flows are joined from pieces before they are labelled
+    stretches = {"shards": 1, "split_bytes": "1KiB"}
+    card = made(folder, "one", CAPTURES, workers=2, tasks=TASKS, output=stretches, **DECIDED)
     attacks, scans = labels(folder / "one", card, "attack"), labels(folder / "one", card, "scan")
     # of the flows that the table does not know and `missing: negative` fills; its unknown word stays unknown
     assert [attacks[1, flow] for flow in range(8)] == [1, 1, 0, None, 0, 0, 0, 0]
@@ -110,9 +113,6 @@ def test_every_source_labels_flows_and_is_counted(folder):
     assert {path.name for path in (folder / "one").iterdir()} == {
         "captures.parquet", "dataset.json", "flows", "rejects.parquet", "schema.pbtxt",
     }  # fmt: skip
-    # on other workers, from stretches of the captures
-    stretches = {"shards": 1, "split_bytes": "1KiB"}
-    assert made(folder, "two", CAPTURES, workers=2, tasks=TASKS, output=stretches, **DECIDED) == card
 
 
 def test_what_is_wrong_with_a_source_is_said_before_anything_is_read(folder):
@@ -128,17 +128,22 @@ def test_what_is_wrong_with_a_source_is_said_before_anything_is_read(folder):
     assert "one capture, but '*.pcap' matches 2" in complaint({"packet_table": packets})
 
 
-def test_dpi_labels_flows_and_leaves_captures_it_cannot_read(tmp_path):
+def test_dpi_labels_flows_and_captures_it_cannot_read_are_named(tmp_path):
     pytest.importorskip("nfstream", reason="needs NFStream (pip install flowloom[dpi])")
     queries = [(NS + at, ethernet(ipv4(udp(QUERY, 1000 + at, 53), "10.0.1.1", "10.0.9.9", 17))) for at in range(3)]
-    (tmp_path / "dns.pcap").write_bytes(pcap(queries))
-    (tmp_path / "tcp.pcap").write_bytes(pcap(frames(2, 3)))
-    card = made(
-        tmp_path, "dpi", [{"glob": "*.pcap", "dpi": {"task": "app", "words": {"DNS": "dns"}}}],
-        tasks={"app": {"kind": "multiclass", "vocabulary": ["dns", "web"]}, "attack": {"kind": "binary"}},
-    )  # fmt: skip
-    (entry,) = card.coverage
-    assert (entry.source, entry.kind, entry.flows, entry.labelled, entry.unknown_words) == (
-        "nDPI application_name", "dpi", 6, 3, 3,
+    (tmp_path / "dns.pcap.gz").write_bytes(gzip.compress(pcap([*queries, *frames(2, 2)])))
+    odd = bytearray(pcap(frames(3, 4)))
+    odd[4] = 3  # a version that libpcap refuses
+    (tmp_path / "odd.pcap").write_bytes(odd)
+    (tmp_path / "text.pcap").write_text("no capture at all")
+    entry = {"glob": "*.pcap*", "dpi": {"task": "app", "words": {"DNS": "dns"}}}
+    tasks = {"app": {"kind": "multiclass", "vocabulary": ["dns", "web"]}, "attack": {"kind": "binary"}}
+    card = made(tmp_path, "dpi", [entry], tasks=tasks)
+    (said,) = card.coverage
+    assert (said.source, said.kind, said.flows, said.labelled, said.unknown_words) == (
+        "nDPI application_name", "dpi", 9, 3, 2,
     )  # fmt: skip
     assert sum(split.classes["app"]["dns"] for split in card.splits.values()) == 3
+    rejects = pq.read_table(tmp_path / "dpi" / "rejects.parquet").to_pylist()
+    assert [(row["uri"], row["reason"]) for row in rejects] == [("odd.pcap", "dpi"), ("text.pcap", "not-a-capture")]
+    assert "version 3.4" in rejects[0]["detail"]

@@ -1,10 +1,8 @@
-"""Labels by DPI: what nDPI says of flows as windows, and NFStream where it is installed."""
-
-import gzip
+"""Labels by DPI: what nDPI says of flows as windows; NFStream itself runs in the tests of pipelines."""
 
 import pyarrow as pa
 import pytest
-from capture_files import ethernet, ipv4, pcap, udp
+from capture_files import pcap
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
@@ -15,8 +13,6 @@ from flowloom.transforms import dpi
 from flowloom.transforms.dpi import dpi_windows, inspect_captures, nfstream_options, read_inspected, require_nfstream
 
 APP = Task(name="app", kind="multiclass", vocabulary=("dns", "TLS"))
-NS = 1_700_000_000_123_456_789
-QUERY = bytes.fromhex("123401000001000000000000076578616d706c6503636f6d0000010001")
 
 
 def inspected(**changes) -> pa.RecordBatch:
@@ -62,23 +58,12 @@ def test_without_nfstream_it_is_said_what_to_install(monkeypatch):
         require_nfstream()
 
 
-def test_captures_are_inspected_and_what_cannot_be_is_named(tmp_path):
-    pytest.importorskip("nfstream", reason="needs NFStream (pip install flowloom[dpi])")
-    frames = [(NS + at, ethernet(ipv4(udp(QUERY, 4000, 53), "10.0.0.1", "10.0.0.2", 17))) for at in range(2)]
-    paths = {name: str(tmp_path / name) for name in ("plain.pcap", "packed.pcap.gz", "text.pcap", "missing.pcap")}
-    (tmp_path / "plain.pcap").write_bytes(pcap(frames))
-    (tmp_path / "packed.pcap.gz").write_bytes(gzip.compress(pcap(frames)))
-    (tmp_path / "text.pcap").write_text("no capture at all")
-    jobs = {
-        str(tmp_path / "one.arrow"): list(paths.values())[:1],
-        str(tmp_path / "two.arrow"): list(paths.values())[1:],
-    }
-    refused = inspect_captures(jobs, FlowDefinition.of())
-    assert refused.keys() == {paths["text.pcap"], paths["missing.pcap"]}
-    for out in jobs:
-        (flow,) = read_inspected(out).to_pylist()
-        assert (flow["src_ip"], flow["dst_port"], flow["first_ms"]) == ("10.0.0.1", 53, NS // 1_000_000)
-        assert flow["application_name"] == "DNS"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "one.arrow", "packed.pcap.gz", "plain.pcap", "text.pcap", "two.arrow",
-    ]  # fmt: skip
+def test_a_process_that_fails_leaves_its_captures_without_labels(tmp_path):
+    (tmp_path / "c.pcap").write_bytes(pcap([]))
+    out = str(tmp_path / "out.arrow")
+    jobs = {out: [str(tmp_path / "c.pcap"), str(tmp_path / "missing.pcap")]}
+    refused = inspect_captures(jobs, FlowDefinition.of(), "false")
+    assert refused[str(tmp_path / "c.pcap")] == "NFStream failed: exit code 1"
+    assert "No such file" in refused[str(tmp_path / "missing.pcap")]
+    windows = dpi_windows(read_inspected(out), Dpi(task="app"), APP)
+    assert windows.num_rows == 0
