@@ -1,5 +1,6 @@
 """`flowloom describe`: a dataset's card as tables for people."""
 
+import datetime as dt
 import os
 from collections.abc import Iterable
 
@@ -58,6 +59,9 @@ def _heading(card: DatasetCard) -> Table:
     table.add_row("layout", f"{card.layout}, absent labels {card.missing}, addresses {addresses}")
     table.add_row("flow definition", _definition(card))
     table.add_row("split", f"by {rule.by} ({rule.reason}), shares {shares}, seed {rule.seed}")
+    if rule.cuts_ns:
+        times = [dt.datetime.fromtimestamp(cut / 1e9, dt.UTC) for cut in rule.cuts_ns]
+        table.add_row("cut at", ", ".join(time.isoformat(" ", "seconds") for time in times))
     table.add_row("written by", f"flowloom {card.tool_version}, format {card.format_version}")
     return table
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowloom.schemas.card import read_card
+from flowloom.transforms.row_verification import check_rows
 from flowloom.transforms.verification import (
     CheckedShard,
     check_accounting,
     check_files,
-    check_rows,
+    check_leakage,
     check_schema,
     check_shard,
 )
@@ -49,5 +50,6 @@ def verify(
         progress(shard.path, len(shards), len(card.shards))
         shards.append(check_shard(root, shard, card))
     check_rows(shards, card)
+    check_leakage(root, card)
     rows = sum(shard.rows for shard in card.shards)
     return Verification(len(shards), rows, card.accounting.captures, card.content_hash)

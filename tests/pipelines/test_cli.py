@@ -128,6 +128,17 @@ def test_describe_prints_tables_or_the_card(run, dataset):
     assert json.loads(out) == json.loads((dataset / CARD).read_text())
 
 
+def test_describe_shows_what_a_split_by_time_and_pseudonyms_need(run, dataset, tmp_path):
+    changed = shutil.copytree(dataset, tmp_path / "changed")
+    card = json.loads((dataset / CARD).read_text())
+    card["split_rule"] |= {"by": "time", "cuts_ns": [1_700_000_000_000_000_000, 1_700_000_060_000_000_000]}
+    card |= {"identity": "pseudonym", "key_id": "0123456789abcdef"}
+    (changed / CARD).write_text(json.dumps(card))
+    _, out, _ = run("describe", changed)
+    assert "2023-11-14 22:13:20+00:00, 2023-11-14 22:14:20+00:00" in " ".join(out.split())
+    assert "key 0123456789abcdef" in " ".join(out.split())
+
+
 def test_describe_measures_leakage_on_demand(run, dataset):
     code, out, _ = run("describe", dataset, "--leakage")
     assert code == 0

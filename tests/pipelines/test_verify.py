@@ -14,6 +14,7 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.verify import verify
 from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA
 from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.leakage import measure_leakage
 from flowloom.transforms.parquet import parquet_writer
 
 pytestmark = pytest.mark.timeout(120)
@@ -143,6 +144,17 @@ def hosts_in_two_splits(dataset: Path) -> None:
             reshard(dataset, replaced(name, lambda hosts: [bytes(16), *hosts[1:]]), split)
 
 
+def doubled_sequence(dataset: Path) -> None:
+    recard(dataset, lambda card: card.update(deduplicate="split"))
+    for name in card_of(dataset)["normalisation"]:
+        reshard(dataset, replaced(name, lambda lists: [lists[0], lists[0], *lists[2:]]))
+
+
+def other_conflicts(dataset: Path) -> None:
+    leakage = measure_leakage(dataset).model_copy(update={"conflicts": {}})
+    recard(dataset, lambda card: card.update(leakage=leakage.model_dump()))
+
+
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no card": (lambda d: (d / CARD).unlink(), r"dataset\.json is missing"),
     "other format": (lambda d: recard(d, lambda c: c.update(format_version=99)), "format version 99"),
@@ -182,6 +194,8 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other rule": (lambda d: recard(d, by("flow")), r"flow \w{32} belongs to split \w+ by flow"),
     "other cuts": (lambda d: recard(d, by("time", cuts_ns=[0, 0])), "belongs to split test by time"),
     "shared hosts": (hosts_in_two_splits, "1 host pairs are in the splits train and validation"),
+    "duplicates": (doubled_sequence, r"deduplicate: split left \d+ duplicates in \w+ train"),
+    "other leakage": (other_conflicts, r"leakage: conflicts: found \{.*\}, the card says \{\}"),
     "lost flows": (lambda d: recard(d, lambda c: c["accounting"].update(flows=10**6)), "flows in shards: found"),
     "other statistics": (
         lambda d: recard(d, lambda c: c["normalisation"]["pkt_ttl"].update(mean=1.5)), "normalisation of pkt_ttl: found"
@@ -231,6 +245,12 @@ def test_groups_of_a_capture_split_lie_in_one_split(dataset):
     reshard(dataset, replaced("group", lambda groups: [group] * len(groups)), "validation")
     with pytest.raises(FlowloomError, match=rf"capture group {group} is in the splits train and validation"):
         verify(dataset)
+
+
+def test_leakage_on_the_card_is_measured_again(dataset):
+    leakage = measure_leakage(dataset)
+    recard(dataset, lambda card: card.update(leakage=leakage.model_dump()))
+    assert verify(dataset).content_hash == card_of(dataset)["content_hash"]
 
 
 def test_every_shard_is_announced(whole):

@@ -56,6 +56,7 @@ def flows_of(cells: list[tuple[int, int | None, int]]) -> pa.RecordBatch:
 cells = st.lists(st.tuples(st.integers(0, 10**13), labels, st.integers(0, 2)), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(st.lists(doubles | doubles.map(lambda x: -x), max_size=30))
 def test_sums_are_exact(values):
     exact = sum(map(fractions.Fraction, values), fractions.Fraction())

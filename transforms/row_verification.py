@@ -1,0 +1,108 @@
+"""Verification of all rows together: what no shard can tell alone, held against the card."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.manifest import SPLITS, Deduplicate
+from flowloom.transforms.cards import count_splits, normalisation
+from flowloom.transforms.digests import sort_digests
+from flowloom.transforms.shards import shards_hash
+from flowloom.transforms.verification import CheckedShard, broken, differs
+
+
+def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
+    """Check what the card says of all rows together: counts, identities, splits, statistics and the content hash.
+
+    Raises:
+      FlowloomError: naming the count, flow, group, channel or hash that differs.
+    """
+    written = [shard.written for shard in shards]
+    for split, counts in count_splits(written, card.tasks).items():
+        if card.splits.get(split) != counts:
+            raise differs(f"rows and classes of split {split!r}", counts, card.splits.get(split))
+    flows = _check_ids(shards)
+    account = card.accounting
+    unlabelled = account.flows_unlabelled if card.layout == "rainbow" else 0
+    most = account.flows - account.flows_short - unlabelled
+    # in stripes a flow is gone only when it is left out of all of them
+    least = most - account.rows_duplicate
+    if not least <= flows <= (least if card.layout == "aurora" else most):
+        raise differs(
+            "flows in shards",
+            flows,
+            f"{account.flows}, {account.flows_short} too short, {unlabelled} without a label, "
+            f"{account.rows_duplicate} rows left out as duplicates",
+        )
+    found = sum(shard.unlabelled for shard in shards)
+    if card.layout == "aurora" and not 0 <= account.flows_unlabelled - found <= account.rows_duplicate:
+        raise differs("flows without a label", found, account.flows_unlabelled)
+    if card.split_rule.by == "capture":
+        _check_groups(shards)
+    if card.split_rule.by == "host_pair" and card.identity != "drop":
+        _check_pairs(shards)
+    if card.deduplicate != "none":
+        _check_duplicates(shards, card.deduplicate)
+    statistics = normalisation(written)
+    for channel in {**statistics, **card.normalisation}:
+        if statistics.get(channel) != card.normalisation.get(channel):
+            raise differs(f"normalisation of {channel}", statistics.get(channel), card.normalisation.get(channel))
+    digest = shards_hash(written, card.tasks)
+    if digest != card.content_hash:
+        raise differs("content hash", digest, card.content_hash)
+
+
+def _check_ids(shards: Sequence[CheckedShard]) -> int:
+    """Check that each id is once in a stripe and in one split only, and return how many there are."""
+    stripes = sorted({shard.written.shard.task or "" for shard in shards})
+    ids = np.concatenate([np.empty((0, 2), np.uint64), *(shard.ids for shard in shards)])
+    rows = [len(shard.ids) for shard in shards]
+    stripe = np.repeat([stripes.index(shard.written.shard.task or "") for shard in shards], rows).astype(np.int64)
+    split = np.repeat([SPLITS.index(shard.written.shard.split) for shard in shards], rows).astype(np.int64)
+    order = np.lexsort((stripe, ids[:, 1], ids[:, 0]))
+    ids, stripe, split = ids[order], stripe[order], split[order]
+    same = (ids[1:] == ids[:-1]).all(axis=1)
+    for at in np.flatnonzero(same & (split[1:] != split[:-1]))[:1]:
+        between = " and ".join(SPLITS[each] for each in sorted((split[at], split[at + 1])))
+        raise broken(f"flow {ids[at].tobytes().hex()} is in the splits {between}")
+    for at in np.flatnonzero(same & (stripe[1:] == stripe[:-1]))[:1]:
+        of = f" of stripe {stripes[stripe[at]]!r}" if stripes[stripe[at]] else ""
+        raise broken(f"flow {ids[at].tobytes().hex()} is in two rows{of}")
+    return len(ids) - int(same.sum())
+
+
+def _check_groups(shards: Sequence[CheckedShard]) -> None:
+    of_group: dict[str, str] = {}
+    for shard in shards:
+        for group in sorted(shard.groups):
+            split = of_group.setdefault(group, shard.written.shard.split)
+            if split != shard.written.shard.split:
+                raise broken(f"capture group {group} is in the splits {split} and {shard.written.shard.split}")
+
+
+def _check_pairs(shards: Sequence[CheckedShard]) -> None:
+    none = np.empty(0, np.uint64)
+    by_split = {
+        split: np.concatenate([none, *(shard.pairs for shard in shards if shard.written.shard.split == split)])
+        for split in SPLITS
+    }
+    for one, other in itertools.combinations(SPLITS, 2):
+        shared = np.intersect1d(by_split[one], by_split[other])
+        if len(shared):
+            raise broken(f"{len(shared)} host pairs are in the splits {one} and {other}")
+
+
+def _check_duplicates(shards: Sequence[CheckedShard], scope: Deduplicate) -> None:
+    """Check that no two rows of a stripe, or of a split of it, have the same sizes and directions."""
+    by_scope: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for shard in shards:
+        entry = shard.written.shard
+        key = (entry.task or "", *([entry.split] if scope == "split" else []))
+        by_scope.setdefault(key, []).append(shard.sequences)
+    for key, sequences in by_scope.items():
+        ordered = sort_digests(sequences)
+        again = int((ordered[1:] == ordered[:-1]).all(axis=1).sum())
+        if again:
+            raise broken(f"deduplicate: {scope} left {again} duplicates in {' '.join(filter(None, key)) or 'the rows'}")
