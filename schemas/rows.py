@@ -126,7 +126,7 @@ PUBLISHED_FLOWS = pa.schema([field.with_nullable(field.name not in KNOWN_OF_PUBL
 """One flow out of a published file: as `FLOWS`, but null where the file does not tell (docs/decisions/0005)."""
 
 
-def packet_bytes(length: int) -> pa.Schema:
+def numbered_packet_schema(length: int) -> pa.Schema:
     """Return the schema of the packets view while it travels with the flows of its range.
 
     `serial` is the meter's number of the packet's flow within the range; `bytes` has `length` of them.
@@ -141,7 +141,7 @@ def packet_bytes(length: int) -> pa.Schema:
     )
 
 
-def packet_rows(length: int) -> pa.Schema:
+def packet_schema(length: int) -> pa.Schema:
     """Return the schema of the packets view as it is stored: the packet's flow, its place in it, and `length` bytes."""
     return pa.schema(
         [
@@ -186,9 +186,9 @@ def worded(schema: pa.Schema, tasks: Iterable[str]) -> pa.Schema:
     return schema
 
 
-def image_rows(length: int) -> pa.Schema:
+def image_schema(length: int) -> pa.Schema:
     """Return the schema of published packet or session images: id, group, and `length` bytes."""
-    return pa.schema([field for field in packet_rows(length) if field.name in ("flow_id", "group", "bytes")])
+    return pa.schema([field for field in packet_schema(length) if field.name in ("flow_id", "group", "bytes")])
 
 
 LABEL_PREFIX = "label_"

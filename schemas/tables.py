@@ -77,6 +77,6 @@ def feature_columns(headers: Iterable[str]) -> list[str]:
     return columns
 
 
-def feature_rows(features: Iterable[str]) -> pa.Schema:
+def feature_schema(features: Iterable[str]) -> pa.Schema:
     """Return the schema of the tabular view: id, group, and one float64 column per feature, finite or null."""
     return pa.schema([FLOWS.field("flow_id"), FLOWS.field("group"), *(pa.field(f, pa.float64()) for f in features)])

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from flowloom.schemas.accounting import PacketDrop
 from flowloom.schemas.packet_view import PacketView
-from flowloom.schemas.rows import packet_bytes
+from flowloom.schemas.rows import numbered_packet_schema
 from flowloom.transforms.columns import column, view
 from flowloom.transforms.kernels import clear_bytes, copy_bytes, u16
 from flowloom.transforms.packets import PacketPlaces
@@ -41,7 +41,7 @@ def no_drops() -> np.ndarray:
 def packet_rows(
     packets: pa.RecordBatch, places: PacketPlaces, serials: np.ndarray, packet_view: PacketView, dropped: np.ndarray
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of the packets view (`schemas.rows.packet_bytes`), in captured order, in batches fit for a cache.
+    """Yield packets as `schemas.rows.numbered_packet_schema`, in captured order, in batches fit for a cache.
 
     Args:
       packets: `schemas.rows.PACKETS`.
@@ -55,7 +55,7 @@ def packet_rows(
     drop = np.empty(packets.num_rows, np.uint8)
     _choose(places.window, places.network, *(view(packets[name]) for name in _COLUMNS), ports, drop, dropped)
     kept = np.flatnonzero(drop == _KEPT)
-    schema = packet_bytes(packet_view.length)
+    schema = numbered_packet_schema(packet_view.length)
     *numbers, content_field = schema
     values = view(packets["record"])[kept], view(packets["time_ns"])[kept], serials[kept]
     columns = [column(value, field.type) for value, field in zip(values, numbers, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.accounting import PacketDrop
-from flowloom.schemas.rows import FLOW_NUMBERS, packet_rows
+from flowloom.schemas.rows import FLOW_NUMBERS, packet_schema
 from flowloom.transforms.columns import column, repeated_text, view
 
 
@@ -52,10 +52,10 @@ class RangeFlows:
 
 
 def attach_flows(rows: pa.RecordBatch, flows: RangeFlows, group: str, dropped: np.ndarray) -> pa.RecordBatch:
-    """Return rows of the packets view with the ids of their flows (`schemas.rows.packet_rows`).
+    """Return rows of the packets view with the ids of their flows (`schemas.rows.packet_schema`).
 
     Args:
-      rows: `schemas.rows.packet_bytes` of one range.
+      rows: `schemas.rows.numbered_packet_schema` of one range.
       flows: all flows of that range. Packets of others were too short for the dataset (`min_packets`).
       group: the group's name.
       dropped: int64 count by `PacketDrop` code; packets of short flows are added to it.
@@ -65,7 +65,7 @@ def attach_flows(rows: pa.RecordBatch, flows: RangeFlows, group: str, dropped: n
     if not known.all():
         dropped[PacketDrop.SHORT_FLOW] += np.count_nonzero(~known)
         rows, at = rows.take(column(np.flatnonzero(known), pa.int64())), at[known]
-    schema = packet_rows(rows.schema.field("bytes").type.byte_width)
+    schema = packet_schema(rows.schema.field("bytes").type.byte_width)
     flow_ids = flows.flow_ids.take(column(at, pa.int64()))
     times = rows["time_ns"].view(schema.field("time").type)
     arrays = [flow_ids, repeated_text(group, rows.num_rows), times, rows["record"], rows["bytes"]]

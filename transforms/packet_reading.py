@@ -45,7 +45,10 @@ class PacketReading(GroupReading):
         self._numbers: list[pa.RecordBatch] = []
 
     def views(self) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Yield ("flows", `schemas.rows.FLOWS`) and ("packets", `schemas.rows.packet_bytes`) as they are ready."""
+        """Yield ("flows", rows) and ("packets", rows) as they are ready.
+
+        The schemas are `schemas.rows.FLOWS` and `schemas.rows.numbered_packet_schema`.
+        """
         meter = self._meter
         for part in self._ranges:
             for packets, places in self.located_packets(part):

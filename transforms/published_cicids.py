@@ -18,7 +18,7 @@ from flowloom.schemas.tables import (
     CICIDS_FEATURES,
     CICIDS_LABEL_HEADERS,
     feature_columns,
-    feature_rows,
+    feature_schema,
 )
 from flowloom.transforms.columns import repeated_text
 from flowloom.transforms.published_files import PublishedFile, published_files
@@ -41,7 +41,7 @@ def read_cicids_tables(
         one are set aside, or they become 0, or null.
 
     Returns:
-      batches of `schemas.tables.feature_rows`, with the words of the tasks `attack`, the label in one spelling, and
+      batches of `schemas.tables.feature_schema`, with the words of the tasks `attack`, the label in one spelling, and
       `family` (`CICIDS_FAMILIES`), null for a label that is not known.
 
     Raises:
@@ -102,7 +102,7 @@ def _batch(
     spelt = {text: word(text) for text in labels.unique()}
     attack = labels.replace_strict(spelt, return_dtype=pl.String)
     family = attack.replace_strict(CICIDS_FAMILIES, default=None, return_dtype=pl.String)
-    schema = worded(feature_rows(features), [ATTACK_TASK, FAMILY_TASK])
+    schema = worded(feature_schema(features), [ATTACK_TASK, FAMILY_TASK])
     arrays = [file.ids(rows.positions[kept]), repeated_text(file.group, len(kept))]
     arrays += [values[name].to_arrow() for name in features]
     arrays += [series.to_arrow().cast(pa.string()) for series in (attack, family)]

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from flowloom.schemas.accounting import RejectReason
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.rows import image_rows, worded
+from flowloom.schemas.rows import image_schema, worded
 from flowloom.transforms.columns import column, repeated_text, text_column
 from flowloom.transforms.kernels import clear_bytes, copy_bytes, u16
 from flowloom.transforms.link_layer import network_header
@@ -64,7 +64,7 @@ def read_iscx_images(
       mask_addresses: whether IP and, where they are kept, MAC addresses of `AllLayers` images are zeroed.
 
     Returns:
-      batches of `schemas.rows.image_rows`, with the words of the tasks `traffic`, `tunnel` and `tunnel_traffic`.
+      batches of `schemas.rows.image_schema`, with the words of the tasks `traffic`, `tunnel` and `tunnel_traffic`.
 
     Raises:
       FlowloomError: if `classes`, `tunnel` or `header` is none of these.
@@ -148,7 +148,7 @@ def _batch(
         over = label // 6 if classes == 12 else np.full(len(label), TUNNELS.index(str(tunnel)))
         words[TUNNEL_TASK] = _words(TUNNELS, over)
         words[BOTH_TASK] = _words((*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)), over * 6 + label % 6)
-    return pa.RecordBatch.from_arrays([*arrays, *words.values()], schema=worded(image_rows(length), words))
+    return pa.RecordBatch.from_arrays([*arrays, *words.values()], schema=worded(image_schema(length), words))
 
 
 def _words(vocabulary: tuple[str, ...], codes: np.ndarray) -> pa.Array:

@@ -16,7 +16,7 @@ from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import ADDRESS, PACKETS, worded
 from flowloom.schemas.tasks import NEGATIVE, POSITIVE
-from flowloom.transforms.columns import column, integer_dtype
+from flowloom.transforms.columns import column, integer_dtype, view
 from flowloom.transforms.meter import GROUP_DIGITS, FlowMeter
 from flowloom.transforms.published_files import PublishedFile, published_files
 from flowloom.transforms.published_flows import forget
@@ -116,11 +116,11 @@ def read_kitsune_flows(
     check_kitsune_definition(definition)
     meter = FlowMeter(definition, next((file.group for file in published_files(path, SetAside())), _NO_GROUP))
     known = np.empty(0, np.int8) if labels is None else read_kitsune_labels(labels, set_aside)
+    known = np.append(known, np.int8(-1))  # for the packets behind the last label
     of_flow: list[np.ndarray] = []
     for packets in read_kitsune_packets(path, set_aside):
-        at = packets["record"].to_numpy().astype(np.int64)
-        label = np.where(at < len(known), known[np.minimum(at, len(known) - 1)], -1) if len(known) else at * 0 - 1
-        of_flow.append(np.stack([meter.update(packets), label]))
+        at = np.minimum(view(packets["record"]).astype(np.int64), len(known) - 1)
+        of_flow.append(np.stack([meter.update(packets), known[at]]))
     meter.finish()
     serials, label = np.concatenate([np.empty((2, 0), np.int64), *of_flow], axis=1)
     worst = np.full(int(serials.max(initial=-1)) + 1, -1)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.rows import SESSION_PIECES, image_rows
+from flowloom.schemas.rows import SESSION_PIECES, image_schema
 from flowloom.transforms.columns import column, repeated_text, view
 from flowloom.transforms.kernels import clear_bytes, copy_bytes
 from flowloom.transforms.packet_flows import RangeFlows
@@ -61,7 +61,7 @@ class SessionCutter:
 def join_sessions(
     pieces: Sequence[pa.RecordBatch], flows: Sequence[RangeFlows], group: str, length: int = SESSION_BYTES
 ) -> pa.RecordBatch:
-    """Return one image per flow, padded with zeros, in the order of flow ids (`schemas.rows.image_rows`).
+    """Return one image per flow, padded with zeros, in the order of flow ids (`schemas.rows.image_schema`).
 
     Args:
       pieces: those of each range of a group in its order, or those of whole flows among them.
@@ -84,7 +84,7 @@ def join_sessions(
     offsets = np.frombuffer(content.buffers()[1], np.int32)[content.offset : content.offset + len(content) + 1]
     _join(order, first, offsets, np.frombuffer(content.buffers()[2] or b"", np.uint8), images)
     arrays = [column(words[first], pa.binary(16)), repeated_text(group, len(images)), column(images, pa.binary(length))]
-    return pa.RecordBatch.from_arrays(arrays, schema=image_rows(length))
+    return pa.RecordBatch.from_arrays(arrays, schema=image_schema(length))
 
 
 def _binary(offsets: np.ndarray, content: np.ndarray) -> pa.Array:

@@ -10,7 +10,7 @@ from packet_rows import GROUP, START, packet_rows
 
 from flowloom.schemas.accounting import PacketDrop
 from flowloom.schemas.definition import FlowDefinition
-from flowloom.schemas.rows import FLOW_NUMBERS, FRAGMENTS, PACKETS, packet_bytes
+from flowloom.schemas.rows import FLOW_NUMBERS, FRAGMENTS, PACKETS, numbered_packet_schema
 from flowloom.transforms.columns import concatenated
 from flowloom.transforms.fragments import join_numbered_fragments
 from flowloom.transforms.meter import FlowMeter, RangePlace
@@ -36,7 +36,7 @@ def assigned(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefinitio
         serials = meter.update(part)
         content = pa.array([bytes([7]) * 80] * part.num_rows, pa.binary(80))
         columns = [part["record"], part["time_ns"], pa.array(serials), content]
-        rows.append(pa.RecordBatch.from_arrays(columns, schema=packet_bytes(80)))
+        rows.append(pa.RecordBatch.from_arrays(columns, schema=numbered_packet_schema(80)))
         meter.finish()
         while meter.finished:
             flows, taken = meter.take_numbered()
@@ -82,7 +82,7 @@ def test_any_ranges_give_each_packet_the_flow_of_the_whole(gaps_and_rows, defini
 def test_rows_carry_group_time_and_bytes():
     rows = pa.RecordBatch.from_pylist(
         [{"record": at, "time_ns": START + at, "serial": at, "bytes": bytes([at]) * 80} for at in range(3)],
-        schema=packet_bytes(80),
+        schema=numbered_packet_schema(80),
     )
     flows = RangeFlows(np.array([0, 2]), pa.array([b"a" * 16, b"c" * 16], pa.binary(16)))
     dropped = no_drops()
