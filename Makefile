@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
-	@echo "make test    lint, types, tests, wheel"
+	@echo "make test    lint, types, tests, wheel; with CI=true also the tests that take long"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the measured claims, one JSON line each"
 	@echo "make lock    resolve requirements.lock again from pyproject.toml"
@@ -39,7 +39,7 @@ lint: $(READY)
 	MYPYPATH=.cache/types $(BIN)/mypy -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
 
 test: lint
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(if $(CI),,-m "not slow") $(PYTEST_ARGS)
 
 bench: $(READY)
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -150,7 +150,7 @@ def test_the_same_bytes_on_repeat_and_for_any_worker_count(build_small, corpus, 
     assert files(tmp_path / "again") == files(build_small(workers=2))
 
 
-@pytest.mark.parametrize("split", ["2KiB", "20KiB"])
+@pytest.mark.parametrize("split", [pytest.param("2KiB", marks=pytest.mark.slow), "20KiB"])
 def test_stretches_of_captures_change_no_byte_of_a_shard(corpus, manifest, tmp_path, split):
     def shards(name: str, split: str, workers: int) -> tuple:
         path = corpus / f"{name}.yaml"

@@ -46,7 +46,7 @@ definitions = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(packet_rows, max_size=60), definitions, definitions)
 def test_every_flow_is_counted_once_from_either_side(gaps_and_rows, a, b):
     now, packets = START, []
