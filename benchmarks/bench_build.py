@@ -5,7 +5,7 @@ from pathlib import Path
 from generator import SyntheticCapture
 from measure import FLOWLOOM, alternate, report, workplace
 
-LARGE, TINY, FILES = 4_000_000, 500, 200
+LARGE, TINY, FILES, ALONE = 20_000_000, 500, 200, 20
 
 MANIFEST = """\
 name: benchmark
@@ -30,12 +30,13 @@ def main() -> None:
         taken = alternate(
             {
                 "flows": [*FLOWLOOM, "flows", folder / "large.pcap", "-o", folder / "flows.parquet"],
-                "build 1": _build(folder, "large", 1),
-                "build 2": _build(folder, "large", 2),
+                "build 1": build_command(folder, "large", 1),
+                "build 2": build_command(folder, "large", 2),
                 "flows tiny": [*FLOWLOOM, "flows", folder / "tiny" / "*.pcap", "-o", folder / "flows.parquet"],
-                "build tiny": _build(folder, "tiny", 2),
+                "build tiny": build_command(folder, "tiny", 2),
+                "flows each": _each(folder),
             },
-            rounds=3,
+            rounds=2,
             core=None,
         )
         seconds = {name: run.seconds for name, run in taken.items()}
@@ -57,10 +58,19 @@ def main() -> None:
             seconds_flows=seconds["flows tiny"],
             seconds_build=seconds["build tiny"],
             ratio_build_to_flows=seconds["build tiny"] / seconds["flows tiny"],
+            seconds_flows_one_by_one=seconds["flows each"] * FILES / ALONE,
+            ratio_build_to_flows_one_by_one=seconds["build tiny"] / (seconds["flows each"] * FILES / ALONE),
+            one_by_one_files_timed=ALONE,
         )
 
 
-def _build(folder: Path, name: str, workers: int) -> list[str]:
+def _each(folder: Path) -> list[str]:
+    """Return a shell command that runs `flows` once for each of some tiny captures."""
+    flows = f"'{FLOWLOOM[0]}' flows '{folder}/tiny/'$i.pcap -o '{folder}/flows.parquet'"
+    return ["sh", "-c", f"for i in $(seq 0 {ALONE - 1}); do {flows} || exit 1; done"]
+
+
+def build_command(folder: Path, name: str, workers: int) -> list[str]:
     """Return a shell command that builds into a folder which is not there yet."""
     out = folder / f"{name}-{workers}"
     words = [*FLOWLOOM, "build", str(folder / f"{name}.yaml"), str(out), "--workers", str(workers)]

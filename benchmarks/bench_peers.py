@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from generator import SyntheticCapture
-from measure import FLOWLOOM, alternate, report, workplace
+from measure import FLOWLOOM, alternate, report, run, workplace
 
-SMALL, LARGE = 50_000, 2_000_000
+SMALL, LARGE, WHOLE = 50_000, 2_000_000, 5_000_000
 PREFIX = 200_000
 """NFStream meters tens of thousands of packets a second; a prefix is enough to know its rate."""
 
@@ -48,6 +48,19 @@ def main() -> None:
                 tool_packets_per_s=theirs,
                 ratio=ours / theirs,
             )
+        capture = folder / "whole.pcap"
+        SyntheticCapture(WHOLE).write(capture)
+        ours = run([*FLOWLOOM, "flows", capture, "-o", folder / "flows.parquet"]).seconds
+        theirs = run([*peers["nfstream"][1], capture]).seconds
+        report(
+            "peers whole process",
+            tool="nfstream",
+            capture="synthetic",
+            packets=WHOLE,
+            seconds=ours,
+            tool_seconds=theirs,
+            ratio=theirs / ours,
+        )
 
 
 if __name__ == "__main__":
