@@ -27,7 +27,10 @@ _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class CaptureSource(pydantic.BaseModel):
-    """Captures by glob, relative to the manifest or on any Beam filesystem, and what is known of all their flows."""
+    """Captures by glob, relative to the manifest or on any Beam filesystem, and what is known of their flows.
+
+    `labels` are those of all flows; the other sources label flow by flow, and come after it.
+    """
 
     model_config = _STRICT
 

@@ -58,7 +58,7 @@ def inspect_captures(
     beside the file to write, and the copy is removed.
 
     Args:
-      jobs: the captures of each file to write.
+      jobs: the captures of each file to write, in the order in which they follow each other.
       python: an interpreter that has NFStream and this package.
 
     Returns:

@@ -28,7 +28,6 @@ PROTOCOLS = {
 
 _LIMITS = {"src_port": 65_535, "dst_port": 65_535, "protocol": 255}
 _DURATIONS = {"duration_s": 1_000_000_000, "duration_ms": 1_000_000, "duration_us": 1_000}
-_ROW = "row"
 
 
 def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.RecordBatch, pa.RecordBatch]:

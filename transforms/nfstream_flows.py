@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -30,37 +30,30 @@ def notice_crashes() -> None:
     signal.signal(signal.SIGCHLD, look)
 
 
-def inspect(capture: str, options: dict[str, Any]) -> Iterator[Row]:
-    """Yield the flows of a capture, in the order in which NFStream lets go of them.
+def inspect(captures: Sequence[str], options: dict[str, Any], refused: dict[str, str]) -> list[pa.RecordBatch]:
+    """Return the flows of captures that follow each other, in the order in which NFStream lets go of them.
 
-    Raises:
-      ValueError: in NFStream's words, if it cannot read the capture.
-      ChildProcessError: if it crashes.
+    Where NFStream cannot read one of them, each is read by itself: the one has no flows, and `refused` says why.
     """
-    for flow in NFStreamer(source=capture, n_meters=1, **options):
-        yield (
-            flow.src_ip, flow.dst_ip, flow.src_port, flow.dst_port, flow.protocol,
-            flow.bidirectional_first_seen_ms, flow.bidirectional_last_seen_ms, flow.application_name,
-            flow.application_category_name, bool(flow.application_is_guessed), flow.application_confidence,
-        )  # fmt: skip
+    if not captures:
+        return []
+    try:
+        flows = map(_row, NFStreamer(source=list(captures), n_meters=1, **options))
+        # nothing is given away before the end, so that no flow depends on when a crash came
+        return [_batch(rows) for rows in iter(lambda: list(itertools.islice(flows, _BATCH_ROWS)), [])]
+    except (ValueError, ChildProcessError) as error:
+        if len(captures) == 1:
+            refused[captures[0]] = str(error)
+            return []
+    return [batch for capture in captures for batch in inspect([capture], options, refused)]
 
 
-def batches(captures: Iterable[str], options: dict[str, Any], refused: dict[str, str]) -> Iterator[pa.RecordBatch]:
-    """Yield the flows of captures as `INSPECTED`; write down what NFStream says of those that it cannot read.
-
-    A capture that it cannot read to its end has no flows, so that none depends on when it stopped.
-    """
-    yield _batch([])
-    for capture in captures:
-        flows = inspect(capture, options)
-        whole: list[pa.RecordBatch] = []
-        try:
-            while rows := list(itertools.islice(flows, _BATCH_ROWS)):
-                whole.append(_batch(rows))
-        except (ValueError, ChildProcessError) as error:
-            refused[capture] = str(error)
-        else:
-            yield from whole
+def _row(flow: Any) -> Row:
+    return (
+        flow.src_ip, flow.dst_ip, flow.src_port, flow.dst_port, flow.protocol,
+        flow.bidirectional_first_seen_ms, flow.bidirectional_last_seen_ms, flow.application_name,
+        flow.application_category_name, bool(flow.application_is_guessed), flow.application_confidence,
+    )  # fmt: skip
 
 
 def _batch(rows: list[Row]) -> pa.RecordBatch:
@@ -75,7 +68,7 @@ def main() -> None:
     refused: dict[str, str] = {}
     for out, captures in order["jobs"]:
         with pa.ipc.new_file(out, INSPECTED) as writer:
-            for batch in batches(captures, order["options"], refused):
+            for batch in [_batch([]), *inspect(captures, order["options"], refused)]:
                 writer.write_batch(batch)
     print(json.dumps(refused))
 

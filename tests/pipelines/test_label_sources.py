@@ -136,14 +136,17 @@ def test_dpi_labels_flows_and_captures_it_cannot_read_are_named(tmp_path):
     odd[4] = 3  # a version that libpcap refuses
     (tmp_path / "odd.pcap").write_bytes(odd)
     (tmp_path / "text.pcap").write_text("no capture at all")
-    entry = {"glob": "*.pcap*", "dpi": {"task": "app", "words": {"DNS": "dns"}}}
+    # a flow over two files of one timeline; nDPI would not know its second half alone
+    for at, payload in enumerate((QUERY, bytes(99))):
+        packet = ethernet(ipv4(udp(payload, 2000, 53), "10.0.1.1", "10.0.9.9", 17))
+        (tmp_path / f"part_0000{at}_20231114221320.pcap").write_bytes(pcap([(NS + at, packet)]))
+    entry = {"glob": "*.pcap*", "group": "rotated", "dpi": {"task": "app", "words": {"DNS": "dns"}}}
     tasks = {"app": {"kind": "multiclass", "vocabulary": ["dns", "web"]}, "attack": {"kind": "binary"}}
     card = made(tmp_path, "dpi", [entry], tasks=tasks)
     (said,) = card.coverage
-    assert (said.source, said.kind, said.flows, said.labelled, said.unknown_words) == (
-        "nDPI application_name", "dpi", 9, 3, 2,
-    )  # fmt: skip
-    assert sum(split.classes["app"]["dns"] for split in card.splits.values()) == 3
+    assert (said.source, said.kind) == ("nDPI application_name", "dpi")
+    assert (said.flows, said.labelled, said.unknown_words, said.ambiguous) == (10, 4, 2, 0)
+    assert sum(split.classes["app"]["dns"] for split in card.splits.values()) == 4
     rejects = pq.read_table(tmp_path / "dpi" / "rejects.parquet").to_pylist()
     assert [(row["uri"], row["reason"]) for row in rejects] == [("odd.pcap", "dpi"), ("text.pcap", "not-a-capture")]
     assert "version 3.4" in rejects[0]["detail"]

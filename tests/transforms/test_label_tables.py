@@ -125,6 +125,21 @@ def test_ports_and_protocols_as_tables_write_them(tmp_path):
     assert {(w["src_port"], w["dst_port"], w["protocol"]) for w in windows} == {(0, 443, 17)}
 
 
+@pytest.mark.parametrize("rows", [[], ["x,y,z,,,,,,", "short"]])
+def test_a_table_without_a_row_that_can_be_read_says_nothing(tmp_path, rows):
+    windows, rejects = read(tmp_path, rows)
+    assert windows == []
+    assert sum(int(reject["detail"].split(" ")[0]) for reject in rejects) == len(rows)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_not_count(tmp_path):
+    described = table(columns={"dst_ip": "Destination IP", "start": "Timestamp", "label": "Label"})
+    text = "Label,Destination IP,Timestamp\r\nBENIGN,10.0.0.1,03/07/2017 08:55:58\r\n"
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    windows, rejects = read_label_table(described, str(tmp_path / "labels.csv"), ATTACK)
+    assert (windows["code"].to_pylist(), rejects.num_rows) == ([0], 0)
+
+
 def test_columns_that_are_not_named_are_not_compared(tmp_path):
     described = table(columns={"dst_ip": "Destination IP", "start": "Timestamp", "label": "Label"})
     (window,), _ = read(tmp_path, [GOOD], described)

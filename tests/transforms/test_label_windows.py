@@ -109,7 +109,7 @@ window_rows = st.builds(lambda row, code: row | {"code": code}, flow_rows, st.in
 named = st.sets(st.sampled_from(WINDOW_KEY)).map(lambda names: tuple(n for n in WINDOW_KEY if n in names))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(window_rows, max_size=25), st.lists(flow_rows, max_size=12), st.integers(0, 4), named | st.just(WINDOW_KEY)
 )
@@ -119,7 +119,7 @@ def test_the_join_is_that_of_a_loop(windows, flows, tolerance, names):
     assert list(zip(match.codes.tolist(), match.several.tolist(), strict=True)) == expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(window_rows, max_size=25), st.lists(flow_rows, max_size=12), st.randoms())
 def test_direction_and_order_change_nothing(windows, flows, draws):
     one = match_windows(flows_of(flows), index_windows(windows_of(windows)), 1)
