@@ -7,7 +7,7 @@ import pydantic
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.schemas.tasks import LabelValue, Task
+from flowloom.schemas.tasks import Dividers, LabelValue, Task
 
 SPLITS = ("train", "validation", "test")
 SPLIT_COLUMN = "split"
@@ -230,5 +230,5 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "splits": Splits,
         "output": Output,
     }
-    model = models[str(place[0])] if place else CorpusManifest
+    model = Dividers if "dividers" in place else models[str(place[0])] if place else CorpusManifest
     return list(model.model_fields)

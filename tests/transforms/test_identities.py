@@ -44,7 +44,7 @@ def test_the_key_of_a_corpus_is_that_of_its_captures_with_records():
 
 @pytest.mark.parametrize(
     ("identity", "key", "expected"),
-    [("keep", None, None), ("pseudonym", KEY, KEY), ("drop", None, corpus_key(plan("a" * 64)))],
+    [("keep", None, None), ("drop", None, corpus_key(plan("a" * 64)))],
 )
 def test_the_transform_conceals_by_the_right_key(identity, key, expected):
     flows = synthetic_flows(10)
