@@ -61,15 +61,16 @@ def merge_duplicates(found: Iterable[Mapping[str, bytes]]) -> dict[str, bytes]:
 
 def drop_duplicates(
     stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]
-) -> tuple[str, pa.RecordBatch]:
-    """Return a stripe's batch without the rows whose flow ids were found to be duplicates."""
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Yield a stripe's batch without the rows whose flow ids were found to be duplicates, if any are left."""
     stripe, rows = stripe_rows
     dropped = np.frombuffer(duplicates.get(stripe, b""), "V16")
-    if not len(dropped):
-        return stripe, rows
-    ids = _ids(rows)
-    place = np.minimum(np.searchsorted(dropped, ids), len(dropped) - 1)
-    return stripe, rows.take(column(np.flatnonzero(dropped[place] != ids), pa.int64()))
+    if len(dropped):
+        ids = _ids(rows)
+        place = np.minimum(np.searchsorted(dropped, ids), len(dropped) - 1)
+        rows = rows.take(column(np.flatnonzero(dropped[place] != ids), pa.int64()))
+    if rows.num_rows:
+        yield stripe, rows
 
 
 def _ids(rows: pa.RecordBatch) -> np.ndarray:
@@ -94,6 +95,6 @@ class DropDuplicates(beam.PTransform):
             | "Merge" >> beam.CombineGlobally(merge_duplicates)
         )
         duplicates = beam.pvalue.AsSingleton(found)
-        drop = beam.Map(drop_duplicates, duplicates).with_output_types(tuple[str, pa.RecordBatch])
+        drop = beam.FlatMap(drop_duplicates, duplicates).with_output_types(tuple[str, pa.RecordBatch])
         count = found | "Count" >> beam.Map(lambda found: sum(map(len, found.values())) // 16)
         return stripes | "Drop" >> drop, count
