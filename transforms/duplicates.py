@@ -63,15 +63,16 @@ def merge_duplicates(found: Iterable[Mapping[str, bytes]]) -> dict[str, bytes]:
 
 def drop_duplicates(
     stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]
-) -> tuple[str, pa.RecordBatch]:
-    """Return a stripe's batch without the rows whose flow ids were found to be duplicates."""
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Yield a stripe's batch without the rows whose flow ids were found to be duplicates, if any are left."""
     stripe, rows = stripe_rows
     dropped = np.frombuffer(duplicates.get(stripe, b""), "V16")
-    if not len(dropped):
-        return stripe, rows
-    ids = _ids(rows)
-    place = np.minimum(np.searchsorted(dropped, ids), len(dropped) - 1)
-    return stripe, rows.take(column(np.flatnonzero(dropped[place] != ids), pa.int64()))
+    if len(dropped):
+        ids = _ids(rows)
+        place = np.minimum(np.searchsorted(dropped, ids), len(dropped) - 1)
+        rows = rows.take(column(np.flatnonzero(dropped[place] != ids), pa.int64()))
+    if rows.num_rows:
+        yield stripe, rows
 
 
 def _ids(rows: pa.RecordBatch) -> np.ndarray:
@@ -109,7 +110,8 @@ class DropDuplicates(beam.PTransform):
 
 def _drop(stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]) -> Iterator[Any]:
     stripe, rows = stripe_rows
-    _, kept = drop_duplicates(stripe_rows, duplicates)
-    dropped = rows.num_rows - kept.num_rows
-    yield stripe, kept
+    dropped = rows.num_rows
+    for _, kept in drop_duplicates(stripe_rows, duplicates):
+        dropped -= kept.num_rows
+        yield stripe, kept
     yield beam.pvalue.TaggedOutput("counts", LaidOut({stripe: -dropped}, duplicates=dropped))

@@ -49,6 +49,7 @@ def capture(**fields):
         ({"splits": {"by": "packet"}}, ["splits by packet leak", "views: [packets]", "write by: flow"]),
         ({"tasks": {"pace": auto("class-means", reference="ap"), "app": APP}}, ["task 'pace'", "did you mean 'app'"]),
         ({"tasks": {"pace": auto("quantiles", classes=2, at=[1]), "app": APP}}, ["'pace' by quantiles are found"]),
+        ({"tasks": {"pace": auto("quantiles", clases=2), "app": APP}}, ["dividers.clases", "did you mean 'classes'"]),
         ({"tasks": {"app": auto("quantiles", classes=2)}}, ["'skype/*.pcap'", "measured, not given"]),
         ({"identity": "pseudonym"}, ["identity: pseudonym needs key_file", "head -c 32 /dev/urandom"]),
         ({"identity": "drop", "key_file": "key"}, ["used with identity: pseudonym only", "got identity: drop"]),

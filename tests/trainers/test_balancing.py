@@ -24,7 +24,7 @@ def labels_of(app: list[int], vpn: list[int] | None = None) -> TrainLabels:
 codes = st.lists(st.integers(-1, 2), max_size=60)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(codes, st.integers(0, 3))
 def test_classes_become_as_frequent_as_the_rarest_or_the_most_frequent(app, seed):
     labels = labels_of(app)
@@ -36,7 +36,7 @@ def test_classes_become_as_frequent_as_the_rarest_or_the_most_frequent(app, seed
     assert set(more.tolist()) == {at for at, code in enumerate(app) if code >= 0}, "every row stays"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(codes.filter(lambda app: {0, 1} <= set(app)), st.integers(0, 90), st.integers(0, 90))
 def test_totals_are_met_and_one_class_does_not_move_another(app, web, ssh):
     rows = resample(labels_of(app), APP, {"web": web, "ssh": ssh}, seed=7)
@@ -58,7 +58,7 @@ def test_the_seed_chooses_the_rows():
     assert not np.array_equal(one, other)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 1)), max_size=60))
 def test_shares_of_one_task_are_equal_in_every_class_of_another(pairs):
     rows = equal_shares(labels_of([app for app, _ in pairs], [vpn for _, vpn in pairs]), VPN, APP, seed=3)

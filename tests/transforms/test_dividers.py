@@ -56,14 +56,14 @@ def flows_of(cells: list[tuple[int, int | None, int]]) -> pa.RecordBatch:
 cells = st.lists(st.tuples(st.integers(0, 10**13), labels, st.integers(0, 2)), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(doubles | doubles.map(lambda x: -x), max_size=30))
 def test_sums_are_exact(values):
     exact = sum(map(fractions.Fraction, values), fractions.Fraction())
     assert fractions.Fraction(exact_sum(np.array(values, np.float64)), 1 << 1126) == exact
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(cells, st.lists(st.integers(0, 60), max_size=4))
 def test_any_batches_in_any_order_give_the_same_bits(rows, edges):
     flows = flows_of(rows)
@@ -96,7 +96,7 @@ def test_classes_lie_between_the_means_of_the_reference():
     assert label_quantities(flows, [APP, task])["label_length"].to_pylist() == [0, 1, 1, 2, 2, 3]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(cells, st.data())
 def test_only_the_train_split_is_looked_at(rows, data):
     """Whatever changes in a row that is not in the train split, the dividers stay."""
@@ -107,7 +107,7 @@ def test_only_the_train_split_is_looked_at(rows, data):
     assert np.array_equal(one.counts, other.counts)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 10**13), min_size=4, max_size=80, unique=True))
 def test_quantiles_make_classes_of_equal_size(durations):
     flows = flows_of([(duration, None, 0) for duration in durations])

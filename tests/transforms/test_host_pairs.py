@@ -44,7 +44,7 @@ def assigned(flows: pa.RecordBatch, splits: Splits = BY_PAIR) -> list[int]:
     return assign_splits(flows, divided(flows, splits))[SPLIT_COLUMN].to_pylist()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(rows, min_size=1, max_size=60))
 def test_a_pair_lies_in_one_split_in_either_direction(cells):
     found = collections.defaultdict(set)
@@ -53,7 +53,7 @@ def test_a_pair_lies_in_one_split_in_either_direction(cells):
     assert all(len(splits) == 1 for splits in found.values())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(rows, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_neither_batches_nor_their_order_change_the_places(cells, edges):
     cuts = sorted({0, len(cells), *(min(edge, len(cells)) for edge in edges)})

@@ -134,7 +134,7 @@ def some_flows(count: int) -> list[dict]:
     ]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(flow, min_size=1, max_size=25))
 def test_batches_are_counted_as_by_dictionaries(cells):
     flows = [{**each, "id": number} for number, each in enumerate(cells)]

@@ -28,7 +28,7 @@ def same(one: OrderSketch, other: OrderSketch) -> bool:
     return one.shift == other.shift and all(np.array_equal(a, b) for a, b in arrays)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_any_cuts_and_order_merge_to_the_sketch_of_the_whole(starts, edges):
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +43,7 @@ def test_any_cuts_and_order_merge_to_the_sketch_of_the_whole(starts, edges):
         assert whole.shift == 0 or len(np.unique(np.array(starts) >> (whole.shift - 1))) > 7
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 10**15), min_size=3, max_size=200, unique=True))
 def test_distinct_starts_are_shared_out_by_quota_in_order(starts):
     flows = flows_at(starts)

@@ -67,7 +67,7 @@ def test_ipv6_is_that_of_other_implementations():
     assert found == [int(ipaddress.IPv6Address(pseudonym)) for pseudonym in IPV6.values()]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(addresses, st.integers(0, 128), addresses, keys)
 def test_prefixes_are_kept_and_no_more(address, bits, other, key):
     # another address with exactly the first `bits` bits of this one
@@ -80,7 +80,7 @@ def test_prefixes_are_kept_and_no_more(address, bits, other, key):
         assert one != two
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(addresses, min_size=1, max_size=12), st.data(), keys)
 def test_neither_neighbours_nor_slices_change_a_pseudonym(numbers, data, key):
     start = data.draw(st.integers(0, len(numbers) - 1))
