@@ -61,4 +61,4 @@ def compose(pipeline: beam.Pipeline, datasets: Sequence[tuple[Path, DatasetCard]
     """Lay the road from the shards of datasets to the card of the one that becomes of them."""
     parts, faults = pipeline | "FindParts" >> FindParts(datasets, plan, out)
     woven = parts | "WeaveShards" >> WeaveShards(plan, out)
-    (woven, faults) | "WriteWovenCard" >> WriteWovenCard(plan, datasets, out)
+    (woven, *faults) | "WriteWovenCard" >> WriteWovenCard(plan, datasets, out)

@@ -263,21 +263,25 @@ class FindParts(beam.PTransform):
     job: str
 
     def expand(self, root: Any) -> Any:
-        """Return (number, `Part`) as the first of two, and faults, which are sentences, as the other."""
-        aligned, rest, shards = [], [], self.plan.output.shards
+        """Return (number, `Part`), and a tuple of no or one PCollection of faults, which are sentences."""
+        shards = self.plan.output.shards
+        rest, aligned = [], []
         for position, (folder, card) in enumerate(self.datasets):
             for number, part in dataset_parts(position, folder, card):
                 if shards_of(card) % shards:
                     rest.append(part)
                 else:  # a hash modulo a multiple tells the hash modulo the shards
                     aligned.append((number % shards, part))
+        parts = root | "Aligned" >> beam.Create(aligned)
+        if not rest:
+            return parts, ()
         read = (
             root
             | "Rest" >> beam.Create(rest)
             | "Read" >> beam.ParDo(_Read(self.plan)).with_outputs("faults", main="rows")
         )
         spilled = read.rows | "SpillRows" >> SpillRows(shards, self.job) | beam.MapTuple(spilled_part)
-        return (root | "Aligned" >> beam.Create(aligned), spilled) | beam.Flatten(), read.faults
+        return (parts, spilled) | beam.Flatten(), (read.faults,)
 
 
 @dataclasses.dataclass

@@ -56,6 +56,20 @@ class WovenFindings:
     faults: list[str] = dataclasses.field(default_factory=list)
 
 
+def gather_woven(handed_over: Iterable[JoinCounts | WrittenShard | str], plan: WeavePlan) -> WovenFindings:
+    """Put together what workers hand over, in any order; texts are faults."""
+    findings = WovenFindings(JoinCounts.none(plan))
+    for found in handed_over:
+        match found:
+            case JoinCounts():
+                findings.counts += found
+            case WrittenShard():
+                findings.shards.append(found)
+            case _:
+                findings.faults.append(found)
+    return findings
+
+
 def unite_captures(
     cards: Sequence[DatasetCard], tables: Sequence[tuple[pa.Table, pa.Table]]
 ) -> tuple[pa.Table, pa.Table]:
@@ -266,14 +280,5 @@ class WriteWovenCard(beam.PTransform):
 
 
 def _written(element: tuple[int, Iterable[Any]], plan: WeavePlan, datasets: Sequence[Any], staging: str) -> str:
-    findings = WovenFindings(JoinCounts.none(plan))
-    for found in element[1]:
-        match found:
-            case JoinCounts():
-                findings.counts += found
-            case WrittenShard():
-                findings.shards.append(found)
-            case _:
-                findings.faults.append(found)
     folders, cards = zip(*datasets, strict=True)
-    return write_woven_card(findings, plan, folders, cards, staging)
+    return write_woven_card(gather_woven(element[1], plan), plan, folders, cards, staging)
