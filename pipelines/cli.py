@@ -146,6 +146,51 @@ def build(
 
 
 @app.command()
+def weave(
+    datasets: Annotated[list[Path], typer.Argument(help="Dataset directories, in order of precedence.")],
+    out: Annotated[Path, typer.Argument(help="The dataset directory to make.")],
+    layout: Annotated[str, typer.Option(help="aurora: one row with all labels; rainbow: a stripe for each task.")],
+    missing: Annotated[
+        str, typer.Option(help="What absent labels become under aurora: unknown, negative.")
+    ] = "unknown",
+    on_conflict: Annotated[
+        str, typer.Option(help="Where two datasets say different words of a flow: first, unknown, error.")
+    ] = "first",
+    words: Annotated[
+        list[str] | None,
+        typer.Option("--word", metavar="TASK.WORD=WORD", help="A word that means one of the first dataset's."),
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="Shards per stripe and split.  [as the datasets]")] = None,
+    name: Annotated[str | None, typer.Option(help="The new dataset's name.  [of the datasets]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads.  [all cores]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Datasets to one of another layout: converts one, merges several, from their shards alone."""
+    with ProgressDisplay("weave") as display:
+        display.line(f"{', '.join(map(str, datasets))} to {out}")
+        with quick_start(cloud=False):
+            from flowloom.pipelines.runners import usable_cores
+            from flowloom.pipelines.weave import WeaveOptions
+            from flowloom.pipelines.weave import weave as weave_datasets
+            from flowloom.transforms.weave_plans import WeaveRules
+
+        rules = WeaveRules(layout, missing, on_conflict, _meanings(words or ()), shards, name)  # type: ignore[arg-type]
+        options = WeaveOptions(tuple(datasets), out, rules, workers or usable_cores())
+        card = weave_datasets(options, display.woven)
+    if as_json:
+        typer.echo(card.model_dump_json())
+        return
+    account = card.accounting
+    rows = ", ".join(f"{split} {counts.rows:,}" for split, counts in card.splits.items())
+    typer.echo(
+        f"{out}: {card.layout} of {len(card.sources)} datasets, {account.flows_joined:,} flows joined, "
+        f"{account.flows_absent:,} absent, {account.flows_unlabelled:,} without a label"
+    )
+    typer.echo(f"rows: {rows}; content hash {card.content_hash}")
+    typer.echo(f"see it with: flowloom describe {out}")
+
+
+@app.command()
 def describe(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
     leakage: Annotated[
@@ -241,6 +286,18 @@ def demo(
     Console().print(scores_table(found))
     for layout in found:
         typer.echo(out / "runs" / layout / "report.html")
+
+
+def _meanings(words: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return words by task from `TASK.WORD=WORD`; a word may hold any character but `=`."""
+    meanings: dict[str, dict[str, str]] = {}
+    for each in words:
+        place, _, meaning = each.partition("=")
+        task, _, word = place.partition(".")
+        if not (task and word and meaning):
+            raise FlowloomError(f"--word must be TASK.WORD=WORD, as in app.msteams=teams, got {each!r}")
+        meanings.setdefault(task, {})[word] = meaning
+    return meanings
 
 
 def _is_local_job(corpus: Path, runner: str | None) -> bool:

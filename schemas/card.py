@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,18 @@ def shard_path(view: str, task: str | None, split: str, shard: int, shards: int)
     """Return a shard's path inside the dataset directory; `task` is its stripe under Rainbow, None under Aurora."""
     stripe = f"task={task}/" if task else ""
     return f"{view}/{stripe}split={split}/part-{shard:05d}-of-{shards:05d}.parquet"
+
+
+def shard_place(path: str) -> tuple[int, int]:
+    """Return a shard's number and how many its stripe and split have, from its path.
+
+    Raises:
+      FlowloomError: if the path is none of `shard_path`.
+    """
+    place = re.search(r"part-(\d+)-of-(\d+)\.parquet$", path)
+    if place is None:
+        raise FlowloomError(f"shard {path!r} is not named part-<number>-of-<shards>.parquet; build the dataset again")
+    return int(place[1]), int(place[2])
 
 
 class Shard(pydantic.BaseModel):
@@ -87,6 +100,10 @@ class Accounting(pydantic.BaseModel):
     """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
     rows_duplicate: int = 0
     """Rows left out because of `deduplicate`: an earlier one has the same sizes and directions."""
+    flows_joined: int = 0
+    """Flows that several of the datasets that this one was woven from have; once for each of them but the first."""
+    flows_absent: int = 0
+    """Flows that the datasets that this one was woven from had left out, or that Rainbow has no stripe for."""
 
 
 class Timeline(pydantic.BaseModel):
@@ -114,10 +131,12 @@ class SplitRule(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    by: Literal["capture", "host_pair", "time", "flow"]
+    by: Literal["capture", "host_pair", "time", "flow", "inputs"]
+    """`inputs`: each row keeps the split that it had in the dataset it was woven from, whose rules differ."""
     reason: str
     seed: int
     shares: tuple[float, float, float]
+    """What was asked for; by inputs, what the rows are."""
     cuts_ns: tuple[int, int] | None = None
     """By time: the starts, ns since the epoch, from which on flows validate and test."""
 
@@ -164,7 +183,7 @@ class LabelCoverage(pydantic.BaseModel):
 
     task: str
     source: str
-    kind: Literal["path", "table", "packets", "dpi"] = "path"
+    kind: Literal["path", "table", "packets", "dpi", "dataset"] = "path"
     flows: int = 0
     """Flows of the captures that the source is about."""
     labelled: int
@@ -177,6 +196,17 @@ class LabelCoverage(pydantic.BaseModel):
     """Flows that no row of it matches and its `default` labels."""
     unknown_words: int = 0
     """Flows for which it has only a word that the task does not know."""
+
+
+class WovenSource(pydantic.BaseModel):
+    """A dataset that another one was woven from."""
+
+    model_config = _STRICT
+
+    name: str
+    content_hash: str
+    layout: Literal["aurora", "rainbow"]
+    missing: Literal["unknown", "negative"]
 
 
 class DatasetCard(pydantic.BaseModel):
@@ -212,6 +242,8 @@ class DatasetCard(pydantic.BaseModel):
     leakage: Leakage | None = None
     """None where it was not measured."""
     shards: tuple[Shard, ...]
+    sources: tuple[WovenSource, ...] = ()
+    """The datasets it was woven from, in order of precedence; none of a dataset that was built from captures."""
 
 
 def read_card(dataset: str | os.PathLike[str]) -> DatasetCard:

@@ -100,6 +100,11 @@ def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
         capture[name] = choose(times, default=None)
 
 
+def corpus_digest(captures: pa.Table) -> str:
+    """Return the SHA-256 in hex over the sorted digests of captures."""
+    return hashlib.sha256("".join(sorted(captures["sha256"].to_pylist())).encode()).hexdigest()
+
+
 def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
     """Return all rejects in order of uri, offset and reason."""
     table = pa.Table.from_batches([*(account.rejects for account in accounts), *rejects], REJECTS)
@@ -196,19 +201,26 @@ def count_splits(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> dict[
 
 def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accounting:
     """Add up where all records and flows went."""
-    dropped = {reason.label: _sum(captures[reason.column]) for reason in DropReason}
     short = sum(group.flows_short for group in findings.accounts)
     return Accounting(
-        captures=captures.num_rows,
-        records=_sum(captures["records"]),
-        metered=_sum(captures["metered"]),
-        dropped={reason: count for reason, count in dropped.items() if count},
-        rejects=rejects.num_rows,
+        **count_captures(captures, rejects),
         flows=sum(group.flows for group in findings.accounts) + short,
         flows_short=short,
         flows_unlabelled=findings.unlabelled,
         rows_duplicate=findings.duplicates,
     )
+
+
+def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
+    """Return the counts of an `Accounting` that the tables of captures and rejects tell."""
+    dropped = {reason.label: _sum(captures[reason.column]) for reason in DropReason}
+    return {
+        "captures": captures.num_rows,
+        "records": _sum(captures["records"]),
+        "metered": _sum(captures["metered"]),
+        "dropped": {reason: count for reason, count in dropped.items() if count},
+        "rejects": rejects.num_rows,
+    }
 
 
 def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics]:
@@ -288,7 +300,7 @@ def write_card(
         tool_version=importlib.metadata.version("flowloom"),
         name=manifest.name,
         content_hash=shards_hash(shards, tasks),
-        corpus_digest=hashlib.sha256("".join(sorted(captures["sha256"].to_pylist())).encode()).hexdigest(),
+        corpus_digest=corpus_digest(captures),
         definition=manifest.definition,
         views=manifest.views,
         tasks=tasks,
@@ -306,10 +318,15 @@ def write_card(
         normalisation=normalisation(shards),
         shards=tuple(shard.shard for shard in shards),
     )
+    return store_card(card, captures, rejects, staging)
+
+
+def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging: str) -> str:
+    """Write everything beside a dataset's shards, the card last, and return its path."""
     for name, table in ((CAPTURES_TABLE, captures), (REJECTS_TABLE, rejects)):
         write_table(f"{staging}/{name}", table)
-    schema = stored_schema(tasks, manifest.identity)
-    write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, tasks, manifest.definition.k))
+    schema = stored_schema(card.tasks, card.identity)
+    write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, card.tasks, card.definition.k))
     write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{CARD}"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.card import Accounting, DatasetCard
 from flowloom.schemas.manifest import SPLITS, Deduplicate
 from flowloom.transforms.cards import count_splits, normalisation
 from flowloom.transforms.digests import sort_digests
@@ -25,17 +25,10 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
             raise differs(f"rows and classes of split {split!r}", counts, card.splits.get(split))
     flows = _check_ids(shards)
     account = card.accounting
-    unlabelled = account.flows_unlabelled if card.layout == "rainbow" else 0
-    most = account.flows - account.flows_short - unlabelled
-    # in stripes a flow is gone only when it is left out of all of them
-    least = most - account.rows_duplicate
-    if not least <= flows <= (least if card.layout == "aurora" else most):
-        raise differs(
-            "flows in shards",
-            flows,
-            f"{account.flows}, {account.flows_short} too short, {unlabelled} without a label, "
-            f"{account.rows_duplicate} rows left out as duplicates",
-        )
+    if card.sources:
+        _check_woven(flows, account)
+    else:
+        _check_built(flows, card)
     found = sum(shard.unlabelled for shard in shards)
     if card.layout == "aurora" and not 0 <= account.flows_unlabelled - found <= account.rows_duplicate:
         raise differs("flows without a label", found, account.flows_unlabelled)
@@ -52,6 +45,31 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
     digest = shards_hash(written, card.tasks)
     if digest != card.content_hash:
         raise differs("content hash", digest, card.content_hash)
+
+
+def _check_built(flows: int, card: DatasetCard) -> None:
+    account = card.accounting
+    unlabelled = account.flows_unlabelled if card.layout == "rainbow" else 0
+    most = account.flows - account.flows_short - unlabelled
+    # in stripes a flow is gone only when it is left out of all of them
+    least = most - account.rows_duplicate
+    if not least <= flows <= (least if card.layout == "aurora" else most):
+        raise differs(
+            "flows in shards",
+            flows,
+            f"{account.flows}, {account.flows_short} too short, {unlabelled} without a label, "
+            f"{account.rows_duplicate} rows left out as duplicates",
+        )
+
+
+def _check_woven(flows: int, account: Accounting) -> None:
+    if flows != account.flows - account.flows_short - account.flows_joined - account.flows_absent:
+        raise differs(
+            "flows in shards",
+            flows,
+            f"{account.flows}, {account.flows_short} too short, {account.flows_joined} joined, "
+            f"{account.flows_absent} absent",
+        )
 
 
 def _check_ids(shards: Sequence[CheckedShard]) -> int:

@@ -44,10 +44,15 @@ class WrittenShard:
     """Sorted row digests, 16 bytes each."""
 
 
+def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:
+    """Return the number of the shard that each row belongs to, of so many per stripe and split; int64 [rows]."""
+    return (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
+
+
 def split_rows(stripe: str, rows: pa.RecordBatch, shards: int) -> Iterator[tuple[ShardKey, pa.RecordBatch]]:
     """Yield the rows of each split and shard; the split column is spent. Shards are told by `flow_id` alone."""
     split = view(rows[SPLIT_COLUMN]).astype(np.int64)
-    place = split * shards + (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
+    place = split * shards + shard_numbers(rows, shards)
     order = np.argsort(place, kind="stable")
     sorted_rows = rearranged(rows.drop_columns([SPLIT_COLUMN]), order)
     places, starts = np.unique(place[order], return_index=True)

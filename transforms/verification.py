@@ -1,7 +1,6 @@
 """Verification: the files of a dataset held against its card; the first thing that differs is an error."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -30,7 +29,7 @@ from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.rows import SEQUENCES, label_column
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
-from flowloom.transforms.cards import timelines
+from flowloom.transforms.cards import corpus_digest, count_captures, timelines
 from flowloom.transforms.columns import view
 from flowloom.transforms.digests import row_digests, sort_digests
 from flowloom.transforms.host_pairs import pair_hashes
@@ -113,18 +112,10 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
             )
         if row["rejects"] != rejected.get(row["uri"], 0):
             raise differs(f"rejects of {row['uri']}", rejected.get(row["uri"], 0), row["rejects"], CAPTURES_TABLE)
-    totals = {reason.label: pc.sum(captures[reason.column]).as_py() or 0 for reason in DropReason}
-    found = {
-        "captures": captures.num_rows,
-        "records": pc.sum(captures["records"]).as_py() or 0,
-        "metered": pc.sum(captures["metered"]).as_py() or 0,
-        "dropped": {reason: count for reason, count in totals.items() if count},
-        "rejects": rejects.num_rows,
-    }
-    for name, count in found.items():
+    for name, count in count_captures(captures, rejects).items():
         if count != getattr(card.accounting, name):
             raise differs(f"accounting: {name}", count, getattr(card.accounting, name))
-    digest = hashlib.sha256("".join(sorted(captures["sha256"].to_pylist())).encode()).hexdigest()
+    digest = corpus_digest(captures)
     if digest != card.corpus_digest:
         raise differs("corpus digest", digest, card.corpus_digest)
     if timelines(captures) != card.timelines:

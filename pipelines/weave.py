@@ -1,0 +1,64 @@
+"""`flowloom weave`: finished datasets to one of another layout, from their shards alone."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+
+from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
+from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.cards import FAILURE
+from flowloom.transforms.spill import clear
+from flowloom.transforms.staging import staged_folder
+from flowloom.transforms.tally import Tally, watched
+from flowloom.transforms.weave_plans import WeavePlan, WeaveRules, plan_weave
+from flowloom.transforms.weaving import FindParts, WeaveShards
+from flowloom.transforms.woven_cards import WriteWovenCard
+
+
+@dataclasses.dataclass(frozen=True)
+class WeaveOptions:
+    """Which datasets, in order of precedence, become which one, and how."""
+
+    datasets: tuple[str | os.PathLike[str], ...]
+    out: str | os.PathLike[str]
+    rules: WeaveRules
+    workers: int = dataclasses.field(default_factory=usable_cores)
+
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise FlowloomError("weave needs at least 1 dataset, got none")
+        if self.workers < 1:
+            raise FlowloomError(f"workers must be at least 1, got {self.workers}")
+
+
+def weave(options: WeaveOptions, progress: Callable[[Tally], None] | None = None) -> DatasetCard:
+    """Convert a dataset to another layout, or merge several, and return the card of the new one.
+
+    Args:
+      progress: called about twice a second with what was done so far, from another thread.
+
+    Raises:
+      FlowloomError: if there is no finished dataset, they do not fit together, a shard is damaged, flows are in several
+        splits, no row is left, or the output folder exists.
+    """
+    datasets = [(Path(folder), read_card(folder)) for folder in options.datasets]
+    plan = plan_weave([card for _, card in datasets], options.rules)
+    with staged_folder(os.fspath(options.out)) as staging:
+        with watched(staging, progress), start_pipeline(EMBEDDED, options.workers, ()) as pipeline:
+            compose(pipeline, datasets, plan, staging)
+        if not os.path.exists(f"{staging}/{CARD}"):
+            with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
+                raise FlowloomError(file.read())
+        clear(staging)
+        return read_card(staging)
+
+
+def compose(pipeline: beam.Pipeline, datasets: Sequence[tuple[Path, DatasetCard]], plan: WeavePlan, out: str) -> None:
+    """Lay the road from the shards of datasets to the card of the one that becomes of them."""
+    parts, faults = pipeline | "FindParts" >> FindParts(datasets, plan, out)
+    woven = parts | "WeaveShards" >> WeaveShards(plan, out)
+    (woven, *faults) | "WriteWovenCard" >> WriteWovenCard(plan, datasets, out)
