@@ -10,6 +10,7 @@ import pydantic
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import Deduplicate, Identity
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
 
 FORMAT_VERSION = 1
@@ -34,7 +35,7 @@ class Shard(pydantic.BaseModel):
     model_config = _STRICT
 
     path: str
-    view: str
+    view: View
     split: str
     task: str | None
     """The one task whose labels it carries (Rainbow), or None: all of them (Aurora)."""
@@ -80,7 +81,7 @@ class Accounting(pydantic.BaseModel):
     dropped: dict[str, int]
     rejects: int
     flows: int
-    """Flows metered."""
+    """Flows metered, and those out of published files."""
     flows_short: int
     """Flows left out because they had fewer than the definition's `min_packets`."""
     flows_unlabelled: int
@@ -114,7 +115,7 @@ class SplitRule(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    by: Literal["capture", "host_pair", "time", "flow"]
+    by: Literal["capture", "host_pair", "time", "flow", "packet"]
     reason: str
     seed: int
     shares: tuple[float, float, float]
@@ -157,6 +158,26 @@ class Leakage(pydantic.BaseModel):
     """Single addresses; a flow counts for both of its own. None with `identity: drop`."""
 
 
+class PublishedAccount(pydantic.BaseModel):
+    """What became of the rows of one entry of published files."""
+
+    model_config = _STRICT
+
+    path: str
+    published: str
+    """Its format."""
+    view: View
+    sha256: str
+    """Over the sorted SHA-256 digests of its stored files."""
+    groups: int
+    """Files that rows came out of, members of archives among them."""
+    rows: int
+    set_aside: dict[str, int]
+    """Rows, or files as a whole, that are none of the dataset's, by reason; `rejects.parquet` has each of them."""
+    repeated: int = 0
+    """Of a table: rows whose features another row before it has."""
+
+
 class LabelCoverage(pydantic.BaseModel):
     """What one label source knew of one task."""
 
@@ -164,7 +185,7 @@ class LabelCoverage(pydantic.BaseModel):
 
     task: str
     source: str
-    kind: Literal["path", "table", "packets", "dpi"] = "path"
+    kind: Literal["path", "table", "packets", "dpi", "published"] = "path"
     flows: int = 0
     """Flows of the captures that the source is about."""
     labelled: int
@@ -190,9 +211,13 @@ class DatasetCard(pydantic.BaseModel):
     content_hash: str
     """SHA-256 over all rows of all views in a canonical order."""
     corpus_digest: str
-    """SHA-256 over the sorted SHA-256 digests of the captures."""
+    """SHA-256 over the sorted SHA-256 digests of the captures and published entries."""
     definition: FlowDefinition
-    views: tuple[str, ...]
+    views: tuple[View, ...]
+    packet_bytes: int | None = None
+    """Length of a row of the packets view."""
+    features: tuple[str, ...] = ()
+    """Columns of the tables view."""
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
     missing: Literal["unknown", "negative"]
@@ -203,11 +228,14 @@ class DatasetCard(pydantic.BaseModel):
     deduplicate: Deduplicate = "none"
     split_rule: SplitRule
     splits: dict[str, SplitCounts]
-    """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""
+    """Of the first view. Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both."""
+    view_splits: dict[str, dict[str, SplitCounts]] = {}
+    """The same of each further view."""
     coverage: tuple[LabelCoverage, ...]
     timelines: tuple[Timeline, ...] = ()
     """One for each group of more than one capture."""
     accounting: Accounting
+    published: tuple[PublishedAccount, ...] = ()
     normalisation: dict[str, ChannelStatistics]
     leakage: Leakage | None = None
     """None where it was not measured."""

@@ -20,9 +20,38 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
       FlowloomError: naming the count, flow, group, channel or hash that differs.
     """
     written = [shard.written for shard in shards]
-    for split, counts in count_splits(written, card.tasks).items():
-        if card.splits.get(split) != counts:
-            raise differs(f"rows and classes of split {split!r}", counts, card.splits.get(split))
+    for name in card.views:
+        known = card.splits if name == card.views[0] else card.view_splits.get(name, {})
+        for split, counts in count_splits(written, card.tasks, name).items():
+            if known.get(split) != counts:
+                raise differs(f"rows and classes of split {split!r} of {name}", counts, known.get(split))
+    if "flows" in card.views:
+        _check_flows([shard for shard in shards if shard.written.shard.view == "flows"], card)
+    if "tables" in card.views:
+        _check_tables([shard for shard in shards if shard.written.shard.view == "tables"], card)
+    if card.split_rule.by == "capture":
+        _check_groups(shards)
+    if card.split_rule.by == "host_pair" and card.identity != "drop":
+        _check_pairs(shards)
+    if card.deduplicate != "none":
+        _check_duplicates(shards, card.deduplicate)
+    statistics = normalisation(written)
+    for channel in {**statistics, **card.normalisation}:
+        if statistics.get(channel) != card.normalisation.get(channel):
+            raise differs(f"normalisation of {channel}", statistics.get(channel), card.normalisation.get(channel))
+    digest = shards_hash(written, card.tasks)
+    if digest != card.content_hash:
+        raise differs("content hash", digest, card.content_hash)
+
+
+def _check_tables(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
+    rows = _check_ids(shards)
+    read = sum(entry.rows for entry in card.published if entry.view == "tables")
+    if rows > read or (card.layout == "aurora" and rows != read):
+        raise differs("rows of tables in shards", rows, f"{read} read")
+
+
+def _check_flows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
     flows = _check_ids(shards)
     account = card.accounting
     unlabelled = account.flows_unlabelled if card.layout == "rainbow" else 0
@@ -39,19 +68,6 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
     found = sum(shard.unlabelled for shard in shards)
     if card.layout == "aurora" and not 0 <= account.flows_unlabelled - found <= account.rows_duplicate:
         raise differs("flows without a label", found, account.flows_unlabelled)
-    if card.split_rule.by == "capture":
-        _check_groups(shards)
-    if card.split_rule.by == "host_pair" and card.identity != "drop":
-        _check_pairs(shards)
-    if card.deduplicate != "none":
-        _check_duplicates(shards, card.deduplicate)
-    statistics = normalisation(written)
-    for channel in {**statistics, **card.normalisation}:
-        if statistics.get(channel) != card.normalisation.get(channel):
-            raise differs(f"normalisation of {channel}", statistics.get(channel), card.normalisation.get(channel))
-    digest = shards_hash(written, card.tasks)
-    if digest != card.content_hash:
-        raise differs("content hash", digest, card.content_hash)
 
 
 def _check_ids(shards: Sequence[CheckedShard]) -> int:
