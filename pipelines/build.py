@@ -13,6 +13,7 @@ from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
 from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
+from flowloom.schemas.rows import View
 from flowloom.schemas.views import StoredViews
 from flowloom.transforms.cards import FAILURE, WriteCard
 from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
@@ -23,6 +24,7 @@ from flowloom.transforms.label_sources import WindowCaptures, WindowSource, labe
 from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
 from flowloom.transforms.layouts import PlanLayout
 from flowloom.transforms.metering import MeterGroups
+from flowloom.transforms.packet_joins import JoinPackets
 from flowloom.transforms.passes import KeepFlows, RecallFlows
 from flowloom.transforms.pseudonyms import IdentityKey, read_key
 from flowloom.transforms.published_rows import PublishedPlan, RecallPublished, plan_published, stored_views
@@ -121,7 +123,9 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
     tasks, output = manifest.tasks, manifest.output
 
     readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
-    whole, joined, accounts = readings | "MeterGroups" >> MeterGroups(manifest.definition, staging)
+    packet_view = manifest.packets if manifest.has_captured_packets else None
+    meter = MeterGroups(manifest.definition, staging, packet_view)
+    whole, joined, packets, accounts = readings | "MeterGroups" >> meter
     findings = [*accounts]
     windows = None
     if corpus.sources:
@@ -156,25 +160,41 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
             findings.append(divided)
         if manifest.deduplicate != "none":
             looked_at = kept | "RecallForDuplicates" >> RecallFlows()
-            stripes = looked_at | "LayOutForDuplicates" >> LayOut(manifest, corpus.stored, division, divided)
+            known = looked_at | "DivideRowsForDuplicates" >> DivideRows(manifest, division, divided)
+            stripes = known | "PlanLayoutForDuplicates" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored)
             duplicates = stripes.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
 
     places = []
+    marked = []
     for name, flows in branches.items():
-        stripes = flows | f"LayOut{name}" >> LayOut(manifest, corpus.stored, division, divided)
+        known = flows | f"DivideRows{name}" >> DivideRows(manifest, division, divided)
+        marked.append(known)
+        if "flows" not in manifest.views:
+            continue
+        stripes = known | f"PlanLayout{name}" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored)
         findings.append(stripes.counts)
         if duplicates is not None:
             stripes = stripes.rows | f"DropDuplicates{name}" >> DropDuplicates(duplicates)
             findings.append(stripes.counts)
         places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(output.shards, staging))
-    for view in ("packets", "tables"):
-        if view in published.places:
-            rows = pipeline | f"Recall{view}" >> RecallPublished(published.places[view])
-            divided_rows = rows | f"AssignSplits{view}" >> AssignSplits(division, view)
-            plan_layout = PlanLayout(manifest.tasks, manifest.layout, corpus.stored, view)
-            stripes = divided_rows | f"PlanLayout{view}" >> plan_layout
-            findings.append(stripes.counts)
-            places.append(stripes.rows | f"SpillRows{view}" >> SpillRows(output.shards, staging, view))
+    others: dict[str, tuple[View, Any]] = {}
+    for view, kept in published.places.items():
+        if view != "flows":
+            rows = pipeline | f"RecallPublished {view}" >> RecallPublished(kept)
+            others[f"Published {view}"] = view, rows | f"AssignSplits {view}" >> AssignSplits(division, view)
+    if packet_view is not None:
+        ranges = packets | "RangesOfPackets" >> beam.Flatten()
+        flows = marked | "FlowsOfPackets" >> beam.Flatten()
+        attached = (ranges, flows) | "JoinPackets" >> JoinPackets(corpus.key, staging)
+        findings.append(attached.counts)
+        rows = attached.rows
+        if manifest.splits.by == "packet":
+            rows = rows | "AssignSplitsPackets" >> AssignSplits(division, "packets")
+        others["Packets"] = "packets", rows
+    for name, (view, rows) in others.items():
+        stripes = rows | f"PlanLayout {name}" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored, view)
+        findings.append(stripes.counts)
+        places.append(stripes.rows | f"SpillRows {name}" >> SpillRows(output.shards, staging, view))
     shards = places | "AllRows" >> beam.Flatten() | "WriteShards" >> WriteShards(staging, divided, output)
 
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
@@ -184,18 +204,17 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
 
 
 @dataclasses.dataclass
-class LayOut(beam.PTransform):
-    """Labelled flows to the rows of stripes: their splits, what is measured of them, their layout."""
+class DivideRows(beam.PTransform):
+    """Labelled flows to flows that their layout can be planned of: with their splits and what is measured of them."""
 
     manifest: CorpusManifest
-    stored: StoredViews
     division: Any
     divided: Any
 
     def expand(self, flows: Any) -> Any:
-        """Return what `PlanLayout` does."""
-        manifest = self.manifest
-        divided = flows | "AssignSplits" >> AssignSplits(self.division)
-        if len(manifest.claimed_tasks) < len(manifest.tasks):
-            divided = divided | "LabelQuantities" >> LabelQuantities(self.divided)
-        return divided | "PlanLayout" >> PlanLayout(manifest.tasks, manifest.layout, self.stored)
+        """Return batches with all labels and, unless packets are divided one by one, a split column."""
+        if self.manifest.splits.by != "packet":
+            flows = flows | "AssignSplits" >> AssignSplits(self.division)
+        if len(self.manifest.claimed_tasks) < len(self.manifest.tasks):
+            flows = flows | "LabelQuantities" >> LabelQuantities(self.divided)
+        return flows

@@ -86,6 +86,9 @@ class Accounting(pydantic.BaseModel):
     """Flows left out because they had fewer than the definition's `min_packets`."""
     flows_unlabelled: int
     """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
+    packet_rows: int = 0
+    """Metered packets that are rows of the packets view; the others are under `packets_dropped`."""
+    packets_dropped: dict[str, int] = {}
     rows_duplicate: int = 0
     """Rows left out because of `deduplicate`: an earlier one has the same sizes and directions."""
 
@@ -178,6 +181,40 @@ class PublishedAccount(pydantic.BaseModel):
     """Of a table: rows whose features another row before it has."""
 
 
+class TaskOverlap(pydantic.BaseModel):
+    """How far two tasks have labels in common, in one split."""
+
+    model_config = _STRICT
+
+    tasks: tuple[str, str]
+    split: str
+    counts: tuple[tuple[int, ...], ...]
+    """Rows by the label of the first task, then by that of the second; rows without one of them do not count."""
+    cramers_v: float | None
+    """From 0, independent, to 1, one determined by the other; None where a task has fewer than two classes."""
+    determined: float | None
+    """Share of the rows whose label of the first task the commonest one of their label of the second is."""
+    commonest: float | None
+    """The same without looking: the share of the commonest label of the first task."""
+
+
+class ByteRule(pydantic.BaseModel):
+    """How often a single byte of the packets view tells a label on the train split."""
+
+    model_config = _STRICT
+
+    task: str
+    rows: int
+    position: int
+    """Of the byte, from 0, whose value tells most."""
+    right: float
+    """Share of the rows that have the commonest label of the rows of their value at this position."""
+    commonest: float
+    """Share of the commonest label."""
+    leaking: tuple[int, ...]
+    """Positions that determine the label nearly alone: no sign of traffic, but of how the set was made."""
+
+
 class LabelCoverage(pydantic.BaseModel):
     """What one label source knew of one task."""
 
@@ -237,6 +274,10 @@ class DatasetCard(pydantic.BaseModel):
     accounting: Accounting
     published: tuple[PublishedAccount, ...] = ()
     normalisation: dict[str, ChannelStatistics]
+    overlap: tuple[TaskOverlap, ...] = ()
+    """Of each two tasks by split, over the rows of the first view; Rainbow's stripes know one task each."""
+    byte_rules: tuple[ByteRule, ...] = ()
+    """By task, with a packets view."""
     leakage: Leakage | None = None
     """None where it was not measured."""
     shards: tuple[Shard, ...]

@@ -162,6 +162,11 @@ class CorpusManifest(pydantic.BaseModel):
         return len(self.published) == len(self.captures)
 
     @property
+    def has_captured_packets(self) -> bool:
+        """Whether packets of captures become rows."""
+        return "packets" in self.views and not self.published_only
+
+    @property
     def claimed_tasks(self) -> tuple[Task, ...]:
         """The tasks whose labels come from sources; those of the others are measured."""
         return tuple(task for task in self.tasks if task.kind != "auto")
@@ -220,6 +225,12 @@ class CorpusManifest(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _packets_of_a_flow_stay_together(self) -> Self:
+        found = [task.name for task in self.tasks if task.dividers is not None and task.dividers.method != "given"]
+        if self.splits.by == "packet" and found:
+            raise ValueError(
+                f"dividers of task {found[0]!r} are found on the flows of the train split, and splits by packet give "
+                "flows to none; write method: given, or by: flow"
+            )
         if self.splits.by == "packet" and self.views != ("packets",):
             raise ValueError(
                 "splits by packet leak: packets of one flow lie in train and test, and a model knows them again; they "

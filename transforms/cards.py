@@ -13,18 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
+from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason, PacketDrop
 from flowloom.schemas.card import (
     CAPTURES_TABLE,
     CARD,
     GAP_THRESHOLD_S,
     REJECTS_TABLE,
     Accounting,
+    ByteRule,
     ChannelStatistics,
     DatasetCard,
     LabelCoverage,
     PublishedAccount,
     SplitCounts,
+    TaskOverlap,
     Timeline,
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
@@ -36,11 +38,15 @@ from flowloom.schemas.views import StoredViews, schema_file
 from flowloom.transforms.columns import batch, text_column
 from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.groups import relative_uri
+from flowloom.transforms.header_leak import byte_rule, merge_bytes
 from flowloom.transforms.label_joins import NOTHING_SAID, Counts, SourceKey, add_counts
 from flowloom.transforms.label_sources import Kind, source_kind
 from flowloom.transforms.labels import GroupLabels, SourceCounts
 from flowloom.transforms.layouts import AURORA, LaidOut
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
+from flowloom.transforms.overlap import merge_pairs, task_overlap
+from flowloom.transforms.packet_bytes import no_drops
+from flowloom.transforms.packet_joins import PacketCounts
 from flowloom.transforms.parquet import write_table
 from flowloom.transforms.published_rows import PublishedFindings
 from flowloom.transforms.shards import WrittenShard, shards_hash
@@ -82,6 +88,8 @@ class Findings:
     tasks: tuple[Task, ...] | None = None
     fault: str | None = None
     published: tuple[PublishedAccount, ...] = ()
+    packet_rows: int = 0
+    packets_dropped: np.ndarray = dataclasses.field(default_factory=no_drops)
 
     def add_sources(self, said: Mapping[SourceKey, Counts]) -> None:
         """Count more of what sources said."""
@@ -226,6 +234,12 @@ def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accoun
         flows=sum(group.flows for group in findings.accounts) + short + findings.published_rows("flows"),
         flows_short=short,
         flows_unlabelled=findings.unlabelled,
+        packet_rows=findings.packet_rows,
+        packets_dropped={
+            reason.label: int(findings.packets_dropped[reason])
+            for reason in PacketDrop
+            if findings.packets_dropped[reason]
+        },
         rows_duplicate=findings.duplicates,
     )
 
@@ -234,6 +248,22 @@ def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics
     """Return the statistics of each channel over the train split; channels without a value are left out."""
     merged = merge_moments(shard.moments for shard in shards)
     return {name: moments.statistics() for name, moments in merged.items() if moments.count}
+
+
+def count_overlap(shards: Iterable[WrittenShard], view: View) -> tuple[TaskOverlap, ...]:
+    """Return how far each two tasks have labels in common over the rows of a view, by split."""
+    of_view = [shard for shard in shards if shard.shard.view == view]
+    found = []
+    for split in SPLITS:
+        merged = merge_pairs(shard.pairs for shard in of_view if shard.shard.split == split)
+        found += [task_overlap(pair, split, counts) for pair, counts in merged.items()]
+    return tuple(found)
+
+
+def find_byte_rules(shards: Iterable[WrittenShard]) -> tuple[ByteRule, ...]:
+    """Return by task how much a single byte tells on the train split."""
+    rules = (byte_rule(task, counts) for task, counts in merge_bytes(shard.leaks for shard in shards).items())
+    return tuple(rule for rule in rules if rule is not None)
 
 
 def find_faults(
@@ -276,9 +306,20 @@ def find_faults(
             f"rows differ from flows: {rows} rows, {accounting.flows} flows metered of which "
             f"{accounting.flows_short} too short and {accounting.rows_duplicate} duplicates"
         )
-    rows = findings.rows.get(("tables", AURORA), 0)
-    if manifest.layout == "aurora" and rows != findings.published_rows("tables"):
-        faults.append(f"rows of tables differ: {rows} rows, {findings.published_rows('tables')} read")
+    packets = accounting.packet_rows + sum(accounting.packets_dropped.values())
+    if "packets" in manifest.views and packets != accounting.metered:
+        faults.append(
+            f"accounting of packets does not close: {accounting.metered} metered, but {accounting.packet_rows} rows "
+            f"and {packets - accounting.packet_rows} dropped"
+        )
+    read = {
+        "packets": findings.published_rows("packets") + accounting.packet_rows,
+        "tables": findings.published_rows("tables"),
+    }
+    for view in manifest.views:
+        rows = findings.rows.get((view, AURORA), 0)
+        if manifest.layout == "aurora" and rows != read.get(view, rows):
+            faults.append(f"rows of {view} differ: {rows} rows, {read[view]} read")
     return faults
 
 
@@ -338,6 +379,8 @@ def write_card(
         accounting=accounting,
         published=findings.published,
         normalisation=normalisation(shards),
+        overlap=count_overlap(shards, manifest.views[0]),
+        byte_rules=find_byte_rules(shards),
         shards=tuple(shard.shard for shard in shards),
     )
     for name, table in ((CAPTURES_TABLE, captures), (REJECTS_TABLE, rejects)):
@@ -372,6 +415,7 @@ Finding: TypeAlias = (
     | DividedTasks
     | LaidOut
     | WrittenShard
+    | PacketCounts
     | PublishedFindings
     | pa.RecordBatch
 )
@@ -389,6 +433,9 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
                 findings.digests[found.uri] = found.sha256
             case SourceCounts():
                 findings.add_sources(found.said)
+            case PacketCounts():
+                findings.packet_rows += found.rows
+                findings.packets_dropped = findings.packets_dropped + np.array(found.dropped)
             case PublishedFindings():
                 findings.published = found.accounts
                 findings.add_sources(found.said)

@@ -19,6 +19,8 @@ from flowloom.schemas.tasks import Task
 from flowloom.transforms.columns import concatenated, view, view_or
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
 from flowloom.transforms.dividers import DividedTasks
+from flowloom.transforms.header_leak import count_bytes
+from flowloom.transforms.overlap import TaskPair, count_pairs
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.passes import PENDING_BYTES, single
 from flowloom.transforms.rearrange import rearranged
@@ -46,6 +48,10 @@ class WrittenShard:
     moments: dict[str, Moments]
     digests: bytes
     """Sorted row digests, 16 bytes each."""
+    pairs: dict[TaskPair, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
+    """Of each two tasks, rows by their labels."""
+    leaks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
+    """By task what `count_bytes` counts, of train rows of the packets view."""
 
 
 def split_rows(
@@ -113,7 +119,9 @@ def write_shard(
         sha256=file_sha256(f"{folder}/{path}"),
     )
     moments = sequence_moments(rows) if (view_name, split) == ("flows", SPLITS[0]) else {}
-    return WrittenShard(shard, count_labels(rows, tasks), moments, sort_digests([digests]).tobytes())
+    leaks = count_bytes(rows, tasks) if (view_name, split) == ("packets", SPLITS[0]) else {}
+    pairs = count_pairs(rows, tasks)
+    return WrittenShard(shard, count_labels(rows, tasks), moments, sort_digests([digests]).tobytes(), pairs, leaks)
 
 
 def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:

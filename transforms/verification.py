@@ -32,9 +32,11 @@ from flowloom.schemas.views import StoredViews, schema_file
 from flowloom.transforms.cards import corpus_digest, timelines
 from flowloom.transforms.columns import view, view_or
 from flowloom.transforms.digests import row_digests, sort_digests
+from flowloom.transforms.header_leak import count_bytes, merge_bytes
 from flowloom.transforms.host_pairs import pair_hashes
 from flowloom.transforms.labels import count_unlabelled
 from flowloom.transforms.leakage import SEQUENCE, measure_leakage
+from flowloom.transforms.overlap import count_pairs, merge_pairs
 from flowloom.transforms.shards import NO_START, WrittenShard, count_labels
 from flowloom.transforms.splits import Division, assign_splits
 from flowloom.transforms.staging import file_sha256
@@ -150,7 +152,7 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         raise differs(f"shard {shard.path}: SHA-256", digest, shard.sha256)
     tasks = [task for task in card.tasks if shard.task in (None, task.name)]
     labels = {task.name: np.zeros(len(task.vocabulary) + 1, np.int64) for task in tasks}
-    ids, digests, moments, pairs, sequences = [], [], [], [], []
+    ids, digests, moments, pairs, sequences, overlaps, leaks = [], [], [], [], [], [], []
     groups: set[str] = set()
     unlabelled = 0
     latest = np.int64(np.iinfo(np.int64).min)
@@ -172,8 +174,10 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
             # as `write_shard` does
             digests.append(row_digests(rows, json.dumps([shard.view, shard.task or "", shard.split])))
             moments.append(sequence_moments(rows) if (shard.view, shard.split) == ("flows", SPLITS[0]) else {})
+            overlaps.append(count_pairs(rows, tasks))
+            leaks.append(count_bytes(rows, tasks) if (shard.view, shard.split) == ("packets", SPLITS[0]) else {})
             groups.update(pc.unique(rows["group"]).to_pylist())
-            if card.split_rule.by in ("flow", "time", "packet"):
+            if card.split_rule.by in ("flow", "packet") or (card.split_rule.by == "time" and shard.view == "flows"):
                 _check_splits(rows, card.split_rule, shard)
             if card.split_rule.by == "host_pair" and card.identity != "drop" and shard.view == "flows":
                 pairs.append(np.unique(pair_hashes(rows, card.split_rule.seed)))
@@ -185,6 +189,8 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         {name: tuple(counts.tolist()) for name, counts in labels.items()},
         merge_moments(moments),
         sort_digests(digests).tobytes(),
+        merge_pairs(overlaps),
+        merge_bytes(leaks),
     )
     return CheckedShard(
         written,
