@@ -13,6 +13,8 @@ from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
 from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
+from flowloom.schemas.rows import View
+from flowloom.schemas.views import StoredViews
 from flowloom.transforms.cards import FAILURE, WriteCard
 from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
 from flowloom.transforms.duplicates import DropDuplicates, FindDuplicates
@@ -22,8 +24,10 @@ from flowloom.transforms.label_sources import WindowCaptures, WindowSource, labe
 from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
 from flowloom.transforms.layouts import PlanLayout
 from flowloom.transforms.metering import MeterGroups
+from flowloom.transforms.packet_joins import JoinPackets
 from flowloom.transforms.passes import KeepFlows, RecallFlows
 from flowloom.transforms.pseudonyms import IdentityKey, read_key
+from flowloom.transforms.published_rows import PublishedPlan, RecallPublished, plan_published, stored_views
 from flowloom.transforms.readings import PlanReadings
 from flowloom.transforms.shards import SpillRows, WriteShards
 from flowloom.transforms.spill import clear
@@ -59,6 +63,8 @@ class Corpus:
     Attributes:
       folder: what the manifest's paths are relative to.
       sources, unread: label sources of single flows, and reject rows of their tables.
+      published: rows of published files, labelled.
+      stored: the columns of the dataset's views.
       key: what identities are concealed with; None where they are kept.
     """
 
@@ -70,6 +76,8 @@ class Corpus:
     labels: tuple[GroupLabels, ...]
     division: Division
     key: IdentityKey | None
+    published: PublishedPlan
+    stored: StoredViews
 
 
 def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None) -> DatasetCard:
@@ -86,7 +94,7 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     folder = os.path.dirname(os.path.abspath(options.manifest))
     with staged_folder(os.fspath(options.out)) as staging, label_folder(staging) as scratch:
         with watched(staging, progress):
-            corpus = look_at(manifest, folder, scratch, options.workers)
+            corpus = look_at(manifest, folder, staging, scratch, options.workers)
             with start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
                 compose(pipeline, corpus, staging, options.lanes)
         if not os.path.exists(f"{staging}/{CARD}"):
@@ -96,24 +104,28 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
         return read_card(staging)
 
 
-def look_at(manifest: CorpusManifest, folder: str, scratch: str, workers: int) -> Corpus:
-    """Plan a corpus, read its label tables into a scratch folder, and decide what can be decided without its flows."""
+def look_at(manifest: CorpusManifest, folder: str, staging: str, scratch: str, workers: int) -> Corpus:
+    """Plan a corpus, read its published files and label tables, and decide what can be decided without its flows."""
     key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
     sources, unread = read_sources(manifest, folder, scratch)
     plan = plan_corpus(manifest, folder, workers)
+    published = plan_published(manifest, folder, staging)
     labels = label_groups(plan, manifest, sources)
-    division = divide_groups(labels, manifest.claimed_tasks, manifest.splits)
-    key = corpus_key(plan) if manifest.identity == "drop" else key
-    return Corpus(manifest, folder, plan, sources, unread, labels, division, key)
+    division = divide_groups([*labels, *published.labels], manifest.claimed_tasks, manifest.splits)
+    key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
+    stored = stored_views(manifest, published)
+    return Corpus(manifest, folder, plan, sources, unread, labels, division, key, published, stored)
 
 
 def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
     """Lay the road from a corpus' capture groups to the card of its dataset."""
-    manifest, plan = corpus.manifest, corpus.plan
+    manifest, plan, published = corpus.manifest, corpus.plan, corpus.published
     tasks, output = manifest.tasks, manifest.output
 
     readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
-    whole, joined, accounts = readings | "MeterGroups" >> MeterGroups(manifest.definition, staging)
+    packet_view = manifest.packets if manifest.has_captured_packets else None
+    meter = MeterGroups(manifest.definition, staging, packet_view)
+    whole, joined, packets, accounts = readings | "MeterGroups" >> meter
     findings = [*accounts]
     windows = None
     if corpus.sources:
@@ -126,6 +138,11 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
         labelled = flows | f"LabelFlows{name}" >> LabelFlows(corpus.labels, manifest, windows)
         branches[name] = labelled.flows | f"ConcealIdentities{name}" >> ConcealIdentities(corpus.key)
         findings.append(labelled.counts)
+    if "flows" in published.places:
+        flows = pipeline | "RecallPublished" >> RecallPublished(published.places["flows"])
+        branches["Published"] = flows | "ConcealIdentitiesPublished" >> ConcealIdentities(corpus.key)
+    if manifest.published:
+        findings.append(pipeline | "PublishedFindings" >> beam.Create([published.findings]))
 
     division: Any = corpus.division
     divided: Any = DividedTasks(tasks)
@@ -143,37 +160,61 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
             findings.append(divided)
         if manifest.deduplicate != "none":
             looked_at = kept | "RecallForDuplicates" >> RecallFlows()
-            stripes = looked_at | "LayOutForDuplicates" >> LayOut(manifest, division, divided)
+            known = looked_at | "DivideRowsForDuplicates" >> DivideRows(manifest, division, divided)
+            stripes = known | "PlanLayoutForDuplicates" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored)
             duplicates = stripes.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
 
     places = []
+    marked = []
     for name, flows in branches.items():
-        stripes = flows | f"LayOut{name}" >> LayOut(manifest, division, divided)
+        known = flows | f"DivideRows{name}" >> DivideRows(manifest, division, divided)
+        marked.append(known)
+        if "flows" not in manifest.views:
+            continue
+        stripes = known | f"PlanLayout{name}" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored)
         findings.append(stripes.counts)
         if duplicates is not None:
             stripes = stripes.rows | f"DropDuplicates{name}" >> DropDuplicates(duplicates)
             findings.append(stripes.counts)
         places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(output.shards, staging))
+    others: dict[str, tuple[View, Any]] = {}
+    for view, kept in published.places.items():
+        if view != "flows":
+            rows = pipeline | f"RecallPublished {view}" >> RecallPublished(kept)
+            others[f"Published {view}"] = view, rows | f"AssignSplits {view}" >> AssignSplits(division, view)
+    if packet_view is not None:
+        ranges = packets | "RangesOfPackets" >> beam.Flatten()
+        flows = marked | "FlowsOfPackets" >> beam.Flatten()
+        attached = (ranges, flows) | "JoinPackets" >> JoinPackets(corpus.key, staging)
+        findings.append(attached.counts)
+        rows = attached.rows
+        if manifest.splits.by == "packet":
+            rows = rows | "AssignSplitsPackets" >> AssignSplits(division, "packets")
+        others["Packets"] = "packets", rows
+    for name, (view, rows) in others.items():
+        stripes = rows | f"PlanLayout {name}" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored, view)
+        findings.append(stripes.counts)
+        places.append(stripes.rows | f"SpillRows {name}" >> SpillRows(output.shards, staging, view))
     shards = places | "AllRows" >> beam.Flatten() | "WriteShards" >> WriteShards(staging, divided, output)
 
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
     (*findings, shards) | "WriteCard" >> WriteCard(
-        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects
+        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects, corpus.stored
     )
 
 
 @dataclasses.dataclass
-class LayOut(beam.PTransform):
-    """Labelled flows to the rows of stripes: their splits, what is measured of them, their layout."""
+class DivideRows(beam.PTransform):
+    """Labelled flows to flows that their layout can be planned of: with their splits and what is measured of them."""
 
     manifest: CorpusManifest
     division: Any
     divided: Any
 
     def expand(self, flows: Any) -> Any:
-        """Return what `PlanLayout` does."""
-        manifest = self.manifest
-        divided = flows | "AssignSplits" >> AssignSplits(self.division)
-        if len(manifest.claimed_tasks) < len(manifest.tasks):
-            divided = divided | "LabelQuantities" >> LabelQuantities(self.divided)
-        return divided | "PlanLayout" >> PlanLayout(manifest.tasks, manifest.layout, manifest.identity)
+        """Return batches with all labels and, unless packets are divided one by one, a split column."""
+        if self.manifest.splits.by != "packet":
+            flows = flows | "AssignSplits" >> AssignSplits(self.division)
+        if len(self.manifest.claimed_tasks) < len(self.manifest.tasks):
+            flows = flows | "LabelQuantities" >> LabelQuantities(self.divided)
+        return flows

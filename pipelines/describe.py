@@ -2,17 +2,17 @@
 
 import datetime as dt
 import os
-from collections.abc import Iterable
 
 import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from flowloom.schemas.card import REJECTS_TABLE, DatasetCard, Leakage, read_card
+from flowloom.schemas.card import REJECTS_TABLE, DatasetCard, Leakage, SplitCounts, read_card
 from flowloom.transforms.leakage import measure_leakage
 
 _SHOWN_REJECTS = 10
+_SHOWN_BYTES = 12
 
 
 def describe(dataset: str | os.PathLike[str], console: Console | None = None, *, leakage: bool = False) -> DatasetCard:
@@ -35,7 +35,12 @@ def describe(dataset: str | os.PathLike[str], console: Console | None = None, *,
 
 def card_tables(card: DatasetCard, rejects: list[dict[str, object]]) -> Group:
     """Return a card and the rows of its rejects table as tables."""
-    blank: Iterable[RenderableType] = (_heading(card), _classes(card), _coverage(card), _accounting(card))
+    blank: list[RenderableType] = [_heading(card), _classes(card, card.views[0], card.splits)]
+    blank += [_classes(card, view, splits) for view, splits in card.view_splits.items()]
+    blank += [_coverage(card), _accounting(card)]
+    blank += [_published(card)] if card.published else []
+    blank += [_overlap(card)] if card.overlap else []
+    blank += [_byte_rules(card)] if card.byte_rules else []
     rest = (_rejects(rejects), _shards(card), _channels(card))
     leakage = [_leakage(card.leakage), _conflicts(card.leakage)] if card.leakage else []
     return Group(*blank, *([_timelines(card)] if card.timelines else []), *leakage, *rest)
@@ -71,15 +76,16 @@ def _definition(card: DatasetCard) -> str:
     return f"{card.definition.preset}: " + ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _classes(card: DatasetCard) -> Table:
-    table = _table("Tasks", "task", "kind", "class", *card.splits, numbers=len(card.splits))
+def _classes(card: DatasetCard, view: str, splits: dict[str, SplitCounts]) -> Table:
+    title = "Tasks" if card.views == ("flows",) else f"Tasks, rows of {view}"
+    table = _table(title, "task", "kind", "class", *splits, numbers=len(splits))
     for task in card.tasks:
         for at, word in enumerate(task.vocabulary):
-            counts = [f"{split.classes[task.name][word]:,}" for split in card.splits.values()]
+            counts = [f"{split.classes[task.name][word]:,}" for split in splits.values()]
             table.add_row(task.name if at == 0 else "", task.kind if at == 0 else "", word, *counts)
-        unknown = [f"{split.unknown[task.name]:,}" for split in card.splits.values()]
+        unknown = [f"{split.unknown[task.name]:,}" for split in splits.values()]
         table.add_row("", "", "unknown", *unknown, style="dim", end_section=True)
-    table.add_row("rows", "", "", *(f"{split.rows:,}" for split in card.splits.values()), style="bold")
+    table.add_row("rows", "", "", *(f"{split.rows:,}" for split in splits.values()), style="bold")
     return table
 
 
@@ -106,8 +112,45 @@ def _accounting(card: DatasetCard) -> Table:
     table.add_row("flows", f"{account.flows:,}")
     table.add_row("  too short", f"{account.flows_short:,}")
     table.add_row("  without a label", f"{account.flows_unlabelled:,}")
+    if "packets" in card.views:
+        table.add_row("packets that are rows", f"{account.packet_rows:,}")
+        for reason, count in account.packets_dropped.items():
+            table.add_row(f"  no row: {reason}", f"{count:,}")
     table.add_row("rows left out as duplicates", f"{account.rows_duplicate:,}")
     table.add_row("rejects", f"{account.rejects:,}")
+    return table
+
+
+def _published(card: DatasetCard) -> Table:
+    table = _table("Published files", "path", "format", "view", "files", "rows", "equal", "set aside", numbers=4)
+    for entry in card.published:
+        aside = ", ".join(f"{count:,} {reason}" for reason, count in entry.set_aside.items()) or "0"
+        equal = f"{entry.repeated:,}" if entry.view == "tables" else ""
+        table.add_row(entry.path, entry.published, entry.view, f"{entry.groups:,}", f"{entry.rows:,}", equal, aside)
+    return table
+
+
+def _overlap(card: DatasetCard) -> Table:
+    columns = ("split", "tasks", "Cramér's V", "first told by second", "by its commonest", "rows")
+    table = _table("Overlap of tasks: what the label of one says of another", *columns, numbers=4)
+    for each in card.overlap:
+        rows = sum(map(sum, each.counts))
+        strength = "" if each.cramers_v is None else f"{each.cramers_v:.3f}"
+        shares = ("" if share is None else f"{share:.1%}" for share in (each.determined, each.commonest))
+        table.add_row(each.split, " and ".join(each.tasks), strength, *shares, f"{rows:,}")
+    return table
+
+
+def _byte_rules(card: DatasetCard) -> Table:
+    columns = ("task", "byte", "tells", "by the commonest", "bytes that tell it nearly alone")
+    table = _table("What a single byte tells of a label (train split)", *columns)
+    for rule in card.byte_rules:
+        leaking = ", ".join(map(str, rule.leaking[:_SHOWN_BYTES]))
+        more = len(rule.leaking) - _SHOWN_BYTES
+        leaking += f" and {more} more" if more > 0 else ""
+        style = "bold red" if rule.leaking else None
+        warning = f"warning: {leaking}" if leaking else "none"
+        table.add_row(rule.task, str(rule.position), f"{rule.right:.1%}", f"{rule.commonest:.1%}", warning, style=style)
     return table
 
 

@@ -11,6 +11,7 @@ import pydantic
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import Deduplicate, Identity
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
 
 FORMAT_VERSION = 1
@@ -47,7 +48,7 @@ class Shard(pydantic.BaseModel):
     model_config = _STRICT
 
     path: str
-    view: str
+    view: View
     split: str
     task: str | None
     """The one task whose labels it carries (Rainbow), or None: all of them (Aurora)."""
@@ -93,11 +94,14 @@ class Accounting(pydantic.BaseModel):
     dropped: dict[str, int]
     rejects: int
     flows: int
-    """Flows metered."""
+    """Flows metered, and those out of published files."""
     flows_short: int
     """Flows left out because they had fewer than the definition's `min_packets`."""
     flows_unlabelled: int
     """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
+    packet_rows: int = 0
+    """Metered packets that are rows of the packets view; the others are under `packets_dropped`."""
+    packets_dropped: dict[str, int] = {}
     rows_duplicate: int = 0
     """Rows left out because of `deduplicate`: an earlier one has the same sizes and directions."""
     flows_joined: int = 0
@@ -131,7 +135,7 @@ class SplitRule(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    by: Literal["capture", "host_pair", "time", "flow", "inputs"]
+    by: Literal["capture", "host_pair", "time", "flow", "packet", "inputs"]
     """`inputs`: each row keeps the split that it had in the dataset it was woven from, whose rules differ."""
     reason: str
     seed: int
@@ -176,6 +180,60 @@ class Leakage(pydantic.BaseModel):
     """Single addresses; a flow counts for both of its own. None with `identity: drop`."""
 
 
+class PublishedAccount(pydantic.BaseModel):
+    """What became of the rows of one entry of published files."""
+
+    model_config = _STRICT
+
+    path: str
+    published: str
+    """Its format."""
+    view: View
+    sha256: str
+    """Over the sorted SHA-256 digests of its stored files."""
+    groups: int
+    """Files that rows came out of, members of archives among them."""
+    rows: int
+    set_aside: dict[str, int]
+    """Rows, or files as a whole, that are none of the dataset's, by reason; `rejects.parquet` has each of them."""
+    repeated: int = 0
+    """Of a table: rows whose features another row before it has."""
+
+
+class TaskOverlap(pydantic.BaseModel):
+    """How far two tasks have labels in common, in one split."""
+
+    model_config = _STRICT
+
+    tasks: tuple[str, str]
+    split: str
+    counts: tuple[tuple[int, ...], ...]
+    """Rows by the label of the first task, then by that of the second; rows without one of them do not count."""
+    cramers_v: float | None
+    """From 0, independent, to 1, one determined by the other; None where a task has fewer than two classes."""
+    determined: float | None
+    """Share of the rows whose label of the first task the commonest one of their label of the second is."""
+    commonest: float | None
+    """The same without looking: the share of the commonest label of the first task."""
+
+
+class ByteRule(pydantic.BaseModel):
+    """How often a single byte of the packets view tells a label on the train split."""
+
+    model_config = _STRICT
+
+    task: str
+    rows: int
+    position: int
+    """Of the byte, from 0, whose value tells most."""
+    right: float
+    """Share of the rows that have the commonest label of the rows of their value at this position."""
+    commonest: float
+    """Share of the commonest label."""
+    leaking: tuple[int, ...]
+    """Positions that determine the label nearly alone: no sign of traffic, but of how the set was made."""
+
+
 class LabelCoverage(pydantic.BaseModel):
     """What one label source knew of one task."""
 
@@ -183,7 +241,7 @@ class LabelCoverage(pydantic.BaseModel):
 
     task: str
     source: str
-    kind: Literal["path", "table", "packets", "dpi", "dataset"] = "path"
+    kind: Literal["path", "table", "packets", "dpi", "published", "dataset"] = "path"
     flows: int = 0
     """Flows of the captures that the source is about."""
     labelled: int
@@ -220,9 +278,13 @@ class DatasetCard(pydantic.BaseModel):
     content_hash: str
     """SHA-256 over all rows of all views in a canonical order."""
     corpus_digest: str
-    """SHA-256 over the sorted SHA-256 digests of the captures."""
+    """SHA-256 over the sorted SHA-256 digests of the captures and published entries."""
     definition: FlowDefinition
-    views: tuple[str, ...]
+    views: tuple[View, ...]
+    packet_bytes: int | None = None
+    """Length of a row of the packets view."""
+    features: tuple[str, ...] = ()
+    """Columns of the tables view."""
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
     missing: Literal["unknown", "negative"]
@@ -233,12 +295,19 @@ class DatasetCard(pydantic.BaseModel):
     deduplicate: Deduplicate = "none"
     split_rule: SplitRule
     splits: dict[str, SplitCounts]
-    """Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both stripes."""
+    """Of the first view. Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both."""
+    view_splits: dict[str, dict[str, SplitCounts]] = {}
+    """The same of each further view."""
     coverage: tuple[LabelCoverage, ...]
     timelines: tuple[Timeline, ...] = ()
     """One for each group of more than one capture."""
     accounting: Accounting
+    published: tuple[PublishedAccount, ...] = ()
     normalisation: dict[str, ChannelStatistics]
+    overlap: tuple[TaskOverlap, ...] = ()
+    """Of each two tasks by split, over the rows of the first view; Rainbow's stripes know one task each."""
+    byte_rules: tuple[ByteRule, ...] = ()
+    """By task, with a packets view."""
     leakage: Leakage | None = None
     """None where it was not measured."""
     shards: tuple[Shard, ...]

@@ -8,6 +8,19 @@ import pydantic
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_words
+from flowloom.schemas.packet_view import PacketView
+from flowloom.schemas.published import (
+    FORMATS,
+    CerttaFlows,
+    CicidsTables,
+    IscxImages,
+    KitsuneFlows,
+    PublishedSource,
+    QuicArrays,
+    QuicTexts,
+    published_format,
+)
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import LabelValue, Task
 
 SPLITS = ("train", "validation", "test")
@@ -45,11 +58,31 @@ class CaptureSource(pydantic.BaseModel):
     are one timeline; any other name: one timeline over all captures of that name."""
 
     @property
+    def name(self) -> str:
+        """What the source is called in messages and in the card."""
+        return self.glob
+
+    @property
     def window_specs(self) -> tuple[WindowSpec, ...]:
         """The sources that label single flows, in order of precedence; `labels` comes before them."""
         tables = () if self.label_table is None else (self.label_table,)
         rest = (spec for spec in (self.packet_table, self.dpi) if spec is not None)
         return (*tables, *self.label_tables, *rest)
+
+
+_CAPTURED = "glob"
+
+Entry = Annotated[
+    Annotated[CaptureSource, pydantic.Tag(_CAPTURED)]
+    | Annotated[QuicTexts, pydantic.Tag("quic-ucdavis")]
+    | Annotated[QuicArrays, pydantic.Tag("quic-ucdavis-arrays")]
+    | Annotated[CerttaFlows, pydantic.Tag("certta")]
+    | Annotated[KitsuneFlows, pydantic.Tag("kitsune")]
+    | Annotated[IscxImages, pydantic.Tag("iscx-wang2017")]
+    | Annotated[CicidsTables, pydantic.Tag("cicids2017")],
+    pydantic.Discriminator(lambda entry: published_format(entry, _CAPTURED)),
+]
+"""Captures, or published files: an entry with `published` is of the format that this names."""
 
 
 class Splits(pydantic.BaseModel):
@@ -101,9 +134,11 @@ class CorpusManifest(pydantic.BaseModel):
     model_config = _STRICT
 
     name: str = pydantic.Field(min_length=1)
-    captures: tuple[CaptureSource, ...] = pydantic.Field(min_length=1)
+    captures: tuple[Entry, ...] = pydantic.Field(min_length=1)
     definition: FlowDefinition = FlowDefinition()
-    views: tuple[Literal["flows"], ...] = ("flows",)
+    views: tuple[View, ...] = pydantic.Field(("flows",), min_length=1)
+    packets: PacketView = PacketView()
+    """What a row of the packets view out of captures is."""
     tasks: Annotated[tuple[Task, ...], pydantic.BeforeValidator(_task_named)] = pydantic.Field(min_length=1)
     layout: Literal["aurora", "rainbow"] = "aurora"
     missing: Literal["unknown", "negative"] = "unknown"
@@ -118,6 +153,21 @@ class CorpusManifest(pydantic.BaseModel):
     key_file: str | None = None
     """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""
     output: Output = Output()
+
+    @property
+    def published(self) -> tuple[PublishedSource, ...]:
+        """The entries that are published files."""
+        return tuple(entry for entry in self.captures if isinstance(entry, PublishedSource))
+
+    @property
+    def published_only(self) -> bool:
+        """Whether no entry is one of captures."""
+        return len(self.published) == len(self.captures)
+
+    @property
+    def has_captured_packets(self) -> bool:
+        """Whether packets of captures become rows."""
+        return "packets" in self.views and not self.published_only
 
     @property
     def claimed_tasks(self) -> tuple[Task, ...]:
@@ -147,13 +197,13 @@ class CorpusManifest(pydantic.BaseModel):
             for name, value in source.labels.items():
                 if name not in tasks:
                     raise ValueError(
-                        f"labels of {source.glob!r} name the task {name!r}; tasks are {', '.join(tasks)}"
+                        f"labels of {source.name!r} name the task {name!r}; tasks are {', '.join(tasks)}"
                         f"{did_you_mean(name, tasks)}"
                     )
                 try:
                     tasks[name].index(value)
                 except ValueError as error:
-                    raise ValueError(f"labels of {source.glob!r}: {error}") from None
+                    raise ValueError(f"labels of {source.name!r}: {error}") from None
         return self
 
     @pydantic.model_validator(mode="after")
@@ -178,7 +228,13 @@ class CorpusManifest(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _packets_of_a_flow_stay_together(self) -> Self:
-        if self.splits.by == "packet" and "packets" not in self.views:
+        found = [task.name for task in self.tasks if task.dividers is not None and task.dividers.method != "given"]
+        if self.splits.by == "packet" and found:
+            raise ValueError(
+                f"dividers of task {found[0]!r} are found on the flows of the train split, and splits by packet give "
+                "flows to none; write method: given, or by: flow"
+            )
+        if self.splits.by == "packet" and self.views != ("packets",):
             raise ValueError(
                 "splits by packet leak: packets of one flow lie in train and test, and a model knows them again; they "
                 f"are for repeating papers with views: [packets], got views {list(self.views)}; write by: flow"
@@ -210,13 +266,64 @@ class CorpusManifest(pydantic.BaseModel):
         for source in self.captures:
             for spec in source.window_specs:
                 check_words(spec, tasks)
+            if isinstance(source, PublishedSource):
+                source.check_words(tasks)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _views_have_entries(self) -> Self:
+        if len(set(self.views)) < len(self.views):
+            raise ValueError(f"views must differ, got {list(self.views)}")
+        given: set[str] = {entry.view for entry in self.published}
+        for entry in self.published:
+            if entry.view not in self.views:
+                raise ValueError(
+                    f"{entry.path!r} has rows of the view {entry.view}, views are {', '.join(self.views)}; write "
+                    f"views: [{', '.join([*self.views, entry.view])}], or take the entry out"
+                )
+        captured = [entry for entry in self.captures if isinstance(entry, CaptureSource)]
+        if captured:
+            given |= {"flows", "packets"}
+            if "flows" not in self.views and "packets" not in self.views:
+                raise ValueError(
+                    f"captures such as {captured[0].glob!r} have flows and packets, views are {', '.join(self.views)}"
+                )
+        for view in self.views:
+            if view not in given:
+                raise ValueError(f"no entry of captures has rows of the view {view}; take it out of views")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _published_files_tell_enough(self) -> Self:
+        for entry in self.published:
+            lacking = {"time": not entry.knows_start, "host_pair": not entry.knows_hosts}.get(self.splits.by, False)
+            if lacking:
+                told = "starts" if self.splits.by == "time" else "addresses"
+                raise ValueError(
+                    f"splits by {self.splits.by} need {told}, which {entry.path!r} ({entry.published}) does not tell; "
+                    "write by: flow, or by: capture"
+                )
+            measured = [task.name for task in self.tasks if task.kind == "auto"]
+            if measured and entry.view != "flows":
+                raise ValueError(
+                    f"task {measured[0]!r} is measured of flows, and {entry.path!r} ({entry.published}) has rows of "
+                    f"the view {entry.view}; take one of them out"
+                )
+        features = {entry.features: entry.path for entry in self.published if isinstance(entry, CicidsTables)}
+        if len(features) > 1:
+            raise ValueError(f"tables need the same features, got other ones for {' and '.join(features.values())}")
+        if self.deduplicate != "none" and self.views != ("flows",):
+            raise ValueError(
+                f"deduplicate compares the sizes and directions of flows, got views {list(self.views)}; write "
+                "views: [flows], or deduplicate: none"
+            )
         return self
 
     @pydantic.model_validator(mode="after")
     def _one_timeline_has_one_label(self) -> Self:
         first: dict[tuple[str, str], tuple[str, LabelValue]] = {}
         for source in self.captures:
-            if source.group == FILE_GROUP:
+            if isinstance(source, PublishedSource) or source.group == FILE_GROUP:
                 continue
             for task, value in source.labels.items():
                 glob, known = first.setdefault((source.group, task), (source.glob, value))
@@ -256,7 +363,12 @@ def _holds(outer: Any, inner: Any) -> bool:
 
 def _explain(entry: Any) -> str:
     """Return one pydantic error as `captures.0.glb: unknown key, expected one of ...`."""
-    place = ".".join(str(part) for part in entry["loc"]) or "manifest"
+    loc = entry["loc"]
+    tagged = loc[:1] == ("captures",) and len(loc) > 2  # the third part is the entry's format, not a key
+    place = ".".join(str(part) for part in ((*loc[:2], *loc[3:]) if tagged else loc)) or "manifest"
+    if entry["type"] == "union_tag_invalid":
+        word = entry["ctx"]["tag"]
+        return f"{place}.published: expected one of {', '.join(FORMATS)}, got {word!r}{did_you_mean(word, FORMATS)}"
     if entry["type"] == "extra_forbidden":
         known = _known_keys(entry["loc"][:-1])
         word = str(entry["loc"][-1])
@@ -272,7 +384,9 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
     """Return the keys that the model at a place of the manifest has."""
     model: type[pydantic.BaseModel] = CorpusManifest
     for part in place:
-        if isinstance(part, str) and part in model.model_fields:
+        if part in FORMATS:
+            model = FORMATS[str(part)]
+        elif isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
     return list(model.model_fields)
 

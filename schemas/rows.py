@@ -1,8 +1,13 @@
 """What one packet and one flow are: the Arrow schemas that travel between rooms and lie in shards."""
 
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 import pyarrow as pa
+
+View = Literal["flows", "packets", "tables"]
+VIEWS: tuple[View, ...] = get_args(View)
+"""What a dataset can have rows of: flows, bytes of packets or sessions, tables of features."""
 
 ADDRESS = pa.binary(16)
 """An IPv6 address, or an IPv4 one in its IPv4-mapped form ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2)."""

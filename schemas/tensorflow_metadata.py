@@ -18,7 +18,7 @@ def tensorflow_schema(schema: pa.Schema, tasks: Sequence[Task], k: int) -> str:
     """Return `schema.pbtxt` of a dataset's shards.
 
     Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k]. In the place of null,
-    which labels and columns of published files can be, stand `UNKNOWN`, no bytes, or no packets.
+    which labels and columns of published files can be, stand `UNKNOWN`, not a number, no bytes, or no packets.
 
     Args:
       schema: the shards' columns, labels of all tasks included; a Rainbow stripe lacks the labels of other tasks.
@@ -49,7 +49,7 @@ def _tensor(field: pa.Field) -> list[str]:
         path = _block("feature_path", [f'step: "{field.name}"'])
         tensor = _block("ragged_tensor", [*path, "row_partition_dtype: INT64"])
     else:
-        null = f"int_value: {UNKNOWN}" if _kind(field.type) == "INT" else 'bytes_value: ""'
+        null = {"INT": f"int_value: {UNKNOWN}", "FLOAT": "float_value: nan"}.get(_kind(field.type), 'bytes_value: ""')
         default = _block("default_value", [null]) if field.nullable else []
         tensor = _block("dense_tensor", [f'column_name: "{field.name}"', "shape {}", *default])
     return _block("tensor_representation", [f'key: "{field.name}"', *_block("value", tensor)])
@@ -57,6 +57,8 @@ def _tensor(field: pa.Field) -> list[str]:
 
 def _kind(kind: pa.DataType) -> str:
     items = kind.value_type if pa.types.is_list(kind) else kind
+    if pa.types.is_floating(items):
+        return "FLOAT"
     return "INT" if pa.types.is_integer(items) or pa.types.is_timestamp(items) else "BYTES"
 
 

@@ -15,6 +15,7 @@ from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.manifest import SPLIT_COLUMN, Output
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
+from flowloom.schemas.views import StoredViews
 from flowloom.transforms.cards import corpus_digest, count_captures, count_splits, normalisation, store_card, timelines
 from flowloom.transforms.columns import batch
 from flowloom.transforms.labels import count_unlabelled
@@ -55,7 +56,7 @@ def store_dataset(
     tasks, output = tuple(tasks), Output(shards=shards, row_group_rows=16)
     pieces = [
         piece
-        for stripe, rows in lay_out(flows, tasks, layout, card.get("identity", "keep"))
+        for stripe, rows in lay_out(flows, tasks, layout, StoredViews(card.get("identity", "keep")))
         for piece in split_rows(stripe, rows, shards)
     ]
     written = sorted(
@@ -69,7 +70,7 @@ def store_dataset(
             "tool_version": "0", "name": "small", "content_hash": shards_hash(written, tasks),
             "corpus_digest": corpus_digest(table), "definition": FlowDefinition(), "views": ("flows",), "tasks": tasks,
             "layout": layout, "missing": "unknown", "identity": "keep", "split_rule": BY_FLOW,
-            "splits": count_splits(written, tasks), "coverage": (), "timelines": timelines(table),
+            "splits": count_splits(written, tasks, "flows"), "coverage": (), "timelines": timelines(table),
             "accounting": Accounting(
                 **count_captures(table, set_aside), flows=flows.num_rows, flows_short=0,
                 flows_unlabelled=count_unlabelled(flows, tasks),

@@ -13,32 +13,42 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
+from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason, PacketDrop
 from flowloom.schemas.card import (
     CAPTURES_TABLE,
     CARD,
     GAP_THRESHOLD_S,
     REJECTS_TABLE,
-    TF_SCHEMA,
     Accounting,
+    ByteRule,
     ChannelStatistics,
     DatasetCard,
     LabelCoverage,
+    PublishedAccount,
     SplitCounts,
+    TaskOverlap,
     Timeline,
 )
 from flowloom.schemas.manifest import SPLITS, CorpusManifest
+from flowloom.schemas.published import PublishedSource
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
+from flowloom.schemas.views import StoredViews, schema_file
 from flowloom.transforms.columns import batch, text_column
 from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.groups import relative_uri
+from flowloom.transforms.header_leak import byte_rule, merge_bytes
 from flowloom.transforms.label_joins import NOTHING_SAID, Counts, SourceKey, add_counts
 from flowloom.transforms.label_sources import Kind, source_kind
 from flowloom.transforms.labels import GroupLabels, SourceCounts
-from flowloom.transforms.layouts import AURORA, LaidOut, stored_schema
+from flowloom.transforms.layouts import AURORA, LaidOut
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
+from flowloom.transforms.overlap import merge_pairs, task_overlap
+from flowloom.transforms.packet_bytes import no_drops
+from flowloom.transforms.packet_joins import PacketCounts
 from flowloom.transforms.parquet import write_table
+from flowloom.transforms.published_rows import PublishedFindings
 from flowloom.transforms.shards import WrittenShard, shards_hash
 from flowloom.transforms.splits import Division
 from flowloom.transforms.staging import write_text
@@ -48,6 +58,7 @@ FAILURE = "failure.txt"
 """Written in the place of a card when the counts do not agree or there is nothing to put on it."""
 
 _SHOWN_REJECTS = 3
+_FLOWS = StoredViews()
 
 
 @dataclasses.dataclass
@@ -58,7 +69,7 @@ class Findings:
       digests: SHA-256 by uri of those captures whose account has none.
       rejects: reject rows from before and beside metering.
       unlabelled: flows that no task knows a label of.
-      rows: rows that went into each stripe and were not dropped as duplicates.
+      rows: rows that went into each stripe of each view and were not dropped as duplicates.
       sources: what each source of labels of single flows said, and those by path beside it.
       tasks: those of the manifest, measured ones with the dividers that were found; None where nothing was.
       fault: why tasks could not be divided.
@@ -70,12 +81,24 @@ class Findings:
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     rejects: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
     unlabelled: int = 0
-    rows: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    rows: collections.Counter[tuple[View, str]] = dataclasses.field(default_factory=collections.Counter)
     shards: list[WrittenShard] = dataclasses.field(default_factory=list)
     sources: dict[SourceKey, Counts] = dataclasses.field(default_factory=dict)
     duplicates: int = 0
     tasks: tuple[Task, ...] | None = None
     fault: str | None = None
+    published: tuple[PublishedAccount, ...] = ()
+    packet_rows: int = 0
+    packets_dropped: np.ndarray = dataclasses.field(default_factory=no_drops)
+
+    def add_sources(self, said: Mapping[SourceKey, Counts]) -> None:
+        """Count more of what sources said."""
+        for key, counts in said.items():
+            self.sources[key] = add_counts([counts, self.sources.get(key, NOTHING_SAID)])
+
+    def published_rows(self, view: View) -> int:
+        """Return how many rows of a view are out of published files."""
+        return sum(entry.rows for entry in self.published if entry.view == view)
 
 
 def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
@@ -98,11 +121,6 @@ def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
     for name, choose in (("first_ns", min), ("last_ns", max)):
         times = [time for time in (capture[name], part[name]) if time is not None]
         capture[name] = choose(times, default=None)
-
-
-def corpus_digest(captures: pa.Table) -> str:
-    """Return the SHA-256 in hex over the sorted digests of captures."""
-    return hashlib.sha256("".join(sorted(captures["sha256"].to_pylist())).encode()).hexdigest()
 
 
 def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
@@ -150,10 +168,13 @@ def count_coverage(
       flows: by group, for what holds for all flows of a group.
       sources: what was counted flow by flow.
     """
-    kinds: dict[SourceKey, Kind | Literal["path"]] = {}
+    kinds: dict[SourceKey, Kind | Literal["path", "published"]] = {}
     for entry in manifest.captures:
-        kinds |= {(task, entry.glob): "path" for task in sorted(entry.labels)}
+        kinds |= {(task, entry.name): "path" for task in sorted(entry.labels)}
         kinds |= {(spec.task, spec.name): source_kind(spec) for spec in entry.window_specs}
+        if isinstance(entry, PublishedSource):
+            worded = (task.name for task in manifest.claimed_tasks if entry.told(task.name))
+            kinds |= {(task, entry.source_name(task)): "published" for task in worded}
     counted = {key: np.array((sources or {}).get(key, [0] * len(Counts._fields)), np.int64) for key in kinds}
     for label in labels:
         rows = flows.get(label.group, 0)
@@ -183,9 +204,10 @@ def find_conflicts(coverage: Iterable[LabelCoverage], manifest: CorpusManifest) 
     return faults
 
 
-def count_splits(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> dict[str, SplitCounts]:
-    """Add up rows and labels of all shards by split."""
-    by_split = {split: [shard for shard in shards if shard.shard.split == split] for split in SPLITS}
+def count_splits(shards: Sequence[WrittenShard], tasks: Sequence[Task], view: View) -> dict[str, SplitCounts]:
+    """Add up rows and labels of all shards of a view by split."""
+    of_view = [shard for shard in shards if shard.shard.view == view]
+    by_split = {split: [shard for shard in of_view if shard.shard.split == split] for split in SPLITS}
     counted = {}
     for split, written in by_split.items():
         classes: dict[str, dict[str, int]] = {}
@@ -204,9 +226,15 @@ def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accoun
     short = sum(group.flows_short for group in findings.accounts)
     return Accounting(
         **count_captures(captures, rejects),
-        flows=sum(group.flows for group in findings.accounts) + short,
+        flows=sum(group.flows for group in findings.accounts) + short + findings.published_rows("flows"),
         flows_short=short,
         flows_unlabelled=findings.unlabelled,
+        packet_rows=findings.packet_rows,
+        packets_dropped={
+            reason.label: int(findings.packets_dropped[reason])
+            for reason in PacketDrop
+            if findings.packets_dropped[reason]
+        },
         rows_duplicate=findings.duplicates,
     )
 
@@ -229,6 +257,22 @@ def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics
     return {name: moments.statistics() for name, moments in merged.items() if moments.count}
 
 
+def count_overlap(shards: Iterable[WrittenShard], view: View) -> tuple[TaskOverlap, ...]:
+    """Return how far each two tasks have labels in common over the rows of a view, by split."""
+    of_view = [shard for shard in shards if shard.shard.view == view]
+    found = []
+    for split in SPLITS:
+        merged = merge_pairs(shard.pairs for shard in of_view if shard.shard.split == split)
+        found += [task_overlap(pair, split, counts) for pair, counts in merged.items()]
+    return tuple(found)
+
+
+def find_byte_rules(shards: Iterable[WrittenShard]) -> tuple[ByteRule, ...]:
+    """Return by task how much a single byte tells on the train split."""
+    rules = (byte_rule(task, counts) for task, counts in merge_bytes(shard.leaks for shard in shards).items())
+    return tuple(rule for rule in rules if rule is not None)
+
+
 def find_faults(
     accounting: Accounting, findings: Findings, captures: pa.Table, rejects: pa.Table, manifest: CorpusManifest
 ) -> list[str]:
@@ -243,7 +287,8 @@ def find_faults(
             f"IP packets, {accounting.flows} flows, {accounting.flows_short} too short, "
             f"{accounting.flows_unlabelled} without a label"
         )
-        return [f"no flow could be built from corpus {manifest.name!r}: {counts}{why}"]
+        published = "".join(f", {entry.path}: {entry.rows} rows" for entry in findings.published)
+        return [f"no flow could be built from corpus {manifest.name!r}: {counts}{published}{why}"]
     faults = [findings.fault] if findings.fault else []
     for row in captures.to_pylist():
         dropped = sum(row[reason.column] for reason in DropReason)
@@ -254,24 +299,44 @@ def find_faults(
             )
         if not row["sha256"]:
             faults.append(f"{row['uri']} could be read once but not again for its digest; see that no one moves it")
-    written: dict[str, int] = {}
+    written: dict[tuple[View, str], int] = {}
     for shard in findings.shards:
-        stripe = shard.shard.task or AURORA
+        stripe = shard.shard.view, shard.shard.task or AURORA
         written[stripe] = written.get(stripe, 0) + shard.shard.rows
     laid_out = {stripe: rows for stripe, rows in findings.rows.items() if rows}
     if written != laid_out:
         faults.append(f"shards hold other rows than were laid out: {written} written, {laid_out} laid out")
     left_out = accounting.flows_short + accounting.rows_duplicate
-    if manifest.layout == "aurora" and findings.rows[AURORA] != accounting.flows - left_out:
+    rows = findings.rows["flows", AURORA]
+    if "flows" in manifest.views and manifest.layout == "aurora" and rows != accounting.flows - left_out:
         faults.append(
-            f"rows differ from flows: {findings.rows[AURORA]} rows, {accounting.flows} flows metered of which "
+            f"rows differ from flows: {rows} rows, {accounting.flows} flows metered of which "
             f"{accounting.flows_short} too short and {accounting.rows_duplicate} duplicates"
         )
+    packets = accounting.packet_rows + sum(accounting.packets_dropped.values())
+    if "packets" in manifest.views and packets != accounting.metered:
+        faults.append(
+            f"accounting of packets does not close: {accounting.metered} metered, but {accounting.packet_rows} rows "
+            f"and {packets - accounting.packet_rows} dropped"
+        )
+    read = {
+        "packets": findings.published_rows("packets") + accounting.packet_rows,
+        "tables": findings.published_rows("tables"),
+    }
+    for view in manifest.views:
+        rows = findings.rows.get((view, AURORA), 0)
+        if manifest.layout == "aurora" and rows != read.get(view, rows):
+            faults.append(f"rows of {view} differ: {rows} rows, {read[view]} read")
     return faults
 
 
 def write_card(
-    findings: Findings, manifest: CorpusManifest, folder: str, staging: str, key_id: str | None = None
+    findings: Findings,
+    manifest: CorpusManifest,
+    folder: str,
+    staging: str,
+    key_id: str | None = None,
+    stored: StoredViews = _FLOWS,
 ) -> str:
     """Write everything beside a dataset's shards, the card last; or what is wrong with them, and no card.
 
@@ -279,6 +344,7 @@ def write_card(
       folder: the manifest's folder.
       staging: where the shards are.
       key_id: of the key that identities are concealed with.
+      stored: the columns of the views.
 
     Returns:
       The path of the file that was written last.
@@ -300,9 +366,11 @@ def write_card(
         tool_version=importlib.metadata.version("flowloom"),
         name=manifest.name,
         content_hash=shards_hash(shards, tasks),
-        corpus_digest=corpus_digest(captures),
+        corpus_digest=corpus_digest(captures, findings.published),
         definition=manifest.definition,
         views=manifest.views,
+        packet_bytes=stored.packet_bytes if "packets" in manifest.views else None,
+        features=stored.features,
         tasks=tasks,
         layout=manifest.layout,
         missing=manifest.missing,
@@ -311,11 +379,15 @@ def write_card(
         identity=manifest.identity,
         key_id=key_id,
         split_rule=findings.division.rule,
-        splits=count_splits(shards, tasks),
+        splits=count_splits(shards, tasks, manifest.views[0]),
+        view_splits={view: count_splits(shards, tasks, view) for view in manifest.views[1:]},
         coverage=coverage,
         timelines=timelines(captures),
         accounting=accounting,
+        published=findings.published,
         normalisation=normalisation(shards),
+        overlap=count_overlap(shards, manifest.views[0]),
+        byte_rules=find_byte_rules(shards),
         shards=tuple(shard.shard for shard in shards),
     )
     return store_card(card, captures, rejects, staging)
@@ -325,10 +397,18 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
     """Write everything beside a dataset's shards, the card last, and return its path."""
     for name, table in ((CAPTURES_TABLE, captures), (REJECTS_TABLE, rejects)):
         write_table(f"{staging}/{name}", table)
-    schema = stored_schema(card.tasks, card.identity)
-    write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, card.tasks, card.definition.k))
+    stored = StoredViews.of(card)
+    for view in card.views:
+        schema = tensorflow_schema(stored.schema(view, card.tasks), card.tasks, card.definition.k)
+        write_text(f"{staging}/{schema_file(view)}", schema)
     write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{CARD}"
+
+
+def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()) -> str:
+    """Return the SHA-256 in hex over the sorted digests of all captures and entries of published files."""
+    digests = sorted([*captures["sha256"].to_pylist(), *(entry.sha256 for entry in published)])
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _relative(table: pa.Table, folder: str) -> pa.Table:
@@ -341,7 +421,16 @@ def _sum(values: pa.ChunkedArray) -> int:
 
 
 Finding: TypeAlias = (
-    GroupAccount | CaptureDigest | SourceCounts | Division | DividedTasks | LaidOut | WrittenShard | pa.RecordBatch
+    GroupAccount
+    | CaptureDigest
+    | SourceCounts
+    | Division
+    | DividedTasks
+    | LaidOut
+    | WrittenShard
+    | PacketCounts
+    | PublishedFindings
+    | pa.RecordBatch
 )
 """What a worker hands over; a batch is one of reject rows."""
 
@@ -356,15 +445,21 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
             case CaptureDigest():
                 findings.digests[found.uri] = found.sha256
             case SourceCounts():
-                for key, counts in found.said.items():
-                    findings.sources[key] = add_counts([counts, findings.sources.get(key, NOTHING_SAID)])
+                findings.add_sources(found.said)
+            case PacketCounts():
+                findings.packet_rows += found.rows
+                findings.packets_dropped = findings.packets_dropped + np.array(found.dropped)
+            case PublishedFindings():
+                findings.published = found.accounts
+                findings.add_sources(found.said)
+                findings.rejects.append(found.rejects)
             case Division():
                 findings.division = found
             case DividedTasks():
                 findings.tasks, findings.fault = found.tasks, found.fault
             case LaidOut():
-                findings.rows.update(found.rows)
-                findings.unlabelled += found.unlabelled
+                findings.rows.update({(found.view, stripe): rows for stripe, rows in found.rows.items()})
+                findings.unlabelled += found.unlabelled if found.view == "flows" else 0
                 findings.duplicates += found.duplicates
             case WrittenShard():
                 findings.shards.append(found)
@@ -384,6 +479,7 @@ class WriteCard(beam.PTransform):
     labels: Sequence[GroupLabels]
     division: Division
     rejects: pa.RecordBatch
+    stored: StoredViews = _FLOWS
 
     def expand(self, findings: Any) -> Any:
         """Return the path of the card from PCollections of `Finding`s."""
@@ -394,7 +490,9 @@ class WriteCard(beam.PTransform):
             | beam.Flatten()
             | "Together" >> beam.GroupBy(lambda _: 0)
             | "Write"
-            >> beam.Map(_written, self.labels, self.division, self.manifest, self.folder, self.staging, self.key_id)
+            >> beam.Map(
+                _written, self.labels, self.division, self.manifest, self.folder, self.staging, self.key_id, self.stored
+            )
         )
 
 

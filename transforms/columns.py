@@ -77,6 +77,19 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(filled)])
 
 
+def view_or(array: pa.Array, missing: int) -> np.ndarray:
+    """Return integers as NumPy values with another value in the place of nulls; without any they share memory."""
+    if not array.null_count:
+        return view(array)
+    return np.where(array.is_null().to_numpy(zero_copy_only=False), missing, view(array))
+
+
+def labels_column(codes: np.ndarray) -> pa.Array:
+    """Return label numbers, int32, as an Arrow array that is null where a number is below 0."""
+    validity = pa.py_buffer(np.packbits(codes >= 0, bitorder="little"))
+    return pa.Array.from_buffers(pa.int32(), len(codes), [validity, pa.py_buffer(codes)])
+
+
 def _offsets(lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
 

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.manifest import SPLIT_COLUMN, Deduplicate
-from flowloom.transforms.columns import column, view
+from flowloom.transforms.columns import column, view, view_or
 from flowloom.transforms.digests import row_digests
 from flowloom.transforms.layouts import LaidOut
 from flowloom.transforms.leakage import SEQUENCE
 from flowloom.transforms.passes import single
+from flowloom.transforms.shards import NO_START
 
 PARTITIONS = 64
 """Parts by sequence in which duplicates are looked for; about 50 bytes a row."""
@@ -28,7 +29,7 @@ def part_rows(stripe: str, rows: pa.RecordBatch) -> Iterator[tuple[StripePart, b
     """Yield what tells duplicates of a divided batch, by partition of their sequences."""
     records = np.empty(rows.num_rows, _ROW)
     records["sequence"] = row_digests(rows.select(SEQUENCE), "")
-    records["split"], records["start"] = view(rows[SPLIT_COLUMN]), view(rows["start"])
+    records["split"], records["start"] = view(rows[SPLIT_COLUMN]), view_or(rows["start"], NO_START)
     records["flow"] = _ids(rows)
     part = records["sequence"][:, 1] % np.uint64(PARTITIONS)
     for number in np.unique(part).tolist():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from flowloom.schemas.accounting import REJECTS, RejectReason
-from flowloom.schemas.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest
+from flowloom.schemas.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest, Entry
 from flowloom.transforms.captures import (
     FINGERPRINT_BYTES,
     CaptureError,
@@ -130,7 +130,7 @@ def relative_uri(uri: str, folder: str) -> str:
     return uri.removeprefix(below)
 
 
-def plan_groups(captures: Iterable[Capture], sources: Sequence[CaptureSource], folder: str = "") -> GroupPlan:
+def plan_groups(captures: Iterable[Capture], sources: Sequence[Entry], folder: str = "") -> GroupPlan:
     """Put captures into groups that depend on their content alone.
 
     Files with the same bytes are one capture: it is read once, from the first path in order, and every source that
@@ -194,6 +194,8 @@ def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> Grou
     matches: dict[str, list[int]] = {}
     rejects = []
     for position, source in enumerate(manifest.captures):
+        if not isinstance(source, CaptureSource):
+            continue
         uris, unmatched = match_source(source, folder)
         rejects.append(unmatched)
         for uri in uris:

@@ -13,7 +13,7 @@ from flowloom.schemas.label_windows import UNKNOWN_WORD, WINDOW_KEY
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.columns import column
+from flowloom.transforms.columns import labels_column
 from flowloom.transforms.label_sources import Kind, WindowSource
 from flowloom.transforms.label_windows import NO_WINDOW, Measure, load_index, match_windows
 from flowloom.transforms.packet_tables import rule_codes
@@ -35,7 +35,7 @@ class FlowSource:
 
     task: str
     name: str
-    kind: Literal["path"] | Kind
+    kind: Literal["path", "published"] | Kind
     code: int = UNKNOWN_WORD
     windows: str = ""
     measure: Measure = "time"
@@ -179,7 +179,5 @@ def add_counts(counts: Iterable[Sequence[int]]) -> Counts:
 def _written(flows: pa.RecordBatch, task: Task, rows: pa.BooleanArray, codes: np.ndarray) -> pa.RecordBatch:
     """Return a batch with the labels of some rows replaced, null where a code is below 0."""
     name = label_column(task.name)
-    validity = pa.py_buffer(np.packbits(codes >= 0, bitorder="little"))
-    labels = pa.Array.from_buffers(pa.int32(), len(codes), [validity, column(codes, pa.int32()).buffers()[1]])
-    replaced = pc.replace_with_mask(flows[name], rows, labels)
+    replaced = pc.replace_with_mask(flows[name], rows, labels_column(codes))
     return flows.set_column(flows.schema.get_field_index(name), flows.schema.field(name), replaced)

@@ -109,6 +109,8 @@ def read_sources(
     places: dict[str, str] = {}
     sources, rejects = [], []
     for entry, captures in enumerate(manifest.captures):
+        if not isinstance(captures, CaptureSource):
+            continue
         for at, spec in enumerate(captures.window_specs):
             place = os.path.join(scratch, f"{entry}-{at}")
             os.makedirs(scratch, exist_ok=True)

@@ -82,7 +82,7 @@ def _sources(
     for at in group.sources:
         entry = manifest.captures[at]
         if task.name in entry.labels:
-            yield FlowSource(task.name, entry.glob, "path", code=task.index(entry.labels[task.name]))
+            yield FlowSource(task.name, entry.name, "path", code=task.index(entry.labels[task.name]))
         for source in windows:
             if source.entry == at and source.spec.task == task.name:
                 yield flow_source(source, task, group.group)

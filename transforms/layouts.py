@@ -8,44 +8,47 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.manifest import SPLIT_COLUMN, Identity
-from flowloom.schemas.rows import FLOWS, IDENTITY, label_column, labelled
+from flowloom.schemas.manifest import SPLIT_COLUMN
+from flowloom.schemas.rows import View, label_column
 from flowloom.schemas.tasks import Task
+from flowloom.schemas.views import StoredViews
 from flowloom.transforms.labels import count_unlabelled
 
 AURORA = ""
 """The name of Aurora's only stripe."""
-
-
-def stored_schema(tasks: Sequence[Task], identity: Identity) -> pa.Schema:
-    """Return the schema of a shard: flows, without host addresses under `identity: drop`, and its tasks' labels."""
-    kept = pa.schema([field for field in FLOWS if identity != "drop" or field.name not in IDENTITY])
-    return labelled(kept, [task.name for task in tasks])
+_FLOWS = StoredViews()
 
 
 def lay_out(
-    flows: pa.RecordBatch,
+    rows: pa.RecordBatch,
     tasks: Sequence[Task],
     layout: Literal["aurora", "rainbow"],
-    identity: Identity = "keep",
+    stored: StoredViews = _FLOWS,
+    view: View = "flows",
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Yield (stripe, rows) of a labelled batch; rows have the stripe's stored columns and their split at the end.
 
-    Under Rainbow a flow goes into the stripe of every task that knows a label of it, and carries that label only.
+    Under Rainbow a row goes into the stripe of every task that knows a label of it, and carries that label only.
     """
     if layout == "aurora":
-        yield AURORA, flows.select([*stored_schema(tasks, identity).names, SPLIT_COLUMN])
+        yield AURORA, _stored(rows, stored.schema(view, tasks))
         return
     for task in tasks:
-        stripe = flows.select([*stored_schema([task], identity).names, SPLIT_COLUMN])
+        stripe = _stored(rows, stored.schema(view, [task]))
         stripe = stripe.filter(pc.is_valid(stripe[label_column(task.name)]))
         if stripe.num_rows:
             yield task.name, stripe
 
 
+def _stored(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the columns of a schema, which may allow more of them to be null, and the split."""
+    schema = schema.append(rows.schema.field(SPLIT_COLUMN))
+    return pa.RecordBatch.from_arrays([rows[name] for name in schema.names], schema=schema)
+
+
 @dataclasses.dataclass(frozen=True)
 class LaidOut:
-    """Rows of one batch that went into each stripe, its flows that no task knows a label of, and dropped duplicates.
+    """Rows of one batch that went into each stripe, its rows that no task knows a label of, and dropped duplicates.
 
     Rows that are dropped later are counted below 0 then.
     """
@@ -53,15 +56,17 @@ class LaidOut:
     rows: dict[str, int]
     unlabelled: int = 0
     duplicates: int = 0
+    view: View = "flows"
 
 
 @dataclasses.dataclass
 class PlanLayout(beam.PTransform):
-    """`lay_out` over a PCollection of labelled and divided flow batches."""
+    """`lay_out` over a PCollection of labelled and divided batches of one view."""
 
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
-    identity: Identity = "keep"
+    stored: StoredViews = _FLOWS
+    view: View = "flows"
 
     def expand(self, flows: Any) -> Any:
         """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and divided batches."""
@@ -72,11 +77,13 @@ class _LayOut(beam.DoFn):
     def __init__(self, plan: PlanLayout):
         self._tasks = plan.tasks
         self._layout = plan.layout
-        self._identity = plan.identity
+        self._stored = plan.stored
+        self._view = plan.view
 
-    def process(self, flows: pa.RecordBatch) -> Iterator[Any]:
+    def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
         counts = {}
-        for stripe, rows in lay_out(flows, self._tasks, self._layout, self._identity):
+        for stripe, rows in lay_out(batch, self._tasks, self._layout, self._stored, self._view):
             counts[stripe] = rows.num_rows
             yield stripe, rows
-        yield beam.pvalue.TaggedOutput("counts", LaidOut(counts, count_unlabelled(flows, self._tasks)))
+        laid_out = LaidOut(counts, count_unlabelled(batch, self._tasks), view=self._view)
+        yield beam.pvalue.TaggedOutput("counts", laid_out)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowloom.schemas.card import DatasetCard, Leakage, Overlap, read_card
@@ -72,6 +73,7 @@ def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tu
     for kind, columns in (("sequences", SEQUENCE), ("timed_sequences", TIMED_SEQUENCE)):
         yield kind, _sightings(row_digests(rows.select(columns), kind), rows, split, tasks)
     if set(IDENTITY) <= set(rows.schema.names):
+        rows = rows.filter(pc.and_(*(pc.is_valid(rows[name]) for name in IDENTITY)))  # published files may tell none
         ends = [row_digests(rows.select([name]).rename_columns(["host"]), "") for name in IDENTITY]
         yield "host_pairs", _sightings(ends[0] + ends[1], rows, split, tasks)  # sums know no order
         for end in ends:
@@ -137,7 +139,7 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
 
 def _dataset_sightings(root: Path, card: DatasetCard, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
-    for shard in card.shards:
+    for shard in (shard for shard in card.shards if shard.view == "flows"):
         with pq.ParquetFile(root / shard.path) as file:
             columns = [name for name in file.schema_arrow.names if name in wanted]
             for rows in file.iter_batches(_BATCH_ROWS, columns=columns):

@@ -11,12 +11,15 @@ from apache_beam.transforms.window import GlobalWindows
 
 from flowloom.schemas.accounting import CAPTURES, REJECTS
 from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.packet_view import PacketView
 from flowloom.schemas.rows import FLOWS
 from flowloom.transforms.captures import CaptureError, capture_sha256
 from flowloom.transforms.columns import batch, concatenated
-from flowloom.transforms.fragments import fragment_partitions, join_fragments
+from flowloom.transforms.fragments import fragment_partitions, join_numbered_fragments
 from flowloom.transforms.groups import reject_rows
 from flowloom.transforms.meter import TAKE_FLOWS, WHOLE
+from flowloom.transforms.packet_joins import PacketCounts, PacketSpill, RangePackets
+from flowloom.transforms.packet_reading import PacketReading
 from flowloom.transforms.reading import GroupReading
 from flowloom.transforms.readings import DigestTask, ReadingTask
 from flowloom.transforms.spill import Spilled, recall, spill
@@ -24,6 +27,9 @@ from flowloom.transforms.tally import tally
 
 MAX_PARTITIONS = 16
 """Parts into which the fragments of a group are divided for joining, where it has at least so many ranges."""
+
+_EVERYWHERE = -1
+"""In the place of a range: the numbers of joined flows are those of several."""
 
 Partition = tuple[str, int]
 """A group and one of its partitions."""
@@ -62,21 +68,40 @@ class RangeFragments:
     spilled: Spilled | None
 
 
+NumberedPackets = tuple[str, RangePackets]
+"""A group, and packet rows or flow numbers of it."""
+
+
 def meter_reading(
-    task: ReadingTask, definition: FlowDefinition, job: str
-) -> Iterator[pa.RecordBatch | tuple[Partition, RangeFragments] | GroupAccount]:
+    task: ReadingTask, definition: FlowDefinition, job: str, packet_view: PacketView | None = None
+) -> Iterator[pa.RecordBatch | tuple[Partition, RangeFragments] | NumberedPackets | PacketCounts | GroupAccount]:
     """Yield a task's flows (`schemas.rows.FLOWS`) in bounded batches, its fragments, and its account at the end.
 
     Args:
-      job: the folder that fragments are spilled to.
+      job: the folder that fragments and packet rows are spilled to.
+      packet_view: what a row of the packets view is, if there are to be any, in the same pass.
     """
-    reading = GroupReading(
-        task.ranges, task.group, definition, sha256=task.sha256, place=task.place, earlier=task.earlier
-    )
+    how: dict[str, Any] = {"sha256": task.sha256, "place": task.place, "earlier": task.earlier}
+    reading: GroupReading
     flows = 0
-    for rows in reading.flows():
-        flows += rows.num_rows
-        yield rows
+    if packet_view is None:
+        reading = GroupReading(task.ranges, task.group, definition, **how)
+        for rows in reading.flows():
+            flows += rows.num_rows
+            yield rows
+    else:
+        reading = numbered = PacketReading(task.ranges, task.group, definition, packet_view, **how)
+        packets = PacketSpill(job)
+        for name, rows in numbered.views():
+            if name == "packets":
+                packets.add(rows)
+            else:
+                flows += rows.num_rows
+                yield rows
+        numbers = numbered.numbers()
+        kept = tuple(spill([numbers], job)) if numbers.num_rows else ()
+        yield task.group, RangePackets(task.place.position, packets.places(), kept)
+        yield PacketCounts(0, tuple(numbered.dropped.tolist()))
     if task.place != WHOLE:
         partitions = min(task.of, MAX_PARTITIONS)
         parts = dict(fragment_partitions(reading.fragments(), partitions))
@@ -103,15 +128,19 @@ def running_clocks(clocks: Iterable[tuple[int, int | None]]) -> list[int]:
 def join_partition(
     partition: Partition, parts: Iterable[RangeFragments], definition: FlowDefinition
 ) -> Iterator[pa.RecordBatch | GroupAccount]:
-    """Yield the flows that the fragments of all ranges of one partition form, and their account."""
+    """Yield the flows that the fragments of all ranges of one partition form, which fragment each has, their account.
+
+    Batches are of `schemas.rows.FLOWS`, then one of `schemas.rows.FLOW_NUMBERS`.
+    """
     group, _ = partition
     parts = list(parts)
     places = [part.spilled for part in parts if part.spilled]
     if not places:
         return
     clocks_ns = running_clocks((part.position, part.clock_ns) for part in parts)
-    flows, short = join_fragments(recall(places), clocks_ns, definition, group)
+    flows, short, numbers = join_numbered_fragments(recall(places), clocks_ns, definition, group)
     yield flows
+    yield numbers
     yield GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))
 
 
@@ -121,30 +150,35 @@ class MeterGroups(beam.PTransform):
 
     definition: FlowDefinition
     job: str
+    packet_view: PacketView | None = None
 
     def expand(self, tasks: Any) -> Any:
-        """Return from `ReadingTask`s and `DigestTask`s: flow batches of whole flows, those of joined ones, findings.
+        """Return from `ReadingTask`s and `DigestTask`s: flows that are whole, joined ones, packets, findings.
 
-        Findings are `GroupAccount`s, `CaptureDigest`s and reject rows. The two kinds of flows are apart because to
+        The packets are two PCollections of (group, `RangePackets`), empty without a packets view. Findings are
+        `GroupAccount`s, `CaptureDigest`s, `PacketCounts` and reject rows. The two kinds of flows are apart because to
         flatten them would carry them through the runner.
         """
-        metered = tasks | "Meter" >> beam.ParDo(_Meter(self.definition, self.job)).with_outputs(
-            "fragments", "findings", main="flows"
+        metered = tasks | "Meter" >> beam.ParDo(_Meter(self.definition, self.job, self.packet_view)).with_outputs(
+            "fragments", "packets", "findings", main="flows"
         )
+        join = _Join(self.definition, self.job, self.packet_view)
         joined = (
             metered.fragments
             | "OncePerPartition" >> beam.GroupByKey()
-            | "Join" >> beam.ParDo(_Join(self.definition, self.job)).with_outputs("findings", main="flows")
+            | "Join" >> beam.ParDo(join).with_outputs("packets", "findings", main="flows")
         )
-        return metered.flows, joined.flows, (metered.findings, joined.findings)
+        packets = (metered.packets, joined.packets)
+        return metered.flows, joined.flows, packets, (metered.findings, joined.findings)
 
 
 class _HoldsFlowsBack(beam.DoFn):
     """Holds flows back until they fill a batch: a thousand tiny captures are not a thousand batches."""
 
-    def __init__(self, definition: FlowDefinition, job: str):
+    def __init__(self, definition: FlowDefinition, job: str, packet_view: PacketView | None):
         self._definition = definition
         self._job = job
+        self._packet_view = packet_view
 
     def start_bundle(self) -> None:
         self._pending: list[pa.RecordBatch] = []
@@ -171,11 +205,12 @@ class _Meter(_HoldsFlowsBack):
         if isinstance(task, DigestTask):
             yield beam.pvalue.TaggedOutput("findings", digest_capture(task))
             return
-        for piece in meter_reading(task, self._definition, self._job):
-            if isinstance(piece, GroupAccount):
+        for piece in meter_reading(task, self._definition, self._job, self._packet_view):
+            if isinstance(piece, (GroupAccount, PacketCounts)):
                 yield beam.pvalue.TaggedOutput("findings", piece)
             elif isinstance(piece, tuple):
-                yield beam.pvalue.TaggedOutput("fragments", piece)
+                packets = isinstance(piece[1], RangePackets)
+                yield beam.pvalue.TaggedOutput("packets" if packets else "fragments", piece)
             else:
                 yield from self._held(piece)
         tally(self._job).add(captures=sum(part.stop is None for part in task.ranges))
@@ -186,5 +221,8 @@ class _Join(_HoldsFlowsBack):
         for piece in join_partition(*element, self._definition):
             if isinstance(piece, GroupAccount):
                 yield beam.pvalue.TaggedOutput("findings", piece)
-            else:
+            elif piece.schema == FLOWS:
                 yield from self._held(piece)
+            elif self._packet_view is not None and piece.num_rows:
+                (group, _), (place,) = element[0], spill([piece], self._job)
+                yield beam.pvalue.TaggedOutput("packets", (group, RangePackets(_EVERYWHERE, (), (place,))))

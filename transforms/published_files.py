@@ -60,17 +60,23 @@ class PublishedFile:
 def published_files(path: str, set_aside: SetAside) -> Iterator[PublishedFile]:
     """Yield the files at a path: itself, all files below a folder by name, or the members of a tar archive in order.
 
-    What cannot be opened is set aside, and so is an archive from its damage on. Reading `content` raises one of
-    `DAMAGED` where its own stream is damaged.
+    What cannot be opened or comes twice is set aside, and so is an archive from its damage on. Reading `content` raises
+    one of `DAMAGED` where its own stream is damaged.
     """
     root = Path(path)
     paths = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
+    seen: set[str] = set()
     for file in paths:
         try:
             _, fingerprint = capture_fingerprint(str(file))
         except CaptureError as error:
             set_aside.add(str(file), [error.offset], error.reason, error.detail)
             continue
+        if fingerprint in seen:  # its rows would have the same ids
+            detail = "has the same bytes as a file before it, which is read once"
+            set_aside.add(str(file), [0], RejectReason.DUPLICATE, detail)
+            continue
+        seen.add(fingerprint)
         try:
             with _uncompressed(file) as content:
                 if _is_tar(content):

@@ -28,8 +28,15 @@ KITSUNE_TASK = "attack"
 KITSUNE_UNKNOWN = ("vlan", "tunnel_id", "duplicates", "pkt_tcp_flags", "pkt_tcp_window", "pkt_ttl", "pkt_payload")
 """Flow columns that the tables do not tell."""
 
-_METERABLE = {"size": "wire", "tcp_close": "none", "zero_payload": "keep", "orient": "first-packet", "tunnels": ()}
-"""The options of a flow definition that need no column the tables lack."""
+_METERABLE = {
+    "size": "wire",
+    "tcp_close": "none",
+    "zero_payload": "keep",
+    "orient": "first-packet",
+    "tunnels": (),
+    "min_packets": 1,
+}
+"""The options of a flow definition that need no column the tables lack, and leave no flow out."""
 
 _FIELDS = {
     "time": "frame.time_epoch",

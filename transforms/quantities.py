@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.tasks import Quantity
-from flowloom.transforms.columns import view
+from flowloom.transforms.columns import view, view_or
 
 
 def quantity(flows: pa.RecordBatch, name: Quantity) -> np.ndarray:
@@ -32,7 +32,8 @@ def quantity(flows: pa.RecordBatch, name: Quantity) -> np.ndarray:
     total = (view(flows["bytes_fwd"]) + view(flows["bytes_bwd"])).astype(np.float64)
     if name == "bandwidth":
         return _ratio(total * 8e9, view(flows["duration_ns"]))
-    return _ratio(total, view(flows["packets_fwd"]) + view(flows["packets_bwd"]))
+    # published files that do not tell how many packets there were have null
+    return _ratio(total, view_or(flows["packets_fwd"], 0) + view_or(flows["packets_bwd"], 0))
 
 
 def _ratio(numbers: np.ndarray, divisors: np.ndarray) -> np.ndarray:

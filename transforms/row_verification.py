@@ -7,10 +7,12 @@ import numpy as np
 
 from flowloom.schemas.card import Accounting, DatasetCard
 from flowloom.schemas.manifest import SPLITS, Deduplicate
-from flowloom.transforms.cards import count_splits, normalisation
+from flowloom.transforms.cards import count_overlap, count_splits, find_byte_rules, normalisation
 from flowloom.transforms.digests import sort_digests
 from flowloom.transforms.shards import shards_hash
 from flowloom.transforms.verification import CheckedShard, broken, differs
+
+_NO_IDS = np.empty((0, 2), np.uint64)
 
 
 def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
@@ -20,18 +22,19 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
       FlowloomError: naming the count, flow, group, channel or hash that differs.
     """
     written = [shard.written for shard in shards]
-    for split, counts in count_splits(written, card.tasks).items():
-        if card.splits.get(split) != counts:
-            raise differs(f"rows and classes of split {split!r}", counts, card.splits.get(split))
-    flows = _check_ids(shards)
-    account = card.accounting
-    if card.sources:
-        _check_woven(flows, account)
-    else:
-        _check_built(flows, card)
-    found = sum(shard.unlabelled for shard in shards)
-    if card.layout == "aurora" and not 0 <= account.flows_unlabelled - found <= account.rows_duplicate:
-        raise differs("flows without a label", found, account.flows_unlabelled)
+    for name in card.views:
+        known, of = card.splits, ""
+        if name != card.views[0]:
+            known, of = card.view_splits.get(name, {}), f" of {name}"
+        for split, counts in count_splits(written, card.tasks, name).items():
+            if known.get(split) != counts:
+                raise differs(f"rows and classes of split {split!r}{of}", counts, known.get(split))
+    if "flows" in card.views:
+        _check_flows([shard for shard in shards if shard.written.shard.view == "flows"], card)
+    if "packets" in card.views:
+        _check_packets([shard for shard in shards if shard.written.shard.view == "packets"], card)
+    if "tables" in card.views:
+        _check_tables([shard for shard in shards if shard.written.shard.view == "tables"], card)
     if card.split_rule.by == "capture":
         _check_groups(shards)
     if card.split_rule.by == "host_pair" and card.identity != "drop":
@@ -42,9 +45,59 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
     for channel in {**statistics, **card.normalisation}:
         if statistics.get(channel) != card.normalisation.get(channel):
             raise differs(f"normalisation of {channel}", statistics.get(channel), card.normalisation.get(channel))
+    if count_overlap(written, card.views[0]) != card.overlap:
+        raise broken("tasks overlap otherwise than the card says")
+    if find_byte_rules(written) != card.byte_rules:
+        raise broken("single bytes tell labels otherwise than the card says")
     digest = shards_hash(written, card.tasks)
     if digest != card.content_hash:
         raise differs("content hash", digest, card.content_hash)
+
+
+def _check_packets(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
+    """Check that packets add up, and that those of a flow are in one split with it."""
+    account = card.accounting
+    if account.metered != account.packet_rows + sum(account.packets_dropped.values()):
+        raise differs("packets metered", account.metered, f"{account.packet_rows} rows, {account.packets_dropped}")
+    rows = sum(len(shard.ids) for shard in shards)
+    read = account.packet_rows + sum(entry.rows for entry in card.published if entry.view == "packets")
+    if card.layout == "aurora" and rows != read:
+        raise differs("rows of packets in shards", rows, read)
+    if card.split_rule.by != "packet":
+        _of_one_split(shards)
+
+
+def _of_one_split(shards: Sequence[CheckedShard]) -> None:
+    """Check that no id is in two splits."""
+    by_split = {
+        split: np.unique(
+            np.concatenate([_NO_IDS, *(shard.ids for shard in shards if shard.written.shard.split == split)]), axis=0
+        )
+        for split in SPLITS
+    }
+    for one, other in itertools.combinations(SPLITS, 2):
+        both, counts = np.unique(np.concatenate([by_split[one], by_split[other]]), axis=0, return_counts=True)
+        for ids in both[counts > 1][:1]:
+            raise broken(f"packets of flow {ids.tobytes().hex()} are in the splits {one} and {other}")
+
+
+def _check_tables(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
+    rows = _check_ids(shards)
+    read = sum(entry.rows for entry in card.published if entry.view == "tables")
+    if rows > read or (card.layout == "aurora" and rows != read):
+        raise differs("rows of tables in shards", rows, f"{read} read")
+
+
+def _check_flows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
+    flows = _check_ids(shards)
+    account = card.accounting
+    if card.sources:
+        _check_woven(flows, account)
+    else:
+        _check_built(flows, card)
+    found = sum(shard.unlabelled for shard in shards)
+    if card.layout == "aurora" and not 0 <= account.flows_unlabelled - found <= account.rows_duplicate:
+        raise differs("flows without a label", found, account.flows_unlabelled)
 
 
 def _check_built(flows: int, card: DatasetCard) -> None:

@@ -14,11 +14,13 @@ from apache_beam.transforms.window import GlobalWindows
 
 from flowloom.schemas.card import Shard, shard_path
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
-from flowloom.schemas.rows import label_column
+from flowloom.schemas.rows import View, label_column
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.columns import concatenated, view
+from flowloom.transforms.columns import concatenated, view, view_or
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
 from flowloom.transforms.dividers import DividedTasks
+from flowloom.transforms.header_leak import count_bytes
+from flowloom.transforms.overlap import TaskPair, count_pairs
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.passes import PENDING_BYTES, single
 from flowloom.transforms.rearrange import rearranged
@@ -27,9 +29,13 @@ from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import Moments, sequence_moments
 from flowloom.transforms.tally import tally
 
-VIEW = "flows"
+PACKET_ROW_GROUP = 4_096
+"""Rows of a row group of the packets view at most, each of them as large as a dozen flows."""
 
-ShardKey = tuple[str, str, str, int]
+NO_START = np.iinfo(np.int64).min
+"""In the place of a start that a published file does not tell, before all others."""
+
+ShardKey = tuple[View, str, str, int]
 """View, stripe (empty: all tasks), split, and number of the shard."""
 
 
@@ -42,6 +48,10 @@ class WrittenShard:
     moments: dict[str, Moments]
     digests: bytes
     """Sorted row digests, 16 bytes each."""
+    pairs: dict[TaskPair, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
+    """Of each two tasks, rows by their labels."""
+    leaks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
+    """By task what `count_bytes` counts, of train rows of the packets view."""
 
 
 def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:
@@ -49,7 +59,9 @@ def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:
     return (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
 
 
-def split_rows(stripe: str, rows: pa.RecordBatch, shards: int) -> Iterator[tuple[ShardKey, pa.RecordBatch]]:
+def split_rows(
+    stripe: str, rows: pa.RecordBatch, shards: int, view_name: View = "flows"
+) -> Iterator[tuple[ShardKey, pa.RecordBatch]]:
     """Yield the rows of each split and shard; the split column is spent. Shards are told by `flow_id` alone."""
     split = view(rows[SPLIT_COLUMN]).astype(np.int64)
     place = split * shards + shard_numbers(rows, shards)
@@ -58,14 +70,18 @@ def split_rows(stripe: str, rows: pa.RecordBatch, shards: int) -> Iterator[tuple
     places, starts = np.unique(place[order], return_index=True)
     stops = [*starts[1:].tolist(), rows.num_rows]
     for at, start, stop in zip(places.tolist(), starts.tolist(), stops, strict=True):
-        yield (VIEW, stripe, SPLITS[at // shards], at % shards), sorted_rows.slice(start, stop - start)
+        yield (view_name, stripe, SPLITS[at // shards], at % shards), sorted_rows.slice(start, stop - start)
 
 
-def sort_rows(rows: pa.RecordBatch, digests: np.ndarray) -> pa.RecordBatch:
-    """Return rows by start, flow id and digest [rows, 2]: a total order, as rows of equal digest are equal."""
+def sort_rows(rows: pa.RecordBatch, digests: np.ndarray, view_name: View = "flows") -> pa.RecordBatch:
+    """Return rows in a total order, as rows of equal digest [rows, 2] are equal: by flow id, and digest at last.
+
+    Flows come by start before that, those without one first; packets by their record behind it.
+    """
     ids = view(rows["flow_id"]).byteswap()
-    order = np.lexsort((digests[:, 1], digests[:, 0], ids[:, 1], ids[:, 0], view(rows["start"])))
-    return rearranged(rows, order)
+    first = [view_or(rows["start"], NO_START)] if view_name == "flows" else []
+    last = [view_or(rows["record"], 0)] if view_name == "packets" else []
+    return rearranged(rows, np.lexsort((digests[:, 1], digests[:, 0], *last, ids[:, 1], ids[:, 0], *first)))
 
 
 def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, tuple[int, ...]]:
@@ -94,9 +110,10 @@ def write_shard(
     """Write the rows of one shard, in any order, and return its manifest row with what the card merges over all."""
     view_name, stripe, split, number = key
     digests = row_digests(rows, json.dumps([view_name, stripe, split]))
-    rows = sort_rows(rows, digests)
+    rows = sort_rows(rows, digests, view_name)
     path = shard_path(view_name, stripe or None, split, number, output.shards)
-    row_groups = write_rows(rows, f"{folder}/{path}", output.row_group_rows)
+    group_rows = output.row_group_rows if view_name != "packets" else min(output.row_group_rows, PACKET_ROW_GROUP)
+    row_groups = write_rows(rows, f"{folder}/{path}", group_rows)
     shard = Shard(
         path=path,
         view=view_name,
@@ -106,8 +123,10 @@ def write_shard(
         row_groups=row_groups,
         sha256=file_sha256(f"{folder}/{path}"),
     )
-    moments = sequence_moments(rows) if split == SPLITS[0] else {}
-    return WrittenShard(shard, count_labels(rows, tasks), moments, sort_digests([digests]).tobytes())
+    moments = sequence_moments(rows) if (view_name, split) == ("flows", SPLITS[0]) else {}
+    leaks = count_bytes(rows, tasks) if (view_name, split) == ("packets", SPLITS[0]) else {}
+    pairs = count_pairs(rows, tasks)
+    return WrittenShard(shard, count_labels(rows, tasks), moments, sort_digests([digests]).tobytes(), pairs, leaks)
 
 
 def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
@@ -122,10 +141,11 @@ class SpillRows(beam.PTransform):
 
     shards: int
     job: str
+    view: View = "flows"
 
     def expand(self, stripes: Any) -> Any:
         """Return (`ShardKey`, `Spilled`) from (stripe, rows)."""
-        return stripes | beam.ParDo(_Spill(self.shards, self.job))
+        return stripes | beam.ParDo(_Spill(self.shards, self.job, self.view))
 
 
 @dataclasses.dataclass
@@ -148,16 +168,17 @@ class WriteShards(beam.PTransform):
 class _Spill(beam.DoFn):
     """Holds rows back until they fill the worker's share of memory, or the bundle ends; one file for each schema."""
 
-    def __init__(self, shards: int, job: str):
+    def __init__(self, shards: int, job: str, view_name: View):
         self._shards = shards
         self._job = job
+        self._view = view_name
 
     def start_bundle(self) -> None:
         self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
         self._bytes = 0
 
     def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
-        for key, rows in split_rows(*element, self._shards):
+        for key, rows in split_rows(*element, self._shards, self._view):
             self._pending.setdefault(key, []).append(rows)
             self._bytes += rows.nbytes
         if self._bytes >= PENDING_BYTES:

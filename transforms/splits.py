@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from flowloom.schemas.card import SplitRule
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Splits
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.columns import array, column, text_column, view
-from flowloom.transforms.digests import keyed_hash
+from flowloom.transforms.digests import keyed_hash, row_digests
 from flowloom.transforms.host_pairs import (
     PairClasses,
     PairSplits,
@@ -60,6 +61,9 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
     for codes in known.values():
         for key in _classes(codes):
             counts[key] = counts.get(key, 0) + 1
+    if splits.by == "packet":
+        reason = f"{_ASKED_FOR}; it leaks: a flow in test has packets in train, by which a model knows it again"
+        return Division(_rule("packet", reason, splits), {})
     if splits.by in ("flow", "host_pair", "time"):
         return Division(_rule(splits.by, _ASKED_FOR, splits), {})
     of_group = _spread(known, splits)
@@ -111,8 +115,11 @@ def divide_pairs(division: Division, pairs: PairClasses, tasks: Sequence[Task]) 
     return dataclasses.replace(division, rule=rule, of_pair=placed)
 
 
-def assign_splits(flows: pa.RecordBatch, division: Division) -> pa.RecordBatch:
-    """Append the split of each flow, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
+def assign_splits(flows: pa.RecordBatch, division: Division, view_name: View = "flows") -> pa.RecordBatch:
+    """Append the split of each row, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
+
+    A row of a table has its features hashed in the place of an id, so that equal rows stay together; under `by: packet`
+    a packet its place too, so that those of a flow do not.
 
     Raises:
       ValueError: by time or host pair, if the division has not seen the flows yet.
@@ -131,10 +138,23 @@ def assign_splits(flows: pa.RecordBatch, division: Division) -> pa.RecordBatch:
             raise ValueError("a split by host pair needs places from divide_pairs, got None")
         split = column(division.of_pair.of(pair_hashes(flows, rule.seed)), pa.int8())
     else:
-        uniform = (keyed_hash(flows["flow_id"], f"split {rule.seed}") >> np.uint64(11)) * 2.0**-53
+        uniform = (keyed_hash(_hashed_ids(flows, rule.by, view_name), f"split {rule.seed}") >> np.uint64(11)) * 2.0**-53
         edges = np.round(np.cumsum(rule.shares[:-1]), 12)
         split = column(np.searchsorted(edges, uniform, side="right").astype(np.int8), pa.int8())
     return flows.append_column(pa.field(SPLIT_COLUMN, pa.int8(), nullable=False), split)
+
+
+def _hashed_ids(rows: pa.RecordBatch, by: str, view_name: View) -> pa.Array:
+    if view_name == "tables":
+        return column(row_digests(feature_rows(rows), ""), pa.binary(16))
+    if by == "packet":
+        return column(row_digests(rows.select(["flow_id", "record"]), ""), pa.binary(16))
+    return rows["flow_id"]
+
+
+def feature_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the columns of a table's rows that are features."""
+    return rows.select([field.name for field in rows.schema if pa.types.is_floating(field.type)])
 
 
 def _rule(by: Any, reason: str, splits: Splits) -> SplitRule:
@@ -245,10 +265,11 @@ class DivideFlows(beam.PTransform):
 
 @dataclasses.dataclass
 class AssignSplits(beam.PTransform):
-    """`assign_splits` over a PCollection of flow batches; `division` may be a `Division` or come from `DivideFlows`."""
+    """`assign_splits` over a PCollection of batches; `division` may be a `Division` or come from `DivideFlows`."""
 
     division: Any
+    view: View = "flows"
 
     def expand(self, flows: Any) -> Any:
         """Return batches with a split column."""
-        return flows | beam.Map(assign_splits, single(self.division)).with_output_types(pa.RecordBatch)
+        return flows | beam.Map(assign_splits, single(self.division), self.view).with_output_types(pa.RecordBatch)

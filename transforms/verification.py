@@ -17,7 +17,6 @@ from flowloom.schemas.card import (
     CAPTURES_TABLE,
     CARD,
     REJECTS_TABLE,
-    TF_SCHEMA,
     DatasetCard,
     Leakage,
     Shard,
@@ -29,14 +28,16 @@ from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.rows import SEQUENCES, label_column
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
+from flowloom.schemas.views import StoredViews, schema_file
 from flowloom.transforms.cards import corpus_digest, count_captures, timelines
-from flowloom.transforms.columns import view
+from flowloom.transforms.columns import view, view_or
 from flowloom.transforms.digests import row_digests, sort_digests
+from flowloom.transforms.header_leak import count_bytes, merge_bytes
 from flowloom.transforms.host_pairs import pair_hashes
 from flowloom.transforms.labels import count_unlabelled
-from flowloom.transforms.layouts import stored_schema
 from flowloom.transforms.leakage import SEQUENCE, measure_leakage
-from flowloom.transforms.shards import WrittenShard, count_labels
+from flowloom.transforms.overlap import count_pairs, merge_pairs
+from flowloom.transforms.shards import NO_START, WrittenShard, count_labels
 from flowloom.transforms.splits import Division, assign_splits
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import merge_moments, sequence_moments
@@ -66,7 +67,8 @@ def check_files(root: Path, card: DatasetCard) -> None:
     Raises:
       FlowloomError: naming the file that is missing, listed twice, listed out of its place, or not listed.
     """
-    listed = [CARD, CAPTURES_TABLE, REJECTS_TABLE, TF_SCHEMA, *(shard.path for shard in card.shards)]
+    schemas = map(schema_file, card.views)
+    listed = [CARD, CAPTURES_TABLE, REJECTS_TABLE, *schemas, *(shard.path for shard in card.shards)]
     for shard in card.shards:
         folder = os.path.dirname(shard_path(shard.view, shard.task, shard.split, 0, 1))
         if os.path.dirname(shard.path) != folder:
@@ -83,14 +85,15 @@ def check_files(root: Path, card: DatasetCard) -> None:
 
 
 def check_schema(root: Path, card: DatasetCard) -> None:
-    """Check that `schema.pbtxt` describes the card's tasks and sequences.
+    """Check that `schema.pbtxt`, and the file of each other view, describes the card's tasks and columns.
 
     Raises:
       FlowloomError: if it does not.
     """
-    expected = tensorflow_schema(stored_schema(card.tasks, card.identity), card.tasks, card.definition.k)
-    if (root / TF_SCHEMA).read_bytes() != expected.encode():
-        raise broken(f"{TF_SCHEMA} is not the schema of the card's tasks")
+    for name in card.views:
+        expected = tensorflow_schema(StoredViews.of(card).schema(name, card.tasks), card.tasks, card.definition.k)
+        if (root / schema_file(name)).read_bytes() != expected.encode():
+            raise broken(f"{schema_file(name)} is not the schema of the card's tasks")
 
 
 def check_accounting(root: Path, card: DatasetCard) -> None:
@@ -115,14 +118,18 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
     for name, count in count_captures(captures, rejects).items():
         if count != getattr(card.accounting, name):
             raise differs(f"accounting: {name}", count, getattr(card.accounting, name))
-    digest = corpus_digest(captures)
+    aside = sum(sum(entry.set_aside.values()) for entry in card.published)
+    if aside > rejects.num_rows:
+        raise differs("rows of published files that were set aside", f"at most {rejects.num_rows}", aside)
+    digest = corpus_digest(captures, card.published)
     if digest != card.corpus_digest:
         raise differs("corpus digest", digest, card.corpus_digest)
     if timelines(captures) != card.timelines:
         raise broken(f"the timelines of capture groups are other ones in {CAPTURES_TABLE} than in the card")
+    rows = card.accounting.flows + sum(entry.rows for entry in card.published if entry.view != "flows")
     for entry in card.coverage:
-        if not 0 <= entry.conflicts <= entry.labelled <= card.accounting.flows:
-            raise broken(f"source {entry.source!r} cannot have labelled {entry.labelled} flows of task {entry.task!r}")
+        if not 0 <= entry.conflicts <= entry.labelled <= rows:
+            raise broken(f"source {entry.source!r} cannot have labelled {entry.labelled} rows of task {entry.task!r}")
 
 
 def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
@@ -137,31 +144,34 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         raise differs(f"shard {shard.path}: SHA-256", digest, shard.sha256)
     tasks = [task for task in card.tasks if shard.task in (None, task.name)]
     labels = {task.name: np.zeros(len(task.vocabulary) + 1, np.int64) for task in tasks}
-    ids, digests, moments, pairs, sequences = [], [], [], [], []
+    ids, digests, moments, pairs, sequences, overlaps, leaks = [], [], [], [], [], [], []
     groups: set[str] = set()
     unlabelled = 0
     latest = np.int64(np.iinfo(np.int64).min)
     with pq.ParquetFile(path) as file:
-        schema = stored_schema(tasks, card.identity)
+        schema = StoredViews.of(card).schema(shard.view, tasks)
         _check_footer(file, shard, schema)
         for read in file.iter_batches(BATCH_ROWS):
             rows = read.cast(schema)  # Parquet gives the items of a list another name, which a digest would see
-            starts = np.append(latest, view(rows["start"]))
-            if (starts[1:] < starts[:-1]).any():
-                raise broken(f"shard {shard.path}: rows are not in the order of their starts")
-            latest = starts[-1]
             _check_labels(rows, tasks, shard)
-            _check_sequences(rows, card.definition.k, shard)
+            if shard.view == "flows":
+                starts = np.append(latest, view_or(rows["start"], NO_START))
+                if (starts[1:] < starts[:-1]).any():
+                    raise broken(f"shard {shard.path}: rows are not in the order of their starts")
+                latest = starts[-1]
+                _check_sequences(rows, card.definition.k, shard)
             for name, counts in count_labels(rows, tasks).items():
                 labels[name] += counts
             ids.append(view(rows["flow_id"]))
             # as `write_shard` does
             digests.append(row_digests(rows, json.dumps([shard.view, shard.task or "", shard.split])))
-            moments.append(sequence_moments(rows) if shard.split == SPLITS[0] else {})
+            moments.append(sequence_moments(rows) if (shard.view, shard.split) == ("flows", SPLITS[0]) else {})
+            overlaps.append(count_pairs(rows, tasks))
+            leaks.append(count_bytes(rows, tasks) if (shard.view, shard.split) == ("packets", SPLITS[0]) else {})
             groups.update(pc.unique(rows["group"]).to_pylist())
-            if card.split_rule.by in ("flow", "time"):
+            if card.split_rule.by in ("flow", "packet") or (card.split_rule.by == "time" and shard.view == "flows"):
                 _check_splits(rows, card.split_rule, shard)
-            if card.split_rule.by == "host_pair" and card.identity != "drop":
+            if card.split_rule.by == "host_pair" and card.identity != "drop" and shard.view == "flows":
                 pairs.append(np.unique(pair_hashes(rows, card.split_rule.seed)))
             if card.deduplicate != "none":
                 sequences.append(row_digests(rows.select(SEQUENCE), ""))
@@ -171,6 +181,8 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         {name: tuple(counts.tolist()) for name, counts in labels.items()},
         merge_moments(moments),
         sort_digests(digests).tobytes(),
+        merge_pairs(overlaps),
+        merge_bytes(leaks),
     )
     return CheckedShard(
         written,
@@ -229,12 +241,13 @@ def _check_sequences(rows: pa.RecordBatch, k: int, shard: Shard) -> None:
     if lengths.max(initial=0) > k:
         raise differs(f"shard {shard.path}: longest sequence", lengths.max(), f"at most k = {k}")
     for name in others:
-        if not np.array_equal(view(pc.list_value_length(rows[name])), lengths):
+        known = rows[name].is_valid().to_numpy(zero_copy_only=False)
+        if not np.array_equal(view_or(pc.list_value_length(rows[name]), 0), np.where(known, lengths, 0)):
             raise broken(f"shard {shard.path}: sequences {first} and {name} of a flow differ in length")
 
 
 def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
-    split = view(assign_splits(rows, Division(rule, {}))[SPLIT_COLUMN])
+    split = view(assign_splits(rows, Division(rule, {}), shard.view)[SPLIT_COLUMN])
     elsewhere = np.flatnonzero(split != SPLITS.index(shard.split))
     if len(elsewhere):
         flow = rows["flow_id"][elsewhere[0]].as_py().hex()

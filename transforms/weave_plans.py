@@ -8,8 +8,9 @@ import numpy as np
 
 from flowloom.schemas.card import DatasetCard, shard_place
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.schemas.manifest import Identity, Output
+from flowloom.schemas.manifest import Output
 from flowloom.schemas.tasks import Task
+from flowloom.schemas.views import StoredViews
 
 Layout = Literal["aurora", "rainbow"]
 Missing = Literal["unknown", "negative"]
@@ -60,6 +61,7 @@ class WeavePlan:
 
     Attributes:
       datasets: names, each another one, in order of precedence.
+      stored: the columns of the rows.
       recodings: for each dataset, by task the new label number of each old one, below 0 for unknown.
     """
 
@@ -67,7 +69,7 @@ class WeavePlan:
     datasets: tuple[str, ...]
     tasks: tuple[Task, ...]
     recodings: tuple[Mapping[str, np.ndarray], ...]
-    identity: Identity
+    stored: StoredViews
     output: Output
 
     def fills(self, task: Task) -> bool:
@@ -102,7 +104,9 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
     )
     shards = rules.shards or max((shards_of(card) for card in cards), default=1)
     output = Output(shards=shards, row_group_rows=_row_group_rows(cards))
-    return WeavePlan(rules, names, tuple(united.values()), recodings, cards[0].identity, output)
+    published = frozenset(entry.view for card in cards for entry in card.published)
+    stored = StoredViews(cards[0].identity, published)
+    return WeavePlan(rules, names, tuple(united.values()), recodings, stored, output)
 
 
 def dataset_names(cards: Sequence[DatasetCard]) -> tuple[str, ...]:

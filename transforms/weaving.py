@@ -21,7 +21,7 @@ from flowloom.schemas.rows import label_column, labelled
 from flowloom.transforms.columns import column, concatenated, view
 from flowloom.transforms.digests import row_digests
 from flowloom.transforms.labels import count_unlabelled
-from flowloom.transforms.layouts import lay_out, stored_schema
+from flowloom.transforms.layouts import lay_out
 from flowloom.transforms.rearrange import rearranged
 from flowloom.transforms.shards import ShardKey, SpillRows, WrittenShard, shard_numbers, split_rows, write_shard
 from flowloom.transforms.spill import Spilled, recall
@@ -102,7 +102,7 @@ def unite_rows(parts: Sequence[tuple[Part, pa.RecordBatch]], plan: WeavePlan) ->
       a batch with the columns of Aurora's shards and the split, and what was counted.
     """
     parts = sorted((each for each in parts if each[1].num_rows), key=lambda each: each[0].dataset)
-    stored = stored_schema((), plan.identity)
+    stored = plan.stored.schema("flows", ())
     rows = concatenated([rows.select(stored.names) for _, rows in parts], stored)
     sizes = [rows.num_rows for _, rows in parts]
     dataset = np.repeat([part.dataset for part, _ in parts], sizes).astype(np.int64)
@@ -198,7 +198,7 @@ def read_part(part: Part, plan: WeavePlan) -> Iterator[pa.RecordBatch]:
         yield recall([part.place])
         return
     names = [part.task] if part.task else list(plan.recodings[part.dataset])
-    schema = labelled(stored_schema((), plan.identity), names)
+    schema = labelled(plan.stored.schema("flows", ()), names)
     try:
         if file_sha256(part.place.path) != part.place.sha256:
             raise FlowloomError(
@@ -249,7 +249,7 @@ def weave_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> Iterator
     """
     united, counts = unite_rows([(part, rows) for part in parts for rows in read_part(part, plan)], plan)
     yield counts
-    for stripe, rows in lay_out(united, plan.tasks, plan.rules.layout, plan.identity):
+    for stripe, rows in lay_out(united, plan.tasks, plan.rules.layout, plan.stored):
         for key, placed in split_rows(stripe, rows, plan.output.shards):
             yield write_shard(key, placed, folder, plan.tasks, plan.output)
 

@@ -18,6 +18,7 @@ from flowloom.schemas.card import (
     Accounting,
     DatasetCard,
     LabelCoverage,
+    PublishedAccount,
     SplitCounts,
     SplitRule,
     WovenSource,
@@ -27,6 +28,7 @@ from flowloom.transforms.cards import (
     FAILURE,
     corpus_digest,
     count_captures,
+    count_overlap,
     count_splits,
     normalisation,
     store_card,
@@ -205,13 +207,17 @@ def write_woven_card(
     ]
     captures, rejects = unite_captures(cards, tables)
     shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
-    splits = count_splits(shards, plan.tasks)
+    splits = count_splits(shards, plan.tasks, "flows")
+    published: list[PublishedAccount] = []
+    for entry in (entry for card in cards for entry in card.published):
+        if entry not in published:
+            published.append(entry)
     first = cards[0]
     card = DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         name=plan.rules.name or "+".join(dict.fromkeys(card.name for card in cards)),
         content_hash=shards_hash(shards, plan.tasks),
-        corpus_digest=corpus_digest(captures),
+        corpus_digest=corpus_digest(captures, published),
         definition=first.definition,
         views=first.views,
         tasks=plan.tasks,
@@ -226,7 +232,9 @@ def write_woven_card(
         coverage=coverage,
         timelines=timelines(captures),
         accounting=unite_accounting(cards, captures, rejects, plan, findings.counts),
+        published=tuple(published),
         normalisation=normalisation(shards),
+        overlap=count_overlap(shards, "flows"),
         shards=tuple(shard.shard for shard in shards),
         sources=tuple(
             WovenSource(name=card.name, content_hash=card.content_hash, layout=card.layout, missing=card.missing)

@@ -20,6 +20,7 @@ from flowloom.pipelines.verify import verify
 from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
+from flowloom.schemas.views import StoredViews
 from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
 from flowloom.transforms.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.identities import conceal, corpus_key
@@ -85,7 +86,7 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
     for flows in labelled:
         rows = assign_splits(flows, division)
-        for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, manifest.identity):
+        for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, StoredViews(manifest.identity)):
             for at, split in enumerate(SPLITS):
                 kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])
                 if kept.num_rows:

@@ -63,9 +63,9 @@ def test_what_agrees_becomes_a_card(findings, tmp_path):
 
 
 def test_lost_rows_are_a_failure(findings, tmp_path):
-    assert "shards hold other rows" in failure(dataclasses.replace(findings, rows={AURORA: 21}), tmp_path)
+    assert "shards hold other rows" in failure(dataclasses.replace(findings, rows={("flows", AURORA): 21}), tmp_path)
     assert "shards hold other rows" in failure(dataclasses.replace(findings, shards=[]), tmp_path)
-    doubled = dataclasses.replace(findings, shards=[*findings.shards] * 2, rows={AURORA: 40})
+    doubled = dataclasses.replace(findings, shards=[*findings.shards] * 2, rows={("flows", AURORA): 40})
     assert "rows differ from flows: 40 rows, 23 flows metered of which 3 too short" in failure(doubled, tmp_path)
 
 

@@ -6,7 +6,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.manifest import SPLIT_COLUMN
 from flowloom.schemas.rows import FLOWS, label_column
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.layouts import lay_out, stored_schema
+from flowloom.schemas.views import StoredViews
+from flowloom.transforms.layouts import lay_out
 
 TASKS = (Task(name="app", kind="multiclass", vocabulary=("web", "ssh")), Task(name="attack", kind="binary"))
 APP = [0, None, 1, None, 1, 0]
@@ -43,12 +44,13 @@ def test_a_stripe_without_rows_is_not_made():
 
 
 def test_pseudonyms_are_stored_like_addresses():
-    assert stored_schema(TASKS, "pseudonym").equals(stored_schema(TASKS, "keep"))
-    ((_, rows),) = lay_out(flows(), TASKS, "aurora", "pseudonym")
+    pseudonyms = StoredViews("pseudonym")
+    assert pseudonyms.schema("flows", TASKS).equals(StoredViews("keep").schema("flows", TASKS))
+    ((_, rows),) = lay_out(flows(), TASKS, "aurora", pseudonyms)
     assert rows.equals(flows())
 
 
 def test_addresses_can_be_left_out():
-    ((_, rows),) = lay_out(flows(), TASKS, "aurora", "drop")
+    ((_, rows),) = lay_out(flows(), TASKS, "aurora", StoredViews("drop"))
     assert {"src_ip", "dst_ip"}.isdisjoint(rows.schema.names)
-    assert [*stored_schema(TASKS, "drop").names, SPLIT_COLUMN] == rows.schema.names
+    assert [*StoredViews("drop").schema("flows", TASKS).names, SPLIT_COLUMN] == rows.schema.names
