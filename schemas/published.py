@@ -61,10 +61,9 @@ class PublishedSource(pydantic.BaseModel):
 
     def told(self, task: str) -> str | None:
         """Return the kind of words that label a task, None for a task that has no words here."""
-        for kind in self.tells:
-            if task in self.labels_as.get(kind, (kind,)):
-                return kind
-        return None
+        named = (kind for kind, tasks in self.labels_as.items() if task in tasks)
+        unnamed = (kind for kind in self.tells if kind == task and kind not in self.labels_as)
+        return next(named, next(unnamed, None))
 
     def source_name(self, task: str) -> str:
         """Return what its words of a task are called in the card."""
@@ -84,6 +83,11 @@ class PublishedSource(pydantic.BaseModel):
                 )
             for name in named:
                 _named_task(name, tasks, f"labels_as of {self.path!r}")
+                if self.told(name) != kind:
+                    raise ValueError(
+                        f"labels_as of {self.path!r} gives task {name!r} the words of {self.told(name)} and of {kind}; "
+                        "name it once"
+                    )
         for name, words in self.words.items():
             task = _named_task(name, tasks, f"words of {self.path!r}")
             if self.told(name) is None:

@@ -178,6 +178,7 @@ def test_flows_and_tables_of_one_build_are_counted_apart(published, tmp_path):
         ({"captures": [{**QUIC, "labels_as": {"servce": "app"}}]}, ["'servce'", "did you mean 'service'"]),
         ({"captures": [{**QUIC, "labels_as": {"service": "ap"}}]}, ["'ap'", "did you mean 'app'"]),
         ({"captures": [{**QUIC, "words": {"app": {"x": "drve"}}}]}, ["'drve'", "did you mean 'drive'"]),
+        ({"captures": [{**TABLE, "labels_as": {"attack": "app", "family": "app"}}]}, ["of attack and of", "once"]),
         ({"captures": [{**QUIC, "labels_as": {}}]}, ["labels no task", "labels_as: {service: app}"]),
         ({"captures": [QUIC], "views": ["flows", "tables"]}, ["no entry", "the view tables"]),
         ({"captures": [TABLE], "tasks": {"attack": {"kind": "binary"}}}, ["rows of the view tables", "views: [flows"]),
