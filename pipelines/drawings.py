@@ -17,6 +17,9 @@ MOST_SPANS = 2_000
 """Groups on a timeline at most: more would be wider than the page in bytes, not in insight."""
 
 _MARGIN = 30.0
+_PREFIXES = (
+    (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +105,9 @@ class StripsDrawing:
     ticks: list[Tick]
 
 
-def draw_strips(name: str, splits: dict[str, ValueStatistics], unit: float, suffix: str) -> StripsDrawing | None:
-    """Place quantiles of values >= 0, which are multiples of 1 / `unit` of what is shown; None without any value."""
-    scaled = {split: [value / unit for value in found.quantiles] for split, found in splits.items()}
+def draw_strips(name: str, splits: dict[str, ValueStatistics], scale: float, unit: str) -> StripsDrawing | None:
+    """Place quantiles of values >= 0, which are multiples of 1 / `scale` of the unit shown; None without any value."""
+    scaled = {split: [value / scale for value in found.quantiles] for split, found in splits.items()}
     positive = [value for values in scaled.values() for value in values if value > 0]
     if not scaled:
         return None
@@ -118,12 +121,12 @@ def draw_strips(name: str, splits: dict[str, ValueStatistics], unit: float, suff
         return round(begin + (math.log10(value) - low) / (high - low) * (STRIP_WIDTH - begin - 24), 1)
 
     every = max(1, math.ceil((high - low) / 6))
-    ticks = [Tick(place(10.0**power), _short(10.0**power) + suffix) for power in range(low, high + 1, every)]
+    ticks = [Tick(place(10.0**power), _short(10.0**power, unit)) for power in range(low, high + 1, every)]
     if min(value for values in scaled.values() for value in values) <= 0:
         ticks = [Tick(4.0, "0"), *(tick for tick in ticks if tick.at > 34)]
     strips = []
     for split, values in scaled.items():
-        told = ", ".join(f"{level:.0%}: {_short(value)}{suffix}" for level, value in zip(LEVELS, values, strict=True))
+        told = ", ".join(f"{level:.0%}: {_short(value, unit)}" for level, value in zip(LEVELS, values, strict=True))
         at = [place(value) for value in values]
         strips.append(Strip(split, (at[0], at[-1]), (at[2], at[4]), at[3], told))
     return StripsDrawing(name, strips, ticks)
@@ -196,11 +199,8 @@ def _moment(time_ns: int, span_ns: int) -> str:
     return moment.strftime("%Y-%m-%d" if span_ns > 10 * 86_400e9 else "%Y-%m-%d %H:%M")
 
 
-def _short(value: float) -> str:
-    """Return a number in as few characters as its size can be seen from."""
-    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{letter}"
-    if value and value < 0.001:
-        return f"{value * 1e6:.3g}µ" if value >= 1e-6 else f"{value * 1e9:.3g}n"
-    return f"{value * 1e3:.3g}m" if value and value < 1 else f"{value:.3g}"
+def _short(value: float, unit: str) -> str:
+    """Return a number with the prefix by which its size can be seen."""
+    scale, prefix = next(((scale, prefix) for scale, prefix in _PREFIXES if value >= scale), (1.0, ""))
+    number = f"{value / scale:.3g}"
+    return f"{number} {prefix}{unit}" if unit else number + prefix

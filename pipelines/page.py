@@ -23,16 +23,16 @@ SHOWN_SOURCES = 12
 """More label sources than these are folded away behind the totals of their tasks."""
 
 _STRIPS = (
-    ("duration_ns", False, "Duration", 1e9, " s"),
+    ("duration_ns", False, "Duration", 1e9, "s"),
     ("packets_fwd", False, "Packets forward", 1, ""),
     ("packets_bwd", False, "Packets backward", 1, ""),
-    ("bytes_fwd", False, "Bytes forward", 1, " B"),
-    ("bytes_bwd", False, "Bytes backward", 1, " B"),
-    ("pkt_size", False, "Size of a packet", 1, " B"),
-    ("pkt_gap_ns", False, "Gap before a packet", 1e9, " s"),
+    ("bytes_fwd", False, "Bytes forward", 1, "B"),
+    ("bytes_bwd", False, "Bytes backward", 1, "B"),
+    ("pkt_size", False, "Size of a packet", 1, "B"),
+    ("pkt_gap_ns", False, "Gap before a packet", 1e9, "s"),
     ("pkt_size", True, "Packets kept of a flow", 1, ""),
 )
-"""Column, whether of the lengths of its lists, title, how many of the column's unit make one of the page's, suffix."""
+"""Column, whether of the lengths of its lists, title, how many of the column's unit make one of the page's, unit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,13 +222,13 @@ def _profiles(card: DatasetCard, statistics: DatasetStatistics) -> dict[str, lis
 
 
 def _strips(statistics: DatasetStatistics) -> Iterator[drawings.StripsDrawing]:
-    for column, of_lengths, title, unit, suffix in _STRIPS:
+    for column, of_lengths, title, scale, unit in _STRIPS:
         splits: dict[str, ValueStatistics] = {}
         for split, columns in statistics.columns.items():
             if column in columns:
                 found = columns[column].lengths if of_lengths else columns[column].numbers
                 splits |= {split: found} if found else {}
-        drawn = drawings.draw_strips(title, splits, unit, suffix)
+        drawn = drawings.draw_strips(title, splits, scale, unit)
         if drawn:
             yield drawn
 
