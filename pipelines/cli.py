@@ -196,14 +196,30 @@ def describe(
     leakage: Annotated[
         bool, typer.Option("--leakage", help="Read the shards, and count what comes again across splits.")
     ] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Read the shards, and write statistics.json and report.html.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder for what --statistics writes.  [the dataset]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """A dataset's card: tasks, splits, accounting, rejects, shards."""
+    """A dataset's card: tasks, splits, accounting, rejects, shards; on demand its statistics and a page to read."""
     from flowloom.pipelines.describe import describe as describe_dataset
 
+    if output and not statistics:
+        raise typer.BadParameter("--output is where --statistics writes; add --statistics")
     card = describe_dataset(dataset, None if as_json else Console(), leakage=leakage)
     if as_json:
         typer.echo(card.model_dump_json())
+    if statistics:
+        with ProgressDisplay("describe") as display:
+            display.line(f"reading the shards of {dataset}")
+            from flowloom.pipelines.page import write_page
+            from flowloom.pipelines.statistics import measure_statistics
+
+            found = measure_statistics(dataset, output or dataset)
+            display.line(f"wrote {write_page(dataset, card, found, output or dataset)}")
 
 
 @app.command()

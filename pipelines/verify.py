@@ -14,6 +14,7 @@ from flowloom.transforms.verification import (
     check_leakage,
     check_schema,
     check_shard,
+    check_statistics,
 )
 
 
@@ -45,6 +46,7 @@ def verify(
     check_files(root, card)
     check_schema(root, card)
     check_accounting(root, card)
+    check_statistics(root, card)
     shards: list[CheckedShard] = []
     for shard in card.shards:
         progress(shard.path, len(shards), len(card.shards))

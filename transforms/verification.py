@@ -26,6 +26,7 @@ from flowloom.schemas.card import (
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.rows import SEQUENCES, label_column
+from flowloom.schemas.statistics import REPORT, STATISTICS, read_statistics
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.views import StoredViews, schema_file
@@ -62,7 +63,7 @@ class CheckedShard:
 
 
 def check_files(root: Path, card: DatasetCard) -> None:
-    """Check that every file of a dataset is there, and no other.
+    """Check that every file of a dataset is there, and no other but what `flowloom describe` adds.
 
     Raises:
       FlowloomError: naming the file that is missing, listed twice, listed out of its place, or not listed.
@@ -78,7 +79,8 @@ def check_files(root: Path, card: DatasetCard) -> None:
             raise broken(f"the card lists {path} twice")
         if not (root / path).is_file():
             raise broken(f"{path} is missing")
-    stray = sorted({str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - set(listed))
+    known = {*listed, STATISTICS, REPORT}
+    stray = sorted({str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - known)
     if stray:
         more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
         raise FlowloomError(f"the card does not list {stray[0]}{more}; remove what does not belong to the dataset")
@@ -208,6 +210,29 @@ def check_leakage(root: Path, card: DatasetCard) -> None:
             raise differs(f"leakage: {name}", getattr(found, name), getattr(card.leakage, name))
 
 
+def check_statistics(root: Path, card: DatasetCard) -> None:
+    """Check that statistics, where the dataset has them, are of this dataset; quantiles are not made again.
+
+    Raises:
+      FlowloomError: naming what differs.
+    """
+    statistics = read_statistics(root)
+    if statistics is None:
+        return
+    found = {
+        "content hash": (statistics.content_hash, card.content_hash),
+        "rows": (statistics.rows, {name: split.rows for name, split in card.splits.items()}),
+        "classes": (statistics.classes, {name: split.classes for name, split in card.splits.items()}),
+        "unknown": (statistics.unknown, {name: split.unknown for name, split in card.splits.items()}),
+    }
+    for name, (said, claimed) in found.items():
+        if said != claimed:
+            raise FlowloomError(
+                f"{STATISTICS}: {name}: found {said}, the card says {claimed}; remove {STATISTICS} and {REPORT}, or "
+                "make them again with `flowloom describe --statistics`"
+            )
+
+
 def _check_footer(file: pq.ParquetFile, shard: Shard, schema: pa.Schema) -> None:
     if not file.schema_arrow.equals(schema):
         for expected in schema:
@@ -240,10 +265,16 @@ def _check_sequences(rows: pa.RecordBatch, k: int, shard: Shard) -> None:
     lengths = view(pc.list_value_length(rows[first]))
     if lengths.max(initial=0) > k:
         raise differs(f"shard {shard.path}: longest sequence", lengths.max(), f"at most k = {k}")
+    if len(lengths) and not lengths.min():
+        raise differs(f"shard {shard.path}: shortest sequence", 0, "at least 1", schema_file("flows"))
     for name in others:
         known = rows[name].is_valid().to_numpy(zero_copy_only=False)
         if not np.array_equal(view_or(pc.list_value_length(rows[name]), 0), np.where(known, lengths, 0)):
             raise broken(f"shard {shard.path}: sequences {first} and {name} of a flow differ in length")
+    directions = view(rows["pkt_dir"].flatten())
+    strange = directions[(directions != 1) & (directions != -1)]
+    if len(strange):
+        raise differs(f"shard {shard.path}: pkt_dir", strange[0], "-1 or 1", "the contract")
 
 
 def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:

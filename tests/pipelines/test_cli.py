@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from flowloom.pipelines import cli
-from flowloom.schemas.card import CARD
+from flowloom.schemas.card import CARD, read_card
+from flowloom.schemas.statistics import REPORT, STATISTICS, read_statistics
+from flowloom.transforms.describing import DatasetSketch
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -54,6 +57,19 @@ def test_help_imports_nothing_heavy():
         assert command in done.stdout
 
 
+def test_describe_without_statistics_imports_no_tensorflow(dataset):
+    code = f"""if True:
+        import sys
+        from flowloom.pipelines.cli import main
+        try:
+            main(["describe", {str(dataset)!r}, "--json"])
+        finally:
+            print([name for name in ("apache_beam", "tensorflow", "tfx_bsl", "jinja2") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_version(run):
     code, out, _ = run("--version")
     assert code == 0
@@ -70,6 +86,7 @@ def test_version(run):
         ("flows", "a.pcap"),
         ("flows", "a.pcap", "-o", "f.parquet", "--k", "0"),
         ("describe", "a", "--", "--streaming"),
+        ("describe", "a", "--output", "b"),
     ],
 )
 def test_wrong_usage_is_2(run, words):
@@ -151,6 +168,43 @@ def test_describe_measures_leakage_on_demand(run, dataset):
     assert leakage["hosts"]["flows"] == {split: 2 * count for split, count in rows.items()}
     assert leakage["host_pairs"]["flows_in_train"] == {"validation": 0, "test": 0}, "no two captures share a host"
     assert set(leakage["conflicts"]) == {"app", "attack"}
+
+
+def test_describe_writes_statistics_and_a_page(run, dataset, tmp_path):
+    described = shutil.copytree(dataset, tmp_path / "described")
+    code, out, err = run("describe", described, "--statistics", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((dataset / CARD).read_text())
+    assert "report.html" in err
+    card, statistics = read_card(described), read_statistics(described)
+    assert statistics is not None
+    direct = DatasetSketch(card.tasks, card.definition.k)
+    for shard in card.shards:
+        for rows in pq.ParquetFile(described / shard.path).iter_batches():
+            direct.add(shard.split, rows)
+    assert statistics.model_dump(exclude={"columns"}) == direct.statistics(card.content_hash).model_dump(
+        exclude={"columns"}
+    )
+    assert statistics.columns["train"]["flow_id"].distinct == card.splits["train"].rows
+    assert card.name in (described / REPORT).read_text()
+    assert run("verify", described)[0] == 0
+    before = (described / STATISTICS).read_bytes()
+    assert run("describe", described, "--statistics", "-o", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / STATISTICS).read_bytes() == before
+    assert (tmp_path / "again" / REPORT).read_bytes() == (described / REPORT).read_bytes()
+
+
+def test_statistics_of_damaged_shards_are_refused(run, dataset, tmp_path):
+    damaged = shutil.copytree(dataset, tmp_path / "damaged")
+    shard = damaged / next(shard.path for shard in read_card(dataset).shards if shard.rows)
+    whole = shard.read_bytes()
+    for content, words in ((whole[:-9], "cannot be read"), (None, "have other rows than its card says")):
+        shard.unlink() if content is None else shard.write_bytes(content)
+        code, _, err = run("describe", damaged, "--statistics", "--json")
+        assert code == 1
+        assert words in err
+        assert "flowloom verify" in err
+        assert not (damaged / STATISTICS).exists()
 
 
 def test_verify_says_that_all_is_well_or_what_is_not(run, dataset, tmp_path):

@@ -12,8 +12,10 @@ import pytest
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA
+from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.statistics import REPORT, STATISTICS
+from flowloom.transforms.describing import DatasetSketch
 from flowloom.transforms.leakage import measure_leakage
 from flowloom.transforms.parquet import parquet_writer
 
@@ -174,6 +176,11 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other corpus": (lambda d: recard(d, lambda c: c.update(corpus_digest="00")), "corpus digest: found"),
     "other coverage": (lambda d: recard(d, lambda c: c["coverage"][0].update(conflicts=10**6)), "cannot have labelled"),
     "cut shard": (truncated, r"shard flows/.*: SHA-256: found \w+, the card says"),
+    "null": (lambda d: reshard(d, with_null("protocol")), "column 'protocol': found .*: uint8>, .*uint8 not null>"),
+    "null item": (lambda d: reshard(d, with_null("pkt_ttl")), "column 'pkt_ttl': found .*uint8>>, .*uint8 not null>"),
+    "not finite": (lambda d: reshard(d, not_finite), "column 'duration_ns': found .*double .*int64 not null"),
+    "empty": (lambda d: reshard(d, emptied), "shortest sequence: found 0, .* says at least 1"),
+    "no direction": (lambda d: reshard(d, sideways), "pkt_dir: found 0, .* says -1 or 1"),
     "lost column": (lambda d: reshard(d, lambda t: t.drop_columns([FLAGS])), "column 'pkt_tcp_flags': found missing"),
     "wide column": (
         lambda d: reshard(d, lambda t: t.cast(wider(t.schema))),
@@ -203,6 +210,34 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other content": (lambda d: reshard(d, shift_windows, "test"), "content hash: found"),
     "other hash": (lambda d: recard(d, lambda c: c.update(content_hash="00")), "content hash: found .* says 00;"),
 }  # fmt: skip
+
+
+def with_null(name: str) -> Callable[[pa.Table], pa.Table]:
+    """Return a change to a column with a null in its first row, or in its first list, as only another schema allows."""
+
+    def change_table(table: pa.Table) -> pa.Table:
+        kind, values = table.schema.field(name).type, table[name].to_pylist()
+        listed = pa.types.is_list(kind)
+        column = pa.array([[None] if listed else None, *values[1:]], pa.list_(kind.value_type) if listed else kind)
+        return table.set_column(table.schema.get_field_index(name), name, column)
+
+    return change_table
+
+
+def not_finite(table: pa.Table) -> pa.Table:
+    at = table.schema.get_field_index("duration_ns")
+    field = pa.field("duration_ns", pa.float64(), nullable=False)
+    return table.set_column(at, field, pa.array([float("inf")] + [1.0] * (table.num_rows - 1)))
+
+
+def emptied(table: pa.Table) -> pa.Table:
+    for name in [name for name in table.schema.names if name.startswith("pkt_")]:
+        table = replaced(name, lambda lists: [[], *lists[1:]])(table)
+    return table
+
+
+def sideways(table: pa.Table) -> pa.Table:
+    return replaced("pkt_dir", lambda lists: [[0] * len(lists[0]), *lists[1:]])(table)
 
 
 def shift_windows(table: pa.Table) -> pa.Table:
@@ -251,6 +286,32 @@ def test_leakage_on_the_card_is_measured_again(dataset):
     leakage = measure_leakage(dataset)
     recard(dataset, lambda card: card.update(leakage=leakage.model_dump()))
     assert verify(dataset).content_hash == card_of(dataset)["content_hash"]
+
+
+def test_statistics_beside_the_card_are_those_of_the_dataset(dataset):
+    card = read_card(dataset)
+    sketch = DatasetSketch(card.tasks, card.definition.k)
+    for shard in card.shards:
+        for rows in pq.ParquetFile(dataset / shard.path).iter_batches():
+            sketch.add(shard.split, rows)
+    statistics = sketch.statistics(card.content_hash)
+    (dataset / REPORT).write_text("")
+    where = dataset / STATISTICS
+    where.write_text(statistics.model_dump_json())
+    assert verify(dataset).content_hash == card.content_hash
+    for changed, words in (
+        ({"content_hash": "00"}, r"statistics\.json: content hash: found 00"),
+        ({"rows": {}}, r"statistics\.json: rows: found"),
+        ({"unknown": {}}, r"statistics\.json: unknown: found"),
+        ({"statistics_version": 99}, "has version 99"),
+        ({"rows": "many"}, "is damaged at rows"),
+    ):
+        where.write_text(json.dumps({**json.loads(statistics.model_dump_json()), **changed}))
+        with pytest.raises(FlowloomError, match=words):
+            verify(dataset)
+    where.write_text("{")
+    with pytest.raises(FlowloomError, match="is not JSON"):
+        verify(dataset)
 
 
 def test_every_shard_is_announced(whole):

@@ -14,6 +14,8 @@ ROOMS = {
     "transforms": {"schemas", "transforms"},
     "trainers": {"schemas", "trainers"},
 }
+SKETCHES = "tfx_bsl.sketches"
+"""The one module of tfx-bsl that does not import TensorFlow (`tests/transforms/test_describing.py`)."""
 FOREIGN = {"schemas": set(HEAVY), "transforms": {"tensorflow", "keras", "tfx_bsl"}, "trainers": {"apache_beam"}}
 
 
@@ -33,7 +35,7 @@ def test_rooms_import_only_rooms_before_them(room):
     for path in (ROOT / room).glob("*.py"):
         for name in imported(path):
             top, _, rest = name.partition(".")
-            assert top not in FOREIGN[room], f"{path} imports {name}"
+            assert top not in FOREIGN[room] or name == SKETCHES, f"{path} imports {name}"
             assert top != "flowloom" or rest.split(".")[0] in ROOMS[room], f"{path} imports {name}"
 
 

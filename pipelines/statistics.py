@@ -1,0 +1,90 @@
+"""`flowloom describe --statistics`: the rows of a dataset as quantiles, frequent values, counts and profiles."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from flowloom.pipelines.runners import EMBEDDED, start_pipeline
+from flowloom.schemas.card import read_card
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.statistics import STATISTICS, DatasetStatistics, read_statistics
+from flowloom.transforms.describing import DescribeFn
+from flowloom.transforms.staging import write_text
+
+BATCH_ROWS = 16_384
+"""Rows that are described at a time."""
+
+
+def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[str]) -> DatasetStatistics:
+    """Describe the rows of a dataset, write `statistics.json` into a folder, and return what it says.
+
+    One worker reads the shards in their order, so the same dataset gives the same bytes.
+
+    Raises:
+      FlowloomError: if there is no finished dataset, its shards cannot be read or have other rows than the card says,
+        or TensorFlow, which tfx-bsl reads with, is not installed.
+    """
+    card = read_card(dataset)
+    folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in card.shards})
+    sources = _sources(os.fspath(dataset), folders)
+    with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:
+        with _unreadable(dataset), start_pipeline(EMBEDDED, 1, ()) as pipeline:
+            rows = [
+                pipeline | f"Read {folder}" >> source | f"Tell {folder}" >> beam.Map(_of_split, split)
+                for folder, (split, source) in sources.items()
+            ]
+            found = rows | beam.Flatten() | "Describe" >> beam.CombineGlobally(DescribeFn(card))
+            found | "Write" >> beam.Map(_write, scratch)
+        statistics = read_statistics(scratch)
+    assert statistics is not None
+    rows_told = {split: counts.rows for split, counts in card.splits.items()}
+    if statistics.rows != rows_told:
+        raise FlowloomError(
+            f"the shards of {dataset} have other rows than its card says: found {statistics.rows}, expected "
+            f"{rows_told}; see what differs with `flowloom verify`"
+        )
+    _write(statistics, os.fspath(out))
+    return statistics
+
+
+def _of_split(rows: pa.RecordBatch, split: str) -> tuple[str, pa.RecordBatch]:
+    return split, rows
+
+
+def _write(statistics: DatasetStatistics, folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    write_text(os.path.join(folder, STATISTICS), statistics.model_dump_json(indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def _unreadable(dataset: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of an Arrow error, which Beam passes on as the text of a traceback, what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        if "pyarrow" not in reason:
+            raise
+        raise FlowloomError(
+            f"the shards of {dataset} cannot be read ({reason}); see which one is damaged with `flowloom verify`"
+        ) from None
+
+
+def _sources(dataset: str, folders: Sequence[tuple[str, str]]) -> dict[str, tuple[str, Any]]:
+    """Return by folder of shards its split, and tfx-bsl's source of its rows."""
+    try:
+        from flowloom.trainers.quiet import native_stderr_muted
+
+        with native_stderr_muted():
+            from tfx_bsl.tfxio.parquet_tfxio import ParquetTFXIO
+    except ModuleNotFoundError as error:
+        raise FlowloomError(f"statistics need {error.name}; install it with: pip install 'flowloom[train]'") from None
+    return {
+        folder: (split, ParquetTFXIO(f"{dataset}/{folder}/*.parquet").BeamSource(BATCH_ROWS))
+        for split, folder in folders
+    }
