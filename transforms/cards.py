@@ -39,7 +39,7 @@ from flowloom.transforms.labels import GroupLabels, SourceCounts
 from flowloom.transforms.layouts import AURORA, LaidOut, stored_schema
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
 from flowloom.transforms.parquet import write_table
-from flowloom.transforms.shards import WrittenShard, shards_hash
+from flowloom.transforms.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
 from flowloom.transforms.splits import Division
 from flowloom.transforms.staging import write_text
 from flowloom.transforms.statistics import merge_moments
@@ -341,7 +341,7 @@ def _sum(values: pa.ChunkedArray) -> int:
 
 
 Finding: TypeAlias = (
-    GroupAccount | CaptureDigest | SourceCounts | Division | DividedTasks | LaidOut | WrittenShard | pa.RecordBatch
+    GroupAccount | CaptureDigest | SourceCounts | Division | DividedTasks | LaidOut | ShelvedShard | pa.RecordBatch
 )
 """What a worker hands over; a batch is one of reject rows."""
 
@@ -366,8 +366,8 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
                 findings.rows.update(found.rows)
                 findings.unlabelled += found.unlabelled
                 findings.duplicates += found.duplicates
-            case WrittenShard():
-                findings.shards.append(found)
+            case ShelvedShard():
+                findings.shards.append(unshelve(found))
             case _:
                 findings.rejects.append(found)
     return findings

@@ -16,7 +16,7 @@ from flowloom.transforms.groups import reject_rows
 from flowloom.transforms.labels import Claim, GroupLabels, label_flows
 from flowloom.transforms.layouts import AURORA, LaidOut
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
-from flowloom.transforms.shards import write_shard
+from flowloom.transforms.shards import shelve, write_shard
 from flowloom.transforms.splits import Division
 
 MANIFEST = parse_manifest(
@@ -39,7 +39,8 @@ CAPTURE = {
 @pytest.fixture
 def findings(tmp_path) -> Findings:
     rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
-    shard = write_shard(("flows", AURORA, "train", 0), rows, str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    written = write_shard(("flows", AURORA, "train", 0), rows, str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    shard = shelve(written, str(tmp_path))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
     return gather(
