@@ -79,7 +79,8 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
 
 def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
-    found = [*accounts, *findings.shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
+    shards = [shelve(shard, str(tmp_path)) for shard in findings.shards]
+    found = [*accounts, *shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
     told = gather(LABELS, findings.division, [*found, CaptureDigest("/in/a", "b" * 64)])
     assert "could be read once but not again" in failure(gather(LABELS, findings.division, found), tmp_path)
     write_card(told, MANIFEST, "/in", str(tmp_path))
