@@ -327,6 +327,11 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
         write_table(f"{staging}/{name}", table)
     schema = stored_schema(card.tasks, card.identity)
     write_text(f"{staging}/{TF_SCHEMA}", tensorflow_schema(schema, card.tasks, card.definition.k))
+    return replace_card(card, staging)
+
+
+def replace_card(card: DatasetCard, staging: str) -> str:
+    """Write the card alone, over one that is there, and return its path."""
     write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{CARD}"
 

@@ -323,3 +323,10 @@ def test_the_card_is_what_was_returned(build_small):
     assert {path.name for path in out.iterdir()} == {
         "captures.parquet", "dataset.json", "flows", "rejects.parquet", "schema.pbtxt",
     }  # fmt: skip
+
+
+def test_builds_measure_leakage_unless_told_not_to(build_small):
+    out, skipped = build_small(), build_small("leakage: skip\n")
+    card = read_card(out)
+    assert card.leakage == measure_leakage(out)
+    assert read_card(skipped) == card.model_copy(update={"leakage": None})
