@@ -194,7 +194,7 @@ def weave(
 def describe(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
     leakage: Annotated[
-        bool, typer.Option("--leakage", help="Read the shards, and count what comes again across splits.")
+        bool, typer.Option("--leakage", help="Measure leakage where the card does not have it.")
     ] = False,
     statistics: Annotated[
         bool, typer.Option("--statistics", help="Read the shards, and write statistics.json and report.html.")

@@ -67,6 +67,8 @@ def _heading(card: DatasetCard) -> Table:
     if rule.cuts_ns:
         times = [dt.datetime.fromtimestamp(cut / 1e9, dt.UTC) for cut in rule.cuts_ns]
         table.add_row("cut at", ", ".join(time.isoformat(" ", "seconds") for time in times))
+    for source in card.sources:
+        table.add_row("woven from", f"{source.name}, {source.layout}, content hash {source.content_hash}")
     table.add_row("written by", f"flowloom {card.tool_version}, format {card.format_version}")
     return table
 
@@ -117,6 +119,9 @@ def _accounting(card: DatasetCard) -> Table:
         for reason, count in account.packets_dropped.items():
             table.add_row(f"  no row: {reason}", f"{count:,}")
     table.add_row("rows left out as duplicates", f"{account.rows_duplicate:,}")
+    if card.sources:
+        table.add_row("flows of several sources, joined", f"{account.flows_joined:,}")
+        table.add_row("flows absent from the sources or the stripes", f"{account.flows_absent:,}")
     table.add_row("rejects", f"{account.rejects:,}")
     return table
 

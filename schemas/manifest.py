@@ -149,6 +149,8 @@ class CorpusManifest(pydantic.BaseModel):
     the first source's word (so unless said otherwise), there is no dataset, or it has no label."""
     splits: Splits = Splits()
     deduplicate: Deduplicate = "none"
+    leakage: Literal["measure", "skip"] = "measure"
+    """Whether the card tells what comes again across splits; measuring it reads the finished shards once more."""
     identity: Identity = "keep"
     key_file: str | None = None
     """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""

@@ -49,7 +49,7 @@ from flowloom.transforms.packet_bytes import no_drops
 from flowloom.transforms.packet_joins import PacketCounts
 from flowloom.transforms.parquet import write_table
 from flowloom.transforms.published_rows import PublishedFindings
-from flowloom.transforms.shards import WrittenShard, shards_hash
+from flowloom.transforms.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
 from flowloom.transforms.splits import Division
 from flowloom.transforms.staging import write_text
 from flowloom.transforms.statistics import merge_moments
@@ -401,6 +401,11 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
     for view in card.views:
         schema = tensorflow_schema(stored.schema(view, card.tasks), card.tasks, card.definition.k)
         write_text(f"{staging}/{schema_file(view)}", schema)
+    return replace_card(card, staging)
+
+
+def replace_card(card: DatasetCard, staging: str) -> str:
+    """Write the card alone, over one that is there, and return its path."""
     write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{CARD}"
 
@@ -427,7 +432,7 @@ Finding: TypeAlias = (
     | Division
     | DividedTasks
     | LaidOut
-    | WrittenShard
+    | ShelvedShard
     | PacketCounts
     | PublishedFindings
     | pa.RecordBatch
@@ -461,8 +466,8 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
                 findings.rows.update({(found.view, stripe): rows for stripe, rows in found.rows.items()})
                 findings.unlabelled += found.unlabelled if found.view == "flows" else 0
                 findings.duplicates += found.duplicates
-            case WrittenShard():
-                findings.shards.append(found)
+            case ShelvedShard():
+                findings.shards.append(unshelve(found))
             case _:
                 findings.rejects.append(found)
     return findings

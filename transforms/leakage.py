@@ -22,8 +22,8 @@ TRAIN = SPLITS.index("train")
 SEQUENCE = ("pkt_size", "pkt_dir")
 TIMED_SEQUENCE = (*SEQUENCE, "pkt_gap_ns")
 
-PARTITION_ROWS = 1 << 19
-"""Rows whose sightings of a kind are sorted at a time, about 0.5 GB with all that sorting takes."""
+PARTITION_ROWS = 1 << 17
+"""Rows whose sightings of a kind are sorted at a time, about 0.13 GB with all that sorting takes."""
 _BATCH_ROWS = 16_384
 _UNKNOWN = -1
 

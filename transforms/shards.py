@@ -24,7 +24,7 @@ from flowloom.transforms.overlap import TaskPair, count_pairs
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.passes import PENDING_BYTES, single
 from flowloom.transforms.rearrange import rearranged
-from flowloom.transforms.spill import Spilled, recall, spill
+from flowloom.transforms.spill import Spilled, recall, spill, spill_bytes
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import Moments, sequence_moments
 from flowloom.transforms.tally import tally
@@ -52,6 +52,25 @@ class WrittenShard:
     """Of each two tasks, rows by their labels."""
     leaks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
     """By task what `count_bytes` counts, of train rows of the packets view."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShelvedShard:
+    """A shard without its digests, and the file that has them: the runner would hold 16 bytes a row several times."""
+
+    written: WrittenShard
+    path: str
+
+
+def shelve(shard: WrittenShard, job: str) -> ShelvedShard:
+    """Put a shard's digests into a new file below a job's folder."""
+    return ShelvedShard(dataclasses.replace(shard, digests=b""), spill_bytes(shard.digests, job))
+
+
+def unshelve(shelved: ShelvedShard) -> WrittenShard:
+    """Return a shard with its digests."""
+    with open(shelved.path, "rb") as file:
+        return dataclasses.replace(shelved.written, digests=file.read())
 
 
 def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:
@@ -157,7 +176,7 @@ class WriteShards(beam.PTransform):
     output: Output
 
     def expand(self, places: Any) -> Any:
-        """Return `WrittenShard`s from (`ShardKey`, `Spilled`)."""
+        """Return `ShelvedShard`s from (`ShardKey`, `Spilled`)."""
         return (
             places
             | "OncePerShard" >> beam.GroupByKey()
@@ -203,7 +222,7 @@ class _Write(beam.DoFn):
         self._folder = folder
         self._output = output
 
-    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[WrittenShard]:
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[ShelvedShard]:
         key, places = element
-        yield write_shard(key, recall(places), self._folder, divided.tasks, self._output)
+        yield shelve(write_shard(key, recall(places), self._folder, divided.tasks, self._output), self._folder)
         tally(self._folder).add(shards=1)

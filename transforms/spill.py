@@ -28,13 +28,25 @@ class Spilled:
 
 def spill(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
     """Write batches of one schema into one new file below a job's folder and return their places, in order."""
-    folder = f"{job}/{_FOLDER}"
-    os.makedirs(folder, exist_ok=True)
-    path = f"{folder}/{uuid.uuid4().hex}.arrow"
+    path = _new_file(job)
     with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches[0].schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return [Spilled(path, at) for at in range(len(batches))]
+
+
+def spill_bytes(content: bytes, job: str) -> str:
+    """Write bytes into one new file below a job's folder and return its path."""
+    path = _new_file(job)
+    with open(path, "wb") as file:
+        file.write(content)
+    return path
+
+
+def _new_file(job: str) -> str:
+    folder = f"{job}/{_FOLDER}"
+    os.makedirs(folder, exist_ok=True)
+    return f"{folder}/{uuid.uuid4().hex}"
 
 
 def recall(places: Iterable[Spilled]) -> pa.RecordBatch:

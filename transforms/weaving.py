@@ -23,7 +23,7 @@ from flowloom.transforms.digests import row_digests
 from flowloom.transforms.labels import count_unlabelled
 from flowloom.transforms.layouts import lay_out
 from flowloom.transforms.rearrange import rearranged
-from flowloom.transforms.shards import ShardKey, SpillRows, WrittenShard, shard_numbers, split_rows, write_shard
+from flowloom.transforms.shards import ShardKey, ShelvedShard, SpillRows, shard_numbers, shelve, split_rows, write_shard
 from flowloom.transforms.spill import Spilled, recall
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.tally import tally
@@ -241,7 +241,7 @@ def spilled_part(key: ShardKey, place: Spilled) -> tuple[int, Part]:
     return number, Part(int(dataset), task or None, split, place)
 
 
-def weave_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> Iterator[JoinCounts | WrittenShard]:
+def weave_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> Iterator[JoinCounts | ShelvedShard]:
     """Unite all parts of one shard, lay out their rows and write them to every stripe and split.
 
     Raises:
@@ -251,7 +251,7 @@ def weave_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> Iterator
     yield counts
     for stripe, rows in lay_out(united, plan.tasks, plan.rules.layout, plan.stored):
         for key, placed in split_rows(stripe, rows, plan.output.shards):
-            yield write_shard(key, placed, folder, plan.tasks, plan.output)
+            yield shelve(write_shard(key, placed, folder, plan.tasks, plan.output), folder)
 
 
 @dataclasses.dataclass
@@ -292,7 +292,7 @@ class WeaveShards(beam.PTransform):
     folder: str
 
     def expand(self, parts: Any) -> Any:
-        """Return `JoinCounts`, `WrittenShard`s and faults from (number, `Part`)."""
+        """Return `JoinCounts`, `ShelvedShard`s and faults from (number, `Part`)."""
         return parts | "OncePerShard" >> beam.GroupByKey() | "Weave" >> beam.ParDo(_Weave(self.plan, self.folder))
 
 
@@ -312,11 +312,10 @@ class _Weave(beam.DoFn):
         self._plan = plan
         self._folder = folder
 
-    def process(self, element: tuple[int, Iterable[Part]]) -> Iterator[JoinCounts | WrittenShard | str]:
+    def process(self, element: tuple[int, Iterable[Part]]) -> Iterator[JoinCounts | ShelvedShard | str]:
         try:
             for piece in weave_shard(element[1], self._plan, self._folder):
                 yield piece
-                if isinstance(piece, WrittenShard):
-                    tally(self._folder).add(shards=1)
+                tally(self._folder).add(shards=isinstance(piece, ShelvedShard))
         except FlowloomError as error:
             yield str(error)

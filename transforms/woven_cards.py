@@ -35,7 +35,7 @@ from flowloom.transforms.cards import (
     timelines,
 )
 from flowloom.transforms.columns import batch
-from flowloom.transforms.shards import WrittenShard, shards_hash
+from flowloom.transforms.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
 from flowloom.transforms.staging import write_text
 from flowloom.transforms.weave_plans import Missing, OnConflict, WeavePlan
 from flowloom.transforms.weaving import JoinCounts
@@ -58,15 +58,15 @@ class WovenFindings:
     faults: list[str] = dataclasses.field(default_factory=list)
 
 
-def gather_woven(handed_over: Iterable[JoinCounts | WrittenShard | str], plan: WeavePlan) -> WovenFindings:
+def gather_woven(handed_over: Iterable[JoinCounts | ShelvedShard | str], plan: WeavePlan) -> WovenFindings:
     """Put together what workers hand over, in any order; texts are faults."""
     findings = WovenFindings(JoinCounts.none(plan))
     for found in handed_over:
         match found:
             case JoinCounts():
                 findings.counts += found
-            case WrittenShard():
-                findings.shards.append(found)
+            case ShelvedShard():
+                findings.shards.append(unshelve(found))
             case _:
                 findings.faults.append(found)
     return findings
@@ -276,7 +276,7 @@ class WriteWovenCard(beam.PTransform):
     staging: str
 
     def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `JoinCounts`, `WrittenShard`s and faults."""
+        """Return the path of the card from PCollections of `JoinCounts`, `ShelvedShard`s and faults."""
         # one comes whatever becomes of the shards, so that datasets without any get their message too
         once = findings[0].pipeline | "Once" >> beam.Create([JoinCounts.none(self.plan)])
         return (

@@ -26,6 +26,7 @@ from flowloom.transforms.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.identities import conceal, corpus_key
 from flowloom.transforms.labels import label_flows, label_groups
 from flowloom.transforms.layouts import lay_out
+from flowloom.transforms.leakage import measure_leakage
 from flowloom.transforms.order_sketch import merge_sketches
 from flowloom.transforms.pseudonyms import IdentityKey
 from flowloom.transforms.ranges import CaptureRange
@@ -331,3 +332,10 @@ def test_the_card_is_what_was_returned(build_small):
     assert {path.name for path in out.iterdir()} == {
         "captures.parquet", "dataset.json", "flows", "rejects.parquet", "schema.pbtxt",
     }  # fmt: skip
+
+
+def test_builds_measure_leakage_unless_told_not_to(build_small):
+    out, skipped = build_small(), build_small("leakage: skip\n")
+    card = read_card(out)
+    assert card.leakage == measure_leakage(out)
+    assert read_card(skipped) == card.model_copy(update={"leakage": None})

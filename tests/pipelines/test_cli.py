@@ -221,6 +221,28 @@ def test_verify_says_that_all_is_well_or_what_is_not(run, dataset, tmp_path):
     assert "error: rejects.parquet is missing" in err
 
 
+def test_weave_makes_another_layout_or_says_why_not(run, dataset, tmp_path):
+    code, out, err = run("weave", dataset, tmp_path / "out", "--layout", "rainbow", "--word", "app.web=ssh", "--json")
+    assert code == 0
+    assert "weave:" in err
+    card = json.loads(out)
+    assert card == json.loads((tmp_path / "out" / CARD).read_text())
+    assert card["splits"]["train"]["classes"]["app"]["web"] == 0
+    assert [source["content_hash"] for source in card["sources"]] == [
+        json.loads((dataset / CARD).read_text())["content_hash"]
+    ]
+    _, out, _ = run("describe", tmp_path / "out")
+    assert "woven from" in out
+    for words, message in (
+        ((dataset, dataset, tmp_path / "no", "--layout", "rainbw"), "did you mean 'rainbow'"),
+        ((dataset, tmp_path / "no", "--layout", "aurora", "--word", "web=ssh"), "--word must be TASK.WORD=WORD"),
+    ):
+        code, out, err = run("weave", *words)
+        assert (code, out) == (1, "")
+        assert message in " ".join(err.split())
+    assert run("weave", dataset, "--layout", "aurora")[0] == 2
+
+
 def test_a_demo_without_its_corpus_says_where_it_is(run, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_trainer", lambda module: None)
     code, _, err = run("demo", "--out", tmp_path / "demo", "--corpus", tmp_path)

@@ -17,6 +17,7 @@ from flowloom.schemas.card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, re
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN
 from flowloom.schemas.tasks import Dividers, Task
+from flowloom.transforms.spill import clear
 from flowloom.transforms.weave_plans import WeaveRules, plan_weave, shards_of
 from flowloom.transforms.weaving import dataset_parts, weave_shard
 from flowloom.transforms.woven_cards import gather_woven, write_woven_card
@@ -50,7 +51,9 @@ def woven(out: Path, *datasets: Path, layout: str, workers: int | None = None, *
             for number, part in dataset_parts(position, folder, cards[position]):
                 parts[number % plan.output.shards].append(part)
         pieces = [piece for some in parts.values() for piece in weave_shard(some, plan, str(out))]
-        write_woven_card(gather_woven(pieces, plan), plan, datasets, cards, str(out))
+        findings = gather_woven(pieces, plan)
+        clear(str(out))
+        write_woven_card(findings, plan, datasets, cards, str(out))
         card = read_card(out)
     assert verify(out).content_hash == card.content_hash
     return card

@@ -16,7 +16,7 @@ from flowloom.transforms.groups import reject_rows
 from flowloom.transforms.labels import Claim, GroupLabels, label_flows
 from flowloom.transforms.layouts import AURORA, LaidOut
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
-from flowloom.transforms.shards import write_shard
+from flowloom.transforms.shards import shelve, write_shard
 from flowloom.transforms.splits import Division
 
 MANIFEST = parse_manifest(
@@ -39,7 +39,8 @@ CAPTURE = {
 @pytest.fixture
 def findings(tmp_path) -> Findings:
     rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
-    shard = write_shard(("flows", AURORA, "train", 0), rows, str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    written = write_shard(("flows", AURORA, "train", 0), rows, str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    shard = shelve(written, str(tmp_path))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
     return gather(
@@ -78,7 +79,8 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
 
 def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
-    found = [*accounts, *findings.shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
+    shards = [shelve(shard, str(tmp_path)) for shard in findings.shards]
+    found = [*accounts, *shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
     told = gather(LABELS, findings.division, [*found, CaptureDigest("/in/a", "b" * 64)])
     assert "could be read once but not again" in failure(gather(LABELS, findings.division, found), tmp_path)
     write_card(told, MANIFEST, "/in", str(tmp_path))

@@ -12,7 +12,7 @@ from synthetic import synthetic_flows
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
 from flowloom.schemas.rows import FLOWS, labelled
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.shards import shards_hash, sort_rows, split_rows, write_shard
+from flowloom.transforms.shards import shards_hash, shelve, sort_rows, split_rows, unshelve, write_shard
 from flowloom.transforms.spill import clear, recall, spill
 from flowloom.transforms.statistics import sequence_moments
 
@@ -91,6 +91,13 @@ def test_the_order_of_rows_does_not_change_a_byte(tmp_path):
     files = {(tmp_path / str(turn) / written[0].shard.path).read_bytes() for turn in range(4)}
     assert len(files) == 1
     assert hashlib.sha256(files.pop()).hexdigest() == written[0].shard.sha256
+
+
+def test_digests_wait_in_a_file(tmp_path):
+    written = write_shard(KEY, rows(50), str(tmp_path), TASKS, Output(shards=4))
+    shelved = shelve(written, str(tmp_path))
+    assert shelved.written.digests == b""
+    assert unshelve(shelved) == written
 
 
 def test_a_shard_says_what_is_in_it(tmp_path):
