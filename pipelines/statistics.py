@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from flowloom.pipelines.runners import EMBEDDED, start_pipeline
-from flowloom.schemas.card import read_card
+from flowloom.schemas.card import DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.statistics import STATISTICS, DatasetStatistics, read_statistics
-from flowloom.transforms.describing import DescribeFn
+from flowloom.transforms.describing import DatasetSketch, SketchRows, merge_sketches
 from flowloom.transforms.staging import write_text
 
 BATCH_ROWS = 16_384
@@ -34,11 +33,14 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
     sources = _sources(os.fspath(dataset), folders)
     with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:
         with _unreadable(dataset), start_pipeline(EMBEDDED, 1, ()) as pipeline:
-            rows = [
-                pipeline | f"Read {folder}" >> source | f"Tell {folder}" >> beam.Map(_of_split, split)
+            # a sketch for each folder: where rows of several meet, the runner holds all of them in memory
+            sketches = [
+                beam.pvalue.AsSingleton(
+                    pipeline | f"Read {folder}" >> source | f"Sketch {folder}" >> _sketched(card, split)
+                )
                 for folder, (split, source) in sources.items()
             ]
-            found = rows | beam.Flatten() | "Describe" >> beam.CombineGlobally(DescribeFn(card))
+            found = pipeline | "Hash" >> beam.Create([card.content_hash]) | "Merge" >> beam.Map(_merged, *sketches)
             found | "Write" >> beam.Map(_write, scratch)
         statistics = read_statistics(scratch)
     assert statistics is not None
@@ -52,8 +54,12 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
     return statistics
 
 
-def _of_split(rows: pa.RecordBatch, split: str) -> tuple[str, pa.RecordBatch]:
-    return split, rows
+def _sketched(card: DatasetCard, split: str) -> beam.PTransform:
+    return beam.CombineGlobally(SketchRows(card, split))
+
+
+def _merged(content_hash: str, *sketches: DatasetSketch) -> DatasetStatistics:
+    return merge_sketches(sketches[0], sketches[1:]).statistics(content_hash)
 
 
 def _write(statistics: DatasetStatistics, folder: str) -> None:

@@ -5,7 +5,7 @@ values; quantiles and the bounds of frequent values do, within the error that th
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -129,6 +129,13 @@ class DatasetSketch:
             counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
 
 
+def merge_sketches(first: DatasetSketch, others: Iterable[DatasetSketch]) -> DatasetSketch:
+    """Add other sketches to the first one, in their order."""
+    for sketch in others:
+        first.merge(sketch)
+    return first
+
+
 def size_bins(sizes: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Return in which of the bins of size times direction packets lie: from the largest backward to the largest one."""
     wide = sizes.astype(np.int64)
@@ -144,36 +151,34 @@ def bin_sizes() -> np.ndarray:
     return np.concatenate([-forward[::-1], forward])
 
 
-class DescribeFn(beam.CombineFn):
-    """`DatasetSketch` over (split, rows) of a dataset whose card is given; rows may come in any order."""
+class SketchRows(beam.CombineFn):
+    """Rows of one split to a `DatasetSketch`, in whatever order they come."""
 
-    def __init__(self, card: DatasetCard):
+    def __init__(self, card: DatasetCard, split: str):
         self._card = card
+        self._split = split
 
     def create_accumulator(self) -> DatasetSketch:
         """Return a sketch of no rows."""
         return DatasetSketch(self._card.tasks, self._card.definition.k)
 
-    def add_input(self, sketch: DatasetSketch, element: tuple[str, pa.RecordBatch]) -> DatasetSketch:
+    def add_input(self, sketch: DatasetSketch, rows: pa.RecordBatch) -> DatasetSketch:
         """Add some rows."""
-        sketch.add(*element)
+        sketch.add(self._split, rows)
         return sketch
 
     def merge_accumulators(self, sketches: Any) -> DatasetSketch:
         """Merge sketches in the order given."""
-        merged = self.create_accumulator()
-        for sketch in sketches:
-            merged.merge(sketch)
-        return merged
+        return merge_sketches(self.create_accumulator(), sketches)
 
     def compact(self, sketch: DatasetSketch) -> DatasetSketch:
         """Make a sketch small before it travels."""
         sketch.compact()
         return sketch
 
-    def extract_output(self, sketch: DatasetSketch) -> DatasetStatistics:
-        """Return what was found."""
-        return sketch.statistics(self._card.content_hash)
+    def extract_output(self, sketch: DatasetSketch) -> DatasetSketch:
+        """Return the sketch itself, to be merged with those of other folders."""
+        return sketch
 
 
 def _zeros(task: Task, *shape: int) -> np.ndarray:
