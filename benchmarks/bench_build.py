@@ -15,6 +15,7 @@ definition: {{preset: default, k: 60}}
 tasks:
   synthetic: {{kind: binary}}
 splits: {{by: flow}}
+leakage: skip
 """
 
 
