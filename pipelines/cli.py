@@ -267,13 +267,18 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", help="Compare with: majority, random_forest, boosted_trees.  [first two]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a trained model: metrics.json and report.html in the run directory."""
     with ProgressDisplay("evaluate") as display:
         display.line(f"{run} on split {split}")
         evaluation = _trainer("evaluate")
-        metrics = evaluation.evaluate(evaluation.EvaluateOptions(run=run, split=split), display.update)
+        chosen = {"baselines": tuple(baselines)} if baselines else {}
+        metrics = evaluation.evaluate(evaluation.EvaluateOptions(run=run, split=split, **chosen), display.update)
     if as_json:
         _print_json(metrics)
         return

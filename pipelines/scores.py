@@ -17,7 +17,9 @@ def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(title=f"ROC AUC, {title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "task"):
         table.add_column(name, no_wrap=True)
-    for name in ("rows", "AUC", "95 % interval", "majority", "random\nforest"):
+    every_task = [figures for metrics in runs.values() for figures in metrics["tasks"].values()]
+    baselines = list(dict.fromkeys(name for figures in every_task for name in figures["baselines"]))
+    for name in ("rows", "AUC", "95 % interval", *(name.replace("_", "\n") for name in baselines)):
         table.add_column(name, justify="right", no_wrap=True)
     for run, metrics in runs.items():
         for at, (task, figures) in enumerate(metrics["tasks"].items()):
@@ -27,7 +29,7 @@ def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
                 f"{figures['support']:,}",
                 number(figures["auc"]),
                 _interval(figures["interval"]),
-                *(number(figures["baselines"][name]["auc"]) for name in ("majority", "random_forest")),
+                *(number(figures["baselines"].get(name, {}).get("auc")) for name in baselines),
             )
         table.add_section()
     return table

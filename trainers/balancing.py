@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from imblearn.over_sampling import SMOTE
 
-from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.dataset import Dataset
@@ -173,7 +173,11 @@ def _counts(labels: TrainLabels, task: Task) -> dict[str, int]:
 
 def _check_totals(task: Task, totals: Mapping[str, int]) -> None:
     for word, total in totals.items():
-        task.index(word)
+        if word not in task.vocabulary:
+            raise FlowloomError(
+                f"totals must be of classes of task {task.name!r}, which are {', '.join(task.vocabulary)}; got {word!r}"
+                f"{did_you_mean(word, task.vocabulary)}"
+            )
         if total < 0:
             raise FlowloomError(f"totals must be at least 0, got {total} for class {word!r} of task {task.name!r}")
 

@@ -1,6 +1,7 @@
 """A dataset directory as a trainer sees it: its card, its tasks, and the row groups of each split."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -43,6 +44,12 @@ class Dataset:
                     f"dataset {root} lacks the shard {shard.path}, which its card lists; copy it back or build again"
                 )
         return cls(root, card)
+
+    def restricted(self, tasks: Collection[str]) -> Self:
+        """Return the dataset as if it had only the named ones of its tasks, without the stripes of the others."""
+        kept = tuple(task for task in self.card.tasks if task.name in tasks)
+        shards = tuple(shard for shard in self.card.shards if shard.task is None or shard.task in tasks)
+        return dataclasses.replace(self, card=self.card.model_copy(update={"tasks": kept, "shards": shards}))
 
     @property
     def tasks(self) -> tuple[Task, ...]:

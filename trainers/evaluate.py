@@ -11,9 +11,10 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import cost, metrics
 from flowloom.trainers import run as run_files
-from flowloom.trainers.baselines import baseline_predictions
+from flowloom.trainers.baselines import DEFAULT_BASELINES, baseline_predictions, check_baselines
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.feed import Feed
+from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.report import Findings, render
 from flowloom.trainers.run import Run
@@ -29,6 +30,11 @@ class EvaluateOptions:
     split: str = "test"
     dataset: Path | None = None
     """Where the dataset is; None: where it was when the run was trained."""
+    baselines: tuple[str, ...] = DEFAULT_BASELINES
+    """Names of `BASELINES` to compare with."""
+
+    def __post_init__(self) -> None:
+        check_baselines(self.baselines)
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -42,7 +48,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
       FlowloomError: if the run or the dataset cannot be used, or do not fit each other.
     """
     run = Run.open(options.run)
-    dataset = Dataset.open(options.dataset or run.source.path)
+    dataset = Dataset.open(options.dataset or run.source.path).restricted([task.name for task in run.tasks])
     _check_fit(run, dataset)
     feed = Feed(dataset, options.split, run.features, EVALUATION_BATCH)
     seed = run.recipe.seed
@@ -52,8 +58,9 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
     predictions = predict(compiled(model, feed), feed)
     gates = mean_gate_weights(model, feed)
     progress("fitting baselines")
-    train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed)
-    baselines = baseline_predictions(run.tasks, train, feed, seed)
+    kept = kept_flows(dataset, run.recipe.labels_per_class, seed)
+    train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed, kept=kept)
+    baselines = baseline_predictions(run.tasks, train, feed, seed, options.baselines)
     progress("timing inference")
     (costs,) = cost.measure([run.root])
 

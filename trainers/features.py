@@ -43,13 +43,20 @@ FIXED_SIZE = 1500.0  # bytes: the Ethernet MTU; larger values are clipped to 1
 FIXED_GAP_US = 6e7  # microseconds: one minute maps to 1
 FIXED_WINDOW = 65_535.0  # the largest unscaled TCP window maps to 1
 FIXED_TTL = 255.0
+LINEAR_SIZE = 1434.0  # bytes: the largest of the QUIC captures (Rezaei and Liu, section IV-C)
+LINEAR_GAP_S = 1.0  # seconds; longer gaps are clipped to it
+
+Scaling = Literal["standard", "fixed", "linear", "code_compat"]
 
 
 class FeatureSpec(pydantic.BaseModel):
     """What a model sees of a flow; stored with every run, because export and scoring must repeat it to the bit.
 
     `standard` scaling is the z-score of ln(1 + x) with the moments of the train split, `fixed` uses the constants
-    above. Direction is -1 or +1, flags and protocol are 0 or 1, ttl lies in [0, 1] under both.
+    above. `linear` is as Rezaei and Liu write (section IV-C): size over 1,434 bytes with the sign of the direction, gap
+    over 1 s, both clipped at 1. `code_compat` is as their published code computes: size over 1,434 bytes unsigned and
+    not clipped, gap mapped to [-1, 1], and sequences at the end of the tensor, the padding in front. Direction is -1 or
+    +1, flags and protocol are 0 or 1, ttl lies in [0, 1] under all.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +64,7 @@ class FeatureSpec(pydantic.BaseModel):
     k: int = pydantic.Field(ge=1)
     """Packets per flow."""
     channels: tuple[str, ...]
-    scaling: Literal["standard", "fixed"]
+    scaling: Scaling
     moments: dict[str, tuple[float, float]] = {}
     """Mean and standard deviation of ln(1 + x) of each standardised channel."""
 
@@ -78,7 +85,7 @@ class FeatureSpec(pydantic.BaseModel):
         return self
 
     @classmethod
-    def of(cls, card: DatasetCard, k: int, channels: tuple[str, ...], scaling: Literal["standard", "fixed"]) -> Self:
+    def of(cls, card: DatasetCard, k: int, channels: tuple[str, ...], scaling: Scaling) -> Self:
         """Return the representation of a dataset's flows, with the card's moments where the scaling needs them.
 
         Raises:
@@ -107,7 +114,15 @@ class FeatureSpec(pydantic.BaseModel):
     @property
     def columns(self) -> tuple[str, ...]:
         """The flow columns that must be decoded."""
-        return tuple(CHANNELS[channel].column for channel in self.channels)
+        columns = [CHANNELS[channel].column for channel in self.channels]
+        if self._signed:
+            columns.append(CHANNELS["direction"].column)
+        return tuple(dict.fromkeys(columns))
+
+    @property
+    def _signed(self) -> bool:
+        """Whether sizes carry the direction as their sign."""
+        return self.scaling == "linear" and "size" in self.channels
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -122,7 +137,8 @@ class FeatureSpec(pydantic.BaseModel):
           rows: int64 [N], positions in `flows`.
 
         Returns:
-          float32 [N, k, C] and the lengths, int32 [N], each at most k.
+          float32 [N, k, C] and the lengths, int32 [N], each at most k. Padding is behind the packets, but in front of
+          them under `code_compat`.
 
         Raises:
           FlowloomError: if the sequences of a flow differ in length, or a column is not known of some flows.
@@ -141,8 +157,8 @@ class FeatureSpec(pydantic.BaseModel):
         _gather(
             rows, offsets, *values, protocol,
             tables.size, tables.window, tables.ttl, tables.payload,
-            tables.gap_unit, tables.gap_shift, tables.gap_scale,
-            self._positions, sequence, lengths,
+            tables.gap_unit, tables.gap_limit, tables.gap_shift, tables.gap_scale,
+            self._signed, self.scaling == "code_compat", self._positions, sequence, lengths,
         )  # fmt: skip
         return sequence, lengths
 
@@ -177,17 +193,23 @@ class FeatureSpec(pydantic.BaseModel):
     def _tables(self) -> "_Tables":
         sixteen_bits = np.arange(65_536, dtype=np.float64)
         ttl = (np.arange(256) / FIXED_TTL).astype(np.float32)
+        window = (np.log1p(sixteen_bits) / np.log1p(FIXED_WINDOW)).astype(np.float32)
         if self.scaling == "fixed":
             clipped = np.minimum(sixteen_bits / FIXED_SIZE, 1.0).astype(np.float32)
-            window = (np.log1p(sixteen_bits) / np.log1p(FIXED_WINDOW)).astype(np.float32)
-            return _Tables(clipped, window, ttl, clipped, 1e-3, 0.0, 1 / np.log1p(FIXED_GAP_US))
+            return _Tables(clipped, window, ttl, clipped, 1e-3, 0.0, 0.0, 1 / np.log1p(FIXED_GAP_US))
+        if self.scaling == "linear":
+            clipped = np.minimum(sixteen_bits / LINEAR_SIZE, 1.0).astype(np.float32)
+            return _Tables(clipped, window, ttl, clipped, 1e-9, LINEAR_GAP_S, 0.0, 1 / LINEAR_GAP_S)
+        if self.scaling == "code_compat":
+            size = (sixteen_bits / LINEAR_SIZE).astype(np.float32)
+            return _Tables(size, window, ttl, size, 1e-9, LINEAR_GAP_S, 0.5 * LINEAR_GAP_S, 2 / LINEAR_GAP_S)
 
         def standardised(channel: str) -> np.ndarray:
             shift, scale = _shift_and_scale(self.moments, channel)
             return ((np.log1p(sixteen_bits) - shift) * scale).astype(np.float32)
 
         gap = _shift_and_scale(self.moments, "gap")
-        return _Tables(standardised("size"), standardised("window"), ttl, standardised("payload"), 1.0, *gap)
+        return _Tables(standardised("size"), standardised("window"), ttl, standardised("payload"), 1.0, 0.0, *gap)
 
 
 class _Tables(NamedTuple):
@@ -198,6 +220,8 @@ class _Tables(NamedTuple):
     ttl: np.ndarray
     payload: np.ndarray
     gap_unit: float
+    gap_limit: float
+    """Where gaps are clipped; 0: their logarithm is taken instead."""
     gap_shift: float
     gap_scale: float
 
@@ -213,8 +237,8 @@ def _gather(
     rows: Any, offsets: Any,
     size: Any, direction: Any, gap: Any, flags: Any, window: Any, ttl: Any, payload: Any, protocol: Any,
     size_table: Any, window_table: Any, ttl_table: Any, payload_table: Any,
-    gap_unit: float, gap_shift: float, gap_scale: float,
-    positions: Any, sequence: Any, lengths: Any,
+    gap_unit: float, gap_limit: float, gap_shift: float, gap_scale: float,
+    signed: bool, padded_in_front: bool, positions: Any, sequence: Any, lengths: Any,
 ) -> None:  # fmt: skip
     """Write every selected channel of the first k packets of each flow; positions are in the order of `CHANNELS`."""
     k = sequence.shape[1]
@@ -224,13 +248,16 @@ def _gather(
         start = offsets[row]
         length = min(offsets[row + 1] - start, k)
         lengths[n] = length
+        first = k - length if padded_in_front else 0
         for step in range(length):
             packet = start + step
-            out = sequence[n, step]
+            out = sequence[n, first + step]
             if at_size >= 0:
-                out[at_size] = size_table[size[packet]]
+                out[at_size] = size_table[size[packet]] * (direction[packet] if signed else 1)
             if at_gap >= 0:
-                out[at_gap] = (np.log1p(max(gap[packet], 0) * gap_unit) - gap_shift) * gap_scale
+                since = max(gap[packet], 0) * gap_unit
+                since = min(since, gap_limit) if gap_limit > 0 else np.log1p(since)
+                out[at_gap] = (since - gap_shift) * gap_scale
             if at_direction >= 0:
                 out[at_direction] = direction[packet]
             if at_flags >= 0:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,10 @@ class Feed:
     window_rows: int = 65_536
     miniset_rows: int | None = None
     """Flows of a miniset: by default a tenth of a task's flows, at most 4,096. At least one row group."""
+    kept: Mapping[str, pa.Array] = dataclasses.field(default_factory=dict)
+    """Of some tasks the ids of the flows whose label counts (`few_labels.kept_flows`); all others are unknown."""
+    only_labelled: bool = False
+    """Leave out flows without a label that counts, under `striped` for the task of their miniset."""
     worker: int = 0
     workers: int = 1
 
@@ -84,7 +88,16 @@ class Feed:
     def _pools(self) -> dict[str | None, list[RowGroup]]:
         """The row groups that may share a window: of each task under `striped`, else all."""
         pools = self._tasks if self.striped else (None,)
-        return {task: [group for group in self.dataset.row_groups(self.split, task) if group.rows] for task in pools}
+        found = {task: self.dataset.row_groups(self.split, task) for task in pools}
+        if self.only_labelled:
+            found = {task: [self._labelled(group, task) for group in groups] for task, groups in found.items()}
+        return {task: [group for group in groups if group.rows] for task, groups in found.items()}
+
+    def _labelled(self, group: RowGroup, task: str | None) -> RowGroup:
+        """Return a row group with the number of its rows that have a label that counts."""
+        wanted = {*map(label_column, self._tasks), *(["flow_id"] if self.kept else [])}
+        labels = self._labels(_decode(group, wanted).combine_chunks().to_batches()[0], task)
+        return dataclasses.replace(group, rows=int((labels >= 0).any(axis=1).sum()))
 
     def windows(self, epoch: int) -> list[Window]:
         """Return the windows of an epoch in the order of the stream; their number is the same in every epoch."""
@@ -131,26 +144,32 @@ class Feed:
         """
         window = self.windows(epoch)[number]
         flows = self._read(window)
+        labels = self._labels(flows, window.task)
         rows = np.arange(flows.num_rows)
+        if self.only_labelled:
+            rows = np.flatnonzero((labels >= 0).any(axis=1))
         if self.seed is not None:
             place = self.worker + number * self.workers
             rows = np.random.default_rng((self.seed, epoch, 1, place)).permutation(rows)
         rows = rows[skip:]
         sequence, length = self.features.render(flows, rows)
-        labels = np.full((len(rows), len(self._tasks)), -1, np.int32)
+        return sequence, length, labels[rows]
+
+    def _labels(self, flows: pa.RecordBatch, only: str | None) -> np.ndarray:
+        """Return the labels that count of all tasks, or of one: int32 [N, T], -1 = unknown."""
+        labels = np.full((flows.num_rows, len(self._tasks)), -1, np.int32)
         for column, task in enumerate(self._tasks):
-            if label_column(task) in flows.schema.names and window.task in (None, task):
-                labels[:, column] = pc.fill_null(flows[label_column(task)], -1).to_numpy()[rows]
-        return sequence, length, labels
+            if label_column(task) in flows.schema.names and only in (None, task):
+                known = flows[label_column(task)]
+                if task in self.kept:
+                    known = pc.if_else(pc.is_in(flows["flow_id"], self.kept[task]), known, None)
+                labels[:, column] = pc.fill_null(known, -1).to_numpy()
+        return labels
 
     def _read(self, window: Window) -> pa.RecordBatch:
         """Decode the needed columns of a window's row groups."""
-        wanted = {*self.features.columns, *map(label_column, self._tasks)}
-        tables = []
-        for group in window.groups:
-            with pq.ParquetFile(group.path) as file:
-                columns = [name for name in file.schema_arrow.names if name in wanted]
-                tables.append(file.read_row_group(group.index, columns=columns))
+        wanted = {*self.features.columns, *map(label_column, self._tasks), *(["flow_id"] if self.kept else [])}
+        tables = [_decode(group, wanted) for group in window.groups]
         table = pa.concat_tables(tables, promote_options="default").combine_chunks()  # stripes differ in label columns
         return table.to_batches()[0]
 
@@ -209,3 +228,10 @@ class Feed:
             .prefetch(tf.data.AUTOTUNE)
             .with_options(options)
         )
+
+
+def _decode(group: RowGroup, wanted: Collection[str]) -> pa.Table:
+    """Return those of the wanted columns that a row group has."""
+    with pq.ParquetFile(group.path) as file:
+        columns = [name for name in file.schema_arrow.names if name in wanted]
+        return file.read_row_group(group.index, columns=columns)

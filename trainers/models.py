@@ -6,8 +6,10 @@ from typing import Any, Protocol
 import keras
 
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.lmmoe import LMMoE
+from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.recipe import Recipe
 
 
@@ -37,7 +39,7 @@ def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) ->
     return LMMoE(
         k=features.k,
         channels=len(features.features),
-        tasks={task.name: len(task.vocabulary) for task in tasks},
+        tasks=_classes(tasks),
         experts=recipe.experts,
         units=recipe.units,
         gate_input=recipe.gate_input,
@@ -45,5 +47,23 @@ def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) ->
     )
 
 
-MODELS: dict[str, Callable[[Recipe, FeatureSpec, Sequence[Task]], keras.Model]] = {"lmmoe": build_lmmoe}
+def build_multitask_cnn(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> MultitaskCNN:
+    """Return an untrained multi-task CNN for the tasks of a dataset."""
+    return MultitaskCNN(features.k, len(features.features), _classes(tasks), recipe.convolutions)
+
+
+def build_cnn_rnn2(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> CNNRNN2:
+    """Return an untrained CNN+RNN-2 for each task of a dataset."""
+    return CNNRNN2(features.k, len(features.features), _classes(tasks))
+
+
+def _classes(tasks: Sequence[Task]) -> dict[str, int]:
+    return {task.name: len(task.vocabulary) for task in tasks}
+
+
+MODELS: dict[str, Callable[[Recipe, FeatureSpec, Sequence[Task]], keras.Model]] = {
+    "lmmoe": build_lmmoe,
+    "multitask_cnn": build_multitask_cnn,
+    "cnn_rnn2": build_cnn_rnn2,
+}
 """The builder of every value of `Recipe.model`."""

@@ -1,16 +1,18 @@
-"""Aurora and Rainbow, the training paradigms of MULTA (section III-C): what one step updates, and by which losses."""
+"""Training paradigms, such as Aurora and Rainbow of MULTA (section III-C): what one step updates, by which losses."""
 
 import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import keras
 import tensorflow as tf
 
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.feed import Batch
 from flowloom.trainers.models import MultiTaskModel
+from flowloom.trainers.multitask_cnn import MultitaskCNN
 
 
 class Paradigm(abc.ABC):
@@ -43,7 +45,9 @@ class Paradigm(abc.ABC):
         # one graph per stripe: a variable outside an update's list is not touched, not even by the optimizer's momentum
         self._steps: dict[str | None, Callable[..., tf.Tensor]] = {
             stripe: tf.function(
-                functools.partial(self._update, trained, variables), input_signature=signature, autograph=False
+                functools.partial(self._update, self._forward(stripe), trained, variables),
+                input_signature=signature,
+                autograph=False,
             )
             for stripe, (trained, variables) in self._updates().items()
         }
@@ -51,6 +55,10 @@ class Paradigm(abc.ABC):
     @abc.abstractmethod
     def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
         """Return for every stripe the tasks whose losses count and the variables that are updated."""
+
+    def _forward(self, stripe: str | None) -> Callable[..., dict[str, Any]]:
+        """Return what gives the outputs of a stripe's tasks."""
+        return self._model
 
     def step(self, stripe: str | None, batch: Batch) -> tf.Tensor:
         """Train on one batch of a stripe.
@@ -61,11 +69,17 @@ class Paradigm(abc.ABC):
         return self._steps[stripe](*batch)
 
     def _update(
-        self, trained: tuple[str, ...], variables: list[keras.Variable], inputs: Any, labels: Any, weights: Any
+        self,
+        forward: Callable[..., dict[str, Any]],
+        trained: tuple[str, ...],
+        variables: list[keras.Variable],
+        inputs: Any,
+        labels: Any,
+        weights: Any,
     ) -> tf.Tensor:
         """Minimise the weighted sum of the tasks' losses, each the mean over the rows labelled for the task."""
         with tf.GradientTape() as tape:
-            outputs = self._model(inputs, training=True)
+            outputs = forward(inputs, training=True)
             sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
             rows = {task: tf.reduce_sum(weights[task]) for task in trained}
             loss = tf.add_n([self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) for task in trained])
@@ -93,7 +107,24 @@ class Rainbow(Paradigm):
         return {task: ((task,), shared + self._model.task_variables(task)) for task in self._tasks}
 
 
-PARADIGMS: dict[str, type[Paradigm]] = {"aurora": Aurora, "rainbow": Rainbow}
+class Single(Rainbow):
+    """One task at a time, by the network that is its own: single-task trainings that take turns."""
+
+    def _forward(self, stripe: str | None) -> Callable[..., dict[str, Any]]:
+        assert stripe is not None
+        return cast(CNNRNN2, self._model).network(stripe)
+
+
+class Transfer(Aurora):
+    """All tasks at once, on convolutions that stay as other tasks left them (Rezaei and Liu, section V-B)."""
+
+    def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
+        ((stripe, (trained, variables)),) = super()._updates().items()
+        frozen = {id(variable) for variable in cast(MultitaskCNN, self._model).convolution_variables}
+        return {stripe: (trained, [variable for variable in variables if id(variable) not in frozen])}
+
+
+PARADIGMS: dict[str, type[Paradigm]] = {"aurora": Aurora, "rainbow": Rainbow, "single": Single, "transfer": Transfer}
 
 
 def row_losses(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ import pydantic
 import yaml
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.trainers.features import CHANNELS
+from flowloom.trainers.features import CHANNELS, Scaling
 
 
 class Recipe(pydantic.BaseModel):
@@ -20,18 +20,31 @@ class Recipe(pydantic.BaseModel):
     # features (MULTA, section III-A)
     k: int = pydantic.Field(20, ge=1, description="packets of a flow that the model sees")
     channels: tuple[str, ...] = tuple(CHANNELS)
-    scaling: Literal["standard", "fixed"] = "standard"
+    scaling: Scaling = "standard"
 
     # model
-    model: Literal["lmmoe"] = "lmmoe"
+    model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2"] = "lmmoe"
     experts: int = pydantic.Field(2, ge=1)
     units: int = pydantic.Field(32, ge=1, description="width of an LSTM expert")
     gate_input: Literal["flatten", "mean", "first_packet"] = "flatten"
     tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
+    convolutions: Literal["paper", "fit"] = "paper"
+    """How many the multi-task CNN has for a short k: as Rezaei and Liu choose, or all that fit."""
+
+    # labels
+    tasks: tuple[str, ...] = ()
+    """The tasks that are trained; none named: all of the dataset."""
+    labels_per_class: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
+    """Of some tasks how many flows of each class keep their label on the train split; see `few_labels`."""
+    only_labelled: bool = False
+    """Leave out flows of the train split that have no label of the tasks that are trained on them."""
 
     # training
-    paradigm: Literal["auto", "aurora", "rainbow"] = "auto"
+    paradigm: Literal["auto", "aurora", "rainbow", "single", "transfer"] = "auto"
     """`auto`: the paradigm of the dataset's layout."""
+    pretrain_tasks: tuple[str, ...] = ()
+    """The tasks whose convolutions the others get (transfer); none named: those of kind auto."""
+    pretrain_epochs: int = pydantic.Field(20, ge=1)
     loss_weights: dict[str, Annotated[float, pydantic.Field(ge=0)]] = {}
     """Weight of a task's loss under Aurora, 1 where absent."""
     learning_rate: float = pydantic.Field(3e-3, gt=0)
@@ -44,6 +57,20 @@ class Recipe(pydantic.BaseModel):
     window_rows: int = pydantic.Field(65_536, ge=1, description="flows that are shuffled together")
     miniset_rows: int | None = pydantic.Field(None, ge=1, description="flows of a miniset (Rainbow); null = by size")
     seed: int = pydantic.Field(7, ge=0, lt=2**32)
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        needs = {"single": "cnn_rnn2", "transfer": "multitask_cnn"}
+        if self.paradigm in needs and self.model != needs[self.paradigm]:
+            raise ValueError(f"paradigm {self.paradigm} needs model={needs[self.paradigm]}, got {self.model}")
+        if self.model == "cnn_rnn2" and self.paradigm != "single":
+            raise ValueError(f"model cnn_rnn2 has a network per task and needs paradigm=single, got {self.paradigm}")
+        if self.model == "lmmoe" and self.scaling == "code_compat":
+            raise ValueError("scaling code_compat pads in front, which model lmmoe would take for packets; use linear")
+        for name in ("tasks", "pretrain_tasks"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
+        return self
 
     @classmethod
     def named(cls, name: str, overrides: Iterable[str] = ()) -> Self:
@@ -67,11 +94,30 @@ class Recipe(pydantic.BaseModel):
             raise FlowloomError("; ".join(_explain(entry) for entry in error.errors())) from None
 
 
+_REZAEI_LIU: dict[str, Any] = {
+    "k": 60,
+    "channels": ("gap", "size"),
+    "scaling": "linear",
+    "learning_rate": 1e-3,
+    "clip_norm": 1.0,
+    "batch_size": 64,
+    "epochs": 20,
+    "patience": 20,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     "multa": {},
     "lstm": {"experts": 1},
-}
-"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `lstm`: one LSTM that all towers share."""
+    "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora"},
+    "cnn-rnn2": {
+        **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
+    },
+    "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
+}  # fmt: skip
+"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `lstm`: one LSTM that all towers share.
+`multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
+`transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
+"""
 
 
 def _parse(word: str) -> tuple[str, Any]:
@@ -88,5 +134,6 @@ def _parse(word: str) -> tuple[str, Any]:
 
 
 def _explain(entry: Any) -> str:
-    place = ".".join(str(part) for part in entry["loc"])
+    if not (place := ".".join(str(part) for part in entry["loc"])):
+        return entry["msg"].removeprefix("Value error, ")
     return f"{place}: {entry['msg'].removeprefix('Value error, ')}, got {entry['input']!r}"

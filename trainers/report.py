@@ -59,7 +59,7 @@ def render(findings: Findings) -> str:
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=findings.gates,
         palette=figures.PALETTE,
-        gate_sentence=_gate_sentence(findings.gates),
+        gate_sentence=_gate_sentence(findings.gates) if run.recipe.model == "lmmoe" else None,
         drops={reason: count for reason, count in card.accounting.dropped.items() if count},
     )
 
@@ -81,7 +81,8 @@ def _summary(findings: Findings) -> str:
     """Return the outcome in two sentences."""
     run, metrics = findings.run, findings.metrics
     parameters, time_us = _count(metrics["cost"]["parameters"]), _count(metrics["cost"]["inference_us"])
-    model = f"One model of {parameters} parameters answers {len(run.tasks)} questions about a flow"
+    questions = f"{len(run.tasks)} question{'s' if len(run.tasks) > 1 else ''}"
+    model = f"One model of {parameters} parameters answers {questions} about a flow"
     reads = f"from its first {run.features.k} packets, in {time_us} µs on one CPU thread."
     if metrics["mean_auc"] is None:
         return f"{model} {reads} No AUC is defined on the {metrics['split']} split."

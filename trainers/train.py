@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -20,8 +20,10 @@ from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
+from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.metrics import auc
 from flowloom.trainers.models import MODELS
+from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.paradigms import PARADIGMS
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.recipe import Recipe
@@ -76,15 +78,24 @@ class RunSummary:
 def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _: None) -> RunSummary:
     """Train a model by a recipe; continue if the run directory holds the same training, unfinished.
 
-    The same seed, dataset and recipe give the same numbers on the same machine, interrupted or not.
+    The same seed, dataset and recipe give the same numbers on the same machine, interrupted or not. Under `transfer`
+    the run directory holds a second run, `pretrained`, of the tasks that the convolutions were learned from.
 
     Raises:
       FlowloomError: if dataset or recipe are invalid, or the run directory holds a finished or another run.
     """
-    began = time.perf_counter()
     recipe = Recipe.named(options.recipe, options.overrides)
     dataset = Dataset.open(options.dataset)
-    _check_loss_weights(recipe, dataset)
+    _check_tasks(recipe, dataset)
+    return _train(recipe, dataset, options.run, progress)
+
+
+def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progress], None]) -> RunSummary:
+    """Train by a recipe whose tasks were checked, and before that what it builds on."""
+    began = time.perf_counter()
+    earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
+    wanted = recipe.tasks or [task.name for task in whole.tasks]
+    dataset = whole.restricted([task for task in wanted if task not in earlier])
     features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
     paradigm_name = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
     feed = Feed(
@@ -96,17 +107,22 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
         striped=PARADIGMS[paradigm_name].striped,
         window_rows=recipe.window_rows,
         miniset_rows=recipe.miniset_rows,
+        kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
+        only_labelled=recipe.only_labelled,
     )
-    _begin(options.run, recipe, features, run_files.Source.of(options.dataset, dataset.card))
+    _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
+    pretrained = _pretrain(recipe, whole.restricted(earlier), root, progress) if earlier else None
 
     keras.utils.set_random_seed(recipe.seed)
     model = MODELS[recipe.model](recipe, features, dataset.tasks)
+    if pretrained:
+        model.adopt(pretrained)
     optimizer = keras.optimizers.Adam(recipe.learning_rate, clipnorm=recipe.clip_norm)
     paradigm = PARADIGMS[paradigm_name](model, optimizer, dataset.tasks, recipe.loss_weights, feed.signature)
-    checkpoints = Checkpoints(options.run / run_files.CHECKPOINTS, model, optimizer)
+    checkpoints = Checkpoints(root / run_files.CHECKPOINTS, model, optimizer)
     validate = _validation(model, dataset, features)
 
-    history = _resume(options.run, checkpoints)
+    history = _resume(root, checkpoints)
     stream = iter(feed.batches(sum(record["steps"] for record in history)))
     while len(history) < recipe.epochs and not stalled(history, recipe.patience):
         epoch = len(history) + 1
@@ -118,14 +134,14 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
         record = {"epoch": epoch, "steps": len(stripes), "loss": _train_losses(dataset, totals), **validate()}
         record["score"] = score(record, recipe.monitor)
         history.append(record)
-        run_files.write_json(options.run / run_files.HISTORY, history)
+        run_files.write_json(root / run_files.HISTORY, history)
         checkpoints.save(epoch, keep={best_epoch(history)})
         progress(Progress(epoch, recipe.epochs, len(stripes), len(stripes), record))
 
     best = best_epoch(history)
     checkpoints.restore(best)
     summary = RunSummary(
-        run=options.run,
+        run=root,
         recipe=recipe.name,
         paradigm=paradigm_name,
         epochs=len(history),
@@ -139,14 +155,55 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     return summary
 
 
-def _check_loss_weights(recipe: Recipe, dataset: Dataset) -> None:
+def _check_tasks(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse a recipe that names tasks that the dataset has not."""
     tasks = [task.name for task in dataset.tasks]
-    for name in recipe.loss_weights:
-        if name not in tasks:
-            raise FlowloomError(
-                f"loss_weights name the task {name!r}; the dataset's tasks are {', '.join(tasks)}"
-                f"{did_you_mean(name, tasks)}"
-            )
+    settings: dict[str, Iterable[str]] = {
+        "loss_weights": recipe.loss_weights,
+        "tasks": recipe.tasks,
+        "labels_per_class": recipe.labels_per_class,
+        "pretrain_tasks": recipe.pretrain_tasks,
+    }
+    for setting, names in settings.items():
+        for name in names:
+            if name not in tasks:
+                raise FlowloomError(
+                    f"{setting} name the task {name!r}; the dataset's tasks are {', '.join(tasks)}"
+                    f"{did_you_mean(name, tasks)}"
+                )
+
+
+def _pretrain_tasks(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
+    """Return the tasks that a transfer learns first."""
+    automatic = tuple(task.name for task in dataset.tasks if task.kind == "auto")
+    earlier = recipe.pretrain_tasks or tuple(task for task in automatic if task not in recipe.tasks)
+    if not earlier:
+        raise FlowloomError(
+            f"a transfer needs tasks to learn from first, and dataset {dataset.root} has none of kind auto besides the "
+            "trained ones; name some in pretrain_tasks, or build the dataset with a task of kind auto"
+        )
+    if both := [task for task in earlier if task in recipe.tasks]:
+        raise FlowloomError(f"{', '.join(both)} cannot be in both tasks and pretrain_tasks; remove it from one")
+    if not recipe.tasks and len(earlier) == len(dataset.tasks):
+        raise FlowloomError(
+            f"a transfer needs a task besides those it learns first ({', '.join(earlier)}), and dataset {dataset.root} "
+            "has none; name fewer in pretrain_tasks, or build the dataset with another task"
+        )
+    return earlier
+
+
+def _pretrain(recipe: Recipe, dataset: Dataset, root: Path, progress: Callable[[Progress], None]) -> MultitaskCNN:
+    """Return the network of the earlier tasks, trained in a run inside of the run unless it was before."""
+    pretrained = root / run_files.PRETRAINED
+    if not (pretrained / run_files.FINISHED).exists():
+        earlier = {
+            "paradigm": "aurora",
+            "epochs": recipe.pretrain_epochs,
+            "tasks": tuple(task.name for task in dataset.tasks),
+            "pretrain_tasks": (),
+        }
+        _train(recipe.model_copy(update=earlier), dataset, pretrained, progress)
+    return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())
 
 
 def _begin(root: Path, recipe: Recipe, features: FeatureSpec, source: run_files.Source) -> None:

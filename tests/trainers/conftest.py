@@ -32,10 +32,17 @@ TASKS = (
 )
 
 
-def flows(rows: int, k: int, seed: int) -> tuple[pa.RecordBatch, np.ndarray]:
+def _automatic(name: str, *at: float) -> Task:
+    return Task(name=name, kind="auto", quantity=name, dividers={"method": "given", "at": at})
+
+
+AUTO_TASKS = (TASKS[0], _automatic("bandwidth", 1e4, 1e6), _automatic("duration", 10.0))
+
+
+def flows(rows: int, k: int, seed: int, tasks: tuple[Task, ...] = TASKS) -> tuple[pa.RecordBatch, np.ndarray]:
     """Return flows whose packets depend on three hidden labels, and those labels, int32 [rows, 3]."""
     generator = np.random.default_rng(seed)
-    labels = np.stack([generator.integers(0, len(task.vocabulary), rows) for task in TASKS], axis=1).astype(np.int32)
+    labels = np.stack([generator.integers(0, len(task.vocabulary), rows) for task in tasks], axis=1).astype(np.int32)
     app, attack, bulk = labels.T
     lengths = generator.integers(1, k + 1, rows)
     total = int(lengths.sum())
@@ -43,7 +50,7 @@ def flows(rows: int, k: int, seed: int) -> tuple[pa.RecordBatch, np.ndarray]:
     values = {
         "pkt_size": 60 + 300 * app[per_packet] + 700 * bulk[per_packet] + generator.integers(0, 200, total),
         "pkt_dir": generator.choice([-1, 1], total),
-        "pkt_gap_ns": generator.exponential(1e6, total) * np.where(attack[per_packet] == 1, 0.05, 1.0),
+        "pkt_gap_ns": generator.exponential(1e6, total) * np.array([1.0, 0.05, 400.0])[attack[per_packet]],
         "pkt_tcp_flags": generator.integers(0, 256, total),
         "pkt_tcp_window": generator.integers(0, 65_536, total),
         "pkt_ttl": generator.choice([57, 64, 128], total),
@@ -99,24 +106,31 @@ class Synthetic:
     unknown: float = 0.2
     """Share of the labels that are null (Aurora)."""
     seed: int = 1
+    automatic: bool = False
+    """Whether the tasks are `AUTO_TASKS`, of which one is multiclass and two label themselves."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of the card."""
+        return AUTO_TASKS if self.automatic else TASKS
 
     def write(self, root: Path) -> Path:
         """Write shards and card, as `flowloom build` would."""
         shards, splits, train = [], {}, []
         for number, split in enumerate(SPLITS):
-            batch, labels = flows(self.rows[number], self.k, 100 * self.seed + number)
+            batch, labels = flows(self.rows[number], self.k, 100 * self.seed + number, self.tasks)
             train += [batch] if split == "train" else []
             hidden = np.random.default_rng(number).random(labels.shape) < self.unknown
             if self.layout == "rainbow":  # the stripes have unequal lengths: 3/6, 2/6 and 1/6 of the rows
                 stripe = np.searchsorted([3, 5], np.arange(len(labels)) % 6, side="right")
-                hidden = stripe[:, None] != np.arange(len(TASKS))
+                hidden = stripe[:, None] != np.arange(len(self.tasks))
             known = np.where(hidden, -1, labels)
-            stripes = {None: TASKS} if self.layout == "aurora" else {task.name: (task,) for task in TASKS}
+            stripes = {None: self.tasks} if self.layout == "aurora" else {task.name: (task,) for task in self.tasks}
             for task, carried in stripes.items():
-                rows = np.arange(len(labels)) if task is None else np.flatnonzero(known[:, _column(task)] >= 0)
+                rows = np.arange(len(labels)) if task is None else np.flatnonzero(known[:, self._column(task)] >= 0)
                 table = pa.Table.from_batches([batch]).take(pa.array(rows))
                 for each in carried:
-                    column = known[rows, _column(each.name)]
+                    column = known[rows, self._column(each.name)]
                     table = table.append_column(
                         pa.field(label_column(each.name), pa.int32()), pa.array(column, pa.int32(), mask=column < 0)
                     )
@@ -128,15 +142,15 @@ class Synthetic:
                     task.name: {
                         word: int((known[:, column] == index).sum()) for index, word in enumerate(task.vocabulary)
                     }
-                    for column, task in enumerate(TASKS)
+                    for column, task in enumerate(self.tasks)
                 },
-                unknown={task.name: int((known[:, column] < 0).sum()) for column, task in enumerate(TASKS)},
+                unknown={task.name: int((known[:, column] < 0).sum()) for column, task in enumerate(self.tasks)},
             )
         metered = sum(self.rows)
         card = DatasetCard(
             tool_version="0", name=f"synthetic {self.layout}", corpus_digest="0" * 64,
             content_hash=hashlib.sha256(repr(self).encode()).hexdigest(), definition=FlowDefinition(k=self.k),
-            views=("flows",), tasks=TASKS, layout=self.layout, missing="unknown", identity="keep",
+            views=("flows",), tasks=self.tasks, layout=self.layout, missing="unknown", identity="keep",
             split_rule=SplitRule(by="flow", reason="synthetic", seed=self.seed, shares=(0.64, 0.16, 0.2)),
             splits=splits, coverage=(),
             accounting=Accounting(
@@ -171,9 +185,8 @@ class Synthetic:
             )
         return written
 
-
-def _column(task: str) -> int:
-    return [each.name for each in TASKS].index(task)
+    def _column(self, task: str) -> int:
+        return [each.name for each in self.tasks].index(task)
 
 
 @pytest.fixture(scope="session")

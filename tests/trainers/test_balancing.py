@@ -91,6 +91,14 @@ def test_nothing_is_made_where_nothing_is_missing():
     assert (made.shape, of.shape) == ((0, 2), (0,))
 
 
+def test_classes_of_automatic_tasks_are_balanced_too():
+    at = {"method": "given", "at": (1.0, 60.0)}
+    duration = Task(name="duration", kind="auto", quantity="duration", dividers=at)
+    labels = TrainLabels("train", {"duration": np.array([0, 0, 1, 2, 2, 2], np.int32)})
+    assert undersample(labels, duration, seed=0).size == 3
+    assert resample(labels, duration, {"from 60 s": 1}, seed=0).size == 4
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_other_splits_are_refused(split):
     with pytest.raises(FlowloomError, match=f"only the train split may be resampled, got '{split}'"):

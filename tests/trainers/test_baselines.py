@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.tasks import Task
 from flowloom.trainers import metrics
-from flowloom.trainers.baselines import baseline_predictions, labelled_rows
+from flowloom.trainers.baselines import baseline_predictions, boosted_trees, labelled_rows
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import CHANNELS, FeatureSpec
 from flowloom.trainers.feed import Feed
@@ -42,6 +44,26 @@ def test_the_forest_learns_and_the_majority_does_not(synthetic):
         said = found[task.name]["majority"].probabilities.argmax(axis=1)
         classes = dataset.card.splits["train"].classes[task.name]
         assert {task.vocabulary[c] for c in said} == {max(classes, key=classes.__getitem__)}
+
+
+def test_boosted_trees_are_fitted_where_asked_for(synthetic):
+    path = synthetic(automatic=True, rows=(200, 10, 60))
+    dataset = Dataset.open(path).restricted(["app"])
+    features = FeatureSpec.of(dataset.card, 4, ("size",), "linear")
+    train, test = Feed(dataset, "train", features, 64, seed=1), Feed(dataset, "test", features, 64)
+    found = baseline_predictions(dataset.tasks, train, test, seed=0, names=("boosted_trees",))
+    assert set(found["app"]) == {"boosted_trees"}
+    assert metrics.headline(found["app"]["boosted_trees"])["auc"] > 0.8
+    np.testing.assert_allclose(found["app"]["boosted_trees"].probabilities.sum(axis=1), 1, rtol=1e-5)
+    with pytest.raises(FlowloomError, match="got 'boosted_tree'; did you mean 'boosted_trees'"):
+        baseline_predictions(dataset.tasks, train, test, seed=0, names=("boosted_tree",))
+
+
+def test_rows_of_one_class_leave_nothing_to_boost():
+    task = Task(name="app", kind="multiclass", vocabulary=("a", "b", "c"))
+    train = np.zeros((5, 2), np.float32), np.ones(5, np.int32)
+    said = boosted_trees(task, train, (np.zeros((2, 2), np.float32), np.array([0, 1], np.int32)), seed=0)
+    np.testing.assert_array_equal(said.probabilities, [[0, 1, 0], [0, 1, 0]])
 
 
 def test_a_task_without_test_rows_has_no_baselines(synthetic):

@@ -23,6 +23,14 @@ def test_a_stripe_has_only_its_own_row_groups(synthetic):
     assert sorted(itertools.chain(*stripes), key=str) == sorted(dataset.row_groups("train"), key=str)
 
 
+@pytest.mark.parametrize(("layout", "rows"), [("aurora", 600), ("rainbow", 400)])
+def test_a_dataset_may_be_restricted_to_some_tasks(synthetic, layout, rows):
+    """Aurora keeps every row, Rainbow drops the stripes of the others."""
+    dataset = Dataset.open(synthetic(layout=layout)).restricted(["bulk", "app"])
+    assert [task.name for task in dataset.tasks] == ["app", "bulk"]
+    assert sum(group.rows for group in dataset.row_groups("train")) == rows
+
+
 def test_no_card_is_no_dataset(synthetic, tmp_path):
     with pytest.raises(FlowloomError, match=r"dataset.json is missing \(the directory exists but was not finished\)"):
         Dataset.open(tmp_path)

@@ -33,7 +33,9 @@ def oracle(spec, flow):
 
     def scaled(channel, x, fixed):
         x = np.array(x, float)
-        if spec.scaling == "fixed":
+        if spec.scaling in ("linear", "code_compat") and channel != "window":
+            return as_rezaei_and_liu(spec, channel, x, np.array(flow["pkt_dir"]))
+        if spec.scaling != "standard":
             return fixed(x)
         mean, deviation = spec.moments[channel]
         return (np.log1p(x) - mean) / deviation
@@ -58,10 +60,22 @@ def oracle(spec, flow):
         else:
             values = columns[name]()
         tensor[:kept, position] = values[:kept]
+    if spec.scaling == "code_compat":  # PadAtTheBegining
+        tensor = np.roll(tensor, spec.k - kept, axis=0)
     return tensor, kept
 
 
-@pytest.mark.parametrize("scaling", ["standard", "fixed"])
+def as_rezaei_and_liu(spec, channel, x, direction):
+    """Section IV-C of the paper (`linear`), and what its published code makes of the same."""
+    if channel == "gap":
+        seconds = np.minimum(x * 1e-9, 1)
+        return (seconds - 0.5) * 2 if spec.scaling == "code_compat" else seconds
+    if spec.scaling == "code_compat":
+        return x / 1434
+    return np.minimum(x / 1434, 1) * (direction if channel == "size" else 1)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "fixed", "linear", "code_compat"])
 @pytest.mark.parametrize(
     "channels", [tuple(CHANNELS), ("gap",), ("payload", "tcp_flags", "size"), ("protocol", "direction", "window")]
 )
@@ -112,12 +126,27 @@ def test_extremes_stay_finite():
            "pkt_ttl": 255, "pkt_payload": 65_535}  # fmt: skip
     arrays = [pa.array([[top[name]], [0]], FLOWS.field(name).type) for name in SEQUENCES]
     batch = pa.RecordBatch.from_arrays([*arrays, pa.array([255, 0], pa.uint8())], names=[*SEQUENCES, "protocol"])
-    for scaling in ("standard", "fixed"):
+    for scaling in ("standard", "fixed", "linear"):
         moments = dict.fromkeys(("size", "gap", "window", "payload"), (3.0, 0.0))  # a constant channel deviates by 0
         spec = FeatureSpec(k=2, channels=tuple(CHANNELS), scaling=scaling, moments=moments)
         sequence, _ = spec.render(batch, np.arange(2))
         assert np.isfinite(sequence).all()
         assert (sequence[:, 1] == 0).all()
+
+
+def test_the_published_scaling_of_a_known_flow():
+    """Signed share of 1,434 bytes, seconds up to one; in code unsigned, in front padded, and 0 s is -1."""
+    columns = {"pkt_size": [717, 1500], "pkt_dir": [1, -1], "pkt_gap_ns": [0, 250_000_000]}
+    arrays = [pa.array([values], FLOWS.field(name).type) for name, values in columns.items()]
+    batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+    for scaling, expected in {
+        "linear": [[0, 0.5], [0.25, -1], [0, 0]],
+        "code_compat": [[0, 0], [-1, 0.5], [-0.5, 1500 / 1434]],
+    }.items():
+        spec = FeatureSpec(k=3, channels=("gap", "size"), scaling=scaling)
+        sequence, lengths = spec.render(batch, np.arange(1))
+        np.testing.assert_allclose(sequence[0], expected, rtol=1e-6)
+        assert lengths.tolist() == [2]
 
 
 def test_lists_of_unequal_length_are_refused():
