@@ -38,13 +38,13 @@ from flowloom.schemas.views import StoredViews, schema_file
 from flowloom.transforms.columns import batch, text_column
 from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.groups import relative_uri
-from flowloom.transforms.header_leak import byte_rule, merge_bytes
+from flowloom.transforms.header_leak import byte_rule
 from flowloom.transforms.label_joins import NOTHING_SAID, Counts, SourceKey, add_counts
 from flowloom.transforms.label_sources import Kind, source_kind
 from flowloom.transforms.labels import GroupLabels, SourceCounts
 from flowloom.transforms.layouts import AURORA, LaidOut
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
-from flowloom.transforms.overlap import merge_pairs, task_overlap
+from flowloom.transforms.overlap import task_overlap
 from flowloom.transforms.packet_bytes import no_drops
 from flowloom.transforms.packet_joins import PacketCounts
 from flowloom.transforms.parquet import write_table
@@ -52,7 +52,7 @@ from flowloom.transforms.published_rows import PublishedFindings
 from flowloom.transforms.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
 from flowloom.transforms.splits import Division
 from flowloom.transforms.staging import write_text
-from flowloom.transforms.statistics import merge_moments
+from flowloom.transforms.sums import sum_by_key
 
 FAILURE = "failure.txt"
 """Written in the place of a card when the counts do not agree or there is nothing to put on it."""
@@ -253,7 +253,7 @@ def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
 
 def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics]:
     """Return the statistics of each channel over the train split; channels without a value are left out."""
-    merged = merge_moments(shard.moments for shard in shards)
+    merged = sum_by_key(shard.moments for shard in shards)
     return {name: moments.statistics() for name, moments in merged.items() if moments.count}
 
 
@@ -262,14 +262,14 @@ def count_overlap(shards: Iterable[WrittenShard], view: View) -> tuple[TaskOverl
     of_view = [shard for shard in shards if shard.shard.view == view]
     found = []
     for split in SPLITS:
-        merged = merge_pairs(shard.pairs for shard in of_view if shard.shard.split == split)
+        merged = sum_by_key(shard.pairs for shard in of_view if shard.shard.split == split)
         found += [task_overlap(pair, split, counts) for pair, counts in merged.items()]
     return tuple(found)
 
 
 def find_byte_rules(shards: Iterable[WrittenShard]) -> tuple[ByteRule, ...]:
     """Return by task how much a single byte tells on the train split."""
-    rules = (byte_rule(task, counts) for task, counts in merge_bytes(shard.leaks for shard in shards).items())
+    rules = (byte_rule(task, counts) for task, counts in sum_by_key(shard.leaks for shard in shards).items())
     return tuple(rule for rule in rules if rule is not None)
 
 

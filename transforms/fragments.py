@@ -46,8 +46,8 @@ def join_fragments(
     Returns:
       flows as `schemas.rows.FLOWS`, and how many were left out by the definition's `min_packets`.
     """
-    flows, short, _ = join_numbered_fragments(fragments, clocks_ns, definition, group)
-    return flows, short
+    rows, enough, *_ = _joined(fragments, clocks_ns, definition, group)
+    return rows, int(np.count_nonzero(~enough))
 
 
 def join_numbered_fragments(
@@ -57,6 +57,21 @@ def join_numbered_fragments(
 
     Fragments of flows that were left out are not among them.
     """
+    rows, enough, pieces, position, became = _joined(fragments, clocks_ns, definition, group)
+    kept = enough[became]
+    row = (np.cumsum(enough) - 1)[became[kept]]
+    numbers = [
+        column(position[kept], FLOW_NUMBERS.field("range").type),
+        column(pieces["serial"][kept], FLOW_NUMBERS.field("serial").type),
+        rows["flow_id"].take(column(row, pa.int64())),
+    ]
+    return rows, int(np.count_nonzero(~enough)), pa.RecordBatch.from_arrays(numbers, schema=FLOW_NUMBERS)
+
+
+def _joined(
+    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
+) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return flow rows and which joined flows are long enough for one; fragments, their ranges, the flow of each."""
     pieces, entries = fragment_records(fragments)
     position = view(fragments["range"])
     order = _in_captured_order(pieces, position)
@@ -76,15 +91,7 @@ def join_numbered_fragments(
     enough = long_enough(flows, definition.min_packets)
     if not enough.all():
         joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
-    rows = flow_rows(flows[enough], joined, group)
-    kept = enough[became]
-    row = (np.cumsum(enough) - 1)[became[kept]]
-    numbers = [
-        column(position[kept], FLOW_NUMBERS.field("range").type),
-        column(pieces["serial"][kept], FLOW_NUMBERS.field("serial").type),
-        rows["flow_id"].take(column(row, pa.int64())),
-    ]
-    return rows, int(np.count_nonzero(~enough)), pa.RecordBatch.from_arrays(numbers, schema=FLOW_NUMBERS)
+    return flow_rows(flows[enough], joined, group), enough, pieces, position, became
 
 
 def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:

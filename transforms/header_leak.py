@@ -4,7 +4,7 @@ The rule of one byte: for each of its values the commonest label of the train ro
 nearly always right is most likely a trace of how the set was made (a link type, an address, a time), not of traffic.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -33,15 +33,6 @@ def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.nda
             counts[task.name] = np.zeros((min(width, HEADER_BYTES), 256, len(task.vocabulary)), np.uint32)
             _count(content, view_or(rows[label_column(task.name)], -1).astype(np.int32), counts[task.name])
     return counts
-
-
-def merge_bytes(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Add up what several batches have."""
-    merged: dict[str, np.ndarray] = {}
-    for part in parts:
-        for task, counts in part.items():
-            merged[task] = merged[task] + counts if task in merged else counts
-    return merged
 
 
 def byte_rule(task: str, counts: np.ndarray) -> ByteRule | None:

@@ -15,7 +15,7 @@ from flowloom.schemas.packet_view import PacketView
 from flowloom.schemas.rows import FLOWS
 from flowloom.transforms.captures import CaptureError, capture_sha256
 from flowloom.transforms.columns import batch, concatenated
-from flowloom.transforms.fragments import fragment_partitions, join_numbered_fragments
+from flowloom.transforms.fragments import fragment_partitions, join_fragments, join_numbered_fragments
 from flowloom.transforms.groups import reject_rows
 from flowloom.transforms.meter import TAKE_FLOWS, WHOLE
 from flowloom.transforms.packet_joins import PacketCounts, PacketSpill, RangePackets
@@ -126,11 +126,12 @@ def running_clocks(clocks: Iterable[tuple[int, int | None]]) -> list[int]:
 
 
 def join_partition(
-    partition: Partition, parts: Iterable[RangeFragments], definition: FlowDefinition
+    partition: Partition, parts: Iterable[RangeFragments], definition: FlowDefinition, *, numbered: bool
 ) -> Iterator[pa.RecordBatch | GroupAccount]:
-    """Yield the flows that the fragments of all ranges of one partition form, which fragment each has, their account.
+    """Yield the flows that the fragments of all ranges of one partition form (`schemas.rows.FLOWS`), and their account.
 
-    Batches are of `schemas.rows.FLOWS`, then one of `schemas.rows.FLOW_NUMBERS`.
+    Args:
+      numbered: whether a batch between them tells which fragment each flow has (`schemas.rows.FLOW_NUMBERS`).
     """
     group, _ = partition
     parts = list(parts)
@@ -138,9 +139,13 @@ def join_partition(
     if not places:
         return
     clocks_ns = running_clocks((part.position, part.clock_ns) for part in parts)
-    flows, short, numbers = join_numbered_fragments(recall(places), clocks_ns, definition, group)
-    yield flows
-    yield numbers
+    if numbered:
+        flows, short, numbers = join_numbered_fragments(recall(places), clocks_ns, definition, group)
+        yield flows
+        yield numbers
+    else:
+        flows, short = join_fragments(recall(places), clocks_ns, definition, group)
+        yield flows
     yield GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))
 
 
@@ -218,11 +223,11 @@ class _Meter(_HoldsFlowsBack):
 
 class _Join(_HoldsFlowsBack):
     def process(self, element: tuple[Partition, Iterable[RangeFragments]]) -> Iterator[Any]:
-        for piece in join_partition(*element, self._definition):
+        for piece in join_partition(*element, self._definition, numbered=self._packet_view is not None):
             if isinstance(piece, GroupAccount):
                 yield beam.pvalue.TaggedOutput("findings", piece)
             elif piece.schema == FLOWS:
                 yield from self._held(piece)
-            elif self._packet_view is not None and piece.num_rows:
+            elif piece.num_rows:
                 (group, _), (place,) = element[0], spill([piece], self._job)
                 yield beam.pvalue.TaggedOutput("packets", (group, RangePackets(_EVERYWHERE, (), (place,))))

@@ -5,7 +5,7 @@ Where one task nearly determines another, that a model does well on both at once
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -30,15 +30,6 @@ def count_pairs(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[TaskPair, n
         place = codes[one.name][both] * shape[1] + codes[other.name][both]
         counts[one.name, other.name] = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
     return counts
-
-
-def merge_pairs(parts: Iterable[Mapping[TaskPair, np.ndarray]]) -> dict[TaskPair, np.ndarray]:
-    """Add up what several batches have."""
-    merged: dict[TaskPair, np.ndarray] = {}
-    for part in parts:
-        for pair, counts in part.items():
-            merged[pair] = merged[pair] + counts if pair in merged else counts
-    return merged
 
 
 def task_overlap(pair: TaskPair, split: str, counts: np.ndarray) -> TaskOverlap:

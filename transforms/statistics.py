@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 import numba
 import numpy as np
@@ -87,15 +86,6 @@ def channel_moments(values: np.ndarray) -> Moments:
 def sequence_moments(flows: pa.RecordBatch) -> dict[str, Moments]:
     """Sum every sequence column of flows over all their packets."""
     return {name: channel_moments(view(flows[name].flatten())) for name in SEQUENCES}
-
-
-def merge_moments(parts: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
-    """Add up the moments of several shards by channel."""
-    merged: dict[str, Moments] = {}
-    for part in parts:
-        for name, moments in part.items():
-            merged[name] = merged.get(name, Moments()) + moments
-    return merged
 
 
 def _counted_moments(values: np.ndarray) -> Moments:

@@ -33,15 +33,16 @@ from flowloom.schemas.views import StoredViews, schema_file
 from flowloom.transforms.cards import corpus_digest, count_captures, timelines
 from flowloom.transforms.columns import view, view_or
 from flowloom.transforms.digests import row_digests, sort_digests
-from flowloom.transforms.header_leak import count_bytes, merge_bytes
+from flowloom.transforms.header_leak import count_bytes
 from flowloom.transforms.host_pairs import pair_hashes
 from flowloom.transforms.labels import count_unlabelled
 from flowloom.transforms.leakage import SEQUENCE, measure_leakage
-from flowloom.transforms.overlap import count_pairs, merge_pairs
+from flowloom.transforms.overlap import count_pairs
 from flowloom.transforms.shards import NO_START, WrittenShard, count_labels
 from flowloom.transforms.splits import Division, assign_splits
 from flowloom.transforms.staging import file_sha256
-from flowloom.transforms.statistics import merge_moments, sequence_moments
+from flowloom.transforms.statistics import sequence_moments
+from flowloom.transforms.sums import sum_by_key
 
 BATCH_ROWS = 16_384
 """Rows of a shard in memory at a time; their ids and digests, 32 bytes a row, are kept for the checks over all rows."""
@@ -181,10 +182,10 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
     written = WrittenShard(
         shard,
         {name: tuple(counts.tolist()) for name, counts in labels.items()},
-        merge_moments(moments),
+        sum_by_key(moments),
         sort_digests(digests).tobytes(),
-        merge_pairs(overlaps),
-        merge_bytes(leaks),
+        sum_by_key(overlaps),
+        sum_by_key(leaks),
     )
     return CheckedShard(
         written,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.header_leak import HEADER_BYTES, byte_rule, count_bytes, merge_bytes
+from flowloom.transforms.header_leak import HEADER_BYTES, byte_rule, count_bytes
+from flowloom.transforms.sums import sum_by_key
 
 TASK = Task(name="tunnel", kind="multiclass", vocabulary=("plain", "vpn", "tor"))
 
@@ -27,7 +28,7 @@ labelled = st.tuples(st.binary(max_size=4), st.one_of(st.none(), st.integers(0, 
 @given(st.lists(labelled, max_size=30), st.integers(0, 30))
 def test_the_rule_is_that_of_a_plain_loop(of, cut):
     batch = rows(of)
-    counts = merge_bytes([count_bytes(batch.slice(0, cut), [TASK]), count_bytes(batch.slice(cut), [TASK])])["tunnel"]
+    counts = sum_by_key([count_bytes(batch.slice(0, cut), [TASK]), count_bytes(batch.slice(cut), [TASK])])["tunnel"]
     rule = byte_rule("tunnel", counts)
     known = [(row.ljust(4, b"\0"), code) for row, code in of if code is not None]
     if not known:

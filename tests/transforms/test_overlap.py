@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.overlap import count_pairs, cramers_v, merge_pairs, task_overlap
+from flowloom.transforms.overlap import count_pairs, cramers_v, task_overlap
+from flowloom.transforms.sums import sum_by_key
 
 TASKS = (
     Task(name="app", kind="multiclass", vocabulary=("a", "b", "c")),
@@ -27,7 +28,7 @@ def rows(of: list) -> pa.RecordBatch:
 
 @given(st.lists(labels, max_size=40), st.integers(0, 40))
 def test_tables_are_plain_counts_in_any_parts(of, cut):
-    merged = merge_pairs([count_pairs(rows(of[:cut]), TASKS), count_pairs(rows(of[cut:]), TASKS)])
+    merged = sum_by_key([count_pairs(rows(of[:cut]), TASKS), count_pairs(rows(of[cut:]), TASKS)])
     assert list(merged) == [("app", "attack"), ("app", "pace"), ("attack", "pace")]
     for (one, other), pair in {("app", "attack"): (0, 1), ("app", "pace"): (0, 2), ("attack", "pace"): (1, 2)}.items():
         expected = collections.Counter((row[pair[0]], row[pair[1]]) for row in of)

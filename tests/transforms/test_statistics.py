@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
 from flowloom.schemas.rows import SEQUENCES
-from flowloom.transforms.statistics import Moments, channel_moments, merge_moments, sequence_moments
+from flowloom.transforms.statistics import Moments, channel_moments, sequence_moments
+from flowloom.transforms.sums import sum_by_key
 
 values = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=50)
 
@@ -43,7 +44,7 @@ def test_shards_merge_to_the_whole():
     flows = synthetic_flows(500)
     parts = [sequence_moments(flows.slice(start, 100)) for start in (300, 0, 400, 200, 100)]
     whole = sequence_moments(flows)
-    assert merge_moments(parts) == whole
+    assert sum_by_key(parts) == whole
     assert set(whole) == set(SEQUENCES)
     sizes = np.concatenate(flows["pkt_size"].to_pylist())
     assert whole["pkt_size"].statistics().mean == pytest.approx(sizes.mean())
