@@ -35,14 +35,17 @@ def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 
 
 
 def first_time_ns(uri: str) -> int | None:
-    """Return the time of a capture's first record in ns since the epoch, or None where it has none to read.
+    """Return the time of a capture's first record that has one, in ns since the epoch, or None where none can be read.
 
     Raises:
       CaptureError: if the file cannot be opened or is no capture.
     """
     capture = CaptureBytes(uri)
     try:
-        records = open_records(capture).scan()
-        return int(records.time_ns[0]) if len(records) else None
+        scanner = open_records(capture)
+        while len(records := scanner.scan()):
+            if len(times_ns := records.times_ns()):
+                return int(times_ns[0])
+        return None
     finally:
         capture.close()

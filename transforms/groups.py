@@ -33,7 +33,7 @@ class Capture:
     Attributes:
       size: its bytes as stored.
       sha256: None while nobody needs it: all bytes of a large capture take as long to digest as to meter.
-      first_ns: time of its first record in ns since the epoch; None where no record can be read.
+      first_ns: time of its first record that has one, in ns since the epoch; None where none can be read.
     """
 
     uri: str
