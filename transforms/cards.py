@@ -39,7 +39,7 @@ from flowloom.transforms.columns import batch, text_column
 from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.groups import relative_uri
 from flowloom.transforms.header_leak import byte_rule
-from flowloom.transforms.label_joins import NOTHING_SAID, Counts, SourceKey, add_counts
+from flowloom.transforms.label_joins import Counts, SourceKey
 from flowloom.transforms.label_sources import Kind, source_kind
 from flowloom.transforms.labels import GroupLabels, SourceCounts
 from flowloom.transforms.layouts import AURORA, LaidOut
@@ -93,8 +93,7 @@ class Findings:
 
     def add_sources(self, said: Mapping[SourceKey, Counts]) -> None:
         """Count more of what sources said."""
-        for key, counts in said.items():
-            self.sources[key] = add_counts([counts, self.sources.get(key, NOTHING_SAID)])
+        self.sources = sum_by_key([self.sources, said])
 
     def published_rows(self, view: View) -> int:
         """Return how many rows of a view are out of published files."""
@@ -175,14 +174,13 @@ def count_coverage(
         if isinstance(entry, PublishedSource):
             worded = (task.name for task in manifest.claimed_tasks if entry.told(task.name))
             kinds |= {(task, entry.source_name(task)): "published" for task in worded}
-    counted = {key: np.array((sources or {}).get(key, [0] * len(Counts._fields)), np.int64) for key in kinds}
+    counted = {key: (sources or {}).get(key, Counts()) for key in kinds}
     for label in labels:
         rows = flows.get(label.group, 0)
         for claim in label.claims:
-            said = Counts(rows, rows, 0 if claim.upheld else rows, 0, 0, 0)
-            counted[claim.task, claim.source] += said
+            counted[claim.task, claim.source] += Counts(rows, rows, 0 if claim.upheld else rows)
     return tuple(
-        LabelCoverage(task=task, source=source, kind=kinds[task, source], **Counts(*counts.tolist())._asdict())
+        LabelCoverage(task=task, source=source, kind=kinds[task, source], **vars(counts))
         for (task, source), counts in counted.items()
     )
 

@@ -133,6 +133,8 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
     for entry in card.coverage:
         if not 0 <= entry.conflicts <= entry.labelled <= rows:
             raise broken(f"source {entry.source!r} cannot have labelled {entry.labelled} rows of task {entry.task!r}")
+        if entry.confidence and sum(entry.confidence.values()) != entry.labelled:
+            raise differs(f"source {entry.source!r}: confidence", entry.confidence, f"{entry.labelled} labelled flows")
 
 
 def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
