@@ -15,7 +15,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.schemas.rows import View
 from flowloom.schemas.views import StoredViews
-from flowloom.transforms.cards import FAILURE, WriteCard, replace_card
+from flowloom.transforms.cards import FAILURE, WriteCard
 from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
 from flowloom.transforms.duplicates import DropDuplicates, FindDuplicates
 from flowloom.transforms.groups import GroupPlan, plan_corpus
@@ -23,7 +23,7 @@ from flowloom.transforms.identities import ConcealIdentities, corpus_key
 from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
 from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
 from flowloom.transforms.layouts import PlanLayout
-from flowloom.transforms.leakage import measure_leakage
+from flowloom.transforms.leakage import MeasureLeakage
 from flowloom.transforms.metering import MeterGroups
 from flowloom.transforms.packet_joins import JoinPackets
 from flowloom.transforms.passes import KeepFlows, RecallFlows
@@ -102,11 +102,7 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
         clear(staging)
-        card = read_card(staging)
-        if manifest.leakage == "measure":
-            card = card.model_copy(update={"leakage": measure_leakage(staging)})
-            replace_card(card, staging)
-        return card
+        return read_card(staging)
 
 
 def look_at(manifest: CorpusManifest, folder: str, staging: str, scratch: str, workers: int) -> Corpus:
@@ -200,10 +196,14 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
         stripes = rows | f"PlanLayout {name}" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored, view)
         findings.append(stripes.counts)
         places.append(stripes.rows | f"SpillRows {name}" >> SpillRows(output.shards, staging, view))
-    shards = places | "AllRows" >> beam.Flatten() | "WriteShards" >> WriteShards(staging, divided, output)
+    measured = manifest.leakage == "measure"
+    written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> WriteShards(staging, divided, output, measured)
+    findings.append(written.shards)
+    if measured:
+        findings.append(written.sighted | "MeasureLeakage" >> MeasureLeakage(tuple(task.name for task in tasks)))
 
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
-    (*findings, shards) | "WriteCard" >> WriteCard(
+    tuple(findings) | "WriteCard" >> WriteCard(
         manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects, corpus.stored
     )
 

@@ -150,7 +150,7 @@ class CorpusManifest(pydantic.BaseModel):
     splits: Splits = Splits()
     deduplicate: Deduplicate = "none"
     leakage: Literal["measure", "skip"] = "measure"
-    """Whether the card tells what comes again across splits; measuring it reads the finished shards once more."""
+    """Whether the card tells what comes again across splits."""
     identity: Identity = "keep"
     key_file: str | None = None
     """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""

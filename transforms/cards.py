@@ -43,6 +43,7 @@ from flowloom.transforms.label_joins import Counts, SourceKey
 from flowloom.transforms.label_sources import Kind, source_kind
 from flowloom.transforms.labels import GroupLabels, SourceCounts
 from flowloom.transforms.layouts import AURORA, LaidOut
+from flowloom.transforms.leakage import PartCounts, leakage_of
 from flowloom.transforms.metering import CaptureDigest, GroupAccount
 from flowloom.transforms.overlap import task_overlap
 from flowloom.transforms.packet_bytes import no_drops
@@ -90,6 +91,7 @@ class Findings:
     published: tuple[PublishedAccount, ...] = ()
     packet_rows: int = 0
     packets_dropped: np.ndarray = dataclasses.field(default_factory=no_drops)
+    leakage: list[PartCounts] = dataclasses.field(default_factory=list)
 
     def add_sources(self, said: Mapping[SourceKey, Counts]) -> None:
         """Count more of what sources said."""
@@ -360,6 +362,7 @@ def write_card(
         return f"{staging}/{FAILURE}"
     tasks = findings.tasks or manifest.tasks
     shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
+    measured = manifest.leakage == "measure"
     card = DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         name=manifest.name,
@@ -386,6 +389,7 @@ def write_card(
         normalisation=normalisation(shards),
         overlap=count_overlap(shards, manifest.views[0]),
         byte_rules=find_byte_rules(shards),
+        leakage=leakage_of(findings.leakage, [task.name for task in tasks], manifest.identity) if measured else None,
         shards=tuple(shard.shard for shard in shards),
     )
     return store_card(card, captures, rejects, staging)
@@ -399,11 +403,6 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
     for view in card.views:
         schema = tensorflow_schema(stored.schema(view, card.tasks), card.tasks, card.definition.k)
         write_text(f"{staging}/{schema_file(view)}", schema)
-    return replace_card(card, staging)
-
-
-def replace_card(card: DatasetCard, staging: str) -> str:
-    """Write the card alone, over one that is there, and return its path."""
     write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{CARD}"
 
@@ -433,6 +432,7 @@ Finding: TypeAlias = (
     | ShelvedShard
     | PacketCounts
     | PublishedFindings
+    | PartCounts
     | pa.RecordBatch
 )
 """What a worker hands over; a batch is one of reject rows."""
@@ -456,6 +456,8 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
                 findings.published = found.accounts
                 findings.add_sources(found.said)
                 findings.rejects.append(found.rejects)
+            case PartCounts():
+                findings.leakage.append(found)
             case Division():
                 findings.division = found
             case DividedTasks():
