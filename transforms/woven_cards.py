@@ -24,16 +24,8 @@ from flowloom.schemas.card import (
     WovenSource,
 )
 from flowloom.schemas.manifest import SPLITS
-from flowloom.transforms.cards import (
-    FAILURE,
-    corpus_digest,
-    count_captures,
-    count_overlap,
-    count_splits,
-    normalisation,
-    store_card,
-    timelines,
-)
+from flowloom.transforms.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.cards import FAILURE, count_overlap, count_splits, normalisation, store_card
 from flowloom.transforms.columns import batch
 from flowloom.transforms.label_joins import Counts
 from flowloom.transforms.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
