@@ -15,7 +15,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
 from flowloom.schemas.rows import View
 from flowloom.schemas.views import StoredViews
-from flowloom.transforms.cards import FAILURE, WriteCard, replace_card
+from flowloom.transforms.cards import FAILURE, WriteCard
 from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
 from flowloom.transforms.duplicates import DropDuplicates, FindDuplicates
 from flowloom.transforms.groups import GroupPlan, plan_corpus
@@ -23,7 +23,7 @@ from flowloom.transforms.identities import ConcealIdentities, corpus_key
 from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
 from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
 from flowloom.transforms.layouts import PlanLayout
-from flowloom.transforms.leakage import measure_leakage
+from flowloom.transforms.leakage import MeasureLeakage
 from flowloom.transforms.metering import MeterGroups
 from flowloom.transforms.packet_joins import JoinPackets
 from flowloom.transforms.passes import KeepFlows, RecallFlows
@@ -102,11 +102,7 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
                 raise FlowloomError(file.read())
         clear(staging)
-        card = read_card(staging)
-        if manifest.leakage == "measure":
-            card = card.model_copy(update={"leakage": measure_leakage(staging)})
-            replace_card(card, staging)
-        return card
+        return read_card(staging)
 
 
 def look_at(manifest: CorpusManifest, folder: str, staging: str, scratch: str, workers: int) -> Corpus:
@@ -124,30 +120,74 @@ def look_at(manifest: CorpusManifest, folder: str, staging: str, scratch: str, w
 
 def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
     """Lay the road from a corpus' capture groups to the card of its dataset."""
-    manifest, plan, published = corpus.manifest, corpus.plan, corpus.published
+    manifest, plan = corpus.manifest, corpus.plan
     tasks, output = manifest.tasks, manifest.output
-
-    readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
     packet_view = manifest.packets if manifest.has_captured_packets else None
+    readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
     meter = MeterGroups(manifest.definition, staging, packet_view)
     whole, joined, packets, accounts = readings | "MeterGroups" >> meter
-    findings = [*accounts]
+
+    flows = compose_flows(pipeline, corpus, {"Whole": whole, "Joined": joined}, staging)
+    findings, places = [*accounts, *flows.findings], [*flows.places]
+    rows = compose_published(pipeline, corpus, flows.division)
+    if packet_view is not None:
+        rows["Packets"], counts = compose_packets(corpus, packets, flows, staging)
+        findings.append(counts)
+    for name, (view, divided) in rows.items():
+        stripes = divided | f"PlanLayout {name}" >> PlanLayout(tasks, manifest.layout, corpus.stored, view)
+        findings.append(stripes.counts)
+        places.append(stripes.rows | f"SpillRows {name}" >> SpillRows(output.shards, staging, view))
+
+    if manifest.published:
+        findings.append(pipeline | "PublishedFindings" >> beam.Create([corpus.published.findings]))
+    measured = manifest.leakage == "measure"
+    write = WriteShards(staging, flows.divided, output, measured)
+    written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> write
+    findings.append(written.shards)
+    if measured:
+        findings.append(written.sighted | "MeasureLeakage" >> MeasureLeakage(tuple(task.name for task in tasks)))
+    key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
+    tuple(findings) | "WriteCard" >> WriteCard(
+        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects, corpus.stored
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ComposedFlows:
+    """What becomes of the flows of a build, as PCollections.
+
+    Attributes:
+      divided, division: the tasks and the rule of the splits; what is found of them on the flows if anything is.
+      marked: flows with all labels and their splits.
+      places: of rows of the flows view, for those who write shards.
+      findings: what is counted on the way.
+    """
+
+    division: Any
+    divided: Any
+    marked: list[Any]
+    places: list[Any]
+    findings: list[Any]
+
+
+def compose_flows(pipeline: beam.Pipeline, corpus: Corpus, metered: dict[str, Any], staging: str) -> ComposedFlows:
+    """Lay the road of flows, those that were metered by name and those of published files, to places of rows."""
+    manifest, published, output = corpus.manifest, corpus.published, corpus.manifest.output
+    tasks = manifest.tasks
+    findings: list[Any] = []
     windows = None
     if corpus.sources:
-        windows = pipeline | "WindowCaptures" >> WindowCaptures(plan, corpus.sources, tasks, manifest.definition)
-        unread = pipeline | "UnreadRows" >> beam.Create([corpus.unread])
-        findings += [windows, unread]
+        windows = pipeline | "WindowCaptures" >> WindowCaptures(corpus.plan, corpus.sources, tasks, manifest.definition)
+        findings += [windows, pipeline | "UnreadRows" >> beam.Create([corpus.unread])]
 
     branches = {}
-    for name, flows in (("Whole", whole), ("Joined", joined)):
+    for name, flows in metered.items():
         labelled = flows | f"LabelFlows{name}" >> LabelFlows(corpus.labels, manifest, windows)
         branches[name] = labelled.flows | f"ConcealIdentities{name}" >> ConcealIdentities(corpus.key)
         findings.append(labelled.counts)
     if "flows" in published.places:
         flows = pipeline | "RecallPublished" >> RecallPublished(published.places["flows"])
         branches["Published"] = flows | "ConcealIdentitiesPublished" >> ConcealIdentities(corpus.key)
-    if manifest.published:
-        findings.append(pipeline | "PublishedFindings" >> beam.Create([published.findings]))
 
     division: Any = corpus.division
     divided: Any = DividedTasks(tasks)
@@ -182,30 +222,28 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
             stripes = stripes.rows | f"DropDuplicates{name}" >> DropDuplicates(duplicates)
             findings.append(stripes.counts)
         places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(output.shards, staging))
-    others: dict[str, tuple[View, Any]] = {}
-    for view, kept in published.places.items():
-        if view != "flows":
-            rows = pipeline | f"RecallPublished {view}" >> RecallPublished(kept)
-            others[f"Published {view}"] = view, rows | f"AssignSplits {view}" >> AssignSplits(division, view)
-    if packet_view is not None:
-        ranges = packets | "RangesOfPackets" >> beam.Flatten()
-        flows = marked | "FlowsOfPackets" >> beam.Flatten()
-        attached = (ranges, flows) | "JoinPackets" >> JoinPackets(corpus.key, staging)
-        findings.append(attached.counts)
-        rows = attached.rows
-        if manifest.splits.by == "packet":
-            rows = rows | "AssignSplitsPackets" >> AssignSplits(division, "packets")
-        others["Packets"] = "packets", rows
-    for name, (view, rows) in others.items():
-        stripes = rows | f"PlanLayout {name}" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored, view)
-        findings.append(stripes.counts)
-        places.append(stripes.rows | f"SpillRows {name}" >> SpillRows(output.shards, staging, view))
-    shards = places | "AllRows" >> beam.Flatten() | "WriteShards" >> WriteShards(staging, divided, output)
+    return ComposedFlows(division, divided, marked, places, findings)
 
-    key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
-    (*findings, shards) | "WriteCard" >> WriteCard(
-        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects, corpus.stored
-    )
+
+def compose_packets(corpus: Corpus, packets: Any, flows: ComposedFlows, staging: str) -> tuple[tuple[View, Any], Any]:
+    """Lay the road of captured packets to divided rows of their view; return these and what is counted on the way."""
+    ranges = packets | "RangesOfPackets" >> beam.Flatten()
+    marked = flows.marked | "FlowsOfPackets" >> beam.Flatten()
+    attached = (ranges, marked) | "JoinPackets" >> JoinPackets(corpus.key, staging)
+    rows = attached.rows
+    if corpus.manifest.splits.by == "packet":
+        rows = rows | "AssignSplitsPackets" >> AssignSplits(flows.division, "packets")
+    return ("packets", rows), attached.counts
+
+
+def compose_published(pipeline: beam.Pipeline, corpus: Corpus, division: Any) -> dict[str, tuple[View, Any]]:
+    """Lay the road of published rows other than flows, by name, to divided rows of their view."""
+    rows: dict[str, tuple[View, Any]] = {}
+    for view, places in corpus.published.places.items():
+        if view != "flows":
+            recalled = pipeline | f"RecallPublished {view}" >> RecallPublished(places)
+            rows[f"Published {view}"] = view, recalled | f"AssignSplits {view}" >> AssignSplits(division, view)
+    return rows
 
 
 @dataclasses.dataclass

@@ -96,10 +96,13 @@ def _coverage(card: DatasetCard) -> Table:
         name for name in ("ambiguous", "defaulted", "unknown_words") if any(getattr(e, name) for e in card.coverage)
     ]
     counts = ["flows", "labelled", "conflicts", *rare]
-    columns = (name.replace("_words", "") for name in counts)
-    table = _table("Label sources", "task", "source", *columns, numbers=len(counts))
+    sure = ["by confidence"] if any(entry.confidence for entry in card.coverage) else []
+    columns = [name.replace("_words", "") for name in counts] + sure
+    table = _table("Label sources", "task", "source", *columns, numbers=len(columns))
     for entry in card.coverage:
-        table.add_row(entry.task, entry.source, *(f"{getattr(entry, name):,}" for name in counts))
+        confidence = ", ".join(f"{level}: {flows:,}" for level, flows in sorted(entry.confidence.items(), reverse=True))
+        told = [confidence] if sure else []
+        table.add_row(entry.task, entry.source, *(f"{getattr(entry, name):,}" for name in counts), *told)
     return table
 
 

@@ -23,6 +23,8 @@ class DropReason(enum.IntEnum):
     """A later IP fragment whose first fragment was not seen."""
     FRAGMENT_DROPPED = 6
     """A later IP fragment, and the flow definition says `fragments: drop`."""
+    TIME_OUT_OF_RANGE = 7
+    """The record is whole, but its time is before 1970 or behind 2262, which int64 nanoseconds cannot tell."""
 
     @property
     def label(self) -> str:

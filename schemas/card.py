@@ -254,6 +254,8 @@ class LabelCoverage(pydantic.BaseModel):
     """Flows that no row of it matches and its `default` labels."""
     unknown_words: int = 0
     """Flows for which it has only a word that the task does not know."""
+    confidence: dict[int, int] = {}
+    """By DPI, labelled flows by nDPI's confidence in their words; empty for sources that do not tell theirs."""
 
 
 class WovenSource(pydantic.BaseModel):

@@ -150,7 +150,7 @@ class CorpusManifest(pydantic.BaseModel):
     splits: Splits = Splits()
     deduplicate: Deduplicate = "none"
     leakage: Literal["measure", "skip"] = "measure"
-    """Whether the card tells what comes again across splits; measuring it reads the finished shards once more."""
+    """Whether the card tells what comes again across splits."""
     identity: Identity = "keep"
     key_file: str | None = None
     """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""
@@ -372,9 +372,14 @@ def _explain(entry: Any) -> str:
         word = entry["ctx"]["tag"]
         return f"{place}.published: expected one of {', '.join(FORMATS)}, got {word!r}{did_you_mean(word, FORMATS)}"
     if entry["type"] == "extra_forbidden":
-        known = _known_keys(entry["loc"][:-1])
-        word = str(entry["loc"][-1])
-        return f"{place}: unknown key, expected one of {', '.join(known)}{did_you_mean(word, known)}"
+        known = _known_keys(loc[:-1])
+        listed, of, word = ", ".join(known), "", str(loc[-1])
+        if loc[:1] == ("captures",) and len(loc) == 4:  # an entry's own keys, which depend on its kind
+            if loc[2] == _CAPTURED:
+                known, listed = [*known, "published"], f"{listed}, or published with keys of its own"
+            else:
+                of = f" of published: {loc[2]}"
+        return f"{place}: unknown key{of}, expected one of {listed}{did_you_mean(word, known)}"
     if entry["type"] == "missing":
         return f"{place}: required and missing"
     message = entry["msg"].removeprefix("Value error, ")

@@ -159,14 +159,6 @@ def packet_schema(length: int) -> pa.Schema:
     )
 
 
-SESSION_PIECES = pa.schema(
-    [
-        pa.field("serial", pa.int64(), nullable=False),
-        pa.field("content", pa.binary(), nullable=False),
-    ]
-)
-"""What one packet adds to the session image of its flow, in captured order; `serial` as in the packets view."""
-
 FLOW_NUMBERS = pa.schema(
     [
         pa.field("range", pa.int32(), nullable=False),

@@ -16,7 +16,8 @@ from flowloom.schemas.manifest import SPLIT_COLUMN, Output
 from flowloom.schemas.rows import label_column
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.views import StoredViews
-from flowloom.transforms.cards import corpus_digest, count_captures, count_splits, normalisation, store_card, timelines
+from flowloom.transforms.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.cards import count_splits, normalisation, store_card
 from flowloom.transforms.columns import batch
 from flowloom.transforms.labels import count_unlabelled
 from flowloom.transforms.layouts import lay_out

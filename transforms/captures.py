@@ -59,15 +59,18 @@ def match_captures(pattern: str) -> list[str]:
     return sorted(metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list)
 
 
-def capture_sha256(uri: str) -> str:
+def capture_sha256(uri: str, file: IO[bytes] | None = None) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes as they are stored: the capture's identity.
+
+    Args:
+      file: what `open_stored` gave, if the file is open already.
 
     Raises:
       CaptureError: `unreadable`, if the file cannot be read.
     """
     digest = hashlib.sha256()
-    with _opened(uri) as file:
-        if _is_local(uri) and os.path.getsize(uri):
+    with _opened(uri, file) as file:
+        if _is_local(uri) and os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
                 for start in range(0, len(mapping), _DIGEST_BYTES):
                     with memoryview(mapping)[start : start + _DIGEST_BYTES] as piece:
@@ -79,15 +82,18 @@ def capture_sha256(uri: str) -> str:
     return digest.hexdigest()
 
 
-def capture_fingerprint(uri: str) -> tuple[int, str]:
+def capture_fingerprint(uri: str, file: IO[bytes] | None = None) -> tuple[int, str]:
     """Return a file's size and a hexadecimal SHA-256 over size, first and last MiB: its name by content, almost free.
 
     Reading all of a large capture only to name it would cost more than metering it.
 
+    Args:
+      file: what `open_stored` gave, if the file is open already.
+
     Raises:
       CaptureError: `unreadable`, if the file cannot be read.
     """
-    with _opened(uri) as file:
+    with _opened(uri, file) as file:
         size = file.seek(0, os.SEEK_END)
         digest = hashlib.sha256(size.to_bytes(8, "little"))
         for start in (0, max(size - FINGERPRINT_BYTES // 2, 0)):
@@ -105,6 +111,7 @@ class CaptureBytes:
     Args:
       uri: path or Beam filesystem URL.
       start: the byte to begin at; a compressed capture is read from its start.
+      file: what `open_stored` gave, if the file is open already; it stays open.
 
     Attributes:
       size: bytes of the file as stored.
@@ -115,14 +122,13 @@ class CaptureBytes:
       damage: why the compressed stream ended early, or None.
     """
 
-    def __init__(self, uri: str, start: int = 0):
+    def __init__(self, uri: str, start: int = 0, file: IO[bytes] | None = None):
         self.uri = uri
         self.offset = start
         self.damage: CaptureError | None = None
         self._resources = contextlib.ExitStack()
-        file = self._resources.enter_context(_opened(uri))
         try:
-            self._begin(file)
+            self._begin(self._resources.enter_context(_opened(uri, file)))
         except BaseException:
             self.close()
             raise
@@ -197,8 +203,12 @@ def _is_local(uri: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(uri: str) -> Iterator[IO[bytes]]:
-    """Open a file of any filesystem as stored, without looking at its name; failures become `unreadable`."""
+def open_stored(uri: str) -> Iterator[IO[bytes]]:
+    """Open a file of any filesystem as stored, without looking at its name.
+
+    Raises:
+      CaptureError: `unreadable`, if it cannot be opened.
+    """
     try:
         if _is_local(uri):
             file: IO[bytes] = Path(uri).open("rb")  # noqa: SIM115 - closed below, by one `with` for both kinds
@@ -214,6 +224,14 @@ def _opened(uri: str) -> Iterator[IO[bytes]]:
         ) from None
     with file:
         yield file
+
+
+def _opened(uri: str, file: IO[bytes] | None) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """Return a file from its beginning: the one that is open already, which stays so, or a new one."""
+    if file is None:
+        return open_stored(uri)
+    file.seek(0)
+    return contextlib.nullcontext(file)
 
 
 def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:

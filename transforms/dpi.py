@@ -19,8 +19,9 @@ from flowloom.schemas.label_windows import INSPECTED, UNKNOWN_WORD
 from flowloom.schemas.tasks import Task
 from flowloom.transforms.addresses import parse_addresses
 from flowloom.transforms.captures import CaptureBytes, CaptureError
-from flowloom.transforms.columns import view
+from flowloom.transforms.columns import column, view
 from flowloom.transforms.label_windows import window_batch
+from flowloom.transforms.records import END
 
 TOLERANCE_NS = 1_000_000
 """NFStream cuts times to milliseconds."""
@@ -105,11 +106,14 @@ def read_inspected(path: str) -> pa.RecordBatch:
 
 
 def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBatch:
-    """Return NFStream's flows (`INSPECTED`) as label windows, with nDPI's confidence.
+    """Return NFStream's flows (`INSPECTED`) as label windows, with nDPI's confidence; without those of damaged times.
 
     What nDPI guessed or is less sure of than `min_confidence` is `UNKNOWN_WORD`, and so is a name that the source does
     not explain.
     """
+    damaged = (view(inspected["first_ms"]) < 0) | (view(inspected["last_ms"]) >= END // _MS)
+    if damaged.any():  # times that no packet which was metered has
+        inspected = inspected.take(column(np.flatnonzero(~damaged), pa.int64()))
     names = inspected[dpi.field].dictionary_encode()
     meanings = [word_code(name, dpi.words, task) for name in names.dictionary.to_pylist()]
     codes = np.array([UNKNOWN_WORD if code is None else code for code in meanings], np.int32)[view(names.indices)]

@@ -1,5 +1,7 @@
 """Capture formats: which scanner reads a capture, told by its content."""
 
+from typing import IO
+
 from flowloom.schemas.accounting import RejectReason
 from flowloom.transforms.captures import CaptureBytes, CaptureError
 from flowloom.transforms.pcap import PCAP_HEADER, PCAP_MAGIC, PcapScanner
@@ -34,15 +36,21 @@ def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 
     )
 
 
-def first_time_ns(uri: str) -> int | None:
-    """Return the time of a capture's first record in ns since the epoch, or None where it has none to read.
+def first_time_ns(uri: str, file: IO[bytes] | None = None) -> int | None:
+    """Return the time of a capture's first record that has one, in ns since the epoch, or None where none can be read.
+
+    Args:
+      file: what `open_stored` gave, if the file is open already.
 
     Raises:
       CaptureError: if the file cannot be opened or is no capture.
     """
-    capture = CaptureBytes(uri)
+    capture = CaptureBytes(uri, file=file)
     try:
-        records = open_records(capture).scan()
-        return int(records.time_ns[0]) if len(records) else None
+        scanner = open_records(capture)
+        while len(records := scanner.scan()):
+            if len(times_ns := records.times_ns()):
+                return int(times_ns[0])
+        return None
     finally:
         capture.close()

@@ -19,6 +19,7 @@ from flowloom.transforms.captures import (
     capture_fingerprint,
     capture_sha256,
     match_captures,
+    open_stored,
 )
 from flowloom.transforms.columns import batch, concatenated
 from flowloom.transforms.formats import first_time_ns
@@ -33,7 +34,7 @@ class Capture:
     Attributes:
       size: its bytes as stored.
       sha256: None while nobody needs it: all bytes of a large capture take as long to digest as to meter.
-      first_ns: time of its first record in ns since the epoch; None where no record can be read.
+      first_ns: time of its first record that has one, in ns since the epoch; None where none can be read.
     """
 
     uri: str
@@ -104,12 +105,13 @@ def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
     Raises:
       CaptureError: if the file cannot be opened. What else is wrong with it shows when it is read.
     """
-    size, fingerprint = capture_fingerprint(uri)
-    sha256 = capture_sha256(uri) if size <= FINGERPRINT_BYTES else None
-    try:
-        first_ns = first_time_ns(uri)
-    except CaptureError:
-        first_ns = None
+    with open_stored(uri) as file:
+        size, fingerprint = capture_fingerprint(uri, file)
+        sha256 = capture_sha256(uri, file) if size <= FINGERPRINT_BYTES else None
+        try:
+            first_ns = first_time_ns(uri, file)
+        except CaptureError:
+            first_ns = None
     return Capture(uri, size, fingerprint, sha256, first_ns, tuple(sorted(set(sources))))
 
 

@@ -1,8 +1,8 @@
 """Label joins: the sources of a task asked in order about every flow, and a count of what each of them said."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from flowloom.transforms.columns import labels_column
 from flowloom.transforms.label_sources import Kind, WindowSource
 from flowloom.transforms.label_windows import NO_WINDOW, Measure, load_index, match_windows
 from flowloom.transforms.packet_tables import rule_codes
+from flowloom.transforms.sums import sum_by_key
 
 _JOINED = (*WINDOW_KEY, "start", "duration_ns", "packets_fwd", "packets_bwd")
 """What a join looks at; the sequences are not touched."""
@@ -44,18 +45,25 @@ class FlowSource:
     default: int | None = None
 
 
-class Counts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Counts:
     """How many flows a source was asked about, and what became of them; the fields of `schemas.card.LabelCoverage`."""
 
-    flows: int
-    labelled: int
-    conflicts: int
-    ambiguous: int
-    defaulted: int
-    unknown_words: int
+    flows: int = 0
+    labelled: int = 0
+    conflicts: int = 0
+    ambiguous: int = 0
+    defaulted: int = 0
+    unknown_words: int = 0
+    confidence: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in _NUMBERS}
+        confidence = sum_by_key([self.confidence, other.confidence])
+        return Counts(**numbers, confidence=dict(sorted(confidence.items())))
 
 
-NOTHING_SAID = Counts(0, 0, 0, 0, 0, 0)
+_NUMBERS = tuple(field.name for field in dataclasses.fields(Counts) if field.name != "confidence")
 
 SourceKey = tuple[str, str]
 """Task and name of a source."""
@@ -69,11 +77,13 @@ class Answer:
       codes: int32 [rows], label number, `UNKNOWN_WORD` or `NO_WINDOW`.
       ambiguous: bool [rows], whether it says several words, or cannot decide.
       defaulted: bool [rows], whether its word is its default.
+      confidence: uint8 [rows], how sure it is of its word; None where it does not tell.
     """
 
     codes: np.ndarray
     ambiguous: np.ndarray
     defaulted: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 def flow_source(source: WindowSource, task: Task, group: str) -> FlowSource:
@@ -105,7 +115,7 @@ def ask(source: FlowSource, flows: pa.RecordBatch) -> Answer:
     if source.default is not None:
         defaulted = codes == NO_WINDOW
         codes = np.where(defaulted, np.int32(source.default), codes)
-    return Answer(codes, ambiguous, defaulted)
+    return Answer(codes, ambiguous, defaulted, match.confidence if len(match.confidence) else None)
 
 
 def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | None) -> tuple[np.ndarray, list[Counts]]:
@@ -126,7 +136,9 @@ def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | No
         conflicts = said & (codes >= 0) & (codes != answer.codes)
         foreign = (answer.codes == UNKNOWN_WORD) & ~answer.ambiguous
         columns = (said, conflicts, answer.ambiguous, answer.defaulted, foreign)
-        counts.append(Counts(len(codes), *(int(np.count_nonzero(values)) for values in columns)))
+        labelled, conflicting, ambiguous, defaulted, unknown = (int(np.count_nonzero(values)) for values in columns)
+        by_confidence = _by_confidence(answer.confidence, said)
+        counts.append(Counts(len(codes), labelled, conflicting, ambiguous, defaulted, unknown, by_confidence))
         disputed |= conflicts | answer.ambiguous
         codes = np.where(codes >= 0, codes, np.maximum(codes, answer.codes))
     if missing is not None:
@@ -166,14 +178,16 @@ def join_sources(
             codes, counts = merge_answers([ask(source, within) for source in asked], on_conflict, manifest.absent_code)
             flows = _written(flows, task, rows, codes)
             for source, count in zip(asked, counts, strict=True):
-                key = source.task, source.name
-                counted[key] = add_counts([count, counted.get(key, NOTHING_SAID)])
+                counted = sum_by_key([counted, {(source.task, source.name): count}])
     return flows, counted
 
 
-def add_counts(counts: Iterable[Sequence[int]]) -> Counts:
-    """Add up what a source said of several batches."""
-    return Counts(*map(sum, zip(NOTHING_SAID, *counts, strict=True)))
+def _by_confidence(confidence: np.ndarray | None, labelled: np.ndarray) -> dict[int, int]:
+    """Return how many of the labelled flows have which confidence."""
+    if confidence is None:
+        return {}
+    values, flows = np.unique(confidence[labelled], return_counts=True)
+    return dict(zip(values.tolist(), flows.tolist(), strict=True))
 
 
 def _written(flows: pa.RecordBatch, task: Task, rows: pa.BooleanArray, codes: np.ndarray) -> pa.RecordBatch:

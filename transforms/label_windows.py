@@ -37,6 +37,7 @@ class WindowIndex:
       directory: int64 [buckets + 1], where the groups begin whose hash starts with the bucket's bits.
       shift: bits of a hash behind those of its bucket.
       first_ns, last_ns: int64 [windows], disjoint and ascending within a group, if measured by time.
+      confidence: uint8 [windows], of windows that were merged the greatest; [0] where the source does not tell.
       before: int64 [windows + 1], running sum of what is measured.
     """
 
@@ -48,6 +49,7 @@ class WindowIndex:
     shift: np.uint64
     first_ns: np.ndarray
     last_ns: np.ndarray
+    confidence: np.ndarray
     before: np.ndarray
 
 
@@ -59,11 +61,14 @@ class WindowMatch:
       codes: int32 [rows], label number, `UNKNOWN_WORD` or `NO_WINDOW`.
       shared: int64 [rows], what the windows of that word share with the flow, in the index's measure.
       several: bool [rows], whether windows of other words match too.
+      confidence: uint8 [rows], the greatest of the windows of that word that the flow touches, or of the nearest; [0]
+        where the source does not tell.
     """
 
     codes: np.ndarray
     shared: np.ndarray
     several: np.ndarray
+    confidence: np.ndarray
 
 
 def window_batch(
@@ -125,11 +130,16 @@ def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowI
     first_ns, last_ns, codes = (view(windows[name]) for name in ("first_ns", "last_ns", "code"))
     order = np.lexsort((first_ns, codes, hashes))
     keys, hashes, first_ns, last_ns, codes = (values[order] for values in (keys, hashes, first_ns, last_ns, codes))
+    confidence = np.empty(0, np.uint8)
+    if not windows["confidence"].null_count:
+        confidence = view(windows["confidence"])[order]
     new = np.ones(rows, bool)
     new[1:] = (keys[1:] != keys[:-1]).any(axis=1) | (codes[1:] != codes[:-1])
     if measure == "time":
         kept, last_ns = _merge(new, first_ns, last_ns)
         keys, hashes, first_ns, codes, new = (values[kept] for values in (keys, hashes, first_ns, codes, new))
+        if len(confidence):
+            confidence = np.maximum.reduceat(confidence, np.flatnonzero(kept))
     starts = np.flatnonzero(new)
     bits = max(1, len(starts).bit_length())
     shift = np.uint64(64 - bits)
@@ -144,6 +154,7 @@ def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowI
         shift=shift,
         first_ns=first_ns,
         last_ns=last_ns,
+        confidence=confidence,
         before=np.concatenate([np.zeros(1, np.int64), np.cumsum(weight)]),
     )
 
@@ -163,13 +174,14 @@ def match_windows(
     rows = flows.num_rows
     start_ns = view(flows["start"])
     codes, shared, several = np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, bool)
+    confidence = np.zeros(rows if len(index.confidence) else 0, np.uint8)
     _match(
         *(view(flows[name]) for name in WINDOW_KEY), start_ns, start_ns + view(flows["duration_ns"]),
         index.given, index.keys, index.codes, index.starts, index.directory, index.shift,
-        index.first_ns, index.last_ns, index.before, tolerance_ns, NO_WINDOW if last_resort is None else last_resort,
-        codes, shared, several,
+        index.first_ns, index.last_ns, index.confidence, index.before,
+        tolerance_ns, NO_WINDOW if last_resort is None else last_resort, codes, shared, several, confidence,
     )  # fmt: skip
-    return WindowMatch(codes, shared, several)
+    return WindowMatch(codes, shared, several, confidence)
 
 
 def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
@@ -257,13 +269,26 @@ def _shared(start_ns, end_ns, begin, end, first_ns, last_ns, before):
 
 
 @numba.njit(nogil=True, cache=True)
+def _surest(start_ns, end_ns, begin, end, first_ns, last_ns, confidence):
+    """Return the greatest confidence of a group's windows that a time touches, or else of the nearest."""
+    low = _not_before(last_ns, begin, end, start_ns)
+    high = _not_before(first_ns, low, end, end_ns + 1)
+    if low == high:
+        if low == end or (low > begin and start_ns - last_ns[low - 1] <= first_ns[low] - end_ns):
+            low -= 1
+        high = low + 1
+    return confidence[low:high].max()
+
+
+@numba.njit(nogil=True, cache=True)
 def _match(
     src, dst, src_port, dst_port, protocol, start_ns, end_ns, given, keys, codes, starts, directory, shift,
-    first_ns, last_ns, before, tolerance_ns, last_resort, code_out, shared_out, several_out,
+    first_ns, last_ns, confidence, before, tolerance_ns, last_resort,
+    code_out, shared_out, several_out, confidence_out,
 ):  # fmt: skip
     mask = given.astype(np.uint64)
     for i in range(len(start_ns)):
-        best, most, matched, several = NO_WINDOW, np.int64(0), NO_WINDOW, False
+        best, most, matched, several, chosen = NO_WINDOW, np.int64(0), NO_WINDOW, False, -1
         ahead = _canonical(
             src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], mask
         )  # fmt: skip
@@ -293,5 +318,8 @@ def _match(
                     or (best == last_resort and not resort)
                     or (resort == (best == last_resort) and (shared > most or (shared == most and code < best)))
                 ):
-                    best, most = code, shared
+                    best, most, chosen = code, shared, group
         code_out[i], shared_out[i], several_out[i] = best, most, several
+        if len(confidence_out) and chosen >= 0:
+            begin, end = starts[chosen], starts[chosen + 1]
+            confidence_out[i] = _surest(start_ns[i], end_ns[i], begin, end, first_ns, last_ns, confidence)

@@ -1,5 +1,6 @@
 """Leakage: sequences and hosts that several flows have, inside of a split and across, counted exactly."""
 
+import bisect
 import dataclasses
 import os
 import tempfile
@@ -7,24 +8,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flowloom.schemas.card import DatasetCard, Leakage, Overlap, read_card
-from flowloom.schemas.manifest import SPLITS
+from flowloom.schemas.card import Leakage, Overlap, read_card
+from flowloom.schemas.manifest import SPLITS, Identity
 from flowloom.schemas.rows import IDENTITY, label_column
 from flowloom.transforms.columns import view
 from flowloom.transforms.digests import row_digests
+from flowloom.transforms.spill import spill_bytes
+from flowloom.transforms.sums import sum_by_key
 
 TRAIN = SPLITS.index("train")
 SEQUENCE = ("pkt_size", "pkt_dir")
 TIMED_SEQUENCE = (*SEQUENCE, "pkt_gap_ns")
 
 PARTITION_ROWS = 1 << 17
-"""Rows whose sightings of a kind are sorted at a time, about 0.13 GB with all that sorting takes."""
-_BATCH_ROWS = 16_384
+"""Sightings of a kind that are sorted at a time, about 0.07 GB with all that sorting takes."""
+_RANGE_WORD = 1
+"""The word of a thing's hash that says which part it is in."""
 _UNKNOWN = -1
 
 
@@ -56,10 +61,42 @@ class OverlapCounts:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Sighted:
+    """The file of some sightings of one kind, in the order of their hashes' last words."""
+
+    kind: str
+    rows: int
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakagePart:
+    """The sightings of one kind, in all files, whose hashes lie in one `of` so many equal ranges."""
+
+    kind: str
+    paths: tuple[str, ...]
+    number: int
+    of: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PartCounts:
+    """What was counted over one part of the sightings of a kind."""
+
+    kind: str
+    counts: OverlapCounts
+
+
 def sighting_type(tasks: int) -> np.dtype:
     """Return the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
     fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
     return np.dtype(fields)
+
+
+def sighted_columns(tasks: Sequence[str]) -> set[str]:
+    """Return the columns that `sight` looks at, as far as rows have them."""
+    return {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
 
 
 def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -107,27 +144,49 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
     )
 
 
-def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
-    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder by hash.
+def shelve_sightings(batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str) -> list[Sighted]:
+    """Write what `sight` finds in the rows of one split into new files below a job's folder, one for each kind."""
+    found: dict[str, list[np.ndarray]] = {}
+    for rows in batches:
+        for kind, records in sight(rows, split, tasks):
+            found.setdefault(kind, []).append(records)
+    shelved = []
+    for kind, parts in found.items():
+        records = np.concatenate(parts)
+        if len(records):
+            records = records[np.argsort(records["thing"][:, _RANGE_WORD])]
+            shelved.append(Sighted(kind, len(records), spill_bytes(records.tobytes(), job)))
+    return shelved
 
-    Raises:
-      FlowloomError: if there is no finished dataset.
-    """
-    card = read_card(dataset)
-    tasks = [task.name for task in card.tasks]
-    partitions = 1 + sum(shard.rows for shard in card.shards) // PARTITION_ROWS
-    record = sighting_type(len(tasks))
-    found: dict[str, OverlapCounts] = {}
-    with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as folder:
-        for kind, part, sightings in _partitioned(_dataset_sightings(Path(dataset), card, tasks), partitions):
-            with open(f"{folder}/{kind}-{part}", "ab") as file:
-                sightings.tofile(file)
-        for name in sorted(os.listdir(folder)):
-            kind, counts = name.rpartition("-")[0], count_overlap(np.fromfile(f"{folder}/{name}", record))
-            found[kind] = found[kind] + counts if kind in found else counts
-    none = count_overlap(np.empty(0, record))
+
+def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
+    """Yield parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
+    places: dict[str, list[Sighted]] = {}
+    for place in sighted:
+        places.setdefault(place.kind, []).append(place)
+    for kind, of_kind in places.items():
+        parts = 1 + sum(place.rows for place in of_kind) // PARTITION_ROWS
+        paths = tuple(place.path for place in of_kind)
+        yield from (LeakagePart(kind, paths, number, parts) for number in range(parts))
+
+
+def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
+    """Count over the sightings of one part, out of all files of its kind."""
+    ends = [number * (1 << 64) // part.of for number in (part.number, part.number + 1)]
+    pieces = []
+    for path in part.paths:
+        records = np.memmap(path, sighting_type(len(tasks)), "r")
+        begin, end = (bisect.bisect_left(records["thing"][:, _RANGE_WORD], edge) for edge in ends)
+        pieces.append(records[begin:end])
+    return PartCounts(part.kind, count_overlap(np.concatenate(pieces)))
+
+
+def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Identity) -> Leakage:
+    """Put the counts of all parts together, in any order; a kind without any has no rows."""
+    found = sum_by_key({part.kind: part.counts} for part in parts)
+    none = count_overlap(np.empty(0, sighting_type(len(tasks))))
     sequences = found.get("sequences", none)
-    hosts = card.identity != "drop"
+    hosts = identity != "drop"
     return Leakage(
         sequences=sequences.overlap(),
         timed_sequences=found.get("timed_sequences", none).overlap(),
@@ -137,20 +196,40 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
     )
 
 
-def _dataset_sightings(root: Path, card: DatasetCard, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
-    for shard in (shard for shard in card.shards if shard.view == "flows"):
-        with pq.ParquetFile(root / shard.path) as file:
-            columns = [name for name in file.schema_arrow.names if name in wanted]
-            for rows in file.iter_batches(_BATCH_ROWS, columns=columns):
-                yield from sight(rows, shard.split, tasks)
+def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
+    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
+
+    Raises:
+      FlowloomError: if there is no finished dataset.
+    """
+    card = read_card(dataset)
+    tasks = [task.name for task in card.tasks]
+    with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as job:
+        sighted: list[Sighted] = []
+        for shard in (shard for shard in card.shards if shard.view == "flows"):
+            with pq.ParquetFile(Path(dataset) / shard.path) as file:
+                columns = [name for name in file.schema_arrow.names if name in sighted_columns(tasks)]
+                for rows in file.iter_batches(PARTITION_ROWS, columns=columns):
+                    sighted += shelve_sightings([rows], shard.split, tasks, job)
+        counts = [count_part(part, tasks) for part in plan_parts(sighted)]
+    return leakage_of(counts, tasks, card.identity)
 
 
-def _partitioned(sightings: Iterable[tuple[str, np.ndarray]], partitions: int) -> Iterator[tuple[str, int, np.ndarray]]:
-    for kind, records in sightings:
-        part = (records["thing"][:, 1] % np.uint64(partitions)).astype(np.int64)
-        for number in np.unique(part).tolist():
-            yield kind, number, records[part == number]
+@dataclasses.dataclass
+class MeasureLeakage(beam.PTransform):
+    """`plan_parts` and `count_part` over all that was sighted, divided among all workers."""
+
+    tasks: tuple[str, ...]
+
+    def expand(self, sighted: Any) -> Any:
+        """Return `PartCounts` from `Sighted`."""
+        return (
+            sighted
+            | "Together" >> beam.GroupBy(lambda _: 0)
+            | "Plan" >> beam.FlatMapTuple(lambda _, places: plan_parts(places)).with_output_types(LeakagePart)
+            | "Spread" >> beam.Reshuffle()
+            | "Count" >> beam.Map(count_part, self.tasks).with_output_types(PartCounts)
+        )
 
 
 def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> np.ndarray:

@@ -19,6 +19,7 @@ from flowloom.transforms.tunnels import MAX_DEPTH, MAY_CARRY, inner_packets, tun
 _NOT_IP = int(DropReason.NOT_IP)
 _TRUNCATED = int(DropReason.TRUNCATED)
 _MALFORMED = int(DropReason.MALFORMED)
+_TIME_OUT_OF_RANGE = int(DropReason.TIME_OUT_OF_RANGE)
 
 _WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = 0, 1, 2
 
@@ -175,6 +176,9 @@ def _decode(
     """Write one row per IP packet, count the other records by reason, return the rows written."""
     count = 0
     for i in range(len(start)):
+        if time_ns[i] < 0:
+            dropped[_TIME_OUT_OF_RANGE] += 1
+            continue
         frame = start[i]
         end = frame + captured[i]
         at, vlan = network_header(buffer, frame, end, link_type[i])

@@ -37,21 +37,14 @@ from flowloom.schemas.views import StoredViews
 from flowloom.transforms.captures import CaptureError, capture_sha256
 from flowloom.transforms.columns import concatenated, labels_column, view
 from flowloom.transforms.digests import row_digests, sort_digests
-from flowloom.transforms.label_joins import (
-    NOTHING_SAID,
-    Answer,
-    Counts,
-    FlowSource,
-    SourceKey,
-    add_counts,
-    merge_answers,
-)
+from flowloom.transforms.label_joins import Answer, Counts, FlowSource, SourceKey, merge_answers
 from flowloom.transforms.label_windows import NO_WINDOW
 from flowloom.transforms.labels import GroupLabels
 from flowloom.transforms.passes import PENDING_BYTES, RecallFlows
 from flowloom.transforms.set_aside import SetAside
 from flowloom.transforms.spill import Spilled, spill
 from flowloom.transforms.splits import feature_rows
+from flowloom.transforms.sums import sum_by_key
 from flowloom.transforms.tally import tally
 
 _SEVERAL = -2
@@ -198,8 +191,7 @@ def plan_published(manifest: CorpusManifest, folder: str, job: str) -> Published
         places.setdefault(entry.view, []).extend(found.places())
         labels |= found.labels()
         lengths.append(found.packet_bytes)
-        for key, counts in found.said.items():
-            said[key] = add_counts([counts, said.get(key, NOTHING_SAID)])
+        said = sum_by_key([said, found.said])
         stored = _digests(entry, folder)
         digests.update(stored)
         accounts.append(
@@ -266,8 +258,7 @@ class _EntryRows:
             self._refused.add(group)
             return
         labelled, said = label_published(rows, self._entry, self._manifest)
-        for key, counts in said.items():
-            self.said[key] = add_counts([counts, self.said.get(key, NOTHING_SAID)])
+        self.said = sum_by_key([self.said, said])
         codes = [_code_of_all(labelled[label_column(task.name)]) for task in self._manifest.claimed_tasks]
         before = self.codes.get(group, codes)
         self.codes[group] = [code if code == other else _SEVERAL for code, other in zip(codes, before, strict=True)]

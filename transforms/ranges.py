@@ -34,7 +34,7 @@ class CaptureRange:
       preamble: what a scanner needs to begin at `start`; empty for a capture from its beginning.
       latest_ns: time of the record before `start`.
       first_record: position of its first record in the capture.
-      clock_ns: the latest time in it; None if that is not known, or it has no records.
+      clock_ns: the latest time in it; None if that is not known, or it has no records with a time.
     """
 
     uri: str
@@ -123,8 +123,9 @@ def index_stretch(stretch: Stretch) -> Stretch:
     try:
         while len(chunk := scanner.scan()):
             records += len(chunk)
-            latest = int(chunk.time_ns.max())
-            clock = latest if clock is None else max(clock, latest)
+            if len(times_ns := chunk.times_ns()):
+                latest = int(times_ns.max())
+                clock = latest if clock is None else max(clock, latest)
         stop = capture.offset if capture.offset < capture.size else None
     except CaptureError:
         stop = None

@@ -106,9 +106,10 @@ class GroupReading:
         try:
             while len(records := self._scanned(scanner)):
                 begun = time.perf_counter()
-                earliest, latest = int(records.time_ns.min()), int(records.time_ns.max())
-                row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
-                row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
+                if len(times_ns := records.times_ns()):
+                    earliest, latest = int(times_ns.min()), int(times_ns.max())
+                    row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
+                    row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
                 links.update(np.unique(records.link_type).tolist())
                 packets, places = decode(decoder, records)
                 row["metered"] += packets.num_rows

@@ -1,6 +1,7 @@
 """Records of a capture: where each lies in the window, how long it is and when it was seen.
 
-Times are int64 nanoseconds since the epoch.
+Times are int64 nanoseconds since the epoch. None is negative, so that no difference of two of them overflows: a record
+of another time is located all the same, and has `NO_TIME`.
 """
 
 import dataclasses
@@ -21,6 +22,9 @@ MAX_RECORD_BYTES = 262_144
 END = np.iinfo(np.int64).max
 """The bound of a scanner that reads to the end."""
 
+NO_TIME = -1
+"""In the place of a time before 1970 or behind the year 2262."""
+
 # what a scan kernel says of the place where it stopped
 FULL, SHORT, BAD, DESCRIBES = 0, 1, 2, 3
 
@@ -32,7 +36,7 @@ class Records:
     Attributes:
       window: uint8 bytes of the capture.
       start, captured, wire: int64 position of the frame in the window, its captured and its original length in bytes.
-      time_ns: int64.
+      time_ns: int64, `NO_TIME` where it cannot be told.
       link_type: int32 LINKTYPE_ number.
     """
 
@@ -57,6 +61,10 @@ class Records:
         columns = (self.start, self.captured, self.wire, self.time_ns, self.link_type)
         return type(self)(self.window, *(values[:count] for values in columns))
 
+    def times_ns(self) -> np.ndarray:
+        """Return the times of the records that have one, in their order."""
+        return self.time_ns if self.time_ns.min(initial=0) >= 0 else self.time_ns[self.time_ns >= 0]
+
 
 class RecordScanner(Protocol):
     """Locates the records of a capture chunk by chunk.
@@ -64,7 +72,7 @@ class RecordScanner(Protocol):
     Attributes:
       format: as the captures table names it.
       preamble: what a scanner has to be given to go on from here: file or section header, interface descriptions.
-      latest_ns: time of the record before.
+      latest_ns: time of the last record before that has one, else 0.
       big_endian: the byte order of its numbers.
       bound: byte of the capture at or behind which no further record begins for this scanner.
     """

@@ -20,6 +20,7 @@ from flowloom.transforms.columns import concatenated, view, view_or
 from flowloom.transforms.digests import content_hash, keyed_hash, row_digests, sort_digests
 from flowloom.transforms.dividers import DividedTasks
 from flowloom.transforms.header_leak import count_bytes
+from flowloom.transforms.leakage import shelve_sightings
 from flowloom.transforms.overlap import TaskPair, count_pairs
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.passes import PENDING_BYTES, single
@@ -169,19 +170,22 @@ class SpillRows(beam.PTransform):
 
 @dataclasses.dataclass
 class WriteShards(beam.PTransform):
-    """`write_shard` over the rows that `SpillRows` spilled, once per shard; `divided` may come from `DivideTasks`."""
+    """`write_shard` over the rows that `SpillRows` spilled, once per shard.
+
+    Args:
+      divided: the tasks, or what `DivideTasks` finds.
+      leakage: whether flows are to be compared across splits.
+    """
 
     folder: str
     divided: Any
     output: Output
+    leakage: bool = False
 
     def expand(self, places: Any) -> Any:
-        """Return `ShelvedShard`s from (`ShardKey`, `Spilled`)."""
-        return (
-            places
-            | "OncePerShard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_Write(self.folder, self.output), single(self.divided))
-        )
+        """Return `ShelvedShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
+        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.divided))
+        return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
 
 
 class _Spill(beam.DoFn):
@@ -218,11 +222,17 @@ class _Spill(beam.DoFn):
 
 
 class _Write(beam.DoFn):
-    def __init__(self, folder: str, output: Output):
+    def __init__(self, folder: str, output: Output, leakage: bool):
         self._folder = folder
         self._output = output
+        self._leakage = leakage
 
-    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[ShelvedShard]:
-        key, places = element
-        yield shelve(write_shard(key, recall(places), self._folder, divided.tasks, self._output), self._folder)
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
+        (view_name, _, split, _), places = element
+        rows = recall(places)
+        yield shelve(write_shard(element[0], rows, self._folder, divided.tasks, self._output), self._folder)
+        if self._leakage and view_name == "flows":
+            names = [task.name for task in divided.tasks]
+            for sighted in shelve_sightings([rows], split, names, self._folder):
+                yield beam.pvalue.TaggedOutput("sighted", sighted)
         tally(self._folder).add(shards=1)

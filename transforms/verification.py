@@ -30,7 +30,7 @@ from flowloom.schemas.statistics import REPORT, STATISTICS, read_statistics
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.views import StoredViews, schema_file
-from flowloom.transforms.cards import corpus_digest, count_captures, timelines
+from flowloom.transforms.capture_tables import corpus_digest, count_captures, timelines
 from flowloom.transforms.columns import view, view_or
 from flowloom.transforms.digests import row_digests, sort_digests
 from flowloom.transforms.header_leak import count_bytes
@@ -133,6 +133,8 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
     for entry in card.coverage:
         if not 0 <= entry.conflicts <= entry.labelled <= rows:
             raise broken(f"source {entry.source!r} cannot have labelled {entry.labelled} rows of task {entry.task!r}")
+        if entry.confidence and sum(entry.confidence.values()) != entry.labelled:
+            raise differs(f"source {entry.source!r}: confidence", entry.confidence, f"{entry.labelled} labelled flows")
 
 
 def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:

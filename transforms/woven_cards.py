@@ -24,19 +24,13 @@ from flowloom.schemas.card import (
     WovenSource,
 )
 from flowloom.schemas.manifest import SPLITS
-from flowloom.transforms.cards import (
-    FAILURE,
-    corpus_digest,
-    count_captures,
-    count_overlap,
-    count_splits,
-    normalisation,
-    store_card,
-    timelines,
-)
+from flowloom.transforms.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.cards import FAILURE, count_overlap, count_splits, normalisation, store_card
 from flowloom.transforms.columns import batch
+from flowloom.transforms.label_joins import Counts
 from flowloom.transforms.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
 from flowloom.transforms.staging import write_text
+from flowloom.transforms.sums import sum_by_key
 from flowloom.transforms.weave_plans import Missing, OnConflict, WeavePlan
 from flowloom.transforms.weaving import JoinCounts
 
@@ -126,22 +120,22 @@ def unite_accounting(
 
 def unite_coverage(cards: Sequence[DatasetCard], plan: WeavePlan, counts: JoinCounts) -> tuple[LabelCoverage, ...]:
     """Return what the sources of all datasets knew, and of several what each dataset did as a source of labels."""
-    found: dict[tuple[str, str, str], collections.Counter[str]] = {}
+    found: dict[tuple[str, str, str], Counts] = {}
     for entry in (entry for card in cards for entry in card.coverage):
-        numbers = entry.model_dump(exclude={"task", "source", "kind"})
-        found.setdefault((entry.task, entry.source, entry.kind), collections.Counter()).update(numbers)
+        counted = Counts(**entry.model_dump(exclude={"task", "source", "kind"}))
+        found = sum_by_key([found, {(entry.task, entry.source, entry.kind): counted}])
     if len(cards) > 1:
         for at, task in enumerate(plan.tasks):
             for number, (name, card) in enumerate(zip(plan.datasets, cards, strict=True)):
                 if any(own.name == task.name for own in card.tasks):
-                    found[task.name, name, "dataset"] = collections.Counter(
+                    found[task.name, name, "dataset"] = Counts(
                         flows=int(counts.flows[number]),
                         labelled=int(counts.labelled[number, at]),
                         conflicts=int(counts.conflicts[number, at]),
                     )
     return tuple(
-        LabelCoverage.model_validate({"task": task, "source": source, "kind": kind, **numbers})
-        for (task, source, kind), numbers in found.items()
+        LabelCoverage.model_validate({"task": task, "source": source, "kind": kind, **vars(counted)})
+        for (task, source, kind), counted in found.items()
     )
 
 

@@ -21,6 +21,7 @@ from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCa
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
 from flowloom.schemas.views import StoredViews
+from flowloom.transforms import leakage
 from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
 from flowloom.transforms.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.identities import conceal, corpus_key
@@ -339,3 +340,11 @@ def test_builds_measure_leakage_unless_told_not_to(build_small):
     card = read_card(out)
     assert card.leakage == measure_leakage(out)
     assert read_card(skipped) == card.model_copy(update={"leakage": None})
+
+
+def test_leakage_is_the_same_in_parts_and_of_stripes(build_small, monkeypatch):
+    whole = read_card(build_small())
+    monkeypatch.setattr(leakage, "PARTITION_ROWS", 3)
+    assert read_card(build_small()) == whole
+    striped = build_small("layout: rainbow\n")
+    assert read_card(striped).leakage == measure_leakage(striped)

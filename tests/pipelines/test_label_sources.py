@@ -146,6 +146,7 @@ def test_dpi_labels_flows_and_captures_it_cannot_read_are_named(tmp_path):
     (said,) = card.coverage
     assert (said.source, said.kind) == ("nDPI application_name", "dpi")
     assert (said.flows, said.labelled, said.unknown_words, said.ambiguous) == (10, 4, 2, 0)
+    assert said.confidence == {6: 4}, "nDPI has looked into all of them"
     assert sum(split.classes["app"]["dns"] for split in card.splits.values()) == 4
     rejects = pq.read_table(tmp_path / "dpi" / "rejects.parquet").to_pylist()
     assert [(row["uri"], row["reason"]) for row in rejects] == [("odd.pcap", "dpi"), ("text.pcap", "not-a-capture")]

@@ -174,7 +174,7 @@ def test_flows_and_tables_of_one_build_are_counted_apart(published, tmp_path):
     ("changes", "words"),
     [
         ({"captures": [{**QUIC, "published": "quic"}]}, ["captures.0.published", "quic-ucdavis", "got 'quic'"]),
-        ({"captures": [{**QUIC, "pth": "x"}]}, ["captures.0.pth", "unknown key", "did you mean 'path'"]),
+        ({"captures": [{**QUIC, "pth": "x"}]}, ["captures.0.pth", "key of published: quic-ucdavis", "mean 'path'"]),
         ({"captures": [{**QUIC, "labels_as": {"servce": "app"}}]}, ["'servce'", "did you mean 'service'"]),
         ({"captures": [{**QUIC, "labels_as": {"service": "ap"}}]}, ["'ap'", "did you mean 'app'"]),
         ({"captures": [{**QUIC, "words": {"app": {"x": "drve"}}}]}, ["'drve'", "did you mean 'drive'"]),

@@ -39,6 +39,8 @@ def capture(**fields):
     [
         ({"layuot": "aurora"}, ["c.yaml", "layuot", "unknown key", "did you mean 'layout'"]),
         ({"captures": [{"glb": "a/*"}]}, ["captures.0.glb", "unknown key", "did you mean 'glob'"]),
+        ({"captures": capture(path="x")}, ["captures.0.path: unknown key", "glob, labels", "group, or published with"]),
+        ({"captures": capture(publishd="x")}, ["captures.0.publishd", "did you mean 'published'"]),
         ({"captures": capture(labels={"app": "skpye"})}, ["a/*", "task 'app'", "skpye", "did you mean 'skype'"]),
         ({"captures": capture(labels={"ap": "skype"})}, ["a/*", "'ap'", "did you mean 'app'"]),
         ({"captures": []}, ["captures", "at least 1"]),

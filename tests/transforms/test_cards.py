@@ -10,8 +10,9 @@ from synthetic import synthetic_flows
 from flowloom.schemas.accounting import CAPTURES, DROPPED_COLUMNS
 from flowloom.schemas.card import CAPTURES_TABLE, CARD, SplitRule, read_card
 from flowloom.schemas.manifest import Output, parse_manifest
-from flowloom.transforms.cards import FAILURE, Findings, gather, write_card
+from flowloom.transforms.cards import FAILURE, write_card
 from flowloom.transforms.columns import batch
+from flowloom.transforms.findings import Findings, gather
 from flowloom.transforms.groups import reject_rows
 from flowloom.transforms.labels import Claim, GroupLabels, label_flows
 from flowloom.transforms.layouts import AURORA, LaidOut

@@ -45,6 +45,14 @@ def test_names_become_words_and_guesses_unknown(changes, options, code):
     assert (windows["first_ns"][0].as_py(), windows["last_ns"][0].as_py()) == (5_000_000, 7_999_999)
 
 
+@pytest.mark.parametrize(
+    "damaged", [{"first_ms": -5}, {"last_ms": 2**63 // 10**6}, {"first_ms": 2**62, "last_ms": 2**62}]
+)
+def test_flows_of_damaged_times_are_no_windows(damaged):
+    windows = dpi_windows(inspected(**damaged), Dpi(task="app"), APP)
+    assert windows["last_ns"].to_pylist() == [7_999_999]
+
+
 def test_nfstream_is_told_the_definition():
     assert nfstream_options(FlowDefinition.of("nfstream")) == {
         "idle_timeout": 120, "active_timeout": 1800, "decode_tunnels": True,

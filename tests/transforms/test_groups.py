@@ -1,8 +1,10 @@
 """Groups are told by content: names and order change nothing, and no file is lost without a reject row."""
 
 import dataclasses
+import gzip
 import hashlib
 import random
+from pathlib import Path
 
 import pytest
 from capture_files import ethernet, ipv4, pcap, udp
@@ -81,6 +83,18 @@ def test_identity_is_content_and_first_time(folder):
     assert identify_capture(str(folder / "text.pcap"), [0]).first_ns is None
     with pytest.raises(CaptureError, match="cannot open"):
         identify_capture(str(folder / "missing.pcap"), [0])
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_identifying_a_small_file_opens_it_once(folder, monkeypatch, compress):
+    path = folder / "once"
+    path.write_bytes(compress(capture_bytes(3)))
+    opened = []
+    original = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *mode: opened.append(self) or original(self, *mode))
+    found = identify_capture(str(path), [0])
+    assert opened == [path]
+    assert (found.first_ns, found.sha256) == (NS + 3, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_each_file_is_a_group_named_by_its_digest():

@@ -63,6 +63,20 @@ def test_the_first_source_with_a_word_wins(said, on_conflict, missing):
     assert max(c.conflicts for c in counts) <= disputed <= sum(c.conflicts for c in counts)
 
 
+def test_labelled_flows_are_counted_by_confidence_and_batches_add_up():
+    sure = [np.array([6, 1, 6, 3], np.uint8), np.array([6, 6, 0, 0], np.uint8)]
+    codes = [np.array([0, 1, UNKNOWN_WORD, 1], np.int32), np.array([1, NO_WINDOW, 0, 0], np.int32)]
+    nowhere = np.zeros(4, bool)
+    counts = [
+        merge_answers([Answer(code, nowhere, nowhere, level)], "first", None)[1][0]
+        for code, level in zip(codes, sure, strict=True)
+    ]
+    assert [count.confidence for count in counts] == [{1: 1, 3: 1, 6: 1}, {0: 2, 6: 1}]
+    total = counts[0] + counts[1]
+    assert (total.flows, total.labelled, total.unknown_words) == (8, 6, 1)
+    assert total.confidence == {0: 2, 1: 1, 3: 1, 6: 2}
+
+
 def manifest(**entry):
     return parse_manifest(
         {"name": "m", "captures": [{"glob": "a", **entry}], "tasks": {"attack": {"kind": "binary"}}}, "m.yaml"

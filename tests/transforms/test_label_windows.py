@@ -45,6 +45,11 @@ def windows_of(rows: list[Row], names: tuple[str, ...] = WINDOW_KEY) -> pa.Recor
     return window_batch(key_columns(rows, names), *times, np.array([row["code"] for row in rows], np.int32))
 
 
+def with_confidence(windows: pa.RecordBatch, levels: list[int]) -> pa.RecordBatch:
+    at = windows.schema.get_field_index("confidence")
+    return windows.set_column(at, windows.schema.field(at), column(np.array(levels, np.uint8), pa.uint8()))
+
+
 def flows_of(rows: list[Row]) -> pa.RecordBatch:
     flows = synthetic_flows(len(rows))
     values = key_columns(rows, WINDOW_KEY)
@@ -117,6 +122,33 @@ def test_the_join_is_that_of_a_loop(windows, flows, tolerance, names):
     match = match_windows(flows_of(flows), index_windows(windows_of(windows, names)), tolerance)
     expected = [oracle(windows, flow, tolerance, names) for flow in flows]
     assert list(zip(match.codes.tolist(), match.several.tolist(), strict=True)) == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(times, st.integers(UNKNOWN_WORD, 1), st.integers(0, 9)), max_size=12),
+    st.lists(times, max_size=9),
+    st.integers(0, 4),
+)
+def test_a_word_has_the_confidence_of_the_surest_window_that_the_flow_touches(said, flows, tolerance):
+    apart = [{end: at * 60 + time[end] for end in time} for at, (time, *_) in enumerate(said)]
+    windows = windows_of([KEY | time | {"code": code} for time, (_, code, _) in zip(apart, said, strict=True)])
+    windows = with_confidence(windows, [level for *_, level in said])
+    asked = [time | {"last": time["last"] + 60 * at} for at, time in enumerate(flows)]
+    match = match_windows(flows_of([KEY | time for time in asked]), index_windows(windows), tolerance)
+    for flow, code, found in zip(asked, match.codes.tolist(), match.confidence.tolist(), strict=bool(said)):
+        far = [max(each["first"] - flow["last"], flow["first"] - each["last"], 0) for each in apart]
+        own = [(away, level) for away, (_, word, level) in zip(far, said, strict=True) if word == code]
+        touching = [level for away, level in own if away == 0]
+        nearest = [level for away, level in own if (away, code) == (min(own)[0], code)]
+        assert found in ([max(touching)] if touching else nearest or [0])
+
+
+def test_windows_that_are_merged_are_as_sure_as_the_surest():
+    windows = windows_of([KEY | {"first": 0, "last": 9, "code": 1}, KEY | {"first": 9, "last": 12, "code": 1}])
+    flow = flows_of([KEY | {"first": 1, "last": 2}])
+    assert match_windows(flow, index_windows(with_confidence(windows, [2, 6]))).confidence.tolist() == [6]
+    assert match_windows(flow, index_windows(windows)).confidence.tolist() == [], "nobody said how sure"
 
 
 @settings(deadline=None, max_examples=30)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flowloom.transforms.captures import CaptureError
 from flowloom.transforms.ranges import CaptureRange, chain_stretches, index_stretch, stretches
+from flowloom.transforms.records import NO_TIME
 
 NS = 1_700_000_000_000_000_000
 Row = tuple[int, bytes]
@@ -70,6 +71,17 @@ def test_every_record_once_however_cut(tmp_path, hostile, ng, stretch_bytes):
     clocks = [part.clock_ns for part in parts if part.clock_ns is not None]
     assert clocks == sorted(clocks)
     assert clocks[-1] == rows[-1][0]
+
+
+def test_stretches_tell_their_clock_without_times_that_are_out_of_range(tmp_path):
+    rows = [(2**64 - 1 if at % 3 == 0 or at > 40 else time, frame) for at, (time, frame) in enumerate(frames(60))]
+    path = tmp_path / "c"
+    path.write_bytes(as_pcapng(rows))
+    parts = ranges(path, 500)
+    assert records(parts) == ([(NO_TIME if time == 2**64 - 1 else time, frame) for time, frame in rows], None)
+    clocks = [part.clock_ns for part in parts]
+    assert max(clock for clock in clocks if clock is not None) == max(time for time, _ in rows if time < 2**63)
+    assert clocks[-1] is None, "no record there has a time"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from capture_files import ethernet, ipv4, pcap, tcp, udp
+from capture_files import enhanced, ethernet, interface, ipv4, pcap, section, tcp, udp
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.rows import FLOWS, FRAGMENTS
@@ -38,6 +38,21 @@ def test_every_real_capture_is_read_and_its_accounting_closes(real_data):
         counted = sum(flows["packets_fwd"].to_pylist()) + sum(flows["packets_bwd"].to_pylist())
         assert counted == row["metered"], path
         assert row["rejects"] == len(rejects) == 0, path
+
+
+def test_records_of_times_that_cannot_be_told_are_counted_and_not_metered(tmp_path):
+    stamps = [(NS, 0), (2**64 - 1, 1), (NS + 5, 2), (2**63 - 1, 3), (2**63 - 2, 4)]
+    blocks = [enhanced(FRAMES[at][1], ticks) for ticks, at in stamps]
+    (tmp_path / "far.pcapng").write_bytes(section() + interface(resolution=9) + b"".join(blocks))
+    (tmp_path / "none.pcapng").write_bytes(section() + interface(resolution=0) + enhanced(FRAMES[0][1], 2**63))
+    flows, captures, rejects = read(tmp_path / "far.pcapng")
+    assert flows["packets_fwd"].to_pylist() == [2, 1]
+    assert flows["duration_ns"].to_pylist() == [5, 0]
+    (row,) = captures
+    assert (row["records"], row["metered"], dropped_by_reason(row)) == (5, 3, {"time-out-of-range": 2})
+    assert (row["first_ns"], row["last_ns"], rejects) == (NS, 2**63 - 2, [])
+    flows, (row,), _ = read(tmp_path / "none.pcapng")
+    assert (flows.num_rows, row["records"], row["first_ns"], row["last_ns"]) == (0, 1, None, None)
 
 
 def test_files_of_a_group_continue_each_other(tmp_path):

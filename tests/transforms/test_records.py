@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from flowloom.schemas.accounting import RejectReason
 from flowloom.transforms import captures
 from flowloom.transforms.captures import CaptureBytes, CaptureError, capture_sha256, match_captures
 from flowloom.transforms.formats import first_time_ns, open_records
+from flowloom.transforms.records import NO_TIME
 
 NS = 1_700_000_000_123_456_789
 FRAMES = [ethernet(ipv4(tcp(bytes(i)))) for i in range(5)]
@@ -94,6 +96,43 @@ def test_pcapng_clock_resolutions(tmp_path, resolution, ticks, expected):
 def test_pcapng_clock_offset_counts_in_seconds(tmp_path):
     content = section() + interface(resolution=9, offset_s=-3600) + enhanced(FRAMES[0], NS)
     assert read(write(tmp_path, content))[0][0] == NS - 3600 * 10**9
+
+
+LIMIT = 2**63 - 1
+EXTREMES = [0, 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    resolution=st.integers(0, 255),
+    offset_s=st.sampled_from([0, -3600, 9_223_372_036, -9_223_372_037, 2**63 - 1, -(2**63)])
+    | st.integers(-(2**63), 2**63 - 1),
+    anywhere=st.sampled_from(EXTREMES) | st.integers(0, 2**64 - 1),
+    edge=st.sampled_from([None, 0, LIMIT]),
+    beside=st.integers(-2, 2),
+)
+def test_pcapng_times_are_exact_or_none(tmp_path, resolution, offset_s, anywhere, edge, beside):
+    per_s = (2 if resolution & 0x80 else 10) ** (resolution & 0x7F)
+    at_edge = ((edge or 0) - offset_s * 10**9) * per_s // 10**9 + beside
+    ticks = anywhere if edge is None else min(max(at_edge, 0), 2**64 - 1)
+    time_ns = ticks * 10**9 // per_s + offset_s * 10**9
+    content = section() + interface(resolution=resolution, offset_s=offset_s) + enhanced(FRAMES[0], ticks)
+    assert read(write(tmp_path, content))[0][0] == (time_ns if 0 <= time_ns < LIMIT else NO_TIME)
+
+
+def test_a_block_without_a_time_gets_the_last_one_that_could_be_told(tmp_path):
+    content = section() + interface(resolution=9)
+    content += enhanced(FRAMES[0], 7) + enhanced(FRAMES[1], 2**64 - 1) + simple(FRAMES[2]) + enhanced(FRAMES[3], 9)
+    assert [time_ns for time_ns, *_ in read(write(tmp_path, content))] == [7, NO_TIME, 7, 9]
+    path = str(write(tmp_path, section() + interface(resolution=9) + enhanced(FRAMES[1], 2**64 - 1)))
+    assert first_time_ns(path) is None
+    assert first_time_ns(str(write(tmp_path, content[:-64] + enhanced(FRAMES[0], 8), "d"))) == 7
+
+
+def test_no_pcap_time_is_out_of_range(tmp_path):
+    record = struct.pack("<IIII", 2**32 - 1, 2**32 - 1, len(FRAMES[0]), len(FRAMES[0])) + FRAMES[0]
+    latest = (2**32 - 1) * 10**9 + (2**32 - 1) * 1000
+    assert read(write(tmp_path, pcap([], nanoseconds=False) + record))[0][0] == latest
 
 
 def test_pcapng_sections_have_interfaces_and_byte_orders_of_their_own(tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -26,6 +27,8 @@ AGREED = [
     "kitsune-mirai/mirai2000.pcap",
     "attacks/stopddos/amp.dns.RRSIG.fragmented.pcap",
     "nfstream-tests/pcaps/quic_interop_V.pcapng",
+    "nfstream-tests/pcaps/dhcp_big_endian.pcapng",
+    "nfstream-tests/pcaps/dhcp_little_endian.pcapng",
 ]
 FIELDS = (
     "frame.number",
@@ -106,7 +109,8 @@ def disagreement(path: Path, theirs: list[dict[str, str]]) -> tuple[Any, Any] | 
         }
         row = ours.get(int(field["frame.number"]))
         found = row and {name: row[name] for name in expected}
-        if found != expected:
+        told = expected["time_ns"] < np.iinfo(np.int64).max
+        if found != (expected if told else None):
             return found, expected | {"record": int(field["frame.number"]) - 1}
     return None
 
@@ -118,8 +122,8 @@ def test_tshark_sees_the_same_packets(real_data, tshark, name):
     assert disagreement(real_data / name, theirs) is None
 
 
-DAMAGED_TIMES = {"dhcp_big_endian.pcapng", "dhcp_little_endian.pcapng", "fuzz-2021-06-07-c6c72a0a56.pcap"}
-"""Captures with times before the epoch or behind the year 2262, which int64 nanoseconds cannot tell."""
+SIGNED_TIMES = {"fuzz-2021-06-07-c6c72a0a56.pcap"}
+"""Captures with damaged seconds, which tshark takes for a time before the epoch; pcap's seconds have no sign."""
 
 
 @pytest.mark.slow
@@ -127,7 +131,7 @@ def test_tshark_sees_the_same_packets_in_every_capture(real_data, tshark):
     packets = 0
     disagreements = {}
     for path in sorted((real_data / "nfstream-tests/pcaps").iterdir()):
-        if path.name not in DAMAGED_TIMES:
+        if path.name not in SIGNED_TIMES:
             theirs = dissected(tshark, path)
             packets += len(theirs)
             if found := disagreement(path, theirs):
