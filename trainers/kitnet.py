@@ -9,7 +9,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numba
 import numpy as np
@@ -124,7 +124,7 @@ class _Stack:
         return cls(visible, hidden, weights, np.zeros((a, h)), np.zeros((a, m)), low, high)
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Any]:
         """All arrays by name, in the order of the kernel's arguments."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
