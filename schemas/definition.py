@@ -24,6 +24,12 @@ TUNNELS: tuple[Tunnel, ...] = get_args(Tunnel)
 (4789) and Teredo (3544)."""
 
 
+_OF_PACKETS = {
+    "active_s": None, "tcp_close": "none", "zero_payload": "keep", "min_packets": 1, "orient": "first-packet",
+}  # fmt: skip
+"""The options that end or leave out flows, as decisions about packets have them: windows end by idle time alone."""
+
+
 class FlowDefinition(pydantic.BaseModel):
     """How packets become bidirectional flows; plain data, checked when made.
 
@@ -47,6 +53,10 @@ class FlowDefinition(pydantic.BaseModel):
     fragments: Literal["join", "drop"] = "join"
     tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to meter the inside of, or `all`")
     tunnel_in_key: bool = False
+    decision: Literal["flow", "packet"] = pydantic.Field("flow", description="what one row is")
+    key: Literal["five_tuple", "host_pair", "source"] = pydantic.Field(
+        "five_tuple", description="whose last k packets decide about a packet"
+    )
 
     @pydantic.field_validator("tunnels", mode="before")
     @classmethod
@@ -66,12 +76,23 @@ class FlowDefinition(pydantic.BaseModel):
                 raise ValueError(f"{name} must be > 0 and <= active_s, got {name}={idle:g}, active_s={self.active_s:g}")
         if self.tunnel_in_key and not self.tunnels:
             raise ValueError("tunnel_in_key needs tunnels to unwrap, got tunnels=()")
+        if self.decision == "flow" and self.key != "five_tuple":
+            raise ValueError(f"flows have the key five_tuple, got {self.key}; write decision: packet")
+        if self.decision == "packet":
+            wrong = [name for name, value in _OF_PACKETS.items() if getattr(self, name) != value]
+            if wrong:
+                fits = ", ".join(f"{name}={_OF_PACKETS[name]!r}" for name in wrong)
+                got = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
+                raise ValueError(f"a decision about each packet needs {fits}, got {got}")
         return self
 
     @property
     def associative(self) -> bool:
-        """Whether fragments of split captures merge to exactly the flows of the whole; false with an active timeout."""
-        return self.active_s is None
+        """Whether fragments of split captures merge to exactly the flows of the whole.
+
+        False with an active timeout, and for windows of packets.
+        """
+        return self.active_s is None and self.decision == "flow"
 
     @classmethod
     def of(cls, preset: str = "default", **overrides: Any) -> Self:
@@ -100,6 +121,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vlan_in_key": True,
         "tunnels": ("ip-in-ip", "gtp-u"),
     },
+    "packet-windows": {"k": 20, "tcp_close": "none", "size": "wire", "decision": "packet", "key": "host_pair"},
     "datazoo-30": {"k": 30, "idle_s": 65.0, "active_s": 300.0, "zero_payload": "skip"},
 }
 """The definitions of known tools and papers; `docs/flow-definitions.md` gives each one's table of states.
@@ -107,6 +129,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 `default`: idle 120 s, long flows never cut, TCP lifecycle. `multitask-cnn`: Rezaei and Liu, "Multitask Learning for
 Network Traffic Classification", section IV-B: the first FIN ends a TCP flow, 15 s without a packet a UDP flow, and the
 model sees 60 packets; the paper names no timeout for TCP, so the default's holds. `nfstream`: NFStream's defaults (k is
-ours to choose; see `docs/conformance.md`). `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s
-idle, 300 s active.
+ours to choose; see `docs/conformance.md`). `packet-windows`: a row for each packet with the
+last 20 packets of its two hosts, to compare MULTA with Kitsune (docs/decisions/0016-per-packet-decisions.md).
+`datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active.
 """

@@ -17,7 +17,8 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import ADDRESS, PACKETS, worded
 from flowloom.schemas.tasks import NEGATIVE, POSITIVE
 from flowloom.transforms.columns import column, integer_dtype, view
-from flowloom.transforms.meter import GROUP_DIGITS, FlowMeter
+from flowloom.transforms.meter import GROUP_DIGITS
+from flowloom.transforms.packet_windows import open_meter
 from flowloom.transforms.published_files import PublishedFile, published_files
 from flowloom.transforms.published_flows import forget
 from flowloom.transforms.set_aside import SetAside
@@ -121,7 +122,7 @@ def read_kitsune_flows(
       FlowloomError: if the definition does not fit.
     """
     check_kitsune_definition(definition)
-    meter = FlowMeter(definition, next((file.group for file in published_files(path, SetAside())), _NO_GROUP))
+    meter = open_meter(definition, next((file.group for file in published_files(path, SetAside())), _NO_GROUP))
     known = np.empty(0, np.int8) if labels is None else read_kitsune_labels(labels, set_aside)
     known = np.append(known, np.int8(-1))  # for the packets behind the last label
     of_flow: list[np.ndarray] = []

@@ -13,7 +13,8 @@ from flowloom.schemas.definition import FlowDefinition
 from flowloom.transforms.captures import CaptureBytes, CaptureError
 from flowloom.transforms.columns import batch
 from flowloom.transforms.ip_fragments import IpFragmentTable
-from flowloom.transforms.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
+from flowloom.transforms.meter import TAKE_FLOWS, WHOLE, RangePlace
+from flowloom.transforms.packet_windows import open_meter
 from flowloom.transforms.packets import PacketDecoder, PacketPlaces
 from flowloom.transforms.ranges import CaptureRange
 from flowloom.transforms.records import Records, RecordScanner
@@ -60,7 +61,7 @@ class GroupReading:
         self._group = group
         self._sha256 = sha256 or {}
         self._tunnels = definition.tunnels
-        self._meter = FlowMeter(definition, group, place)
+        self._meter = open_meter(definition, group, place)
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
             self._ip_fragments = IpFragmentTable(
