@@ -61,7 +61,7 @@ def store_dataset(
         for piece in split_rows(stripe, rows, shards)
     ]
     written = sorted(
-        (write_shard(key, rows, str(folder), tasks, output) for key, rows in pieces), key=lambda each: each.shard.path
+        (write_shard(key, [rows], str(folder), tasks, output) for key, rows in pieces), key=lambda each: each.shard.path
     )
     table = pa.Table.from_batches([batch([_capture(name) for name in sorted(captures)], CAPTURES)])
     reasons = [{"uri": uri, "offset": 0, "reason": "no-match", "detail": "none"} for uri in sorted(rejects)]

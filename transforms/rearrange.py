@@ -4,17 +4,33 @@ Arrow's own `take` appends list items one by one; a flow's sequences are copied 
 fast for batches that are little else.
 """
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 import pyarrow as pa
 
-from flowloom.transforms.columns import column, list_column, view
+from flowloom.transforms.columns import column, concatenated, list_column, view
 
 
 def rearranged(rows: pa.RecordBatch, order: np.ndarray) -> pa.RecordBatch:
     """Return the rows at the positions `order`, int64; any subset, in any order."""
     places = column(order, pa.int64())
     return pa.RecordBatch.from_arrays([_taken(values, order, places) for values in rows.columns], schema=rows.schema)
+
+
+def gathered(batches: Sequence[pa.RecordBatch], order: np.ndarray) -> pa.RecordBatch:
+    """Return the rows at the positions `order`, int64, counted through all batches of one schema, at least one."""
+    starts = np.cumsum([0, *(rows.num_rows for rows in batches)])
+    place = np.searchsorted(starts, order, side="right") - 1
+    by_batch = np.argsort(place, kind="stable")
+    pieces = [
+        rearranged(batches[place[rows[0]]], order[rows] - starts[place[rows[0]]])
+        for rows in np.split(by_batch, np.flatnonzero(np.diff(place[by_batch])) + 1)
+    ]
+    back = np.empty_like(by_batch)
+    back[by_batch] = np.arange(len(by_batch))
+    return rearranged(concatenated(pieces, batches[0].schema), back) if len(pieces) > 1 else pieces[0]
 
 
 def _taken(values: pa.Array, order: np.ndarray, places: pa.Array) -> pa.Array:

@@ -24,10 +24,11 @@ from flowloom.transforms.leakage import shelve_sightings
 from flowloom.transforms.overlap import TaskPair, count_pairs
 from flowloom.transforms.parquet import parquet_writer
 from flowloom.transforms.passes import PENDING_BYTES, single
-from flowloom.transforms.rearrange import rearranged
-from flowloom.transforms.spill import Spilled, recall, spill, spill_bytes
+from flowloom.transforms.rearrange import gathered, rearranged
+from flowloom.transforms.spill import Spilled, recall_each, spill, spill_bytes
 from flowloom.transforms.staging import file_sha256
 from flowloom.transforms.statistics import Moments, sequence_moments
+from flowloom.transforms.sums import sum_by_key
 from flowloom.transforms.tally import tally
 
 PACKET_ROW_GROUP = 4_096
@@ -93,60 +94,76 @@ def split_rows(
         yield (view_name, stripe, SPLITS[at // shards], at % shards), sorted_rows.slice(start, stop - start)
 
 
-def sort_rows(rows: pa.RecordBatch, digests: np.ndarray, view_name: View = "flows") -> pa.RecordBatch:
-    """Return rows in a total order, as rows of equal digest [rows, 2] are equal: by flow id, and digest at last.
+def row_order(batches: Sequence[pa.RecordBatch], digests: np.ndarray, view_name: View = "flows") -> np.ndarray:
+    """Return the positions, through all batches, of their rows in a total order: by flow id, and digest at last.
 
-    Flows come by start before that, those without one first; packets by their record behind it.
+    It is total as rows of equal digest [rows, 2] are equal. Flows come by start before the id, those without one first;
+    packets by their record behind it.
     """
-    ids = view(rows["flow_id"]).byteswap()
-    first = [view_or(rows["start"], NO_START)] if view_name == "flows" else []
-    last = [view_or(rows["record"], 0)] if view_name == "packets" else []
-    return rearranged(rows, np.lexsort((digests[:, 1], digests[:, 0], *last, ids[:, 1], ids[:, 0], *first)))
+    ids = np.concatenate([view(rows["flow_id"]) for rows in batches]).byteswap()
+    keys = [digests[:, 1], digests[:, 0], ids[:, 1], ids[:, 0]]
+    if view_name == "flows":
+        keys.append(np.concatenate([view_or(rows["start"], NO_START) for rows in batches]))
+    elif view_name == "packets":
+        keys.insert(2, np.concatenate([view_or(rows["record"], 0) for rows in batches]))
+    return np.lexsort(keys)
 
 
-def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, tuple[int, ...]]:
-    """Return per task of the rows' label columns how many rows bear each word of its vocabulary, then unknown."""
+def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+    """Return int64 per task of the rows' label columns: rows with each word of its vocabulary, then unknown ones."""
     counts = {}
     for task in tasks:
         if label_column(task.name) in rows.schema.names:
             codes = rows[label_column(task.name)]
             known = np.bincount(view(pc.drop_null(codes)), minlength=len(task.vocabulary))
-            counts[task.name] = (*known.tolist(), codes.null_count)
+            counts[task.name] = np.append(known, codes.null_count)
     return counts
 
 
-def write_rows(rows: pa.RecordBatch, path: str, row_group_rows: int) -> tuple[int, ...]:
-    """Write a Parquet file whose bytes depend on the rows alone, and return the rows of its row groups."""
+def write_rows(batches: Sequence[pa.RecordBatch], order: np.ndarray, path: str, row_group_rows: int) -> tuple[int, ...]:
+    """Write the rows at the positions `order` as a Parquet file, and return the rows of its row groups.
+
+    Its bytes depend on the rows alone. One row group is in memory at a time.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with parquet_writer(path, rows.schema) as writer:
-        writer.write_batch(rows, row_group_size=row_group_rows)
-    whole, rest = divmod(rows.num_rows, row_group_rows)
-    return (row_group_rows,) * whole + ((rest,) if rest else ())
+    groups = []
+    with parquet_writer(path, batches[0].schema) as writer:
+        for at in range(0, len(order), row_group_rows):
+            rows = gathered(batches, order[at : at + row_group_rows])
+            writer.write_batch(rows, row_group_size=row_group_rows)
+            groups.append(rows.num_rows)
+    return tuple(groups)
 
 
 def write_shard(
-    key: ShardKey, rows: pa.RecordBatch, folder: str, tasks: Sequence[Task], output: Output
+    key: ShardKey, batches: Sequence[pa.RecordBatch], folder: str, tasks: Sequence[Task], output: Output
 ) -> WrittenShard:
-    """Write the rows of one shard, in any order, and return its manifest row with what the card merges over all."""
+    """Write the rows of one shard, in any order, and return its manifest row with what the card merges over all.
+
+    Of batches in mapped files a row group is in memory, and about 100 bytes of every row.
+    """
     view_name, stripe, split, number = key
-    digests = row_digests(rows, json.dumps([view_name, stripe, split]))
-    rows = sort_rows(rows, digests, view_name)
+    context = json.dumps([view_name, stripe, split])
+    digests = np.concatenate([row_digests(rows, context) for rows in batches])
     path = shard_path(view_name, stripe or None, split, number, output.shards)
     group_rows = output.row_group_rows if view_name != "packets" else min(output.row_group_rows, PACKET_ROW_GROUP)
-    row_groups = write_rows(rows, f"{folder}/{path}", group_rows)
+    row_groups = write_rows(batches, row_order(batches, digests, view_name), f"{folder}/{path}", group_rows)
     shard = Shard(
         path=path,
         view=view_name,
         split=split,
         task=stripe or None,
-        rows=rows.num_rows,
+        rows=sum(row_groups),
         row_groups=row_groups,
         sha256=file_sha256(f"{folder}/{path}"),
     )
-    moments = sequence_moments(rows) if (view_name, split) == ("flows", SPLITS[0]) else {}
-    leaks = count_bytes(rows, tasks) if (view_name, split) == ("packets", SPLITS[0]) else {}
-    pairs = count_pairs(rows, tasks)
-    return WrittenShard(shard, count_labels(rows, tasks), moments, sort_digests([digests]).tobytes(), pairs, leaks)
+    trained = split == SPLITS[0]
+    counts = sum_by_key(count_labels(rows, tasks) for rows in batches)
+    labels = {task: tuple(words.tolist()) for task, words in counts.items()}
+    moments = sum_by_key(sequence_moments(rows) for rows in batches if trained and view_name == "flows")
+    leaks = sum_by_key(count_bytes(rows, tasks) for rows in batches if trained and view_name == "packets")
+    pairs = sum_by_key(count_pairs(rows, tasks) for rows in batches)
+    return WrittenShard(shard, labels, moments, sort_digests([digests]).tobytes(), pairs, leaks)
 
 
 def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
@@ -229,10 +246,10 @@ class _Write(beam.DoFn):
 
     def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
         (view_name, _, split, _), places = element
-        rows = recall(places)
-        yield shelve(write_shard(element[0], rows, self._folder, divided.tasks, self._output), self._folder)
+        batches = recall_each(places)
+        yield shelve(write_shard(element[0], batches, self._folder, divided.tasks, self._output), self._folder)
         if self._leakage and view_name == "flows":
             names = [task.name for task in divided.tasks]
-            for sighted in shelve_sightings([rows], split, names, self._folder):
+            for sighted in shelve_sightings(batches, split, names, self._folder):
                 yield beam.pvalue.TaggedOutput("sighted", sighted)
         tally(self._folder).add(shards=1)

@@ -50,10 +50,13 @@ def _new_file(job: str) -> str:
 
 
 def recall(places: Iterable[Spilled]) -> pa.RecordBatch:
-    """Return spilled rows as one batch.
+    """Return spilled rows as one batch, in the order of `recall_each`; there must be at least one place."""
+    batches = recall_each(places)
+    return concatenated(batches, batches[0].schema)
 
-    There must be at least one place. The order is that of the places' files and positions.
-    """
+
+def recall_each(places: Iterable[Spilled]) -> list[pa.RecordBatch]:
+    """Return spilled batches, whose pages are mapped, in the order of the places' files and positions."""
     by_path: dict[str, list[int]] = {}
     for place in places:
         by_path.setdefault(place.path, []).append(place.batch)
@@ -61,7 +64,7 @@ def recall(places: Iterable[Spilled]) -> pa.RecordBatch:
     for path in sorted(by_path):
         reader = pa.ipc.open_file(pa.memory_map(path))
         batches += [reader.get_batch(at) for at in sorted(by_path[path])]
-    return concatenated(batches, batches[0].schema)
+    return batches
 
 
 def clear(job: str) -> None:

@@ -251,7 +251,7 @@ def weave_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> Iterator
     yield counts
     for stripe, rows in lay_out(united, plan.tasks, plan.rules.layout, plan.stored):
         for key, placed in split_rows(stripe, rows, plan.output.shards):
-            yield shelve(write_shard(key, placed, folder, plan.tasks, plan.output), folder)
+            yield shelve(write_shard(key, [placed], folder, plan.tasks, plan.output), folder)
 
 
 @dataclasses.dataclass

@@ -40,7 +40,7 @@ CAPTURE = {
 @pytest.fixture
 def findings(tmp_path) -> Findings:
     rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
-    written = write_shard(("flows", AURORA, "train", 0), rows, str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    written = write_shard(("flows", AURORA, "train", 0), [rows], str(tmp_path), MANIFEST.tasks, Output(shards=1))
     shard = shelve(written, str(tmp_path))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))

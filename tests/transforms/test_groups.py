@@ -91,7 +91,7 @@ def test_identifying_a_small_file_opens_it_once(folder, monkeypatch, compress):
     path.write_bytes(compress(capture_bytes(3)))
     opened = []
     original = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *mode: opened.append(self) or original(self, *mode))
+    monkeypatch.setattr(Path, "open", lambda self, *how, **more: opened.append(self) or original(self, *how, **more))
     found = identify_capture(str(path), [0])
     assert opened == [path]
     assert (found.first_ns, found.sha256) == (NS + 3, hashlib.sha256(path.read_bytes()).hexdigest())

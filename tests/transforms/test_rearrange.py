@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
-from flowloom.transforms.rearrange import rearranged
+from flowloom.transforms.rearrange import gathered, rearranged
 
 
 def labelled(count: int) -> pa.RecordBatch:
@@ -32,6 +32,18 @@ def test_equal_to_take(count, data, start, bits):
 def test_lists_with_nulls_are_arrows_to_take():
     rows = pa.record_batch({"x": pa.array([[1], None, [], [2, 3]], pa.list_(pa.int16()))})
     assert rearranged(rows, np.array([3, 1, 0], np.int64))["x"].to_pylist() == [[2, 3], None, [1]]
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=5), data=st.data())
+def test_rows_gathered_from_batches_are_those_of_one(counts, data):
+    count = sum(counts)
+    whole = labelled(count)
+    batches = [whole.slice(sum(counts[:at]), size) for at, size in enumerate(counts)]
+    order = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=30)) if count else []
+    found = gathered(batches, np.array(order, np.int64)) if order else whole.slice(0, 0)
+    found.validate(full=True)
+    assert found.equals(whole.take(pa.array(order, pa.int64())))
 
 
 def test_a_place_outside_is_an_error():

@@ -12,7 +12,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, Output
 from flowloom.schemas.rows import FLOWS, labelled
 from flowloom.schemas.tasks import Task
-from flowloom.transforms.shards import shards_hash, shelve, sort_rows, split_rows, unshelve, write_shard
+from flowloom.transforms.rearrange import rearranged
+from flowloom.transforms.shards import row_order, shards_hash, shelve, split_rows, unshelve, write_shard
 from flowloom.transforms.spill import clear, recall, spill
 from flowloom.transforms.statistics import sequence_moments
 
@@ -72,13 +73,14 @@ def test_sorting_is_total_even_among_equal_ids():
     doubled = pa.concat_batches([batch, batch.set_column(3, batch.schema.field("duration_ns"), durations)])
     digests = np.arange(200, dtype=np.uint64).reshape(-1, 2)
     order = np.random.default_rng(0).permutation(100)
-    other = sort_rows(doubled.take(pa.array(order.tolist())), digests[order])
-    assert sort_rows(doubled, digests).equals(other)
+    shuffled = doubled.take(pa.array(order.tolist()))
+    other = rearranged(shuffled, row_order([shuffled], digests[order]))
+    assert rearranged(doubled, row_order([doubled], digests)).equals(other)
     starts = other["start"].cast(pa.int64()).to_pylist()
     assert starts == sorted(starts)
 
 
-def test_the_order_of_rows_does_not_change_a_byte(tmp_path):
+def test_neither_order_nor_batches_of_rows_change_a_byte(tmp_path):
     batch = rows(500)
     output = Output(shards=4, row_group_rows=200)
     written = []
@@ -86,7 +88,8 @@ def test_the_order_of_rows_does_not_change_a_byte(tmp_path):
         order = list(range(500))
         random.Random(turn).shuffle(order)
         shuffled = batch.take(pa.array(order))
-        written.append(write_shard(KEY, shuffled, str(tmp_path / str(turn)), TASKS, output))
+        pieces = [shuffled.slice(at, 90 * turn) for at in range(0, 500, 90 * turn)] if turn else [shuffled]
+        written.append(write_shard(KEY, pieces, str(tmp_path / str(turn)), TASKS, output))
     assert all(shard == written[0] for shard in written)
     files = {(tmp_path / str(turn) / written[0].shard.path).read_bytes() for turn in range(4)}
     assert len(files) == 1
@@ -94,7 +97,7 @@ def test_the_order_of_rows_does_not_change_a_byte(tmp_path):
 
 
 def test_digests_wait_in_a_file(tmp_path):
-    written = write_shard(KEY, rows(50), str(tmp_path), TASKS, Output(shards=4))
+    written = write_shard(KEY, [rows(50)], str(tmp_path), TASKS, Output(shards=4))
     shelved = shelve(written, str(tmp_path))
     assert shelved.written.digests == b""
     assert unshelve(shelved) == written
@@ -102,7 +105,7 @@ def test_digests_wait_in_a_file(tmp_path):
 
 def test_a_shard_says_what_is_in_it(tmp_path):
     batch = rows(500)
-    written = write_shard(KEY, batch, str(tmp_path), TASKS, Output(shards=4, row_group_rows=200))
+    written = write_shard(KEY, [batch], str(tmp_path), TASKS, Output(shards=4, row_group_rows=200))
     assert written.shard.path == "flows/split=train/part-00001-of-00004.parquet"
     assert (written.shard.rows, written.shard.row_groups, written.shard.task) == (500, (200, 200, 100), None)
     assert written.labels == {"app": (200, 200, 0, 100)}
@@ -117,7 +120,7 @@ def test_a_shard_says_what_is_in_it(tmp_path):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_only_the_train_split_is_measured(tmp_path, split):
-    written = write_shard(("flows", "app", split, 0), rows(9), str(tmp_path), TASKS, Output())
+    written = write_shard(("flows", "app", split, 0), [rows(9)], str(tmp_path), TASKS, Output())
     assert written.moments == {}
     assert written.shard.path == f"flows/task=app/split={split}/part-00000-of-00008.parquet"
 
@@ -128,7 +131,7 @@ def test_the_content_hash_knows_no_shards_but_splits_and_words(tmp_path):
     def built(shards: int, split: str = "train") -> list:
         pieces = [((*key[:2], split, key[3]), piece) for key, piece in split_rows("", batch, shards)]
         folder = str(tmp_path / f"{shards}{split}")
-        return [write_shard(key, piece, folder, TASKS, Output(shards=shards)) for key, piece in pieces]
+        return [write_shard(key, [piece], folder, TASKS, Output(shards=shards)) for key, piece in pieces]
 
     expected = shards_hash(built(1), TASKS)
     assert shards_hash(built(7), TASKS) == expected
