@@ -1,15 +1,16 @@
 """Balancing: rows of the train split, drawn or made so that classes get their totals; other splits stay as they are."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from imblearn.over_sampling import SMOTE
+import pydantic
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.schemas.rows import label_column
+from flowloom.schemas.rows import View, label_column
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.dataset import Dataset
 
@@ -38,10 +39,10 @@ class TrainLabels:
             raise FlowloomError(f"labels must be of the same rows for each task, got {rows}; read them together")
 
     @classmethod
-    def read(cls, dataset: Dataset) -> "TrainLabels":
+    def read(cls, dataset: Dataset, view: View = "flows") -> "TrainLabels":
         """Read the labels of a dataset's train split, in the order of its row groups; a stripe knows one task only."""
         found: dict[str, list[np.ndarray]] = {task.name: [] for task in dataset.tasks}
-        for path in dict.fromkeys(group.path for group in dataset.row_groups("train")):
+        for path in dict.fromkeys(group.path for group in dataset.row_groups("train", view=view)):
             with pq.ParquetFile(path) as file:
                 known = [task for task in found if label_column(task) in file.schema_arrow.names]
                 labels = file.read(columns=[label_column(task) for task in known])
@@ -60,6 +61,54 @@ class TrainLabels:
         if task.name not in self.codes:
             raise FlowloomError(f"there are no labels of task {task.name!r}; tasks are {', '.join(self.codes)}")
         return self.codes[task.name]
+
+
+class Balance(pydantic.BaseModel):
+    """How the classes of a task are balanced in training; rows without a label of it are left out.
+
+    `undersample`: as many of each class as the rarest has. `oversample`: rows come again until each class has as many
+    as the most frequent. `totals`: so many of each named class, of the others as there are. `equal_shares`: in each
+    class of the task `within` equally many of all classes, and at most its total if it has one.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    how: Literal["undersample", "oversample", "totals", "equal_shares"]
+    within: str | None = None
+    totals: dict[str, Annotated[int, pydantic.Field(ge=0)]] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if (self.how == "equal_shares") != (self.within is not None):
+            raise ValueError(f"equal_shares and no other take within, a task; got how={self.how}, within={self.within}")
+        if self.within == self.task:
+            raise ValueError(f"within must be another task than task, got {self.task} for both")
+        if self.how == "totals" and not self.totals:
+            raise ValueError("how=totals needs totals, rows by word")
+        if self.how in ("undersample", "oversample") and self.totals:
+            raise ValueError(f"{self.how} takes no totals; use how=totals")
+        return self
+
+    def draw(self, labels: "TrainLabels", tasks: Sequence[Task], seed: int) -> np.ndarray:
+        """Return the rows to be shown, int64 positions, ascending, repeated where they come more than once.
+
+        Raises:
+          FlowloomError: if a task is not among `tasks`, or the totals do not fit its words or rows.
+        """
+        named = {task.name: task for task in tasks}
+        for name in (self.task, *([self.within] if self.within else [])):
+            if name not in named:
+                raise FlowloomError(
+                    f"balance names the task {name!r}; the tasks that are trained are {', '.join(named)}"
+                    f"{did_you_mean(name, named)}"
+                )
+        task = named[self.task]
+        if self.within is not None:
+            return equal_shares(labels, task, named[self.within], seed, self.totals)
+        if self.how == "totals":
+            return resample(labels, task, self.totals, seed)
+        return (undersample if self.how == "undersample" else oversample)(labels, task, seed)
 
 
 def resample(labels: TrainLabels, task: Task, totals: Mapping[str, int], seed: int) -> np.ndarray:
@@ -101,18 +150,30 @@ def oversample(labels: TrainLabels, task: Task, seed: int) -> np.ndarray:
     return resample(labels, task, dict.fromkeys(counts, max(counts.values(), default=0)), seed)
 
 
-def equal_shares(labels: TrainLabels, task: Task, within: Task, seed: int) -> np.ndarray:
+def equal_shares(
+    labels: TrainLabels, task: Task, within: Task, seed: int, totals: Mapping[str, int] | None = None
+) -> np.ndarray:
     """Draw rows so that every class of `within` has equally many of all classes of `task`: VPN and plain in each app.
+
+    Args:
+      totals: rows by word of `within` at most; a class without one has as many as there are.
 
     Returns:
       int64 positions of rows labelled in both tasks, ascending, none repeated. A class of `within` in which a class of
       `task` has no rows gets none, as no share of nothing is equal.
+
+    Raises:
+      FlowloomError: if a word is unknown, or a total is negative.
     """
+    totals = totals or {}
+    _check_totals(within, totals)
     codes, outer = labels.of(task), labels.of(within)
     drawn = []
-    for cell in range(len(within.vocabulary)):
+    for cell, word in enumerate(within.vocabulary):
         members = [np.flatnonzero((outer == cell) & (codes == code)) for code in range(len(task.vocabulary))]
         fewest = min(map(len, members))
+        if word in totals:
+            fewest = min(fewest, totals[word] // len(members))
         for code, rows in enumerate(members):
             drawn.append(np.random.default_rng((seed, cell, code)).permutation(rows)[:fewest])
     return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))
@@ -136,6 +197,8 @@ def smote(
     Raises:
       FlowloomError: if features are no finite table, a total is less than what there is, or a class has too few rows.
     """
+    from imblearn.over_sampling import SMOTE  # takes a second, which trainings of flows need not wait for
+
     codes = labels.of(task)
     _check_totals(task, totals)
     if features.ndim != 2 or len(features) != len(codes) or not np.isfinite(features).all():

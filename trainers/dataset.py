@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.card import DatasetCard, Shard, read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.row_spec import require_view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +58,15 @@ class Dataset:
         """The tasks, in the card's order."""
         return self.card.tasks
 
-    def row_groups(self, split: str, task: str | None = None) -> list[RowGroup]:
+    def row_groups(self, split: str, task: str | None = None, view: View = "flows") -> list[RowGroup]:
         """Return the row groups of a split that can carry labels of a task (or of any task), in the card's order.
 
         Under Aurora every shard carries every task; under Rainbow each stripe carries one.
 
         Raises:
-          FlowloomError: if the dataset has no such split, or a shard differs from what the card says of it.
+          FlowloomError: if the dataset has no such view or split, or a shard differs from what the card says of it.
         """
+        require_view(self.card, view)
         if split not in self.card.splits:
             raise FlowloomError(
                 f"dataset {self.root} has no split {split!r}; it has {', '.join(self.card.splits)}"
@@ -71,7 +74,7 @@ class Dataset:
             )
         groups = []
         for shard in self.card.shards:
-            if shard.split == split and shard.view == "flows" and (task is None or shard.task in (None, task)):
+            if shard.split == split and shard.view == view and (task is None or shard.task in (None, task)):
                 self._check_footer(shard)
                 path = str(self.root / shard.path)
                 groups += [RowGroup(path, index, rows) for index, rows in enumerate(shard.row_groups)]

@@ -3,44 +3,57 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import label_column
+from flowloom.trainers.balancing import Balance, TrainLabels
 from flowloom.trainers.dataset import Dataset, RowGroup
-from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.decoding import RowGroups
+from flowloom.trainers.row_spec import RowSpec
 
-PARALLEL_WINDOWS = 2
-"""Windows decoded ahead at once; each holds `window_rows` rendered flows in memory."""
+PIECE_ROWS = 4_096
+"""Rows that are handed to TensorFlow at once, in whole batches (docs/performance.md)."""
+PARALLEL_PIECES = 2
 
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]
-"""Inputs {"sequence": float32 [B, k, C], "length": int32 [B]}; labels {task: int32 [B]}, 0 where unknown; weights
-{task: float32 [B]}, 1 where the label is known and 0 where it is not."""
+"""Inputs {name: [B, ...]} as the `RowSpec` says; labels {task: int32 [B]}, 0 where unknown; weights {task: float32
+[B]}, 1 where the label is known and 0 where it is not."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Row groups that are decoded and shuffled together; a batch never crosses a window."""
+    """Row groups that are shuffled together; a batch never crosses a window."""
 
     groups: tuple[RowGroup, ...]
     task: str | None
     """The one task whose labels count (a miniset of Rainbow), or None: all of them."""
+    rows: int
+    """Rows that the window shows; one that balancing repeats counts each time."""
 
-    @property
-    def rows(self) -> int:
-        """Flows in the window."""
-        return sum(group.rows for group in self.groups)
+
+@dataclasses.dataclass(frozen=True)
+class LoadedWindow:
+    """A decoded window."""
+
+    order: npt.NDArray[np.int64]
+    """Positions of the rows in the order of the stream."""
+    labels: npt.NDArray[np.int32]
+    """By position and task [N, T], -1 = unknown."""
+    render: Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]
+    """Makes the inputs of positions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """Batches of one split of a dataset.
+    """Batches of one split of a dataset, of flows, packets or tables as `features` says.
 
     With a seed, row groups and rows are permuted anew in every epoch; without, rows come in the order of the shards.
     With `striped` windows are minisets, which take turns round robin over the tasks, and a task stops for the epoch
@@ -54,7 +67,7 @@ class Feed:
 
     dataset: Dataset
     split: str
-    features: FeatureSpec
+    features: RowSpec
     batch_size: int
     seed: int | None = None
     striped: bool = False
@@ -65,6 +78,10 @@ class Feed:
     """Of some tasks the ids of the flows whose label counts (`few_labels.kept_flows`); all others are unknown."""
     only_labelled: bool = False
     """Leave out flows without a label that counts, under `striped` for the task of their miniset."""
+    balance: Balance | None = None
+    """Which rows of the train split are shown, and how often; under `striped` in minisets of its task alone."""
+    memory_bytes: int = 1 << 29
+    """Decoded row groups that are kept for later epochs; those beyond are decoded again."""
     worker: int = 0
     workers: int = 1
 
@@ -74,6 +91,8 @@ class Feed:
         for name in ("batch_size", "window_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.balance and self.seed is None:
+            raise ValueError("balance draws rows and needs a seed, got seed=None")
         if not self.windows(0):
             raise FlowloomError(
                 f"split {self.split!r} of dataset {self.dataset.root} has no rows for worker {self.worker} of "
@@ -85,40 +104,74 @@ class Feed:
         return tuple(task.name for task in self.dataset.tasks)
 
     @functools.cached_property
-    def _pools(self) -> dict[str | None, list[RowGroup]]:
-        """The row groups that may share a window: of each task under `striped`, else all."""
-        pools = self._tasks if self.striped else (None,)
-        found = {task: self.dataset.row_groups(self.split, task) for task in pools}
-        if self.only_labelled:
-            found = {task: [self._labelled(group, task) for group in groups] for task, groups in found.items()}
-        return {task: [group for group in groups if group.rows] for task, groups in found.items()}
+    def _row_groups(self) -> RowGroups:
+        """The decoded row groups of the split."""
+        labels = map(label_column, self._tasks)
+        return RowGroups([*self.features.columns, *labels, *(["flow_id"] if self.kept else [])], self.memory_bytes)
 
-    def _labelled(self, group: RowGroup, task: str | None) -> RowGroup:
-        """Return a row group with the number of its rows that have a label that counts."""
-        wanted = {*map(label_column, self._tasks), *(["flow_id"] if self.kept else [])}
-        labels = self._labels(_decode(group, wanted).combine_chunks().to_batches()[0], task)
-        return dataclasses.replace(group, rows=int((labels >= 0).any(axis=1).sum()))
+    @functools.cached_property
+    def _pools(self) -> dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]]:
+        """The row groups that may share a window, of each task under `striped`, else all; with the rows to be shown.
+
+        None stands for all rows; a row that is to be repeated is there several times.
+        """
+        pools: dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]] = {}
+        for task in self._tasks if self.striped else (None,):
+            groups = self.dataset.row_groups(self.split, task, self.features.view)
+            drawn = self._drawn(groups) if self.balance and task in (None, self.balance.task) else {}
+            chosen = {group: self._chosen(group, task, drawn.get(group)) for group in groups}
+            pools[task] = {group: rows for group, rows in chosen.items() if (group.rows if rows is None else len(rows))}
+        return pools
+
+    def _drawn(self, groups: Sequence[RowGroup]) -> dict[RowGroup, npt.NDArray[np.int64]]:
+        """Return the rows that balancing draws, of the row groups that have labels of its task; others stay whole."""
+        assert self.balance is not None
+        assert self.seed is not None
+        carrying = set(self.dataset.row_groups(self.split, self.balance.task, self.features.view))
+        balanced = [group for group in groups if group in carrying]
+        labels = [self._labels(self._row_groups.read([group]), None) for group in balanced]
+        columns = np.concatenate([np.empty((0, len(self._tasks)), np.int32), *labels]).T
+        known = TrainLabels(self.split, dict(zip(self._tasks, columns, strict=True)))
+        rows = self.balance.draw(known, self.dataset.tasks, self.seed)
+        drawn, start = {}, 0
+        for group in balanced:
+            first, last = np.searchsorted(rows, (start, start + group.rows))
+            drawn[group] = rows[first:last] - start
+            start += group.rows
+        return drawn
+
+    def _chosen(
+        self, group: RowGroup, task: str | None, rows: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64] | None:
+        """Return those of the drawn rows of a row group (None: of all) that have a label that counts, if asked for."""
+        if not self.only_labelled:
+            return rows
+        labels = self._labels(self._row_groups.read([group]), task)
+        labelled = np.flatnonzero((labels >= 0).any(axis=1))
+        return labelled if rows is None else rows[np.isin(rows, labelled)]
 
     def windows(self, epoch: int) -> list[Window]:
         """Return the windows of an epoch in the order of the stream; their number is the same in every epoch."""
         turns = []
-        for number, (task, groups) in enumerate(self._pools.items()):
+        for number, (task, pool) in enumerate(self._pools.items()):
+            groups = list(pool)
+            sizes = [group.rows if rows is None else len(rows) for group, rows in pool.items()]
             order = np.arange(len(groups))
             if self.seed is not None:
                 order = np.random.default_rng((self.seed, epoch, 0, number)).permutation(order)
-            width = self._width(groups)
-            starts = range(0, len(groups), width)
-            turns.append([Window(tuple(groups[i] for i in order[start : start + width]), task) for start in starts])
+            width = self._width(sizes)
+            parts = [order[start : start + width].tolist() for start in range(0, len(groups), width)]
+            turns.append([Window(tuple(groups[i] for i in part), task, sum(sizes[i] for i in part)) for part in parts])
         round_robin = [window for turn in itertools.zip_longest(*turns) for window in turn if window is not None]
         return round_robin[self.worker :: self.workers]
 
-    def _width(self, groups: Sequence[RowGroup]) -> int:
+    def _width(self, sizes: Sequence[int]) -> int:
         """Return how many row groups make a window, from their mean size."""
-        rows = sum(group.rows for group in groups)
+        rows = sum(sizes)
         wanted = self.window_rows
         if self.striped:
             wanted = self.miniset_rows or min(4096, -(-rows // 10))
-        return max(1, round(wanted * len(groups) / max(rows, 1)))
+        return max(1, round(wanted * len(sizes) / max(rows, 1)))
 
     def stripes(self, epoch: int) -> list[str | None]:
         """Return for every step of an epoch the one task that it trains, or None: all of them."""
@@ -136,49 +189,47 @@ class Feed:
                 step -= self._steps(window)
         raise AssertionError("an endless count has ended")
 
-    def tensors(self, epoch: int, number: int, skip: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Decode and render one window of an epoch, without its first `skip` rows.
+    def tensors(self, epoch: int, number: int) -> tuple[np.ndarray, ...]:
+        """Decode and render one window of an epoch.
 
         Returns:
-          float32 [N, k, C]; lengths int32 [N]; labels int32 [N, T] in the card's order of tasks, -1 = unknown.
+          the inputs in the order of the spec, of flows float32 [N, k, C] and lengths int32 [N]; behind them labels
+          int32 [N, T] in the card's order of tasks, -1 = unknown.
         """
+        window = self._load(epoch, number)
+        return *window.render(window.order), window.labels[window.order]
+
+    def _load(self, epoch: int, number: int) -> LoadedWindow:
+        """Decode one window of an epoch and put its rows in their order."""
         window = self.windows(epoch)[number]
-        flows = self._read(window)
-        labels = self._labels(flows, window.task)
-        rows = np.arange(flows.num_rows)
-        if self.only_labelled:
-            rows = np.flatnonzero((labels >= 0).any(axis=1))
+        decoded = self._row_groups.read(window.groups)
+        parts, start = [], 0
+        for group in window.groups:
+            rows = self._pools[window.task][group]
+            parts.append(start + (np.arange(group.rows) if rows is None else rows))
+            start += group.rows
+        order = np.concatenate(parts)
         if self.seed is not None:
             place = self.worker + number * self.workers
-            rows = np.random.default_rng((self.seed, epoch, 1, place)).permutation(rows)
-        rows = rows[skip:]
-        sequence, length = self.features.render(flows, rows)
-        return sequence, length, labels[rows]
+            order = np.random.default_rng((self.seed, epoch, 1, place)).permutation(order)
+        return LoadedWindow(order, self._labels(decoded, window.task), self.features.renderer(decoded))
 
-    def _labels(self, flows: pa.RecordBatch, only: str | None) -> np.ndarray:
+    def _labels(self, rows: pa.RecordBatch, only: str | None) -> np.ndarray:
         """Return the labels that count of all tasks, or of one: int32 [N, T], -1 = unknown."""
-        labels = np.full((flows.num_rows, len(self._tasks)), -1, np.int32)
+        labels = np.full((rows.num_rows, len(self._tasks)), -1, np.int32)
         for column, task in enumerate(self._tasks):
-            if label_column(task) in flows.schema.names and only in (None, task):
-                known = flows[label_column(task)]
+            if label_column(task) in rows.schema.names and only in (None, task):
+                known = rows[label_column(task)]
                 if task in self.kept:
-                    known = pc.if_else(pc.is_in(flows["flow_id"], self.kept[task]), known, None)
+                    known = pc.if_else(pc.is_in(rows["flow_id"], self.kept[task]), known, None)
                 labels[:, column] = pc.fill_null(known, -1).to_numpy()
         return labels
-
-    def _read(self, window: Window) -> pa.RecordBatch:
-        """Decode the needed columns of a window's row groups."""
-        wanted = {*self.features.columns, *map(label_column, self._tasks), *(["flow_id"] if self.kept else [])}
-        tables = [_decode(group, wanted) for group in window.groups]
-        table = pa.concat_tables(tables, promote_options="default").combine_chunks()  # stripes differ in label columns
-        return table.to_batches()[0]
 
     @property
     def signature(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
         """Return the specs of a `Batch` of any size."""
-        shape = (None, self.features.k, len(self.features.features))
         return (
-            {"sequence": tf.TensorSpec(shape), "length": tf.TensorSpec((None,), tf.int32)},
+            {name: tf.TensorSpec((None, *each.shape), each.dtype) for name, each in self.features.inputs.items()},
             {task: tf.TensorSpec((None,), tf.int32) for task in self._tasks},
             {task: tf.TensorSpec((None,)) for task in self._tasks},
         )
@@ -186,52 +237,76 @@ class Feed:
     def batches(self, start_step: int = 0, epochs: int | None = None) -> "tf.data.Dataset[Batch]":
         """Return the stream of batches from a step on, over `epochs` epochs from the first (None: endless)."""
         first_epoch, first_window, first_batch = self.position(start_step)
-        per_epoch = len(self.windows(0))
-        first = first_epoch * per_epoch + first_window
-        end = np.iinfo(np.int64).max if epochs is None else epochs * per_epoch
-        inputs, _, _ = self.signature
+        end = np.iinfo(np.int64).max if epochs is None else epochs
+        specs = self.signature
+        held, lock = functools.lru_cache(PARALLEL_PIECES)(self._load), threading.Lock()
 
-        def load(index: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            skip = first_batch * self.batch_size if index == first else 0
-            return self.tensors(*divmod(int(index), per_epoch), skip)
+        def plan(epoch: np.int64) -> npt.NDArray[np.int64]:
+            pieces = self._pieces(int(epoch))
+            return pieces if epoch > first_epoch else _from(pieces, first_window, first_batch * self.batch_size)
 
-        @tf.autograph.experimental.do_not_convert
-        def decode(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            sequence, length, labels = tf.numpy_function(load, [index], (tf.float32, tf.int32, tf.int32))
-            return (
-                tf.ensure_shape(sequence, inputs["sequence"].shape),
-                tf.ensure_shape(length, inputs["length"].shape),
-                tf.ensure_shape(labels, (None, len(self._tasks))),
-            )
+        def render(place: npt.NDArray[np.int64]) -> tuple[np.ndarray, ...]:
+            epoch, number, start, stop = place.tolist()
+            with lock:  # or two threads would decode the same window
+                window = held(epoch, number)
+            rows = window.order[start:stop]
+            return (*window.render(rows), *_labels_and_weights(window.labels, rows))
 
         @tf.autograph.experimental.do_not_convert
-        def split(*window: tf.Tensor) -> tf.data.Dataset:
-            return tf.data.Dataset.from_tensors(window).rebatch(self.batch_size)
+        def planned(epoch: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(plan, [epoch], tf.int64), (None, 4))
 
         @tf.autograph.experimental.do_not_convert
-        def named(sequence: tf.Tensor, length: tf.Tensor, labels: tf.Tensor) -> Batch:
-            columns = dict(zip(self._tasks, tf.unstack(labels, axis=1), strict=True))
-            known = {task: tf.maximum(column, 0) for task, column in columns.items()}
-            weights = {task: tf.cast(column >= 0, tf.float32) for task, column in columns.items()}
-            return {"sequence": sequence, "length": length}, known, weights
+        def rendered(place: tf.Tensor) -> Batch:
+            arrays = tf.numpy_function(render, [place], [spec.dtype for part in specs for spec in part.values()])
+            for array, spec in zip(arrays, (spec for part in specs for spec in part.values()), strict=True):
+                array.set_shape(spec.shape)
+            left = iter(arrays)
+            inputs, labels, weights = ({name: next(left) for name in part} for part in specs)
+            return inputs, labels, weights
+
+        @tf.autograph.experimental.do_not_convert
+        def batched(*piece: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensors(piece).rebatch(self.batch_size)
 
         options = tf.data.Options()
         options.deterministic = True
-        # the stream is recomputed from (seed, step), so the Python state in `load` need not be saved with it
+        # the stream is recomputed from (seed, step), so the Python state in `render` need not be saved with it
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return (
-            tf.data.Dataset.range(first, end)
-            .map(decode, num_parallel_calls=PARALLEL_WINDOWS)
-            .flat_map(split)
-            .map(named)
+            tf.data.Dataset.range(first_epoch, end)
+            .map(planned)
+            .flat_map(tf.data.Dataset.from_tensor_slices)
+            .map(rendered, num_parallel_calls=PARALLEL_PIECES)
+            .flat_map(batched)
             .prefetch(tf.data.AUTOTUNE)
             .with_options(options)
         )
 
+    def _pieces(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return what is handed over at once, int64 [pieces, 4]: epoch, window, and its rows from which to which."""
+        rows = max(1, PIECE_ROWS // self.batch_size) * self.batch_size
+        return np.array(
+            [
+                (epoch, number, start, min(start + rows, window.rows))
+                for number, window in enumerate(self.windows(epoch))
+                for start in range(0, window.rows, rows)
+            ],
+            np.int64,
+        )
 
-def _decode(group: RowGroup, wanted: Collection[str]) -> pa.Table:
-    """Return those of the wanted columns that a row group has."""
-    with pq.ParquetFile(group.path) as file:
-        columns = [name for name in file.schema_arrow.names if name in wanted]
-        return file.read_row_group(group.index, columns=columns)
+
+def _from(pieces: npt.NDArray[np.int64], number: int, row: int) -> npt.NDArray[np.int64]:
+    """Return the pieces of an epoch from a row of a window on."""
+    _, windows, _, stops = pieces.T
+    left = pieces[(windows > number) | ((windows == number) & (stops > row))]
+    first = left[:, 1] == number
+    left[first, 2] = np.maximum(left[first, 2], row)
+    return left
+
+
+def _labels_and_weights(labels: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, ...]:
+    """Return the labels of each task, int32 [N] and 0 where unknown, then the weights, float32 [N]."""
+    known = np.ascontiguousarray(labels[rows].T)
+    return *np.maximum(known, 0), *(known >= 0).astype(np.float32)

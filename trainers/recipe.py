@@ -7,6 +7,7 @@ import pydantic
 import yaml
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.trainers.balancing import Balance
 from flowloom.trainers.features import CHANNELS, Scaling
 
 
@@ -38,6 +39,9 @@ class Recipe(pydantic.BaseModel):
     """Of some tasks how many flows of each class keep their label on the train split; see `few_labels`."""
     only_labelled: bool = False
     """Leave out flows of the train split that have no label of the tasks that are trained on them."""
+
+    balance: Balance | None = None
+    """Of which class how many rows of the train split are shown, as `{task: app, how: undersample}`; null: all rows."""
 
     # training
     paradigm: Literal["auto", "aurora", "rainbow", "single", "transfer"] = "auto"

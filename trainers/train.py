@@ -109,6 +109,7 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
         miniset_rows=recipe.miniset_rows,
         kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
         only_labelled=recipe.only_labelled,
+        balance=recipe.balance,
     )
     _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
     pretrained = _pretrain(recipe, whole.restricted(earlier), root, progress) if earlier else None
@@ -163,6 +164,7 @@ def _check_tasks(recipe: Recipe, dataset: Dataset) -> None:
         "tasks": recipe.tasks,
         "labels_per_class": recipe.labels_per_class,
         "pretrain_tasks": recipe.pretrain_tasks,
+        "balance": [name for name in (recipe.balance.task, recipe.balance.within) if name] if recipe.balance else [],
     }
     for setting, names in settings.items():
         for name in names:
@@ -201,6 +203,7 @@ def _pretrain(recipe: Recipe, dataset: Dataset, root: Path, progress: Callable[[
             "epochs": recipe.pretrain_epochs,
             "tasks": tuple(task.name for task in dataset.tasks),
             "pretrain_tasks": (),
+            "balance": None,  # is of the tasks that come after
         }
         _train(recipe.model_copy(update=earlier), dataset, pretrained, progress)
     return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())

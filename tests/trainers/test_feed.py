@@ -1,6 +1,7 @@
 """The stream is a pure function of seed and step, and shows every row once per epoch."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,9 +9,11 @@ import pytest
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import label_column
+from flowloom.trainers.balancing import Balance
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
+from flowloom.trainers.few_labels import kept_flows
 
 
 def feed(path, split="train", **fields):
@@ -139,3 +142,94 @@ def test_bad_feeds_are_refused(synthetic):
         feed(synthetic(), worker=2, workers=2)
     with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
         feed(synthetic(), batch_size=0)
+
+
+def shown(of, epoch=0):
+    """Labels int32 [N, T] of an epoch, and how often each row came."""
+    windows = [of.tensors(epoch, number) for number in range(len(of.windows(epoch)))]
+    rows = collections.Counter(row.tobytes() for window in windows for row in window[0])
+    return np.concatenate([window[-1] for window in windows]), rows
+
+
+def balanced(path, balance, **fields):
+    return feed(path, **{"seed": 3, "window_rows": 200, "balance": Balance(**balance), **fields})
+
+
+@pytest.mark.parametrize("how", ["undersample", "oversample"])
+def test_classes_are_balanced_in_every_epoch_alike(synthetic, how):
+    of = balanced(synthetic(), {"task": "app", "how": how})
+    counts = Dataset.open(synthetic()).card.splits["train"].classes["app"].values()
+    wanted = min(counts) if how == "undersample" else max(counts)
+    labels, rows = shown(of)
+    assert np.bincount(labels[:, 0]).tolist() == [wanted] * 3
+    assert max(rows.values()) == (1 if how == "undersample" else 2)
+    assert shown(of, epoch=1)[1] == rows
+    assert shown(balanced(synthetic(), {"task": "app", "how": how}, window_rows=50))[1] == rows
+    assert shown(balanced(synthetic(), {"task": "app", "how": how}, seed=4))[1] != rows
+    assert sum(len(batch[0]) for batch in taken(of.batches(epochs=1), 1000)) == 3 * wanted
+
+
+def test_shares_and_totals_are_balanced(synthetic):
+    shares = {"task": "attack", "how": "equal_shares", "within": "app", "totals": {"chat": 20}}
+    labels, _ = shown(balanced(synthetic(), shares))
+    cells = collections.Counter(map(tuple, labels[:, :2].tolist()))
+    assert cells[0, 0] == cells[0, 1] == 10
+    assert cells[1, 0] == cells[1, 1] > 10
+    labels, _ = shown(balanced(synthetic(), {"task": "app", "how": "totals", "totals": {"chat": 7, "web": 0}}))
+    voip = Dataset.open(synthetic()).card.splits["train"].classes["app"]["voip"]
+    assert collections.Counter(labels[:, 0].tolist()) == {0: 7, 1: voip}
+
+
+@pytest.mark.parametrize("start", [1, 9])
+def test_a_balanced_stream_can_be_resumed(synthetic, start):
+    of = balanced(synthetic(), {"task": "app", "how": "oversample"}, only_labelled=True)
+    whole = taken(of.batches(), start + 30)
+    assert len(of.stripes(0)) < start + 30, "the stream reaches the second epoch"
+    same(taken(of.batches(start), 30), whole[start:])
+
+
+def test_balancing_concerns_the_minisets_of_its_task_alone(synthetic):
+    for layout in ("aurora", "rainbow"):
+        plain, _ = shown(feed(synthetic(layout=layout), seed=3, striped=True))
+        labels, _ = shown(balanced(synthetic(layout=layout), {"task": "app", "how": "undersample"}, striped=True))
+        known = [labels[:, column][labels[:, column] >= 0] for column in range(3)]
+        assert len(set(np.bincount(known[0]).tolist())) == 1
+        for column in (1, 2):
+            assert sorted(known[column]) == sorted(plain[:, column][plain[:, column] >= 0])
+
+
+def test_balancing_counts_the_labels_that_count(synthetic):
+    dataset = Dataset.open(synthetic())
+    kept = kept_flows(dataset, {"app": 5}, seed=7)
+    labels, rows = shown(balanced(synthetic(), {"task": "app", "how": "undersample"}, kept=kept))
+    assert np.bincount(labels[:, 0]).tolist() == [5, 5, 5]
+    assert len(rows) == 15
+
+
+def test_only_training_is_balanced(synthetic):
+    undersample = {"task": "app", "how": "undersample"}
+    with pytest.raises(FlowloomError, match="only the train split may be resampled, got 'test'"):
+        balanced(synthetic(), undersample, split="test")
+    with pytest.raises(ValueError, match="needs a seed"):
+        balanced(synthetic(), undersample, seed=None)
+    with pytest.raises(FlowloomError, match=r"balance names the task 'ap'.*did you mean 'app'"):
+        balanced(synthetic(), {"task": "ap", "how": "undersample"})
+
+
+def test_row_groups_beyond_the_memory_are_decoded_again(synthetic):
+    path = synthetic()
+    for memory_bytes in (0, 20_000):
+        few, many = feed(path, seed=3, window_rows=100, memory_bytes=memory_bytes), feed(path, seed=3, window_rows=100)
+        same(taken(few.batches(), 45), taken(many.batches(), 45))
+
+
+def test_a_dataset_without_flows_says_what_it_has(synthetic):
+    dataset = Dataset.open(synthetic())
+    other = dataclasses.replace(dataset, card=dataset.card.model_copy(update={"views": ("packets", "tables")}))
+    words = r"has no flows view, only packets, tables; .* build the dataset with views: \[flows, packets, tables\]"
+    for call in (
+        lambda: other.row_groups("train"),
+        lambda: FeatureSpec.of(other.card, 6, ("size",), "standard"),
+    ):
+        with pytest.raises(FlowloomError, match=words):
+            call()

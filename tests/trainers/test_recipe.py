@@ -43,6 +43,12 @@ def test_overrides_are_yaml():
         ("multa", ["tower=[16"], "tower must be a YAML value"),
         ("multa", ["loss_weights={app: -1}"], "loss_weights.app"),
         ("multa", ["labels_per_class={app: 0}"], "labels_per_class.app"),
+        ("multa", ["balance={task: app, how: less}"], "balance.how: .*'undersample'"),
+        ("multa", ["balance={task: app, how: equal_shares}"], "balance: equal_shares and no other take within"),
+        ("multa", ["balance={task: app, how: equal_shares, within: app}"], "another task than task, got app for both"),
+        ("multa", ["balance={task: app, how: totals}"], "how=totals needs totals"),
+        ("multa", ["balance={task: app, how: totals, totals: {web: -1}}"], "balance.totals.web: .*got -1"),
+        ("multa", ["balance={task: app, how: oversample, totals: {web: 1}}"], "oversample takes no totals"),
         ("multa", ["paradigm=transfer"], "^paradigm transfer needs model=multitask_cnn, got lmmoe"),
         ("multa", ["scaling=code_compat"], "code_compat pads in front"),
         ("cnn-rnn2", ["paradigm=aurora"], "cnn_rnn2 has a network per task and needs paradigm=single, got aurora"),
@@ -64,5 +70,6 @@ def test_the_recipes_of_rezaei_and_liu_train_as_they_did(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_json(name):
-    recipe = Recipe.named(name, ["tower=[8]", "epochs=3", "labels_per_class={app: 3}"])
+    words = ["tower=[8]", "epochs=3", "labels_per_class={app: 3}", "balance={task: app, how: undersample}"]
+    recipe = Recipe.named(name, words)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

@@ -128,6 +128,14 @@ def test_loss_weights_must_name_tasks(synthetic, tmp_path):
         train(TrainOptions(synthetic(), tmp_path / "run", "multa", (*SMALL, "loss_weights={atack: 2}")))
 
 
+def test_balance_decides_what_is_trained_on(synthetic, tmp_path):
+    balance = ("balance={task: app, how: totals, totals: {chat: 64, voip: 64, web: 0}}", "epochs=1")
+    summary = train(TrainOptions(synthetic(), tmp_path / "run", "lstm", (*SMALL, *balance)))
+    assert summary.steps == 2
+    with pytest.raises(FlowloomError, match=r"balance name the task 'ap'.*did you mean 'app'"):
+        train(TrainOptions(synthetic(), tmp_path / "other", "lstm", ("balance={task: ap, how: undersample}",)))
+
+
 def test_a_run_says_what_it_is(synthetic, trained):
     run = Run.open(trained["aurora"].run)
     assert run.features.k == run.recipe.k == 8

@@ -1,0 +1,137 @@
+"""Packets and tables come through the same feed as flows, byte for byte and value for value."""
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flowloom.schemas.card import CARD, Shard, read_card, shard_path
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.rows import label_column, labelled, packet_schema
+from flowloom.schemas.tables import feature_schema
+from flowloom.trainers.balancing import Balance
+from flowloom.trainers.byte_spec import ByteSpec
+from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.feed import Feed
+from flowloom.trainers.table_spec import TableSpec
+
+ROWS = {"train": 200, "validation": 30}
+BYTES = 40
+FEATURES = ("duration", "constant", "gappy")
+
+
+def table(view, split, tasks):
+    """Rows of a view with labels of which some are unknown; `gappy` is known of every other row, and NaN of some."""
+    rows = ROWS[split]
+    rng = np.random.default_rng(rows)
+    gappy = [None if n % 2 else float(n) for n in range(rows)]
+    columns = {
+        "flow_id": [hashlib.sha256(f"{split} {n}".encode()).digest()[:16] for n in range(rows)],
+        "group": ["a"] * rows,
+        "time": np.arange(rows),
+        "record": np.arange(rows, dtype=np.uint64),
+        "bytes": [rng.bytes(BYTES) for _ in range(rows)],
+        "duration": rng.exponential(1e6, rows),
+        "constant": np.full(rows, 3.0),
+        "gappy": gappy,
+        **{label_column(task.name): rng.choice(np.array([0, 0, 0, 1, None]), rows) for task in tasks},
+    }
+    schema = packet_schema(BYTES) if view == "packets" else feature_schema(FEATURES)
+    return pa.table({name: columns[name] for name in labelled(schema, [task.name for task in tasks]).names}).cast(
+        labelled(schema, [task.name for task in tasks])
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(synthetic, tmp_path_factory):
+    """A dataset of packets and tables, with the tasks of the synthetic flows."""
+    root = tmp_path_factory.mktemp("views")
+    card = read_card(synthetic())
+    shards = []
+    for view in ("packets", "tables"):
+        for split in ROWS:
+            path = shard_path(view, None, split, 0, 1)
+            (root / path).parent.mkdir(parents=True)
+            pq.write_table(table(view, split, card.tasks), root / path, row_group_size=64)
+            groups = tuple(min(64, ROWS[split] - start) for start in range(0, ROWS[split], 64))
+            shards.append(
+                Shard(path=path, view=view, split=split, task=None, rows=ROWS[split], row_groups=groups, sha256="")
+            )
+    changes = {"views": ("packets", "tables"), "packet_bytes": BYTES, "features": FEATURES, "shards": tuple(shards)}
+    (root / CARD).write_text(card.model_copy(update=changes).model_dump_json())
+    return Dataset.open(root)
+
+
+def gathered(feed, name):
+    batches = [(inputs[name].numpy(), labels["app"].numpy()) for inputs, labels, _ in feed.batches(epochs=1)]
+    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize("length", [None, 13])
+def test_bytes_of_packets_are_fed_as_they_are(dataset, length):
+    spec = ByteSpec.of(dataset.card, length)
+    rows, labels = gathered(Feed(dataset, "validation", spec, 7), "bytes")
+    expected = table("packets", "validation", dataset.tasks)
+    assert rows.dtype == np.uint8
+    assert [bytes(row) for row in rows] == [each.as_py()[:length] for each in expected["bytes"]]
+    np.testing.assert_array_equal(labels, expected["label_app"].fill_null(0).to_numpy())
+    shuffled, of = gathered(Feed(dataset, "train", spec, 7, seed=1), "bytes")
+    everything = table("packets", "train", dataset.tasks)
+    listed = zip(everything["bytes"].to_pylist(), everything["label_app"].fill_null(0).to_pylist(), strict=True)
+    assert sorted(zip(map(bytes, shuffled), of.tolist(), strict=True)) == sorted(
+        (content[:length], label) for content, label in listed
+    )
+
+
+@pytest.mark.parametrize("scaling", ["standard", "none"])
+def test_features_of_tables_are_scaled_by_train_rows(dataset, scaling):
+    spec = TableSpec.of(dataset, scaling=scaling)
+    assert TableSpec.model_validate_json(spec.model_dump_json()) == spec
+    rows, _ = gathered(Feed(dataset, "validation", spec, 7), "features")
+    train, validation = (table("tables", split, dataset.tasks).to_pandas()[[*FEATURES]] for split in ROWS)
+    expected = validation.fillna(train.mean())
+    if scaling == "standard":
+        expected = (expected - train.mean()) / train.std(ddof=0).replace(0.0, 1.0)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, expected.to_numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_some_features_in_another_order(dataset):
+    rows, _ = gathered(Feed(dataset, "train", TableSpec.of(dataset, ("constant", "duration"), "none"), 7), "features")
+    expected = table("tables", "train", dataset.tasks)
+    np.testing.assert_allclose(rows[:, 0], 3.0)
+    np.testing.assert_allclose(rows[:, 1], expected["duration"].to_numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("view", ["packets", "tables"])
+def test_other_views_are_balanced_and_resumed_too(dataset, view):
+    spec = ByteSpec.of(dataset.card) if view == "packets" else TableSpec.of(dataset)
+    balance = Balance(task="attack", how="undersample")
+    feed = Feed(dataset, "train", spec, 8, seed=1, window_rows=100, balance=balance)
+    whole = list(feed.batches(epochs=2))
+    counts = np.bincount(np.concatenate([labels["attack"] for _, labels, _ in whole]))
+    assert counts[0] == counts[1] > 20
+    for one, other in zip(feed.batches(5, epochs=2), whole[5:], strict=True):
+        for name in spec.inputs:
+            np.testing.assert_array_equal(one[0][name], other[0][name])
+
+
+def test_what_does_not_fit_is_named(dataset, synthetic):
+    flows = Dataset.open(synthetic())
+    for call, words in [
+        (lambda: FeatureSpec.of(dataset.card, 6, ("size",), "fixed"), "has no flows view, only packets, tables"),
+        (lambda: ByteSpec.of(flows.card), r"has no packets view, only flows; .* views: \[packets, flows\]"),
+        (lambda: TableSpec.of(flows), "has no tables view"),
+        (lambda: ByteSpec.of(dataset.card, 41), "length must be from 1 to 40, .*, got 41"),
+        (lambda: TableSpec.of(dataset, ["durations"]), "got 'durations'; did you mean 'duration'"),
+        (lambda: TableSpec.of(dataset, ["constant", "constant"]), "must not repeat"),
+        (
+            lambda: Feed(dataset, "train", TableSpec.of(dataset, missing="refuse"), 8).tensors(0, 0),
+            "feature gappy is not known of 100 of 200 rows; set missing=mean",
+        ),
+    ]:
+        with pytest.raises(FlowloomError, match=words):
+            call()

@@ -1,0 +1,66 @@
+"""What a model sees of a row, whatever its view: which columns are decoded, and which arrays are made of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.rows import View
+
+TENSOR_ALIGNMENT = 64
+"""Bytes; TensorFlow takes over NumPy's memory that begins at a multiple of it, and copies all other."""
+
+
+class Input(NamedTuple):
+    """One of the arrays that a model is given."""
+
+    shape: tuple[int, ...]
+    """Of one row."""
+    dtype: type[np.generic]
+
+
+class RowSpec(Protocol):
+    """What a model sees of a row of one view."""
+
+    @property
+    def view(self) -> View:
+        """The view whose rows these are."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that must be decoded."""
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """The arrays that a model is given, by name."""
+
+    def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
+        """Return a function from int64 [N], positions in `rows`, to the `inputs` of these rows, [N, ...] each.
+
+        The function is called by several threads at once, and owns none of the arrays that it returned.
+        """
+
+
+def require_view(card: DatasetCard, view: View) -> None:
+    """Raise unless a dataset has rows of a view.
+
+    Raises:
+      FlowloomError: what it has, and how to get the view.
+    """
+    if view not in card.views:
+        raise FlowloomError(
+            f"dataset {card.name!r} has no {view} view, only {', '.join(card.views)}; use a model that sees these, or "
+            f"build the dataset with views: [{', '.join([view, *card.views])}]"
+        )
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array of any contents that TensorFlow can take over without a copy."""
+    wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(wanted + TENSOR_ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % TENSOR_ALIGNMENT
+    return memory[start : start + wanted].view(dtype).reshape(shape)

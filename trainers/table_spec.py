@@ -1,0 +1,120 @@
+"""Features of tables as a model sees them: float32, standardised or as they are, without gaps."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydantic
+
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.rows import View
+from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.row_spec import Input, aligned_empty, require_view
+
+
+class TableSpec(pydantic.BaseModel):
+    """Which features of the tables view, in which order, how scaled; stored with a run, as scoring must repeat it.
+
+    `standard` is the z-score with the moments of the train split; a constant feature is only centred. A value that is
+    not known (null or NaN) is the feature's mean there under `missing: mean`, and an error under `refuse`.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    view: ClassVar[View] = "tables"
+
+    moments: dict[str, tuple[float, float]] = pydantic.Field(min_length=1)
+    """Mean and standard deviation of each feature over its known values, by the feature's column, in order."""
+    scaling: Literal["standard", "none"]
+    missing: Literal["mean", "refuse"]
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        features: Sequence[str] = (),
+        scaling: Literal["standard", "none"] = "standard",
+        missing: Literal["mean", "refuse"] = "mean",
+    ) -> Self:
+        """Return the representation of a dataset's tables by some features (none named: all), fitted on train rows.
+
+        Raises:
+          FlowloomError: if the dataset has no tables or not the feature, or a feature is known of no train row.
+        """
+        card = dataset.card
+        require_view(card, cls.view)
+        for name in features:
+            if name not in card.features:
+                raise FlowloomError(
+                    f"features must be columns of dataset {card.name!r}, got {name!r}"
+                    f"{did_you_mean(name, card.features)}"
+                )
+        if len(set(features)) != len(features):
+            raise FlowloomError(f"features must not repeat, got {list(features)}")
+        moments = _moments(dataset, tuple(features) or card.features)
+        return cls(moments=moments, scaling=scaling, missing=missing)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that must be decoded."""
+        return tuple(self.moments)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What a model is given of a row."""
+        return {"features": Input((len(self.moments),), np.float32)}
+
+    def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
+        """Return a function from int64 [N], positions in `rows`, to their features, float32 [N, F].
+
+        Raises:
+          FlowloomError: if a value is not known and should be, or is infinite.
+        """
+        scaled = np.empty((rows.num_rows, len(self.moments)), np.float32)
+        for column, (name, (mean, deviation)) in enumerate(self.moments.items()):
+            values = rows[name].to_numpy(zero_copy_only=False)
+            unknown = np.isnan(values)  # nulls become NaN
+            if unknown.any() and self.missing == "refuse":
+                raise FlowloomError(
+                    f"feature {name} is not known of {unknown.sum()} of {len(values)} rows; set missing=mean, or leave "
+                    "the feature out"
+                )
+            if np.isinf(values).any():
+                raise FlowloomError(f"feature {name} has infinite values; build the dataset again")
+            values = np.where(unknown, mean, values)
+            if self.scaling == "standard":
+                values = (values - mean) / (deviation or 1.0)
+            scaled[:, column] = values
+
+        def gathered(positions: npt.NDArray[np.int64]) -> tuple[np.ndarray]:
+            # mode: others would gather into a copy of `out` first, in case that a position is none
+            return (
+                np.take(
+                    scaled,
+                    positions,
+                    axis=0,
+                    out=aligned_empty((len(positions), scaled.shape[1]), np.float32),
+                    mode="clip",
+                ),
+            )
+
+        return gathered
+
+
+def _moments(dataset: Dataset, features: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of features over the rows of the train split; of a stripe's rows each time."""
+    paths = dict.fromkeys(group.path for group in dataset.row_groups("train", view="tables"))
+    moments = {}
+    for name in features:  # one column in memory at a time
+        columns = [pq.read_table(path, columns=[name], partitioning=None)[name].to_numpy() for path in paths]
+        known = np.concatenate([np.empty(0), *columns])
+        known = known[np.isfinite(known)]
+        if not len(known):
+            raise FlowloomError(
+                f"feature {name} of dataset {dataset.root} is known of no train row; leave it out of the features"
+            )
+        moments[name] = (float(known.mean()), float(known.std()))
+    return moments
