@@ -1,0 +1,146 @@
+"""Kitsune on datasets of packet decisions, built by manifests of docs/corpora in its authors' layout."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from capture_files import ethernet, ipv4, pcap, tcp, udp
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.kitsune import KitsuneOptions, kitsune_baseline
+from flowloom.pipelines.verify import verify
+from flowloom.schemas.card import CARD, read_card
+from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.manifest import parse_manifest
+from flowloom.schemas.rows import PACKETS
+from flowloom.trainers.kitnet import KitNET, KitNETOptions
+from flowloom.transforms.afterimage import AfterImage
+from flowloom.transforms.columns import concatenated
+from flowloom.transforms.ranges import CaptureRange
+from flowloom.transforms.reading import GroupReading
+
+CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
+NS = 1_700_000_000_000_000_000
+PACKETS_SENT, FLOOD_BEGINS, FLOOD_EVERY = 1_500, 700, 2
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def frames() -> tuple[list[tuple[int, bytes]], list[int]]:
+    """Requests and answers of three hosts, later beside answers of SSDP that nobody asked for, and labels."""
+    rng = np.random.default_rng(5)
+    made, labels = [], []
+    for at in range(PACKETS_SENT):
+        now = NS + at * 20_000_000 + int(rng.integers(5_000_000))
+        flood = at >= FLOOD_BEGINS and at % FLOOD_EVERY == 0
+        if flood:
+            packet = ipv4(udp(bytes(310), 1900, 40_000 + at % 7), f"192.168.9.{at % 50 + 1}", "10.0.0.9", 17)
+        else:
+            ends = f"10.0.0.{at // 2 % 3 + 1}", "10.0.0.9"
+            if at % 4 < 2:
+                packet = ipv4(tcp(bytes(int(rng.integers(20, 60))), 5, 80), *ends)
+            else:
+                packet = ipv4(tcp(bytes(int(rng.integers(500, 900))), 80, 5), *ends[::-1])
+        made.append((now, ethernet(packet)))
+        labels.append(int(flood))
+    return made, labels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with SSDP, a dataset that docs/corpora/kitsune-ssdp-flood.yaml builds of packets made here."""
+    root = tmp_path_factory.mktemp("kitsune")
+    (root / "SSDP Flood").mkdir()
+    made, labels = frames()
+    (root / "SSDP Flood" / "SSDP_Flood_pcap.pcapng.gz").write_bytes(gzip.compress(pcap(made)))
+    text = "".join(f"{label}\n" for label in labels)
+    (root / "SSDP Flood" / "SSDP_Flood_labels.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (root / "m.yaml").write_text((CORPORA / "kitsune-ssdp-flood.yaml").read_text())
+    build(BuildOptions(root / "m.yaml", root / "SSDP"))
+    return root
+
+
+def test_every_packet_is_a_row_with_its_own_label(folder):
+    verify(folder / "SSDP")
+    card = read_card(folder / "SSDP")
+    assert card.accounting.metered == card.accounting.flows == PACKETS_SENT
+    rows = pa.concat_tables([pq.read_table(folder / "SSDP" / shard.path, partitioning=None) for shard in card.shards])
+    rows = rows.sort_by("start")
+    assert rows["label_ssdp_flood"].to_pylist() == frames()[1]
+    assert max(map(len, rows["pkt_size"].to_pylist())) == 20
+    assert rows["start"].cast(pa.int64()).to_pylist() == [time for time, _ in frames()[0]]
+    for split, classes in card.splits.items():
+        assert classes.classes["ssdp_flood"]["positive"] > 0, split
+
+
+def test_scores_are_those_of_the_packets_of_the_capture(folder):
+    found = kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", map_rows=200, train_rows=None, cluster=5))
+    part = CaptureRange(str(folder / "SSDP Flood" / "SSDP_Flood_pcap.pcapng.gz"))
+    packets = GroupReading([part], "00c0ffee00c0ffee", FlowDefinition()).packets(part)
+    features = AfterImage().update(concatenated(list(packets), PACKETS))
+    kitnet = KitNET.fit(features[:FLOOD_BEGINS], 200, KitNETOptions(cluster=5))
+    scores, labels = kitnet.score(features), np.array(frames()[1])
+    tested = len(found.scores)
+    np.testing.assert_allclose(found.scores, scores[-tested:], rtol=1e-9)
+    np.testing.assert_array_equal(found.labels, labels[-tested:])
+    figures = json.loads(json.dumps(found.figures))
+    assert figures["packets"] == tested == 300
+    assert (figures["mapped"], figures["trained"]) == (200, FLOOD_BEGINS - 200)
+    assert (figures["parameters"], figures["macs"]) == (kitnet.parameters, kitnet.macs)
+    attacks, others = found.scores[found.labels == 1], found.scores[found.labels == 0]
+    assert figures["auc"] == pytest.approx(np.mean(attacks[:, None] > others) + np.mean(attacks[:, None] == others) / 2)
+    assert figures["auc"] > 0.8
+    assert min(figures["features_us"], figures["inference_us"]) > 0
+
+
+def test_training_stops_where_it_is_told_and_before_the_first_attack(folder):
+    found = kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", map_rows=100, train_rows=50))
+    assert found.figures["trained"] == 50
+    message = f"more than map_rows={FLOOD_BEGINS} packets .* in front of the first attack of task 'ssdp_flood', got 700"
+    with pytest.raises(FlowloomError, match=message):
+        kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", map_rows=FLOOD_BEGINS))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("definition", "decision"), "flow", "needs decision: packet, got flow"),
+        (("definition", "size"), "ip", "needs size: wire, got ip"),
+        (("identity",), "drop", "has dropped; build it with identity: keep or pseudonym"),
+    ],
+)
+def test_datasets_that_do_not_tell_enough_are_refused(folder, tmp_path, place, value, message):
+    card = json.loads((folder / "SSDP" / CARD).read_text())
+    part = card
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    if value == "flow":
+        part["key"] = "five_tuple"
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(FlowloomError, match=message):
+        kitsune_baseline(KitsuneOptions(tmp_path, "ssdp_flood"))
+
+
+def test_options_are_checked(folder):
+    with pytest.raises(FlowloomError, match="no task 'sdp_flood'; tasks are ssdp_flood; did you mean 'ssdp_flood'"):
+        kitsune_baseline(KitsuneOptions(folder / "SSDP", "sdp_flood"))
+    with pytest.raises(FlowloomError, match="split must be one of train, validation, test, got 'tests'"):
+        kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", split="tests"))
+    with pytest.raises(FlowloomError, match="map_rows must be at least 2, got 1"):
+        KitsuneOptions(folder, "ssdp_flood", map_rows=1)
+    with pytest.raises(FlowloomError, match="train_rows must be at least 1, got 0"):
+        KitsuneOptions(folder, "ssdp_flood", train_rows=0)
+
+
+def test_the_three_manifests_differ_by_their_set_alone():
+    names = [f"kitsune-{name}.yaml" for name in ("ssdp-flood", "ssl-renegotiation", "syn-dos")]
+    manifests = [parse_manifest(yaml.safe_load((CORPORA / name).read_text()), name) for name in names]
+    assert len({manifest.tasks[0].name for manifest in manifests}) == 3
+    assert len({(m.definition, m.splits, m.layout, m.identity, m.output) for m in manifests}) == 1
