@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from flowloom.schemas.card import Leakage, Overlap, read_card
 from flowloom.schemas.manifest import SPLITS, Identity
 from flowloom.schemas.rows import IDENTITY, label_column
-from flowloom.transforms.columns import view
+from flowloom.transforms.columns import filled, view
 from flowloom.transforms.digests import row_digests
 from flowloom.transforms.spill import spill_bytes
 from flowloom.transforms.sums import sum_by_key
@@ -30,6 +30,7 @@ PARTITION_ROWS = 1 << 17
 """Sightings of a kind that are sorted at a time, about 0.07 GB with all that sorting takes."""
 _RANGE_WORD = 1
 """The word of a thing's hash that says which part it is in."""
+_BATCH_ROWS = 16_384
 _UNKNOWN = -1
 
 
@@ -94,11 +95,6 @@ def sighting_type(tasks: int) -> np.dtype:
     return np.dtype(fields)
 
 
-def sighted_columns(tasks: Sequence[str]) -> set[str]:
-    """Return the columns that `sight` looks at, as far as rows have them."""
-    return {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
-
-
 def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
 
@@ -144,19 +140,16 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
     )
 
 
-def shelve_sightings(batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str) -> list[Sighted]:
-    """Write what `sight` finds in the rows of one split into new files below a job's folder, one for each kind."""
-    found: dict[str, list[np.ndarray]] = {}
-    for rows in batches:
+def shelve_sightings(
+    batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
+) -> Iterator[Sighted]:
+    """Write what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
+    sighted = (rows.select(_sighted(rows.schema.names, tasks)) for rows in batches)
+    for rows in filled(sighted, PARTITION_ROWS):
         for kind, records in sight(rows, split, tasks):
-            found.setdefault(kind, []).append(records)
-    shelved = []
-    for kind, parts in found.items():
-        records = np.concatenate(parts)
-        if len(records):
-            records = records[np.argsort(records["thing"][:, _RANGE_WORD])]
-            shelved.append(Sighted(kind, len(records), spill_bytes(records.tobytes(), job)))
-    return shelved
+            if len(records):
+                ordered = records[np.argsort(records["thing"][:, _RANGE_WORD])]
+                yield Sighted(kind, len(records), spill_bytes(ordered.tobytes(), job))
 
 
 def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
@@ -208,9 +201,8 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
         sighted: list[Sighted] = []
         for shard in (shard for shard in card.shards if shard.view == "flows"):
             with pq.ParquetFile(Path(dataset) / shard.path) as file:
-                columns = [name for name in file.schema_arrow.names if name in sighted_columns(tasks)]
-                for rows in file.iter_batches(PARTITION_ROWS, columns=columns):
-                    sighted += shelve_sightings([rows], shard.split, tasks, job)
+                batches = file.iter_batches(_BATCH_ROWS, columns=_sighted(file.schema_arrow.names, tasks))
+                sighted += shelve_sightings(batches, shard.split, tasks, job)
         counts = [count_part(part, tasks) for part in plan_parts(sighted)]
     return leakage_of(counts, tasks, card.identity)
 
@@ -230,6 +222,12 @@ class MeasureLeakage(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
             | "Count" >> beam.Map(count_part, self.tasks).with_output_types(PartCounts)
         )
+
+
+def _sighted(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
+    """Return those of some columns that `sight` looks at."""
+    wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
+    return [name for name in columns if name in wanted]
 
 
 def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> np.ndarray:
