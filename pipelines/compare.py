@@ -38,6 +38,9 @@ class CompareOptions:
     def __post_init__(self) -> None:
         if self.examples < 0:
             raise ValueError(f"examples must be >= 0, got {self.examples}")
+        for definition in (self.a, self.b):
+            if definition.decision != "flow":
+                raise FlowloomError(f"flows can be compared, and {definition.preset} gives a row for each packet")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -244,6 +244,15 @@ class CorpusManifest(pydantic.BaseModel):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _windows_are_not_divided_unasked(self) -> Self:
+        if self.definition.decision == "packet" and self.splits.by == "auto":
+            raise ValueError(
+                "windows of neighbouring packets overlap, so that dividing rows by flow leaks; with decision: packet "
+                "say how to divide: write by: time, host_pair or capture (or by: flow, to repeat papers)"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _pseudonyms_have_a_key(self) -> Self:
         if self.identity == "pseudonym" and not self.key_file:
             raise ValueError(

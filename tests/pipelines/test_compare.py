@@ -75,6 +75,8 @@ def test_what_cannot_be_read_is_an_error_that_names_it(tmp_path, content):
     path = tmp_path / "c.pcap"
     if content is not None:
         path.write_bytes(content)
+    with pytest.raises(FlowloomError, match="flows can be compared, and packet-windows gives a row for each packet"):
+        CompareOptions("c.pcap", FlowDefinition(), FlowDefinition.of("packet-windows"))
     with pytest.raises(FlowloomError, match=r"c\.pcap: "):
         compare_definitions(CompareOptions(str(path), FlowDefinition.of(), FlowDefinition.of("nfstream")))
 

@@ -48,6 +48,8 @@ def capture(**fields):
         ({"splits": {"train": 0.5, "validation": 0.1, "test": 0.1}}, ["must be 1", "got 0.7"]),
         ({"definition": {"preset": "defualt"}}, ["preset", "did you mean 'default'"]),
         ({"definition": {"preset": "default", "kk": 3}}, ["definition.kk", "unknown key"]),
+        ({"definition": {"preset": "packet-windows"}}, ["windows of neighbouring packets overlap", "write by: time"]),
+        ({"definition": {"preset": "default", "key": "source"}}, ["flows have the key five_tuple", "decision: packet"]),
         ({"splits": {"by": "packet"}}, ["splits by packet leak", "views: [packets]", "write by: flow"]),
         ({"tasks": {"pace": auto("class-means", reference="ap"), "app": APP}}, ["task 'pace'", "did you mean 'app'"]),
         ({"tasks": {"pace": auto("quantiles", classes=2, at=[1]), "app": APP}}, ["'pace' by quantiles are found"]),
