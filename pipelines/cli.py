@@ -287,6 +287,28 @@ def evaluate(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
+    format: Annotated[str, typer.Option(help="What to write: savedmodel, litert.")] = "savedmodel",
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of a LiteRT model as 8-bit integers.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A trained model for deployment, with its feature contract; checked against the run before it appears."""
+    with ProgressDisplay("export") as display:
+        display.line(f"{run} to {out}")
+        exporting = _trainer("export")
+        report = exporting.export(exporting.ExportOptions(run, out, format, int8))
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+        return
+    typer.echo(
+        f"{out}: {report.format} of {report.parameters:,} parameters, {report.size_bytes:,} bytes, "
+        f"differs by {report.largest_error:.1g} at most; {'can' if report.streaming else 'cannot'} be streamed"
+    )
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("demo-output"),
     corpus: Annotated[Path | None, typer.Option(help="The folder of the demo corpus.  [of the source tree]")] = None,

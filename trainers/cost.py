@@ -1,87 +1,137 @@
-"""What one inference costs: parameters, multiply-accumulates, and time at batch 1 in one thread.
+"""What one inference costs: parameters, multiply-accumulates, time and cycles at batch 1 in one thread.
 
 Threads can only be limited before TensorFlow starts, so `measure` runs this module in a process of its own:
-`python -m flowloom.trainers.cost RUN...` prints one JSON object per run.
+`python -m flowloom.trainers.cost RUNTIME FORM ACTION...` prints one JSON object per action.
 """
 
+import functools
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.cycles import CycleCounter
+from flowloom.trainers.inference import inference_form
+from flowloom.trainers.litert import LiteRTModel, convert
 from flowloom.trainers.run import Run
+
+Runtime = Literal["tensorflow", "litert"]
+Form = Literal["trained", "fused"]
 
 REPEATS = 300
 WARM_UP = 30
 
 
-def measure(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the cost of each run's model, all timed turn by turn in one single-threaded process.
+def measure(
+    actions: Sequence[Path | Sequence[Path]], runtime: Runtime = "tensorflow", form: Form = "trained"
+) -> list[dict[str, Any]]:
+    """Return what each action costs, all timed turn by turn in one single-threaded process.
 
-    `inference_us` is the median wall time of one flow through all tasks, `inference_cpu_us` the median CPU time of the
-    whole process, `inference_p10_us` the tenth percentile of the wall time.
+    An action is a run whose model scores one flow for all of its tasks, or several runs that each score the same flow,
+    such as single-task ones. What two architectures differ by shows in one call of one runtime and one form; what a
+    runtime is worth, in two calls.
+
+    Args:
+      actions: a run directory, or several, per action.
+      runtime: `tensorflow`, or `litert` with float weights.
+      form: the model as it was `trained`, or its inference form, `fused` (`inference_form`).
+
+    Returns:
+      `inference_us` is the median wall time of the action, `inference_cpu_us` the median CPU time of the whole process,
+      `inference_p10_us` the tenth percentile of the wall time, `inference_cycles` the median of CPU cycles, and
+      `cycles_by` how they were found (`CycleCounter`); both are null where they cannot be.
 
     Raises:
+      ValueError: if there is no such runtime or form.
       FlowloomError: if the process fails; its last words are in the message.
     """
-    command = [sys.executable, "-m", "flowloom.trainers.cost", *map(str, runs)]
+    for name, value, kind in (("runtime", runtime, Runtime), ("form", form, Form)):
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, got {value!r}")
+    groups = [[action] if isinstance(action, Path) else list(action) for action in actions]
+    words = [json.dumps([str(path) for path in group]) for group in groups]
+    command = [sys.executable, "-m", "flowloom.trainers.cost", runtime, form, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FlowloomError(f"measuring inference failed: {done.stderr.strip().splitlines()[-1:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def time_interleaved(calls: Sequence[Callable[[], object]], repeats: int) -> np.ndarray:
-    """Call everything in turn, `repeats` times; return nanoseconds, int64 [calls, repeats, (wall, CPU)]."""
-    taken = np.zeros((len(calls), repeats, 2), np.int64)
+def time_interleaved(
+    calls: Sequence[Callable[[], object]], repeats: int, cycles: Callable[[], int] = lambda: 0
+) -> np.ndarray:
+    """Call everything in turn, `repeats` times; return int64 [calls, repeats, (wall ns, CPU ns, cycles)]."""
+    taken = np.zeros((len(calls), repeats, 3), np.int64)
     for repeat in range(repeats):
         for number, call in enumerate(calls):
-            wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+            wall, cpu, cycle = time.perf_counter_ns(), time.process_time_ns(), cycles()
             call()
-            taken[number, repeat] = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+            after = time.perf_counter_ns(), time.process_time_ns(), cycles()
+            taken[number, repeat] = np.subtract(after, (wall, cpu, cycle))
     return taken
 
 
-def single_inference(run: Run, model: Any) -> Callable[[], object]:
-    """Return a call that scores one flow of full length with all tasks."""
-    shape = (1, run.features.k, len(run.features.features))
-    inputs = {
-        "sequence": tf.random.stateless_normal(shape, (run.recipe.seed, 0)),
-        "length": tf.constant([run.features.k], tf.int32),
+def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], object]:
+    """Return a call that scores one flow of full length with all tasks of a model."""
+    _, k, channels = model.input["sequence"].shape
+    flow = {
+        "sequence": np.random.default_rng(seed).normal(size=(1, k, channels)).astype(np.float32),
+        "length": np.array([k], np.int32),
     }
+    if runtime == "litert":
+        return functools.partial(LiteRTModel(convert(model)).one, flow)
+    inputs = {name: tf.constant(value) for name, value in flow.items()}
     signature = {name: tf.TensorSpec.from_tensor(tensor) for name, tensor in inputs.items()}
     forward = tf.function(lambda batch: model(batch, training=False), input_signature=[signature], autograph=False)
     return lambda: [scores.numpy() for scores in forward(inputs).values()]
 
 
-def main(paths: Sequence[str]) -> None:
-    """Print the cost of each run as a line of JSON."""
+def main(runtime: Runtime, form: Form, actions: Sequence[Sequence[str]]) -> None:
+    """Print the cost of each action as a line of JSON."""
+    counter = CycleCounter()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    runs = [Run.open(path) for path in paths]
-    loaded = [run.load_model() for run in runs]
-    calls = [single_inference(run, model) for run, model in zip(runs, loaded, strict=True)]
+    models, calls = [], []
+    for paths in actions:
+        runs = [Run.open(path) for path in paths]
+        loaded = [run.load_model() for run in runs]
+        if form == "fused":
+            loaded = [inference_form(model) for model in loaded]
+        models.append(loaded)
+        calls.append(
+            _one_after_the_other(
+                [single_inference(model, runtime, run.recipe.seed) for run, model in zip(runs, loaded, strict=True)]
+            )
+        )
     time_interleaved(calls, WARM_UP)
-    taken = time_interleaved(calls, REPEATS) / 1e3
-    for model, times in zip(loaded, taken, strict=True):
-        wall, cpu = times.T
+    taken = time_interleaved(calls, REPEATS, counter.read)
+    for loaded, times in zip(models, taken, strict=True):
+        wall, cpu, cycles = times.T
         figures = {
-            "parameters": model.count_params(),
-            "macs": model.macs,
-            "inference_us": round(float(np.median(wall)), 1),
-            "inference_p10_us": round(float(np.quantile(wall, 0.1)), 1),
-            "inference_cpu_us": round(float(np.median(cpu)), 1),
+            "parameters": sum(model.count_params() for model in loaded),
+            "macs": sum(model.macs for model in loaded),
+            "inference_us": round(float(np.median(wall)) / 1e3, 1),
+            "inference_p10_us": round(float(np.quantile(wall, 0.1)) / 1e3, 1),
+            "inference_cpu_us": round(float(np.median(cpu)) / 1e3, 1),
+            "inference_cycles": int(np.median(cycles)) if counter.source else None,
+            "cycles_by": counter.source,
             "repeats": REPEATS,
+            "runtime": runtime,
+            "form": form,
         }
         print(json.dumps(figures))
 
 
+def _one_after_the_other(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    return calls[0] if len(calls) == 1 else lambda: [call() for call in calls]
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1], sys.argv[2], [json.loads(word) for word in sys.argv[3:]])  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ import keras
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.features import FeatureSpec
-from flowloom.trainers.lmmoe import LMMoE
+from flowloom.trainers.lmmoe import LMMoE, shared_and_own
 from flowloom.trainers.multitask_cnn import MultitaskCNN
+from flowloom.trainers.ple import PLE
 from flowloom.trainers.recipe import Recipe
 
 
@@ -26,6 +27,10 @@ class MultiTaskModel(Protocol):
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone."""
 
+    @property
+    def losses(self) -> Sequence[Any]:
+        """Penalties on variables, which are added to the losses of the tasks."""
+
     def count_params(self) -> int:
         """Return the number of parameters."""
 
@@ -34,17 +39,25 @@ class MultiTaskModel(Protocol):
         """Multiply-accumulates of one inference."""
 
 
-def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE:
-    """Return an untrained LMMoE for the tasks of a dataset."""
-    return LMMoE(
-        k=features.k,
-        channels=len(features.features),
-        tasks=_classes(tasks),
-        experts=recipe.experts,
-        units=recipe.units,
-        gate_input=recipe.gate_input,
-        tower=recipe.tower,
-    )
+def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
+    """Return an untrained mixture of LSTM experts for the tasks of a dataset, by the recipe's architecture."""
+    classes = _classes(tasks)
+    sizes: dict[str, Any] = {
+        "k": features.k,
+        "channels": len(features.features),
+        "tasks": classes,
+        "units": recipe.units,
+        "gate_input": recipe.gate_input,
+        "tower": recipe.tower,
+    }
+    if recipe.architecture == "ple":
+        return PLE(experts=recipe.experts, task_experts=recipe.task_experts, **sizes)
+    if recipe.architecture == "cgc":
+        sees = shared_and_own(classes, recipe.experts, recipe.task_experts)
+        return LMMoE(experts=recipe.experts + len(classes) * recipe.task_experts, sees=sees, **sizes)
+    if recipe.architecture == "dselect_k":
+        sizes |= {"gating": "dselect_k", "selected": recipe.selected_experts, "gate_entropy": recipe.gate_entropy}
+    return LMMoE(experts=recipe.experts, **sizes)
 
 
 def build_multitask_cnn(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> MultitaskCNN:

@@ -77,12 +77,13 @@ class Paradigm(abc.ABC):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Minimise the weighted sum of the tasks' losses, each the mean over the rows labelled for the task."""
+        """Minimise the weighted sum of the tasks' losses, each the mean over its labelled rows, and the penalties."""
         with tf.GradientTape() as tape:
             outputs = forward(inputs, training=True)
             sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
             rows = {task: tf.reduce_sum(weights[task]) for task in trained}
-            loss = tf.add_n([self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) for task in trained])
+            weighed = [self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) for task in trained]
+            loss = tf.add_n([*weighed, *self._model.losses])
         self._optimizer.apply(tape.gradient(loss, variables), variables)
         return tf.stack([[sums.get(task, 0.0), rows.get(task, 0.0)] for task in self._tasks])
 

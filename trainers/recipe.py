@@ -25,7 +25,13 @@ class Recipe(pydantic.BaseModel):
 
     # model
     model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2"] = "lmmoe"
-    experts: int = pydantic.Field(2, ge=1)
+    architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
+    """How tasks share the LSTM experts: all read one; each weighs all of them by a gate; shared ones and its own, at
+    one level or at two; few of them in the end, whatever the flow."""
+    experts: int = pydantic.Field(2, ge=1, description="LSTM experts; under cgc and ple those that all tasks see")
+    task_experts: int = pydantic.Field(1, ge=1, description="experts of each task alone, under cgc and ple")
+    selected_experts: int = pydantic.Field(1, ge=1, description="experts that a task ends with, under dselect_k")
+    gate_entropy: float = pydantic.Field(0.1, ge=0, description="weight of undecided gates in the loss (dselect_k)")
     units: int = pydantic.Field(32, ge=1, description="width of an LSTM expert")
     gate_input: Literal["flatten", "mean", "first_packet"] = "flatten"
     tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
@@ -71,6 +77,15 @@ class Recipe(pydantic.BaseModel):
             raise ValueError(f"model cnn_rnn2 has a network per task and needs paradigm=single, got {self.paradigm}")
         if self.model == "lmmoe" and self.scaling == "code_compat":
             raise ValueError("scaling code_compat pads in front, which model lmmoe would take for packets; use linear")
+        if self.model == "lmmoe" and self.architecture == "shared_bottom" and self.experts != 1:
+            raise ValueError(f"architecture shared_bottom has one expert and needs experts=1, got {self.experts}")
+        if self.model == "lmmoe" and self.architecture == "dselect_k" and self.experts < max(2, self.selected_experts):
+            raise ValueError(
+                "architecture dselect_k needs 2 or more experts and at least as many as selected_experts, got "
+                f"experts={self.experts}, selected_experts={self.selected_experts}"
+            )
+        if self.model != "lmmoe" and self.architecture != "mmoe":
+            raise ValueError(f"architecture {self.architecture} needs model=lmmoe, got {self.model}")
         for name in ("tasks", "pretrain_tasks"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")

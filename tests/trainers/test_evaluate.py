@@ -82,7 +82,7 @@ def test_timing_takes_turns():
     calls = []
     taken = cost.time_interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 3)
     assert calls == ["a", "b"] * 3
-    assert taken.shape == (2, 3, 2)
+    assert taken.shape == (2, 3, 3)
 
 
 def test_a_failed_measurement_says_why(tmp_path):

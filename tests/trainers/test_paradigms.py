@@ -26,6 +26,7 @@ class SharedBottom:
         self.heads = {"app": keras.layers.Dense(3, "softmax"), "attack": keras.layers.Dense(1, "sigmoid")}
         self(batch_of({})[0])
         self.shared_variables = self.bottom.trainable_variables
+        self.losses = []
 
     def __call__(self, inputs, training=False):
         hidden = self.bottom(tf.reshape(inputs["sequence"], (-1, K * C)))
