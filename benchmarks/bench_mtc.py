@@ -1,0 +1,122 @@
+"""MTC with a stem of ten against the same network of Keras layers: training steps, and inference of one packet."""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import plain_mtc
+import tensorflow as tf
+from measure import report
+
+from flowloom.trainers.mtc import MTC
+
+TASKS = {"app": 17, "tunnel_traffic": 12, "traffic": 6}
+WEIGHTS = {"app": 6 / 9, "tunnel_traffic": 2 / 9, "traffic": 1 / 9}
+ROWS, ROUNDS, SINGLES = 128, 5, 200
+
+
+def training_step(network: keras.Model, packets: tf.Tensor, labels: dict[str, tf.Tensor]) -> Callable[[], object]:
+    """Return a call that trains a network by one step of Adam."""
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function(autograph=False)
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            said = network({"bytes": packets}, training=True)
+            losses = {task: keras.losses.sparse_categorical_crossentropy(labels[task], said[task]) for task in TASKS}
+            loss = tf.add_n([WEIGHTS[task] * tf.reduce_mean(losses[task]) for task in TASKS])
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        return loss
+
+    return lambda: step().numpy()
+
+
+def tensorflow_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], object]:
+    """Return a call that classifies one packet."""
+    forward = tf.function(lambda given: network({"bytes": given}, training=False), autograph=False)
+    return lambda: [said.numpy() for said in forward(packet).values()]
+
+
+def litert_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], list[np.ndarray]]:
+    """Return a call that classifies one packet by LiteRT, one thread, the model exported as a user would."""
+    with tempfile.TemporaryDirectory() as folder:
+        network.export(Path(folder) / "model", verbose=False)
+        converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
+    interpreter = tf.lite.Interpreter(model_content=converted, num_threads=1)
+    (given,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(given["index"], packet.shape)
+    interpreter.allocate_tensors()
+    outputs = [output["index"] for output in interpreter.get_output_details()]
+
+    def classify() -> list[np.ndarray]:
+        interpreter.set_tensor(given["index"], packet.numpy())
+        interpreter.invoke()
+        return [interpreter.get_tensor(output) for output in outputs]
+
+    return classify
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Call everything in turn, once unmeasured; return the median wall and processor seconds of each."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for measured in [False] + [True] * rounds:
+        for name, call in calls.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            call()
+            if measured:
+                taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
+    return {
+        name: (statistics.median(wall for wall, _ in times), statistics.median(processor for _, processor in times))
+        for name, times in taken.items()
+    }
+
+
+def main(rows: int = ROWS) -> None:
+    """Print the ratio of training steps, and of single packets."""
+    generator = np.random.default_rng(0)
+    packets = tf.constant(generator.integers(0, 256, (rows, 1500)), tf.uint8)
+    labels = {task: tf.constant(generator.integers(0, classes, rows), tf.int32) for task, classes in TASKS.items()}
+    plain = plain_mtc.plain_mtc((30, 50), TASKS, ["app"], stem=10)
+    model = MTC(1500, TASKS, ["app"], stem=10)
+    plain_mtc.copy_weights(plain, model)
+    said, expected = model({"bytes": packets[:8]}), plain({"bytes": packets[:8]})
+    difference = max(float(np.abs(said[task] - expected[task]).max()) for task in TASKS)
+
+    singles = {
+        "keras": tensorflow_inference(plain, packets[:1]),
+        "tensorflow": tensorflow_inference(model, packets[:1]),
+        "litert": litert_inference(model, packets[:1]),
+    }
+    answers = sorted(float(np.max(answer)) for answer in singles["litert"]())
+    np.testing.assert_allclose(answers, sorted(float(np.max(each)) for each in singles["tensorflow"]()), atol=1e-4)
+    taken = interleaved(singles, SINGLES)
+    (wall, processor), (other_wall, other) = taken["litert"], taken["tensorflow"]
+    report(
+        "one packet through MTC by LiteRT against TensorFlow",
+        ms=1e3 * wall,
+        ratio_wall=wall / other_wall,
+        ratio_processor=processor / other,
+        ratio_tensorflow_to_keras=other_wall / taken["keras"][0],
+    )
+    steps = {"plain": training_step(plain, packets, labels), "model": training_step(model, packets, labels)}
+    taken = interleaved(steps, ROUNDS)
+    (wall, processor), (other_wall, other) = taken["model"], taken["plain"]
+    report(
+        "MTC training step against Keras layers",
+        rows=rows,
+        seconds=wall,
+        processor_seconds=processor,
+        ratio_wall=wall / other_wall,
+        ratio_processor=processor / other,
+        largest_difference=difference,
+    )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""Batch normalisation of steps in a row by TensorFlow's fused kernel."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+EPSILON, MOMENTUM = 1e-5, 0.9
+"""The defaults of PyTorch, which MTC was written with (section 4.1.1)."""
+
+
+@keras.saving.register_keras_serializable(package="flowloom")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` over [rows, C], with the same weights; one kernel there, and one back."""
+
+    def __init__(self, epsilon: float = EPSILON, momentum: float = MOMENTUM, **kwargs: Any) -> None:
+        super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
+
+    def call(self, inputs: tf.Tensor, training: bool = False, gain: float = 1.0) -> tf.Tensor:
+        """Normalise [rows, C]; the outputs are scaled by `gain`, which costs nothing here."""
+        scale, shift = gain * self.gamma, gain * self.beta
+        if not training:
+            factor = scale * tf.math.rsqrt(self.moving_variance + self.epsilon)
+            return inputs * factor + (shift - self.moving_mean * factor)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.reshape(inputs, (-1, 1, 1, inputs.shape[1])),  # [rows, 1, 1, C]
+            scale=scale,
+            offset=shift,
+            mean=(),
+            variance=(),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        rows = tf.cast(tf.shape(inputs)[0], tf.float32)
+        # the kernel returns the variance of the population behind the rows, Keras averages that of the rows
+        variance *= tf.maximum(rows - 1.0, 1.0) / rows
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return tf.reshape(outputs, (-1, inputs.shape[1]))  # slices of the same would have a costly gradient

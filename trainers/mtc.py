@@ -1,0 +1,133 @@
+"""MTC, the Transformer and 1D-CNN side by side of Wang, Gao and Lei (MTC, section 3.3, figure 3)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from flowloom.trainers.bottleneck import Bottleneck
+from flowloom.trainers.encoder import EncoderLayer
+from flowloom.trainers.fusion import FuseDown, FuseUp
+from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape
+
+BLOCKS = ((50, 100), (50, 100), (100, 200))
+"""Filters inside and behind the bottlenecks of each block (table 3)."""
+
+
+@keras.saving.register_keras_serializable(package="flowloom")
+class MTC(keras.Model):
+    """Three blocks of a Transformer branch and of a CNN branch, which tell each other what they see from the second on.
+
+    Inputs are {"bytes": uint8 [B, length]} or {"features": float32 [B, length]}. The Transformer branch reads n tokens
+    of d values (`token_shape`), the CNN branch `stem` values at a time, one by one in the paper. Outputs are {task:
+    [B, 1]}, the second class, for two classes, {task: [B, classes]} for more. They are softmaxes of tokens in a row for
+    the tasks of the Transformer branch, and of the mean over steps for all others. With 1,500 bytes and tasks of 17, 12
+    and 6 classes there are 1,608,923 parameters, of which 3,700 are batch statistics.
+
+    The paper leaves some things open. Here d_k = 8 for its 6 heads of d = 50; branches are fused by addition, which
+    table 3 allows only; each bottleneck convolution is normalised over the batch, as in the Conformer that it follows.
+
+    Args:
+      length: bytes or features of a row.
+      tasks: number of classes of each task.
+      transformer_tasks: the tasks that read the Transformer branch.
+      source: name and kind of the input.
+      stem: values that the CNN branch sees as one step; a divisor of d. Ten make a tenth of its work.
+      repetitions: encoder layers of each block.
+      attention_heads: H.
+      dropout: rate of the CNN branch.
+      sums: tasks that follow from another one, see `SoftmaxHeads`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        tasks: Mapping[str, int],
+        transformer_tasks: Collection[str] = (),
+        source: Source = "bytes",
+        stem: int = 1,
+        repetitions: Sequence[int] = (1, 5, 6),
+        attention_heads: int = 6,
+        dropout: float = 0.07,
+        sums: Mapping[str, ClassSum] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        n, d = token_shape(length)
+        if stem < 1 or d % stem:
+            divisors = [divisor for divisor in range(1, d + 1) if d % divisor == 0]
+            raise ValueError(f"stem must divide the {d} values of a token, so be one of {divisors}, got {stem}")
+        if len(repetitions) != len(BLOCKS) or min(repetitions) < 0:
+            raise ValueError(f"repetitions must be {len(BLOCKS)} numbers >= 0, got {list(repetitions)}")
+        if unknown := [task for task in transformer_tasks if task not in tasks]:
+            raise ValueError(f"transformer_tasks must be among {', '.join(tasks)}, got {unknown}")
+
+        # layers
+        encoders = [
+            [EncoderLayer(attention_heads, name=f"encoder_{block}_{m}") for m in range(repeated)]
+            for block, repeated in enumerate(repetitions)
+        ]
+        bottlenecks = [
+            [Bottleneck(*filters, dropout, name=f"bottleneck_{block}_{m}") for m in range(2 if block else 1)]
+            for block, filters in enumerate(BLOCKS)
+        ]
+        downs = [FuseDown(name=f"down_{block}") for block in range(1, len(BLOCKS))]
+        ups = [FuseUp(middle, name=f"up_{block}") for block, (middle, _) in enumerate(BLOCKS) if block]
+        heads = SoftmaxHeads(tasks, sums or {})
+
+        # forward
+        inputs, x = row_input(source, length)  # [B, length]
+        t = as_tokens(x)  # [B, n, d]
+        c = keras.layers.Reshape((n * d // stem, stem))(t)  # [B, steps, stem]
+        for block in range(len(BLOCKS)):
+            c, between = bottlenecks[block][0](c)  # [B, steps, filters], [B, steps, middle]
+            if block:
+                t = downs[block - 1](t, between)
+            for encoder in encoders[block]:
+                t = encoder(t)  # [B, n, d]
+            if block:
+                c, _ = bottlenecks[block][1](c, ups[block - 1](t))
+        flat = keras.layers.Flatten()(t)  # [B, n d]
+        mean = keras.layers.GlobalAveragePooling1D()(c)  # [B, 200]
+        outputs = heads({task: flat if task in transformer_tasks else mean for task in tasks})
+        super().__init__(inputs, outputs, **kwargs)
+
+        self.length, self.tasks, self.transformer_tasks = length, dict(tasks), tuple(transformer_tasks)
+        self.source, self.stem, self.repetitions = source, stem, tuple(repetitions)
+        self.attention_heads, self.dropout, self.sums = attention_heads, dropout, dict(sums or {})
+        self._blocks = [
+            [layer for part in parts for layer in part] for parts in (encoders, bottlenecks, [downs], [ups])
+        ]
+        self._heads = heads
+
+    @property
+    def shared_variables(self) -> list[keras.Variable]:
+        """The variables that every task trains: all but the heads."""
+        return [variable for part in self._blocks for layer in part for variable in layer.trainable_variables]
+
+    def task_variables(self, task: str) -> list[keras.Variable]:
+        """The variables of one task alone: its head."""
+        return self._heads.variables(task)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        n, d = token_shape(self.length)
+        encoders, bottlenecks, downs, ups = self._blocks
+        per_token = sum(layer.macs(n) for layer in (*encoders, *downs, *ups))
+        return per_token + sum(layer.macs(n * d // self.stem) for layer in bottlenecks) + self._heads.macs
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "length": self.length,
+            "tasks": self.tasks,
+            "transformer_tasks": list(self.transformer_tasks),
+            "source": self.source,
+            "stem": self.stem,
+            "repetitions": list(self.repetitions),
+            "attention_heads": self.attention_heads,
+            "dropout": self.dropout,
+            "sums": self.sums,
+        }
