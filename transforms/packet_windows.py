@@ -39,8 +39,16 @@ _FIRST_KEYS = 1 << 10
 
 
 def open_meter(definition: FlowDefinition, group: str, place: RangePlace = WHOLE) -> "FlowMeter | PacketWindows":
-    """Return what makes rows of packets by a definition: flows, or windows of packets."""
-    return PacketWindows(definition, group) if definition.decision == "packet" else FlowMeter(definition, group, place)
+    """Return what makes rows of packets by a definition: flows, or windows of packets.
+
+    Raises:
+      ValueError: if the definition needs whole groups, and `place` is that of a part of one.
+    """
+    if definition.decision == "flow":
+        return FlowMeter(definition, group, place)
+    if place != WHOLE:
+        raise ValueError(f"windows of packets need the whole capture group, got {place}")
+    return PacketWindows(definition, group)
 
 
 class PacketWindows:

@@ -29,7 +29,7 @@ CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
 NS = 1_700_000_000_000_000_000
 PACKETS_SENT, FLOOD_BEGINS, FLOOD_EVERY = 1_500, 700, 2
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def frames() -> tuple[list[tuple[int, bytes]], list[int]]:

@@ -12,7 +12,7 @@ from packet_rows import GROUP, SECOND, START, A, B, answered, packet, packet_row
 
 from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.rows import FLOWS, PACKETS
-from flowloom.transforms.meter import TAKE_FLOWS
+from flowloom.transforms.meter import TAKE_FLOWS, RangePlace
 from flowloom.transforms.packet_windows import PacketWindows, open_meter
 
 SIZE = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
@@ -114,7 +114,7 @@ definitions = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(packet_rows, max_size=40), definitions, st.lists(st.integers(0, 40), max_size=4))
 def test_equals_the_reference_however_it_is_cut(gaps_and_rows, definition, cuts):
     times = itertools.accumulate((gap for gap, _ in gaps_and_rows), initial=START)
@@ -163,6 +163,8 @@ def test_many_packets_are_taken_in_bounded_batches():
 def test_flows_have_another_meter():
     with pytest.raises(ValueError, match="packet windows need decision='packet', got 'flow'"):
         PacketWindows(FlowDefinition(), GROUP)
+    with pytest.raises(ValueError, match="need the whole capture group, got RangePlace"):
+        open_meter(FlowDefinition.of("packet-windows"), GROUP, RangePlace(1))
 
 
 @pytest.mark.parametrize(
