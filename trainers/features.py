@@ -280,7 +280,8 @@ def _gather(
     signed: bool, padded_in_front: bool, positions: Any, sequence: Any, lengths: Any,
 ) -> None:  # fmt: skip
     """Write every selected channel of the first k packets of each flow; positions are in the order of `CHANNELS`."""
-    k = sequence.shape[1]
+    _, k, features = sequence.shape
+    flat = sequence.reshape(-1, k * features)
     at_size, at_gap, at_direction, at_flags, at_protocol, at_ttl, at_window, at_payload = positions
     for n in range(rows.shape[0]):
         row = rows[n]
@@ -288,13 +289,15 @@ def _gather(
         length = min(offsets[row + 1] - start, k)
         lengths[n] = length
         first = k - length if padded_in_front else 0
-        sequence[n, :first] = 0.0
-        sequence[n, first + length :] = 0.0
+        flat[n, : first * features] = 0.0
+        flat[n, (first + length) * features :] = 0.0
         for step in range(length):
             packet = start + step
             out = sequence[n, first + step]
             if at_size >= 0:
-                out[at_size] = size_table[size[packet]] * (direction[packet] if signed else 1)
+                out[at_size] = size_table[size[packet]]
+                if signed and direction[packet] < 0:
+                    out[at_size] = -out[at_size]
             if at_gap >= 0:
                 since = max(gap[packet], 0) * gap_unit
                 since = min(since, gap_limit) if gap_limit > 0 else _log1p(since)

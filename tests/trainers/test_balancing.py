@@ -69,6 +69,13 @@ def test_shares_of_one_task_are_equal_in_every_class_of_another(pairs):
     assert len(set(rows.tolist())) == len(rows)
 
 
+def test_shares_are_equal_up_to_a_total():
+    labels = labels_of([0] * 40 + [1] * 10, [0, 1] * 25)
+    rows = equal_shares(labels, VPN, APP, seed=3, totals={"web": 13})
+    assert collections.Counter(labels.codes["app"][rows].tolist()) == {0: 12, 1: 10}
+    assert labels.codes["vpn"][rows].sum() == 11
+
+
 @settings(deadline=None, max_examples=10)
 @given(st.integers(7, 20), st.integers(1, 30), st.integers(0, 5))
 def test_made_rows_lie_between_rows_of_their_class(members, more, seed):
@@ -111,6 +118,7 @@ def test_other_splits_are_refused(split):
         (lambda: resample(labels_of([0]), APP, {"ssh": 1}, 0), "class 'ssh' of task 'app' has no row in train"),
         (lambda: resample(labels_of([0]), APP, {"web": -1}, 0), "at least 0, got -1"),
         (lambda: resample(labels_of([0]), APP, {"wbe": 1}, 0), "did you mean 'web'"),
+        (lambda: equal_shares(labels_of([0]), VPN, APP, 0, {"wbe": 1}), "did you mean 'web'"),
         (lambda: undersample(TrainLabels("train", {}), APP, 0), "no labels of task 'app'"),
         (lambda: labels_of([0], [0, 1]), "same rows for each task"),
         (lambda: smote(np.zeros((1, 2, 3)), labels_of([0]), APP, {}, 0), "sequences cannot be mixed"),

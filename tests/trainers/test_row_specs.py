@@ -16,6 +16,7 @@ from flowloom.trainers.byte_spec import ByteSpec
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
+from flowloom.trainers.row_spec import TENSOR_ALIGNMENT, aligned_empty
 from flowloom.trainers.table_spec import TableSpec
 
 ROWS = {"train": 200, "validation": 30}
@@ -135,3 +136,11 @@ def test_what_does_not_fit_is_named(dataset, synthetic):
     ]:
         with pytest.raises(FlowloomError, match=words):
             call()
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1,), (7, 5, 3)])
+def test_memory_is_aligned_for_tensorflow(shape):
+    for dtype in (np.uint8, np.float32):
+        memory = aligned_empty(shape, dtype)
+        assert (memory.shape, memory.dtype, memory.flags.c_contiguous) == (shape, dtype, True)
+        assert memory.ctypes.data % TENSOR_ALIGNMENT == 0 or not memory.size
