@@ -23,7 +23,7 @@ from flowloom.transforms.identities import ConcealIdentities, corpus_key
 from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
 from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
 from flowloom.transforms.layouts import PlanLayout
-from flowloom.transforms.leakage import MeasureLeakage
+from flowloom.transforms.leakage_parts import MeasureLeakage
 from flowloom.transforms.metering import MeterGroups
 from flowloom.transforms.packet_joins import JoinPackets
 from flowloom.transforms.passes import KeepFlows, RecallFlows

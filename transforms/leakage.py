@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -205,23 +204,6 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
                 sighted += shelve_sightings(batches, shard.split, tasks, job)
         counts = [count_part(part, tasks) for part in plan_parts(sighted)]
     return leakage_of(counts, tasks, card.identity)
-
-
-@dataclasses.dataclass
-class MeasureLeakage(beam.PTransform):
-    """`plan_parts` and `count_part` over all that was sighted, divided among all workers."""
-
-    tasks: tuple[str, ...]
-
-    def expand(self, sighted: Any) -> Any:
-        """Return `PartCounts` from `Sighted`."""
-        return (
-            sighted
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Plan" >> beam.FlatMapTuple(lambda _, places: plan_parts(places)).with_output_types(LeakagePart)
-            | "Spread" >> beam.Reshuffle()
-            | "Count" >> beam.Map(count_part, self.tasks).with_output_types(PartCounts)
-        )
 
 
 def _sighted(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
