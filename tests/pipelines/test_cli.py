@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("flows", "build", "describe", "verify", "train", "evaluate", "demo"):
+    for command in ("flows", "build", "describe", "verify", "train", "evaluate", "export", "demo"):
         assert command in done.stdout
 
 
@@ -259,6 +259,25 @@ def test_training_without_tensorflow_says_what_to_install(run, tmp_path, monkeyp
     code, _, err = run("train", tmp_path, "-o", tmp_path / "run")
     assert code == 1
     assert "pip install 'flowloom[train]'" in err
+
+
+def test_export_says_what_it_made(run, tmp_path):
+    from written_runs import CLASSES, K, write_run
+
+    from flowloom.trainers.lmmoe import LMMoE
+
+    written = write_run(tmp_path / "run", LMMoE(K, 3, CLASSES, units=4))
+    code, out, _ = run("export", written, "-o", tmp_path / "deployed", "--format", "litert", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["largest_error"] <= 1e-6
+    assert report["size_bytes"] == (tmp_path / "deployed" / "model.tflite").stat().st_size
+    code, _, err = run("export", written, "-o", tmp_path / "deployed")
+    assert code == 1
+    assert "exists already" in err
+    code, _, err = run("export", written, "-o", tmp_path / "other", "--int8")
+    assert code == 1
+    assert "need the format litert" in err
 
 
 @pytest.mark.slow
