@@ -59,6 +59,9 @@ class Recipe(pydantic.BaseModel):
     """Weight of a task's loss under Aurora, 1 where absent."""
     learning_rate: float = pydantic.Field(3e-3, gt=0)
     clip_norm: float | None = pydantic.Field(None, gt=0, description="bound on the norm of each gradient step")
+    weight_decay: float = pydantic.Field(0.0, ge=0, description="times each weight, added to its gradient")
+    plateau_factor: float = pydantic.Field(1.0, gt=0, le=1, description="times the learning rate on a plateau")
+    plateau_patience: int = pydantic.Field(10, ge=0, description="epochs without a lower loss that are no plateau")
     batch_size: int = pydantic.Field(128, ge=1)
     epochs: int = pydantic.Field(20, ge=1)
     monitor: Literal["auc", "loss"] = "auc"

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +21,11 @@ from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.few_labels import kept_flows
+from flowloom.trainers.learning_rate import plateau_rate
 from flowloom.trainers.metrics import auc
 from flowloom.trainers.models import MODELS
 from flowloom.trainers.multitask_cnn import MultitaskCNN
+from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.paradigms import PARADIGMS
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.recipe import Recipe
@@ -118,7 +120,7 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     model = MODELS[recipe.model](recipe, features, dataset.tasks)
     if pretrained:
         model.adopt(pretrained)
-    optimizer = keras.optimizers.Adam(recipe.learning_rate, clipnorm=recipe.clip_norm)
+    optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
     paradigm = PARADIGMS[paradigm_name](model, optimizer, dataset.tasks, recipe.loss_weights, feed.signature)
     checkpoints = Checkpoints(root / run_files.CHECKPOINTS, model, optimizer)
     validate = _validation(model, dataset, features)
@@ -127,6 +129,7 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     stream = iter(feed.batches(sum(record["steps"] for record in history)))
     while len(history) < recipe.epochs and not stalled(history, recipe.patience):
         epoch = len(history) + 1
+        optimizer.learning_rate = _learning_rate(recipe, history)
         stripes = feed.stripes(epoch - 1)
         totals = np.zeros((len(dataset.tasks), 2))
         for step, stripe in enumerate(stripes, start=1):
@@ -263,6 +266,16 @@ def _validation(model: Any, dataset: Dataset, features: FeatureSpec) -> Callable
         }
 
     return validate
+
+
+def _learning_rate(recipe: Recipe, history: Sequence[dict[str, Any]]) -> float:
+    """Return the learning rate of the next epoch, by the weighted sum of the tasks' validation losses so far."""
+    losses = [
+        sum(recipe.loss_weights.get(task, 1.0) * loss for task, loss in record["validation_loss"].items())
+        for record in history
+        if None not in record["validation_loss"].values()
+    ]
+    return plateau_rate(recipe.learning_rate, losses, recipe.plateau_factor, recipe.plateau_patience)
 
 
 def _train_losses(dataset: Dataset, totals: np.ndarray) -> dict[str, float | None]:

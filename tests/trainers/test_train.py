@@ -110,6 +110,25 @@ def test_training_stops_early_and_keeps_the_best(synthetic, tmp_path):
                 np.testing.assert_array_equal(kept.numpy(), best[f"model_{n}"])
 
 
+def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_path, monkeypatch):
+    """At a rate of 0 from the second epoch on, two epochs are one."""
+    asked = []
+
+    def rate(initial, losses, factor, patience):
+        asked.append((initial, list(losses), factor, patience))
+        return 0.0 if losses else initial
+
+    monkeypatch.setattr("flowloom.trainers.train.plateau_rate", rate)
+    settings = (*SMALL, "plateau_factor=0.5", "plateau_patience=3", "loss_weights={app: 2}", "weight_decay=0.1")
+    for epochs in (1, 2):
+        words = (*settings, f"epochs={epochs}")
+        train(TrainOptions(synthetic(rows=(100, 40, 20)), tmp_path / str(epochs), "lstm", words))
+    for one, two in zip(weights(tmp_path / "1"), weights(tmp_path / "2"), strict=True):
+        np.testing.assert_array_equal(one, two)
+    first = Run.open(tmp_path / "2").history[0]["validation_loss"]
+    assert asked[-1] == (0.01, [pytest.approx(sum(first.values()) + first["app"])], 0.5, 3)
+
+
 def test_without_validation_rows_the_last_epoch_is_kept(synthetic, tmp_path):
     summary = train(TrainOptions(synthetic(rows=(100, 0, 20)), tmp_path / "run", "lstm", (*SMALL, "epochs=2")))
     assert summary.best_epoch == 2

@@ -1,0 +1,55 @@
+"""Rates on a plateau, and weight decay inside of the gradient."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowloom.trainers.learning_rate import plateau_rate
+from flowloom.trainers.optimizer import CoupledAdam
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [
+        ([], 1.0),
+        ([3, 2, 1], 1.0),
+        ([1, 1, 1], 1.0),  # two epochs without a fall are borne
+        ([1, 1, 1, 1], 0.1),  # the third is one too many
+        ([1, 1, 1, 1, 1, 1], 0.1),  # and counting begins anew
+        ([1, 1, 1, 1, 1, 1, 1], 0.01),
+        ([1, 1, 1, 0.5, 1, 1], 1.0),
+        ([1, 1, 1, 0.99999], 0.1),  # too little a fall
+    ],
+)
+def test_rates_of_short_histories(losses, rate):
+    assert plateau_rate(1.0, losses, 0.1, 2) == pytest.approx(rate)
+
+
+@given(st.lists(st.floats(0.1, 10), max_size=30), st.integers(0, 5))
+def test_rates_never_rise_and_falling_losses_keep_them(losses, patience):
+    rates = [plateau_rate(1.0, losses[:epoch], 0.5, patience) for epoch in range(len(losses) + 1)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] >= 0.5 ** (len(losses) / (patience + 1))
+    assert plateau_rate(1.0, [2.0**-n for n in range(len(losses))], 0.5, patience) == 1.0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_decay_is_a_penalty_on_the_loss(decay):
+    targets = np.array([1.0, -2.0, 0.5], np.float32)
+    one, other = keras.Variable(np.zeros(3, np.float32)), keras.Variable(np.zeros(3, np.float32))
+    ours, plain = CoupledAdam(0.1, coupled_decay=decay), keras.optimizers.Adam(0.1)
+    for optimizer, variable, penalty in ((ours, one, 0.0), (plain, other, decay / 2)):
+        for _ in range(5):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum((variable - targets) ** 2) + penalty * tf.reduce_sum(variable * variable)
+            optimizer.apply(tape.gradient(loss, [variable.value]), [variable])
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert np.abs(one.numpy()).min() > 0
+
+
+def test_negative_decay_is_refused():
+    with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
+        CoupledAdam(0.1, coupled_decay=-1)
