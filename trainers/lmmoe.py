@@ -72,7 +72,7 @@ class LMMoE(keras.Model):
         present = ops.less(ops.arange(k), ops.expand_dims(length, 1))  # [B, k]
         hidden = [lstm(sequence, mask=present) for lstm in lstms]  # N times [B, H]
         stacked = ops.stack(hidden, axis=1)  # [B, N, H]
-        seen = self._gate_view(sequence, present, gate_input)  # [B, G]
+        seen = self.gate_view(sequence, present, gate_input)  # [B, G]
         chosen = {task: gate(seen) for task, gate in gates.items()}  # [B, N]
         outputs = {}
         for task in tasks:
@@ -88,7 +88,8 @@ class LMMoE(keras.Model):
         self._gate_outputs = chosen
 
     @staticmethod
-    def _gate_view(sequence: Any, present: Any, gate_input: GateInput) -> Any:
+    def gate_view(sequence: Any, present: Any, gate_input: GateInput) -> Any:
+        """Return what a gate sees, [B, G]: sequence [B, k, C], present [B, k]."""
         _, k, channels = sequence.shape
         if gate_input == "flatten":
             return ops.reshape(sequence, (-1, k * channels))  # [B, k * C]
@@ -101,6 +102,11 @@ class LMMoE(keras.Model):
     def shared_variables(self) -> list[keras.Variable]:
         """The variables that every task trains: the experts."""
         return [variable for lstm in self._lstms for variable in lstm.trainable_variables]
+
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The recurrent weights of the experts, which lie side by side."""
+        return [lstm.cell.recurrent_kernel for lstm in self._lstms]
 
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its gate, tower and head."""

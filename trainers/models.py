@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import keras
 
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.arrival_lmmoe import ArrivalLMMoE
 from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.lmmoe import LMMoE
@@ -23,6 +24,10 @@ class MultiTaskModel(Protocol):
     def shared_variables(self) -> list[keras.Variable]:
         """The variables that every task trains."""
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The weights of the last layer that every task trains, biases aside, where gradients of tasks are compared."""
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone."""
 
@@ -34,12 +39,15 @@ class MultiTaskModel(Protocol):
         """Multiply-accumulates of one inference."""
 
 
-def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE:
-    """Return an untrained LMMoE for the tasks of a dataset."""
-    return LMMoE(
+def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | ArrivalLMMoE:
+    """Return an untrained LMMoE for the tasks of a dataset, one that isolates latecomers if the recipe says so."""
+    classes = _classes(tasks)
+    if isolated := recipe.latecomer == "isolate":
+        classes = {task: classes[task] for task in recipe.arrivals or classes}
+    return (ArrivalLMMoE if isolated else LMMoE)(
         k=features.k,
         channels=len(features.features),
-        tasks=_classes(tasks),
+        tasks=classes,
         experts=recipe.experts,
         units=recipe.units,
         gate_input=recipe.gate_input,

@@ -40,8 +40,18 @@ class Recipe(pydantic.BaseModel):
     """Leave out flows of the train split that have no label of the tasks that are trained on them."""
 
     # training
-    paradigm: Literal["auto", "aurora", "rainbow", "single", "transfer"] = "auto"
+    paradigm: Literal["auto", "aurora", "rainbow", "rainbow_mixed", "incremental", "single", "transfer"] = "auto"
     """`auto`: the paradigm of the dataset's layout."""
+    weighting: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pcgrad"] = "fixed"
+    """How the losses of a joint step are weighed beyond `loss_weights`."""
+    arrivals: tuple[str, ...] = ()
+    """The tasks in the order in which they arrive (incremental); none named: the dataset's order."""
+    latecomer: Literal["sequential", "repair", "replay", "isolate"] = "sequential"
+    """What is done for the tasks before when one arrives: nothing; the first is trained again at the end; batches of
+    them are mixed in; they are left as they are, and the latecomer gets an expert of its own."""
+    phase_epochs: int = pydantic.Field(5, ge=1, description="epochs of each arrival (incremental), instead of `epochs`")
+    repair_epochs: int = pydantic.Field(1, ge=1, description="epochs on the first task at the end (repair)")
+    replay_share: float = pydantic.Field(0.2, gt=0, lt=1, description="share of batches of tasks before (replay)")
     pretrain_tasks: tuple[str, ...] = ()
     """The tasks whose convolutions the others get (transfer); none named: those of kind auto."""
     pretrain_epochs: int = pydantic.Field(20, ge=1)
@@ -67,7 +77,15 @@ class Recipe(pydantic.BaseModel):
             raise ValueError(f"model cnn_rnn2 has a network per task and needs paradigm=single, got {self.paradigm}")
         if self.model == "lmmoe" and self.scaling == "code_compat":
             raise ValueError("scaling code_compat pads in front, which model lmmoe would take for packets; use linear")
-        for name in ("tasks", "pretrain_tasks"):
+        if self.weighting != "fixed" and self.paradigm in ("rainbow", "incremental", "single"):
+            raise ValueError(f"weighting {self.weighting} needs joint steps, which paradigm {self.paradigm} has not")
+        if self.paradigm != "incremental" and (self.arrivals or self.latecomer != "sequential"):
+            raise ValueError(f"arrivals and latecomer need paradigm=incremental, got {self.paradigm}")
+        if self.latecomer == "isolate" and self.model != "lmmoe":
+            raise ValueError(f"latecomer isolate adds experts and needs model=lmmoe, got {self.model}")
+        if self.tasks and self.arrivals and set(self.tasks) != set(self.arrivals):
+            raise ValueError(f"arrivals must be of the tasks {list(self.tasks)}, got {list(self.arrivals)}")
+        for name in ("tasks", "pretrain_tasks", "arrivals"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
         return self

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.resources
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -16,6 +17,8 @@ FEW = 30
 """Below this many flows of a class its figures are called uncertain."""
 GRADES = ((0.98, "almost perfectly"), (0.9, "well"), (0.75, "fairly"), (0.6, "weakly"), (0.0, "hardly"))
 """How an AUC of at least so much is called."""
+MOST_EPOCHS = 10
+"""Epochs whose AUC is told at most; the figure has them all."""
 TEMPLATE = "report.html.j2"
 
 
@@ -56,6 +59,7 @@ def render(findings: Findings) -> str:
             }
             for task in run.tasks
         ],
+        epochs=_epochs(run.history),
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=findings.gates,
         palette=figures.PALETTE,
@@ -140,6 +144,12 @@ def _warnings(findings: Findings) -> list[str]:
                 f"{task.name}: the model is less accurate than always saying the train split's most frequent class."
             )
     return warnings
+
+
+def _epochs(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the records of every second epoch (as in table II of MULTA), or of fewer where there are many."""
+    every = 2 * -(-len(history) // (2 * MOST_EPOCHS))
+    return [record for record in history if record["epoch"] % every == 0]
 
 
 def _confusion_rows(findings: Findings, task: Task) -> list[dict[str, Any]]:

@@ -139,3 +139,15 @@ def test_bad_feeds_are_refused(synthetic):
         feed(synthetic(), worker=2, workers=2)
     with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
         feed(synthetic(), batch_size=0)
+
+
+def test_windows_across_stripes_hold_every_task_in_its_share(synthetic):
+    """So that a mixed batch is one of all tasks, however many windows an epoch has (`rainbow_mixed`)."""
+    of = feed(synthetic(layout="rainbow", row_group_rows=10), seed=3, window_rows=120)
+    for epoch in (0, 1):
+        windows = of.windows(epoch)
+        assert len(windows) > 4
+        for number in range(len(windows)):
+            _, _, labels = of.tensors(epoch, number)
+            shares = (labels >= 0).sum(axis=0) / len(labels)
+            np.testing.assert_allclose(shares, [3 / 6, 2 / 6, 1 / 6], atol=0.1)
