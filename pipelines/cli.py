@@ -269,7 +269,7 @@ def tune(
     run: Annotated[Path, typer.Option("--output", "-o", help="The run directory to make or to continue.")],
     target_auc: Annotated[float, typer.Option(help="Validation AUC of every task with an LSTM of its own.")],
     max_drop: Annotated[float, typer.Option(help="By how much it may be lower with all tasks in one model.")],
-    recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
+    recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa-mean",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe.")
     ] = None,

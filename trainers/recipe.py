@@ -126,13 +126,15 @@ _REZAEI_LIU: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "multa": {},
     "lstm": {"experts": 1},
+    "multa-mean": {"gate_input": "mean"},
     "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora"},
     "cnn-rnn2": {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },
     "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
 }  # fmt: skip
-"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `lstm`: one LSTM that all towers share.
+"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `multa-mean`: gates on the mean packet, which
+have k times fewer weights: with small experts the others outweigh them. `lstm`: one LSTM that all towers share.
 `multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.resources
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jinja2
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import figures
+from flowloom.trainers import run as run_files
 from flowloom.trainers.predictions import Predictions
 from flowloom.trainers.run import Run
 
@@ -60,6 +62,7 @@ def render(findings: Findings) -> str:
             for task in run.tasks
         ],
         epochs=_epochs(run.history),
+        latecomers=_latecomers(run),
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=findings.gates,
         palette=figures.PALETTE,
@@ -150,6 +153,12 @@ def _epochs(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the records of every second epoch (as in table II of MULTA), or of fewer where there are many."""
     every = 2 * -(-len(history) // (2 * MOST_EPOCHS))
     return [record for record in history if record["epoch"] % every == 0]
+
+
+def _latecomers(run: Run) -> dict[str, Any] | None:
+    """Return what an incremental training did to each task, None of any other."""
+    path = run.root / run_files.LATECOMERS
+    return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def _confusion_rows(findings: Findings, task: Task) -> list[dict[str, Any]]:

@@ -34,7 +34,8 @@ class TuneOptions:
     """What every task must reach on the validation split with an LSTM of its own."""
     max_drop: float
     """By how much it may be below that in the LMMoE."""
-    recipe: str = "multa"
+    recipe: str = "multa-mean"
+    """With gates on the mean packet, as flattened ones would outweigh small experts."""
     overrides: tuple[str, ...] = ()
     """`key=value` words that replace settings of the recipe."""
     start_units: int = 8
@@ -64,7 +65,7 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
     Only the train and the validation split are read. A multiclass task counts by its macro one-vs-rest AUC.
 
     Args:
-      options: on what, towards what.
+      options: on what, towards what; `tasks=` among the overrides says in which order tasks are searched.
       progress: called with what begins.
 
     Returns:
@@ -96,7 +97,7 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
     dataset = dataset.restricted(recipe.tasks or [task.name for task in dataset.tasks])
     root = options.run / run_files.TUNING
     trials = Trials(root, recipe, dataset, progress)
-    found = tune([task.name for task in dataset.tasks], trials, search)
+    found = tune(recipe.tasks or [task.name for task in dataset.tasks], trials, search)
     document = _document(search, found, trials)
     run_files.write_json(root / FOUND, document)
     run_files.write_text(root / PAGE, render(document, dataset.card.name, recipe.name))

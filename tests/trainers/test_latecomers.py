@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers import cost
 from flowloom.trainers.arrival_lmmoe import ArrivalLMMoE
 from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.evaluate import EvaluateOptions, evaluate
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.latecomers import Arrivals, LatecomerFeed, findings, replays
@@ -23,6 +25,7 @@ ORDER = ("bulk", "app", "attack")
 SMALL = ("k=6", "learning_rate=0.01", "batch_size=32", "paradigm=incremental", "arrivals=[bulk, app, attack]")
 LSTMS = (*SMALL, "experts=1", "units=6", "tower=[4]", "phase_epochs=2")
 ROWS = (240, 80, 20)
+COST = {"parameters": 1, "macs": 2, "inference_us": 3.0, "inference_p10_us": 2.0, "inference_cpu_us": 3.0, "repeats": 4}
 
 
 class PowerCutError(Exception):
@@ -224,7 +227,7 @@ def test_each_phase_begins_with_a_fresh_optimizer(synthetic):
 
 
 @pytest.mark.slow
-def test_isolated_tasks_forget_nothing(synthetic, tmp_path):
+def test_isolated_tasks_forget_nothing(synthetic, tmp_path, monkeypatch):
     """What is measured of a task stays as it is from the end of its own phase on, to the bit."""
     words = (*LSTMS, "latecomer=isolate")
     run = Run.open(train(TrainOptions(synthetic(layout="rainbow", rows=ROWS), tmp_path / "run", "multa", words)).run)
@@ -235,6 +238,11 @@ def test_isolated_tasks_forget_nothing(synthetic, tmp_path):
         assert losses[2 * n + 1][task] < losses[0][task]
     assert json.loads((run.root / "latecomers.json").read_text())["forgetting"] == dict.fromkeys(ORDER, 0.0)
     assert isinstance(run.load_model(), ArrivalLMMoE)
+    monkeypatch.setattr(cost, "measure", lambda runs: [COST])
+    evaluate(EvaluateOptions(run.root, baselines=("majority",)))
+    page = (run.root / "report.html").read_text()
+    assert "What latecomers did" in page
+    assert f"{run.history[-1]['validation_auc']['bulk']:.4f}" in page
 
 
 @pytest.mark.parametrize(
