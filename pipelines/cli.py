@@ -264,6 +264,41 @@ def train(
 
 
 @app.command()
+def tune(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    run: Annotated[Path, typer.Option("--output", "-o", help="The run directory to make or to continue.")],
+    target_auc: Annotated[float, typer.Option(help="Validation AUC of every task with an LSTM of its own.")],
+    max_drop: Annotated[float, typer.Option(help="By how much it may be lower with all tasks in one model.")],
+    recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa-mean",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe.")
+    ] = None,
+    start_units: Annotated[int, typer.Option(help="The size to begin with.")] = 8,
+    largest_units: Annotated[int, typer.Option(help="The size to end with.")] = 64,
+    granularity: Annotated[int, typer.Option(help="Sizes are multiples of it.")] = 4,
+    repeats: Annotated[int, typer.Option(help="Trainings of everything, by seeds; the median decides.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="One epoch: shows the road, not the accuracy.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the smallest LMMoE that reaches an AUC (MULTA, algorithm 1), and train it."""
+    with ProgressDisplay("tune") as display:
+        display.line(f"{dataset} to {run}")
+        tuning = _trainer("size_tuning")
+        options = tuning.TuneOptions(
+            dataset, run, target_auc, max_drop, recipe, tuple(settings or ()),
+            start_units, largest_units, granularity, repeats, quick,
+        )  # fmt: skip
+        found = tuning.tune_sizes(options, display.line)
+    if as_json:
+        _print_json(found)
+        return
+    scores = ", ".join(f"{task} {number(auc)}" for task, auc in found["auc"].items())
+    typer.echo(f"{run}: {found['experts']} x {found['units']} units, {found['parameters']:,} parameters; {scores}")
+    typer.echo(f"target {'met' if found['met'] else 'NOT met'}; {found['trainings']} trainings, {found['saved']} saved")
+    typer.echo(run / "tuning" / "report.html")
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",

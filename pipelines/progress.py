@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from flowloom.pipelines.scores import number
 
 if TYPE_CHECKING:
-    from flowloom.trainers.train import Progress as Training
+    from flowloom.trainers.training import Progress as Training
     from flowloom.transforms.tally import Tally
 
 LINE_S = 5.0

@@ -2,10 +2,10 @@
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -14,12 +14,11 @@ class Checkpoints:
 
     Args:
       root: their directory, made if missing.
-      model: its variables are saved and restored, in order.
-      optimizer: likewise; it must be built.
+      parts: what has `variables`, which are saved and restored in order, by name; an optimizer must be built.
     """
 
-    def __init__(self, root: Path, model: Any, optimizer: keras.optimizers.Optimizer) -> None:
-        self._root, self._model, self._optimizer = root, model, optimizer
+    def __init__(self, root: Path, parts: Mapping[str, Any]) -> None:
+        self._root, self._parts = root, parts
         root.mkdir(exist_ok=True)
 
     def epochs(self) -> list[int]:
@@ -30,20 +29,21 @@ class Checkpoints:
     def save(self, epoch: int, keep: set[int]) -> None:
         """Write the state after an epoch, then delete those of all epochs but it and `keep`."""
         partial = self._root / ".partial.npz"
-        arrays = {f"model_{n}": variable.numpy() for n, variable in enumerate(self._model.variables)}
-        arrays |= {f"optimizer_{n}": variable.numpy() for n, variable in enumerate(self._optimizer.variables)}
-        np.savez(partial, **arrays)
+        np.savez(partial, **{name: variable.numpy() for name, variable in self._variables()})
         os.replace(partial, self._path(epoch))
         for other in set(self.epochs()) - keep - {epoch}:
             self._path(other).unlink()
 
     def restore(self, epoch: int) -> None:
-        """Set the model and the optimizer to their state after an epoch."""
+        """Set every part to its state after an epoch."""
         with np.load(self._path(epoch)) as state:
-            for n, variable in enumerate(self._model.variables):
-                variable.assign(state[f"model_{n}"])
-            for n, variable in enumerate(self._optimizer.variables):
-                variable.assign(state[f"optimizer_{n}"])
+            for name, variable in self._variables():
+                variable.assign(state[name])
+
+    def _variables(self) -> Iterator[tuple[str, Any]]:
+        for part, holder in self._parts.items():
+            for n, variable in enumerate(holder.variables):
+                yield f"{part}_{n}", variable
 
     def _path(self, epoch: int) -> Path:
         return self._root / f"epoch-{epoch:04d}.npz"

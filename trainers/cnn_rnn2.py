@@ -71,6 +71,11 @@ class CNNRNN2(keras.Model):
         """The variables that every task trains: none."""
         return []
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """None."""
+        return []
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its network."""
         return [variable for layer in self._networks[task] for variable in layer.trainable_variables]

@@ -87,11 +87,11 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
 
 
 def mean_gate_weights(model: Any, feed: Feed) -> dict[str, list[float]] | None:
-    """Return {task: mean weight of each expert over the flows of a feed}; None if the model has no gates."""
+    """Return {task: mean weight of each expert over the flows of a feed}, of tasks with a gate; None without any."""
     if (gates := getattr(model, "gates", None)) is None:
         return None
     forward = compiled(gates, feed)
-    weights: dict[str, list[np.ndarray]] = {task.name: [] for task in feed.dataset.tasks}
+    weights: dict[str, list[np.ndarray]] = {task.name: [] for task in feed.dataset.tasks if task.name in gates.output}
     for inputs, _, _ in feed.batches(epochs=1):
         for task, chosen in forward(inputs).items():
             weights[task].append(chosen.numpy())

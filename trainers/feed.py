@@ -56,6 +56,7 @@ class Feed:
     """Batches of one split of a dataset, of flows, packets or tables as `features` says.
 
     With a seed, row groups and rows are permuted anew in every epoch; without, rows come in the order of the shards.
+    A permutation spreads the stripes of a Rainbow dataset evenly, so that batches are of all tasks (`rainbow_mixed`).
     With `striped` windows are minisets, which take turns round robin over the tasks, and a task stops for the epoch
     when its minisets are used up (Rainbow; MULTA, section III-C).
 
@@ -158,12 +159,28 @@ class Feed:
             sizes = [group.rows if rows is None else len(rows) for group, rows in pool.items()]
             order = np.arange(len(groups))
             if self.seed is not None:
-                order = np.random.default_rng((self.seed, epoch, 0, number)).permutation(order)
+                drawn = np.random.default_rng((self.seed, epoch, 0, number)).permutation(order)
+                order = self._interleaved(groups, drawn)
             width = self._width(sizes)
             parts = [order[start : start + width].tolist() for start in range(0, len(groups), width)]
             turns.append([Window(tuple(groups[i] for i in part), task, sum(sizes[i] for i in part)) for part in parts])
         round_robin = [window for turn in itertools.zip_longest(*turns) for window in turn if window is not None]
         return round_robin[self.worker :: self.workers]
+
+    def _interleaved(self, groups: Sequence[RowGroup], order: np.ndarray) -> np.ndarray:
+        """Spread the row groups of every stripe evenly over an order, so that each window has rows of all tasks."""
+        stripes = np.array([self._stripes[groups[at].path] for at in order], np.int64)
+        places = np.empty(len(order))
+        for stripe in np.unique(stripes):
+            members = np.flatnonzero(stripes == stripe)
+            places[members] = (np.arange(len(members)) + 0.5) / len(members)
+        return order[np.argsort(places, kind="stable")]
+
+    @functools.cached_property
+    def _stripes(self) -> dict[str, int]:
+        """The number of the stripe that a shard is of, by its path."""
+        tasks = list(dict.fromkeys(shard.task for shard in self.dataset.card.shards))
+        return {str(self.dataset.root / shard.path): tasks.index(shard.task) for shard in self.dataset.card.shards}
 
     def _width(self, sizes: Sequence[int]) -> int:
         """Return how many row groups make a window, from their mean size."""

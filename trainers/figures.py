@@ -1,7 +1,7 @@
 """The curves of a report, as inline SVG whose text takes the font of the page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -84,6 +84,32 @@ def learning_curves(tasks: Sequence[Task], history: Sequence[dict[str, Any]], be
             axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         losses.legend(loc="best")
+        return _svg(figure)
+
+
+def size_walk(found: Mapping[str, Any]) -> str:
+    """Draw what a size tuning saw (tuning.json): single LSTMs by units, and models of all tasks by parameters."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "size walk"}):
+        figure, (singles, models) = _panels(2, width=9.4, height=3.4)
+        for number, task in enumerate(found["singles"]):
+            walked = sorted(
+                (trial["units"], trial["auc"][task])
+                for trial in found["trials"]
+                if trial["experts"] == 1 and list(trial["tasks"]) == [task]
+            )
+            color = PALETTE[number % len(PALETTE)]
+            singles.plot(*zip(*walked, strict=True), color=color, linewidth=1.2, marker="o", markersize=4, label=task)
+        for kind, marker, color in (("single LSTMs", "o", PALETTE[1]), ("lmmoe", "D", PALETTE[0])):
+            drawn = [(each["parameters"], each["worst_auc"]) for each in found["models"] if each["model"] == kind]
+            if drawn:
+                name = kind.replace("lmmoe", "LMMoE")
+                models.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle="none", label=name)
+        least = found["target_auc"] - found["max_drop"]
+        for axes, aim in ((singles, found["target_auc"]), (models, least)):
+            axes.axhline(aim, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.legend(loc="lower right")
+        singles.set(title="One LSTM for each task", xlabel="units", ylabel="validation AUC")
+        models.set(title="All tasks", xlabel="parameters", ylabel="worst validation AUC")
         return _svg(figure)
 
 

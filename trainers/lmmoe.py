@@ -21,7 +21,7 @@ class LMMoE(keras.Model):
     Inputs are {"sequence": float32 [B, k, C], "length": int32 [B]}: packets from `length` on are padding zeros, which
     the experts skip. Outputs are {task: [B, 1]}, a sigmoid, for two classes, and {task: [B, classes]}, a softmax, for
     more. A task that sees a single expert needs no gate and has none: its tower then reads that LSTM. An expert that
-    only one of several tasks sees is that task's own.
+    only one of several tasks sees, latecomers apart, is that task's own.
 
     Args:
       k: packets per flow.
@@ -126,6 +126,12 @@ class LMMoE(keras.Model):
         shared = [lstm for n, lstm in enumerate(self._lstms) if n not in own]
         return [variable for lstm in shared for variable in lstm.trainable_variables]
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The recurrent weights of the experts that are no task's own, which lie side by side."""
+        own = {n for task in self.tasks for n in self._own_experts(task)}
+        return [lstm.cell.recurrent_kernel for n, lstm in enumerate(self._lstms) if n not in own]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its own experts, its gate, tower and head."""
         own = [self._lstms[n] for n in self._own_experts(task)]
@@ -134,11 +140,17 @@ class LMMoE(keras.Model):
         return [variable for layer in layers for variable in layer.trainable_variables]
 
     def _own_experts(self, task: str) -> list[int]:
-        """Return the experts that the task alone sees, if there are other tasks."""
+        """Return the experts that the task alone sees of those that came with it; [] if it is the only task.
+
+        That later tasks read them too makes them no less its own: only the task that brought an expert trains it.
+        """
         if self.batched or len(self.tasks) == 1:
             return []
-        others = set(itertools.chain.from_iterable(seen for other, seen in self.sees.items() if other != task))
-        return [n for n in self.sees[task] if n not in others]
+        born = np.repeat(np.arange(len(self.generations)), self.generations)
+        came = {name: max(born[list(seen)]) for name, seen in self.sees.items()}
+        peers = [set(seen) for name, seen in self.sees.items() if name != task and came[name] == came[task]]
+        others = set().union(*peers)
+        return [n for n in self.sees[task] if born[n] == came[task] and n not in others]
 
     @property
     def fixed_shares(self) -> dict[str, np.ndarray]:

@@ -24,6 +24,10 @@ class MultiTaskModel(Protocol):
     def shared_variables(self) -> list[keras.Variable]:
         """The variables that every task trains."""
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The weights of the last layer that every task trains, biases aside, where gradients of tasks are compared."""
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone."""
 
@@ -42,6 +46,8 @@ class MultiTaskModel(Protocol):
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
     """Return an untrained mixture of LSTM experts for the tasks of a dataset, by the recipe's architecture."""
     classes = _classes(tasks)
+    if recipe.latecomer == "isolate":
+        classes = {task: classes[task] for task in recipe.arrivals or classes}
     sizes: dict[str, Any] = {
         "k": features.k,
         "channels": len(features.features),
@@ -57,6 +63,10 @@ def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) ->
         return LMMoE(experts=recipe.experts + len(classes) * recipe.task_experts, sees=sees, **sizes)
     if recipe.architecture == "dselect_k":
         sizes |= {"gating": "dselect_k", "selected": recipe.selected_experts, "gate_entropy": recipe.gate_entropy}
+    if recipe.latecomer == "isolate":
+        brought = [1] * (len(classes) - 1)
+        sees = {task: tuple(range(recipe.experts + n)) for n, task in enumerate(classes)}
+        return LMMoE(experts=recipe.experts + len(brought), generations=[recipe.experts, *brought], sees=sees, **sizes)
     return LMMoE(experts=recipe.experts, **sizes)
 
 

@@ -85,6 +85,11 @@ class MultitaskCNN(keras.Model):
         dense = [variable for layer in self._dense for variable in layer.trainable_variables]
         return self.convolution_variables + dense
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The weights of the second fully connected layer."""
+        return [self._dense[-1].kernel]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its head."""
         return self._heads[task].trainable_variables

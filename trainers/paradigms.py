@@ -11,8 +11,10 @@ import tensorflow as tf
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.feed import Batch
+from flowloom.trainers.gradient_surgery import PCGrad
 from flowloom.trainers.models import MultiTaskModel
 from flowloom.trainers.multitask_cnn import MultitaskCNN
+from flowloom.trainers.weighting import DynamicWeightAverage, GradNorm, Uncertainty, Weighting
 
 
 class Paradigm(abc.ABC):
@@ -24,10 +26,13 @@ class Paradigm(abc.ABC):
       tasks: the tasks, in the dataset's order.
       loss_weights: weight of a task's loss, 1 where absent.
       signature: specs of a batch (`Feed.signature`).
+      weighting: how the losses of a joint step are weighed beyond that; None: not at all.
     """
 
     striped: ClassVar[bool]
     """Whether every batch trains one task only (`Feed.striped`)."""
+    selects: ClassVar[bool] = True
+    """Whether training stops when it stalls and keeps the best epoch, or trains every epoch and keeps the last."""
 
     def __init__(
         self,
@@ -36,12 +41,14 @@ class Paradigm(abc.ABC):
         tasks: Sequence[Task],
         loss_weights: Mapping[str, float],
         signature: Any,
+        weighting: Weighting | None = None,
     ) -> None:
         self._model, self._optimizer = model, optimizer
+        self._weighting = weighting or Weighting(model, [task.name for task in tasks], seed=0)
         self._tasks = tuple(task.name for task in tasks)
         self._loss_weights = {task: loss_weights.get(task, 1.0) for task in self._tasks}
         every_task = [variable for task in self._tasks for variable in model.task_variables(task)]
-        optimizer.build(model.shared_variables + every_task)
+        optimizer.build(model.shared_variables + every_task + self._weighting.trained)
         # one graph per stripe: a variable outside an update's list is not touched, not even by the optimizer's momentum
         self._steps: dict[str | None, Callable[..., tf.Tensor]] = {
             stripe: tf.function(
@@ -77,14 +84,21 @@ class Paradigm(abc.ABC):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Minimise the weighted sum of the tasks' losses, each the mean over its labelled rows, and the penalties."""
-        with tf.GradientTape() as tape:
+        """Minimise the weighted sum of the tasks' losses, each the mean over its labelled rows.
+
+        Penalties of the model are shared evenly among the tasks, so that each way of weighing losses knows them.
+        """
+        with tf.GradientTape(persistent=self._weighting.by_task) as tape:
             outputs = forward(inputs, training=True)
             sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
             rows = {task: tf.reduce_sum(weights[task]) for task in trained}
-            weighed = [self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) for task in trained]
-            loss = tf.add_n([*weighed, *self._model.losses])
-        self._optimizer.apply(tape.gradient(loss, variables), variables)
+            penalty = sum(self._model.losses, 0.0) / len(trained)
+            losses = [self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) + penalty for task in trained]
+        known = tf.stack([rows[task] > 0 for task in trained])
+        step = self._optimizer.iterations.value
+        gradients = self._weighting.gradients(tape, losses, known, variables, step)
+        self._optimizer.apply(gradients, [*variables, *self._weighting.trained])
+        self._weighting.settle()
         return tf.stack([[sums.get(task, 0.0), rows.get(task, 0.0)] for task in self._tasks])
 
 
@@ -98,6 +112,10 @@ class Aurora(Paradigm):
         return {None: (self._tasks, self._model.shared_variables + own)}
 
 
+class RainbowMixed(Aurora):
+    """Rows of all stripes in every batch, each with the label of its task: none is the one that was trained last."""
+
+
 class Rainbow(Paradigm):
     """One task at a time: a miniset updates the shared variables and its task's own; the other tasks' are frozen."""
 
@@ -106,6 +124,21 @@ class Rainbow(Paradigm):
     def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
         shared = self._model.shared_variables
         return {task: ((task,), shared + self._model.task_variables(task)) for task in self._tasks}
+
+
+class Incremental(Rainbow):
+    """One task after another, as they arrive (MULTA, section IV-C); which one when is said by `latecomers.Arrivals`."""
+
+    selects = False
+
+    def __init__(self, model: MultiTaskModel, optimizer: keras.optimizers.Optimizer, *args: Any) -> None:
+        super().__init__(model, optimizer, *args)
+        self._fresh = [variable.numpy() for variable in optimizer.variables]
+
+    def begin_phase(self) -> None:
+        """Forget the momentum of the task before: bring the optimizer to its state before the first step."""
+        for variable, fresh in zip(self._optimizer.variables, self._fresh, strict=True):
+            variable.assign(fresh)
 
 
 class Single(Rainbow):
@@ -125,7 +158,24 @@ class Transfer(Aurora):
         return {stripe: (trained, [variable for variable in variables if id(variable) not in frozen])}
 
 
-PARADIGMS: dict[str, type[Paradigm]] = {"aurora": Aurora, "rainbow": Rainbow, "single": Single, "transfer": Transfer}
+PARADIGMS: dict[str, type[Paradigm]] = {
+    "aurora": Aurora,
+    "rainbow": Rainbow,
+    "rainbow_mixed": RainbowMixed,
+    "incremental": Incremental,
+    "single": Single,
+    "transfer": Transfer,
+}
+"""The paradigm of every value of `Recipe.paradigm`."""
+
+WEIGHTINGS: dict[str, type[Weighting]] = {
+    "fixed": Weighting,
+    "uncertainty": Uncertainty,
+    "dwa": DynamicWeightAverage,
+    "gradnorm": GradNorm,
+    "pcgrad": PCGrad,
+}
+"""The weighting of every value of `Recipe.weighting`; all but `fixed` need joint steps."""
 
 
 def row_losses(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:

@@ -133,6 +133,11 @@ class PLE(keras.Model):
         layers = [*self._levels[0][:shared], self._gates[0][SHARED], *self._levels[1][:shared]]
         return [variable for layer in layers for variable in layer.trainable_variables]
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The recurrent weights of the shared experts of the second level, which lie side by side."""
+        return [lstm.cell.recurrent_kernel for lstm in self._levels[1][: self.experts]]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its own experts and its gates at both levels, tower and head."""
         own = [] if self.batched else self._sees[task][self.experts :]

@@ -50,8 +50,18 @@ class Recipe(pydantic.BaseModel):
     """Of which class how many rows of the train split are shown, as `{task: app, how: undersample}`; null: all rows."""
 
     # training
-    paradigm: Literal["auto", "aurora", "rainbow", "single", "transfer"] = "auto"
+    paradigm: Literal["auto", "aurora", "rainbow", "rainbow_mixed", "incremental", "single", "transfer"] = "auto"
     """`auto`: the paradigm of the dataset's layout."""
+    weighting: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pcgrad"] = "fixed"
+    """How the losses of a joint step are weighed beyond `loss_weights`."""
+    arrivals: tuple[str, ...] = ()
+    """The tasks in the order in which they arrive (incremental); none named: the dataset's order."""
+    latecomer: Literal["sequential", "repair", "replay", "isolate"] = "sequential"
+    """What is done for the tasks before when one arrives: nothing; the first is trained again at the end; batches of
+    them are mixed in; they are left as they are, and the latecomer gets an expert of its own."""
+    phase_epochs: int = pydantic.Field(5, ge=1, description="epochs of each arrival (incremental), instead of `epochs`")
+    repair_epochs: int = pydantic.Field(1, ge=1, description="epochs on the first task at the end (repair)")
+    replay_share: float = pydantic.Field(0.2, gt=0, lt=1, description="share of batches of tasks before (replay)")
     pretrain_tasks: tuple[str, ...] = ()
     """The tasks whose convolutions the others get (transfer); none named: those of kind auto."""
     pretrain_epochs: int = pydantic.Field(20, ge=1)
@@ -89,7 +99,20 @@ class Recipe(pydantic.BaseModel):
             )
         if self.model != "lmmoe" and self.architecture != "mmoe":
             raise ValueError(f"architecture {self.architecture} needs model=lmmoe, got {self.model}")
-        for name in ("tasks", "pretrain_tasks"):
+        if self.weighting != "fixed" and self.paradigm in ("rainbow", "incremental", "single"):
+            raise ValueError(f"weighting {self.weighting} needs joint steps, which paradigm {self.paradigm} has not")
+        if self.paradigm != "incremental" and (self.arrivals or self.latecomer != "sequential"):
+            raise ValueError(f"arrivals and latecomer need paradigm=incremental, got {self.paradigm}")
+        if self.balance and self.paradigm == "incremental":
+            raise ValueError("balance is of rows that tasks share, which paradigm incremental has not; leave it out")
+        if self.latecomer == "isolate" and (self.model, self.architecture) != ("lmmoe", "mmoe"):
+            raise ValueError(
+                f"latecomer isolate adds experts and needs model=lmmoe, architecture=mmoe, got model={self.model}, "
+                f"architecture={self.architecture}"
+            )
+        if self.tasks and self.arrivals and set(self.tasks) != set(self.arrivals):
+            raise ValueError(f"arrivals must be of the tasks {list(self.tasks)}, got {list(self.arrivals)}")
+        for name in ("tasks", "pretrain_tasks", "arrivals"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
         return self
@@ -130,13 +153,15 @@ _REZAEI_LIU: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "multa": {},
     "lstm": {"experts": 1},
+    "multa-mean": {"gate_input": "mean"},
     "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora"},
     "cnn-rnn2": {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },
     "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
 }  # fmt: skip
-"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `lstm`: one LSTM that all towers share.
+"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `multa-mean`: gates on the mean packet, which
+have k times fewer weights: with small experts the others outweigh them. `lstm`: one LSTM that all towers share.
 `multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
 """

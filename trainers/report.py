@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.resources
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -9,6 +11,7 @@ import jinja2
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import figures
+from flowloom.trainers import run as run_files
 from flowloom.trainers.predictions import Predictions
 from flowloom.trainers.run import Run
 
@@ -16,6 +19,8 @@ FEW = 30
 """Below this many flows of a class its figures are called uncertain."""
 GRADES = ((0.98, "almost perfectly"), (0.9, "well"), (0.75, "fairly"), (0.6, "weakly"), (0.0, "hardly"))
 """How an AUC of at least so much is called."""
+MOST_EPOCHS = 10
+"""Epochs whose AUC is told at most; the figure has them all."""
 TEMPLATE = "report.html.j2"
 
 
@@ -56,6 +61,8 @@ def render(findings: Findings) -> str:
             }
             for task in run.tasks
         ],
+        epochs=_epochs(run.history),
+        latecomers=_latecomers(run),
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=findings.gates,
         palette=figures.PALETTE,
@@ -140,6 +147,18 @@ def _warnings(findings: Findings) -> list[str]:
                 f"{task.name}: the model is less accurate than always saying the train split's most frequent class."
             )
     return warnings
+
+
+def _epochs(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the records of every second epoch (as in table II of MULTA), or of fewer where there are many."""
+    every = 2 * -(-len(history) // (2 * MOST_EPOCHS))
+    return [record for record in history if record["epoch"] % every == 0]
+
+
+def _latecomers(run: Run) -> dict[str, Any] | None:
+    """Return what an incremental training did to each task, None of any other."""
+    path = run.root / run_files.LATECOMERS
+    return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def _confusion_rows(findings: Findings, task: Task) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Early stopping: which epoch of a history is the best, and whether more of them are worth it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -8,10 +8,14 @@ import numpy as np
 
 def score(record: dict[str, Any], monitor: Literal["auc", "loss"]) -> float | None:
     """Return what is maximised: the mean over the tasks for which the validation split defines it, None if for none."""
-    values = [value for value in record[f"validation_{monitor}"].values() if value is not None]
-    if not values:
-        return None
-    return float(np.mean(values)) if monitor == "auc" else -float(np.mean(values))
+    found = mean(record[f"validation_{monitor}"].values())
+    return found if monitor == "auc" or found is None else -found
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are defined, None if none is."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def best_epoch(history: Sequence[dict[str, Any]]) -> int:

@@ -6,32 +6,21 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-import keras
-import numpy as np
 import pydantic
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.trainers import latecomers
 from flowloom.trainers import run as run_files
 from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
-from flowloom.trainers.feed import Feed
-from flowloom.trainers.few_labels import kept_flows
-from flowloom.trainers.learning_rate import plateau_rate
-from flowloom.trainers.metrics import auc
-from flowloom.trainers.models import MODELS
 from flowloom.trainers.multitask_cnn import MultitaskCNN
-from flowloom.trainers.optimizer import CoupledAdam
-from flowloom.trainers.paradigms import PARADIGMS
-from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.recipe import Recipe
-from flowloom.trainers.stopping import best_epoch, score, stalled
-
-EVALUATION_BATCH = 1024
+from flowloom.trainers.training import Progress, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +32,6 @@ class TrainOptions:
     recipe: str = "multa"
     overrides: tuple[str, ...] = ()
     """`key=value` words that replace settings of the recipe."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a training is; epochs and steps count from 1."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    """Steps of this epoch."""
-    record: dict[str, Any] | None = None
-    """The history's record of the epoch, once it is complete."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +64,7 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     """
     recipe = Recipe.named(options.recipe, options.overrides)
     dataset = Dataset.open(options.dataset)
-    _check_tasks(recipe, dataset)
+    check_tasks(recipe, dataset)
     return _train(recipe, dataset, options.run, progress)
 
 
@@ -96,75 +72,48 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     """Train by a recipe whose tasks were checked, and before that what it builds on."""
     began = time.perf_counter()
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
-    wanted = recipe.tasks or [task.name for task in whole.tasks]
+    wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
     features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
-    paradigm_name = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
-    feed = Feed(
-        dataset,
-        "train",
-        features,
-        recipe.batch_size,
-        seed=recipe.seed,
-        striped=PARADIGMS[paradigm_name].striped,
-        window_rows=recipe.window_rows,
-        miniset_rows=recipe.miniset_rows,
-        kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
-        only_labelled=recipe.only_labelled,
-        balance=recipe.balance,
-    )
+    training = Training(recipe, dataset, features)
     _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
-    pretrained = _pretrain(recipe, whole.restricted(earlier), root, progress) if earlier else None
-
-    keras.utils.set_random_seed(recipe.seed)
-    model = MODELS[recipe.model](recipe, features, dataset.tasks)
-    if pretrained:
-        model.adopt(pretrained)
-    optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
-    paradigm = PARADIGMS[paradigm_name](model, optimizer, dataset.tasks, recipe.loss_weights, feed.signature)
-    checkpoints = Checkpoints(root / run_files.CHECKPOINTS, model, optimizer)
-    validate = _validation(model, dataset, features)
+    if earlier:
+        training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, progress))
+    parts = {"model": training.model, "optimizer": training.optimizer, "weighting": training.weighting}
+    checkpoints = Checkpoints(root / run_files.CHECKPOINTS, parts)
 
     history = _resume(root, checkpoints)
-    stream = iter(feed.batches(sum(record["steps"] for record in history)))
-    while len(history) < recipe.epochs and not stalled(history, recipe.patience):
-        epoch = len(history) + 1
-        optimizer.learning_rate = _learning_rate(recipe, history)
-        stripes = feed.stripes(epoch - 1)
-        totals = np.zeros((len(dataset.tasks), 2))
-        for step, stripe in enumerate(stripes, start=1):
-            totals += paradigm.step(stripe, next(stream)).numpy()
-            progress(Progress(epoch, recipe.epochs, step, len(stripes)))
-        record = {"epoch": epoch, "steps": len(stripes), "loss": _train_losses(dataset, totals), **validate()}
-        record["score"] = score(record, recipe.monitor)
-        history.append(record)
+    for record in training.epochs(history, progress):
         run_files.write_json(root / run_files.HISTORY, history)
-        checkpoints.save(epoch, keep={best_epoch(history)})
-        progress(Progress(epoch, recipe.epochs, len(stripes), len(stripes), record))
+        checkpoints.save(record["epoch"], keep={training.kept_epoch(history)})
+        progress(Progress(record["epoch"], training.planned_epochs, record["steps"], record["steps"], record))
 
-    best = best_epoch(history)
+    best = training.kept_epoch(history)
     checkpoints.restore(best)
+    if training.arrivals:
+        run_files.write_json(root / run_files.LATECOMERS, latecomers.findings(training.arrivals, history))
     summary = RunSummary(
         run=root,
         recipe=recipe.name,
-        paradigm=paradigm_name,
+        paradigm=training.paradigm,
         epochs=len(history),
         best_epoch=best,
         steps=sum(record["steps"] for record in history),
-        parameters=model.count_params(),
+        parameters=training.model.count_params(),
         validation_auc=history[best - 1]["validation_auc"],
         seconds=round(time.perf_counter() - began, 3),
     )
-    _finish(summary, model)
+    _finish(summary, training.model)
     return summary
 
 
-def _check_tasks(recipe: Recipe, dataset: Dataset) -> None:
+def check_tasks(recipe: Recipe, dataset: Dataset) -> None:
     """Refuse a recipe that names tasks that the dataset has not."""
     tasks = [task.name for task in dataset.tasks]
     settings: dict[str, Iterable[str]] = {
         "loss_weights": recipe.loss_weights,
         "tasks": recipe.tasks,
+        "arrivals": recipe.arrivals,
         "labels_per_class": recipe.labels_per_class,
         "pretrain_tasks": recipe.pretrain_tasks,
         "balance": [name for name in (recipe.balance.task, recipe.balance.within) if name] if recipe.balance else [],
@@ -220,7 +169,8 @@ def _begin(root: Path, recipe: Recipe, features: FeatureSpec, source: run_files.
     if root.exists() and not root.is_dir():
         raise FlowloomError(f"{root} is a file; name a directory for the run")
     if not (root / run_files.RECIPE).exists():
-        if root.exists() and any(path.name.removeprefix(".partial-") not in beginnings for path in root.iterdir()):
+        expected = {*beginnings, run_files.TUNING}
+        if root.exists() and any(path.name.removeprefix(".partial-") not in expected for path in root.iterdir()):
             raise FlowloomError(f"{root} is not empty and holds no run; train into another directory")
         root.mkdir(parents=True, exist_ok=True)
         # the recipe comes last: it is what marks the directory as a run that can be continued
@@ -248,42 +198,6 @@ def _resume(root: Path, checkpoints: Checkpoints) -> list[dict[str, Any]]:
     checkpoints.restore(epochs[-1])
     history = json.loads((root / run_files.HISTORY).read_bytes())
     return history[: epochs[-1]]
-
-
-def _validation(model: Any, dataset: Dataset, features: FeatureSpec) -> Callable[[], dict[str, Any]]:
-    """Return a function that measures the model on the validation split; without rows there, nothing is defined."""
-    tasks = [task.name for task in dataset.tasks]
-    if not any(group.rows for group in dataset.row_groups("validation")):
-        return lambda: {"validation_loss": dict.fromkeys(tasks), "validation_auc": dict.fromkeys(tasks)}
-    feed = Feed(dataset, "validation", features, EVALUATION_BATCH)
-    forward = compiled(model, feed)
-
-    def validate() -> dict[str, Any]:
-        predictions = predict(forward, feed)
-        return {
-            "validation_loss": {task: predictions[task].loss for task in tasks},
-            "validation_auc": {task: auc(predictions[task]) for task in tasks},
-        }
-
-    return validate
-
-
-def _learning_rate(recipe: Recipe, history: Sequence[dict[str, Any]]) -> float:
-    """Return the learning rate of the next epoch, by the weighted sum of the tasks' validation losses so far."""
-    losses = [
-        sum(recipe.loss_weights.get(task, 1.0) * loss for task, loss in record["validation_loss"].items())
-        for record in history
-        if None not in record["validation_loss"].values()
-    ]
-    return plateau_rate(recipe.learning_rate, losses, recipe.plateau_factor, recipe.plateau_patience)
-
-
-def _train_losses(dataset: Dataset, totals: np.ndarray) -> dict[str, float | None]:
-    """Return the mean loss per labelled row of each task: totals [T, (sum, rows)]."""
-    return {
-        task.name: float(total / rows) if rows else None
-        for task, (total, rows) in zip(dataset.tasks, totals, strict=True)
-    }
 
 
 def _finish(summary: RunSummary, model: Any) -> None:

@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("flows", "build", "describe", "verify", "train", "evaluate", "export", "demo"):
+    for command in ("flows", "build", "describe", "verify", "train", "tune", "evaluate", "export", "demo"):
         assert command in done.stdout
 
 

@@ -102,6 +102,8 @@ def test_the_report_stands_alone_and_says_the_figures(run, metrics):
             assert word in page.text
     assert text.count("<svg") == 4
     assert metrics["dataset"] in page.text
+    assert "Validation AUC after epoch" in page.text
+    assert f"{np.mean(list(Run.open(run).history[1]['validation_auc'].values())):.4f}" in page.text
     assert "{{" not in text
 
 

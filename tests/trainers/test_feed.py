@@ -233,3 +233,15 @@ def test_a_dataset_without_flows_says_what_it_has(synthetic):
     ):
         with pytest.raises(FlowloomError, match=words):
             call()
+
+
+def test_windows_across_stripes_hold_every_task_in_its_share(synthetic):
+    """So that a mixed batch is one of all tasks, however many windows an epoch has (`rainbow_mixed`)."""
+    of = feed(synthetic(layout="rainbow", row_group_rows=10), seed=3, window_rows=120)
+    for epoch in (0, 1):
+        windows = of.windows(epoch)
+        assert len(windows) > 4
+        for number in range(len(windows)):
+            *_, labels = of.tensors(epoch, number)
+            shares = (labels >= 0).sum(axis=0) / len(labels)
+            np.testing.assert_allclose(shares, [3 / 6, 2 / 6, 1 / 6], atol=0.1)

@@ -130,7 +130,7 @@ def test_baselines_see_the_few_labels_of_the_model(runs, monkeypatch):
 
 def test_the_inference_that_is_timed_runs(runs):
     run = Run.open(runs["transfer-cnn"])
-    (said,) = cost.single_inference(run, run.load_model())()
+    (said,) = cost.single_inference(run.load_model(), "tensorflow", seed=1)()
     assert said.shape == (1, 3)
 
 

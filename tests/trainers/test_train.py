@@ -118,7 +118,7 @@ def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_p
         asked.append((initial, list(losses), factor, patience))
         return 0.0 if losses else initial
 
-    monkeypatch.setattr("flowloom.trainers.train.plateau_rate", rate)
+    monkeypatch.setattr("flowloom.trainers.training.plateau_rate", rate)
     settings = (*SMALL, "plateau_factor=0.5", "plateau_patience=3", "loss_weights={app: 2}", "weight_decay=0.1")
     for epochs in (1, 2):
         words = (*settings, f"epochs={epochs}")

@@ -1,0 +1,188 @@
+"""A training in memory: what a recipe and a dataset make, and its epochs one after another; no file is written."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import keras
+import numpy as np
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.feed import Feed
+from flowloom.trainers.few_labels import kept_flows
+from flowloom.trainers.latecomers import Arrivals, LatecomerFeed
+from flowloom.trainers.learning_rate import plateau_rate
+from flowloom.trainers.metrics import auc
+from flowloom.trainers.models import MODELS
+from flowloom.trainers.optimizer import CoupledAdam
+from flowloom.trainers.paradigms import PARADIGMS, WEIGHTINGS, Incremental
+from flowloom.trainers.predictions import compiled, predict
+from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.stopping import best_epoch, mean, score, stalled
+
+EVALUATION_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training is; epochs and steps count from 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    """Steps of this epoch."""
+    record: dict[str, Any] | None = None
+    """The history's record of the epoch, once it is complete."""
+
+
+class Training:
+    """A model, what feeds it, and how it is updated.
+
+    Args:
+      recipe: how to train.
+      dataset: of the tasks that are trained, and no others.
+      features: what the model sees of a flow.
+
+    Raises:
+      FlowloomError: if the dataset has no rows to train on, or recipe and dataset do not fit each other.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, features: FeatureSpec) -> None:
+        self._recipe, self._dataset, self._features = recipe, dataset, features
+        self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
+        """Its name, that of the dataset's layout for `auto`."""
+        kind, tasks = PARADIGMS[self.paradigm], [task.name for task in dataset.tasks]
+        if recipe.weighting != "fixed" and kind.striped:
+            raise FlowloomError(
+                f"weighting {recipe.weighting} needs joint steps, which paradigm {self.paradigm} of dataset "
+                f"{dataset.root} has not; set paradigm=rainbow_mixed or weighting=fixed"
+            )
+        self.arrivals = self._arrivals() if self.paradigm == "incremental" else None
+        """Which task comes when, if one after another."""
+        self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
+
+        keras.utils.set_random_seed(recipe.seed)
+        self.model = MODELS[recipe.model](recipe, features, dataset.tasks)
+        self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
+        self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
+        self._paradigm = kind(
+            self.model, self.optimizer, dataset.tasks, recipe.loss_weights, self._feed.signature, self.weighting
+        )
+        self._validate = self._validation()
+
+    def _train_feed(self, dataset: Dataset, striped: bool) -> Feed:
+        recipe = self._recipe
+        return Feed(
+            dataset,
+            "train",
+            self._features,
+            recipe.batch_size,
+            seed=recipe.seed,
+            striped=striped,
+            window_rows=recipe.window_rows,
+            miniset_rows=recipe.miniset_rows,
+            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
+            only_labelled=recipe.only_labelled,
+            balance=recipe.balance,
+        )
+
+    def _arrivals(self) -> Arrivals:
+        recipe = self._recipe
+        tasks = recipe.arrivals or tuple(task.name for task in self._dataset.tasks)
+        return Arrivals(tasks, recipe.latecomer, recipe.phase_epochs, recipe.repair_epochs, recipe.replay_share)
+
+    def _latecomer_feed(self, arrivals: Arrivals) -> LatecomerFeed:
+        feeds = {
+            task.name: self._train_feed(self._dataset.restricted([task.name]), striped=True)
+            for task in self._dataset.tasks
+        }
+        return LatecomerFeed(feeds, arrivals)
+
+    @property
+    def planned_epochs(self) -> int:
+        """Epochs at most."""
+        return self.arrivals.epochs if self.arrivals else self._recipe.epochs
+
+    def kept_epoch(self, history: Sequence[dict[str, Any]]) -> int:
+        """Return the epoch whose weights are to be kept."""
+        return best_epoch(history) if PARADIGMS[self.paradigm].selects else len(history)
+
+    def epochs(
+        self, history: list[dict[str, Any]], progress: Callable[[Progress], None] = lambda _: None
+    ) -> Iterator[dict[str, Any]]:
+        """Train on from where a history ends; append the record of every epoch to it, and yield it.
+
+        Model, optimizer and weighting must be in the state after the history's last epoch.
+        """
+        stream = iter(self._feed.batches(sum(record["steps"] for record in history)))
+        while len(history) < self.planned_epochs and not self._stops(history):
+            epoch = len(history) + 1
+            if self.arrivals and self.arrivals.phase(epoch).first_epoch == epoch:
+                cast(Incremental, self._paradigm).begin_phase()
+            self.optimizer.learning_rate = self._learning_rate(history)
+            self.weighting.begin_epoch([record["loss"] for record in history])
+            stripes = self._feed.stripes(epoch - 1)
+            totals = np.zeros((len(self._dataset.tasks), 2))
+            for step, stripe in enumerate(stripes, start=1):
+                totals += self._paradigm.step(stripe, next(stream)).numpy()
+                progress(Progress(epoch, self.planned_epochs, step, len(stripes)))
+            record = {
+                "epoch": epoch,
+                "steps": len(stripes),
+                "loss": self._train_losses(totals),
+                "weights": self._weights(),
+                **self._validate(),
+            }
+            record["score"] = score(record, self._recipe.monitor)
+            history.append(record)
+            yield record
+
+    def _stops(self, history: Sequence[dict[str, Any]]) -> bool:
+        return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.patience)
+
+    def _learning_rate(self, history: Sequence[dict[str, Any]]) -> float:
+        """Return the rate of the next epoch, by the weighted validation losses so far in its phase."""
+        recipe = self._recipe
+        begun = self.arrivals.phase(len(history) + 1).first_epoch - 1 if self.arrivals else 0
+        losses = [
+            sum(recipe.loss_weights.get(task, 1.0) * loss for task, loss in record["validation_loss"].items())
+            for record in history[begun:]
+            if None not in record["validation_loss"].values()
+        ]
+        return plateau_rate(recipe.learning_rate, losses, recipe.plateau_factor, recipe.plateau_patience)
+
+    def _train_losses(self, totals: np.ndarray) -> dict[str, float | None]:
+        """Return the mean loss per labelled row of each task: totals [T, (sum, rows)]."""
+        return {
+            task.name: float(total / rows) if rows else None
+            for task, (total, rows) in zip(self._dataset.tasks, totals, strict=True)
+        }
+
+    def _weights(self) -> dict[str, float]:
+        """Return what the loss of each task is multiplied by at the end of an epoch."""
+        return {
+            task.name: float(weight) * self._recipe.loss_weights.get(task.name, 1.0)
+            for task, weight in zip(self._dataset.tasks, self.weighting.weights.numpy(), strict=True)
+        }
+
+    def _validation(self) -> Callable[[], dict[str, Any]]:
+        """Return a function that measures the model on the validation split; without rows, nothing is defined."""
+        dataset, tasks = self._dataset, [task.name for task in self._dataset.tasks]
+        if not any(group.rows for group in dataset.row_groups("validation")):
+            undefined = dict.fromkeys(tasks)
+            return lambda: {
+                "validation_loss": undefined, "validation_auc": undefined, "validation_mean_auc": None
+            }  # fmt: skip
+        feed = Feed(dataset, "validation", self._features, EVALUATION_BATCH)
+        forward = compiled(self.model, feed)
+
+        def validate() -> dict[str, Any]:
+            predictions = predict(forward, feed)
+            aucs = {task: auc(predictions[task]) for task in tasks}
+            losses = {task: predictions[task].loss for task in tasks}
+            return {"validation_loss": losses, "validation_auc": aucs, "validation_mean_auc": mean(aucs.values())}
+
+        return validate
