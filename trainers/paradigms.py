@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import keras
 import tensorflow as tf
@@ -13,6 +13,9 @@ from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.feed import Batch
 from flowloom.trainers.models import MultiTaskModel
 from flowloom.trainers.multitask_cnn import MultitaskCNN
+
+Reduction = Literal["labelled", "batch"]
+"""What the loss of a task over a batch is divided by: its labelled rows, or all rows."""
 
 
 class Paradigm(abc.ABC):
@@ -24,6 +27,8 @@ class Paradigm(abc.ABC):
       tasks: the tasks, in the dataset's order.
       loss_weights: weight of a task's loss, 1 where absent.
       signature: specs of a batch (`Feed.signature`).
+      reduction: what a task's loss is divided by. By all rows of the `batch` (Rezaei and Liu, section IV-D) a task with
+        few labels counts for less.
     """
 
     striped: ClassVar[bool]
@@ -36,8 +41,10 @@ class Paradigm(abc.ABC):
         tasks: Sequence[Task],
         loss_weights: Mapping[str, float],
         signature: Any,
+        reduction: Reduction = "labelled",
     ) -> None:
         self._model, self._optimizer = model, optimizer
+        self._reduction = reduction
         self._tasks = tuple(task.name for task in tasks)
         self._loss_weights = {task: loss_weights.get(task, 1.0) for task in self._tasks}
         every_task = [variable for task in self._tasks for variable in model.task_variables(task)]
@@ -77,12 +84,14 @@ class Paradigm(abc.ABC):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Minimise the weighted sum of the tasks' losses, each the mean over the rows labelled for the task."""
+        """Minimise the weighted sum of the tasks' losses, each divided as `reduction` says."""
         with tf.GradientTape() as tape:
             outputs = forward(inputs, training=True)
             sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
             rows = {task: tf.reduce_sum(weights[task]) for task in trained}
-            loss = tf.add_n([self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) for task in trained])
+            whole = {task: tf.cast(tf.size(weights[task]), tf.float32) for task in trained}
+            count = rows if self._reduction == "labelled" else whole
+            loss = tf.add_n([self._loss_weights[task] * sums[task] / tf.maximum(count[task], 1.0) for task in trained])
         self._optimizer.apply(tape.gradient(loss, variables), variables)
         return tf.stack([[sums.get(task, 0.0), rows.get(task, 0.0)] for task in self._tasks])
 

@@ -96,7 +96,7 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
     wanted = recipe.tasks or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
-    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
+    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
     paradigm_name = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
     feed = Feed(
         dataset,
@@ -118,7 +118,9 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     if pretrained:
         model.adopt(pretrained)
     optimizer = keras.optimizers.Adam(recipe.learning_rate, clipnorm=recipe.clip_norm)
-    paradigm = PARADIGMS[paradigm_name](model, optimizer, dataset.tasks, recipe.loss_weights, feed.signature)
+    paradigm = PARADIGMS[paradigm_name](
+        model, optimizer, dataset.tasks, recipe.loss_weights, feed.signature, recipe.reduction
+    )
     checkpoints = Checkpoints(root / run_files.CHECKPOINTS, model, optimizer)
     validate = _validation(model, dataset, features)
 
