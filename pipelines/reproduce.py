@@ -229,10 +229,9 @@ def _second_source(data: Path) -> list[Source]:
 def iscx_manifest(folder: str) -> dict[str, Any]:
     """Return the manifest of ISCX VPN-nonVPN 2016 by the paper's five categories, for captures in a folder."""
     captures = [
-        {"glob": os.path.join(folder, pattern + suffix), "labels": {"traffic": word}}
+        {"glob": os.path.join(folder, f"{pattern}.pcap*"), "labels": {"traffic": word}}
         for word, patterns in ISCX.items()
         for pattern in patterns
-        for suffix in (".pcap", ".pcapng")
     ]
     return {
         "name": "iscx-vpn-2016", "captures": captures,

@@ -56,7 +56,7 @@ def run_cells(
     compute: Compute,
     folder: Path,
     workers: int = 0,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[], None] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Results:
     """Return the result of every cell; one that `folder` has from equal settings is read instead of computed.

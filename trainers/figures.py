@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.intervals import Mean
@@ -130,6 +130,7 @@ def sweep(
         axes.set(title=title, xlabel=label, ylabel="accuracy, %")
         if logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.legend(loc="best")
         return _svg(figure)
 

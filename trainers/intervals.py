@@ -67,7 +67,7 @@ class Claim:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "interval": None if self.interval is None else list(self.interval)}
 
 
 def claim_above(id: str, statement: str, paper: str, ours: str, difference: Mean, least: float = 0.0) -> Claim:

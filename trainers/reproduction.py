@@ -112,7 +112,7 @@ class Reproduction:
 def shown(value: str | float | Mean | None, digits: int = 1) -> str:
     """Return a figure as a table shows it: a mean with half the width of its interval."""
     if value is None:
-        return "n/a"
+        return ""
     if isinstance(value, Mean):
         half = "" if value.high is None else f" ± {value.high - value.mean:.{digits}f}"
         return f"{value.mean:.{digits}f}{half}"

@@ -180,7 +180,7 @@ def _confound(totals: LabelledTotals) -> Section:
     np.add.at(together, ((np.maximum(bandwidth, 0) * width + duration), totals.classes), 1)
     right = together.max(axis=1).sum() / len(totals.classes)
     rows: list[Row] = [
-        {"class": word, **{f"bandwidth_{place}": str(count) for place, count in enumerate(counts)}}
+        {"class": word, **{f"bandwidth_{place}": float(count) for place, count in enumerate(counts)}}
         for word, counts in zip(totals.words, by_bandwidth.tolist(), strict=True)
     ]
     columns = {"class": "Service", **{f"bandwidth_{place}": f"Bandwidth class {place + 1}" for place in range(width)}}
