@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import sklearn.metrics
+import threadpoolctl
 
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import auxiliary_labels
@@ -121,7 +122,9 @@ class _Trial:
         train, test = self.split.train[self.kept], self._test
         fit = boosted_trees if setting.method == "boosted-trees" else random_forest
         rows: list[Rows] = [(features[part], table.labels[part]) for part in (train, test)]
-        said = fit(table.task, rows[0], rows[1], self.seed).probabilities.argmax(axis=1)
+        # threads of several processes would wait for each other
+        with threadpoolctl.threadpool_limits(1):
+            said = fit(table.task, rows[0], rows[1], self.seed).probabilities.argmax(axis=1)
         return {"labelled": len(train), **self._scores({"class": said}, {"class": table.labels[test]})}
 
     def network(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
-import threadpoolctl
 
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.features import FeatureSpec
@@ -62,11 +61,10 @@ class Fit:
 
 
 def one_thread() -> None:
-    """Let TensorFlow and OpenMP compute on one thread, so that trials in several processes do not wait for each other.
+    """Let TensorFlow compute on one thread, so that trials in several processes do not wait for each other.
 
     It has to be called before anything is computed. Sums of several threads may differ in the last digit.
     """
-    threadpoolctl.threadpool_limits(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 

@@ -49,7 +49,10 @@ def test_the_whole_text_set_is_read_by_folders_of_services(tmp_path):
         for flow in range(3):
             path = tmp_path / "quic-ucdavis" / "pretraining" / service / f"{flow}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = (f"{1_500_000_000 + flow + n}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n" for n in range(9))
+            lines = (
+                f"{1_500_000_000 + flow + n * (number + 1)}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n"
+                for n in range(9)
+            )
             path.write_text("".join(lines))
     (source,) = reproduce._sources(tmp_path, quick=False)
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(source.manifest))
