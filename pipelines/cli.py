@@ -344,6 +344,30 @@ def export(
 
 
 @app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn.")],
+    data: Annotated[Path, typer.Option("--data", help="The folder of its data.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The folder to make, or to go on in.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of splits, labels and weights.")] = 7,
+    quick: Annotated[bool, typer.Option("--quick", help="A small grid: shows the road, not the figures.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A paper's tables and figures, side by side with the paper's own: index.html and results.json."""
+    with ProgressDisplay("reproduce") as display:
+        _trainer("experiments")
+        from flowloom.pipelines.reproduce import ReproduceOptions
+        from flowloom.pipelines.reproduce import reproduce as reproduce_paper
+
+        found = reproduce_paper(ReproduceOptions(paper, data, out, seed, quick), display)
+    if as_json:
+        _print_json(found)
+        return
+    for claim in found["claims"]:
+        typer.echo(f"{'holds' if claim['holds'] else 'does not hold'}: {claim['statement']} ({claim['ours']})")
+    typer.echo(out / "index.html")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("demo-output"),
     corpus: Annotated[Path | None, typer.Option(help="The folder of the demo corpus.  [of the source tree]")] = None,

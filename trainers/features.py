@@ -70,6 +70,8 @@ class FeatureSpec(pydantic.BaseModel):
     scaling: Scaling
     moments: dict[str, tuple[float, float]] = {}
     """Mean and standard deviation of ln(1 + x) of each standardised channel."""
+    signed: bool = True
+    """Whether `linear` gives sizes the sign of the direction; some published flows do not tell directions."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,7 +90,7 @@ class FeatureSpec(pydantic.BaseModel):
         return self
 
     @classmethod
-    def of(cls, card: DatasetCard, k: int, channels: tuple[str, ...], scaling: Scaling) -> Self:
+    def of(cls, card: DatasetCard, k: int, channels: tuple[str, ...], scaling: Scaling, signed: bool = True) -> Self:
         """Return the representation of a dataset's flows, with the card's moments where the scaling needs them.
 
         Raises:
@@ -111,7 +113,7 @@ class FeatureSpec(pydantic.BaseModel):
                     )
                 moments[channel] = (statistics.log1p_mean, statistics.log1p_std)
         try:
-            return cls(k=k, channels=channels, scaling=scaling, moments=moments)
+            return cls(k=k, channels=channels, scaling=scaling, moments=moments, signed=signed)
         except pydantic.ValidationError as error:
             raise FlowloomError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
@@ -126,7 +128,7 @@ class FeatureSpec(pydantic.BaseModel):
     @property
     def _signed(self) -> bool:
         """Whether sizes carry the direction as their sign."""
-        return self.scaling == "linear" and "size" in self.channels
+        return self.signed and self.scaling == "linear" and "size" in self.channels
 
     @property
     def features(self) -> tuple[str, ...]:

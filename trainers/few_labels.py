@@ -36,13 +36,17 @@ def few_labels(
         raise ValueError(f"per_class must be >= 0, got {per_class}")
     if len(flow_ids) != len(labels):
         raise ValueError(f"flow_ids and labels must be of the same rows, got {len(flow_ids)} and {len(labels)}")
+    return (class_ranks(flow_ids, labels, seed) < per_class) & (labels >= 0)
+
+
+def class_ranks(flow_ids: pa.FixedSizeBinaryArray, labels: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.int64]:
+    """Return each flow's place among those of its label, int64 [N] from 0, in the order of a hash of seed and id."""
     high, low = _words(flow_ids).T
     order = np.lexsort((low, high, _mixed(high ^ _mixed(low ^ _mixed(np.uint64(seed)))), labels))
     ordered = labels[order]
-    rank = np.arange(len(labels)) - np.searchsorted(ordered, ordered)  # within the class
-    kept = np.zeros(len(labels), bool)
-    kept[order[(rank < per_class) & (ordered >= 0)]] = True
-    return kept
+    ranks = np.empty(len(labels), np.int64)
+    ranks[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return ranks
 
 
 def kept_flows(dataset: Dataset, per_class: Mapping[str, int], seed: int) -> dict[str, pa.Array]:

@@ -9,9 +9,10 @@ import numpy as np
 import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.intervals import Mean
 from flowloom.trainers.predictions import Predictions
 
 PALETTE = ("#2563a8", "#d1622b", "#2f8f6b", "#a23b72", "#b58a00", "#5b5fc7", "#5c8a99", "#8a5a44")
@@ -130,3 +131,45 @@ def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def sweep(
+    title: str, label: str, values: Sequence[float], lines: Mapping[str, Sequence[Mean]], logarithmic: bool = False
+) -> str:
+    """Draw means over repeats, with their intervals as bands, against what was varied."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure, (axes,) = _panels(1, width=4.9, height=3.2)
+        for number, (name, means) in enumerate(lines.items()):
+            color = PALETTE[number % len(PALETTE)]
+            axes.plot(
+                values,
+                [each.mean for each in means],
+                color=color,
+                linewidth=1.6,
+                marker="o",
+                markersize=3.5,
+                label=name,
+            )
+            low, high = zip(*((each.low, each.high) for each in means), strict=True)
+            if None not in low:
+                axes.fill_between(values, low, high, color=color, alpha=0.13, linewidth=0)
+        axes.set(title=title, xlabel=label, ylabel="accuracy, %")
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.legend(loc="best")
+        return _svg(figure)
+
+
+def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """Draw the validation accuracy of several trainings of each method over the share of the training that is done."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure, (axes,) = _panels(1, width=4.9, height=3.2)
+        for number, (name, repeats) in enumerate(curves.items()):
+            color = PALETTE[number % len(PALETTE)]
+            for place, values in enumerate(repeats):
+                done = np.linspace(0, 100, len(values))
+                axes.plot(done, values, color=color, linewidth=1.0, alpha=0.7, label=name if place == 0 else None)
+        axes.set(title=title, xlabel="training done, %", ylabel="validation accuracy, %")
+        axes.legend(loc="lower right")
+        return _svg(figure)

@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import keras
 import tensorflow as tf
@@ -16,6 +16,9 @@ from flowloom.trainers.models import MultiTaskModel
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.weighting import DynamicWeightAverage, GradNorm, Uncertainty, Weighting
 
+Reduction = Literal["labelled", "batch"]
+"""What the loss of a task over a batch is divided by: its labelled rows, or all rows."""
+
 
 class Paradigm(abc.ABC):
     """Turns batches into updates of a model.
@@ -27,6 +30,8 @@ class Paradigm(abc.ABC):
       loss_weights: weight of a task's loss, 1 where absent.
       signature: specs of a batch (`Feed.signature`).
       weighting: how the losses of a joint step are weighed beyond that; None: not at all.
+      reduction: what a task's loss is divided by. By all rows of the `batch` (Rezaei and Liu, section IV-D) a task with
+        few labels counts for less.
     """
 
     striped: ClassVar[bool]
@@ -42,8 +47,9 @@ class Paradigm(abc.ABC):
         loss_weights: Mapping[str, float],
         signature: Any,
         weighting: Weighting | None = None,
+        reduction: Reduction = "labelled",
     ) -> None:
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer, self._reduction = model, optimizer, reduction
         self._weighting = weighting or Weighting(model, [task.name for task in tasks], seed=0)
         self._tasks = tuple(task.name for task in tasks)
         self._loss_weights = {task: loss_weights.get(task, 1.0) for task in self._tasks}
@@ -84,7 +90,7 @@ class Paradigm(abc.ABC):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Minimise the weighted sum of the tasks' losses, each the mean over its labelled rows.
+        """Minimise the weighted sum of the tasks' losses, each divided as `reduction` says.
 
         Penalties of the model are shared evenly among the tasks, so that each way of weighing losses knows them.
         """
@@ -92,8 +98,12 @@ class Paradigm(abc.ABC):
             outputs = forward(inputs, training=True)
             sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
             rows = {task: tf.reduce_sum(weights[task]) for task in trained}
+            whole = {task: tf.cast(tf.size(weights[task]), tf.float32) for task in trained}
+            count = rows if self._reduction == "labelled" else whole
             penalty = sum(self._model.losses, 0.0) / len(trained)
-            losses = [self._loss_weights[task] * sums[task] / tf.maximum(rows[task], 1.0) + penalty for task in trained]
+            losses = [
+                self._loss_weights[task] * sums[task] / tf.maximum(count[task], 1.0) + penalty for task in trained
+            ]
         known = tf.stack([rows[task] > 0 for task in trained])
         step = self._optimizer.iterations.value
         gradients = self._weighting.gradients(tape, losses, known, variables, step)

@@ -22,6 +22,7 @@ class Recipe(pydantic.BaseModel):
     k: int = pydantic.Field(20, ge=1, description="packets of a flow that the model sees")
     channels: tuple[str, ...] = tuple(CHANNELS)
     scaling: Scaling = "standard"
+    signed: bool = pydantic.Field(True, description="whether scaling linear gives sizes the sign of the direction")
 
     # model
     model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2"] = "lmmoe"
@@ -67,6 +68,10 @@ class Recipe(pydantic.BaseModel):
     pretrain_epochs: int = pydantic.Field(20, ge=1)
     loss_weights: dict[str, Annotated[float, pydantic.Field(ge=0)]] = {}
     """Weight of a task's loss under Aurora, 1 where absent."""
+    reduction: Literal["labelled", "batch"] = "labelled"
+    """What a task's loss over a batch is divided by: its labelled rows, or all rows as by Rezaei and Liu, so that one
+    with few labels counts for less. Their starting rule for its weight (section V-B), all rows over the labelled ones,
+    undoes that."""
     learning_rate: float = pydantic.Field(3e-3, gt=0)
     clip_norm: float | None = pydantic.Field(None, gt=0, description="bound on the norm of each gradient step")
     weight_decay: float = pydantic.Field(0.0, ge=0, description="times each weight, added to its gradient")
@@ -154,7 +159,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "multa": {},
     "lstm": {"experts": 1},
     "multa-mean": {"gate_input": "mean"},
-    "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora"},
+    "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "reduction": "batch"},
     "cnn-rnn2": {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },

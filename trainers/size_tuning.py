@@ -122,7 +122,7 @@ class Trials:
 
     def __init__(self, root: Path, recipe: Recipe, dataset: Dataset, progress: Callable[[str], None]) -> None:
         self._root, self._recipe, self._dataset, self._progress = root, recipe, dataset, progress
-        self._features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
+        self._features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
         basis = {"recipe": recipe.model_dump(mode="json"), "dataset": dataset.card.content_hash}
         if (root / BASIS).exists():
             if json.loads((root / BASIS).read_bytes()) != basis:

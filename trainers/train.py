@@ -74,7 +74,7 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
     wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
-    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
+    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
     training = Training(recipe, dataset, features)
     _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
     if earlier:

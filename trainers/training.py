@@ -69,7 +69,13 @@ class Training:
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(
-            self.model, self.optimizer, dataset.tasks, recipe.loss_weights, self._feed.signature, self.weighting
+            self.model,
+            self.optimizer,
+            dataset.tasks,
+            recipe.loss_weights,
+            self._feed.signature,
+            self.weighting,
+            recipe.reduction,
         )
         self._validate = self._validation()
 

@@ -89,9 +89,8 @@ def read_quic_arrays(data: str, labels: str, set_aside: SetAside, *, k: int = 60
         bandwidth, duration, classes = named[0].T
         pairs = values.reshape(len(values), ARRAY_PACKETS, 2)
         size = np.rint(pairs[:, :, 1] * ARRAY_SIZE_UNIT)
-        good = np.isfinite(values).all(axis=1) & np.isfinite(named[0]).all(axis=1)
+        good = np.isfinite(values).all(axis=1) & _good_labels(named[0])
         good &= (pairs[:, :, 0] <= 1).all(axis=1) & (size > 0).all(axis=1)
-        good &= (duration >= 0) & (bandwidth >= 0) & np.isin(classes, list(ARRAY_CLASSES))
         detail = "expected 120 scaled times and lengths, a bandwidth, a duration and a class from 1 to 5"
         set_aside.add(file.uri, np.flatnonzero(~good), RejectReason.BAD_ROW, detail)
         rows = np.flatnonzero(good)
@@ -104,6 +103,33 @@ def read_quic_arrays(data: str, labels: str, set_aside: SetAside, *, k: int = 60
             bytes_fwd=np.rint(bandwidth[rows] * duration[rows]),
             packets_fwd=None, packets_bwd=None, out_of_order=None,
         )  # fmt: skip
+
+
+def read_quic_labels(path: str, set_aside: SetAside) -> np.ndarray:
+    """Return the labels of flows, of which the packets may not have been published.
+
+    Args:
+      path: `.npy` file of float [flows, 3].
+
+    Returns:
+      float64 [flows, 3]: bandwidth in bytes a second, duration in s, and a key of `ARRAY_CLASSES`.
+    """
+    found = [np.empty((0, 3))]
+    for file in published_files(path, set_aside):
+        labels = _array(file, 3, set_aside)
+        if labels is not None:
+            good = _good_labels(labels)
+            detail = "expected a bandwidth, a duration and a class from 1 to 5"
+            set_aside.add(file.uri, np.flatnonzero(~good), RejectReason.BAD_ROW, detail)
+            found.append(labels[good])
+    return np.concatenate(found)
+
+
+def _good_labels(labels: np.ndarray) -> np.ndarray:
+    """Return bool [flows]: whether a row is a bandwidth, a duration and a class."""
+    return (
+        np.isfinite(labels).all(axis=1) & (labels[:, :2] >= 0).all(axis=1) & np.isin(labels[:, 2], list(ARRAY_CLASSES))
+    )
 
 
 def _checked(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> pa.RecordBatch:

@@ -196,3 +196,14 @@ def test_columns_that_published_files_do_not_tell_cannot_be_selected(dataset, fl
             spec.render(partly, np.arange(3))
         others = FeatureSpec.of(dataset.card, 5, ("size", "gap", "direction"), "standard")
         np.testing.assert_array_equal(others.render(partly, np.arange(9))[0], others.render(flows, np.arange(9))[0])
+
+
+def test_sizes_without_sign_need_no_direction():
+    lists = {"pkt_size": [[717, 1434]], "pkt_gap_ns": [[0, 5 * 10**8]]}
+    batch = pa.RecordBatch.from_pydict(
+        {name: pa.array(values, FLOWS.field(name).type) for name, values in lists.items()}
+    )
+    spec = FeatureSpec(k=3, channels=("gap", "size"), scaling="linear", signed=False)
+    assert "pkt_dir" not in spec.columns
+    sequence, _ = spec.render(batch, np.arange(1))
+    np.testing.assert_allclose(sequence[0], [[0, 0.5], [0.5, 1], [0, 0]])

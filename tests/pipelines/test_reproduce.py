@@ -1,0 +1,97 @@
+"""`flowloom reproduce`: what it makes of the data that is there, and the road on real flows."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flowloom.pipelines import cli, reproduce
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.reproduce import ReproduceOptions
+from flowloom.schemas.errors import FlowloomError
+
+CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def sources(data):
+    return {source.name: source for source in reproduce._sources(data, quick=False)}
+
+
+def test_what_is_there_decides_what_is_compared(tmp_path):
+    with pytest.raises(FlowloomError, match="the experiments need the QUIC flows"):
+        sources(tmp_path)
+    touch(tmp_path, "quic-ucdavis/flows-150.tar.xz", "quic-ucdavis/valData.npy", "certta/CICDOH20/valid.json")
+    part = sources(tmp_path)
+    assert list(part) == ["quic", "quic-texts", "certta"]
+    assert [entry["published"] for entry in part["quic"].manifest["captures"]] == [
+        "quic-ucdavis",
+        "quic-ucdavis-arrays",
+    ]
+    assert not part["quic"].signed
+    assert "450 of the paper's 6,589 flows" in part["quic"].line
+    touch(tmp_path, "quic-ucdavis/pretraining/Google Doc/1.txt", "iscx-vpn-nonvpn-2016/email1a.pcap")
+    whole = sources(tmp_path)
+    assert list(whole) == ["quic", "iscx"]
+    assert whole["quic"].signed
+    assert "the paper's protocol in full" in whole["quic"].line
+
+
+def test_the_whole_text_set_is_read_by_folders_of_services(tmp_path):
+    for number, service in enumerate(("Google Doc", "Google Drive", "Google Music", "Google Search", "Youtube")):
+        for flow in range(3):
+            path = tmp_path / "quic-ucdavis" / "pretraining" / service / f"{flow}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = (
+                f"{1_500_000_000 + flow + n * (number + 1)}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n"
+                for n in range(9)
+            )
+            path.write_text("".join(lines))
+    (source,) = reproduce._sources(tmp_path, quick=False)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(source.manifest))
+    card = build(BuildOptions(tmp_path / "m.yaml", tmp_path / "dataset"))
+    counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in reproduce.SERVICES]
+    assert counts == [3] * 5
+
+
+def test_the_manifest_of_iscx_is_the_documented_one(tmp_path):
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(reproduce.iscx_manifest("iscx-vpn-nonvpn-2016")))
+    assert read_manifest(tmp_path / "made.yaml") == read_manifest(CORPORA / "iscx-vpn-2016.yaml")
+
+
+def test_an_unknown_paper_is_refused():
+    with pytest.raises(FlowloomError, match="did you mean 'multitask-cnn'"):
+        ReproduceOptions("multitask-cn", Path("data"), Path("out"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "quic-ucdavis").symlink_to(real_data / "quic-ucdavis")
+    from flowloom.trainers.rezaei_liu_grid import Scale
+
+    small = Scale(2, 5, (10, 20), (30, 60), (1.0, 10.0), 2)
+    monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
+    words = ["reproduce", "multitask-cnn", "--data", str(data), "-o", str(tmp_path / "out"), "--quick", "--json"]
+    found = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(words)
+        assert exit_.value.code == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1] == json.loads((tmp_path / "out" / "results.json").read_text())
+    claims = {claim["id"]: claim for claim in found[0]["claims"]}
+    assert claims["parameters"]["ours"] == "296,847"
+    assert claims["duration-dividers"]["holds"]
+    assert found[0]["data"]["sets"]["quic"]["flows"] == 450
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.index("450 of the paper&#39;s 6,589 flows") < page.index("claims hold")

@@ -1,0 +1,77 @@
+"""Means over repeats with their 95 % intervals, and what they say of a claim."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean over repeats; `low` and `high` bound its 95 % interval, and are None of a single repeat."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    repeats: int
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """Return the mean of repeats with the interval of Student's t.
+
+    Repeats share flows, so that their spread tells how much the choice of splits and weights matters, and too little of
+    how much other flows would (Nadeau and Bengio, Inference for the Generalization Error, 2003).
+
+    Raises:
+      ValueError: if there are none.
+    """
+    if not values:
+        raise ValueError("values must hold at least one repeat, got none")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Mean(mean, None, None, 1)
+    quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Mean(mean, mean - half, mean + half, len(values))
+
+
+def difference_of(ours: Sequence[float], theirs: Sequence[float]) -> Mean:
+    """Return the mean of paired differences: one method's repeats less another's on the same splits.
+
+    Raises:
+      ValueError: if the repeats are not as many.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"paired repeats must be as many, got {len(ours)} and {len(theirs)}")
+    return mean_of([one - other for one, other in zip(ours, theirs, strict=True)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Something that a paper says, and whether it holds here."""
+
+    id: str
+    statement: str
+    paper: str
+    """The paper's figures."""
+    ours: str
+    """Ours, in the same terms."""
+    interval: tuple[float, float] | None
+    """The 95 % interval of what the claim is decided by, where that is a mean over repeats."""
+    holds: bool
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {**dataclasses.asdict(self), "interval": None if self.interval is None else list(self.interval)}
+
+
+def claim_above(id: str, statement: str, paper: str, ours: str, difference: Mean, least: float = 0.0) -> Claim:
+    """Return the claim that a difference is above `least`, which holds if its whole interval is; not of one repeat."""
+    if difference.low is None or difference.high is None:
+        return Claim(id, statement, paper, f"{ours}; one repeat decides nothing", None, False)
+    return Claim(id, statement, paper, ours, (difference.low, difference.high), difference.low > least)
