@@ -230,7 +230,7 @@ def test_an_unknown_interface_stops_the_reading(tmp_path):
     [
         (b"", RejectReason.EMPTY),
         (b"this is a text file, not a capture\n", RejectReason.NOT_A_CAPTURE),
-        (gzip.compress(b"text inside gz"), RejectReason.NOT_A_CAPTURE),
+        (gzip.compress(b"text inside gz", mtime=0), RejectReason.NOT_A_CAPTURE),
         (b"\x1f\x8b garbage", RejectReason.DECOMPRESSION),
         (pcap([])[:10], RejectReason.CUT_OFF),
     ],
