@@ -52,7 +52,7 @@ class Scale:
     """How large the grid is."""
 
     repeats: int = 5
-    updates: int = 500
+    updates: int = 400
     labels: tuple[int, ...] = (10, 20, 50, 100)
     packets: tuple[int, ...] = (30, 45, 60, 90, 120)
     weights: tuple[float, ...] = (0.1, 1.0, 5.0, 10.0, 50.0, 100.0, 1000.0)
