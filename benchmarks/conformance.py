@@ -51,6 +51,10 @@ SETTINGS = (
     ),
 )
 
+_FAR_TIMES = (
+    "Times of the year 151,991, as Wireshark reads them too, are beyond int64 nanoseconds: NFStream meters the packets; "
+    "Flowloom counts them as out of range."
+)
 CAUSES = {
     "ajp.pcap": "Cisco FabricPath (EtherType 0x8903): NFStream takes the bytes behind it for an IPv4 header; Flowloom "
     "and Wireshark decode the frame inside.",
@@ -58,6 +62,8 @@ CAUSES = {
     "Wireshark take their length from the frame.",
     "capwap.pcap": "CAPWAP: NFStream looks into it under `decode_tunnels`, and takes 802.11 management frames for IPv4 "
     "headers too; Flowloom meters the UDP flow around it.",
+    "dhcp_big_endian.pcapng": _FAR_TIMES,
+    "dhcp_little_endian.pcapng": _FAR_TIMES,
     "fuzz-2021-06-07-c6c72a0a56.pcap": "A damaged record claims a frame of 4,093,509,168 bytes: NFStream keeps the low "
     "16 bits of that.",
     "ip_fragmented_garbage.pcap": "First fragments of 36 bytes have no whole TCP header: NFStream meters them without "

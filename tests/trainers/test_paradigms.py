@@ -163,7 +163,7 @@ def test_losses_over_all_rows_are_those_over_labelled_rows_less_their_share():
     for reduction, loss_weights in (("labelled", {"app": 1.0}), ("batch", {"app": B / 3}), ("batch", {"app": 1.0})):
         model = model_of()
         optimizer = keras.optimizers.SGD(0.1)
-        Aurora(model, optimizer, TASKS, loss_weights, SIGNATURE, reduction).step(None, batch_of(known))
+        Aurora(model, optimizer, TASKS, loss_weights, SIGNATURE, reduction=reduction).step(None, batch_of(known))
         results.append(np.concatenate([each.ravel() for each in values(model.trainable_variables)]))
     np.testing.assert_allclose(results[1], results[0], atol=1e-6)
     assert np.abs(results[2] - results[0]).max() > 1e-4
