@@ -154,6 +154,8 @@ def sweep(
             if None not in low:
                 axes.fill_between(values, low, high, color=color, alpha=0.13, linewidth=0)
         axes.set(title=title, xlabel=label, ylabel="accuracy, %")
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, 0.0), min(top, 100.0))  # an interval of few repeats may be wider than what can be
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
