@@ -52,8 +52,8 @@ SETTINGS = (
 )
 
 _FAR_TIMES = (
-    "Times of the year 151,991, as Wireshark reads them too, are beyond int64 nanoseconds: NFStream meters the packets; "
-    "Flowloom counts them as out of range."
+    "Times of the year 151,991, as Wireshark reads them too, are beyond int64 nanoseconds: NFStream meters the "
+    "packets; Flowloom counts them as out of range."
 )
 CAUSES = {
     "ajp.pcap": "Cisco FabricPath (EtherType 0x8903): NFStream takes the bytes behind it for an IPv4 header; Flowloom "
