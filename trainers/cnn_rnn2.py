@@ -9,6 +9,9 @@ from flowloom.trainers.multitask_cnn import layer_macs, task_head
 
 FILTERS = (32, 64)
 KERNEL, POOL = 4, 2
+MOMENTUM = 0.9
+"""Of the running batch statistics. By the 0.99 of Keras they are near their first values after the 30 updates of
+a training on few labels, and the network is hardly better than chance (docs/reproduction/multitask-cnn.md)."""
 UNITS = 100
 """Width of the LSTM and of the dense layer behind it."""
 
@@ -42,7 +45,7 @@ class CNNRNN2(keras.Model):
             for n, filters in enumerate(FILTERS):
                 layers += [
                     keras.layers.Conv1D(filters, KERNEL, padding="same", activation="relu", name=f"{task}_conv_{n}"),
-                    keras.layers.BatchNormalization(name=f"{task}_norm_{n}"),
+                    keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"{task}_norm_{n}"),
                     keras.layers.MaxPooling1D(POOL, padding="same", name=f"{task}_pool_{n}"),
                 ]
             layers += [

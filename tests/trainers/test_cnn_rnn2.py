@@ -9,11 +9,11 @@ from flowloom.trainers.cnn_rnn2 import CNNRNN2
 TASKS = {"app": 3, "attack": 2}
 
 
-def inputs(k):
+def inputs(k, rows=4):
     generator = np.random.default_rng(0)
     return {
-        "sequence": generator.normal(size=(4, k, 2)).astype(np.float32),
-        "length": generator.integers(1, k + 1, 4).astype(np.int32),
+        "sequence": generator.normal(size=(rows, k, 2)).astype(np.float32),
+        "length": generator.integers(1, k + 1, rows).astype(np.int32),
     }
 
 
@@ -46,6 +46,20 @@ def test_a_network_is_of_one_task_alone():
     for old, variable in zip(before, statistics, strict=True):
         np.testing.assert_array_equal(old, variable)
     np.testing.assert_array_equal(model.network("app")(given)["app"], model(given)["app"])
+
+
+def test_batch_statistics_are_known_after_a_short_training():
+    """30 batches, which is what 30 epochs on few labels are, bring what it says in use to what it says in training."""
+    keras.utils.set_random_seed(1)
+    model, given = CNNRNN2(10, 2, {"app": 3}), inputs(10, rows=64)
+
+    def apart():
+        return float(np.abs(model(given)["app"] - model(given, training=True)["app"]).max())
+
+    first = apart()
+    for _ in range(30):
+        model(given, training=True)
+    assert apart() < first / 2
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])
