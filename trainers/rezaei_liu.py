@@ -22,7 +22,7 @@ from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.repeated_splits import RowSplit, derived_seed, repeated_split
 from flowloom.trainers.trials import Examples, Fit, Trials
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Goes up when a change makes cells that are stored another thing."""
 
 TASKS = ("class", "bandwidth", "duration")
