@@ -26,7 +26,7 @@ import pyarrow as pa
 from flowloom.schemas.afterimage import DECAYS, afterimage_features
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.columns import view
-from flowloom.transforms.kernels import mix
+from flowloom.transforms.key_slots import fill_slots, find_slot
 
 _COLUMNS = ("time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "wire_bytes")
 
@@ -104,33 +104,13 @@ class AfterImage:
         self._count[0] = len(kept)
         for new, values in zip((self._keys, self._latest_ns, self._rows), old, strict=True):
             new[: len(kept)] = values
-        _rehash(self._slots, self._keys, self._count[0])
-
-
-@numba.njit(nogil=True, cache=True)
-def _slot(slots, keys, key):
-    """Return the slot that holds a key's row, or the empty one where it belongs."""
-    mask = np.uint64(len(slots) - 1)
-    at = mix(mix(mix(key[0] ^ mix(key[1])) + key[2] ^ mix(key[3])) + key[4]) & mask
-    while slots[at]:
-        held = keys[slots[at] - 1]
-        if (held[0], held[1], held[2], held[3], held[4]) == key:
-            break
-        at = (at + np.uint64(1)) & mask
-    return at
-
-
-@numba.njit(nogil=True, cache=True)
-def _rehash(slots, keys, count):
-    for row in range(count):
-        key = keys[row]
-        slots[_slot(slots, keys, (key[0], key[1], key[2], key[3], key[4]))] = row + 1
+        fill_slots(self._slots, self._keys, self._count[0])
 
 
 @numba.njit(nogil=True, cache=True)
 def _row(slots, keys, latest_ns, rows, count, key, now):
     """Return the row of a key, a new one if it is not known, -1 where there is no room for it."""
-    at = _slot(slots, keys, key)
+    at = find_slot(slots, keys, key)
     if slots[at]:
         return slots[at] - 1
     row = count[0]

@@ -16,6 +16,7 @@ from flowloom.schemas.rows import FLOWS
 from flowloom.transforms.columns import concatenated, view
 from flowloom.transforms.flow_records import ENTRY, FLOW, empty_entries, flow_rows, idle_timeouts_ns
 from flowloom.transforms.kernels import mix
+from flowloom.transforms.key_slots import fill_slots, find_slot
 from flowloom.transforms.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
 
 _KEY = np.dtype(
@@ -147,27 +148,7 @@ class PacketWindows:
         self._state[1] = len(kept)
         for new, values in zip((self._words, self._keys, self._tails), old, strict=True):
             new[: len(kept)] = values
-        _rehash(self._slots, self._words, len(kept))
-
-
-@numba.njit(nogil=True, cache=True)
-def _slot(slots, words, key):
-    """Return the slot that holds a key's place, or the empty one where it belongs."""
-    mask = np.uint64(len(slots) - 1)
-    at = mix(mix(mix(key[0] ^ mix(key[1])) + key[2] ^ mix(key[3])) + key[4]) & mask
-    while slots[at]:
-        held = words[slots[at] - 1]
-        if (held[0], held[1], held[2], held[3], held[4]) == key:
-            break
-        at = (at + np.uint64(1)) & mask
-    return at
-
-
-@numba.njit(nogil=True, cache=True)
-def _rehash(slots, words, count):
-    for place in range(count):
-        key = words[place]
-        slots[_slot(slots, words, (key[0], key[1], key[2], key[3], key[4]))] = place + 1
+        fill_slots(self._slots, self._words, len(kept))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -212,7 +193,7 @@ def _windows(
             side = True
             key = (src_0, src_1, zero, zero, rest)
 
-        at = _slot(slots, words, key)
+        at = find_slot(slots, words, key)
         place = slots[at] - 1
         if place < 0:
             if state[1] == len(keys):
