@@ -32,6 +32,9 @@ app = typer.Typer(
 _BEAM_COMMANDS = ("build",)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe.")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -244,9 +247,7 @@ def train(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
     run: Annotated[Path, typer.Option("--output", "-o", help="The run directory to make or to continue.")],
     recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe.")
-    ] = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on a dataset by a recipe."""
@@ -270,9 +271,7 @@ def tune(
     target_auc: Annotated[float, typer.Option(help="Validation AUC of every task with an LSTM of its own.")],
     max_drop: Annotated[float, typer.Option(help="By how much it may be lower with all tasks in one model.")],
     recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa-mean",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe.")
-    ] = None,
+    settings: Settings = None,
     start_units: Annotated[int, typer.Option(help="The size to begin with.")] = 8,
     largest_units: Annotated[int, typer.Option(help="The size to end with.")] = 64,
     granularity: Annotated[int, typer.Option(help="Sizes are multiples of it.")] = 4,
