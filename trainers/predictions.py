@@ -46,9 +46,11 @@ def predict(forward: Callable[[Any], dict[str, tf.Tensor]], feed: Feed) -> dict[
             rows = weights[task].numpy() > 0
             labels[task].append(known[task].numpy()[rows])
             outputs[task].append(said[task].numpy()[rows])
-    return {task: Predictions(np.concatenate(labels[task]), _classes(np.concatenate(outputs[task]))) for task in labels}
+    return {
+        task: Predictions(np.concatenate(labels[task]), both_classes(np.concatenate(outputs[task]))) for task in labels
+    }
 
 
-def _classes(outputs: np.ndarray) -> np.ndarray:
-    """Return sigmoid outputs [N, 1] as the probabilities of both classes [N, 2]."""
+def both_classes(outputs: np.ndarray) -> np.ndarray:
+    """Return sigmoid outputs [N, 1] as the probabilities of both classes [N, 2]; others as they are."""
     return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs

@@ -1,17 +1,15 @@
 """The report of an evaluation: one HTML file that needs nothing else, for people."""
 
 import dataclasses
-import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jinja2
 
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import figures
 from flowloom.trainers import run as run_files
+from flowloom.trainers.pages import rendered
 from flowloom.trainers.predictions import Predictions
 from flowloom.trainers.run import Run
 
@@ -39,13 +37,10 @@ class Findings:
 
 def render(findings: Findings) -> str:
     """Return the report as one HTML page with inline styles and figures."""
-    template = importlib.resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"figure": _figure, "count": _count, "share": _share}
     run, card = findings.run, findings.card
-    return environment.from_string(template).render(
+    return rendered(
+        TEMPLATE,
+        {"figure": _figure, "count": _count, "share": _share},
         run=run,
         card=card,
         metrics=findings.metrics,

@@ -1,14 +1,12 @@
 """The page and the JSON of a reproduction: a paper's figures and ours, side by side, whether its claims hold or not."""
 
 import dataclasses
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from flowloom.trainers.intervals import Claim, Mean
+from flowloom.trainers.pages import rendered
 from flowloom.trainers.run import write_json, write_text
 
 TEMPLATE = "reproduction.html.j2"
@@ -93,12 +91,7 @@ class Reproduction:
 
     def page(self) -> str:
         """Return one HTML page with inline styles and figures."""
-        template = importlib.resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-        environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        environment.filters |= {"shown": shown}
-        return environment.from_string(template).render(reproduction=self, held=sum(c.holds for c in self.claims))
+        return rendered(TEMPLATE, {"shown": shown}, reproduction=self, held=sum(c.holds for c in self.claims))
 
     def write(self, out: Path) -> dict[str, Any]:
         """Write index.html and results.json into a directory; return what the latter holds."""

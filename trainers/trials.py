@@ -12,6 +12,7 @@ from flowloom.schemas.tasks import Task
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.models import MODELS
 from flowloom.trainers.paradigms import PARADIGMS, Paradigm
+from flowloom.trainers.predictions import Predictions, both_classes
 from flowloom.trainers.recipe import Recipe
 
 
@@ -177,8 +178,7 @@ class Trials:
         """Return {task: probabilities float32 [N, classes]} by the network as the latest training left it."""
         rows = np.arange(len(examples.length))
         said = self._forward(self._inputs(examples, rows, np.zeros(len(rows), np.int64)))
-        outputs = {name: said[name].numpy() for name in self._names}
-        return {name: np.hstack([1 - p, p]) if p.shape[1] == 1 else p for name, p in outputs.items()}
+        return {name: both_classes(said[name].numpy()) for name in self._names}
 
     def _new_model(self) -> Any:
         return MODELS[self._recipe.model](self._recipe, self._features, self._tasks)
@@ -212,10 +212,11 @@ class Trials:
         accuracies: dict[str, float | None] = {}
         for name in self._names:
             known = np.flatnonzero(examples.labels[name] >= 0)
-            labels, probabilities = examples.labels[name][known], said[name][known]
-            chosen = np.maximum(probabilities[np.arange(len(known)), labels], 1e-7)
-            losses[name] = float(-np.log(chosen).mean()) if len(known) else None
-            accuracies[name] = float((probabilities.argmax(axis=1) == labels).mean()) if len(known) else None
+            found = Predictions(examples.labels[name][known], said[name][known])
+            losses[name] = found.loss
+            accuracies[name] = (
+                float((found.probabilities.argmax(axis=1) == found.labels).mean()) if len(known) else None
+            )
         return {"validation_loss": losses, "validation_accuracy": accuracies}
 
     @property

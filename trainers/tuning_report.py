@@ -1,26 +1,19 @@
 """The page of a size tuning: what was looked for, what was walked, what it costs; one HTML file, for people."""
 
-import importlib.resources
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from flowloom.trainers import figures
+from flowloom.trainers.pages import rendered
 
 TEMPLATE = "tuning.html.j2"
 
 
 def render(found: Mapping[str, Any], dataset: str, recipe: str) -> str:
     """Return tuning.json as one HTML page with inline styles and figures."""
-    template = importlib.resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"auc": "{:.4f}".format, "count": "{:,}".format}
-    return environment.from_string(template).render(
-        found=found, dataset=dataset, recipe=recipe, summary=summary(found), walk=figures.size_walk(found)
-    )
+    filters = {"auc": "{:.4f}".format, "count": "{:,}".format}
+    walk = figures.size_walk(found)
+    return rendered(TEMPLATE, filters, found=found, dataset=dataset, recipe=recipe, summary=summary(found), walk=walk)
 
 
 def summary(found: Mapping[str, Any]) -> str:
