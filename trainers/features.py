@@ -140,12 +140,16 @@ class FeatureSpec(pydantic.BaseModel):
         """What a model is given of a flow."""
         return {"sequence": Input((self.k, len(self.features)), np.float32), "length": Input((), np.int32)}
 
-    def render(self, flows: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
+    def render(
+        self, flows: pa.RecordBatch, rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Gather flows into a zero-padded tensor, in the order of `rows`.
 
         Args:
           flows: a batch with at least `columns`.
           rows: int64 [N], positions in `flows`.
+          starts: int64 [N], the packet of each flow that is seen first, its last one at most, with the gap of a first
+            packet; None: the first.
 
         Returns:
           float32 [N, k, C] and the lengths, int32 [N], each at most k. Padding is behind the packets, but in front of
@@ -154,9 +158,9 @@ class FeatureSpec(pydantic.BaseModel):
         Raises:
           FlowloomError: if the sequences of a flow differ in length, or a column is not known of some flows.
         """
-        return self.renderer(flows)(rows)
+        return self.renderer(flows)(rows, starts)
 
-    def renderer(self, flows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, np.ndarray]]:
+    def renderer(self, flows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         """Return `render` of these flows, whose columns are looked at once for many calls.
 
         Raises:
@@ -172,11 +176,13 @@ class FeatureSpec(pydantic.BaseModel):
         tables = self._tables
         protocol = flows["protocol"].to_numpy() if "protocol" in self.channels else np.empty(0, np.uint8)
 
-        def gathered(rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
+        def gathered(
+            rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64] | None = None
+        ) -> tuple[np.ndarray, np.ndarray]:
             sequence = aligned_empty((len(rows), self.k, len(self.features)), np.float32)
             lengths = aligned_empty((len(rows),), np.int32)
             _gather(
-                rows, offsets, *values, protocol,
+                rows, _FROM_THE_FIRST if starts is None else starts, offsets, *values, protocol,
                 tables.size, tables.window, tables.ttl, tables.payload,
                 tables.gap_unit, tables.gap_limit, tables.gap_shift, tables.gap_scale,
                 self._signed, self.scaling == "code_compat", self._positions, sequence, lengths,
@@ -255,6 +261,8 @@ def _shift_and_scale(moments: Mapping[str, tuple[float, float]], channel: str) -
     return mean, 1.0 / deviation if deviation > 0 else 1.0
 
 
+_FROM_THE_FIRST = np.empty(0, np.int64)
+
 _MANTISSA_BITS = 52
 _LOG_BITS = 11  # of the mantissa that the tables know
 _MANTISSAS = 1.0 + np.arange(1 << _LOG_BITS) / (1 << _LOG_BITS)
@@ -275,20 +283,25 @@ def _log1p(x: float) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _gather(
-    rows: Any, offsets: Any,
+    rows: Any, starts: Any, offsets: Any,
     size: Any, direction: Any, gap: Any, flags: Any, window: Any, ttl: Any, payload: Any, protocol: Any,
     size_table: Any, window_table: Any, ttl_table: Any, payload_table: Any,
     gap_unit: float, gap_limit: float, gap_shift: float, gap_scale: float,
     signed: bool, padded_in_front: bool, positions: Any, sequence: Any, lengths: Any,
 ) -> None:  # fmt: skip
-    """Write every selected channel of the first k packets of each flow; positions are in the order of `CHANNELS`."""
+    """Write every selected channel of k packets of each flow, from its first on unless there are starts.
+
+    Positions are in the order of `CHANNELS`.
+    """
     _, k, features = sequence.shape
     flat = sequence.reshape(-1, k * features)
     at_size, at_gap, at_direction, at_flags, at_protocol, at_ttl, at_window, at_payload = positions
     for n in range(rows.shape[0]):
         row = rows[n]
-        start = offsets[row]
-        length = min(offsets[row + 1] - start, k)
+        start, stop = np.int64(offsets[row]), np.int64(offsets[row + 1])
+        if starts.shape[0] > 0:
+            start += max(min(starts[n], stop - start - 1), 0)
+        length = min(stop - start, k)
         lengths[n] = length
         first = k - length if padded_in_front else 0
         flat[n, : first * features] = 0.0
@@ -301,7 +314,7 @@ def _gather(
                 if signed and direction[packet] < 0:
                     out[at_size] = -out[at_size]
             if at_gap >= 0:
-                since = max(gap[packet], 0) * gap_unit
+                since = (max(gap[packet], 0) if step > 0 or starts.shape[0] == 0 else 0) * gap_unit
                 since = min(since, gap_limit) if gap_limit > 0 else _log1p(since)
                 out[at_gap] = (since - gap_shift) * gap_scale
             if at_direction >= 0:

@@ -24,6 +24,9 @@ class Recipe(pydantic.BaseModel):
     scaling: Scaling = "standard"
     signed: bool = pydantic.Field(True, description="whether scaling linear gives sizes the sign of the direction")
 
+    furthest_start: int = pydantic.Field(0, ge=0, description="packet that a training row begins at, at most")
+    """In every epoch half of the training rows begin at a packet drawn from 0 (the flow's first) up to this one."""
+
     # model
     model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2"] = "lmmoe"
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
@@ -160,6 +163,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lstm": {"experts": 1},
     "multa-mean": {"gate_input": "mean"},
     "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "reduction": "batch"},
+    "multitask-cnn-windows": {
+        **_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "scaling": "standard", "furthest_start": 20
+    },
     "cnn-rnn2": {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },
@@ -167,7 +173,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `multa-mean`: gates on the mean packet, which
 have k times fewer weights: with small experts the others outweigh them. `lstm`: one LSTM that all towers share.
-`multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
+`multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda);
+`multitask-cnn-windows`: the same made better (docs/reproduction/multitask-cnn.md): random windows of the same flow,
+standard scaling, each loss the mean over labelled rows; `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
 """
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from flowloom.schemas.card import DatasetCard
@@ -38,9 +37,10 @@ class RowSpec(Protocol):
     def inputs(self) -> Mapping[str, Input]:
         """The arrays that a model is given, by name."""
 
-    def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
+    def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, ...]]:
         """Return a function from int64 [N], positions in `rows`, to the `inputs` of these rows, [N, ...] each.
 
+        That of flows can be told as well at which packet each begins, int64 [N].
         The function is called by several threads at once, and owns none of the arrays that it returned.
         """
 

@@ -93,6 +93,7 @@ class Training:
             kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
             only_labelled=recipe.only_labelled,
             balance=recipe.balance,
+            furthest_start=recipe.furthest_start,
         )
 
     def _arrivals(self) -> Arrivals:
