@@ -52,6 +52,10 @@ class ByteSpec(pydantic.BaseModel):
         """What a model is given of a packet."""
         return {"bytes": Input((self.length,), np.uint8)}
 
+    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+        """Return rows as they are: the bytes are seen as they are stored."""
+        return rows
+
     def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
         """Return a function from int64 [N], positions in `rows`, to their bytes, uint8 [N, length]."""
         column = rows["bytes"]

@@ -125,9 +125,11 @@ class Feed:
 
     @functools.cached_property
     def _row_groups(self) -> RowGroups:
-        """The decoded row groups of the split."""
+        """The row groups of the split, decoded and prepared."""
         labels = map(label_column, self._tasks)
-        return RowGroups([*self.features.columns, *labels, *(["flow_id"] if self.kept else [])], self.memory_bytes)
+        columns = [*self.features.columns, *labels, *(["flow_id"] if self.kept else [])]
+        prepare = functools.partial(self.features.prepared, furthest_start=self.furthest_start)
+        return RowGroups(columns, self.memory_bytes, prepare)
 
     @functools.cached_property
     def _pools(self) -> dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]]:

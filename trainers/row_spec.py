@@ -37,8 +37,14 @@ class RowSpec(Protocol):
     def inputs(self) -> Mapping[str, Input]:
         """The arrays that a model is given, by name."""
 
+    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+        """Return decoded rows as they are kept over the epochs, with all that need not be computed in each of them.
+
+        Of flows what is seen may begin at a packet up to `furthest_start`.
+        """
+
     def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, ...]]:
-        """Return a function from int64 [N], positions in `rows`, to the `inputs` of these rows, [N, ...] each.
+        """Return a function from int64 [N], positions in `prepared` rows, to the `inputs` of these rows, [N, ...] each.
 
         That of flows can be told as well at which packet each begins, int64 [N].
         The function is called by several threads at once, and owns none of the arrays that it returned.

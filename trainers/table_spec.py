@@ -67,6 +67,10 @@ class TableSpec(pydantic.BaseModel):
         """What a model is given of a row."""
         return {"features": Input((len(self.moments),), np.float32)}
 
+    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+        """Return rows as they are: their few floats are scaled by the window."""
+        return rows
+
     def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
         """Return a function from int64 [N], positions in `rows`, to their features, float32 [N, F].
 
