@@ -105,6 +105,11 @@ class MTC(keras.Model):
         """The variables that every task trains: all but the heads."""
         return [variable for part in self._blocks for layer in part for variable in layer.trainable_variables]
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The last weights that the tasks of both branches go through."""
+        return [self._blocks[0][-1].narrow]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its head."""
         return self._heads.variables(task)

@@ -7,8 +7,23 @@ import pydantic
 import yaml
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.rows import View
 from flowloom.trainers.balancing import Balance
 from flowloom.trainers.features import CHANNELS, Scaling
+
+ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn")
+"""Models that see packets or tables; all others see flows."""
+
+
+class SummedTask(pydantic.BaseModel):
+    """A task that follows from another one, such as the kind of traffic from its kind inside and outside of a VPN."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    of: str
+    """The task that it follows from."""
+    words: dict[str, str] = {}
+    """For words of that task the word of this one; a word that is absent means itself."""
 
 
 class Recipe(pydantic.BaseModel):
@@ -25,7 +40,7 @@ class Recipe(pydantic.BaseModel):
     signed: bool = pydantic.Field(True, description="whether scaling linear gives sizes the sign of the direction")
 
     # model
-    model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2"] = "lmmoe"
+    model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn"] = "lmmoe"
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
     """How tasks share the LSTM experts: all read one; each weighs all of them by a gate; shared ones and its own, at
     one level or at two; few of them in the end, whatever the flow."""
@@ -38,6 +53,21 @@ class Recipe(pydantic.BaseModel):
     tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
     convolutions: Literal["paper", "fit"] = "paper"
     """How many the multi-task CNN has for a short k: as Rezaei and Liu choose, or all that fit."""
+
+    # models of long rows: mtc and those it is compared with
+    source: Literal["bytes", "features"] = "bytes"
+    """What they see: the bytes of packets, or the features of tables."""
+    length: int | None = pydantic.Field(None, ge=1, description="bytes of a packet that the model sees; null = all")
+    transformer_tasks: tuple[str, ...] = ()
+    """The tasks that read the Transformer branch of mtc; all others read its CNN branch."""
+    stem: int = pydantic.Field(1, ge=1, description="bytes that the CNN branch of mtc sees as one step")
+    repetitions: tuple[int, int, int] = (1, 5, 6)
+    """Encoder layers of each block of mtc."""
+    encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
+    attention_heads: int = pydantic.Field(6, ge=1)
+    dropout: float = pydantic.Field(0.07, ge=0, lt=1, description="rate in the CNN branch of mtc")
+    sums: dict[str, SummedTask] = {}
+    """Tasks without an output layer: what is said of them follows from what is said of another task."""
 
     # labels
     tasks: tuple[str, ...] = ()
@@ -117,10 +147,19 @@ class Recipe(pydantic.BaseModel):
             )
         if self.tasks and self.arrivals and set(self.tasks) != set(self.arrivals):
             raise ValueError(f"arrivals must be of the tasks {list(self.tasks)}, got {list(self.arrivals)}")
+        if self.sums and self.model not in ROW_MODELS:
+            raise ValueError(f"sums need a model among {', '.join(ROW_MODELS)}, got {self.model}")
         for name in ("tasks", "pretrain_tasks", "arrivals"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
         return self
+
+    @property
+    def view(self) -> View:
+        """The view of a dataset whose rows the model sees."""
+        if self.model not in ROW_MODELS:
+            return "flows"
+        return "packets" if self.source == "bytes" else "tables"
 
     @classmethod
     def named(cls, name: str, overrides: Iterable[str] = ()) -> Self:
@@ -155,6 +194,17 @@ _REZAEI_LIU: dict[str, Any] = {
     "patience": 20,
 }
 
+_MTC: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "plateau_factor": 0.1,
+    "plateau_patience": 10,
+    "batch_size": 128,
+    "epochs": 100,
+    "monitor": "loss",
+    "patience": 20,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     "multa": {},
     "lstm": {"experts": 1},
@@ -163,12 +213,19 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cnn-rnn2": {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },
+    "mtc": {**_MTC, "model": "mtc"},
+    "mtc-lite": {**_MTC, "model": "mtc", "stem": 10},
+    "mtc-transformer": {**_MTC, "model": "byte_transformer"},
+    "mtc-cnn": {**_MTC, "model": "byte_cnn"},
     "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
 }  # fmt: skip
 """`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `multa-mean`: gates on the mean packet, which
 have k times fewer weights: with small experts the others outweigh them. `lstm`: one LSTM that all towers share.
 `multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
+`mtc`: the Transformer and 1D-CNN of MTC on packet bytes; the paper's three tasks have `transformer_tasks=[app]` and
+`loss_weights` of 6:2:1. `mtc-lite`: ten bytes are a step of its CNN branch, a tenth of the work. `mtc-transformer` and
+`mtc-cnn`: what it is compared with (section 4.3.2), weights 4:2:1 and 2:2:1. `source=features` trains them on tables.
 """
 
 

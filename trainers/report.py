@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import figures
 from flowloom.trainers import run as run_files
@@ -15,6 +16,8 @@ from flowloom.trainers.run import Run
 
 FEW = 30
 """Below this many flows of a class its figures are called uncertain."""
+UNITS: dict[View, str] = {"flows": "flow", "packets": "packet", "tables": "row"}
+"""What a row of each view is called."""
 GRADES = ((0.98, "almost perfectly"), (0.9, "well"), (0.75, "fairly"), (0.6, "weakly"), (0.0, "hardly"))
 """How an AUC of at least so much is called."""
 MOST_EPOCHS = 10
@@ -42,6 +45,7 @@ def render(findings: Findings) -> str:
         TEMPLATE,
         {"figure": _figure, "count": _count, "share": _share},
         run=run,
+        unit=UNITS[run.features.view],
         card=card,
         metrics=findings.metrics,
         summary=_summary(findings),
@@ -84,8 +88,8 @@ def _summary(findings: Findings) -> str:
     run, metrics = findings.run, findings.metrics
     parameters, time_us = _count(metrics["cost"]["parameters"]), _count(metrics["cost"]["inference_us"])
     questions = f"{len(run.tasks)} question{'s' if len(run.tasks) > 1 else ''}"
-    model = f"One model of {parameters} parameters answers {questions} about a flow"
-    reads = f"from its first {run.features.k} packets, in {time_us} µs on one CPU thread."
+    model = f"One model of {parameters} parameters answers {questions} about a {UNITS[run.features.view]}"
+    reads = f"from {run.features.seen}, in {time_us} µs on one CPU thread."
     if metrics["mean_auc"] is None:
         return f"{model} {reads} No AUC is defined on the {metrics['split']} split."
     return f"{model} {reads} Over all tasks its mean AUC on the {metrics['split']} split is {metrics['mean_auc']:.3f}."
@@ -100,7 +104,7 @@ def _verdict(findings: Findings, task: Task) -> str:
     low, high = found["interval"] or (None, None)
     sentences = [
         f"The model tells the classes apart {grade}: AUC {found['auc']:.3f} (95 % interval {_figure(low)} to "
-        f"{_figure(high)}) over {_count(found['support'])} flows."
+        f"{_figure(high)}) over {_count(found['support'])} {UNITS[findings.run.features.view]}s."
     ]
     forest = found["baselines"].get("random_forest")
     if forest and forest["auc"] is not None and low is not None:

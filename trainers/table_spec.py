@@ -58,6 +58,16 @@ class TableSpec(pydantic.BaseModel):
         return cls(moments=moments, scaling=scaling, missing=missing)
 
     @property
+    def seen(self) -> str:
+        """What of a row a model sees, in words."""
+        return f"its {len(self.moments)} features"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what it is given of a row."""
+        return self.columns
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that must be decoded."""
         return tuple(self.moments)

@@ -17,7 +17,7 @@ from flowloom.trainers import latecomers
 from flowloom.trainers import run as run_files
 from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
-from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.inputs import AnyRowSpec, row_spec
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.training import Progress, Training
@@ -74,7 +74,7 @@ def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progr
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
     wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
-    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
+    features = row_spec(recipe, dataset)
     training = Training(recipe, dataset, features)
     _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
     if earlier:
@@ -116,6 +116,7 @@ def check_tasks(recipe: Recipe, dataset: Dataset) -> None:
         "arrivals": recipe.arrivals,
         "labels_per_class": recipe.labels_per_class,
         "pretrain_tasks": recipe.pretrain_tasks,
+        "transformer_tasks": recipe.transformer_tasks,
         "balance": [name for name in (recipe.balance.task, recipe.balance.within) if name] if recipe.balance else [],
     }
     for setting, names in settings.items():
@@ -161,7 +162,7 @@ def _pretrain(recipe: Recipe, dataset: Dataset, root: Path, progress: Callable[[
     return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())
 
 
-def _begin(root: Path, recipe: Recipe, features: FeatureSpec, source: run_files.Source) -> None:
+def _begin(root: Path, recipe: Recipe, features: AnyRowSpec, source: run_files.Source) -> None:
     """Write down what is trained on what, or check that an unfinished run began with just that."""
     beginnings = {run_files.RECIPE: recipe, run_files.FEATURES: features, run_files.SOURCE: source}
     if (root / run_files.FINISHED).exists():

@@ -9,7 +9,6 @@ import numpy as np
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.dataset import Dataset
-from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.latecomers import Arrivals, LatecomerFeed
@@ -20,6 +19,7 @@ from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.paradigms import PARADIGMS, WEIGHTINGS, Incremental
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.row_spec import RowSpec
 from flowloom.trainers.stopping import best_epoch, mean, score, stalled
 
 EVALUATION_BATCH = 1024
@@ -44,13 +44,13 @@ class Training:
     Args:
       recipe: how to train.
       dataset: of the tasks that are trained, and no others.
-      features: what the model sees of a flow.
+      features: what the model sees of a row.
 
     Raises:
       FlowloomError: if the dataset has no rows to train on, or recipe and dataset do not fit each other.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, features: FeatureSpec) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset, features: RowSpec) -> None:
         self._recipe, self._dataset, self._features = recipe, dataset, features
         self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
         """Its name, that of the dataset's layout for `auto`."""
@@ -90,7 +90,7 @@ class Training:
             striped=striped,
             window_rows=recipe.window_rows,
             miniset_rows=recipe.miniset_rows,
-            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
+            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed, self._features.view),
             only_labelled=recipe.only_labelled,
             balance=recipe.balance,
         )
@@ -177,7 +177,7 @@ class Training:
     def _validation(self) -> Callable[[], dict[str, Any]]:
         """Return a function that measures the model on the validation split; without rows, nothing is defined."""
         dataset, tasks = self._dataset, [task.name for task in self._dataset.tasks]
-        if not any(group.rows for group in dataset.row_groups("validation")):
+        if not any(group.rows for group in dataset.row_groups("validation", view=self._features.view)):
             undefined = dict.fromkeys(tasks)
             return lambda: {
                 "validation_loss": undefined, "validation_auc": undefined, "validation_mean_auc": None
