@@ -132,15 +132,15 @@ def _class_sum(name: str, told: SummedTask, tasks: Mapping[str, Task]) -> ClassS
             )
     words = tasks[name].vocabulary
     meant = [told.words.get(word, word) for word in tasks[told.of].vocabulary]
-    if foreign := [word for word in (*meant, *told.words.values()) if word not in words]:
-        raise FlowloomError(
-            f"sums of task {name!r} must give words of it, which are {', '.join(words)}; got {foreign[0]!r}"
-            f"{did_you_mean(foreign[0], words)}"
-        )
     if unknown := [word for word in told.words if word not in tasks[told.of].vocabulary]:
         raise FlowloomError(
             f"sums of task {name!r} must map words of task {told.of!r}, which are "
             f"{', '.join(tasks[told.of].vocabulary)}; got {unknown[0]!r}"
+        )
+    if foreign := [word for word in (*meant, *told.words.values()) if word not in words]:
+        raise FlowloomError(
+            f"sums of task {name!r} must give words of it, which are {', '.join(words)}; got {foreign[0]!r}"
+            f"{did_you_mean(foreign[0], words)}"
         )
     return {"of": told.of, "classes": [words.index(word) for word in meant]}
 

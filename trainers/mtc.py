@@ -108,7 +108,8 @@ class MTC(keras.Model):
     @property
     def last_shared_variables(self) -> list[keras.Variable]:
         """The last weights that the tasks of both branches go through."""
-        return [self._blocks[0][-1].narrow]
+        encoders, _, downs, _ = self._blocks
+        return [encoders[-1].narrow if self.repetitions[-1] else downs[-1].kernel]
 
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its head."""

@@ -14,14 +14,13 @@ def random_rows(model: keras.Model, rows: int, seed: int, whole: bool = False) -
     found = {}
     for name, tensor in model.input.items():
         shape = (rows, *tensor.shape[1:])
-        if name == "length":
-            _, k, _ = model.input["sequence"].shape
-            found[name] = np.full(rows, k, np.int32) if whole else (np.arange(rows) % k + 1).astype(np.int32)
-        elif tensor.dtype == "uint8":
+        if tensor.dtype == "uint8":
             found[name] = generator.integers(0, 256, shape, dtype=np.uint8)
-        else:
+        elif name != "length":
             found[name] = generator.normal(size=shape).astype(np.float32)
     if "sequence" in found:
-        behind = np.arange(found["sequence"].shape[1])[None, :] >= found["length"][:, None]
-        found["sequence"][behind] = 0
+        k = found["sequence"].shape[1]
+        length = np.full(rows, k) if whole else np.arange(rows) % k + 1
+        found["sequence"][np.arange(k)[None, :] >= length[:, None]] = 0
+        found["length"] = length.astype(np.int32)
     return found

@@ -65,7 +65,10 @@ class Training:
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
-        self.model = MODELS[recipe.model](recipe, features, dataset.tasks)
+        try:
+            self.model = MODELS[recipe.model](recipe, features, dataset.tasks)
+        except ValueError as error:
+            raise FlowloomError(str(error)) from error
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(

@@ -4,10 +4,10 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from stored_views import store_views
 
-from flowloom.schemas.card import CARD, Shard, read_card, shard_path
+from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import label_column, labelled, packet_schema
 from flowloom.schemas.tables import feature_schema
@@ -49,21 +49,10 @@ def table(view, split, tasks):
 @pytest.fixture(scope="module")
 def dataset(synthetic, tmp_path_factory):
     """A dataset of packets and tables, with the tasks of the synthetic flows."""
-    root = tmp_path_factory.mktemp("views")
     card = read_card(synthetic())
-    shards = []
-    for view in ("packets", "tables"):
-        for split in ROWS:
-            path = shard_path(view, None, split, 0, 1)
-            (root / path).parent.mkdir(parents=True)
-            pq.write_table(table(view, split, card.tasks), root / path, row_group_size=64)
-            groups = tuple(min(64, ROWS[split] - start) for start in range(0, ROWS[split], 64))
-            shards.append(
-                Shard(path=path, view=view, split=split, task=None, rows=ROWS[split], row_groups=groups, sha256="")
-            )
-    changes = {"views": ("packets", "tables"), "packet_bytes": BYTES, "features": FEATURES, "shards": tuple(shards)}
-    (root / CARD).write_text(card.model_copy(update=changes).model_dump_json())
-    return Dataset.open(root)
+    tables = {(view, split): table(view, split, card.tasks) for view in ("packets", "tables") for split in ROWS}
+    root = tmp_path_factory.mktemp("views")
+    return Dataset.open(store_views(root, card, tables, packet_bytes=BYTES, features=FEATURES))
 
 
 def gathered(feed, name):
