@@ -22,5 +22,5 @@ def row_spec(recipe: Recipe, dataset: Dataset) -> AnyRowSpec:
     if recipe.view == "packets":
         return ByteSpec.of(dataset.card, recipe.length)
     if recipe.view == "tables":
-        return TableSpec.of(dataset)
+        return TableSpec.of(dataset, scaling=recipe.table_scaling, most=recipe.most_features)
     return FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)

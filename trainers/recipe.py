@@ -10,6 +10,7 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.rows import View
 from flowloom.trainers.balancing import Balance
 from flowloom.trainers.features import CHANNELS, Scaling
+from flowloom.trainers.table_spec import Scaling as TableScaling
 
 ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn")
 """Models that see packets or tables; all others see flows."""
@@ -57,6 +58,11 @@ class Recipe(pydantic.BaseModel):
     # models of long rows: mtc and those it is compared with
     source: Literal["bytes", "features"] = "bytes"
     """What they see: the bytes of packets, or the features of tables."""
+    table_scaling: TableScaling = "standard"
+    """Of features, fitted on the train split: z-scores, ranks in [0, 1], or as they are."""
+    most_features: int | None = pydantic.Field(
+        None, ge=1, description="features at most: no constants, then none with |rho| > 0.95 to one before; null = all"
+    )
     length: int | None = pydantic.Field(None, ge=1, description="bytes of a packet that the model sees; null = all")
     transformer_tasks: tuple[str, ...] = ()
     """The tasks that read the Transformer branch of mtc; all others read its CNN branch."""
@@ -108,9 +114,18 @@ class Recipe(pydantic.BaseModel):
     plateau_factor: float = pydantic.Field(1.0, gt=0, le=1, description="times the learning rate on a plateau")
     plateau_patience: int = pydantic.Field(10, ge=0, description="epochs without a lower loss that are no plateau")
     batch_size: int = pydantic.Field(128, ge=1)
+    microbatch: int | None = pydantic.Field(
+        None, ge=1, description="rows of a batch that are computed at once, to need less memory; null = all"
+    )
+    mixed_precision: bool = False
+    """Compute in bfloat16 on weights of float32; the model that is kept computes in float32. For processors that have
+    bfloat16: others are slower with it."""
+    xla: bool = False
+    """Compile steps by XLA, which takes long; on a CPU only few models gain (docs/decisions/0019)."""
     epochs: int = pydantic.Field(20, ge=1)
     monitor: Literal["auc", "loss"] = "auc"
-    """What early stopping watches on the validation split: the mean over tasks."""
+    """What early stopping watches on the validation split: the mean AUC of the tasks, or the sum of their losses by
+    `loss_weights`, which the learning rate follows in any case."""
     patience: int = pydantic.Field(4, ge=1, description="epochs without improvement before training stops")
     window_rows: int = pydantic.Field(65_536, ge=1, description="flows that are shuffled together")
     miniset_rows: int | None = pydantic.Field(None, ge=1, description="flows of a miniset (Rainbow); null = by size")
@@ -149,6 +164,15 @@ class Recipe(pydantic.BaseModel):
             raise ValueError(f"arrivals must be of the tasks {list(self.tasks)}, got {list(self.arrivals)}")
         if self.sums and self.model not in ROW_MODELS:
             raise ValueError(f"sums need a model among {', '.join(ROW_MODELS)}, got {self.model}")
+        if self.view != "tables" and (self.table_scaling != "standard" or self.most_features):
+            raise ValueError("table_scaling and most_features are of tables; set source=features with a model of rows")
+        if self.balance and self.balance.how == "smote" and (self.view != "tables" or self.labels_per_class):
+            raise ValueError("balance how=smote needs source=features, and no labels_per_class: made rows have no flow")
+        if self.microbatch and (self.xla or self.weighting not in ("fixed", "dwa")):
+            raise ValueError(
+                "microbatch needs xla=false, as XLA wants fixed sizes, and weighting fixed or dwa, as others are no "
+                f"sums over rows; got xla={self.xla}, weighting={self.weighting}"
+            )
         for name in ("tasks", "pretrain_tasks", "arrivals"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
@@ -224,8 +248,9 @@ have k times fewer weights: with small experts the others outweigh them. `lstm`:
 `multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
 `mtc`: the Transformer and 1D-CNN of MTC on packet bytes; the paper's three tasks have `transformer_tasks=[app]` and
-`loss_weights` of 6:2:1. `mtc-lite`: ten bytes are a step of its CNN branch, a tenth of the work. `mtc-transformer` and
-`mtc-cnn`: what it is compared with (section 4.3.2), weights 4:2:1 and 2:2:1. `source=features` trains them on tables.
+`loss_weights` of 6:2:1, divided by 9 if weight decay is to weigh as there. `mtc-lite`: ten bytes are a step of its CNN
+branch, a tenth of the work. `mtc-transformer` and `mtc-cnn`: what it is compared with (section 4.3.2), weights 4:2:1
+and 2:2:1. `source=features` trains them on tables.
 """
 
 

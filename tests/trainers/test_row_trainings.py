@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from stored_views import store_views
 
@@ -19,10 +20,13 @@ from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.evaluate import EvaluateOptions, evaluate
 from flowloom.trainers.export import ExportOptions, export
 from flowloom.trainers.feed import Feed
+from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.litert import LiteRTModel
+from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.random_rows import random_rows
 from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.run import Run
+from flowloom.trainers.table_spec import TableSpec
 from flowloom.trainers.train import TrainOptions, train
 
 BYTES = 24
@@ -106,7 +110,7 @@ def test_a_training_learns(request, name, view):
 
 def test_an_interrupted_training_ends_with_the_same_numbers(dataset, tables, tmp_path):
     """What dropout draws next and what batch norm remembers are in the checkpoint too."""
-    options = TrainOptions(dataset, tmp_path / "run", "mtc-cnn", CNN)
+    options = TrainOptions(dataset, tmp_path / "run", "mtc-cnn", CNN, checkpoint_s=0)
 
     def cut(progress):
         if (progress.epoch, progress.step) == (2, 2):
@@ -156,9 +160,39 @@ def test_a_sum_is_what_it_is_a_sum_of(dataset, tables):
     np.testing.assert_allclose(said["traffic"][:, 0], said["tunnel"][:, [1, 3]].sum(axis=1), rtol=1e-5)
 
 
-def test_few_labels_are_counted_by_flow_of_the_view(dataset, tmp_path):
-    settings = (*SMALL, "epochs=1", "source=features", "labels_per_class={app: 5}", "only_labelled=true", "tasks=[app]")
-    assert train(TrainOptions(dataset, tmp_path / "run", "mtc-cnn", (*settings, "batch_size=1"))).steps == 15
+def test_tables_are_selected_scaled_and_balanced_by_what_a_recipe_says(dataset, tmp_path):
+    """The run remembers how, so that rows to be scored are scaled as those it was trained on."""
+    smote = "balance={task: app, how: smote, totals: {chat: 150, voip: 20}, neighbours: 3}"
+    options = ("source=features", "epochs=1", "batch_size=300", "table_scaling=quantile", "most_features=20", smote)
+    run = Run.open(train(TrainOptions(dataset, tmp_path / "run", "mtc-cnn", (*SMALL, *options))).run)
+    made = pq.read_table(run.root / "made.parquet")
+    counts = np.bincount(made["label_app"].to_numpy())
+    assert counts[:2].tolist() == [150, 20]
+    assert run.summary["steps"] == 1
+    opened = Dataset.open(dataset)
+    assert run.features == TableSpec.of(opened, scaling="quantile", most=20)
+    features, _ = Feed(opened, "test", run.features, 32).tensors(0, 0)
+    assert features.min() >= 0
+    assert features.max() <= 1
+
+
+def test_few_labels_are_of_flows_of_the_view(dataset, tables):
+    run, opened = Run.open(tables), Dataset.open(dataset)
+    kept = kept_flows(opened, {"app": 5}, 7, "tables")
+    feed = Feed(opened, "train", run.features, 32, seed=7, kept=kept, only_labelled=True)
+    labels = np.concatenate([feed.tensors(0, number)[-1] for number in range(len(feed.windows(0)))])
+    assert np.bincount(labels[labels[:, 0] >= 0, 0]).tolist() == [5, 5, 5]
+
+
+def test_what_bfloat16_trained_is_kept_in_float32(dataset, tmp_path):
+    run = train(TrainOptions(dataset, tmp_path / "run", "mtc-cnn", (*CNN, "epochs=1", "mixed_precision=true"))).run
+    model = Run.open(run).load_model()
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    (record,) = Run.open(run).history
+    assert np.isfinite([*record["loss"].values(), *record["validation_loss"].values()]).all()
+    feed = Feed(Dataset.open(dataset), "validation", Run.open(run).features, 32)
+    found = predict(compiled(model, feed), feed)["app"].loss
+    assert found == pytest.approx(record["validation_loss"]["app"], rel=0.05)
 
 
 def test_a_litert_model_says_the_same(packets, tables, tmp_path):
@@ -233,6 +267,10 @@ def test_what_does_not_fit_is_named(dataset, packets, tables, tmp_path, syntheti
             lambda: evaluate(EvaluateOptions(tables, dataset=changed("lacking", features=FEATURES[1:]))),
             "lacks the feature feature_0 that the model",
         ),
+        (lambda: Recipe.named("multa", ["table_scaling=quantile"]), "table_scaling and most_features are of tables"),
+        (lambda: Recipe.named("mtc", ["balance={task: app, how: smote, totals: {chat: 9}}"]), "needs source=features"),
+        (lambda: Recipe.named("mtc", ["microbatch=8", "xla=true"]), "microbatch needs xla=false"),
+        (lambda: Recipe.named("mtc", ["microbatch=8", "weighting=gradnorm"]), "weighting fixed or dwa, .*gradnorm"),
         (lambda: Recipe.named("multa", [SUMS]), "sums need a model among mtc, byte_transformer, byte_cnn, got lmmoe"),
     ]:
         with pytest.raises(FlowloomError, match=words):
