@@ -43,6 +43,16 @@ class ByteSpec(pydantic.BaseModel):
         return cls(length=length or stored)
 
     @property
+    def seen(self) -> str:
+        """What of a row a model sees, in words."""
+        return f"its first {self.length:,} bytes"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None: bytes have no names."""
+        return ()
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that must be decoded."""
         return ("bytes",)

@@ -118,6 +118,16 @@ class FeatureSpec(pydantic.BaseModel):
             raise FlowloomError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
     @property
+    def seen(self) -> str:
+        """What of a row a model sees, in words."""
+        return f"its first {self.k} packets"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the C features of one packet, in order."""
+        return self.features
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The flow columns that must be decoded."""
         columns = [CHANNELS[channel].column for channel in self.channels]

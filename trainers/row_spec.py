@@ -30,6 +30,14 @@ class RowSpec(Protocol):
         """The view whose rows these are."""
 
     @property
+    def seen(self) -> str:
+        """What of a row a model sees, in words: its first 20 packets."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values along the last axis of the first input; () if they have none."""
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that must be decoded."""
 
