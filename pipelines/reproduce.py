@@ -1,20 +1,18 @@
 """`flowloom reproduce`: a paper's experiments on what there is of its data, side by side with the paper's figures."""
 
 import dataclasses
-import glob
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.prepared import built_once
 from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.reproduce_multa import reproduce_multa
 from flowloom.pipelines.runners import usable_cores
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.published_quic import ARRAY_CLASSES, read_quic_labels
 from flowloom.transforms.set_aside import SetAside
@@ -85,7 +83,7 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
     sources = _sources(options.data, options.quick)
     sets = []
     for source in sources:
-        directory, card = _built(source, options.out / "datasets", display)
+        directory, card = built_once(source.name, source.manifest, options.out / "datasets", display)
         words = next(task.vocabulary for task in card.tasks if task.name == source.task)
         sets.append(
             FlowSet(
@@ -127,7 +125,8 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
 
 
 PAPERS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], dict[str, Any]]] = {
-    "multitask-cnn": reproduce_multitask_cnn
+    "multitask-cnn": reproduce_multitask_cnn,
+    "multa": reproduce_multa,
 }
 """Every paper that can be reproduced."""
 
@@ -241,29 +240,6 @@ def iscx_manifest(folder: str) -> dict[str, Any]:
         "tasks": {"traffic": {"kind": "multiclass", "vocabulary": list(ISCX)}},
         "splits": {"by": "flow", "seed": 7}, "output": {"shards": 1},
     }  # fmt: skip
-
-
-def _built(source: Source, folder: Path, display: ProgressDisplay) -> tuple[Path, DatasetCard]:
-    """Build a dataset below a folder, unless it is there from the same manifest and the same files."""
-    text = yaml.safe_dump(source.manifest, sort_keys=False)
-    digest = hashlib.sha256("\n".join([text, *_files(source.manifest)]).encode()).hexdigest()
-    directory = folder / f"{source.name}-{digest[:12]}"
-    if (directory / CARD).is_file():
-        return directory, read_card(directory)
-    display.line(f"building {directory}")
-    manifest = directory.with_suffix(".yaml")
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(text, encoding="utf-8")
-    return directory, build(BuildOptions(manifest, directory), display.built)
-
-
-def _files(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the files that a manifest names, also those in its folders, each with its size and time of change."""
-    named = [entry[key] for entry in manifest["captures"] for key in ("path", "label_path", "glob") if key in entry]
-    found = {Path(path) for name in named for path in (name, *glob.glob(name))}
-    files = found | {path for folder in found if folder.is_dir() for path in folder.rglob("*")}
-    states = ((path, path.stat()) for path in sorted(files) if path.is_file())
-    return [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states]
 
 
 def _flows(directory: str) -> int:
