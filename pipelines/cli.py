@@ -149,6 +149,33 @@ def build(
 
 
 @app.command()
+def plan(
+    corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the build.  [all cores]")] = None,
+    rates: Annotated[
+        str, typer.Option(help="measured: on samples of the captures, here; stored: none is read.")
+    ] = "measured",
+    as_json: Json = False,
+) -> None:
+    """What a build will take: time, memory and disk, from small builds of samples of its captures."""
+    with ProgressDisplay("plan") as display:
+        display.line(f"{corpus}")
+        with quick_start(cloud=not _is_local_job(corpus, None)):
+            from flowloom.pipelines.plan import PlanOptions, plan_table
+            from flowloom.pipelines.plan import plan as plan_build
+            from flowloom.pipelines.runners import usable_cores
+
+        options = PlanOptions(corpus, workers or usable_cores(), rates)  # type: ignore[arg-type]
+        found = plan_build(options, display.line)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    Console().print(plan_table(found))
+    for basis in found.bases:
+        typer.echo(f"- {basis}")
+
+
+@app.command()
 def weave(
     datasets: Annotated[list[Path], typer.Argument(help="Dataset directories, in order of precedence.")],
     out: Annotated[Path, typer.Argument(help="The dataset directory to make.")],

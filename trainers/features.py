@@ -13,6 +13,7 @@ import pydantic
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.rows import SEQUENCES, View
+from flowloom.trainers.arrow_views import integers, list_offsets
 from flowloom.trainers.row_spec import Input, aligned_empty, require_view
 
 
@@ -170,7 +171,7 @@ class FeatureSpec(pydantic.BaseModel):
                 )
         values, offsets = self._buffers(flows)
         tables = self._tables
-        protocol = flows["protocol"].to_numpy() if "protocol" in self.channels else np.empty(0, np.uint8)
+        protocol = integers(flows["protocol"]) if "protocol" in self.channels else np.empty(0, np.uint8)
 
         def gathered(rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
             sequence = aligned_empty((len(rows), self.k, len(self.features)), np.float32)
@@ -191,16 +192,17 @@ class FeatureSpec(pydantic.BaseModel):
         offsets: np.ndarray | None = None
         for column, item in SEQUENCES.items():
             if column not in self.columns:
-                values.append(np.empty(0, item.to_pandas_dtype()))
+                values.append(np.empty(0, str(item)))
                 continue
             lists = flows[column]
-            starts = lists.offsets.to_numpy()
-            starts = starts - starts[0]
+            starts = list_offsets(lists)
+            first, last = starts[0], starts[-1]
+            starts = starts - first
             if offsets is None:
                 offsets = starts
             elif not np.array_equal(offsets, starts):
                 raise FlowloomError(f"column {column} has lists of other lengths than the columns before it")
-            values.append(lists.flatten().to_numpy())
+            values.append(integers(lists.values)[first:last])
         assert offsets is not None  # a per-packet channel is always there
         return values, offsets
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flowloom.schemas.profiles import Profile
 from flowloom.schemas.rows import SEQUENCES
 from flowloom.schemas.scores import IDENTIFYING, ScoreReject, class_column, probability_column, score_schema
+from flowloom.trainers.arrow_views import list_offsets
 from flowloom.trainers.deployed import DeployedModel
 from flowloom.trainers.profiles import LENGTHS, ProfileCounts
 
@@ -85,9 +85,9 @@ class Scorer:
         for task, outputs in said.items():
             both = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs  # [B, classes]
             field = self.schema.field(probability_column(task)).type
-            flat = pa.array(np.ascontiguousarray(both).reshape(-1))
+            flat = _array(both.reshape(-1), pa.float32())
             columns[probability_column(task)] = pa.FixedSizeListArray.from_arrays(flat, type=field)
-            columns[class_column(task)] = pa.array(both.argmax(axis=1).astype(np.int32))
+            columns[class_column(task)] = _array(both.argmax(axis=1).astype(np.int32), pa.int32())
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
 
@@ -95,6 +95,11 @@ def columns_of(model: DeployedModel) -> tuple[str, ...]:
     """Return the columns that scoring reads, as far as rows have them; it needs those of `model.features.columns`."""
     lengths = LENGTHS if model.features.view == "flows" else ()
     return tuple(dict.fromkeys([*model.features.columns, *IDENTIFYING[model.features.view], *lengths]))
+
+
+def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Return values as an Arrow array; the first `pa.array` of a process would import pandas, for 2 s."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _outputs(words: tuple[str, ...]) -> int:
@@ -116,7 +121,7 @@ def _usable(rows: pa.RecordBatch, spec: Any) -> tuple[pa.RecordBatch, dict[str, 
         if column.null_count:
             _add(reasons, ScoreReject.UNKNOWN_FEATURE, column.is_null().to_numpy(zero_copy_only=False))
         if name in SEQUENCES:
-            listed = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+            listed = np.diff(list_offsets(column))
             if lengths is None:
                 lengths = listed
                 _add(reasons, ScoreReject.EMPTY, listed == 0)
