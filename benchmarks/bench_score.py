@@ -43,6 +43,8 @@ def main() -> None:
             seconds_flows=taken["flows"].seconds,
             seconds_score=taken["score"].seconds,
             ratio_to_metering=taken["flows"].seconds / taken["score"].seconds,
+            cpu_seconds_flows=taken["flows"].cpu_seconds,
+            cpu_seconds_score=taken["score"].cpu_seconds,
             flows_per_s=arguments.flows / taken["score"].seconds,
             peak_mib=taken["score"].peak_mib,
             peak_mib_tenth=tenth.peak_mib,

@@ -383,7 +383,7 @@ def score(
     ] = "keep",
     key_file: Annotated[Path | None, typer.Option(help="The 32 bytes of the key of pseudonyms.")] = None,
     shards: Annotated[int, typer.Option(min=1, help="Parquet files to write at most.")] = 8,
-    max_skew: Annotated[float, typer.Option(help="Bits from which on a feature counts as skewed.")] = 0.1,
+    max_skew: Annotated[float | None, typer.Option(help="Bits from which on a feature is skewed.  [0.12]")] = None,
     runner: Annotated[
         str | None, typer.Option(help="The Beam runner; options for it follow after --.  [embedded]")
     ] = None,
@@ -395,13 +395,14 @@ def score(
         display.line(f"{', '.join(inputs)} by {model} to {out}")
         with quick_start(cloud=runner is not None or any("://" in each for each in inputs)):
             from flowloom.pipelines.runners import EMBEDDED, usable_cores
-            from flowloom.pipelines.score import ScoreOptions, skew_table
+            from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
             from flowloom.pipelines.score import score as score_inputs
 
             _trainer("scorer")
 
         options = ScoreOptions(
-            model, tuple(inputs), out, split, identity, key_file, shards, max_skew=max_skew,  # type: ignore[arg-type]
+            model, tuple(inputs), out, split, identity, key_file, shards,  # type: ignore[arg-type]
+            max_skew=MAX_SKEW if max_skew is None else max_skew,
             workers=workers or usable_cores(), runner=runner or EMBEDDED, beam_args=context.obj or (),
         )  # fmt: skip
         card = score_inputs(options, display.scored)

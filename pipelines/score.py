@@ -28,7 +28,7 @@ from flowloom.transforms.spill import clear
 from flowloom.transforms.staging import staged_folder
 from flowloom.transforms.tally import Tally, watched
 
-MAX_SKEW = 0.1
+MAX_SKEW = 0.12
 """Bits; see docs/decisions/0022-scoring-and-planning.md."""
 _DEFAULT = Output()
 
