@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import resource
-import shutil
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
 from flowloom.schemas.card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CaptureSource, CorpusManifest
+from flowloom.transforms.captures import open_stored
 from flowloom.transforms.cards import FAILURE
 from flowloom.transforms.estimates import STORED, BuildEstimate, Range, Rates, estimate_build, work_pieces
 from flowloom.transforms.groups import Capture, GroupPlan, plan_corpus
@@ -142,8 +142,8 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
     entries, size = [], 0
     for number, (capture, first) in enumerate(sample):
         copy = f"{staging}/captures/{number}"
-        with open(capture.uri, "rb") as source, open(copy, "wb") as target:
-            shutil.copyfileobj(_Head(source, first), target)
+        with open_stored(capture.uri) as source, open(copy, "wb") as target:
+            target.write(source.read(first))
         size += os.path.getsize(copy)
         entries += [manifest.captures[at].model_copy(update={"glob": copy}) for at in capture.sources]
     # splits that look for classes in the captures could not be made of a few of them
@@ -162,19 +162,6 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
     spilled = _folder_bytes(f"{staging}/spill")
     shards = sum(_folder_bytes(f"{staging}/{view}") for view in small.views)
     return _Measured(size, taken, account.metered, account.flows, shards, spilled)
-
-
-class _Head:
-    """The first bytes of a file, for `shutil.copyfileobj`."""
-
-    def __init__(self, file, left: int):
-        self._file, self._left = file, left
-
-    def read(self, wanted: int) -> bytes:
-        """Return up to `wanted` further bytes."""
-        content = self._file.read(min(wanted, self._left))
-        self._left -= len(content)
-        return content
 
 
 def _folder_bytes(folder: str) -> int:

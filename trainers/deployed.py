@@ -97,12 +97,14 @@ class DeployedModel:
     def _of_run(self) -> Forward:
         from flowloom.trainers.inference import inference_form
         from flowloom.trainers.lmmoe import LMMoE
+        from flowloom.trainers.pruning import prune_experts
         from flowloom.trainers.run import Run
         from flowloom.trainers.streamable import streaming_structure, streaming_weights
 
         model = Run.open(self.root).load_model()
         if self.engine == "lanes" and isinstance(model, LMMoE):
-            return MixtureScorer(streaming_structure(model), streaming_weights(model))
+            pruned = prune_experts(model)
+            return MixtureScorer(streaming_structure(pruned), streaming_weights(pruned))
         import tensorflow as tf
 
         graph = inference_form(model)

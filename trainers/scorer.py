@@ -1,7 +1,6 @@
 """Scoring: a batch of rows to what a model says of them, and where the rows went that it says nothing of."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,21 +33,19 @@ class ScoredRows:
 
 
 class Scorer:
-    """A model that scores batches of rows; threads may share it."""
+    """A model that scores batches of rows; threads may share it.
+
+    Args:
+      model: what its files tell; it is loaded here.
+
+    Raises:
+      FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
+    """
 
     def __init__(self, model: DeployedModel) -> None:
         self.model = model
         self.schema = score_schema(model.features.view, model.tasks)
         self._forward = model.load()
-
-    @classmethod
-    def open(cls, path: str | Path) -> "Scorer":
-        """Return the scorer of a run or an export.
-
-        Raises:
-          FlowloomError: if the model cannot be read.
-        """
-        return cls(DeployedModel.open(path))
 
     def score(self, rows: pa.RecordBatch) -> ScoredRows:
         """Return what the model says of rows that have at least the columns that it sees, flow id and group.
