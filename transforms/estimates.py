@@ -57,7 +57,7 @@ STORED = Rates(
     packets_per_byte=2.5e-3,
     flows_per_byte=1.0e-4,
     dataset_bytes=0.010,
-    spill_bytes=0.030,
+    spill_bytes=0.060,  # 25 packets of 17 bytes and 150 bytes more are a flow of 10,000 bytes
     peak_bytes=5.0e8,
 )
 
