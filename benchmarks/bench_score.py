@@ -86,7 +86,8 @@ def write_export(folder: Path) -> None:
     structure = {"k": K, "gate_input": "mean", "tasks": tasks, "tower_layers": 1}
     contract = {
         "format": "savedmodel", "int8": False, "recipe": "multa-mean",
-        "features": spec.model_dump(mode="json"), "definition": FlowDefinition(k=K).model_dump(mode="json"),
+        "view": "flows", "features": spec.model_dump(mode="json"),
+        "definition": FlowDefinition(k=K).model_dump(mode="json"),
         "tasks": [{"name": name, "vocabulary": [f"{name}_{n}" for n in range(count)]} for name, count in tasks.items()],
         "dataset": {"name": "synthetic", "content_hash": "0" * 64}, "streaming": {"structure": structure},
     }  # fmt: skip

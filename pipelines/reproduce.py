@@ -1,6 +1,8 @@
 """`flowloom reproduce`: a paper's experiments on what there is of its data, side by side with the paper's figures."""
 
 import dataclasses
+import glob
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,7 +60,8 @@ class ReproduceOptions:
 def reproduce(options: ReproduceOptions, display: ProgressDisplay) -> dict[str, Any]:
     """Build the datasets, run the paper's experiments on them, and write index.html and results.json into `out`.
 
-    What is in `out` already from the same data and options is kept, so that an interrupted call goes on where it was.
+    What is in `out` already from the same data and options is kept, so that an interrupted call goes on where it was;
+    of other data datasets are built anew beside those that are there.
 
     Returns:
       what results.json holds.
@@ -82,8 +85,7 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
     sources = _sources(options.data, options.quick)
     sets = []
     for source in sources:
-        directory = options.out / "datasets" / source.name
-        card = _built(source, directory, display)
+        directory, card = _built(source, options.out / "datasets", display)
         words = next(task.vocabulary for task in card.tasks if task.name == source.task)
         sets.append(
             FlowSet(
@@ -241,16 +243,27 @@ def iscx_manifest(folder: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _built(source: Source, directory: Path, display: ProgressDisplay) -> DatasetCard:
-    """Build a dataset, unless it is there from the same manifest."""
-    manifest = directory.with_suffix(".yaml")
+def _built(source: Source, folder: Path, display: ProgressDisplay) -> tuple[Path, DatasetCard]:
+    """Build a dataset below a folder, unless it is there from the same manifest and the same files."""
     text = yaml.safe_dump(source.manifest, sort_keys=False)
-    if (directory / CARD).is_file() and manifest.is_file() and manifest.read_text(encoding="utf-8") == text:
-        return read_card(directory)
+    digest = hashlib.sha256("\n".join([text, *_files(source.manifest)]).encode()).hexdigest()
+    directory = folder / f"{source.name}-{digest[:12]}"
+    if (directory / CARD).is_file():
+        return directory, read_card(directory)
     display.line(f"building {directory}")
+    manifest = directory.with_suffix(".yaml")
     manifest.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_text(text, encoding="utf-8")
-    return build(BuildOptions(manifest, directory), display.built)
+    return directory, build(BuildOptions(manifest, directory), display.built)
+
+
+def _files(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files that a manifest names, also those in its folders, each with its size and time of change."""
+    named = [entry[key] for entry in manifest["captures"] for key in ("path", "label_path", "glob") if key in entry]
+    found = {Path(path) for name in named for path in (name, *glob.glob(name))}
+    files = found | {path for folder in found if folder.is_dir() for path in folder.rglob("*")}
+    states = ((path, path.stat()) for path in sorted(files) if path.is_file())
+    return [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states]
 
 
 def _flows(directory: str) -> int:

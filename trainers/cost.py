@@ -20,6 +20,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.cycles import CycleCounter
 from flowloom.trainers.inference import inference_form
 from flowloom.trainers.litert import LiteRTModel, convert
+from flowloom.trainers.random_rows import random_rows
 from flowloom.trainers.run import Run
 
 Runtime = Literal["tensorflow", "litert"]
@@ -79,15 +80,11 @@ def time_interleaved(
 
 
 def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], object]:
-    """Return a call that scores one flow of full length with all tasks of a model."""
-    _, k, channels = model.input["sequence"].shape
-    flow = {
-        "sequence": np.random.default_rng(seed).normal(size=(1, k, channels)).astype(np.float32),
-        "length": np.array([k], np.int32),
-    }
+    """Return a call that scores one row, a flow of full length, with all tasks of a model."""
+    row = random_rows(model, 1, seed, whole=True)
     if runtime == "litert":
-        return functools.partial(LiteRTModel(convert(model)).one, flow)
-    inputs = {name: tf.constant(value) for name, value in flow.items()}
+        return functools.partial(LiteRTModel(convert(model)).one, row)
+    inputs = {name: tf.constant(value) for name, value in row.items()}
     signature = {name: tf.TensorSpec.from_tensor(tensor) for name, tensor in inputs.items()}
     forward = tf.function(lambda batch: model(batch, training=False), input_signature=[signature], autograph=False)
     return lambda: [scores.numpy() for scores in forward(inputs).values()]

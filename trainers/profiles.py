@@ -14,7 +14,7 @@ import pydantic
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.profiles import PACKETS, PROFILE, PROFILED, Profile, bins_of
 from flowloom.schemas.rows import SEQUENCES
-from flowloom.trainers.arrow_views import integers, list_offsets
+from flowloom.trainers.arrow_views import list_offsets, numbers
 from flowloom.trainers.dataset import Dataset
 
 LENGTHS = ("packets_fwd", "packets_bwd")
@@ -43,9 +43,9 @@ class ProfileCounts:
         for name, counts in self.counts.items():
             if name in SEQUENCES:
                 values = flows[name]
-                _count_first(list_offsets(values), integers(values.values), self.k, PROFILED[name][0], counts)
+                _count_first(list_offsets(values), numbers(values.values), self.k, PROFILED[name][0], counts)
             elif name != PACKETS and name in flows.schema.names:
-                known = integers(flows[name].drop_null())
+                known = numbers(flows[name].drop_null())
                 counts += np.bincount(known, minlength=len(counts))
         packets = _packets(flows, lists[0])
         self.counts[PACKETS] += np.bincount(np.minimum(packets, self.k + 1) - 1, minlength=self.k + 1)[: self.k + 1]
@@ -106,7 +106,7 @@ def _packets(flows: pa.RecordBatch, sequence: str) -> np.ndarray:
     for name in LENGTHS:
         if name not in flows.schema.names or flows[name].null_count:
             return np.maximum(listed, 1)
-    told = sum(integers(flows[name]).astype(np.int64) for name in LENGTHS)
+    told = sum(numbers(flows[name]).astype(np.int64) for name in LENGTHS)
     return np.maximum(np.maximum(listed, told), 1)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from flowloom.schemas.profiles import Profile
 from flowloom.schemas.rows import SEQUENCES
 from flowloom.schemas.scores import IDENTIFYING, ScoreReject, class_column, probability_column, score_schema
-from flowloom.trainers.arrow_views import list_offsets
+from flowloom.trainers.arrow_views import arrow_array, list_offsets
 from flowloom.trainers.deployed import DeployedModel
 from flowloom.trainers.profiles import LENGTHS, ProfileCounts
 
@@ -54,7 +54,7 @@ class Scorer:
         """
         spec = self.model.features
         usable, rejected = _usable(rows, spec)
-        render, parts = spec.renderer(usable) if usable.num_rows else None, []
+        render, parts = spec.renderer(spec.prepared(usable)) if usable.num_rows else None, []
         for start in range(0, usable.num_rows, PIECE_ROWS):
             assert render is not None
             parts.append(self._forward(*render(np.arange(start, min(start + PIECE_ROWS, usable.num_rows)))))
@@ -82,9 +82,9 @@ class Scorer:
         for task, outputs in said.items():
             both = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs  # [B, classes]
             field = self.schema.field(probability_column(task)).type
-            flat = _array(both.reshape(-1), pa.float32())
+            flat = arrow_array(both.reshape(-1), pa.float32())
             columns[probability_column(task)] = pa.FixedSizeListArray.from_arrays(flat, type=field)
-            columns[class_column(task)] = _array(both.argmax(axis=1).astype(np.int32), pa.int32())
+            columns[class_column(task)] = arrow_array(both.argmax(axis=1).astype(np.int32), pa.int32())
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
 
@@ -92,11 +92,6 @@ def columns_of(model: DeployedModel) -> tuple[str, ...]:
     """Return the columns that scoring reads, as far as rows have them; it needs those of `model.features.columns`."""
     lengths = LENGTHS if model.features.view == "flows" else ()
     return tuple(dict.fromkeys([*model.features.columns, *IDENTIFYING[model.features.view], *lengths]))
-
-
-def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Return values as an Arrow array; the first `pa.array` of a process would import pandas, for 2 s."""
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _outputs(words: tuple[str, ...]) -> int:

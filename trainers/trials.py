@@ -14,6 +14,7 @@ from flowloom.trainers.models import MODELS
 from flowloom.trainers.paradigms import PARADIGMS, Paradigm
 from flowloom.trainers.predictions import Predictions, both_classes
 from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.window_starts import window_starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Trials:
         keep: Literal["last", "best"] = "last",
         loss_weights: Mapping[str, float] | None = None,
         adopt: Sequence[np.ndarray] = (),
-        furthest_window: int = 0,
+        furthest_start: int = 0,
     ) -> Fit:
         """Train from new weights.
 
@@ -136,8 +137,8 @@ class Trials:
             validation rows; of several the one with the lowest loss.
           loss_weights: of some tasks.
           adopt: weights that all tasks share to begin with (`Fit.shared`).
-          furthest_window: in each epoch a row's window begins at a random packet up to this one. It is the flow's own
-            first packet in half of the rows, as it always is on the validation rows.
+          furthest_start: the packet that a row begins at, at most, drawn in each epoch (`window_starts`); it keeps the
+            gap before it. Validation rows begin at the flow's first.
         """
         if epochs < 1:
             raise ValueError(f"epochs must be >= 1, got {epochs}")
@@ -151,7 +152,7 @@ class Trials:
         for epoch in range(epochs):
             generator = np.random.default_rng((seed, epoch))
             order = generator.permutation(len(train.length))
-            starts = generator.integers(0, furthest_window + 1, len(order)) * generator.integers(0, 2, len(order))
+            starts = window_starts(generator, len(order), furthest_start)
             totals = np.zeros((len(self._names), 2))
             for at in range(0, len(order), self._recipe.batch_size):
                 rows = order[at : at + self._recipe.batch_size]

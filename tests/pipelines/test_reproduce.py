@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from flowloom.pipelines import cli, reproduce
-from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.progress import ProgressDisplay
 from flowloom.pipelines.reproduce import ReproduceOptions
+from flowloom.schemas.card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 
 CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
@@ -44,21 +45,32 @@ def test_what_is_there_decides_what_is_compared(tmp_path):
     assert "the paper's protocol in full" in whole["quic"].line
 
 
-def test_the_whole_text_set_is_read_by_folders_of_services(tmp_path):
+def lines_of(number, flow=0):
+    return (
+        f"{1_500_000_000 + flow + n * (number + 1)}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n" for n in range(9)
+    )
+
+
+def test_the_whole_text_set_is_read_by_folders_of_services_and_anew_when_it_changes(tmp_path):
     for number, service in enumerate(("Google Doc", "Google Drive", "Google Music", "Google Search", "Youtube")):
         for flow in range(3):
             path = tmp_path / "quic-ucdavis" / "pretraining" / service / f"{flow}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = (
-                f"{1_500_000_000 + flow + n * (number + 1)}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n"
-                for n in range(9)
-            )
-            path.write_text("".join(lines))
+            path.write_text("".join(lines_of(number, flow)))
     (source,) = reproduce._sources(tmp_path, quick=False)
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(source.manifest))
-    card = build(BuildOptions(tmp_path / "m.yaml", tmp_path / "dataset"))
-    counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in reproduce.SERVICES]
-    assert counts == [3] * 5
+    with ProgressDisplay("test") as display:
+        directory, card = reproduce._built(source, tmp_path / "out", display)
+        counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in reproduce.SERVICES]
+        assert counts == [3] * 5
+        changed = (directory / CARD).stat().st_mtime_ns
+        assert reproduce._built(source, tmp_path / "out", display) == (directory, card)
+        assert (directory / CARD).stat().st_mtime_ns == changed, "the same data is built once"
+
+        path.write_text("".join(lines_of(5)))
+        anew, other = reproduce._built(source, tmp_path / "out", display)
+    assert anew != directory
+    assert other.content_hash != card.content_hash
+    assert read_card(directory) == card, "what is there stays"
 
 
 def test_the_manifest_of_iscx_is_the_documented_one(tmp_path):
