@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_BEAM_COMMANDS = ("build",)
+_BEAM_COMMANDS = ("build", "score")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Settings = Annotated[
@@ -146,6 +146,33 @@ def build(
     typer.echo(f"{out}: {account.flows:,} flows of {account.captures:,} captures, {account.rejects:,} rejects")
     typer.echo(f"rows: {rows}; content hash {card.content_hash}")
     typer.echo(f"see it with: flowloom describe {out}")
+
+
+@app.command()
+def plan(
+    corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the build.  [all cores]")] = None,
+    rates: Annotated[
+        str, typer.Option(help="measured: on samples of the captures, here; stored: none is read.")
+    ] = "measured",
+    as_json: Json = False,
+) -> None:
+    """What a build will take: time, memory and disk, from small builds of samples of its captures."""
+    with ProgressDisplay("plan") as display:
+        display.line(f"{corpus}")
+        with quick_start(cloud=not _is_local_job(corpus, None)):
+            from flowloom.pipelines.plan import PlanOptions, plan_table
+            from flowloom.pipelines.plan import plan as plan_build
+            from flowloom.pipelines.runners import usable_cores
+
+        options = PlanOptions(corpus, workers or usable_cores(), rates)  # type: ignore[arg-type]
+        found = plan_build(options, display.line)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    Console().print(plan_table(found))
+    for basis in found.bases:
+        typer.echo(f"- {basis}")
 
 
 @app.command()
@@ -340,6 +367,56 @@ def export(
         f"{out}: {report.format} of {report.parameters:,} parameters, {report.size_bytes:,} bytes, "
         f"differs by {report.largest_error:.1g} at most; {'can' if report.streaming else 'cannot'} be streamed"
     )
+
+
+@app.command()
+def score(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="A run directory, or what `flowloom export` wrote.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Captures or globs, dataset directories, .parquet files of flows.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
+    split: Annotated[str | None, typer.Option(help="The split of datasets to score.  [all]")] = None,
+    identity: Annotated[
+        str, typer.Option(help="Addresses of captures: keep, drop, pseudonym (with --key-file).")
+    ] = "keep",
+    key_file: Annotated[Path | None, typer.Option(help="The 32 bytes of the key of pseudonyms.")] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Parquet files to write at most.")] = 8,
+    max_skew: Annotated[float | None, typer.Option(help="Bits from which on a feature is skewed.  [0.12]")] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="The Beam runner; options for it follow after --.  [embedded]")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads of the embedded runner.  [all cores]")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a model says of flows, from captures or datasets: Parquet shards, accounting, and skew against training."""
+    with ProgressDisplay("score") as display:
+        display.line(f"{', '.join(inputs)} by {model} to {out}")
+        with quick_start(cloud=runner is not None or any("://" in each for each in inputs)):
+            from flowloom.pipelines.runners import EMBEDDED, usable_cores
+            from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
+            from flowloom.pipelines.score import score as score_inputs
+
+            _trainer("scorer")
+
+        options = ScoreOptions(
+            model, tuple(inputs), out, split, identity, key_file, shards,  # type: ignore[arg-type]
+            max_skew=MAX_SKEW if max_skew is None else max_skew,
+            workers=workers or usable_cores(), runner=runner or EMBEDDED, beam_args=context.obj or (),
+        )  # fmt: skip
+        card = score_inputs(options, display.scored)
+    if as_json:
+        typer.echo(card.model_dump_json())
+        return
+    Console().print(skew_table(card))
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in card.rejected.items()) or "none"
+    typer.echo(f"{out}: {card.scored:,} of {card.rows:,} rows scored; rejected: {rejected}")
+    if card.captures:
+        account = card.captures
+        typer.echo(f"{account.records:,} records of {account.captures:,} captures, {account.rejects:,} rejects")
+    if card.skew and card.skew.skewed:
+        typer.echo(f"unlike the training: {', '.join(card.skew.skewed)}")
 
 
 @app.command()

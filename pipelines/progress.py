@@ -61,6 +61,10 @@ class ProgressDisplay:
         """Show how far datasets are woven."""
         self.update(f"{tally.shards:,} shards written")
 
+    def scored(self, tally: "Tally") -> None:
+        """Show how far a scoring is."""
+        self.update(f"{tally.captures:,} captures read, {tally.flows:,} flows metered, {tally.shards:,} shards written")
+
     def trained(self, training: "Training") -> None:
         """Show how far a training is, and one line for every complete epoch."""
         place = f"epoch {training.epoch} of {training.epochs}"

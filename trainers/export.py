@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.profiles import PROFILE
 from flowloom.trainers import features as scaling
 from flowloom.trainers.exported import CONTRACT, FORMAT_VERSION, LITERT, SAVED_MODEL, WEIGHTS
 from flowloom.trainers.inference import inference_form
@@ -76,7 +77,8 @@ def export(options: ExportOptions) -> ExportReport:
     """Write the model of a run for deployment, with the contract of its features.
 
     The folder holds `saved_model/` (any number of flows) or `model.tflite` (one flow), `features.json`, and, for a
-    model that can be scored packet by packet, `weights.npz`. It appears when it is complete and checked.
+    model that can be scored packet by packet, `weights.npz`; beside them the run's `profile.json`. It appears when it
+    is complete and checked.
 
     Raises:
       FlowloomError: if the run cannot be read, the folder exists, or what was exported says something else.
@@ -94,6 +96,8 @@ def export(options: ExportOptions) -> ExportReport:
             )
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         streaming = _write_streaming(pruned, folder)
+        if (run.root / PROFILE).is_file():
+            shutil.copyfile(run.root / PROFILE, folder / PROFILE)
         report = ExportReport(
             out=options.out,
             format=options.format,

@@ -13,13 +13,16 @@ from typing import Any, cast
 import pydantic
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.profiles import PROFILE
 from flowloom.trainers import latecomers
 from flowloom.trainers import run as run_files
 from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.inputs import AnyRowSpec, row_spec
 from flowloom.trainers.made_rows import with_made_rows
 from flowloom.trainers.multitask_cnn import MultitaskCNN
+from flowloom.trainers.profiles import profile_dataset
 from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.table_spec import TableSpec
 from flowloom.trainers.training import Begun, Progress, Training
@@ -108,6 +111,9 @@ def _train(
     checkpoints.restore(best)
     if training.arrivals:
         run_files.write_json(root / run_files.LATECOMERS, latecomers.findings(training.arrivals, history))
+    if isinstance(features, FeatureSpec):
+        profile = profile_dataset(dataset, features.columns, features.k)
+        run_files.write_text(root / PROFILE, profile.model_dump_json() + "\n")
     summary = RunSummary(
         run=root,
         recipe=recipe.name,

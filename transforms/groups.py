@@ -185,7 +185,12 @@ def _group(files: Sequence[Capture], *, whole: bool = False) -> CaptureGroup:
 
 
 def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> GroupPlan:
-    """Match every source of a manifest, identify every file once, and put them into groups.
+    """Match every source of a manifest, identify every file once, and put them into groups; see `plan_captures`."""
+    return plan_captures(manifest.captures, folder, workers)
+
+
+def plan_captures(sources: Sequence[Entry], folder: str, workers: int = 1) -> GroupPlan:
+    """Match every source, identify every file once, and put them into groups.
 
     It reads no more of a capture than its ends and its first records, so it is done before any worker starts.
 
@@ -195,7 +200,7 @@ def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> Grou
     """
     matches: dict[str, list[int]] = {}
     rejects = []
-    for position, source in enumerate(manifest.captures):
+    for position, source in enumerate(sources):
         if not isinstance(source, CaptureSource):
             continue
         uris, unmatched = match_source(source, folder)
@@ -205,7 +210,7 @@ def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> Grou
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         looked_at = list(pool.map(_identified, matches.items()))
     captures = tell_apart(found for found in looked_at if isinstance(found, Capture))
-    plan = plan_groups(captures, manifest.captures, folder)
+    plan = plan_groups(captures, sources, folder)
     rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
     return GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS))
 

@@ -113,12 +113,14 @@ class PlanReadings(beam.PTransform):
     Args:
       lanes: how many workers the runner gives a fixed share of the elements each, whatever they cost; so the shares are
         made equal beforehand. None where it gives elements to whoever is idle.
+      digests: whether captures whose digest is not known yet are digested; metering does not need it.
     """
 
     groups: Sequence[CaptureGroup]
     definition: FlowDefinition
     split_bytes: int
     lanes: int | None = None
+    digests: bool = True
 
     def expand(self, root: Any) -> Any:
         """Return `ReadingTask`s, and a `DigestTask` for every capture whose digest is not known yet."""
@@ -126,7 +128,7 @@ class PlanReadings(beam.PTransform):
         costs: list[float] = []
         stretched: list[tuple[str, Stretch]] = []
         for group in self.groups:
-            undigested = [capture for capture in group.captures if capture.sha256 is None]
+            undigested = [capture for capture in group.captures if capture.sha256 is None and self.digests]
             at_once += [DigestTask(capture.uri) for capture in undigested]
             costs += [capture.size * _DIGEST_COST for capture in undigested]
             found = group_stretches(group, self.definition, self.split_bytes)
