@@ -9,7 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from flowloom.pipelines.manifests import read_manifest
-from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.runners import EMBEDDED, START_LIMIT_S, running, usable_cores
 from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
@@ -46,10 +46,13 @@ class BuildOptions:
     workers: int = dataclasses.field(default_factory=usable_cores)
     runner: str = EMBEDDED
     beam_args: tuple[str, ...] = ()
+    start_limit_s: float = START_LIMIT_S
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise FlowloomError(f"workers must be at least 1, got {self.workers}")
+        if self.start_limit_s <= 0:
+            raise FlowloomError(f"start_limit_s must be > 0, got {self.start_limit_s}")
 
     @property
     def lanes(self) -> int | None:
@@ -96,7 +99,8 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     with staged_folder(os.fspath(options.out)) as staging, label_folder(staging) as scratch:
         with watched(staging, progress):
             corpus = look_at(manifest, folder, staging, scratch, options.workers)
-            with start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
+            engine = (options.runner, options.workers, options.beam_args)
+            with running(*engine, staging, options.start_limit_s) as pipeline:
                 compose(pipeline, corpus, staging, options.lanes)
         if not os.path.exists(f"{staging}/{CARD}"):
             with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:

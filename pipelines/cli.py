@@ -126,6 +126,9 @@ def build(
         str | None, typer.Option(help="The Beam runner; options for it follow after --.  [embedded]")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads of the embedded runner.  [all cores]")] = None,
+    start_limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the workers of another runner may take to start.")
+    ] = 180,
     as_json: Json = False,
 ) -> None:
     """A corpus manifest to a dataset."""
@@ -136,7 +139,8 @@ def build(
             from flowloom.pipelines.build import build as build_dataset
             from flowloom.pipelines.runners import EMBEDDED, usable_cores
 
-        options = BuildOptions(corpus, out, workers or usable_cores(), runner or EMBEDDED, context.obj or ())
+        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit)
+        options = BuildOptions(corpus, out, *engine)
         card = build_dataset(options, display.built)
     if as_json:
         typer.echo(card.model_dump_json())
