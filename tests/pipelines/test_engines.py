@@ -12,7 +12,7 @@ from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
 from flowloom.pipelines.build import BuildOptions, build
-from flowloom.pipelines.engines import cause, check_engine
+from flowloom.pipelines.engines import cause, check_engine, finish
 from flowloom.pipelines.runners import EMBEDDED, running, start_pipeline
 from flowloom.schemas.errors import FlowloomError
 
@@ -122,7 +122,7 @@ def test_prism_is_never_downloaded(tmp_path):
 @pytest.mark.parametrize(
     ("complaint", "told"),
     [
-        ("org.x.JobException: failed\n\tat org.x\nCaused by: java.io.IOException: disk full\n", "java.io.IOException: disk full"),
+        ("x.JobException: failed\n\tat x\nCaused by: java.io.IOException: full\n", "java.io.IOException: full"),
         ('bundle\nTraceback:\n  File "x"\nValueError: bad [while running \'Meter\']\n', "ValueError: bad"),
         ('RPC:\n\tstatus = X\n\tdetails = "Connection refused"\n', "Connection refused"),
         ("\n it stopped\n", "it stopped"),
@@ -164,18 +164,14 @@ def test_workers_that_never_come_are_given_up(corpus, manifest, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_fails_on_a_worker_fails_the_job(tmp_path):
+def test_what_fails_on_a_worker_fails_the_job():
     def fail(_):
         raise OSError("disk full")
 
-    flags = ["--job_endpoint=embed", "--environment_type=LOOPBACK"]
-
-    def run() -> None:
-        with running("PortableRunner", 1, flags, str(tmp_path)) as pipeline:
-            pipeline | beam.Create([1]) | beam.Map(fail)
-
-    with pytest.raises(FlowloomError, match="the engine gave the job up: OSError: disk full$"):
-        run()
+    pipeline = start_pipeline("PortableRunner", 1, ["--job_endpoint=embed", "--environment_type=LOOPBACK"])
+    pipeline | beam.Create([1]) | beam.Map(fail)
+    with pytest.raises(FlowloomError, match=r"the engine gave the job up: OSError: disk full$"):
+        finish(pipeline)
 
 
 def test_the_embedded_engine_is_not_called(tmp_path):

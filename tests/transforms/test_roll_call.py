@@ -24,7 +24,7 @@ def test_a_worker_without_the_folder_says_so_and_makes_none(tmp_path):
     (tmp_path / "submitter").mkdir()
     roll = Roll.begin(str(tmp_path / "submitter"))
     os.rename(tmp_path / "submitter", tmp_path / "elsewhere")
-    with pytest.raises(FlowloomError, match="does not see what the submitter put there .*No such file"):
+    with pytest.raises(FlowloomError, match=r"does not see what the submitter put there .*No such file"):
         roll.answer(0)
     assert not (tmp_path / "submitter").exists()
 
