@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 
@@ -39,6 +40,23 @@ def staged_folder(out: str) -> Iterator[str]:
             ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def passing_folder(parent: str | None) -> Iterator[str]:
+    """Yield a new folder below `parent`, or where temporary files go, that vanishes when the block ends.
+
+    Raises:
+      FlowloomError: if it cannot be made.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix=".building-", dir=parent)
+    except OSError as error:
+        raise FlowloomError(f"the job's folder cannot be made below {parent}: {error.strerror}; name another") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def unfinished(path: str) -> str:
