@@ -4,6 +4,7 @@ Beam waits without a word for a jar that cannot be downloaded, for a master that
 cannot start. Here each of them is a message.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -111,7 +112,7 @@ def finish(pipeline: beam.Pipeline, limit_s: float | None = None, overdue: str =
     """
     state = None
     try:
-        result = pipeline.run()
+        result = _submit(pipeline)
         try:
             state = result.wait_until_finish(duration=round(limit_s * 1000) if limit_s else None)
         finally:
@@ -121,6 +122,26 @@ def finish(pipeline: beam.Pipeline, limit_s: float | None = None, overdue: str =
         raise FlowloomError(f"the engine gave the job up: {cause(str(error))}") from error
     if state != PipelineState.DONE:
         raise FlowloomError(f"the job ended as {state}" if PipelineState.is_terminal(state) else overdue)
+
+
+def _submit(pipeline: beam.Pipeline) -> Any:
+    """Return the running job.
+
+    The job service inside this process works in threads that end with it only if they are begun by one that does; else
+    a job that was given up would keep the process for ever.
+    """
+    if pipeline.options.view_as(PortableOptions).job_endpoint != "embed":
+        return pipeline.run()
+    submitted: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def submit() -> None:
+        try:
+            submitted.set_result(pipeline.run())
+        except BaseException as error:
+            submitted.set_exception(error)
+
+    threading.Thread(target=submit, daemon=True).start()
+    return submitted.result()
 
 
 def cause(complaint: str) -> str:

@@ -162,6 +162,7 @@ def test_workers_that_never_come_are_given_up(corpus, manifest, tmp_path):
         build(options)
     server.stop(0)
     assert list(tmp_path.iterdir()) == []
+    assert [thread.name for thread in threading.enumerate() if "_run_job" in thread.name and not thread.daemon] == []
 
 
 def test_what_fails_on_a_worker_fails_the_job():
