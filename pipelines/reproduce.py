@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.prepared import built_once
 from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.reproduce_mtc import reproduce_mtc
 from flowloom.pipelines.runners import usable_cores
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.published_quic import ARRAY_CLASSES, read_quic_labels
 from flowloom.transforms.set_aside import SetAside
@@ -83,7 +83,7 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
     sets = []
     for source in sources:
         directory = options.out / "datasets" / source.name
-        card = _built(source, directory, display)
+        card = built_once(source.manifest, directory, display)
         words = next(task.vocabulary for task in card.tasks if task.name == source.task)
         sets.append(
             FlowSet(
@@ -125,7 +125,8 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
 
 
 PAPERS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], dict[str, Any]]] = {
-    "multitask-cnn": reproduce_multitask_cnn
+    "multitask-cnn": reproduce_multitask_cnn,
+    "mtc": reproduce_mtc,
 }
 """Every paper that can be reproduced."""
 
@@ -239,18 +240,6 @@ def iscx_manifest(folder: str) -> dict[str, Any]:
         "tasks": {"traffic": {"kind": "multiclass", "vocabulary": list(ISCX)}},
         "splits": {"by": "flow", "seed": 7}, "output": {"shards": 1},
     }  # fmt: skip
-
-
-def _built(source: Source, directory: Path, display: ProgressDisplay) -> DatasetCard:
-    """Build a dataset, unless it is there from the same manifest."""
-    manifest = directory.with_suffix(".yaml")
-    text = yaml.safe_dump(source.manifest, sort_keys=False)
-    if (directory / CARD).is_file() and manifest.is_file() and manifest.read_text(encoding="utf-8") == text:
-        return read_card(directory)
-    display.line(f"building {directory}")
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(text, encoding="utf-8")
-    return build(BuildOptions(manifest, directory), display.built)
 
 
 def _flows(directory: str) -> int:
