@@ -154,8 +154,8 @@ def _prepared(rows: RowSet, setting: Setting) -> _Prepared:
     split = table.split(setting.repeat, setting.seed, setting.together)
     if table.names:
         return _balanced(table, split, setting)
-    rows = LabelledRows(table.values, table.labels)
-    return _Prepared(table.tasks, *(rows.take(part) for part in (split.train, split.validation, split.test)))
+    whole = LabelledRows(table.values, table.labels)
+    return _Prepared(table.tasks, *(whole.take(part) for part in (split.train, split.validation, split.test)))
 
 
 def _balanced(table: RowTable, split: RowSplit, setting: Setting) -> _Prepared:

@@ -78,12 +78,12 @@ def _table_4(rows: RowSet, outcomes: Outcomes, tasks: Sequence[str], title: str)
             if any(line[f"paper_{task}_{key}"] is not None for line in lines):
                 columns[f"paper_{task}_{key}"] = "paper"
     cost = {"parameters": "Parameters", "macs": "Million MAC", "minutes": "CPU min"}
-    results = outcomes.all_of(rows.name, "forest")[0]
+    counts = outcomes.all_of(rows.name, "forest")[0]["rows"]
     chosen = len(outcomes.all_of(rows.name, "cnn")[0]["history"])
     text = [
         f"Macro F1 and macro recall on the test rows in per cent: the mean over {outcomes.scale.repeats} splits and "
-        f"half its 95 % interval, beside the paper's figures. {results['rows'][0]:,} train, {results['rows'][1]:,} "
-        f"validation and {results['rows'][2]:,} test rows of each split.",
+        f"half its 95 % interval, beside the paper's figures. {counts[0]:,} train, {counts[1]:,} "
+        f"validation and {counts[2]:,} test rows of each split.",
         "The budget is as many updates of 128 rows for every network, by the paper's optimizer and decay; the budget "
         "is over before the paper's plateau rule would begin, so that the learning rate rises to the paper's 0.001 and "
         f"falls along a cosine. Of {chosen} moments the one with the best macro F1 on the validation rows is kept. "

@@ -21,7 +21,7 @@ FEW_MOMENTS = 4
 """Times that trainings are measured on validation rows where these are many or updates few."""
 MOMENTS_OF_TABLE_9 = (5, 8, 10, 12)
 """Which of the 12 moments of a training stand for the 50, 80, 100 and 120 epochs of table 9."""
-PAPER_WEIGHTS = {
+PAPER_WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
     SESSIONS: {"mtc": (2, 1, 6), "transformer": (2, 1, 4), "cnn": (2, 1, 2)},
     TABLES: {"mtc": (2, 1), "transformer": (3, 1), "cnn": (3, 1)},
 }
@@ -45,7 +45,7 @@ class Scale:
     repeats: int = 3
     sessions: int = 600
     updates: int = 240
-    ablation_updates: int = 96
+    ablation_updates: int = 72
     table_updates: int = 480
     packets: int = 300
     repetitions: tuple[tuple[int, ...], ...] = REPETITIONS

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class RowTable:
     tasks: tuple[Task, ...]
     flow_ids: pa.FixedSizeBinaryArray
     row_ids: pa.FixedSizeBinaryArray
-    values: npt.NDArray[np.generic]
+    values: npt.NDArray[Any]
     names: tuple[str, ...]
     labels: Mapping[str, npt.NDArray[np.int32]]
     equal: int
@@ -107,7 +107,7 @@ class RowTable:
         return RowSplit(*(np.flatnonzero(where[of] == number) for number in range(3)))
 
 
-def first_of_equal(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+def first_of_equal(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return the positions of rows that equal no earlier one, ascending: [N, width] -> int64 [M]."""
     rows = np.ascontiguousarray(values)
     _, first = np.unique(rows.view(np.dtype((np.void, rows.strides[0]))).ravel(), return_index=True)
