@@ -1,6 +1,7 @@
 """What the experiments of MTC found here, beside what the paper says: tables 4 and 6 to 9, figure 7, and the leaks."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -136,11 +137,11 @@ def _ablations(outcomes: Outcomes) -> Section:
     lines: list[Row] = []
     results = outcomes.all_of(SESSIONS, "mtc-lite")
     for moment, (epochs, paper) in zip(MOMENTS_OF_TABLE_9, PAPER_TABLE_9.items(), strict=True):
-        line: dict[str, object] = {"epochs": str(epochs), "updates": float(results[0]["history"][moment - 1]["update"])}
+        records = [_record_at(result["history"], moment) for result in results]
+        line: dict[str, object] = {"epochs": str(epochs), "updates": float(records[0]["update"])}
         for key, said in zip(BOTH, paper, strict=True):
             line |= {f"paper_{key}": said}
             for split in ("validation", "test"):
-                records = [result["history"][moment - 1] for result in results]
                 told = [record["test"] if split == "test" else record for record in records]
                 line[f"{split}_{key}"] = mean_of([100 * each[key]["tra"] for each in told])
         lines.append(line)  # type: ignore[arg-type]
@@ -234,6 +235,11 @@ def _units(outcomes: Outcomes) -> Section:
     ]  # fmt: skip
     table = Table("Random forest on packets of the embedded corpus", columns, lines)
     return Section("Packets or flows", text, {"split_unit": table})
+
+
+def _record_at(history: Sequence[Mapping[str, Any]], moment: int) -> Mapping[str, Any]:
+    """Return the record of a moment; a training of few updates has fewer of them."""
+    return history[-(-moment * len(history) // MOMENTS) - 1]
 
 
 def _millions(count: float | None) -> float | None:
