@@ -194,7 +194,7 @@ def plan(
     """What a build will take: time, memory and disk, from small builds of samples of its captures."""
     with ProgressDisplay("plan") as display:
         display.line(f"{corpus}")
-        with quick_start(cloud=not _is_local_job(corpus, None)):
+        with quick_start(cloud=False):
             from flowloom.pipelines.plan import PlanOptions, plan_table
             from flowloom.pipelines.plan import plan as plan_build
             from flowloom.pipelines.runners import usable_cores
@@ -427,7 +427,7 @@ def score(
     """What a model says of flows, from captures or datasets: Parquet shards, accounting, and skew against training."""
     with ProgressDisplay("score") as display:
         display.line(f"{', '.join(inputs)} by {model} to {out}")
-        with quick_start(cloud=runner is not None or any("://" in each for each in inputs)):
+        with quick_start(cloud=runner is not None):
             from flowloom.pipelines.runners import EMBEDDED, usable_cores
             from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
             from flowloom.pipelines.score import score as score_inputs
@@ -455,7 +455,7 @@ def score(
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn or multa.")],
+    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn, multa or mtc.")],
     data: Annotated[Path, typer.Option("--data", help="The folder of its data.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to make, or to go on in.")],
     seed: Annotated[int, typer.Option(min=0, help="Of splits, labels and weights.")] = 7,
