@@ -69,8 +69,8 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> dict
         claims=claims(sets, outcomes, rule),
         sections=sections(sets, outcomes, rule),
         command=f"flowloom reproduce {options.paper} --data DATA -o OUT --seed {options.seed}{quick}",
-        note="Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, in "
-        "points of macro-F1 unless a claim says accuracy.",
+        note="Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, "
+        "in points of macro-F1 unless a claim says accuracy.",
     )  # fmt: skip
     return found.write(options.out)
 
