@@ -45,12 +45,13 @@ def byte_table(rows=180, length=56):
 
 
 def feature_table(rows=300):
-    """Three classes of 240, 30 and 30 rows, told by a feature of large values; one feature is constant."""
+    """Three classes of 240, 30 and 30 rows, told by a feature of large values; one is constant, six are copies."""
     generator = np.random.default_rng(2)
     codes = np.concatenate([np.zeros(240), np.ones(30), np.full(30, 2)]).astype(np.int32)[generator.permutation(rows)]
     values = generator.exponential(1e6, (rows, 56))
     values[:, 0] += 1e7 * codes
     values[:, 1] = 3.0
+    values[:, 50:] = 2 * values[:, 2:8] + 1
     labels = {"attack": codes, "mal": (codes > 0).astype(np.int32)}
     return RowTable(TABLE_TASKS, ids(rows), ids(rows), values, tuple(f"f{n}" for n in range(56)), labels, 0)
 
@@ -140,12 +141,12 @@ def test_train_rows_of_tables_are_balanced_and_the_others_stay_as_they_are(exper
     assert np.bincount(rows.validation.labels["attack"]).tolist() == [38, 5, 5]
     assert np.bincount(rows.test.labels["attack"]).tolist() == [48, 6, 6]
     for part in rows.parts:
-        assert part.values.shape[1] == 49 or part.values.shape[1] == 55
+        assert part.values.shape[1] == 49
         assert part.values.min() >= 0
         assert part.values.max() <= 1
     found = experiments(settings_of("tables", "forest"))
     assert found["rows"][0] == sum(TOTALS.values())
-    assert found["tasks"]["attack"]["macro_f1"] > 0.7
+    assert found["tasks"]["attack"]["macro_f1"] > 0.6  # chance: a third
 
 
 def test_features_and_scales_are_those_of_the_train_rows(experiments, monkeypatch):
