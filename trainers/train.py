@@ -19,6 +19,7 @@ from flowloom.trainers import run as run_files
 from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.models import MultiTaskModel
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.profiles import profile_dataset
 from flowloom.trainers.recipe import Recipe
@@ -67,17 +68,39 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     recipe = Recipe.named(options.recipe, options.overrides)
     dataset = Dataset.open(options.dataset)
     check_tasks(recipe, dataset)
-    return _train(recipe, dataset, options.run, progress)
+    if recipe.paradigm == "isolated":
+        raise FlowloomError("paradigm isolated needs a model that knew other tasks; `flowloom retrain` sets it")
+    return train_from(recipe, dataset, options.run, progress)
 
 
-def _train(recipe: Recipe, whole: Dataset, root: Path, progress: Callable[[Progress], None]) -> RunSummary:
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a training begins with in the place of a new model: one that was trained, and what it sees of a flow."""
+
+    model: MultiTaskModel
+    features: FeatureSpec
+    trained: tuple[str, ...]
+    """The tasks that are trained on; those of the model besides them stay as they are."""
+
+
+def train_from(
+    recipe: Recipe,
+    whole: Dataset,
+    root: Path,
+    progress: Callable[[Progress], None] = lambda _: None,
+    start: Start | None = None,
+) -> RunSummary:
     """Train by a recipe whose tasks were checked, and before that what it builds on."""
     began = time.perf_counter()
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
     wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
-    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
-    training = Training(recipe, dataset, features)
+    if start:
+        features, trained = start.features, dataset.restricted(start.trained)
+    else:
+        features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
+        trained = dataset
+    training = Training(recipe, trained, features, start.model if start else None)
     _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
     if earlier:
         training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, progress))
@@ -162,7 +185,7 @@ def _pretrain(recipe: Recipe, dataset: Dataset, root: Path, progress: Callable[[
             "pretrain_tasks": (),
             "balance": None,  # is of the tasks that come after
         }
-        _train(recipe.model_copy(update=earlier), dataset, pretrained, progress)
+        train_from(recipe.model_copy(update=earlier), dataset, pretrained, progress)
     return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())
 
 

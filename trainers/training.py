@@ -15,7 +15,7 @@ from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.latecomers import Arrivals, LatecomerFeed
 from flowloom.trainers.learning_rate import plateau_rate
 from flowloom.trainers.metrics import auc
-from flowloom.trainers.models import MODELS
+from flowloom.trainers.models import MODELS, MultiTaskModel
 from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.paradigms import PARADIGMS, WEIGHTINGS, Incremental
 from flowloom.trainers.predictions import compiled, predict
@@ -45,12 +45,15 @@ class Training:
       recipe: how to train.
       dataset: of the tasks that are trained, and no others.
       features: what the model sees of a flow.
+      model: one to train on, of these tasks and perhaps others; None: a new one by the recipe.
 
     Raises:
       FlowloomError: if the dataset has no rows to train on, or recipe and dataset do not fit each other.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, features: FeatureSpec) -> None:
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, features: FeatureSpec, model: MultiTaskModel | None = None
+    ) -> None:
         self._recipe, self._dataset, self._features = recipe, dataset, features
         self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
         """Its name, that of the dataset's layout for `auto`."""
@@ -65,7 +68,7 @@ class Training:
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
-        self.model = MODELS[recipe.model](recipe, features, dataset.tasks)
+        self.model = model or MODELS[recipe.model](recipe, features, dataset.tasks)
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(
