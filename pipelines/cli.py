@@ -420,7 +420,7 @@ def retrain(
 
         if rollback:
             champion = retraining.rollback(state, registry).champion
-            result = {"champion": champion, "version": None, "report": None}
+            result: dict[str, Any] = {"champion": champion, "version": None, "report": None}
         else:
             assert corpus is not None
             rule = PromotionRule(margin=margin, max_drop=max_drop)

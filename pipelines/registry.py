@@ -96,8 +96,8 @@ def _register(client: Any, name: str, experiment_id: str, root: Path, version: V
     for file in MODEL_FILES:
         if (trained / file).is_file():
             client.log_artifact(run_id, str(trained / file), RUN)
-    for key, value in _params(version).items():
-        client.log_param(run_id, key, value)
+    for key, text in _params(version).items():
+        client.log_param(run_id, key, text)
     for key, value in _metrics(version).items():
         client.log_metric(run_id, key, value)
     client.set_terminated(run_id)

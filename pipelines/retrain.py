@@ -121,6 +121,9 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
         version, report = None, None
         if inputs == state.inputs:
             display.line("nothing new: captures, labels and manifest are those of the last run")
+            if found.seen != state.seen:  # files were renamed: they need not be digested again
+                state = state.model_copy(update={"seen": found.seen})
+                write_state(state, options.state)
         else:
             display.line(f"{len(found.new):,} new captures, {len(found.gone):,} gone, {len(found.seen):,} in all")
             state, version, report = _take_up(options, recipe, state, manifest, found, inputs, display)

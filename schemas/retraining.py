@@ -11,7 +11,6 @@ from flowloom.schemas.manifest import CorpusManifest
 from flowloom.schemas.scores import ModelSkew
 
 STATE = "state.json"
-STATE_VERSION = 1
 VERSIONS = "versions"
 READINGS = "readings"
 DATASET, NEWEST, FROZEN, RUN = "dataset", "newest", "frozen", "run"
@@ -136,7 +135,7 @@ class RetrainState(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    state_version: Literal[1] = STATE_VERSION
+    state_version: Literal[1] = 1
     manifest: CorpusManifest | None = None
     key_id: str | None = None
     inputs: str = ""

@@ -8,7 +8,7 @@ from capture_files import ACK, SYN, ethernet, ipv4, pcap, tcp, udp
 NS = 1_700_000_000_000_000_000
 DAY_NS = 120_000_000_000
 """A day lasts two minutes."""
-FLOWS = 60
+FLOWS = 40
 """Conversations that begin on a day, of each kind; some go on into the next."""
 
 SIZES = {"web": (500, 900), "ssh": (20, 120), "flood": (0, 1)}

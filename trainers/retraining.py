@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.profiles import Profile
@@ -92,19 +92,24 @@ def compare(champion: Path | None, challenger: Path, datasets: Sequence[Path]) -
     runs = {"champion": champion, "challenger": challenger}
     opened = {name: Run.open(path) for name, path in runs.items() if path is not None}
     models = {name: run.load_model() for name, run in opened.items()}
+    forward: dict[str, Callable[..., Any]] = {}
     figures: dict[str, Figures] = {}
     for path in datasets:
         whole = Dataset.open(path)
-        said: dict[str, dict[str, Predictions]] = {}
+        said: dict[str, dict[str, Predictions]] = {name: {} for name in runs}
         for name, run in opened.items():
             dataset = whole.restricted([task.name for task in run.tasks])
             if dataset.tasks and any(group.rows for group in dataset.row_groups("test")):
                 feed = Feed(dataset, "test", run.features, EVALUATION_BATCH)
-                said[name] = predict(compiled(models[name], feed), feed)
+                # one graph for all datasets: they differ in their rows alone
+                forward.setdefault(name, compiled(models[name], feed))
+                said[name] = predict(forward[name], feed)
         for task in (task.name for task in whole.tasks):
-            aucs = {name: metrics.auc(said[name][task]) if task in said.get(name, {}) else None for name in runs}
-            rows = max((len(found[task].labels) for found in said.values() if task in found), default=0)
-            figures[task] = Figures(rows=rows, **aucs)
+            found = {name: predictions[task] for name, predictions in said.items() if task in predictions}
+            figures[task] = Figures(
+                rows=max((len(each.labels) for each in found.values()), default=0),
+                **{name: metrics.auc(found[name]) if name in found else None for name in runs},
+            )
     return figures
 
 

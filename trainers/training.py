@@ -68,7 +68,7 @@ class Training:
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
-        self.model = model or MODELS[recipe.model](recipe, features, dataset.tasks)
+        self.model: keras.Model = model or MODELS[recipe.model](recipe, features, dataset.tasks)
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(

@@ -2,9 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+import fnmatch
 import functools
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
@@ -83,33 +83,32 @@ def find_captures(
     )
 
 
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Return what matches the paths that `glob.glob` finds: `**` alone between slashes stands for any folders."""
-    parts = []
-    for part in re.split(r"(?:(?<=/)|^)(\*\*/)|(\[!?\]?[^\]]*\])|([*?])", glob):
-        if part is None:
-            continue
-        if part == "**/":
-            parts.append("(?:[^/]+/)*")
-        elif part == "*":
-            parts.append("[^/]*")
-        elif part == "?":
-            parts.append("[^/]")
-        elif part.startswith("[") and part.endswith("]") and len(part) > 2:
-            parts.append("[^" + part[2:].replace("\\", "\\\\") if part[1] == "!" else part.replace("\\", "\\\\"))
-        else:
-            parts.append(re.escape(part))
-    return re.compile("".join(parts))
+def glob_names(pattern: str, path: str) -> bool:
+    """Return whether a glob stands for a path, which need not be there any more, as `glob.glob` would have found it."""
+    return _names_parts(pattern.split("/"), path.split("/"))
+
+
+def _names_parts(wanted: Sequence[str], names: Sequence[str]) -> bool:
+    if not wanted or not names:
+        return not wanted and not names
+    first, rest = wanted[0], wanted[1:]
+    if first == "**":
+        crossed = range(len(names) + 1 if not rest else len(names))
+        return any(
+            _names_parts(rest, names[at:]) for at in crossed if not any(name.startswith(".") for name in names[:at])
+        )
+    hidden = names[0].startswith(".") and not first.startswith(".")
+    return not hidden and fnmatch.fnmatchcase(names[0], first) and _names_parts(rest, names[1:])
 
 
 def _names(source: Entry, folder: str, uri: str) -> bool:
     if not isinstance(source, CaptureSource):
         return False
     if "://" in source.glob or os.path.isabs(source.glob):
-        return glob_pattern(source.glob).fullmatch(uri) is not None
+        return glob_names(source.glob, uri)
     below = os.path.join(folder, "")
     wanted = os.path.normpath(source.glob)
-    return uri.startswith(below) and glob_pattern(wanted).fullmatch(uri.removeprefix(below)) is not None
+    return uri.startswith(below) and glob_names(wanted, uri.removeprefix(below))
 
 
 def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.RecordBatch:

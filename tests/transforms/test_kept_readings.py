@@ -64,7 +64,12 @@ def write_days(folder: Path, frames: list[tuple[int, bytes]], seconds: int, days
     return paths
 
 
-@pytest.mark.parametrize("definition", ["{idle_s: 60}", "{preset: multitask-cnn}", "{idle_s: 60, active_s: 100}"])
+OTHERS = [
+    pytest.param(each, marks=pytest.mark.slow) for each in ("{preset: multitask-cnn}", "{idle_s: 60, active_s: 100}")
+]
+
+
+@pytest.mark.parametrize("definition", ["{idle_s: 60}", *OTHERS])
 def test_captures_metered_day_by_day_are_the_build_of_all_of_them(tmp_path, definition):
     folder = tmp_path / "corpus"
     days = write_days(folder / "gateway", timeline(1, 600), 600, 4)
