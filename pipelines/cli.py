@@ -444,7 +444,7 @@ def retrain(
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn.")],
+    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn or multa.")],
     data: Annotated[Path, typer.Option("--data", help="The folder of its data.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to make, or to go on in.")],
     seed: Annotated[int, typer.Option(min=0, help="Of splits, labels and weights.")] = 7,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,8 @@ class KitsuneOptions:
       map_rows: packets that the groups of features are found on.
       train_rows: packets that the autoencoders are trained on at most; None for all of the benign prefix.
       cluster, hidden_ratio: size of the autoencoders, as of `trainers.kitnet.KitNETOptions`.
+      benign: what is learned from: the `prefix`, packets before the first attack in any split, as Kitsune's authors do;
+        or, where attacks are there from the start, all packets that are `labelled` benign.
     """
 
     dataset: Path
@@ -45,12 +47,15 @@ class KitsuneOptions:
     train_rows: int | None = 50_000
     cluster: int = 10
     hidden_ratio: float = 0.75
+    benign: Literal["prefix", "labelled"] = "prefix"
 
     def __post_init__(self) -> None:
         if self.map_rows < 2:
             raise FlowloomError(f"map_rows must be at least 2, got {self.map_rows}")
         if self.train_rows is not None and self.train_rows < 1:
             raise FlowloomError(f"train_rows must be at least 1, got {self.train_rows}")
+        if self.benign not in get_args(Literal["prefix", "labelled"]):
+            raise FlowloomError(f"benign must be prefix or labelled, got {self.benign!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +95,7 @@ def kitsune_baseline(options: KitsuneOptions) -> KitsuneFindings:
     """Train KitNET on the benign prefix of the train split, and score the packets of another.
 
     The prefix are the packets of train before the first attack in any split, group by group in the order of their first
-    packets. Packets of equal times are taken in the order of their ids.
+    packets, unless the options say otherwise. Packets of equal times are taken in the order of their ids.
 
     Raises:
       FlowloomError: if the dataset does not tell what AfterImage needs, or its benign prefix is too short.
@@ -102,14 +107,18 @@ def kitsune_baseline(options: KitsuneOptions) -> KitsuneFindings:
     _check(card, options)
     packets = _read(card, options)
     attacks = np.flatnonzero(packets.labels == _ATTACK)
-    benign = np.arange(len(packets.labels)) < (attacks[0] if len(attacks) else len(packets.labels))
+    if options.benign == "labelled":
+        benign = packets.labels == _BENIGN
+    else:
+        benign = np.arange(len(packets.labels)) < (attacks[0] if len(attacks) else len(packets.labels))
     learned = np.flatnonzero(benign & (packets.splits == SPLITS.index("train")))
     if options.train_rows is not None:
         learned = learned[: options.map_rows + options.train_rows]
     if len(learned) <= options.map_rows:
         raise FlowloomError(
             f"Kitsune needs more than map_rows={options.map_rows} packets of the train split in front of the first "
-            f"attack of task {options.task!r}, got {len(learned)}; set a smaller map_rows, or build with splits by time"
+            f"attack of task {options.task!r}, got {len(learned)}; set a smaller map_rows, build with splits by time, "
+            "or learn from all packets that are labelled benign"
         )
     scored = (packets.splits == SPLITS.index(options.split)) & (packets.labels >= 0)
     kitnet = _learned(packets, learned, options)

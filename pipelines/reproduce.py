@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.prepared import built_once
 from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.reproduce_multa import reproduce_multa
 from flowloom.pipelines.runners import usable_cores
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.published_quic import ARRAY_CLASSES, read_quic_labels
 from flowloom.transforms.set_aside import SetAside
@@ -58,7 +58,8 @@ class ReproduceOptions:
 def reproduce(options: ReproduceOptions, display: ProgressDisplay) -> dict[str, Any]:
     """Build the datasets, run the paper's experiments on them, and write index.html and results.json into `out`.
 
-    What is in `out` already from the same data and options is kept, so that an interrupted call goes on where it was.
+    What is in `out` already from the same data and options is kept, so that an interrupted call goes on where it was;
+    of other data datasets are built anew beside those that are there.
 
     Returns:
       what results.json holds.
@@ -82,8 +83,7 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
     sources = _sources(options.data, options.quick)
     sets = []
     for source in sources:
-        directory = options.out / "datasets" / source.name
-        card = _built(source, directory, display)
+        directory, card = built_once(source.name, source.manifest, options.out / "datasets", display)
         words = next(task.vocabulary for task in card.tasks if task.name == source.task)
         sets.append(
             FlowSet(
@@ -125,7 +125,8 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
 
 
 PAPERS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], dict[str, Any]]] = {
-    "multitask-cnn": reproduce_multitask_cnn
+    "multitask-cnn": reproduce_multitask_cnn,
+    "multa": reproduce_multa,
 }
 """Every paper that can be reproduced."""
 
@@ -239,18 +240,6 @@ def iscx_manifest(folder: str) -> dict[str, Any]:
         "tasks": {"traffic": {"kind": "multiclass", "vocabulary": list(ISCX)}},
         "splits": {"by": "flow", "seed": 7}, "output": {"shards": 1},
     }  # fmt: skip
-
-
-def _built(source: Source, directory: Path, display: ProgressDisplay) -> DatasetCard:
-    """Build a dataset, unless it is there from the same manifest."""
-    manifest = directory.with_suffix(".yaml")
-    text = yaml.safe_dump(source.manifest, sort_keys=False)
-    if (directory / CARD).is_file() and manifest.is_file() and manifest.read_text(encoding="utf-8") == text:
-        return read_card(directory)
-    display.line(f"building {directory}")
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(text, encoding="utf-8")
-    return build(BuildOptions(manifest, directory), display.built)
 
 
 def _flows(directory: str) -> int:

@@ -68,15 +68,17 @@ class Balance(pydantic.BaseModel):
 
     `undersample`: as many of each class as the rarest has. `oversample`: rows come again until each class has as many
     as the most frequent. `totals`: so many of each named class, of the others as there are. `equal_shares`: in each
-    class of the task `within` equally many of all classes, and at most its total if it has one.
+    class of the task `within` equally many of all classes, and at most its total if it has one. `smote`: as `totals`,
+    but rows that are missing are made between neighbours instead of repeated; tables only (`made_rows`).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     task: str
-    how: Literal["undersample", "oversample", "totals", "equal_shares"]
+    how: Literal["undersample", "oversample", "totals", "equal_shares", "smote"]
     within: str | None = None
     totals: dict[str, Annotated[int, pydantic.Field(ge=0)]] = {}
+    neighbours: int = pydantic.Field(5, ge=1, description="nearest rows of the class that smote mixes a row with")
 
     @pydantic.model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
@@ -84,14 +86,16 @@ class Balance(pydantic.BaseModel):
             raise ValueError(f"equal_shares and no other take within, a task; got how={self.how}, within={self.within}")
         if self.within == self.task:
             raise ValueError(f"within must be another task than task, got {self.task} for both")
-        if self.how == "totals" and not self.totals:
-            raise ValueError("how=totals needs totals, rows by word")
+        if self.how in ("totals", "smote") and not self.totals:
+            raise ValueError(f"how={self.how} needs totals, rows by word")
         if self.how in ("undersample", "oversample") and self.totals:
             raise ValueError(f"{self.how} takes no totals; use how=totals")
         return self
 
     def draw(self, labels: "TrainLabels", tasks: Sequence[Task], seed: int) -> np.ndarray:
         """Return the rows to be shown, int64 positions, ascending, repeated where they come more than once.
+
+        Under `smote` those that others are made from are among them, and none is repeated.
 
         Raises:
           FlowloomError: if a task is not among `tasks`, or the totals do not fit its words or rows.
@@ -108,6 +112,11 @@ class Balance(pydantic.BaseModel):
             return equal_shares(labels, task, named[self.within], seed, self.totals)
         if self.how == "totals":
             return resample(labels, task, self.totals, seed)
+        if self.how == "smote":
+            _check_totals(task, self.totals)
+            there = _counts(labels, task)
+            fewer = {word: min(total, there.get(word, 0)) for word, total in self.totals.items()}
+            return resample(labels, task, fewer, seed)
         return (undersample if self.how == "undersample" else oversample)(labels, task, seed)
 
 

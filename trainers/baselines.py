@@ -1,4 +1,4 @@
-"""What a model must beat: the majority class, and trees on the same first-k features."""
+"""What a model must beat: the majority class, and trees on what the model sees."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,7 @@ FOREST_ROWS = 20_000
 FOREST_TREES = 100
 
 Rows = tuple[np.ndarray, np.ndarray]
-"""Flattened features float32 [N, k * C + 1], the last column the length, and labels int32 [N]; labelled rows only."""
+"""Flattened inputs float32, of flows [N, k * C + 1], the last column the length; labels int32 [N]; labelled rows."""
 
 
 def labelled_rows(feed: Feed, limit: int | None = None) -> dict[str, Rows]:
@@ -25,8 +25,8 @@ def labelled_rows(feed: Feed, limit: int | None = None) -> dict[str, Rows]:
     labels: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
     room = dict.fromkeys(tasks, np.iinfo(np.int64).max if limit is None else limit)
     for number in range(len(feed.windows(0))):
-        sequence, length, known = feed.tensors(0, number)
-        flat = np.hstack([sequence.reshape(len(sequence), -1), length[:, None].astype(np.float32)])
+        *inputs, known = feed.tensors(0, number)
+        flat = np.hstack([array.reshape(len(array), -1).astype(np.float32) for array in inputs])
         for column, task in enumerate(tasks):
             chosen = np.flatnonzero(known[:, column] >= 0)[: room[task]]
             features[task].append(flat[chosen])

@@ -21,7 +21,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         scale, shift = gain * self.gamma, gain * self.beta
         if not training:
             factor = scale * tf.math.rsqrt(self.moving_variance + self.epsilon)
-            return inputs * factor + (shift - self.moving_mean * factor)
+            outputs = tf.cast(inputs, tf.float32) * factor + (shift - self.moving_mean * factor)
+            return tf.cast(outputs, self.compute_dtype)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=tf.reshape(inputs, (-1, 1, 1, inputs.shape[1])),  # [rows, 1, 1, C]
             scale=scale,

@@ -80,6 +80,11 @@ class ByteCNN(keras.Model):
         layers = (*self._convolutions, *self._norms, *self._dense)
         return [variable for layer in layers for variable in layer.trainable_variables]
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The last weights that all tasks go through."""
+        return [self._dense[-1].kernel]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its head."""
         return self._heads.variables(task)

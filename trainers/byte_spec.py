@@ -43,6 +43,16 @@ class ByteSpec(pydantic.BaseModel):
         return cls(length=length or stored)
 
     @property
+    def seen(self) -> str:
+        """What of a row a model sees, in words."""
+        return f"its first {self.length:,} bytes"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """None: bytes have no names."""
+        return ()
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that must be decoded."""
         return ("bytes",)
@@ -51,6 +61,10 @@ class ByteSpec(pydantic.BaseModel):
     def inputs(self) -> dict[str, Input]:
         """What a model is given of a packet."""
         return {"bytes": Input((self.length,), np.uint8)}
+
+    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+        """Return rows as they are: the bytes are seen as they are stored."""
+        return rows
 
     def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
         """Return a function from int64 [N], positions in `rows`, to their bytes, uint8 [N, length]."""

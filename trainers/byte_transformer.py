@@ -61,6 +61,11 @@ class ByteTransformer(keras.Model):
         """The variables that every task trains: all but the heads."""
         return [variable for encoder in self._stack for variable in encoder.trainable_variables]
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The last weights that all tasks go through."""
+        return [self._stack[-1].narrow]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its head."""
         return self._heads.variables(task)

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,17 +20,22 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.cycles import CycleCounter
 from flowloom.trainers.inference import inference_form
 from flowloom.trainers.litert import LiteRTModel, convert
+from flowloom.trainers.lmmoe import LMMoE
+from flowloom.trainers.random_rows import random_rows
 from flowloom.trainers.run import Run
 
 Runtime = Literal["tensorflow", "litert"]
 Form = Literal["trained", "fused"]
+
+Part = Path | Mapping[str, Any]
+"""A run, or the JSON-ready arguments of an untrained `LMMoE`: what a model costs does not depend on its weights."""
 
 REPEATS = 300
 WARM_UP = 30
 
 
 def measure(
-    actions: Sequence[Path | Sequence[Path]], runtime: Runtime = "tensorflow", form: Form = "trained"
+    actions: Sequence[Part | Sequence[Part]], runtime: Runtime = "tensorflow", form: Form = "trained"
 ) -> list[dict[str, Any]]:
     """Return what each action costs, all timed turn by turn in one single-threaded process.
 
@@ -39,7 +44,8 @@ def measure(
     runtime is worth, in two calls.
 
     Args:
-      actions: a run directory, or several, per action.
+      actions: per action a run directory or the arguments of a model, or several of them. What occurs in two actions
+        is one model.
       runtime: `tensorflow`, or `litert` with float weights.
       form: the model as it was `trained`, or its inference form, `fused` (`inference_form`).
 
@@ -55,8 +61,8 @@ def measure(
     for name, value, kind in (("runtime", runtime, Runtime), ("form", form, Form)):
         if value not in get_args(kind):
             raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, got {value!r}")
-    groups = [[action] if isinstance(action, Path) else list(action) for action in actions]
-    words = [json.dumps([str(path) for path in group]) for group in groups]
+    groups = [[action] if isinstance(action, Path | Mapping) else list(action) for action in actions]
+    words = [json.dumps([dict(part) if isinstance(part, Mapping) else str(part) for part in g]) for g in groups]
     command = [sys.executable, "-m", "flowloom.trainers.cost", runtime, form, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -79,44 +85,44 @@ def time_interleaved(
 
 
 def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], object]:
-    """Return a call that scores one flow of full length with all tasks of a model."""
-    _, k, channels = model.input["sequence"].shape
-    flow = {
-        "sequence": np.random.default_rng(seed).normal(size=(1, k, channels)).astype(np.float32),
-        "length": np.array([k], np.int32),
-    }
+    """Return a call that scores one row, a flow of full length, with all tasks of a model."""
+    row = random_rows(model, 1, seed, whole=True)
     if runtime == "litert":
-        return functools.partial(LiteRTModel(convert(model)).one, flow)
-    inputs = {name: tf.constant(value) for name, value in flow.items()}
+        return functools.partial(LiteRTModel(convert(model)).one, row)
+    inputs = {name: tf.constant(value) for name, value in row.items()}
     signature = {name: tf.TensorSpec.from_tensor(tensor) for name, tensor in inputs.items()}
     forward = tf.function(lambda batch: model(batch, training=False), input_signature=[signature], autograph=False)
     return lambda: [scores.numpy() for scores in forward(inputs).values()]
 
 
-def main(runtime: Runtime, form: Form, actions: Sequence[Sequence[str]]) -> None:
+def main(runtime: Runtime, form: Form, actions: Sequence[Sequence[str | dict[str, Any]]]) -> None:
     """Print the cost of each action as a line of JSON."""
     counter = CycleCounter()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    models, calls = [], []
-    for paths in actions:
-        runs = [Run.open(path) for path in paths]
-        loaded = [run.load_model() for run in runs]
+
+    @functools.cache
+    def loaded(word: str) -> tuple[Any, Callable[[], object]]:
+        """Return a model, and a call of it."""
+        part = json.loads(word)
+        run = None if isinstance(part, dict) else Run.open(part)
+        model = run.load_model() if run else LMMoE(**part)
         if form == "fused":
-            loaded = [inference_form(model) for model in loaded]
-        models.append(loaded)
-        calls.append(
-            _one_after_the_other(
-                [single_inference(model, runtime, run.recipe.seed) for run, model in zip(runs, loaded, strict=True)]
-            )
-        )
+            model = inference_form(model)
+        return model, single_inference(model, runtime, run.recipe.seed if run else 0)
+
+    models, calls = [], []
+    for parts in actions:
+        found = [loaded(json.dumps(part)) for part in parts]
+        models.append([model for model, _ in found])
+        calls.append(_one_after_the_other([call for _, call in found]))
     time_interleaved(calls, WARM_UP)
     taken = time_interleaved(calls, REPEATS, counter.read)
-    for loaded, times in zip(models, taken, strict=True):
+    for action, times in zip(models, taken, strict=True):
         wall, cpu, cycles = times.T
         figures = {
-            "parameters": sum(model.count_params() for model in loaded),
-            "macs": sum(model.macs for model in loaded),
+            "parameters": sum(model.count_params() for model in action),
+            "macs": sum(model.macs for model in action),
             "inference_us": round(float(np.median(wall)) / 1e3, 1),
             "inference_p10_us": round(float(np.quantile(wall, 0.1)) / 1e3, 1),
             "inference_cpu_us": round(float(np.median(cpu)) / 1e3, 1),

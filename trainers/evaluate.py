@@ -12,12 +12,15 @@ from flowloom.schemas.tasks import Task
 from flowloom.trainers import cost, metrics
 from flowloom.trainers import run as run_files
 from flowloom.trainers.baselines import DEFAULT_BASELINES, baseline_predictions, check_baselines
+from flowloom.trainers.byte_spec import ByteSpec
 from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.report import Findings, render
 from flowloom.trainers.run import Run
+from flowloom.trainers.table_spec import TableSpec
 
 EVALUATION_BATCH = 1024
 
@@ -58,7 +61,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
     predictions = predict(compiled(model, feed), feed)
     gates = mean_gate_weights(model, feed)
     progress("fitting baselines")
-    kept = kept_flows(dataset, run.recipe.labels_per_class, seed)
+    kept = kept_flows(dataset, run.recipe.labels_per_class, seed, run.features.view)
     train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed, kept=kept)
     baselines = baseline_predictions(run.tasks, train, feed, seed, options.baselines)
     progress("timing inference")
@@ -106,10 +109,20 @@ def _check_fit(run: Run, dataset: Dataset) -> None:
             f"{_described(run.tasks)}; evaluate on a dataset with the same tasks and vocabularies"
         )
     there, here = dataset.card.definition, run.source.definition
-    if there.k < run.features.k:
+    if isinstance(run.features, FeatureSpec) and there.k < run.features.k:
         raise FlowloomError(
             f"dataset {dataset.root} keeps {there.k} packets per flow, the model of run {run.root} sees "
             f"{run.features.k}; build it with k={run.features.k} or more"
+        )
+    if isinstance(run.features, ByteSpec) and (dataset.card.packet_bytes or 0) < run.features.length:
+        raise FlowloomError(
+            f"dataset {dataset.root} has {dataset.card.packet_bytes or 0} bytes of a packet, the model of run "
+            f"{run.root} sees {run.features.length}; build it with as many"
+        )
+    if isinstance(run.features, TableSpec) and (lacking := set(run.features.columns) - set(dataset.card.features)):
+        raise FlowloomError(
+            f"dataset {dataset.root} lacks the feature {min(lacking)} that the model of run {run.root} sees; "
+            "evaluate on tables with the same columns"
         )
     if (mended := there.model_copy(update={"k": here.k, "preset": here.preset})) != here:
         differing = [name for name, value in here if getattr(mended, name) != value]

@@ -24,6 +24,7 @@ from flowloom.trainers.litert import LiteRTModel, convert, input_specs
 from flowloom.trainers.lmmoe import LMMoE
 from flowloom.trainers.pruning import prune_experts
 from flowloom.trainers.quiet import native_stderr_muted
+from flowloom.trainers.random_rows import random_rows
 from flowloom.trainers.run import Run, write_json
 from flowloom.trainers.streamable import streaming_structure, streaming_weights, unstreamable
 
@@ -67,7 +68,7 @@ class ExportReport:
     parameters_trained: int
     """Before experts that no gate chose were pruned."""
     largest_error: float
-    """Between the probabilities of the exported model and of the trained one, on random flows of every length."""
+    """Between the probabilities of the exported model and of the trained one, on random rows."""
     streaming: bool
     """Whether `StreamingScorer` can load the folder."""
 
@@ -106,17 +107,8 @@ def export(options: ExportOptions) -> ExportReport:
             largest_error=error,
             streaming="structure" in streaming,
         )
-        write_json(folder / CONTRACT, {**_contract(run, report, options, folder), "streaming": streaming})
+        write_json(folder / CONTRACT, {**_contract(run, model, report, options, folder), "streaming": streaming})
     return report
-
-
-def random_flows(k: int, channels: int, rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Return flows of every length, padded with zeros: {"sequence": float32 [rows, k, C], "length": int32 [rows]}."""
-    generator = np.random.default_rng(seed)
-    length = (np.arange(rows) % k + 1).astype(np.int32)
-    sequence = generator.normal(size=(rows, k, channels)).astype(np.float32)
-    sequence[np.arange(k)[None, :] >= length[:, None]] = 0
-    return {"sequence": sequence, "length": length}
 
 
 def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable[[dict[str, np.ndarray]], Any]:
@@ -140,15 +132,20 @@ def _write_streaming(model: Any, folder: Path) -> dict[str, Any]:
 
 
 def _largest_error(model: Any, said: Callable[[dict[str, np.ndarray]], Any], seed: int) -> float:
-    """Return how far two models are apart at most on random flows; infinite if one gives no number."""
-    _, k, channels = model.input["sequence"].shape
-    flows = random_flows(k, channels, max(CHECKED_ROWS, k), seed)
-    expected, found = model(flows, training=False), said(flows)
+    """Return how far two models are apart at most on random rows; infinite if one gives no number."""
+    rows = random_rows(model, _checked_rows(model), seed)
+    expected, found = model(rows, training=False), said(rows)
     error = max(float(np.max(np.abs(np.asarray(found[task]) - np.asarray(expected[task])))) for task in expected)
     return error if np.isfinite(error) else float("inf")
 
 
-def _contract(run: Run, report: ExportReport, options: ExportOptions, folder: Path) -> dict[str, Any]:
+def _checked_rows(model: Any) -> int:
+    """Return how many rows are compared: flows of every length."""
+    flows = model.input.get("sequence")
+    return CHECKED_ROWS if flows is None else max(CHECKED_ROWS, flows.shape[1])
+
+
+def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions, folder: Path) -> dict[str, Any]:
     """Return what a user of the exported model must know: what goes in, how it is made, and what comes out."""
     names = ("flowloom", "tensorflow", "keras")
     return {
@@ -157,11 +154,11 @@ def _contract(run: Run, report: ExportReport, options: ExportOptions, folder: Pa
         "int8": options.int8,
         "batch": 1 if options.format == "litert" else None,
         "inputs": {
-            "sequence": {"dtype": "float32", "shape": ["batch", run.features.k, len(run.features.features)]},
-            "length": {"dtype": "int32", "shape": ["batch"]},
+            name: {"dtype": tensor.dtype, "shape": ["batch", *tensor.shape[1:]]} for name, tensor in model.input.items()
         },
+        "view": run.features.view,
         "features": run.features.model_dump(mode="json"),
-        "feature_names": list(run.features.features),
+        "feature_names": list(run.features.names),
         "constants": {
             name.lower(): value
             for name, value in vars(scaling).items()
@@ -175,7 +172,7 @@ def _contract(run: Run, report: ExportReport, options: ExportOptions, folder: Pa
         "dataset": {"name": run.source.name, "content_hash": run.source.content_hash},
         "recipe": run.recipe.name,
         "parameters": report.parameters,
-        "check": {"rows": max(CHECKED_ROWS, run.features.k), "largest_error": report.largest_error},
+        "check": {"rows": _checked_rows(model), "largest_error": report.largest_error},
         "sha256": {
             str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.rglob("*")) if path.is_file()

@@ -18,6 +18,7 @@ from flowloom.trainers.balancing import Balance, TrainLabels
 from flowloom.trainers.dataset import Dataset, RowGroup
 from flowloom.trainers.decoding import RowGroups
 from flowloom.trainers.row_spec import RowSpec
+from flowloom.trainers.window_starts import window_starts
 
 PIECE_ROWS = 4_096
 """Rows that are handed to TensorFlow at once, in whole batches (docs/performance.md)."""
@@ -43,12 +44,21 @@ class Window:
 class LoadedWindow:
     """A decoded window."""
 
-    order: npt.NDArray[np.int64]
-    """Positions of the rows in the order of the stream."""
+    places: tuple[npt.NDArray[np.int64], ...]
+    """Positions of the rows in the order of the stream; if rows begin at drawn packets, behind them these packets."""
     labels: npt.NDArray[np.int32]
     """By position and task [N, T], -1 = unknown."""
-    render: Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]
-    """Makes the inputs of positions."""
+    render: Callable[..., tuple[np.ndarray, ...]]
+    """Makes the inputs of places."""
+
+    def inputs(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Make the inputs of some rows of the stream."""
+        return self.render(*(each[start:stop] for each in self.places))
+
+    @property
+    def order(self) -> npt.NDArray[np.int64]:
+        """Positions of the rows in the order of the stream."""
+        return self.places[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +91,8 @@ class Feed:
     """Leave out flows without a label that counts, under `striped` for the task of their miniset."""
     balance: Balance | None = None
     """Which rows of the train split are shown, and how often; under `striped` in minisets of its task alone."""
+    furthest_start: int = 0
+    """Packets after the first that a row may begin at, drawn anew in every epoch (`window_starts`); for training."""
     memory_bytes: int = 1 << 29
     """Decoded row groups that are kept for later epochs; those beyond are decoded again."""
     worker: int = 0
@@ -94,6 +106,13 @@ class Feed:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.balance and self.seed is None:
             raise ValueError("balance draws rows and needs a seed, got seed=None")
+        if self.furthest_start < 0:
+            raise ValueError(f"furthest_start must be >= 0, got {self.furthest_start}")
+        if self.furthest_start and (self.split != "train" or self.seed is None or self.features.view != "flows"):
+            raise ValueError(
+                "furthest_start draws where flows of the train split begin, and needs a seed; got "
+                f"split={self.split!r}, seed={self.seed}, view={self.features.view!r}"
+            )
         if not self.windows(0):
             raise FlowloomError(
                 f"split {self.split!r} of dataset {self.dataset.root} has no rows for worker {self.worker} of "
@@ -106,9 +125,11 @@ class Feed:
 
     @functools.cached_property
     def _row_groups(self) -> RowGroups:
-        """The decoded row groups of the split."""
+        """The row groups of the split, decoded and prepared."""
         labels = map(label_column, self._tasks)
-        return RowGroups([*self.features.columns, *labels, *(["flow_id"] if self.kept else [])], self.memory_bytes)
+        columns = [*self.features.columns, *labels, *(["flow_id"] if self.kept else [])]
+        prepare = functools.partial(self.features.prepared, furthest_start=self.furthest_start)
+        return RowGroups(columns, self.memory_bytes, prepare)
 
     @functools.cached_property
     def _pools(self) -> dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]]:
@@ -214,7 +235,7 @@ class Feed:
           int32 [N, T] in the card's order of tasks, -1 = unknown.
         """
         window = self._load(epoch, number)
-        return *window.render(window.order), window.labels[window.order]
+        return *window.inputs(0, len(window.order)), window.labels[window.order]
 
     def _load(self, epoch: int, number: int) -> LoadedWindow:
         """Decode one window of an epoch and put its rows in their order."""
@@ -226,10 +247,14 @@ class Feed:
             parts.append(start + (np.arange(group.rows) if rows is None else rows))
             start += group.rows
         order = np.concatenate(parts)
+        places: tuple[npt.NDArray[np.int64], ...] = (order,)
         if self.seed is not None:
             place = self.worker + number * self.workers
-            order = np.random.default_rng((self.seed, epoch, 1, place)).permutation(order)
-        return LoadedWindow(order, self._labels(decoded, window.task), self.features.renderer(decoded))
+            places = (np.random.default_rng((self.seed, epoch, 1, place)).permutation(order),)
+            if self.furthest_start:
+                generator = np.random.default_rng((self.seed, epoch, 2, place))
+                places += (window_starts(generator, len(order), self.furthest_start),)
+        return LoadedWindow(places, self._labels(decoded, window.task), self.features.renderer(decoded))
 
     def _labels(self, rows: pa.RecordBatch, only: str | None) -> np.ndarray:
         """Return the labels that count of all tasks, or of one: int32 [N, T], -1 = unknown."""
@@ -266,8 +291,7 @@ class Feed:
             epoch, number, start, stop = place.tolist()
             with lock:  # or two threads would decode the same window
                 window = held(epoch, number)
-            rows = window.order[start:stop]
-            return (*window.render(rows), *_labels_and_weights(window.labels, rows))
+            return (*window.inputs(start, stop), *_labels_and_weights(window.labels, window.order[start:stop]))
 
         @tf.autograph.experimental.do_not_convert
         def planned(epoch: tf.Tensor) -> tf.Tensor:

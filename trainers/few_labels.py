@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flowloom.schemas.rows import FLOWS, label_column
+from flowloom.schemas.rows import FLOWS, View, label_column
 from flowloom.trainers.dataset import Dataset
 
 
@@ -49,16 +49,20 @@ def class_ranks(flow_ids: pa.FixedSizeBinaryArray, labels: npt.NDArray[np.int32]
     return ranks
 
 
-def kept_flows(dataset: Dataset, per_class: Mapping[str, int], seed: int) -> dict[str, pa.Array]:
-    """Return the ids of the flows of the train split that keep their label, for each task that is in `per_class`."""
+def kept_flows(dataset: Dataset, per_class: Mapping[str, int], seed: int, view: View = "flows") -> dict[str, pa.Array]:
+    """Return the ids of the flows of the train split that keep their label, for each task that is in `per_class`.
+
+    Rows of a flow, such as its packets, have one label, and are one flow in the count.
+    """
     kept = {}
     for task in (task.name for task in dataset.tasks if task.name in per_class):
         known = pa.schema([FLOWS.field("flow_id"), pa.field(label_column(task), pa.int32())])
-        paths = dict.fromkeys(group.path for group in dataset.row_groups("train", task))
+        paths = dict.fromkeys(group.path for group in dataset.row_groups("train", task, view))
         tables = [pq.read_table(path, columns=known.names, partitioning=None) for path in paths]
         table = pa.concat_tables([known.empty_table(), *tables]).combine_chunks()
+        table = table.group_by("flow_id", use_threads=False).aggregate([(label_column(task), "max")])
         flow_ids = table["flow_id"].combine_chunks()
-        labels = pc.fill_null(table[label_column(task)], -1).to_numpy()
+        labels = pc.fill_null(table[f"{label_column(task)}_max"], -1).to_numpy()
         kept[task] = flow_ids.filter(pa.array(few_labels(flow_ids, labels, per_class[task], seed)))
     return kept
 

@@ -175,3 +175,49 @@ def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]
         axes.set(title=title, xlabel="training done, %", ylabel="validation accuracy, %")
         axes.legend(loc="lower right")
         return _svg(figure)
+
+
+def balance(title: str, label: str, series: Mapping[str, Sequence[tuple[float, Mean]]]) -> str:
+    """Draw mean AUC, with its interval, against a cost on a logarithmic axis, a line for each way to build (MULTA)."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": f"{title} {label}"}):
+        figure, (axes,) = _panels(1, width=4.9, height=3.4)
+        for number, (name, points) in enumerate(series.items()):
+            ordered = sorted(points, key=lambda point: point[0])
+            costs, means = zip(*ordered, strict=True)
+            height = [each.mean for each in means]
+            spread = [each.mean - each.low if each.low is not None else 0.0 for each in means]
+            color = PALETTE[number % len(PALETTE)]
+            axes.errorbar(costs, height, spread, color=color, linewidth=1.4, marker="o", markersize=4, elinewidth=0.7,
+                          capsize=2, label=name)  # fmt: skip
+        axes.set(title=title, xlabel=label, ylabel="mean AUC, test split", xscale="log")
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        lowest = min(mean.mean for points in series.values() for _, mean in points)
+        axes.set_ylim(max(lowest - 0.05, 0.0), 1.005)
+        axes.legend(loc="lower right")
+        return _svg(figure)
+
+
+def arrivals(title: str, lines: Mapping[str, Sequence[Mean]], phases: Mapping[str, int]) -> str:
+    """Draw the AUC of every task over the epochs of an incremental training (MULTA, figure 5).
+
+    Args:
+      title: of the figure.
+      lines: by task the mean AUC after each epoch, from the first on.
+      phases: what begins at which epoch, from 1 on.
+    """
+    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure, (axes,) = _panels(1, width=4.9, height=3.2)
+        for number, (task, means) in enumerate(lines.items()):
+            color, epochs = PALETTE[number % len(PALETTE)], range(1, len(means) + 1)
+            axes.plot(epochs, [each.mean for each in means], color=color, linewidth=1.6, label=task)
+            low, high = ([each.mean if end is None else end for each, end in zip(means, ends, strict=True)]
+                         for ends in zip(*((each.low, each.high) for each in means), strict=True))  # fmt: skip
+            axes.fill_between(epochs, low, high, color=color, alpha=0.13, linewidth=0)
+        axes.set_ylim(top=1.02, bottom=max(axes.get_ylim()[0], 0.0))
+        for name, epoch in phases.items():
+            axes.axvline(epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.annotate(name, (epoch - 0.4, 0.01), xycoords=("data", "axes fraction"), color=MUTED, fontsize=7.5)
+        axes.set(title=title, xlabel="epoch", ylabel="AUC, test split")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="center right")
+        return _svg(figure)

@@ -16,6 +16,7 @@ class PCGrad(Weighting):
     """
 
     by_task = True
+    additive = False
 
     def gradients(
         self, tape: tf.GradientTape, losses: list[tf.Tensor], known: tf.Tensor, variables: Variables, step: Any

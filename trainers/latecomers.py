@@ -119,7 +119,7 @@ class LatecomerFeed:
     @tf.autograph.experimental.do_not_convert
     def _with_all_tasks(self, inputs: Any, labels: Any, weights: Any) -> Batch:
         """Add the other tasks to a batch of one, their labels unknown."""
-        rows = tf.shape(inputs["length"])
+        rows = tf.shape(next(iter(inputs.values())))[:1]
         unknown = {task: tf.zeros(rows, tf.int32) for task in self._feeds}
         return inputs, {**unknown, **labels}, {**{task: tf.zeros(rows) for task in self._feeds}, **weights}
 

@@ -18,11 +18,11 @@ class LayerNormalization(keras.layers.LayerNormalization):
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise every row of [rows, C]."""
-        outputs = _standardised(inputs, self.epsilon)
+        """Normalise every row of [rows, C], in single precision."""
+        outputs = _standardised(tf.cast(inputs, tf.float32), self.epsilon)
         if self.scale:
             outputs *= self.gamma
-        return outputs + self.beta if self.center else outputs
+        return tf.cast(outputs + self.beta if self.center else outputs, self.compute_dtype)
 
 
 def _standardised(inputs: tf.Tensor, epsilon: float) -> tf.Tensor:

@@ -14,10 +14,10 @@ from flowloom.trainers.quiet import native_stderr_muted
 
 
 def convert(model: keras.Model, int8: bool = False) -> bytes:
-    """Return a model as a LiteRT file whose signature scores one flow: {"sequence": [1, k, C], "length": [1]}.
+    """Return a model as a LiteRT file whose signature scores one row, of flows {"sequence": [1, k, C], "length": [1]}.
 
     Args:
-      model: of the inputs and outputs of `LMMoE`.
+      model: of inputs and outputs by name.
       int8: whether large weights become 8-bit integers, and what they are multiplied with on the fly.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -54,8 +54,9 @@ class LiteRTModel:
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return the outputs for many flows, which are scored one by one."""
-        rows = zip(np.asarray(inputs["sequence"]), np.asarray(inputs["length"]), strict=True)
-        scored = [self.one({"sequence": sequence[None], "length": length[None]}) for sequence, length in rows]
+        arrays = {name: np.asarray(rows) for name, rows in inputs.items()}
+        count = len(next(iter(arrays.values())))
+        scored = [self.one({name: rows[n : n + 1] for name, rows in arrays.items()}) for n in range(count)]
         return {task: np.concatenate([scores[task] for scores in scored]) for task in scored[0]}
 
 

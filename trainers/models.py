@@ -1,17 +1,23 @@
 """Which model a recipe names, and how it is made from the recipe."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
 
+from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.byte_cnn import ByteCNN
+from flowloom.trainers.byte_transformer import ByteTransformer
 from flowloom.trainers.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.lmmoe import LMMoE, shared_and_own
+from flowloom.trainers.mtc import MTC
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.ple import PLE
-from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.recipe import Recipe, SummedTask
+from flowloom.trainers.row_spec import RowSpec
+from flowloom.trainers.softmax_heads import ClassSum
 
 
 class MultiTaskModel(Protocol):
@@ -80,13 +86,75 @@ def build_cnn_rnn2(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task])
     return CNNRNN2(features.k, len(features.features), _classes(tasks))
 
 
+def build_mtc(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> MTC:
+    """Return an untrained MTC for the tasks of a dataset."""
+    names = [task.name for task in tasks]
+    return MTC(
+        **_row(recipe, features, tasks),
+        transformer_tasks=[name for name in recipe.transformer_tasks if name in names],
+        stem=recipe.stem,
+        repetitions=recipe.repetitions,
+        attention_heads=recipe.attention_heads,
+        dropout=recipe.dropout,
+    )
+
+
+def build_byte_transformer(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> ByteTransformer:
+    """Return an untrained multi-task Transformer for the tasks of a dataset."""
+    row = _row(recipe, features, tasks)
+    return ByteTransformer(**row, encoders=recipe.encoders, attention_heads=recipe.attention_heads)
+
+
+def build_byte_cnn(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> ByteCNN:
+    """Return an untrained multi-task 1D-CNN for the tasks of a dataset."""
+    return ByteCNN(**_row(recipe, features, tasks))
+
+
+def _row(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return what all models of long rows are made from."""
+    ((source, row),) = features.inputs.items()
+    (length,) = row.shape
+    named = {task.name: task for task in tasks}
+    sums = {name: _class_sum(name, told, named) for name, told in recipe.sums.items()}
+    return {"length": length, "tasks": _classes(tasks), "source": source, "sums": sums}
+
+
+def _class_sum(name: str, told: SummedTask, tasks: Mapping[str, Task]) -> ClassSum:
+    """Return which class of a task each class of another one counts for.
+
+    Raises:
+      FlowloomError: if a task or a word is not there.
+    """
+    for task in (name, told.of):
+        if task not in tasks:
+            raise FlowloomError(
+                f"sums name the task {task!r}; the trained tasks are {', '.join(tasks)}{did_you_mean(task, tasks)}"
+            )
+    words = tasks[name].vocabulary
+    meant = [told.words.get(word, word) for word in tasks[told.of].vocabulary]
+    if unknown := [word for word in told.words if word not in tasks[told.of].vocabulary]:
+        raise FlowloomError(
+            f"sums of task {name!r} must map words of task {told.of!r}, which are "
+            f"{', '.join(tasks[told.of].vocabulary)}; got {unknown[0]!r}"
+        )
+    if foreign := [word for word in (*meant, *told.words.values()) if word not in words]:
+        raise FlowloomError(
+            f"sums of task {name!r} must give words of it, which are {', '.join(words)}; got {foreign[0]!r}"
+            f"{did_you_mean(foreign[0], words)}"
+        )
+    return {"of": told.of, "classes": [words.index(word) for word in meant]}
+
+
 def _classes(tasks: Sequence[Task]) -> dict[str, int]:
     return {task.name: len(task.vocabulary) for task in tasks}
 
 
-MODELS: dict[str, Callable[[Recipe, FeatureSpec, Sequence[Task]], keras.Model]] = {
+MODELS: dict[str, Callable[[Recipe, Any, Sequence[Task]], keras.Model]] = {
     "lmmoe": build_lmmoe,
     "multitask_cnn": build_multitask_cnn,
     "cnn_rnn2": build_cnn_rnn2,
+    "mtc": build_mtc,
+    "byte_transformer": build_byte_transformer,
+    "byte_cnn": build_byte_cnn,
 }
-"""The builder of every value of `Recipe.model`."""
+"""The builder of every value of `Recipe.model`, which is given the `RowSpec` of the recipe's view."""

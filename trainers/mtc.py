@@ -105,6 +105,12 @@ class MTC(keras.Model):
         """The variables that every task trains: all but the heads."""
         return [variable for part in self._blocks for layer in part for variable in layer.trainable_variables]
 
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The last weights that the tasks of both branches go through."""
+        encoders, _, downs, _ = self._blocks
+        return [encoders[-1].narrow if self.repetitions[-1] else downs[-1].kernel]
+
     def task_variables(self, task: str) -> list[keras.Variable]:
         """The variables of one task alone: its head."""
         return self._heads.variables(task)

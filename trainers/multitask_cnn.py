@@ -131,9 +131,9 @@ def fitting_blocks(k: int, convolutions: Convolutions) -> list[tuple[int, ...]]:
 
 
 def task_head(task: str, classes: int) -> keras.layers.Dense:
-    """Return the output layer of a task: a softmax, or one sigmoid for two classes."""
+    """Return the output layer of a task: a softmax, or one sigmoid for two classes, always in float32."""
     units, activation = (classes, "softmax") if classes > 2 else (1, "sigmoid")
-    return keras.layers.Dense(units, activation=activation, name=f"{task}_head")
+    return keras.layers.Dense(units, activation=activation, dtype="float32", name=f"{task}_head")
 
 
 def layer_macs(layer: keras.layers.Layer) -> int:

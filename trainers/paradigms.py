@@ -32,6 +32,12 @@ class Paradigm(abc.ABC):
       weighting: how the losses of a joint step are weighed beyond that; None: not at all.
       reduction: what a task's loss is divided by. By all rows of the `batch` (Rezaei and Liu, section IV-D) a task with
         few labels counts for less.
+      microbatch: rows of a batch that are computed at once; the gradients of the parts are summed, so that a step is
+        that of the whole batch, in the memory of a part. Batch norm alone sees the parts, and normalises each alone.
+      xla: whether steps are compiled by XLA, once for every size of a batch.
+
+    Raises:
+      ValueError: if `microbatch` does not fit the weighting or `xla`.
     """
 
     striped: ClassVar[bool]
@@ -48,9 +54,16 @@ class Paradigm(abc.ABC):
         signature: Any,
         weighting: Weighting | None = None,
         reduction: Reduction = "labelled",
+        microbatch: int | None = None,
+        xla: bool = False,
     ) -> None:
-        self._model, self._optimizer, self._reduction = model, optimizer, reduction
+        self._model, self._optimizer, self._reduction, self._microbatch = model, optimizer, reduction, microbatch
         self._weighting = weighting or Weighting(model, [task.name for task in tasks], seed=0)
+        if microbatch is not None and (microbatch < 1 or xla or not self._weighting.additive):
+            raise ValueError(
+                "microbatch must be >= 1, and needs gradients that are sums over rows and sizes that XLA does not fix, "
+                f"got microbatch={microbatch}, {type(self._weighting).__name__}, xla={xla}"
+            )
         self._tasks = tuple(task.name for task in tasks)
         self._loss_weights = {task: loss_weights.get(task, 1.0) for task in self._tasks}
         every_task = [variable for task in self._tasks for variable in model.task_variables(task)]
@@ -61,6 +74,7 @@ class Paradigm(abc.ABC):
                 functools.partial(self._update, self._forward(stripe), trained, variables),
                 input_signature=signature,
                 autograph=False,
+                jit_compile=xla or None,
             )
             for stripe, (trained, variables) in self._updates().items()
         }
@@ -90,26 +104,69 @@ class Paradigm(abc.ABC):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Minimise the weighted sum of the tasks' losses, each divided as `reduction` says.
+        """Minimise the weighted sum of the tasks' losses, each divided as `reduction` says."""
+        rows = {task: tf.reduce_sum(weights[task]) for task in trained}
+        whole = {task: tf.cast(tf.size(weights[task]), tf.float32) for task in trained}
+        count = rows if self._reduction == "labelled" else whole
+        gradients = functools.partial(self._gradients, forward, variables, count, whole[trained[0]], rows)
+        if self._microbatch is None:
+            found, sums = gradients((inputs, labels, weights))
+        else:
+            found, sums = self._summed(gradients, self._microbatch, (inputs, labels, weights), variables, len(trained))
+        self._optimizer.apply(found, [*variables, *self._weighting.trained])
+        self._weighting.settle()
+        losses = dict(zip(trained, tf.unstack(sums), strict=True))
+        return tf.stack([[losses.get(task, 0.0), rows.get(task, 0.0)] for task in self._tasks])
+
+    def _gradients(
+        self,
+        forward: Callable[..., dict[str, Any]],
+        variables: list[keras.Variable],
+        count: Mapping[str, tf.Tensor],
+        batch_rows: tf.Tensor,
+        rows: Mapping[str, tf.Tensor],
+        part: tuple[Any, Any, Any],
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
+        """Return what a part of a batch adds to the gradients, and to the sum of losses of each trained task.
 
         Penalties of the model are shared evenly among the tasks, so that each way of weighing losses knows them.
         """
+        inputs, labels, weights = part
         with tf.GradientTape(persistent=self._weighting.by_task) as tape:
             outputs = forward(inputs, training=True)
-            sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in trained}
-            rows = {task: tf.reduce_sum(weights[task]) for task in trained}
-            whole = {task: tf.cast(tf.size(weights[task]), tf.float32) for task in trained}
-            count = rows if self._reduction == "labelled" else whole
-            penalty = sum(self._model.losses, 0.0) / len(trained)
-            losses = [
-                self._loss_weights[task] * sums[task] / tf.maximum(count[task], 1.0) + penalty for task in trained
-            ]
-        known = tf.stack([rows[task] > 0 for task in trained])
+            sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in count}
+            share = tf.cast(tf.size(next(iter(weights.values()))), tf.float32) / tf.maximum(batch_rows, 1.0)
+            penalty = share * sum(self._model.losses, 0.0) / len(count)
+            losses = [self._loss_weights[task] * sums[task] / tf.maximum(count[task], 1.0) + penalty for task in count]
+        known = tf.stack([labelled > 0 for labelled in rows.values()])
         step = self._optimizer.iterations.value
-        gradients = self._weighting.gradients(tape, losses, known, variables, step)
-        self._optimizer.apply(gradients, [*variables, *self._weighting.trained])
-        self._weighting.settle()
-        return tf.stack([[sums.get(task, 0.0), rows.get(task, 0.0)] for task in self._tasks])
+        return self._weighting.gradients(tape, losses, known, variables, step), tf.stack(list(sums.values()))
+
+    def _summed(
+        self,
+        gradients: Callable[[Any], tuple[list[tf.Tensor | None], tf.Tensor]],
+        part_rows: int,
+        batch: tuple[Any, Any, Any],
+        variables: list[keras.Variable],
+        tasks: int,
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
+        """Return the sum of what the parts of a batch add, computed one after another."""
+        batch_rows = tf.shape(next(iter(batch[2].values())))[0]
+        untouched: set[int] = set()  # variables that no loss depends on; known when the loop has been traced
+
+        def add(start: tf.Tensor, so_far: list[tf.Tensor], sums: tf.Tensor) -> tuple[Any, ...]:
+            stop = tf.minimum(start + part_rows, batch_rows)
+            found, losses = gradients(tf.nest.map_structure(lambda column: column[start:stop], batch))
+            untouched.update(n for n, each in enumerate(found) if each is None)
+            return (
+                stop,
+                [old if new is None else old + new for old, new in zip(so_far, found, strict=True)],
+                sums + losses,
+            )
+
+        start = (tf.constant(0), [tf.zeros(variable.shape) for variable in variables], tf.zeros(tasks))
+        _, total, sums = tf.while_loop(lambda row, *_: row < batch_rows, add, start, parallel_iterations=1)
+        return [None if n in untouched else each for n, each in enumerate(total)], sums
 
 
 class Aurora(Paradigm):
@@ -199,6 +256,7 @@ WEIGHTINGS: dict[str, type[Weighting]] = {
 
 def row_losses(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """Return the cross-entropy of every row: labels int32 [B], probabilities [B, 1] or [B, classes] -> float32 [B]."""
+    outputs = tf.cast(outputs, tf.float32)
     if outputs.shape[-1] == 1:
         return keras.losses.binary_crossentropy(tf.cast(labels[:, None], outputs.dtype), outputs)
     return keras.losses.sparse_categorical_crossentropy(labels, outputs)

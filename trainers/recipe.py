@@ -7,8 +7,24 @@ import pydantic
 import yaml
 
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.rows import View
 from flowloom.trainers.balancing import Balance
 from flowloom.trainers.features import CHANNELS, Scaling
+from flowloom.trainers.table_spec import Scaling as TableScaling
+
+ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn")
+"""Models that see packets or tables; all others see flows."""
+
+
+class SummedTask(pydantic.BaseModel):
+    """A task that follows from another one, such as the kind of traffic from its kind inside and outside of a VPN."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    of: str
+    """The task that it follows from."""
+    words: dict[str, str] = {}
+    """For words of that task the word of this one; a word that is absent means itself."""
 
 
 class Recipe(pydantic.BaseModel):
@@ -24,8 +40,11 @@ class Recipe(pydantic.BaseModel):
     scaling: Scaling = "standard"
     signed: bool = pydantic.Field(True, description="whether scaling linear gives sizes the sign of the direction")
 
+    furthest_start: int = pydantic.Field(0, ge=0, description="packet that a training row begins at, at most")
+    """In every epoch half of the training rows begin at a packet drawn from 0 (the flow's first) up to this one."""
+
     # model
-    model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2"] = "lmmoe"
+    model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn"] = "lmmoe"
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
     """How tasks share the LSTM experts: all read one; each weighs all of them by a gate; shared ones and its own, at
     one level or at two; few of them in the end, whatever the flow."""
@@ -38,6 +57,26 @@ class Recipe(pydantic.BaseModel):
     tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
     convolutions: Literal["paper", "fit"] = "paper"
     """How many the multi-task CNN has for a short k: as Rezaei and Liu choose, or all that fit."""
+
+    # models of long rows: mtc and those it is compared with
+    source: Literal["bytes", "features"] = "bytes"
+    """What they see: the bytes of packets, or the features of tables."""
+    table_scaling: TableScaling = "standard"
+    """Of features, fitted on the train split: z-scores, ranks in [0, 1], or as they are."""
+    most_features: int | None = pydantic.Field(
+        None, ge=1, description="features at most: no constants, then none with |rho| > 0.95 to one before; null = all"
+    )
+    length: int | None = pydantic.Field(None, ge=1, description="bytes of a packet that the model sees; null = all")
+    transformer_tasks: tuple[str, ...] = ()
+    """The tasks that read the Transformer branch of mtc; all others read its CNN branch."""
+    stem: int = pydantic.Field(1, ge=1, description="bytes that the CNN branch of mtc sees as one step")
+    repetitions: tuple[int, int, int] = (1, 5, 6)
+    """Encoder layers of each block of mtc."""
+    encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
+    attention_heads: int = pydantic.Field(6, ge=1)
+    dropout: float = pydantic.Field(0.07, ge=0, lt=1, description="rate in the CNN branch of mtc")
+    sums: dict[str, SummedTask] = {}
+    """Tasks without an output layer: what is said of them follows from what is said of another task."""
 
     # labels
     tasks: tuple[str, ...] = ()
@@ -81,9 +120,18 @@ class Recipe(pydantic.BaseModel):
     plateau_factor: float = pydantic.Field(1.0, gt=0, le=1, description="times the learning rate on a plateau")
     plateau_patience: int = pydantic.Field(10, ge=0, description="epochs without a lower loss that are no plateau")
     batch_size: int = pydantic.Field(128, ge=1)
+    microbatch: int | None = pydantic.Field(
+        None, ge=1, description="rows of a batch that are computed at once, to need less memory; null = all"
+    )
+    mixed_precision: bool = False
+    """Compute in bfloat16 on weights of float32; the model that is kept computes in float32. For processors that have
+    bfloat16: others are slower with it."""
+    xla: bool = False
+    """Compile steps by XLA, which takes long; on a CPU only few models gain (docs/decisions/0019)."""
     epochs: int = pydantic.Field(20, ge=1)
     monitor: Literal["auc", "loss"] = "auc"
-    """What early stopping watches on the validation split: the mean over tasks."""
+    """What early stopping watches on the validation split: the mean AUC of the tasks, or the sum of their losses by
+    `loss_weights`, which the learning rate follows in any case."""
     patience: int = pydantic.Field(4, ge=1, description="epochs without improvement before training stops")
     window_rows: int = pydantic.Field(65_536, ge=1, description="flows that are shuffled together")
     miniset_rows: int | None = pydantic.Field(None, ge=1, description="flows of a miniset (Rainbow); null = by size")
@@ -120,10 +168,28 @@ class Recipe(pydantic.BaseModel):
             )
         if self.tasks and self.arrivals and set(self.tasks) != set(self.arrivals):
             raise ValueError(f"arrivals must be of the tasks {list(self.tasks)}, got {list(self.arrivals)}")
+        if self.sums and self.model not in ROW_MODELS:
+            raise ValueError(f"sums need a model among {', '.join(ROW_MODELS)}, got {self.model}")
+        if self.view != "tables" and (self.table_scaling != "standard" or self.most_features):
+            raise ValueError("table_scaling and most_features are of tables; set source=features with a model of rows")
+        if self.balance and self.balance.how == "smote" and (self.view != "tables" or self.labels_per_class):
+            raise ValueError("balance how=smote needs source=features, and no labels_per_class: made rows have no flow")
+        if self.microbatch and (self.xla or self.weighting not in ("fixed", "dwa")):
+            raise ValueError(
+                "microbatch needs xla=false, as XLA wants fixed sizes, and weighting fixed or dwa, as others are no "
+                f"sums over rows; got xla={self.xla}, weighting={self.weighting}"
+            )
         for name in ("tasks", "pretrain_tasks", "arrivals"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
         return self
+
+    @property
+    def view(self) -> View:
+        """The view of a dataset whose rows the model sees."""
+        if self.model not in ROW_MODELS:
+            return "flows"
+        return "packets" if self.source == "bytes" else "tables"
 
     @classmethod
     def named(cls, name: str, overrides: Iterable[str] = ()) -> Self:
@@ -158,20 +224,44 @@ _REZAEI_LIU: dict[str, Any] = {
     "patience": 20,
 }
 
+_MTC: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "plateau_factor": 0.1,
+    "plateau_patience": 10,
+    "batch_size": 128,
+    "epochs": 100,
+    "monitor": "loss",
+    "patience": 20,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     "multa": {},
     "lstm": {"experts": 1},
     "multa-mean": {"gate_input": "mean"},
     "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "reduction": "batch"},
+    "multitask-cnn-windows": {
+        **_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "scaling": "standard", "furthest_start": 20
+    },
     "cnn-rnn2": {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },
+    "mtc": {**_MTC, "model": "mtc"},
+    "mtc-lite": {**_MTC, "model": "mtc", "stem": 10},
+    "mtc-transformer": {**_MTC, "model": "byte_transformer"},
+    "mtc-cnn": {**_MTC, "model": "byte_cnn"},
     "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
 }  # fmt: skip
 """`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `multa-mean`: gates on the mean packet, which
 have k times fewer weights: with small experts the others outweigh them. `lstm`: one LSTM that all towers share.
-`multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda); `cnn-rnn2` and
+`multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda);
+`multitask-cnn-windows`: the same made better (docs/reproduction/multitask-cnn.md): random windows of the same flow,
+standard scaling, each loss the mean over labelled rows; `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
+`mtc`: the Transformer and 1D-CNN of MTC on packet bytes; the paper's three tasks have `transformer_tasks=[app]` and
+`loss_weights` of 6:2:1, divided by 9 if weight decay is to weigh as there. `mtc-lite`: ten bytes are a step of its CNN
+branch, a tenth of the work. `mtc-transformer` and `mtc-cnn`: what it is compared with (section 4.3.2), weights 4:2:1
+and 2:2:1. `source=features` trains them on tables.
 """
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.rows import View
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import figures
 from flowloom.trainers import run as run_files
@@ -14,7 +15,9 @@ from flowloom.trainers.predictions import Predictions
 from flowloom.trainers.run import Run
 
 FEW = 30
-"""Below this many flows of a class its figures are called uncertain."""
+"""Below this many rows of a class its figures are called uncertain."""
+UNITS: dict[View, str] = {"flows": "flow", "packets": "packet", "tables": "row"}
+"""What a row of each view is called."""
 GRADES = ((0.98, "almost perfectly"), (0.9, "well"), (0.75, "fairly"), (0.6, "weakly"), (0.0, "hardly"))
 """How an AUC of at least so much is called."""
 MOST_EPOCHS = 10
@@ -42,6 +45,7 @@ def render(findings: Findings) -> str:
         TEMPLATE,
         {"figure": _figure, "count": _count, "share": _share},
         run=run,
+        unit=UNITS[run.features.view],
         card=card,
         metrics=findings.metrics,
         summary=_summary(findings),
@@ -81,11 +85,11 @@ def _share(value: float, low: float = 0.0, high: float = 1.0) -> str:
 
 def _summary(findings: Findings) -> str:
     """Return the outcome in two sentences."""
-    run, metrics = findings.run, findings.metrics
+    run, metrics, unit = findings.run, findings.metrics, UNITS[findings.run.features.view]
     parameters, time_us = _count(metrics["cost"]["parameters"]), _count(metrics["cost"]["inference_us"])
     questions = f"{len(run.tasks)} question{'s' if len(run.tasks) > 1 else ''}"
-    model = f"One model of {parameters} parameters answers {questions} about a flow"
-    reads = f"from its first {run.features.k} packets, in {time_us} µs on one CPU thread."
+    model = f"One model of {parameters} parameters answers {questions} about a {unit}"
+    reads = f"from {run.features.seen}, in {time_us} µs on one CPU thread."
     if metrics["mean_auc"] is None:
         return f"{model} {reads} No AUC is defined on the {metrics['split']} split."
     return f"{model} {reads} Over all tasks its mean AUC on the {metrics['split']} split is {metrics['mean_auc']:.3f}."
@@ -98,14 +102,15 @@ def _verdict(findings: Findings, task: Task) -> str:
         return f"The AUC is undefined: {found['auc_undefined']}."
     grade = next(word for least, word in GRADES if found["auc"] >= least)
     low, high = found["interval"] or (None, None)
+    unit = UNITS[findings.run.features.view]
     sentences = [
         f"The model tells the classes apart {grade}: AUC {found['auc']:.3f} (95 % interval {_figure(low)} to "
-        f"{_figure(high)}) over {_count(found['support'])} flows."
+        f"{_figure(high)}) over {_count(found['support'])} {unit}s."
     ]
     forest = found["baselines"].get("random_forest")
     if forest and forest["auc"] is not None and low is not None:
         side = "within that interval" if low <= forest["auc"] <= high else "better" if forest["auc"] > high else "worse"
-        sentences.append(f"A random forest on the same packets reaches {forest['auc']:.3f}, which is {side}.")
+        sentences.append(f"A random forest on what the model sees reaches {forest['auc']:.3f}, which is {side}.")
     majority = found["baselines"].get("majority")
     if majority:
         sentences.append(
@@ -117,7 +122,7 @@ def _verdict(findings: Findings, task: Task) -> str:
 
 def _warnings(findings: Findings) -> list[str]:
     """Return what a reader must know before believing a figure."""
-    split = findings.metrics["split"]
+    split, unit = findings.metrics["split"], UNITS[findings.run.features.view]
     warnings = []
     if findings.card.content_hash != findings.run.source.content_hash:
         warnings.append(
@@ -130,11 +135,11 @@ def _warnings(findings: Findings) -> list[str]:
         few = {word: figures["support"] for word, figures in found["classes"].items() if 0 < figures["support"] < FEW}
         if few:
             listed = ", ".join(f"{word} ({count})" for word, count in few.items())
-            warnings.append(f"{task.name}: fewer than {FEW} flows of {listed} in the {split} split; read with care.")
+            warnings.append(f"{task.name}: fewer than {FEW} {unit}s of {listed} in the {split} split; read with care.")
         absent = [word for word, figures in found["classes"].items() if not figures["support"]]
         if absent and found["support"]:
             warnings.append(
-                f"{task.name}: no flow of {', '.join(absent)} in the {split} split, so nothing is known of it."
+                f"{task.name}: no {unit} of {', '.join(absent)} in the {split} split, so nothing is known of it."
             )
         majority = found["baselines"].get("majority")
         if majority and found["accuracy"] < majority["accuracy"]:

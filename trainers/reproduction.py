@@ -71,6 +71,8 @@ class Reproduction:
       data: the same as JSON-ready values.
       claims: all of them, those that do not hold too.
       command: how to get the same again.
+      digits: of means and of the intervals of claims.
+      note: what these intervals are.
     """
 
     paper: str
@@ -79,6 +81,11 @@ class Reproduction:
     claims: Sequence[Claim]
     sections: Sequence[Section]
     command: str
+    digits: int = 1
+    note: str = (
+        "Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, in "
+        "points of accuracy."
+    )
 
     def document(self) -> dict[str, Any]:
         """Return what results.json holds: data, tables by name, and claims."""

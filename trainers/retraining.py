@@ -1,5 +1,6 @@
 """Retraining: a challenger that begins where the champion is, and what both say of the same rows."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from flowloom.trainers.growth import grown
 from flowloom.trainers.lmmoe import LMMoE
 from flowloom.trainers.predictions import Predictions, compiled, predict
 from flowloom.trainers.profiles import profile_dataset, read_profile
-from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.recipe import ROW_MODELS, Recipe
 from flowloom.trainers.run import Run
 from flowloom.trainers.train import RunSummary, Start, check_tasks, train_from
 from flowloom.trainers.training import EVALUATION_BATCH, Progress
@@ -24,6 +25,9 @@ SHAPING = (
     "gate_entropy", "units", "gate_input", "tower", "convolutions",
 )  # fmt: skip
 """Settings of a recipe that a trained model cannot follow."""
+
+CHECKPOINT_S = math.inf
+"""A run that dies is begun anew: its dataset may have grown before the next."""
 
 StartKind = Literal["fresh", "warm", "grown"]
 
@@ -39,6 +43,10 @@ def check_recipe(recipe: Recipe) -> None:
             f"retrain goes on with a model that is trained already, which paradigm {recipe.paradigm} cannot; set "
             "paradigm=auto"
         )
+    if recipe.model in ROW_MODELS:
+        raise FlowloomError(f"retrain keeps flows, of which model {recipe.model} sees nothing; choose another recipe")
+    if recipe.mixed_precision:
+        raise FlowloomError("retrain goes on with weights of float32, got mixed_precision=true; leave it out")
     if recipe.tasks:
         raise FlowloomError(f"retrain trains all tasks of the manifest, got tasks={list(recipe.tasks)}; leave it out")
 
@@ -59,11 +67,11 @@ def train_challenger(
     opened = Dataset.open(dataset)
     check_tasks(recipe, opened)
     if champion is None:
-        return train_from(recipe, opened, run, progress), "fresh", "there was no champion"
+        return train_from(recipe, opened, run, CHECKPOINT_S, progress), "fresh", "there was no champion"
     before = Run.open(champion)
     if differing := [name for name in SHAPING if getattr(recipe, name) != getattr(before.recipe, name)]:
         return (
-            train_from(recipe, opened, run, progress),
+            train_from(recipe, opened, run, CHECKPOINT_S, progress),
             "fresh",
             f"the recipe has another {', '.join(differing)} than the champion",
         )
@@ -72,10 +80,10 @@ def train_challenger(
     late = [task for task in opened.tasks if task.name not in known]
     if not late:
         start = Start(model, before.features, tuple(known))
-        return train_from(recipe, opened, run, progress, start), "warm", "the champion has all tasks"
+        return train_from(recipe, opened, run, CHECKPOINT_S, progress, start), "warm", "the champion has all tasks"
     names = ", ".join(task.name for task in late)
     if not isinstance(model, LMMoE):
-        summary = train_from(recipe, opened, run, progress)
+        summary = train_from(recipe, opened, run, CHECKPOINT_S, progress)
         return summary, "fresh", f"model {recipe.model} cannot grow by a task, and {names} came"
     for task in late:
         model = grown(model, task.name, len(task.vocabulary))
@@ -84,7 +92,7 @@ def train_challenger(
     isolated = recipe.model_copy(update={"paradigm": "isolated", "balance": None, "only_labelled": labelled})
     start = Start(model, before.features, tuple(task.name for task in late))
     reason = f"{names} came; the other tasks stay as they are to the bit"
-    return train_from(isolated, opened, run, progress, start), "grown", reason
+    return train_from(isolated, opened, run, CHECKPOINT_S, progress, start), "grown", reason
 
 
 def compare(champion: Path | None, challenger: Path, datasets: Sequence[Path]) -> dict[str, Figures]:

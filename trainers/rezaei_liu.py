@@ -42,8 +42,6 @@ or all within their upper tenth."""
 
 TREES = ("forest-statistics", "forest", "boosted-trees")
 PAPER_EPOCHS = {"transfer": 20, "cnn-rnn2": 30, "single-task": 30}
-WINDOW_REACH = 20
-"""Packets after the first that a window of `multi-task-windows` may begin at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +148,17 @@ class _Trial:
     def _together(self, labels: dict[str, np.ndarray]) -> "_Fitted":
         """Train all tasks at once."""
         setting = self.setting
-        windows, masked_input = setting.method == "multi-task-windows", setting.method == "multi-task-masked-input"
         trials = _trials(setting.method, setting.k, self.classes, TASKS)
-        reach = WINDOW_REACH if windows else 0
+        reach = recipe_of(setting.method).furthest_start
         train = self._train(labels, reach)
-        if masked_input:
+        if setting.method == "multi-task-masked-input":
             true = {**train.labels, "class": self.table.labels[self.split.train]}
             train = dataclasses.replace(train, labels=true, weights={"class": train.weight("class")})
         weight = len(self.kept) / max(int(self.kept.sum()), 1) if setting.weight is None else setting.weight
         fit = trials.fit(
             train, self._examples(labels, self.split.validation), self.seed, self._updates_in_epochs(train),
             keep="last" if setting.budget == "paper" else "best",
-            loss_weights={"class": weight}, furthest_window=reach,
+            loss_weights={"class": weight}, furthest_start=reach,
         )  # fmt: skip
         return self._fitted(trials, fit, labels)
 
@@ -281,7 +278,7 @@ class _Fitted:
 
 _RECIPES: dict[str, tuple[str, ...]] = {
     "multi-task": ("multitask-cnn",),
-    "multi-task-windows": ("multitask-cnn", "scaling=standard", "reduction=labelled"),
+    "multi-task-windows": ("multitask-cnn-windows",),
     "multi-task-masked-input": ("multitask-cnn",),
     "multi-task-code": ("multitask-cnn", "scaling=code_compat"),
     "transfer": ("transfer-cnn",),

@@ -12,6 +12,8 @@ from flowloom.trainers.rezaei_liu import TASKS
 from flowloom.trainers.rezaei_liu_claims import PAPER, PAPER_ALL_LABELS, PAPER_TABLE_4, TITLES, LabelledTotals
 from flowloom.trainers.rezaei_liu_grid import FEW, KBPS, LOWEST_LABELS, FlowSet, Outcomes, arms, divider_settings
 
+WHOLE_FLOW = 65_535
+"""Packets that a dataset keeps at most; sets that keep so many have all of a flow."""
 DIVIDER_TITLES = {"all": "class means of all train rows", "shares": "equal shares", "crowded": "all in the upper tenth"}
 
 
@@ -75,6 +77,8 @@ def _accuracy_section(flows: FlowSet, outcomes: Outcomes, table: str) -> Section
     caption = f"Table {table} of the paper" + (
         " was on ISCX VPN-nonVPN." if table == "V" else " was on all 6,589 flows."
     )
+    if flows.packets < WHOLE_FLOW:
+        caption += f" Statistics of packets are of the first {flows.packets} of a flow here, all that is stored of it."
     return Section(f"Accuracy on {flows.title}", text, {name: Table(f"Table {table}", columns, rows, caption)})
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from flowloom.schemas.card import DatasetCard
@@ -31,6 +30,14 @@ class RowSpec(Protocol):
         """The view whose rows these are."""
 
     @property
+    def seen(self) -> str:
+        """What of a row a model sees, in words: its first 20 packets."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values along the last axis of the first input; () if they have none."""
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that must be decoded."""
 
@@ -38,9 +45,16 @@ class RowSpec(Protocol):
     def inputs(self) -> Mapping[str, Input]:
         """The arrays that a model is given, by name."""
 
-    def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
-        """Return a function from int64 [N], positions in `rows`, to the `inputs` of these rows, [N, ...] each.
+    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+        """Return decoded rows as they are kept over the epochs, with all that need not be computed in each of them.
 
+        Of flows what is seen may begin at a packet up to `furthest_start`.
+        """
+
+    def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, ...]]:
+        """Return a function from int64 [N], positions in `prepared` rows, to the `inputs` of these rows, [N, ...] each.
+
+        That of flows can be told as well at which packet each begins, int64 [N].
         The function is called by several threads at once, and owns none of the arrays that it returned.
         """
 

@@ -14,7 +14,7 @@ from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import models  # the model classes must be known to Keras before a model is loaded
-from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.inputs import ROW_SPECS, AnyRowSpec
 from flowloom.trainers.recipe import Recipe
 
 RECIPE = "recipe.json"
@@ -25,6 +25,7 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 PRETRAINED = "pretrained"
 LATECOMERS = "latecomers.json"
+MADE = "made.parquet"
 TUNING = "tuning"
 FINISHED = "run.json"
 METRICS = "metrics.json"
@@ -61,7 +62,7 @@ class Run:
 
     root: Path
     recipe: Recipe
-    features: FeatureSpec
+    features: AnyRowSpec
     source: Source
     history: list[dict[str, Any]]
     summary: dict[str, Any]
@@ -81,10 +82,11 @@ class Run:
                 )
             raise FlowloomError(f"{root} is no run: {FINISHED} is missing; make one with `flowloom train`")
         try:
+            recipe = Recipe.model_validate_json((root / RECIPE).read_bytes())
             return cls(
                 root,
-                Recipe.model_validate_json((root / RECIPE).read_bytes()),
-                FeatureSpec.model_validate_json((root / FEATURES).read_bytes()),
+                recipe,
+                ROW_SPECS[recipe.view].model_validate_json((root / FEATURES).read_bytes()),
                 Source.model_validate_json((root / SOURCE).read_bytes()),
                 json.loads((root / HISTORY).read_bytes()),
                 json.loads((root / FINISHED).read_bytes()),

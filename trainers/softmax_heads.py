@@ -42,7 +42,7 @@ class SoftmaxHeads:
                 raise ValueError(f"sums.{task}.classes must be {wanted}, got {classes}")
         self._tasks, self._sums = dict(tasks), dict(sums)
         self._layers = {
-            task: keras.layers.Dense(classes, activation="softmax", name=f"{task}_head")
+            task: keras.layers.Dense(classes, activation="softmax", dtype="float32", name=f"{task}_head")
             for task, classes in tasks.items()
             if task not in sums
         }

@@ -1,15 +1,25 @@
 """Early stopping: which epoch of a history is the best, and whether more of them are worth it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 
-def score(record: dict[str, Any], monitor: Literal["auc", "loss"]) -> float | None:
-    """Return what is maximised: the mean over the tasks for which the validation split defines it, None if for none."""
-    found = mean(record[f"validation_{monitor}"].values())
-    return found if monitor == "auc" or found is None else -found
+def total_loss(losses: Mapping[str, float | None], loss_weights: Mapping[str, float]) -> float | None:
+    """Return the sum of the tasks' losses as training weighs them, 1 where a weight is absent; None if none is defined.
+
+    It is what early stopping and the learning rate watch, both, so that they agree on which epoch was of use.
+    """
+    defined = [loss_weights.get(task, 1.0) * loss for task, loss in losses.items() if loss is not None]
+    return float(np.sum(defined)) if defined else None
+
+
+def score(record: Mapping[str, Any], monitor: Literal["auc", "loss"]) -> float | None:
+    """Return what is maximised: the mean AUC over the tasks that have one, or the negative total loss; None without."""
+    if monitor == "auc":
+        return mean(record["validation_auc"].values())
+    return None if record["validation_total_loss"] is None else -record["validation_total_loss"]
 
 
 def mean(values: Iterable[float | None]) -> float | None:

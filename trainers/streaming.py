@@ -37,8 +37,14 @@ class StreamingScorer:
         """Number of classes of each task."""
         self.slots = slots
         self._gate_input = ("flatten", "mean", "first_packet").index(structure["gate_input"])
-        self._weights = weights
-        self._towers = structure["tower_layers"]
+        self._weights = [weights[name] for name in _ARRAYS]
+        self._dense, self._widths = _dense_layers(weights, structure["tower_layers"], len(self.tasks))
+        self._outputs = np.array([1 if classes == 2 else classes for classes in self.tasks.values()])
+        ends = np.cumsum(self._outputs).tolist()
+        self._places = {
+            task: slice(end - outputs, end)
+            for task, end, outputs in zip(self.tasks, ends, self._outputs.tolist(), strict=True)
+        }
         experts, self.channels, width = weights["kernel"].shape
         self._states = np.zeros((slots, 2, experts, width // 4), np.float32)
         self._logits = np.zeros((slots, len(self.tasks), experts), np.float32)
@@ -86,23 +92,15 @@ class StreamingScorer:
             raise ValueError(
                 f"packets must be [M, {self.channels}] beside M flow slots, got {rows.shape} and {slots.shape}"
             )
-        if len(slots) and not 0 <= slots.min() <= slots.max() < self.slots:
-            raise ValueError(f"flow slots must be from 0 to {self.slots - 1}, got {slots.min()} to {slots.max()}")
-        weights = self._weights
-        mixed = np.empty((len(self.tasks), len(slots), self._states.shape[3]), np.float32)
-        _take(
-            slots, rows, self._states, self._logits, self._packets, self.k, self._gate_input,
-            weights["kernel"], weights["recurrent_kernel"], weights["bias"],
-            weights["gate_kernel"], weights["gate_bias"], weights["shares"], weights["sees"], weights["gated"], mixed,
+        # one call of one kernel: of a packet alone, every array operation beside it would cost as much as its step
+        scores = np.empty((len(slots), sum(self._outputs)), np.float32)
+        known = _take(
+            slots, rows, self._states, self._logits, self._packets, self.k, self._gate_input, *self._weights,
+            self._dense, self._widths, self._outputs, scores,
         )  # fmt: skip
-        x = mixed  # [T, M, H]
-        for layer in range(self._towers):
-            x = np.maximum(np.matmul(x, weights[f"tower_kernel_{layer}"]) + weights[f"tower_bias_{layer}"], 0)
-        scores = {}
-        for number, (task, classes) in enumerate(self.tasks.items()):
-            logits = x[number] @ weights[f"head_kernel_{number}"] + weights[f"head_bias_{number}"]
-            scores[task] = _softmax(logits) if classes > 2 else _sigmoid(logits)
-        return scores
+        if not known:
+            raise ValueError(f"flow slots must be from 0 to {self.slots - 1}, got {slots.min()} to {slots.max()}")
+        return {task: scores[:, place] for task, place in self._places.items()}
 
     def reset(self, flow_slots: npt.ArrayLike) -> None:
         """Free slots, int [M], for other flows: they are as if no packet had come."""
@@ -114,31 +112,48 @@ class StreamingScorer:
         return self._packets[np.asarray(flow_slots, np.int64)]
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+_ARRAYS = ("kernel", "recurrent_kernel", "bias", "gate_kernel", "gate_bias", "shares", "sees", "gated")
+"""The weights of experts and gates, in the order of the kernel's arguments."""
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+def _dense_layers(weights: dict[str, np.ndarray], towers: int, tasks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return towers and heads, task by task and layer by layer kernel and bias in a row, and the widths of the towers.
+
+    The first width is that of an expert.
+    """
+    parts = []
+    for task in range(tasks):
+        for layer in range(towers):
+            parts += [weights[f"tower_kernel_{layer}"][task], weights[f"tower_bias_{layer}"][task]]
+        parts += [weights[f"head_kernel_{task}"], weights[f"head_bias_{task}"]]
+    widths = [weights["kernel"].shape[2] // 4, *(weights[f"tower_kernel_{n}"].shape[2] for n in range(towers))]
+    return np.concatenate([part.ravel() for part in parts]).astype(np.float32), np.array(widths)
 
 
 @numba.njit(nogil=True, cache=True)
 def _take(
     slots: Any, packets: Any, states: Any, logits: Any, counts: Any, k: int, gate_input: int,
     kernel: Any, recurrent: Any, bias: Any, gate_kernel: Any, gate_bias: Any, shares: Any, sees: Any, gated: Any,
-    mixed: Any,
-) -> None:  # fmt: skip
-    """Step the flows of packets [M, C]; write what every task's tower reads after each, [T, M, H].
+    dense: Any, widths: Any, outputs: Any, scores: Any,
+) -> bool:  # fmt: skip
+    """Step the flows of packets [M, C] and write the scores of all tasks after each, [M, outputs].
 
     `states` are states and cells [slots, 2, N, H], `logits` the sums of gates without bias [slots, T, N].
+
+    Returns:
+      Whether all slots exist; else nothing has changed.
     """
+    for row in range(slots.shape[0]):
+        if not 0 <= slots[row] < states.shape[0]:
+            return False
     experts, channels, width = kernel.shape
     units = width // 4
     tasks = shares.shape[0]
     one = np.float32(1)
     sums = np.empty(width, np.float32)
     weight = np.empty(experts, np.float32)
+    widest = max(widths.max(), outputs.max())
+    x, y = np.empty(widest, np.float32), np.empty(widest, np.float32)
     for row in range(slots.shape[0]):
         slot = slots[row]
         packet = packets[row]
@@ -172,6 +187,7 @@ def _take(
                             for expert in range(experts):
                                 logits[slot, task, expert] += value * terms[expert]
         seen = np.float32(counts[slot]) if gate_input == 1 else one
+        layer, column = 0, 0  # places in `dense` and of the scores
         for task in range(tasks):
             if gated[task]:
                 largest = np.float32(-np.inf)
@@ -187,10 +203,44 @@ def _take(
                     weight[expert] /= total
             else:
                 weight[:] = shares[task]
-            out = mixed[task, row]
-            out[:] = 0
+            x[:units] = 0
             for expert in range(experts):
                 if weight[expert] != 0:
                     state = states[slot, 0, expert]
                     for unit in range(units):
-                        out[unit] += weight[expert] * state[unit]
+                        x[unit] += weight[expert] * state[unit]
+            for tower in range(1, widths.shape[0]):
+                layer = _layer(dense, layer, x, widths[tower - 1], y, widths[tower])
+                for unit in range(widths[tower]):
+                    x[unit] = max(y[unit], np.float32(0))
+            layer = _layer(dense, layer, x, widths[-1], y, outputs[task])
+            _probabilities(y, outputs[task], scores[row, column:])
+            column += outputs[task]
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _layer(dense: Any, at: int, x: Any, inputs: int, y: Any, outputs: int) -> int:
+    """Write x [inputs] times the kernel at a place of `dense` plus the bias behind it; return the place behind both."""
+    bias = at + inputs * outputs
+    for column in range(outputs):
+        y[column] = dense[bias + column]
+    for row in range(inputs):
+        for column in range(outputs):
+            y[column] += x[row] * dense[at + row * outputs + column]
+    return bias + outputs
+
+
+@numba.njit(nogil=True, cache=True)
+def _probabilities(logits: Any, outputs: int, scores: Any) -> None:
+    """Write the sigmoid of one output, the softmax of more."""
+    one = np.float32(1)
+    if outputs == 1:
+        scores[0] = one / (one + np.exp(-min(max(logits[0], np.float32(-80)), np.float32(80))))
+        return
+    largest, total = logits[:outputs].max(), np.float32(0)
+    for column in range(outputs):
+        scores[column] = np.exp(logits[column] - largest)
+        total += scores[column]
+    for column in range(outputs):
+        scores[column] /= total

@@ -1,4 +1,4 @@
-"""Training: a dataset and a recipe to a run directory, resumable after every epoch."""
+"""Training: a dataset and a recipe to a run directory, resumable after every epoch and inside of it."""
 
 import dataclasses
 import importlib.metadata
@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,14 @@ from flowloom.trainers import latecomers
 from flowloom.trainers import run as run_files
 from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
-from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.inputs import AnyRowSpec, row_spec
+from flowloom.trainers.made_rows import with_made_rows
 from flowloom.trainers.models import MultiTaskModel
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.profiles import profile_dataset
 from flowloom.trainers.recipe import Recipe
-from flowloom.trainers.training import Progress, Training
+from flowloom.trainers.table_spec import TableSpec
+from flowloom.trainers.training import Begun, Progress, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,12 @@ class TrainOptions:
     recipe: str = "multa"
     overrides: tuple[str, ...] = ()
     """`key=value` words that replace settings of the recipe."""
+    checkpoint_s: float = 300.0
+    """Seconds after which the state of the training is saved inside of an epoch too; no number depends on it."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint_s >= 0:
+            raise FlowloomError(f"checkpoint_s must be >= 0, got {self.checkpoint_s}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +78,15 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     check_tasks(recipe, dataset)
     if recipe.paradigm == "isolated":
         raise FlowloomError("paradigm isolated needs a model that knew other tasks; `flowloom retrain` sets it")
-    return train_from(recipe, dataset, options.run, progress)
+    return train_from(recipe, dataset, options.run, options.checkpoint_s, progress)
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a training begins with in the place of a new model: one that was trained, and what it sees of a flow."""
+    """What a training begins with in the place of a new model: one that was trained, and what it sees of a row."""
 
     model: MultiTaskModel
-    features: FeatureSpec
+    features: AnyRowSpec
     trained: tuple[str, ...]
     """The tasks that are trained on; those of the model besides them stay as they are."""
 
@@ -87,7 +95,8 @@ def train_from(
     recipe: Recipe,
     whole: Dataset,
     root: Path,
-    progress: Callable[[Progress], None] = lambda _: None,
+    checkpoint_s: float,
+    progress: Callable[[Progress], None],
     start: Start | None = None,
 ) -> RunSummary:
     """Train by a recipe whose tasks were checked, and before that what it builds on."""
@@ -95,20 +104,24 @@ def train_from(
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
     wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
-    if start:
-        features, trained = start.features, dataset.restricted(start.trained)
-    else:
-        features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
-        trained = dataset
-    training = Training(recipe, trained, features, start.model if start else None)
-    _begin(root, recipe, features, run_files.Source.of(dataset.root, dataset.card))
+    features = start.features if start else row_spec(recipe, dataset)
+    trained = dataset.restricted(start.trained) if start else dataset
+    beginnings = {
+        run_files.RECIPE: recipe,
+        run_files.FEATURES: features,
+        run_files.SOURCE: run_files.Source.of(dataset.root, dataset.card),
+    }
+    _check_begun(root, beginnings)
+    made = _made(recipe, trained, features, root)
+    training = Training(recipe, trained, features, made, start.model if start else None)
+    _begin(root, beginnings)
     if earlier:
-        training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, progress))
+        training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, checkpoint_s, progress))
     parts = {"model": training.model, "optimizer": training.optimizer, "weighting": training.weighting}
     checkpoints = Checkpoints(root / run_files.CHECKPOINTS, parts)
 
-    history = _resume(root, checkpoints)
-    for record in training.epochs(history, progress):
+    history, begun = _resume(root, checkpoints)
+    for record in training.epochs(history, progress, begun, _every(checkpoint_s, checkpoints.save_inside)):
         run_files.write_json(root / run_files.HISTORY, history)
         checkpoints.save(record["epoch"], keep={training.kept_epoch(history)})
         progress(Progress(record["epoch"], training.planned_epochs, record["steps"], record["steps"], record))
@@ -131,7 +144,7 @@ def train_from(
         validation_auc=history[best - 1]["validation_auc"],
         seconds=round(time.perf_counter() - began, 3),
     )
-    _finish(summary, training.model)
+    _finish(summary, training.single_precision_model())
     return summary
 
 
@@ -144,6 +157,7 @@ def check_tasks(recipe: Recipe, dataset: Dataset) -> None:
         "arrivals": recipe.arrivals,
         "labels_per_class": recipe.labels_per_class,
         "pretrain_tasks": recipe.pretrain_tasks,
+        "transformer_tasks": recipe.transformer_tasks,
         "balance": [name for name in (recipe.balance.task, recipe.balance.within) if name] if recipe.balance else [],
     }
     for setting, names in settings.items():
@@ -174,7 +188,9 @@ def _pretrain_tasks(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
     return earlier
 
 
-def _pretrain(recipe: Recipe, dataset: Dataset, root: Path, progress: Callable[[Progress], None]) -> MultitaskCNN:
+def _pretrain(
+    recipe: Recipe, dataset: Dataset, root: Path, checkpoint_s: float, progress: Callable[[Progress], None]
+) -> MultitaskCNN:
     """Return the network of the earlier tasks, trained in a run inside of the run unless it was before."""
     pretrained = root / run_files.PRETRAINED
     if not (pretrained / run_files.FINISHED).exists():
@@ -185,26 +201,30 @@ def _pretrain(recipe: Recipe, dataset: Dataset, root: Path, progress: Callable[[
             "pretrain_tasks": (),
             "balance": None,  # is of the tasks that come after
         }
-        train_from(recipe.model_copy(update=earlier), dataset, pretrained, progress)
+        train_from(recipe.model_copy(update=earlier), dataset, pretrained, checkpoint_s, progress)
     return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())
 
 
-def _begin(root: Path, recipe: Recipe, features: FeatureSpec, source: run_files.Source) -> None:
-    """Write down what is trained on what, or check that an unfinished run began with just that."""
-    beginnings = {run_files.RECIPE: recipe, run_files.FEATURES: features, run_files.SOURCE: source}
+def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) -> Dataset | None:
+    """Return the dataset with rows made for training, which are kept beside the run; None if the recipe wants none."""
+    if recipe.balance is None or recipe.balance.how != "smote":
+        return None
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / run_files.MADE
+    return with_made_rows(dataset, cast(TableSpec, features), recipe.balance, recipe.seed, path)
+
+
+def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bool:
+    """Say whether an unfinished run began with just this; refuse a directory that holds anything else."""
     if (root / run_files.FINISHED).exists():
         raise FlowloomError(f"{root} holds a finished run; evaluate it, or train into another directory")
     if root.exists() and not root.is_dir():
         raise FlowloomError(f"{root} is a file; name a directory for the run")
     if not (root / run_files.RECIPE).exists():
-        expected = {*beginnings, run_files.TUNING}
+        expected = {*beginnings, run_files.TUNING, run_files.MADE}
         if root.exists() and any(path.name.removeprefix(".partial-") not in expected for path in root.iterdir()):
             raise FlowloomError(f"{root} is not empty and holds no run; train into another directory")
-        root.mkdir(parents=True, exist_ok=True)
-        # the recipe comes last: it is what marks the directory as a run that can be continued
-        for name in reversed(beginnings):
-            run_files.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
-        return
+        return False
     for name, wanted in beginnings.items():
         try:
             found = type(wanted).model_validate_json((root / name).read_bytes())
@@ -217,15 +237,40 @@ def _begin(root: Path, recipe: Recipe, features: FeatureSpec, source: run_files.
                 f"{root} holds an unfinished run with another {name.removesuffix('.json')}; "
                 "repeat the training that began it, or train into another directory"
             )
+    return True
 
 
-def _resume(root: Path, checkpoints: Checkpoints) -> list[dict[str, Any]]:
-    """Restore the latest checkpoint and return the history up to it."""
+def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
+    """Write down what is trained on what, unless an unfinished run began with just that."""
+    if _check_begun(root, beginnings):
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    # the recipe comes last: it is what marks the directory as a run that can be continued
+    for name in reversed(list(beginnings)):
+        run_files.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
+
+
+def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], Begun | None]:
+    """Restore the latest checkpoint and return the history up to it, and how far the epoch after that has come."""
     if not (epochs := checkpoints.epochs()):
-        return []
-    checkpoints.restore(epochs[-1])
-    history = json.loads((root / run_files.HISTORY).read_bytes())
-    return history[: epochs[-1]]
+        return [], checkpoints.restore_inside(1)
+    history = json.loads((root / run_files.HISTORY).read_bytes())[: epochs[-1]]
+    if not (begun := checkpoints.restore_inside(epochs[-1] + 1)):
+        checkpoints.restore(epochs[-1])
+    return history, begun
+
+
+def _every(seconds: float, save: Callable[[Begun], None]) -> Callable[[Begun], None]:
+    """Return a function that saves at most once in so many seconds."""
+    last = time.monotonic()
+
+    def stepped(begun: Begun) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            save(begun)
+            last = time.monotonic()
+
+    return stepped
 
 
 def _finish(summary: RunSummary, model: Any) -> None:

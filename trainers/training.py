@@ -9,7 +9,6 @@ import numpy as np
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.dataset import Dataset
-from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.latecomers import Arrivals, LatecomerFeed
@@ -20,7 +19,9 @@ from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.paradigms import PARADIGMS, WEIGHTINGS, Incremental
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.recipe import Recipe
-from flowloom.trainers.stopping import best_epoch, mean, score, stalled
+from flowloom.trainers.row_spec import RowSpec
+from flowloom.trainers.stopping import best_epoch, mean, score, stalled, total_loss
+from flowloom.trainers.table_spec import TableSpec
 
 EVALUATION_BATCH = 1024
 
@@ -38,13 +39,24 @@ class Progress:
     """The history's record of the epoch, once it is complete."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """How far an epoch has come."""
+
+    epoch: int
+    steps: int
+    totals: np.ndarray
+    """Sum of the losses and labelled rows of each task so far, float64 [T, 2]."""
+
+
 class Training:
     """A model, what feeds it, and how it is updated.
 
     Args:
       recipe: how to train.
       dataset: of the tasks that are trained, and no others.
-      features: what the model sees of a flow.
+      features: what the model sees of a row.
+      made: the dataset with rows that were made, on which it is trained instead (`with_made_rows`).
       model: one to train on, of these tasks and perhaps others; None: a new one by the recipe.
 
     Raises:
@@ -52,9 +64,14 @@ class Training:
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, features: FeatureSpec, model: MultiTaskModel | None = None
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        features: RowSpec,
+        made: Dataset | None = None,
+        model: MultiTaskModel | None = None,
     ) -> None:
-        self._recipe, self._dataset, self._features = recipe, dataset, features
+        self._recipe, self._dataset, self._features, self._made = recipe, dataset, features, made
         self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
         """Its name, that of the dataset's layout for `auto`."""
         kind, tasks = PARADIGMS[self.paradigm], [task.name for task in dataset.tasks]
@@ -68,7 +85,7 @@ class Training:
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
-        self.model: keras.Model = model or MODELS[recipe.model](recipe, features, dataset.tasks)
+        self.model: keras.Model = model or self._new_model("mixed_bfloat16" if recipe.mixed_precision else "float32")
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(
@@ -79,23 +96,46 @@ class Training:
             self._feed.signature,
             self.weighting,
             recipe.reduction,
+            recipe.microbatch,
+            recipe.xla,
         )
         self._validate = self._validation()
 
+    def _new_model(self, precision: str) -> Any:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(precision)
+        try:
+            return MODELS[self._recipe.model](self._recipe, self._features, self._dataset.tasks)
+        except ValueError as error:
+            raise FlowloomError(str(error)) from error
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def single_precision_model(self) -> Any:
+        """Return the model as it is to be kept: computing in float32, whatever it was trained in."""
+        if not self._recipe.mixed_precision:
+            return self.model
+        kept = self._new_model("float32")
+        for variable, trained in zip(kept.variables, self.model.variables, strict=True):
+            variable.assign(trained)
+        return kept
+
     def _train_feed(self, dataset: Dataset, striped: bool) -> Feed:
         recipe = self._recipe
+        made = self._made
         return Feed(
-            dataset,
+            made or dataset,
             "train",
-            self._features,
+            cast(TableSpec, self._features).scaled if made else self._features,
             recipe.batch_size,
             seed=recipe.seed,
             striped=striped,
             window_rows=recipe.window_rows,
             miniset_rows=recipe.miniset_rows,
-            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed),
+            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed, self._features.view),
             only_labelled=recipe.only_labelled,
-            balance=recipe.balance,
+            balance=None if made else recipe.balance,
+            furthest_start=recipe.furthest_start,
         )
 
     def _arrivals(self) -> Arrivals:
@@ -120,23 +160,35 @@ class Training:
         return best_epoch(history) if PARADIGMS[self.paradigm].selects else len(history)
 
     def epochs(
-        self, history: list[dict[str, Any]], progress: Callable[[Progress], None] = lambda _: None
+        self,
+        history: list[dict[str, Any]],
+        progress: Callable[[Progress], None] = lambda _: None,
+        begun: Begun | None = None,
+        stepped: Callable[[Begun], None] = lambda _: None,
     ) -> Iterator[dict[str, Any]]:
         """Train on from where a history ends; append the record of every epoch to it, and yield it.
 
-        Model, optimizer and weighting must be in the state after the history's last epoch.
+        Model, optimizer and weighting must be in the state after the history's last epoch, or inside of the next.
+
+        Args:
+          history: the records of all epochs so far.
+          progress: called after each step.
+          begun: how far the next epoch has come.
+          stepped: called before that, to save the state of the training.
         """
-        stream = iter(self._feed.batches(sum(record["steps"] for record in history)))
+        done = begun.steps if begun else 0
+        stream = iter(self._feed.batches(sum(record["steps"] for record in history) + done))
         while len(history) < self.planned_epochs and not self._stops(history):
             epoch = len(history) + 1
-            if self.arrivals and self.arrivals.phase(epoch).first_epoch == epoch:
+            if self.arrivals and self.arrivals.phase(epoch).first_epoch == epoch and not begun:
                 cast(Incremental, self._paradigm).begin_phase()
             self.optimizer.learning_rate = self._learning_rate(history)
             self.weighting.begin_epoch([record["loss"] for record in history])
             stripes = self._feed.stripes(epoch - 1)
-            totals = np.zeros((len(self._dataset.tasks), 2))
-            for step, stripe in enumerate(stripes, start=1):
-                totals += self._paradigm.step(stripe, next(stream)).numpy()
+            totals = begun.totals if begun else np.zeros((len(self._dataset.tasks), 2))
+            for step, stripe in enumerate(stripes[done:], start=done + 1):
+                totals = totals + self._paradigm.step(stripe, next(stream)).numpy()
+                stepped(Begun(epoch, step, totals))
                 progress(Progress(epoch, self.planned_epochs, step, len(stripes)))
             record = {
                 "epoch": epoch,
@@ -145,21 +197,21 @@ class Training:
                 "weights": self._weights(),
                 **self._validate(),
             }
+            record["validation_total_loss"] = total_loss(record["validation_loss"], self._recipe.loss_weights)
             record["score"] = score(record, self._recipe.monitor)
             history.append(record)
+            begun, done = None, 0
             yield record
 
     def _stops(self, history: Sequence[dict[str, Any]]) -> bool:
         return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.patience)
 
     def _learning_rate(self, history: Sequence[dict[str, Any]]) -> float:
-        """Return the rate of the next epoch, by the weighted validation losses so far in its phase."""
+        """Return the rate of the next epoch, by the total validation losses so far in its phase."""
         recipe = self._recipe
         begun = self.arrivals.phase(len(history) + 1).first_epoch - 1 if self.arrivals else 0
         losses = [
-            sum(recipe.loss_weights.get(task, 1.0) * loss for task, loss in record["validation_loss"].items())
-            for record in history[begun:]
-            if None not in record["validation_loss"].values()
+            record["validation_total_loss"] for record in history[begun:] if record["validation_total_loss"] is not None
         ]
         return plateau_rate(recipe.learning_rate, losses, recipe.plateau_factor, recipe.plateau_patience)
 
@@ -180,7 +232,7 @@ class Training:
     def _validation(self) -> Callable[[], dict[str, Any]]:
         """Return a function that measures the model on the validation split; without rows, nothing is defined."""
         dataset, tasks = self._dataset, [task.name for task in self._dataset.tasks]
-        if not any(group.rows for group in dataset.row_groups("validation")):
+        if not any(group.rows for group in dataset.row_groups("validation", view=self._features.view)):
             undefined = dict.fromkeys(tasks)
             return lambda: {
                 "validation_loss": undefined, "validation_auc": undefined, "validation_mean_auc": None

@@ -1,7 +1,8 @@
 """Trials: trainings of one small network again and again, on rows in memory, with the graphs of the first."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -14,6 +15,7 @@ from flowloom.trainers.models import MODELS
 from flowloom.trainers.paradigms import PARADIGMS, Paradigm
 from flowloom.trainers.predictions import Predictions, both_classes
 from flowloom.trainers.recipe import Recipe
+from flowloom.trainers.window_starts import window_starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +90,7 @@ class Trials:
         self._recipe, self._features, self._tasks = recipe, features, tuple(tasks)
         self._names = tuple(task.name for task in tasks)
         kind = paradigm or PARADIGMS[recipe.paradigm]
-        if kind.striped and len(tasks) > 1:
-            raise ValueError(f"a trial of paradigm {recipe.paradigm} trains one task, got {', '.join(self._names)}")
-        self._stripe = self._names[0] if kind.striped else None
+        self._stripes: tuple[str | None, ...] = self._names if kind.striped else (None,)
         self._model = self._new_model()
         # variables, so that one graph serves all weights
         self._loss_weights = {name: tf.Variable(1.0, name=f"{name}_weight") for name in self._names}
@@ -113,6 +113,11 @@ class Trials:
         """How many the network has."""
         return self._model.count_params()
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return self._model.macs
+
     def fit(
         self,
         train: Examples,
@@ -123,7 +128,8 @@ class Trials:
         keep: Literal["last", "best"] = "last",
         loss_weights: Mapping[str, float] | None = None,
         adopt: Sequence[np.ndarray] = (),
-        furthest_window: int = 0,
+        furthest_start: int = 0,
+        watch: Callable[[], Mapping[str, Any]] = dict,
     ) -> Fit:
         """Train from new weights.
 
@@ -136,8 +142,9 @@ class Trials:
             validation rows; of several the one with the lowest loss.
           loss_weights: of some tasks.
           adopt: weights that all tasks share to begin with (`Fit.shared`).
-          furthest_window: in each epoch a row's window begins at a random packet up to this one. It is the flow's own
-            first packet in half of the rows, as it always is on the validation rows.
+          furthest_start: the packet that a row begins at, at most, drawn in each epoch (`window_starts`); it keeps the
+            gap before it. Validation rows begin at the flow's first.
+          watch: called after each epoch; what it returns is added to the epoch's record.
         """
         if epochs < 1:
             raise ValueError(f"epochs must be >= 1, got {epochs}")
@@ -151,18 +158,18 @@ class Trials:
         for epoch in range(epochs):
             generator = np.random.default_rng((seed, epoch))
             order = generator.permutation(len(train.length))
-            starts = generator.integers(0, furthest_window + 1, len(order)) * generator.integers(0, 2, len(order))
+            starts = window_starts(generator, len(order), furthest_start)
             totals = np.zeros((len(self._names), 2))
-            for at in range(0, len(order), self._recipe.batch_size):
-                rows = order[at : at + self._recipe.batch_size]
+            for stripe, places in self._batches(train, order):
+                rows = order[places]
                 batch = (
-                    self._inputs(train, rows, starts[at : at + len(rows)]),
+                    self._inputs(train, rows, starts[places]),
                     {name: tf.constant(column[rows]) for name, column in columns.items()},
                     {name: tf.constant(column[rows]) for name, column in weights.items()},
                 )
-                totals += self._paradigm.step(self._stripe, batch).numpy()
+                totals += self._paradigm.step(stripe, batch).numpy()
             losses = {name: float(sum_ / max(rows, 1)) for name, (sum_, rows) in zip(self._names, totals, strict=True)}
-            record: dict[str, Any] = {"epoch": epoch + 1, "loss": losses, **self._measured(validation)}
+            record: dict[str, Any] = {"epoch": epoch + 1, "loss": losses, **self._measured(validation), **watch()}
             history.append(record)
             first = self._names[0]
             rank = (record["validation_accuracy"][first] or 0.0, -(record["validation_loss"][first] or 0.0))
@@ -179,6 +186,21 @@ class Trials:
         rows = np.arange(len(examples.length))
         said = self._forward(self._inputs(examples, rows, np.zeros(len(rows), np.int64)))
         return {name: both_classes(said[name].numpy()) for name in self._names}
+
+    def _batches(self, train: Examples, order: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
+        """Return the stripe of each batch of an epoch and its places in the order of the rows.
+
+        Several stripes take turns by batches of the rows that have a label of theirs, each until it has no more.
+        """
+        places = [np.arange(len(order))]
+        if len(self._stripes) > 1:
+            places = [np.flatnonzero(train.weight(task)[order] > 0) for task in self._names]
+        size = self._recipe.batch_size
+        cut = [
+            [(stripe, own[at : at + size]) for at in range(0, len(own), size)]
+            for stripe, own in zip(self._stripes, places, strict=True)
+        ]
+        return [batch for turn in itertools.zip_longest(*cut) for batch in turn if batch is not None]
 
     def _new_model(self) -> Any:
         return MODELS[self._recipe.model](self._recipe, self._features, self._tasks)

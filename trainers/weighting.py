@@ -33,6 +33,8 @@ class Weighting:
 
     by_task: ClassVar[bool] = False
     """Whether it needs gradients of single tasks, thus a persistent tape, which takes twice as long to trace."""
+    additive: ClassVar[bool] = True
+    """Whether the gradients of a batch are the sums of those of its parts."""
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[str], seed: int) -> None:
         self._model, self._tasks, self._seed = model, tuple(tasks), seed
@@ -69,6 +71,8 @@ class Weighting:
 
 class Uncertainty(Weighting):
     """L = sum exp(-s_t) L_t + s_t / 2, with s_t the log variance of task t, which is trained (Kendall et al., 2018)."""
+
+    additive = False
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[str], seed: int) -> None:
         super().__init__(model, tasks, seed)
@@ -135,6 +139,7 @@ class GradNorm(Weighting):
     """
 
     by_task = True
+    additive = False
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[str], seed: int) -> None:
         super().__init__(model, tasks, seed)

@@ -1,7 +1,9 @@
 """Kitsune on datasets of packet decisions, built by manifests of docs/corpora in its authors' layout."""
 
 import gzip
+import itertools
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from capture_files import ethernet, ipv4, pcap, tcp, udp
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.kitsune import KitsuneOptions, kitsune_baseline
+from flowloom.pipelines.reproduce_multa import KITSUNE, kitsune_manifest
 from flowloom.pipelines.verify import verify
 from flowloom.schemas.card import CARD, read_card
 from flowloom.schemas.definition import FlowDefinition
@@ -137,6 +140,55 @@ def test_options_are_checked(folder):
         KitsuneOptions(folder, "ssdp_flood", map_rows=1)
     with pytest.raises(FlowloomError, match="train_rows must be at least 1, got 0"):
         KitsuneOptions(folder, "ssdp_flood", train_rows=0)
+
+
+def test_the_three_sets_as_one_rainbow_of_flows_with_the_head_of_mirai(real_data, tmp_path):
+    """docs/corpora/kitsune.yaml, with the real packets and labels at hand in place of the first set."""
+    with lzma.open(real_data / "kitsune-mirai" / "mirai_labels.csv.xz", "rt") as file:
+        head = [line.strip().split(",")[-1] for line in itertools.islice(file, 2_001)]
+    labels = [word for word in head if word in ("0", "1")][:2_000]
+    made, flood = frames()
+    written = {
+        "SSDP Flood": ((real_data / "kitsune-mirai" / "mirai2000.pcap").read_bytes(), labels),
+        "SSL Renegotiation": (pcap(made), flood),
+        "SYN DoS": (pcap([(time + 1, frame) for time, frame in made]), flood),
+    }
+    for name, (capture, words) in written.items():
+        stem = tmp_path / name / name.replace(" ", "_")
+        stem.parent.mkdir()
+        stem.with_name(f"{stem.name}_pcap.pcap").write_bytes(capture)
+        text = "".join(f"{word}\n" for word in words)
+        stem.with_name(f"{stem.name}_labels.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "m.yaml").write_text((CORPORA / "kitsune.yaml").read_text())
+    card = build(BuildOptions(tmp_path / "m.yaml", tmp_path / "dataset"))
+    verify(tmp_path / "dataset")
+    assert card.layout == "rainbow"
+    assert card.accounting.records == 2_000 + 2 * PACKETS_SENT
+    totals = {
+        task.name: {
+            word: sum(split.classes[task.name][word] for split in card.splits.values()) for word in task.vocabulary
+        }
+        for task in card.tasks
+    }
+    assert totals["ssdp_flood"]["positive"] == 0 < totals["ssdp_flood"]["negative"]  # Mirai attacks far behind its head
+    assert totals["syn_dos"] == totals["tls_renegotiation"]
+    assert totals["syn_dos"]["positive"] == len({(at % 50, at % 7) for at in range(FLOOD_BEGINS, PACKETS_SENT, 2)})
+
+
+def test_what_is_reproduced_is_what_the_manifests_say(tmp_path):
+    for name in KITSUNE:
+        made = kitsune_manifest("", name)
+        documented = yaml.safe_load((CORPORA / f"{made['name']}.yaml").read_text())
+        assert parse_manifest(made, "made") == parse_manifest(documented, "documented")
+
+
+def test_kitsune_can_learn_from_all_benign_packets(folder):
+    options = {"map_rows": 200, "train_rows": None, "cluster": 5}
+    found = kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", benign="labelled", **options))
+    card = read_card(folder / "SSDP")
+    assert found.figures["trained"] == card.splits["train"].classes["ssdp_flood"]["negative"] - 200
+    with pytest.raises(FlowloomError, match="benign must be prefix or labelled, got 'all'"):
+        KitsuneOptions(folder, "ssdp_flood", benign="all")
 
 
 def test_the_three_manifests_differ_by_their_set_alone():

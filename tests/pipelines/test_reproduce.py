@@ -7,10 +7,14 @@ import pytest
 import yaml
 
 from flowloom.pipelines import cli, reproduce
-from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.prepared import built_once
+from flowloom.pipelines.progress import ProgressDisplay
 from flowloom.pipelines.reproduce import ReproduceOptions
+from flowloom.pipelines.reproduce_multa import KITSUNE, multa_sources
+from flowloom.schemas.card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.manifest import parse_manifest
 
 CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
 
@@ -44,21 +48,32 @@ def test_what_is_there_decides_what_is_compared(tmp_path):
     assert "the paper's protocol in full" in whole["quic"].line
 
 
-def test_the_whole_text_set_is_read_by_folders_of_services(tmp_path):
+def lines_of(number, flow=0):
+    return (
+        f"{1_500_000_000 + flow + n * (number + 1)}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n" for n in range(9)
+    )
+
+
+def test_the_whole_text_set_is_read_by_folders_of_services_and_anew_when_it_changes(tmp_path):
     for number, service in enumerate(("Google Doc", "Google Drive", "Google Music", "Google Search", "Youtube")):
         for flow in range(3):
             path = tmp_path / "quic-ucdavis" / "pretraining" / service / f"{flow}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = (
-                f"{1_500_000_000 + flow + n * (number + 1)}.5\t{n}\t{100 + n + flow + 50 * number}\t{n % 2}\n"
-                for n in range(9)
-            )
-            path.write_text("".join(lines))
+            path.write_text("".join(lines_of(number, flow)))
     (source,) = reproduce._sources(tmp_path, quick=False)
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(source.manifest))
-    card = build(BuildOptions(tmp_path / "m.yaml", tmp_path / "dataset"))
-    counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in reproduce.SERVICES]
-    assert counts == [3] * 5
+    with ProgressDisplay("test") as display:
+        directory, card = built_once(source.name, source.manifest, tmp_path / "out", display)
+        counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in reproduce.SERVICES]
+        assert counts == [3] * 5
+        changed = (directory / CARD).stat().st_mtime_ns
+        assert built_once(source.name, source.manifest, tmp_path / "out", display) == (directory, card)
+        assert (directory / CARD).stat().st_mtime_ns == changed, "the same data is built once"
+
+        path.write_text("".join(lines_of(5)))
+        anew, other = built_once(source.name, source.manifest, tmp_path / "out", display)
+    assert anew != directory
+    assert other.content_hash != card.content_hash
+    assert read_card(directory) == card, "what is there stays"
 
 
 def test_the_manifest_of_iscx_is_the_documented_one(tmp_path):
@@ -95,3 +110,62 @@ def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
     assert found[0]["data"]["sets"]["quic"]["flows"] == 450
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.index("450 of the paper&#39;s 6,589 flows") < page.index("claims hold")
+
+
+def test_multa_is_compared_on_what_there_is(tmp_path):
+    names = [source.name for source in multa_sources(tmp_path)]
+    assert names == ["corpus", "packets"]
+    files = [f"certta/{name}/{part}.json" for name in ("CICDOH20", "TIISSRC23") for part in ("valid", "test")]
+    touch(tmp_path, *files)
+    (corpus, certta, packets) = multa_sources(tmp_path)
+    assert corpus.line.startswith("Kitsune's SSDP Flood, SSL Renegotiation and SYN DoS captures, which the paper uses")
+    assert "were not at hand" in corpus.line
+    assert "docs/corpora/kitsune.yaml" in corpus.line
+    assert (certta.tasks, certta.kitsune) == (("tunnel", "brute_force", "mirai"), "")
+    assert "Kitsune cannot be run on it" in certta.line
+    assert packets.kitsune == "labelled"
+    touch(tmp_path, *(f"kitsune/{name}/{name.replace(' ', '_')}_pcap.pcapng.gz" for name in KITSUNE))
+    (whole, corpus, *_) = multa_sources(tmp_path)
+    assert (whole.name, whole.kitsune, len(whole.manifests)) == ("kitsune", "prefix", 3)
+    assert "not at hand" not in corpus.line
+
+
+def test_classes_of_certta_become_three_tasks_against_the_same_benign_flows(tmp_path):
+    files = [f"certta/{name}/{part}.json" for name in ("CICDOH20", "TIISSRC23") for part in ("valid", "test")]
+    touch(tmp_path, *files)
+    (_, source, _) = multa_sources(tmp_path)
+    parse_manifest(source.manifests[0], "certta")
+    words = {}
+    for entry in source.manifests[0]["captures"]:
+        for task, told in entry["words"].items():
+            words.setdefault(task, {}).update(told)
+    benign = dict.fromkeys(("benign", "audio", "video"), "negative")
+    assert words["mirai"] == {**benign, "mirai": "positive"}
+    assert words["tunnel"] == {**benign, **dict.fromkeys(("dns2tcp", "dnscat2", "iodine"), "positive")}
+    assert words["brute_force"] == {**benign, **dict.fromkeys(("bruteforce-http", "bruteforce-telnet"), "positive")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_quick_road_of_multa(tmp_path, monkeypatch, capsys):
+    """On the packets of the corpus alone, where Kitsune runs too; a second call finds everything."""
+    (tmp_path / "data").mkdir()
+    from flowloom.pipelines import reproduce_multa
+    from flowloom.trainers.multa_grid import Scale
+
+    small = Scale(2, 4, (4, 8), (4, 8), (4,), 2, 1, 1, (10,))
+    monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
+    every = reproduce_multa.multa_sources(tmp_path / "data")
+    monkeypatch.setattr(reproduce_multa, "multa_sources", lambda data: every[-1:])
+    words = ["reproduce", "multa", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out"), "--quick", "--json"]
+    found = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(words)
+        assert exit_.value.code == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1] == json.loads((tmp_path / "out" / "results.json").read_text())
+    claims = {claim["id"]: claim for claim in found[0]["claims"]}
+    assert claims["streaming-equal-packets"]["holds"]
+    assert {"parameters-packets", "time-litert-packets", "above-kitsune-packets"} <= set(claims)
+    assert found[0]["tables"]["figure_4_packets"][0]["series"] == "3 x Kitsune"

@@ -93,6 +93,20 @@ def test_gather_equals_the_plain_rendering(dataset, flows, scaling, channels, k)
         np.testing.assert_allclose(sequence[place], expected, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("scaling", ["standard", "fixed", "linear", "code_compat"])
+def test_a_flow_can_begin_at_any_of_its_packets(dataset, flows, scaling):
+    spec = FeatureSpec.of(dataset.card, 5, tuple(CHANNELS), scaling)
+    starts = np.arange(50) % 14
+    sequence, lengths = spec.render(flows, np.arange(50), starts)
+    for place, flow in enumerate(flows.slice(0, 50).to_pylist()):
+        begin = min(starts[place], len(flow["pkt_size"]) - 1)
+        left = {name: value[begin:] if isinstance(value, list) else value for name, value in flow.items()}
+        left["pkt_gap_ns"][0] = 0
+        expected, length = oracle(spec, left)
+        assert lengths[place] == length
+        np.testing.assert_allclose(sequence[place], expected, rtol=2e-6, atol=2e-6)
+
+
 def test_tensor_adapter_agrees_on_the_unscaled_values(flows):
     """TFX Basic Shared Libraries read the same lists as ragged tensors; direction and ttl are comparable."""
     from google.protobuf import text_format

@@ -6,8 +6,11 @@ import pytest
 import tensorflow as tf
 
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.gradient_surgery import PCGrad
 from flowloom.trainers.lmmoe import LMMoE
+from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.paradigms import Aurora, Rainbow, row_losses
+from flowloom.trainers.weighting import GradNorm, Uncertainty
 
 K, C, B = 4, 3, 6
 TASKS = (Task(name="app", kind="multiclass", vocabulary=("a", "b", "c")), Task(name="attack", kind="binary"))
@@ -21,12 +24,13 @@ SIGNATURE = (
 class SharedBottom:
     """The least that a paradigm needs of a model: one shared layer and one head per task."""
 
+    losses = ()
+
     def __init__(self):
         self.bottom = keras.layers.Dense(4, activation="tanh")
         self.heads = {"app": keras.layers.Dense(3, "softmax"), "attack": keras.layers.Dense(1, "sigmoid")}
         self(batch_of({})[0])
         self.shared_variables = self.bottom.trainable_variables
-        self.losses = []
 
     def __call__(self, inputs, training=False):
         hidden = self.bottom(tf.reshape(inputs["sequence"], (-1, K * C)))
@@ -167,3 +171,79 @@ def test_losses_over_all_rows_are_those_over_labelled_rows_less_their_share():
         results.append(np.concatenate([each.ravel() for each in values(model.trainable_variables)]))
     np.testing.assert_allclose(results[1], results[0], atol=1e-6)
     assert np.abs(results[2] - results[0]).max() > 1e-4
+
+
+UNKNOWN = {"app": [1, 0, 1, 1, 0, 0], "attack": [1, 1, 0, 1, 1, 1]}
+
+
+class Penalised(SharedBottom):
+    """A model with a penalty."""
+
+    @property
+    def losses(self):
+        return [0.3 * tf.reduce_sum(self.bottom.kernel**2)]
+
+
+class Idling(SharedBottom):
+    """A model with a shared variable that no loss depends on."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle = keras.Variable(np.ones(2, np.float32))
+        self.shared_variables = [*self.shared_variables, self.idle]
+
+
+def stepped(seeds=(0,), **settings):
+    """Return what some steps reported and the variables after them."""
+    model = model_of(Penalised)
+    paradigm = Aurora(model, keras.optimizers.SGD(1.0), TASKS, {"app": 3.0}, SIGNATURE, **settings)
+    reported = [paradigm.step(None, batch_of(UNKNOWN, seed)).numpy() for seed in seeds]
+    return reported, [variable.numpy() for variable in model.trainable_variables]
+
+
+@pytest.mark.parametrize("reduction", ["labelled", "batch"])
+@pytest.mark.parametrize("rows", [1, 4, 6, 100])
+def test_the_parts_of_a_batch_make_the_step_of_the_whole(rows, reduction):
+    """To 1e-5, with labels unknown, and penalties of the model."""
+    whole, expected = stepped(reduction=reduction)
+    parts, found = stepped(reduction=reduction, microbatch=rows)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_parts_leave_alone_what_no_loss_depends_on():
+    """No gradient is not the same as one of 0, which weight decay would answer."""
+    model = model_of(Idling)
+    Aurora(model, CoupledAdam(0.1, coupled_decay=0.5), TASKS, {}, SIGNATURE, microbatch=4).step(None, batch_of(UNKNOWN))
+    np.testing.assert_array_equal(model.idle, [1, 1])
+
+
+@pytest.mark.parametrize("kind", [Uncertainty, GradNorm, PCGrad])
+def test_parts_need_gradients_that_are_sums(kind):
+    weighting = kind(model_of(), [task.name for task in TASKS], 0)
+    with pytest.raises(ValueError, match=f"needs gradients that are sums over rows .* {kind.__name__}"):
+        stepped(weighting=weighting, microbatch=2)
+
+
+def test_steps_compiled_by_xla_are_the_same():
+    plain, expected = stepped((0, 1))
+    compiled, found = stepped((0, 1), xla=True)
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_in_bfloat16_comes_close():
+    plain, expected = stepped()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        rounded, found = stepped()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert not np.array_equal(rounded, plain)
+    np.testing.assert_allclose(rounded, plain, rtol=0.05)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=0.05)

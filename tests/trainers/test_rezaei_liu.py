@@ -1,10 +1,13 @@
 """The recipes of Rezaei and Liu from dataset to report, on tasks of which two label themselves."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from flowloom.pipelines import cli
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers import cost
 from flowloom.trainers.baselines import labelled_rows
@@ -13,7 +16,7 @@ from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.evaluate import EvaluateOptions, evaluate
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.paradigms import Aurora, Single, Transfer
-from flowloom.trainers.run import Run
+from flowloom.trainers.run import METRICS, Run
 from flowloom.trainers.train import TrainOptions, train
 
 SMALL = ("k=8", "epochs=3", "pretrain_epochs=2", "learning_rate=0.003", "labels_per_class={app: 20}")
@@ -54,6 +57,26 @@ def test_steps_are_of_the_rows_that_count(runs, dataset):
     single = Run.open(runs["cnn-rnn2"]).history[0]["steps"]
     assert single >= 1 + sum(-(-rows // 64) for rows in labelled.values())
     assert Run.open(runs["multitask-cnn"]).history[0]["steps"] == -(-ROWS[0] // 64)
+
+
+def test_windows_are_trained_and_evaluated_from_the_command_line(dataset, tmp_path, monkeypatch, capsys):
+    """Moments travel with the run and starts do not: what is evaluated begins at the first packet."""
+    monkeypatch.setattr(cost, "measure", lambda runs: [COST])
+    path = str(tmp_path / "run")
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    for command in (
+        ["train", str(dataset), "--recipe", "multitask-cnn-windows", "-o", path, *settings],
+        ["evaluate", path, "--baseline", "majority"],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(command)
+        assert not exit_.value.code
+    assert "duration" in capsys.readouterr().out
+    run = Run.open(tmp_path / "run")
+    assert run.recipe.furthest_start == 20
+    assert (run.features.scaling, set(run.features.moments)) == ("standard", {"size", "gap"})
+    assert run.history[-1]["loss"]["duration"] < run.history[0]["loss"]["duration"]
+    assert json.loads((run.root / METRICS).read_bytes())["tasks"]["duration"]["auc"] > 0.5
 
 
 def test_a_transfer_keeps_the_convolutions_and_answers_its_own_task_alone(runs):

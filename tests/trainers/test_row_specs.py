@@ -4,20 +4,24 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import sklearn.preprocessing
+from hypothesis import given
+from hypothesis import strategies as st
+from stored_views import store_views
 
-from flowloom.schemas.card import CARD, Shard, read_card, shard_path
+from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.rows import label_column, labelled, packet_schema
 from flowloom.schemas.tables import feature_schema
 from flowloom.trainers.balancing import Balance
 from flowloom.trainers.byte_spec import ByteSpec
 from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.feature_selection import correlations
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.row_spec import TENSOR_ALIGNMENT, aligned_empty
-from flowloom.trainers.table_spec import TableSpec
+from flowloom.trainers.table_spec import TableSpec, uniform
 
 ROWS = {"train": 200, "validation": 30}
 BYTES = 40
@@ -49,21 +53,10 @@ def table(view, split, tasks):
 @pytest.fixture(scope="module")
 def dataset(synthetic, tmp_path_factory):
     """A dataset of packets and tables, with the tasks of the synthetic flows."""
-    root = tmp_path_factory.mktemp("views")
     card = read_card(synthetic())
-    shards = []
-    for view in ("packets", "tables"):
-        for split in ROWS:
-            path = shard_path(view, None, split, 0, 1)
-            (root / path).parent.mkdir(parents=True)
-            pq.write_table(table(view, split, card.tasks), root / path, row_group_size=64)
-            groups = tuple(min(64, ROWS[split] - start) for start in range(0, ROWS[split], 64))
-            shards.append(
-                Shard(path=path, view=view, split=split, task=None, rows=ROWS[split], row_groups=groups, sha256="")
-            )
-    changes = {"views": ("packets", "tables"), "packet_bytes": BYTES, "features": FEATURES, "shards": tuple(shards)}
-    (root / CARD).write_text(card.model_copy(update=changes).model_dump_json())
-    return Dataset.open(root)
+    tables = {(view, split): table(view, split, card.tasks) for view in ("packets", "tables") for split in ROWS}
+    root = tmp_path_factory.mktemp("views")
+    return Dataset.open(store_views(root, card, tables, packet_bytes=BYTES, features=FEATURES))
 
 
 def gathered(feed, name):
@@ -98,6 +91,55 @@ def test_features_of_tables_are_scaled_by_train_rows(dataset, scaling):
         expected = (expected - train.mean()) / train.std(ddof=0).replace(0.0, 1.0)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, expected.to_numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_quantiles_are_those_of_scikit_learn(dataset):
+    spec = TableSpec.of(dataset, ("duration", "gappy"), "quantile")
+    assert TableSpec.model_validate_json(spec.model_dump_json()) == spec
+    rows, _ = gathered(Feed(dataset, "validation", spec, 7), "features")
+    train, validation = (table("tables", split, dataset.tasks).to_pandas()[["duration", "gappy"]] for split in ROWS)
+    for column, name in enumerate(spec.columns):
+        known = train[[name]].dropna().to_numpy()
+        oracle = sklearn.preprocessing.QuantileTransformer(n_quantiles=len(known), subsample=None).fit(known)
+        expected = oracle.transform(validation[[name]].fillna(train[name].mean()).to_numpy())
+        np.testing.assert_allclose(rows[:, column], expected[:, 0], atol=1e-6)
+
+
+@given(st.lists(st.sampled_from([-3.0, 0.0, 0.5, 2.0, 1e9]), min_size=1, max_size=30))
+def test_shares_lie_between_0_and_1_and_keep_the_order(values):
+    quantiles = np.quantile(values, np.linspace(0, 1, len(values)))
+    asked = np.array([-np.inf, *sorted(values), np.inf])
+    shares = uniform(asked, quantiles)
+    assert shares[0] == 0
+    assert shares[-1] == (1 if len(set(values)) > 1 else shares[-1])
+    assert (np.diff(shares) >= 0).all()
+
+
+def test_constants_and_copies_are_left_out(synthetic, tmp_path):
+    card, rng = read_card(synthetic()), np.random.default_rng(3)
+    features = ("constant", "first", "copy", "nearly", "other")
+    first = rng.normal(size=90)
+    columns = {
+        "constant": np.ones(90),
+        "first": first,
+        "copy": -2 * first + 1e6,
+        "nearly": first + rng.normal(size=90) * 0.1,
+        "other": rng.normal(size=90),
+    }
+    rows = table("tables", "train", card.tasks).slice(0, 90)
+    for name in FEATURES:
+        rows = rows.drop_columns(name)
+    for number, (name, values) in enumerate(columns.items()):
+        rows = rows.add_column(2 + number, name, pa.array(values))
+    dataset = Dataset.open(store_views(tmp_path, card, {("tables", "train"): rows}, features=features))
+    assert TableSpec.of(dataset, most=4).columns == ("first", "copy", "nearly", "other")
+    assert TableSpec.of(dataset, most=3).columns == ("first", "nearly", "other")
+    assert TableSpec.of(dataset, most=2).columns == ("first", "other")
+    with pytest.raises(FlowloomError, match=r"2 features vary and have no two .*set most_features=2"):
+        TableSpec.of(dataset, most=1)
+    values = np.stack([columns[name] for name in features[1:]], axis=1)
+    found = correlations(dataset, {name: (np.mean(columns[name]), np.std(columns[name])) for name in features[1:]})
+    np.testing.assert_allclose(found, np.corrcoef(values.T), atol=1e-9)
 
 
 def test_some_features_in_another_order(dataset):

@@ -2,13 +2,13 @@
 
 import pytest
 
-from flowloom.trainers.stopping import best_epoch, score, stalled
+from flowloom.trainers.stopping import best_epoch, score, stalled, total_loss
 
 
 def history(scores, losses=None):
     losses = losses or [1.0] * len(scores)
     return [
-        {"epoch": epoch, "score": value, "validation_loss": {"a": loss}, "validation_auc": {"a": value}}
+        {"epoch": epoch, "score": value, "validation_total_loss": loss, "validation_auc": {"a": value}}
         for epoch, (value, loss) in enumerate(zip(scores, losses, strict=True), start=1)
     ]
 
@@ -41,7 +41,15 @@ def test_patience_counts_epochs_without_a_better_score(scores, patience, expecte
 
 
 def test_the_score_is_a_mean_over_the_tasks_where_it_is_defined():
-    record = {"validation_auc": {"a": 0.5, "b": None, "c": 0.7}, "validation_loss": {"a": 1.0, "b": 2.0, "c": 3.0}}
+    record = {"validation_auc": {"a": 0.5, "b": None, "c": 0.7}, "validation_total_loss": 2.0}
     assert score(record, "auc") == pytest.approx(0.6)
     assert score(record, "loss") == -2
     assert score({"validation_auc": {"a": None}}, "auc") is None
+    assert score({"validation_total_loss": None}, "loss") is None
+
+
+def test_the_total_loss_weighs_tasks_as_training_does():
+    losses = {"a": 1.0, "b": None, "c": 3.0}
+    assert total_loss(losses, {}) == 4
+    assert total_loss(losses, {"a": 6, "b": 2, "c": 0.5}) == 7.5
+    assert total_loss({"b": None}, {}) is None

@@ -42,9 +42,10 @@ def test_a_training_learns(trained, layout):
     assert summary.validation_auc["attack"] > 0.9
 
 
-@pytest.mark.parametrize("layout", ["aurora", "rainbow"])
-def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, layout, tmp_path):
-    options = TrainOptions(synthetic(layout=layout), tmp_path / "run", RECIPES[layout], SMALL)
+@pytest.mark.parametrize(("layout", "checkpoint_s", "first"), [("aurora", 300.0, (2, 1)), ("rainbow", 0.0, (2, 4))])
+def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, layout, checkpoint_s, first, tmp_path):
+    """From the checkpoint after the epoch before, or from that inside of the epoch."""
+    options = TrainOptions(synthetic(layout=layout), tmp_path / "run", RECIPES[layout], SMALL, checkpoint_s)
 
     def cut(progress):
         if (progress.epoch, progress.step) == (2, 3):
@@ -55,11 +56,16 @@ def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, 
     with pytest.raises(FlowloomError, match="is not finished; repeat the `flowloom train`"):
         Run.open(options.run)
     seen = []
-    train(options, lambda progress: seen.append(progress.epoch))
-    assert min(seen) == 2
+    train(options, lambda progress: seen.append((progress.epoch, progress.step)))
+    assert seen[0] == first
     assert Run.open(options.run).history == Run.open(trained[layout].run).history
     for one, other in zip(weights(options.run), weights(trained[layout].run), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_seconds_are_not_negative(synthetic, tmp_path):
+    with pytest.raises(FlowloomError, match="checkpoint_s must be >= 0, got -1"):
+        TrainOptions(synthetic(), tmp_path, checkpoint_s=-1)
 
 
 def test_another_seed_gives_other_numbers(synthetic, trained, tmp_path):
@@ -100,6 +106,7 @@ def test_training_stops_early_and_keeps_the_best(synthetic, tmp_path):
     history = Run.open(summary.run).history
     assert summary.epochs == summary.best_epoch + 2 < 40
     assert history[summary.best_epoch - 1]["score"] == max(record["score"] for record in history)
+    assert all(record["score"] == -record["validation_total_loss"] for record in history)
     assert sorted(path.name for path in (summary.run / "checkpoints").iterdir()) == [
         f"epoch-{summary.best_epoch:04d}.npz",
         f"epoch-{summary.epochs:04d}.npz",
@@ -115,7 +122,7 @@ def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_p
     asked = []
 
     def rate(initial, losses, factor, patience):
-        asked.append((initial, list(losses), factor, patience))
+        asked.append((initial, losses, factor, patience))
         return 0.0 if losses else initial
 
     monkeypatch.setattr("flowloom.trainers.training.plateau_rate", rate)
@@ -125,8 +132,10 @@ def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_p
         train(TrainOptions(synthetic(rows=(100, 40, 20)), tmp_path / str(epochs), "lstm", words))
     for one, two in zip(weights(tmp_path / "1"), weights(tmp_path / "2"), strict=True):
         np.testing.assert_array_equal(one, two)
-    first = Run.open(tmp_path / "2").history[0]["validation_loss"]
-    assert asked[-1] == (0.01, [pytest.approx(sum(first.values()) + first["app"])], 0.5, 3)
+    record = Run.open(tmp_path / "2").history[0]
+    first = record["validation_loss"]
+    assert record["validation_total_loss"] == pytest.approx(sum(first.values()) + first["app"])
+    assert asked[-1] == (0.01, [record["validation_total_loss"]], 0.5, 3)
 
 
 def test_without_validation_rows_the_last_epoch_is_kept(synthetic, tmp_path):

@@ -1,0 +1,26 @@
+"""Random rows, for timing and comparing models whatever they see."""
+
+import keras
+import numpy as np
+
+
+def random_rows(model: keras.Model, rows: int, seed: int, whole: bool = False) -> dict[str, np.ndarray]:
+    """Return inputs of a model by name, [rows, ...] each.
+
+    Flows have every length from 1 to k in turn, and zeros behind it, or all k packets if they are to be `whole`. Bytes
+    are uniform, everything else is normal.
+    """
+    generator = np.random.default_rng(seed)
+    found = {}
+    for name, tensor in model.input.items():
+        shape = (rows, *tensor.shape[1:])
+        if tensor.dtype == "uint8":
+            found[name] = generator.integers(0, 256, shape, dtype=np.uint8)
+        elif name != "length":
+            found[name] = generator.normal(size=shape).astype(np.float32)
+    if "sequence" in found:
+        k = found["sequence"].shape[1]
+        length = np.full(rows, k) if whole else np.arange(rows) % k + 1
+        found["sequence"][np.arange(k)[None, :] >= length[:, None]] = 0
+        found["length"] = length.astype(np.int32)
+    return found
