@@ -117,6 +117,7 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
         folder = os.path.dirname(os.path.abspath(options.manifest))
         found = find_captures(manifest.captures, folder, state.seen, options.workers)
         check_gone(manifest, found)
+        check_timelines(state, found)
         inputs = inputs_digest(manifest, folder, found)
         version, report = None, None
         if inputs == state.inputs:
@@ -362,6 +363,32 @@ def check_gone(manifest: CorpusManifest, found: FoundCaptures) -> None:
                     f"capture {capture.uri} is gone, and {manifest.captures[looking[0]].name!r} labels its flows by "
                     "looking into it; put it back, or give the entry a label_table"
                 )
+
+
+def check_timelines(state: RetrainState, found: FoundCaptures) -> None:
+    """Refuse captures under which flows that are known would get other ids, and with them other splits.
+
+    Raises:
+      FlowloomError: naming the first capture whose timeline has another name, and what to do.
+    """
+    now = {one.sha256: one for one in found.seen}
+    written_over = {one.uri: one for one in found.seen}
+    groups = {one.group for one in found.seen}
+    for before in state.seen:
+        if before.first_ns is None:
+            continue
+        if before.sha256 in now and now[before.sha256].group != before.group:
+            raise FlowloomError(
+                f"the timeline of capture {before.uri} has another first capture than before, by which it is named, so "
+                "that its flows would get other ids and change their splits; give captures that come late and began "
+                "before all others, and those that changed their group, an entry with a group of their own"
+            )
+        if before.sha256 not in now and before.uri in written_over and before.group not in groups:
+            raise FlowloomError(
+                f"capture {before.uri} holds other bytes than when it was taken up, and its timeline was named by "
+                "them, so that flows would get other ids and change their splits; let its new bytes have another name, "
+                "and take up captures when they are finished"
+            )
 
 
 def inputs_digest(manifest: CorpusManifest, folder: str, found: FoundCaptures) -> str:

@@ -45,6 +45,8 @@ class SeenCapture(pydantic.BaseModel):
     first_ns: int | None
     stamp: Stamp | None
     """None of files that are not local."""
+    group: str = ""
+    """The timeline that it is of; part of the ids of its flows."""
 
 
 class PromotionRule(pydantic.BaseModel):

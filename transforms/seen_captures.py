@@ -74,12 +74,14 @@ def find_captures(
     seen = sorted([*present, *gone], key=lambda one: one.uri)
     plan = plan_groups([_capture(*one, matches[one[0].uri]) for one in _told_apart(seen)], sources, folder)
     before = {one.sha256 for one in known}
+    digests = {one.uri: one.sha256 for one in seen}
+    group_of = {digests[capture.uri]: group.group for group in plan.groups for capture in group.captures}
     return FoundCaptures(
         GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS)),
-        tuple(seen),
+        tuple(one.model_copy(update={"group": group_of[one.sha256]}) for one in seen),
         tuple(one.uri for one in present if one.sha256 not in before),
         tuple(one.uri for one in gone),
-        {one.uri: one.sha256 for one in seen},
+        digests,
     )
 
 
