@@ -36,6 +36,8 @@ AMONG_OTHERS = RangePlace(position=1, last=False)
 """The place of a capture of a timeline: something may lie before it and behind it, and no clock is known."""
 
 _META = "reading.json"
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+"""Readings are kept for long and read once a run (docs/decisions/0023)."""
 _MISSED = DropReason.FRAGMENT_WITHOUT_FIRST.column
 
 
@@ -242,7 +244,7 @@ def _kept(task: ReadingTask, store: ReadingStore, job: str) -> None:
 
 def _write(folder: str, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     with open(f"{folder}/{name}.arrow", "wb") as file:
-        with pa.ipc.new_file(file, schema) as writer:
+        with pa.ipc.new_file(file, schema, options=_COMPRESSED) as writer:
             for rows in batches:
                 writer.write_batch(rows)
         file.flush()
@@ -250,7 +252,7 @@ def _write(folder: str, name: str, schema: pa.Schema, batches: Iterable[pa.Recor
 
 
 def _read(folder: str, name: str, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """Return kept batches, whose pages are mapped."""
+    """Return kept batches."""
     reader = pa.ipc.open_file(pa.memory_map(f"{folder}/{name}.arrow"))
     assert reader.schema == schema, "KEPT_VERSION has to be raised with a schema"
     return [reader.get_batch(at) for at in range(reader.num_record_batches)]
