@@ -160,4 +160,4 @@ def profiles(champion: Path, newest: Path) -> tuple[Profile, Profile] | None:
     if trained is None:
         return None
     features = Run.open(champion).features
-    return trained, profile_dataset(Dataset.open(newest), features.columns, features.k)
+    return trained, profile_dataset(Dataset.open(newest), features.columns, trained.k)
