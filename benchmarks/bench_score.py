@@ -43,6 +43,8 @@ def main() -> None:
             seconds_flows=taken["flows"].seconds,
             seconds_score=taken["score"].seconds,
             ratio_to_metering=taken["flows"].seconds / taken["score"].seconds,
+            cpu_seconds_flows=taken["flows"].cpu_seconds,
+            cpu_seconds_score=taken["score"].cpu_seconds,
             flows_per_s=arguments.flows / taken["score"].seconds,
             peak_mib=taken["score"].peak_mib,
             peak_mib_tenth=tenth.peak_mib,
@@ -84,7 +86,8 @@ def write_export(folder: Path) -> None:
     structure = {"k": K, "gate_input": "mean", "tasks": tasks, "tower_layers": 1}
     contract = {
         "format": "savedmodel", "int8": False, "recipe": "multa-mean",
-        "features": spec.model_dump(mode="json"), "definition": FlowDefinition(k=K).model_dump(mode="json"),
+        "view": "flows", "features": spec.model_dump(mode="json"),
+        "definition": FlowDefinition(k=K).model_dump(mode="json"),
         "tasks": [{"name": name, "vocabulary": [f"{name}_{n}" for n in range(count)]} for name, count in tasks.items()],
         "dataset": {"name": "synthetic", "content_hash": "0" * 64}, "streaming": {"structure": structure},
     }  # fmt: skip

@@ -17,10 +17,11 @@ FLOWLOOM = (str(Path(sys.executable).with_name("flowloom")),)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One finished process: wall seconds and peak resident MiB."""
+    """One finished process: wall seconds, peak resident MiB, and processor seconds of all its threads."""
 
     seconds: float
     peak_mib: float
+    cpu_seconds: float
 
 
 def run(command: Sequence[str | os.PathLike[str]], *, core: int | None = 0) -> Run:
@@ -39,14 +40,14 @@ def run(command: Sequence[str | os.PathLike[str]], *, core: int | None = 0) -> R
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, [str(part) for part in command], stderr=complaint)
-    return Run(seconds, usage.ru_maxrss / 1024)
+    return Run(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
 def alternate(commands: dict[str, Sequence[str | os.PathLike[str]]], *, rounds: int, core: int | None = 0) -> dict:
     """Run named commands in turn, `rounds` times after one warm-up each, so that drift hits all alike.
 
     Returns:
-      the median `Run` of each name: median seconds, largest peak.
+      the median `Run` of each name: median seconds of both kinds, largest peak.
     """
     for command in commands.values():
         run(command, core=core)
@@ -55,7 +56,11 @@ def alternate(commands: dict[str, Sequence[str | os.PathLike[str]]], *, rounds: 
         for name, command in commands.items():
             runs[name].append(run(command, core=core))
     return {
-        name: Run(statistics.median(r.seconds for r in taken), max(r.peak_mib for r in taken))
+        name: Run(
+            statistics.median(r.seconds for r in taken),
+            max(r.peak_mib for r in taken),
+            statistics.median(r.cpu_seconds for r in taken),
+        )
         for name, taken in runs.items()
     }
 

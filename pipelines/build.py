@@ -9,7 +9,8 @@ import apache_beam as beam
 import pyarrow as pa
 
 from flowloom.pipelines.manifests import read_manifest
-from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.publish import publish, require_vacant
+from flowloom.pipelines.runners import EMBEDDED, START_LIMIT_S, running, usable_cores
 from flowloom.schemas.card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CorpusManifest
@@ -34,23 +35,37 @@ from flowloom.transforms.readings import PlanReadings
 from flowloom.transforms.shards import SpillRows, WriteShards
 from flowloom.transforms.spill import clear
 from flowloom.transforms.splits import AssignSplits, DivideFlows, Division, divide_groups
-from flowloom.transforms.staging import staged_folder
+from flowloom.transforms.staging import passing_folder, staged_folder
+from flowloom.transforms.storage import is_url
 from flowloom.transforms.tally import Tally, watched
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """What to build, where, and on which engine; `beam_args` are further options of Beam as on its command line."""
+    """What to build, where, and on which engine; `beam_args` are further options of Beam as on its command line.
+
+    Attributes:
+      out: a directory, or a URL that the finished dataset is published at.
+      start_limit_s: seconds that the workers of another engine than the embedded one have for coming up.
+      job_folder: where a dataset is built that goes to a URL; all workers have to share it. None: among the temporary
+        files of this machine. A directory is built beside its place.
+    """
 
     manifest: str | os.PathLike[str]
     out: str | os.PathLike[str]
     workers: int = dataclasses.field(default_factory=usable_cores)
     runner: str = EMBEDDED
     beam_args: tuple[str, ...] = ()
+    start_limit_s: float = START_LIMIT_S
+    job_folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise FlowloomError(f"workers must be at least 1, got {self.workers}")
+        if self.start_limit_s <= 0:
+            raise FlowloomError(f"start_limit_s must be > 0, got {self.start_limit_s}")
+        if self.job_folder is not None and not is_url(os.fspath(self.out)):
+            raise FlowloomError(f"a job folder is for datasets that go to a URL; {self.out} is built beside its place")
 
     @property
     def lanes(self) -> int | None:
@@ -104,21 +119,38 @@ def build(
       metered: what to build it of, instead of reading the captures that the manifest names.
 
     Raises:
-      FlowloomError: if the manifest, its key file or a label table is invalid, the output folder exists, or no flow
-        could be built.
+      FlowloomError: if the manifest, its key file or a label table is invalid, the output exists, or no flow could
+        be built, the engine fails, or the dataset cannot be published.
     """
     manifest = read_manifest(options.manifest)
+    out = os.fspath(options.out)
+    if not is_url(out):
+        with staged_folder(out) as staging:
+            return _build(options, manifest, staging, progress, metered)
+    require_vacant(out)
+    with passing_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
+        _build(options, manifest, staging, progress, metered)
+        return publish(staging, out)
+
+
+def _build(
+    options: BuildOptions,
+    manifest: CorpusManifest,
+    staging: str,
+    progress: Callable[[Tally], None] | None,
+    metered: MeteredCaptures | None,
+) -> DatasetCard:
     folder = os.path.dirname(os.path.abspath(options.manifest))
-    with staged_folder(os.fspath(options.out)) as staging, label_folder(staging) as scratch:
-        with watched(staging, progress):
-            corpus = look_at(manifest, folder, staging, scratch, options.workers, metered)
-            with start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-                compose(pipeline, corpus, staging, options.lanes)
-        if not os.path.exists(f"{staging}/{CARD}"):
-            with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
-                raise FlowloomError(file.read())
-        clear(staging)
-        return read_card(staging)
+    with label_folder(staging) as scratch, watched(staging, progress):
+        corpus = look_at(manifest, folder, staging, scratch, options.workers, metered)
+        engine = (options.runner, options.workers, options.beam_args)
+        with running(*engine, staging, options.start_limit_s) as pipeline:
+            compose(pipeline, corpus, staging, options.lanes)
+    if not os.path.exists(f"{staging}/{CARD}"):
+        with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
+            raise FlowloomError(file.read())
+    clear(staging)
+    return read_card(staging)
 
 
 def look_at(

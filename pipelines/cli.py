@@ -121,22 +121,30 @@ def compare_definitions(
 def build(
     context: typer.Context,
     corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
-    out: Annotated[Path, typer.Argument(help="The dataset directory to make.")],
+    out: Annotated[str, typer.Argument(help="The dataset directory to make, or the URL to publish it at.")],
     runner: Annotated[
         str | None, typer.Option(help="The Beam runner; options for it follow after --.  [embedded]")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads of the embedded runner.  [all cores]")] = None,
+    start_limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the workers of another runner may take to start.")
+    ] = 180,
+    job_folder: Annotated[
+        Path | None,
+        typer.Option(help="Where all workers share files while a dataset is built for a URL.  [temporary files]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A corpus manifest to a dataset."""
     with ProgressDisplay("build") as display:
         display.line(f"{corpus} to {out}")
-        with quick_start(cloud=not _is_local_job(corpus, runner)):
+        with quick_start(cloud=runner is not None):
             from flowloom.pipelines.build import BuildOptions
             from flowloom.pipelines.build import build as build_dataset
             from flowloom.pipelines.runners import EMBEDDED, usable_cores
 
-        options = BuildOptions(corpus, out, workers or usable_cores(), runner or EMBEDDED, context.obj or ())
+        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder)
+        options = BuildOptions(corpus, out, *engine)
         card = build_dataset(options, display.built)
     if as_json:
         typer.echo(card.model_dump_json())
@@ -145,7 +153,60 @@ def build(
     rows = ", ".join(f"{split} {counts.rows:,}" for split, counts in card.splits.items())
     typer.echo(f"{out}: {account.flows:,} flows of {account.captures:,} captures, {account.rejects:,} rejects")
     typer.echo(f"rows: {rows}; content hash {card.content_hash}")
-    typer.echo(f"see it with: flowloom describe {out}")
+    typer.echo(f"{'get' if '://' in out else 'see'} it with: flowloom {'fetch' if '://' in out else 'describe'} {out}")
+
+
+@app.command()
+def publish(
+    dataset: Annotated[Path, typer.Argument(help="The dataset directory.")],
+    url: Annotated[str, typer.Argument(help="Where to: s3://bucket/name, gs://..., any URL that fsspec knows.")],
+) -> None:
+    """A dataset directory to an object store; it is a dataset there when its card is, which comes last."""
+    from flowloom.pipelines.publish import publish as publish_dataset
+
+    with ProgressDisplay("publish") as display:
+        card = publish_dataset(dataset, url, display.update)
+    typer.echo(f"{url}: {len(card.shards):,} shards, content hash {card.content_hash}")
+
+
+@app.command()
+def fetch(
+    url: Annotated[str, typer.Argument(help="Where a dataset was built to or published at.")],
+    out: Annotated[Path, typer.Argument(help="The dataset directory to make.")],
+) -> None:
+    """A dataset from an object store to a directory, every shard held against its card."""
+    from flowloom.pipelines.publish import fetch as fetch_dataset
+
+    with ProgressDisplay("fetch") as display:
+        card = fetch_dataset(url, out, display.update)
+    typer.echo(f"{out}: {len(card.shards):,} shards, content hash {card.content_hash}")
+
+
+@app.command()
+def plan(
+    corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the build.  [all cores]")] = None,
+    rates: Annotated[
+        str, typer.Option(help="measured: on samples of the captures, here; stored: none is read.")
+    ] = "measured",
+    as_json: Json = False,
+) -> None:
+    """What a build will take: time, memory and disk, from small builds of samples of its captures."""
+    with ProgressDisplay("plan") as display:
+        display.line(f"{corpus}")
+        with quick_start(cloud=False):
+            from flowloom.pipelines.plan import PlanOptions, plan_table
+            from flowloom.pipelines.plan import plan as plan_build
+            from flowloom.pipelines.runners import usable_cores
+
+        options = PlanOptions(corpus, workers or usable_cores(), rates)  # type: ignore[arg-type]
+        found = plan_build(options, display.line)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    Console().print(plan_table(found))
+    for basis in found.bases:
+        typer.echo(f"- {basis}")
 
 
 @app.command()
@@ -356,7 +417,7 @@ def score(
     ] = "keep",
     key_file: Annotated[Path | None, typer.Option(help="The 32 bytes of the key of pseudonyms.")] = None,
     shards: Annotated[int, typer.Option(min=1, help="Parquet files to write at most.")] = 8,
-    max_skew: Annotated[float, typer.Option(help="Bits from which on a feature counts as skewed.")] = 0.1,
+    max_skew: Annotated[float | None, typer.Option(help="Bits from which on a feature is skewed.  [0.12]")] = None,
     runner: Annotated[
         str | None, typer.Option(help="The Beam runner; options for it follow after --.  [embedded]")
     ] = None,
@@ -366,15 +427,16 @@ def score(
     """What a model says of flows, from captures or datasets: Parquet shards, accounting, and skew against training."""
     with ProgressDisplay("score") as display:
         display.line(f"{', '.join(inputs)} by {model} to {out}")
-        with quick_start(cloud=runner is not None or any("://" in each for each in inputs)):
+        with quick_start(cloud=runner is not None):
             from flowloom.pipelines.runners import EMBEDDED, usable_cores
-            from flowloom.pipelines.score import ScoreOptions, skew_table
+            from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
             from flowloom.pipelines.score import score as score_inputs
 
             _trainer("scorer")
 
         options = ScoreOptions(
-            model, tuple(inputs), out, split, identity, key_file, shards, max_skew=max_skew,  # type: ignore[arg-type]
+            model, tuple(inputs), out, split, identity, key_file, shards,  # type: ignore[arg-type]
+            max_skew=MAX_SKEW if max_skew is None else max_skew,
             workers=workers or usable_cores(), runner=runner or EMBEDDED, beam_args=context.obj or (),
         )  # fmt: skip
         card = score_inputs(options, display.scored)
@@ -413,7 +475,7 @@ def retrain(
     with ProgressDisplay("retrain") as display:
         display.line(f"{corpus or 'the champion before'} to {state}")
         _trainer("retraining")
-        with quick_start(cloud=corpus is not None and not _is_local_job(corpus, None)):
+        with quick_start():
             from flowloom.pipelines import retrain as retraining
             from flowloom.pipelines.runners import usable_cores
             from flowloom.schemas.retraining import PromotionRule
@@ -444,7 +506,7 @@ def retrain(
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn or multa.")],
+    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn, multa or mtc.")],
     data: Annotated[Path, typer.Option("--data", help="The folder of its data.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to make, or to go on in.")],
     seed: Annotated[int, typer.Option(min=0, help="Of splits, labels and weights.")] = 7,
@@ -499,11 +561,6 @@ def _meanings(words: Sequence[str]) -> dict[str, dict[str, str]]:
             raise FlowloomError(f"--word must be TASK.WORD=WORD, as in app.msteams=teams, got {each!r}")
         meanings.setdefault(task, {})[word] = meaning
     return meanings
-
-
-def _is_local_job(corpus: Path, runner: str | None) -> bool:
-    """Whether a build runs in this process and its manifest names local files only."""
-    return runner is None and corpus.is_file() and b"://" not in corpus.read_bytes()
 
 
 def _trainer(module: str) -> Any:

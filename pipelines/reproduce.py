@@ -10,6 +10,7 @@ import numpy as np
 
 from flowloom.pipelines.prepared import built_once
 from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.reproduce_mtc import reproduce_mtc
 from flowloom.pipelines.reproduce_multa import reproduce_multa
 from flowloom.pipelines.runners import usable_cores
 from flowloom.schemas.card import read_card
@@ -127,6 +128,7 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
 PAPERS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], dict[str, Any]]] = {
     "multitask-cnn": reproduce_multitask_cnn,
     "multa": reproduce_multa,
+    "mtc": reproduce_mtc,
 }
 """Every paper that can be reproduced."""
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,14 +203,15 @@ def meter_new(
 ) -> MeteredCaptures:
     """Meter what is not kept yet, and return all kept readings of a corpus."""
     store.clear()
+    sizes = {one.uri: one.size for one in found.seen}
     groups = []
     for group in found.plan.groups:
         named = any(manifest.captures[at].group != FILE_GROUP for at in group.sources)
         alone = not (named and manifest.definition.associative)
         groups.append(group_readings(group, found.sha256, alone))
-    _keep([task for tasks in groups for task in tasks], store, workers, job, display)
+    _keep([task for tasks in groups for task in tasks], sizes, store, workers, job, display)
     groups = [with_missed_fragments(tasks, store) for tasks in groups]
-    _keep([task for tasks in groups for task in tasks], store, workers, job, display)
+    _keep([task for tasks in groups for task in tasks], sizes, store, workers, job, display)
     readings: list[KeptReading] = [reading for tasks in groups for reading in kept_readings(tasks, store)]
     return MeteredCaptures(found.plan, tuple(readings))
 
@@ -409,12 +410,19 @@ def inputs_digest(manifest: CorpusManifest, folder: str, found: FoundCaptures) -
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _keep(tasks: Sequence[ReadingTask], store: ReadingStore, workers: int, job: str, display: ProgressDisplay) -> None:
+def _keep(
+    tasks: Sequence[ReadingTask],
+    sizes: Mapping[str, int],
+    store: ReadingStore,
+    workers: int,
+    job: str,
+    display: ProgressDisplay,
+) -> None:
     """Meter those of some tasks that are not kept yet, in one small pipeline."""
     unknown = [task for task in tasks if task not in store]
     if unknown:
         with watched(job, display.metered), start_pipeline(EMBEDDED, workers, ()) as pipeline:
-            pipeline | "KeepReadings" >> KeepReadings(unknown, store, job, workers)
+            pipeline | "KeepReadings" >> KeepReadings(unknown, sizes, store, job, workers)
 
 
 def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:

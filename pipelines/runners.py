@@ -1,8 +1,9 @@
 """Engines: the embedded one, pinned and threaded, or any other that Beam knows."""
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -10,10 +11,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from flowloom.pipelines.engines import call_roll, check_engine, finish
 from flowloom.schemas.errors import FlowloomError
 
 EMBEDDED = "FnApiRunner"
 """Beam's in-process runner. `DirectRunner` would choose an engine per pipeline and first try to download one."""
+
+START_LIMIT_S = 180.0
+"""Seconds that the workers of another engine have for coming up."""
 
 _NEVER_MS = 10**12
 
@@ -67,3 +72,29 @@ def start_pipeline(runner: str, workers: int, beam_args: Sequence[str]) -> beam.
         return beam.Pipeline(options=_Options([f"--runner={runner}", *beam_args]))
     except (ValueError, ImportError, AttributeError) as error:
         raise FlowloomError(f"runner {runner!r} with options {list(beam_args)} cannot be used: {error}") from None
+
+
+@contextlib.contextmanager
+def running(
+    runner: str, workers: int, beam_args: Sequence[str], job: str, start_limit_s: float = START_LIMIT_S
+) -> Iterator[beam.Pipeline]:
+    """Yield an empty pipeline that runs to its end when the block does.
+
+    Any engine but the embedded one is checked before, and its workers are called.
+
+    Args:
+      job: the job's folder, which all workers have to share.
+      start_limit_s: seconds that workers have for coming up.
+
+    Raises:
+      FlowloomError: if the engine lacks something, no worker answers in time, or the engine gives the job up.
+    """
+    pipeline = start_pipeline(runner, workers, beam_args)
+    if runner == EMBEDDED:
+        with pipeline:
+            yield pipeline
+        return
+    check_engine(runner, pipeline.options)
+    call_roll(start_pipeline(runner, workers, beam_args), job, start_limit_s)
+    yield pipeline
+    finish(pipeline)

@@ -14,6 +14,7 @@ _CLOUD_CLIENTS = (
     "apache_beam.io.gcp.bigquery",
     "apache_beam.io.gcp.gcsfilesystem",
     "apitools",
+    "boto3",
     "google.cloud.dataflow_v1beta3",
     "google.cloud.storage",
     "pandas",

@@ -40,7 +40,7 @@ _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class CaptureSource(pydantic.BaseModel):
-    """Captures by glob, relative to the manifest or on any Beam filesystem, and what is known of their flows.
+    """Captures by glob, relative to the manifest or by URL, and what is known of their flows.
 
     `labels` are those of all flows; the other sources label flow by flow, and come after it.
     """

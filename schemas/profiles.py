@@ -5,7 +5,6 @@ from typing import Literal, Self
 import pydantic
 
 PROFILE = "profile.json"
-PROFILE_VERSION = 1
 
 PACKETS = "packets"
 """The feature that counts packets of a flow: from 1 to k, and more than the model sees, which is the last bin."""
@@ -31,7 +30,7 @@ class Profile(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
-    profile_version: Literal[1] = PROFILE_VERSION
+    profile_version: Literal[1] = 1
     k: int = pydantic.Field(ge=1)
     rows: int = pydantic.Field(ge=0)
     counts: dict[str, tuple[int, ...]]

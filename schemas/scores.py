@@ -17,7 +17,6 @@ from flowloom.schemas.manifest import Identity
 from flowloom.schemas.rows import FLOWS, View, packet_schema
 
 SCORE_CARD = "scores.json"
-SCORES_VERSION = 1
 
 IDENTIFYING: dict[View, tuple[str, ...]] = {
     "flows": (
@@ -160,7 +159,7 @@ class ScoreCard(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    scores_version: Literal[1] = SCORES_VERSION
+    scores_version: Literal[1] = 1
     tool_version: str
     model: ScoredModel
     inputs: tuple[str, ...]

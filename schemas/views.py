@@ -6,7 +6,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from flowloom.schemas.card import TF_SCHEMA, DatasetCard
+from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, DatasetCard
 from flowloom.schemas.manifest import Identity
 from flowloom.schemas.rows import FLOWS, IDENTITY, PUBLISHED_FLOWS, View, labelled, packet_schema
 from flowloom.schemas.tables import feature_schema
@@ -52,6 +52,12 @@ class StoredViews:
             return pa.schema([field.with_nullable(field.name in PUBLISHED_PACKETS) for field in columns])
         columns = PUBLISHED_FLOWS if view in self.published else FLOWS
         return pa.schema([field for field in columns if self.identity != "drop" or field.name not in IDENTITY])
+
+
+def dataset_files(card: DatasetCard) -> list[str]:
+    """Return the files of a dataset, relative to its directory, the card last; it may have those of `describe` too."""
+    schemas = map(schema_file, card.views)
+    return [*(shard.path for shard in card.shards), CAPTURES_TABLE, REJECTS_TABLE, *schemas, CARD]
 
 
 def schema_file(view: View) -> str:

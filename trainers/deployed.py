@@ -13,7 +13,7 @@ from flowloom.schemas.definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.profiles import Profile
 from flowloom.trainers.exported import CONTRACT, LITERT, SAVED_MODEL, WEIGHTS
-from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.inputs import ROW_SPECS
 from flowloom.trainers.mixture_scores import MixtureScorer
 from flowloom.trainers.profiles import profile_dataset, read_profile
 from flowloom.trainers.row_spec import RowSpec
@@ -97,12 +97,14 @@ class DeployedModel:
     def _of_run(self) -> Forward:
         from flowloom.trainers.inference import inference_form
         from flowloom.trainers.lmmoe import LMMoE
+        from flowloom.trainers.pruning import prune_experts
         from flowloom.trainers.run import Run
         from flowloom.trainers.streamable import streaming_structure, streaming_weights
 
         model = Run.open(self.root).load_model()
         if self.engine == "lanes" and isinstance(model, LMMoE):
-            return MixtureScorer(streaming_structure(model), streaming_weights(model))
+            pruned = prune_experts(model)
+            return MixtureScorer(streaming_structure(pruned), streaming_weights(pruned))
         import tensorflow as tf
 
         graph = inference_form(model)
@@ -173,11 +175,11 @@ def _contract(root: Path) -> dict[str, Any] | None:
         return {
             "recipe": contract["recipe"],
             "tasks": {task["name"]: tuple(task["vocabulary"]) for task in contract["tasks"]},
-            "features": FeatureSpec.model_validate(contract["features"]),
+            "features": ROW_SPECS[contract["view"]].model_validate(contract["features"]),
             "definition": FlowDefinition.model_validate(contract["definition"]),
             "dataset": contract["dataset"]["content_hash"],
             "profile": profile,
-            "profile_missing": None if profile else "the export has no profile of its training; export the run again",
+            "profile_missing": None if profile else _unprofiled(contract["view"], "the export"),
             "engine": engine,
         }
     except (OSError, ValueError, KeyError, TypeError, pydantic.ValidationError) as error:
@@ -189,7 +191,7 @@ def _trained_profile(run: Any) -> tuple[Profile | None, str | None]:
     from flowloom.trainers.dataset import Dataset
 
     if (profile := read_profile(run.root)) or run.features.view != "flows":
-        return profile, None if profile else f"rows of the {run.features.view} view are not profiled, only flows are"
+        return profile, None if profile else _unprofiled(run.features.view, "the run")
     try:
         dataset = Dataset.open(run.source.path)
     except FlowloomError:
@@ -197,3 +199,9 @@ def _trained_profile(run: Any) -> tuple[Profile | None, str | None]:
     if dataset.card.content_hash != run.source.content_hash:
         return None, f"the run has no profile of its training, and {run.source.path} is another dataset now"
     return profile_dataset(dataset, run.features.columns, run.features.k), None
+
+
+def _unprofiled(view: str, model: str) -> str:
+    if view != "flows":
+        return f"rows of the {view} view are not profiled, only flows are"
+    return f"{model} has no profile of its training; train, or export, it again"

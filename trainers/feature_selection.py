@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from flowloom.schemas.errors import FlowloomError
@@ -32,6 +33,25 @@ def select_features(dataset: Dataset, moments: Moments, most: int) -> tuple[str,
     if not kept:
         raise FlowloomError(f"all features of dataset {dataset.root} are constant on the train split; name others")
     return kept
+
+
+def selected_columns(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.int64]:
+    """Return the positions of the features that remain of a table in memory by the rule of `select_features`.
+
+    Args:
+      values: the train rows, float64 [N, F], finite.
+      most: features that are few enough.
+
+    Raises:
+      ValueError: if the values are no finite table of at least one row.
+      FlowloomError: if too many remain of which no two are that similar.
+    """
+    if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"values must be a finite table with rows, got shape {values.shape}")
+    varying = np.flatnonzero(values.min(axis=0) < values.max(axis=0))
+    scaled = values[:, varying] / np.abs(values[:, varying]).max(axis=0)  # squares of large values would overflow
+    rho = np.atleast_2d(np.corrcoef(scaled, rowvar=False))
+    return np.array([int(name) for name in distinct_features(rho, [str(place) for place in varying], most)], np.int64)
 
 
 def distinct_features(rho: np.ndarray, names: Sequence[str], most: int) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pydantic
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.rows import SEQUENCES, View
+from flowloom.trainers.arrow_views import arrow_array, list_offsets, numbers
 from flowloom.trainers.row_spec import Input, aligned_empty, require_view
 
 
@@ -193,7 +194,7 @@ class FeatureSpec(pydantic.BaseModel):
                 )
         values, offsets = self._buffers(flows)
         tables = self._tables
-        protocol = flows["protocol"].to_numpy() if "protocol" in self.channels else np.empty(0, np.uint8)
+        protocol = numbers(flows["protocol"]) if "protocol" in self.channels else np.empty(0, np.uint8)
         kept = np.zeros(len(offsets), np.int32)
         np.cumsum(np.minimum(np.diff(offsets), self.k + furthest_start), out=kept[1:])
         scaled = np.empty((kept[-1], len(self.features)), np.float32)
@@ -203,15 +204,17 @@ class FeatureSpec(pydantic.BaseModel):
             tables.gap_unit, tables.gap_limit, tables.gap_shift, tables.gap_scale,
             self._signed, self._positions, scaled,
         )  # fmt: skip
-        packets = pa.FixedSizeListArray.from_arrays(pa.array(scaled.reshape(-1)), len(self.features))
+        packets = pa.FixedSizeListArray.from_arrays(arrow_array(scaled.reshape(-1), pa.float32()), len(self.features))
         others = {name: flows[name] for name in flows.schema.names if name not in self.columns}
-        return pa.RecordBatch.from_pydict({**others, _SEQUENCE: pa.ListArray.from_arrays(pa.array(kept), packets)})
+        return pa.RecordBatch.from_pydict(
+            {**others, _SEQUENCE: pa.ListArray.from_arrays(arrow_array(kept, pa.int32()), packets)}
+        )
 
     def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         """Return `render` of `prepared` flows, for many calls."""
         lists = rows[_SEQUENCE]
-        offsets = lists.offsets.to_numpy()
-        packets = lists.values.flatten().to_numpy()  # of a slice those before it, too, as its offsets count them
+        offsets = list_offsets(lists)
+        packets = numbers(lists.values.flatten())  # of a slice those before it, too, as its offsets count them
         at_gap = self._positions[list(CHANNELS).index("gap")]
 
         def gathered(
@@ -233,16 +236,17 @@ class FeatureSpec(pydantic.BaseModel):
         offsets: np.ndarray | None = None
         for column, item in SEQUENCES.items():
             if column not in self.columns:
-                values.append(np.empty(0, item.to_pandas_dtype()))
+                values.append(np.empty(0, str(item)))
                 continue
             lists = flows[column]
-            starts = lists.offsets.to_numpy()
-            starts = starts - starts[0]
+            starts = list_offsets(lists)
+            first, last = starts[0], starts[-1]
+            starts = starts - first
             if offsets is None:
                 offsets = starts
             elif not np.array_equal(offsets, starts):
                 raise FlowloomError(f"column {column} has lists of other lengths than the columns before it")
-            values.append(lists.flatten().to_numpy())
+            values.append(numbers(lists.values)[first:last])
         assert offsets is not None  # a per-packet channel is always there
         return values, offsets
 

@@ -163,7 +163,7 @@ def sweep(
         return _svg(figure)
 
 
-def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
+def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]], measure: str = "accuracy") -> str:
     """Draw the validation accuracy of several trainings of each method over the share of the training that is done."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
         figure, (axes,) = _panels(1, width=4.9, height=3.2)
@@ -172,7 +172,7 @@ def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]
             for place, values in enumerate(repeats):
                 done = np.linspace(0, 100, len(values))
                 axes.plot(done, values, color=color, linewidth=1.0, alpha=0.7, label=name if place == 0 else None)
-        axes.set(title=title, xlabel="training done, %", ylabel="validation accuracy, %")
+        axes.set(title=title, xlabel="training done, %", ylabel=f"validation {measure}, %")
         axes.legend(loc="lower right")
         return _svg(figure)
 

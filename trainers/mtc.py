@@ -1,15 +1,18 @@
 """MTC, the Transformer and 1D-CNN side by side of Wang, Gao and Lei (MTC, section 3.3, figure 3)."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from flowloom.trainers.bottleneck import Bottleneck
+from flowloom.trainers.byte_transformer import positions as sines
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.fusion import FuseDown, FuseUp
 from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
-from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape
+from flowloom.trainers.step_positions import StepPositions
+from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape, with_bits
 
 BLOCKS = ((50, 100), (50, 100), (100, 200))
 """Filters inside and behind the bottlenecks of each block (table 3)."""
@@ -38,6 +41,10 @@ class MTC(keras.Model):
       attention_heads: H.
       dropout: rate of the CNN branch.
       sums: tasks that follow from another one, see `SoftmaxHeads`.
+      bits: whether both branches see the eight bits of a byte beside its value, which tell apart what is near as a
+        number, such as TCP and UDP. Tokens are brought to d values by a layer.
+      positions: whether they know where a value stands, by what is added for each step, learned, and each token, fixed.
+      readout: whether tasks of the CNN branch read the `mean` over its steps or `all` of them in a row.
     """
 
     def __init__(
@@ -51,9 +58,16 @@ class MTC(keras.Model):
         attention_heads: int = 6,
         dropout: float = 0.07,
         sums: Mapping[str, ClassSum] | None = None,
+        bits: bool = False,
+        positions: bool = False,
+        readout: Literal["mean", "all"] = "mean",
         **kwargs: Any,
     ) -> None:
         n, d = token_shape(length)
+        if bits and source != "bytes":
+            raise ValueError(f"bits need source=bytes, got {source}")
+        if readout not in ("mean", "all"):
+            raise ValueError(f"readout must be mean or all, got {readout!r}")
         if stem < 1 or d % stem:
             divisors = [divisor for divisor in range(1, d + 1) if d % divisor == 0]
             raise ValueError(f"stem must divide the {d} values of a token, so be one of {divisors}, got {stem}")
@@ -73,12 +87,20 @@ class MTC(keras.Model):
         ]
         downs = [FuseDown(name=f"down_{block}") for block in range(1, len(BLOCKS))]
         ups = [FuseUp(middle, name=f"up_{block}") for block, (middle, _) in enumerate(BLOCKS) if block]
+        tokens_of_bits = [keras.layers.Dense(d, name="tokens_of_bits")] if bits else []
+        places = [StepPositions(name="step_positions")] if positions else []
         heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
         t = as_tokens(x)  # [B, n, d]
-        c = keras.layers.Reshape((n * d // stem, stem))(t)  # [B, steps, stem]
+        if bits:
+            t = with_bits(t)  # [B, n, 9 d]
+        c = keras.layers.Reshape((n * d // stem, t.shape[-1] // d * stem))(t)  # [B, steps, stem or 9 stem]
+        for layer in tokens_of_bits:
+            t = layer(t)  # [B, n, d]
+        for layer in places:
+            c, t = layer(c), t + sines(n, d)
         for block in range(len(BLOCKS)):
             c, between = bottlenecks[block][0](c)  # [B, steps, filters], [B, steps, middle]
             if block:
@@ -88,22 +110,25 @@ class MTC(keras.Model):
             if block:
                 c, _ = bottlenecks[block][1](c, ups[block - 1](t))
         flat = keras.layers.Flatten()(t)  # [B, n d]
-        mean = keras.layers.GlobalAveragePooling1D()(c)  # [B, 200]
-        outputs = heads({task: flat if task in transformer_tasks else mean for task in tasks})
+        read = (keras.layers.Flatten() if readout == "all" else keras.layers.GlobalAveragePooling1D())(c)  # [B, width]
+        outputs = heads({task: flat if task in transformer_tasks else read for task in tasks})
         super().__init__(inputs, outputs, **kwargs)
 
         self.length, self.tasks, self.transformer_tasks = length, dict(tasks), tuple(transformer_tasks)
         self.source, self.stem, self.repetitions = source, stem, tuple(repetitions)
         self.attention_heads, self.dropout, self.sums = attention_heads, dropout, dict(sums or {})
+        self.bits, self.positions, self.readout = bits, positions, readout
         self._blocks = [
             [layer for part in parts for layer in part] for parts in (encoders, bottlenecks, [downs], [ups])
         ]
+        self._tokens_of_bits, self._places = tokens_of_bits, places
         self._heads = heads
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
         """The variables that every task trains: all but the heads."""
-        return [variable for part in self._blocks for layer in part for variable in layer.trainable_variables]
+        parts = (self._tokens_of_bits, self._places, *self._blocks)
+        return [variable for part in parts for layer in part for variable in layer.trainable_variables]
 
     @property
     def last_shared_variables(self) -> list[keras.Variable]:
@@ -121,6 +146,7 @@ class MTC(keras.Model):
         n, d = token_shape(self.length)
         encoders, bottlenecks, downs, ups = self._blocks
         per_token = sum(layer.macs(n) for layer in (*encoders, *downs, *ups))
+        per_token += n * sum(math.prod(layer.kernel.shape) for layer in self._tokens_of_bits)
         return per_token + sum(layer.macs(n * d // self.stem) for layer in bottlenecks) + self._heads.macs
 
     def get_config(self) -> dict[str, Any]:
@@ -136,4 +162,7 @@ class MTC(keras.Model):
             "attention_heads": self.attention_heads,
             "dropout": self.dropout,
             "sums": self.sums,
+            "bits": self.bits,
+            "positions": self.positions,
+            "readout": self.readout,
         }

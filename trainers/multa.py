@@ -19,7 +19,7 @@ from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.recipe import Recipe
-from flowloom.trainers.stopping import best_epoch, mean, score
+from flowloom.trainers.stopping import best_epoch, mean, score, total_loss
 from flowloom.trainers.training import Training
 from flowloom.trainers.trials import Examples, Trials
 
@@ -116,6 +116,7 @@ def _network(setting: Setting, path: str) -> dict[str, Any]:
     epochs = setting.epochs or -(-setting.updates // -(-len(train.length) // setting.recipe.batch_size))
     history = trials.fit(train, validation, setting.seed, epochs, watch=watch).history
     for record in history:
+        record["validation_total_loss"] = total_loss(record["validation_loss"], {})
         record["score"] = score(record, "auc")
     chosen = best_epoch(history)
     return {

@@ -14,6 +14,7 @@ import pydantic
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.profiles import PACKETS, PROFILE, PROFILED, Profile, bins_of
 from flowloom.schemas.rows import SEQUENCES
+from flowloom.trainers.arrow_views import list_offsets, numbers
 from flowloom.trainers.dataset import Dataset
 
 LENGTHS = ("packets_fwd", "packets_bwd")
@@ -42,9 +43,9 @@ class ProfileCounts:
         for name, counts in self.counts.items():
             if name in SEQUENCES:
                 values = flows[name]
-                _count_first(values.offsets.to_numpy(), values.values.to_numpy(), self.k, PROFILED[name][0], counts)
+                _count_first(list_offsets(values), numbers(values.values), self.k, PROFILED[name][0], counts)
             elif name != PACKETS and name in flows.schema.names:
-                known = flows[name].drop_null().to_numpy()
+                known = numbers(flows[name].drop_null())
                 counts += np.bincount(known, minlength=len(counts))
         packets = _packets(flows, lists[0])
         self.counts[PACKETS] += np.bincount(np.minimum(packets, self.k + 1) - 1, minlength=self.k + 1)[: self.k + 1]
@@ -101,11 +102,11 @@ def read_profile(folder: Path) -> Profile | None:
 
 def _packets(flows: pa.RecordBatch, sequence: str) -> np.ndarray:
     """Return the packets of each flow, int64, at least 1: those of its list where no more are known of."""
-    listed = np.diff(flows[sequence].offsets.to_numpy()).astype(np.int64)
+    listed = np.diff(list_offsets(flows[sequence])).astype(np.int64)
     for name in LENGTHS:
         if name not in flows.schema.names or flows[name].null_count:
             return np.maximum(listed, 1)
-    told = sum(flows[name].to_numpy().astype(np.int64) for name in LENGTHS)
+    told = sum(numbers(flows[name]).astype(np.int64) for name in LENGTHS)
     return np.maximum(np.maximum(listed, told), 1)
 
 

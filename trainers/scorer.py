@@ -1,16 +1,15 @@
 """Scoring: a batch of rows to what a model says of them, and where the rows went that it says nothing of."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flowloom.schemas.profiles import Profile
 from flowloom.schemas.rows import SEQUENCES
 from flowloom.schemas.scores import IDENTIFYING, ScoreReject, class_column, probability_column, score_schema
+from flowloom.trainers.arrow_views import arrow_array, list_offsets
 from flowloom.trainers.deployed import DeployedModel
 from flowloom.trainers.profiles import LENGTHS, ProfileCounts
 
@@ -34,21 +33,19 @@ class ScoredRows:
 
 
 class Scorer:
-    """A model that scores batches of rows; threads may share it."""
+    """A model that scores batches of rows; threads may share it.
+
+    Args:
+      model: what its files tell; it is loaded here.
+
+    Raises:
+      FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
+    """
 
     def __init__(self, model: DeployedModel) -> None:
         self.model = model
         self.schema = score_schema(model.features.view, model.tasks)
         self._forward = model.load()
-
-    @classmethod
-    def open(cls, path: str | Path) -> "Scorer":
-        """Return the scorer of a run or an export.
-
-        Raises:
-          FlowloomError: if the model cannot be read.
-        """
-        return cls(DeployedModel.open(path))
 
     def score(self, rows: pa.RecordBatch) -> ScoredRows:
         """Return what the model says of rows that have at least the columns that it sees, flow id and group.
@@ -57,7 +54,7 @@ class Scorer:
         """
         spec = self.model.features
         usable, rejected = _usable(rows, spec)
-        render, parts = spec.renderer(usable) if usable.num_rows else None, []
+        render, parts = spec.renderer(spec.prepared(usable)) if usable.num_rows else None, []
         for start in range(0, usable.num_rows, PIECE_ROWS):
             assert render is not None
             parts.append(self._forward(*render(np.arange(start, min(start + PIECE_ROWS, usable.num_rows)))))
@@ -85,9 +82,9 @@ class Scorer:
         for task, outputs in said.items():
             both = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs  # [B, classes]
             field = self.schema.field(probability_column(task)).type
-            flat = pa.array(np.ascontiguousarray(both).reshape(-1))
+            flat = arrow_array(both.reshape(-1), pa.float32())
             columns[probability_column(task)] = pa.FixedSizeListArray.from_arrays(flat, type=field)
-            columns[class_column(task)] = pa.array(both.argmax(axis=1).astype(np.int32))
+            columns[class_column(task)] = arrow_array(both.argmax(axis=1).astype(np.int32), pa.int32())
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
 
@@ -116,7 +113,7 @@ def _usable(rows: pa.RecordBatch, spec: Any) -> tuple[pa.RecordBatch, dict[str, 
         if column.null_count:
             _add(reasons, ScoreReject.UNKNOWN_FEATURE, column.is_null().to_numpy(zero_copy_only=False))
         if name in SEQUENCES:
-            listed = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+            listed = np.diff(list_offsets(column))
             if lengths is None:
                 lengths = listed
                 _add(reasons, ScoreReject.EMPTY, listed == 0)

@@ -23,7 +23,7 @@ def streaming_structure(model: LMMoE) -> dict[str, Any]:
     return {
         "k": model.k,
         "gate_input": model.gate_input,
-        "tasks": model.tasks,
+        "tasks": dict(model.tasks),  # Keras tracks it by something that cannot be pickled
         "tower_layers": len(model.tower),
     }
 

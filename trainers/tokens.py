@@ -4,6 +4,7 @@ import itertools
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 Source = Literal["bytes", "features"]
@@ -43,3 +44,11 @@ def as_tokens(row: Any) -> Any:
     if missing := n * d - row.shape[1]:
         row = ops.pad(row, ((0, 0), (0, missing)))
     return ops.reshape(row, (-1, n, d))
+
+
+def with_bits(tokens: Any) -> Any:
+    """Put the eight bits of each byte, the lowest first, behind its value: [B, n, d], bytes / 255, to [B, n, 9 d]."""
+    n, d = tokens.shape[1:]
+    values = ops.expand_dims(tokens, -1)
+    bits = ops.mod(ops.floor(ops.round(values * 255.0) / 2.0 ** np.arange(8, dtype=np.float32)), 2.0)
+    return ops.reshape(ops.concatenate([values, bits], axis=-1), (-1, n, 9 * d))

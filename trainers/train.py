@@ -18,6 +18,7 @@ from flowloom.trainers import latecomers
 from flowloom.trainers import run as run_files
 from flowloom.trainers.checkpoint import Checkpoints
 from flowloom.trainers.dataset import Dataset
+from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.inputs import AnyRowSpec, row_spec
 from flowloom.trainers.made_rows import with_made_rows
 from flowloom.trainers.models import MultiTaskModel
@@ -130,7 +131,7 @@ def train_from(
     checkpoints.restore(best)
     if training.arrivals:
         run_files.write_json(root / run_files.LATECOMERS, latecomers.findings(training.arrivals, history))
-    if features.view == "flows":
+    if isinstance(features, FeatureSpec):
         profile = profile_dataset(dataset, features.columns, features.k)
         run_files.write_text(root / PROFILE, profile.model_dump_json() + "\n")
     summary = RunSummary(

@@ -17,6 +17,7 @@ import numpy as np
 import zstandard
 
 from flowloom.schemas.accounting import RejectReason
+from flowloom.transforms.storage import find, is_url, open_url
 
 READ_BYTES = 1 << 22
 """Bytes added to the window of a streamed capture at a time."""
@@ -48,15 +49,13 @@ class CaptureError(Exception):
 def match_captures(pattern: str) -> list[str]:
     """Return the files that a path or glob matches, sorted; `**` crosses folders.
 
-    Local patterns need no Beam; anything with a scheme (`gs://`, `s3://`, ...) goes through Beam's filesystems.
+    Anything with a scheme (`s3://`, `gs://`, `https://`, ...) is looked for as `storage` does.
     """
-    if _is_local(pattern):
+    if not is_url(pattern):
         if os.path.isfile(pattern):
             return [pattern]
         return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    from apache_beam.io.filesystems import FileSystems
-
-    return sorted(metadata.path for metadata in FileSystems.match([pattern])[0].metadata_list)
+    return find(pattern)
 
 
 def capture_sha256(uri: str, file: IO[bytes] | None = None) -> str:
@@ -70,7 +69,7 @@ def capture_sha256(uri: str, file: IO[bytes] | None = None) -> str:
     """
     digest = hashlib.sha256()
     with _opened(uri, file) as file:
-        if _is_local(uri) and os.fstat(file.fileno()).st_size:
+        if not is_url(uri) and os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
                 for start in range(0, len(mapping), _DIGEST_BYTES):
                     with memoryview(mapping)[start : start + _DIGEST_BYTES] as piece:
@@ -109,7 +108,7 @@ class CaptureBytes:
     is bounded by the window either way.
 
     Args:
-      uri: path or Beam filesystem URL.
+      uri: path or URL.
       start: the byte to begin at; a compressed capture is read from its start.
       file: what `open_stored` gave, if the file is open already; it stays open.
 
@@ -144,7 +143,7 @@ class CaptureBytes:
             raise ValueError(f"a compressed capture is read from its start, got {self.uri} from byte {self.offset}")
         self._mapping: mmap.mmap | None = None
         self._released = self.offset & -mmap.ALLOCATIONGRANULARITY
-        if self.compression == "none" and _is_local(self.uri):
+        if self.compression == "none" and not is_url(self.uri):
             self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._mapping.madvise(mmap.MADV_SEQUENTIAL)
             self.window = np.frombuffer(self._mapping, np.uint8)[self.offset :]
@@ -198,10 +197,6 @@ class CaptureBytes:
         self._resources.close()
 
 
-def _is_local(uri: str) -> bool:
-    return "://" not in uri
-
-
 @contextlib.contextmanager
 def open_stored(uri: str) -> Iterator[IO[bytes]]:
     """Open a file of any filesystem as stored, without looking at its name.
@@ -210,13 +205,7 @@ def open_stored(uri: str) -> Iterator[IO[bytes]]:
       CaptureError: `unreadable`, if it cannot be opened.
     """
     try:
-        if _is_local(uri):
-            file: IO[bytes] = Path(uri).open("rb")  # noqa: SIM115 - closed below, by one `with` for both kinds
-        else:
-            from apache_beam.io.filesystem import CompressionTypes
-            from apache_beam.io.filesystems import FileSystems
-
-            file = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+        file = open_url(uri, READ_BYTES) if is_url(uri) else Path(uri).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         reason = error.strerror or str(error)
         raise CaptureError(

@@ -206,16 +206,17 @@ def kept_readings(tasks: Sequence[ReadingTask], store: ReadingStore) -> list[Kep
 
 @dataclasses.dataclass
 class KeepReadings(beam.PTransform):
-    """From a pipeline: `keep_reading` of tasks, dealt to as many lanes as the runner has workers, by bytes."""
+    """From a pipeline: `keep_reading` of tasks, dealt to as many lanes as there are workers, by the captures' sizes."""
 
     tasks: Sequence[ReadingTask]
+    sizes: Mapping[str, int]
     store: ReadingStore
     job: str
     lanes: int | None = None
 
     def expand(self, root: Any) -> Any:
         """Return nothing but None for every task."""
-        costs = [sum(os.path.getsize(part.uri) for part in task.ranges) for task in self.tasks]
+        costs = [sum(self.sizes[part.uri] for part in task.ranges) for task in self.tasks]
         dealt = deal(costs, self.lanes or len(costs) or 1)
         tasks = root | "Tasks" >> beam.Create(list(zip(dealt, self.tasks, strict=True)), reshuffle=False)
         spread = tasks | "Spread" >> beam.GroupByKey() | "Dealt" >> beam.FlatMapTuple(lambda _, tasks: tasks)

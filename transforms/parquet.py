@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowloom.transforms.staging import unfinished
+
 _DICTIONARY = ("group", "ip_version", "protocol", "end_reason", "pkt_size", "pkt_dir", "pkt_payload")
 _WRITE_BATCH = 1 << 20  # list items encoded at a time; the default of 1,024 takes 10 % longer
 _BYTE_STREAM_SPLIT = ("pkt_gap_ns", "pkt_tcp_flags", "pkt_ttl")
@@ -21,7 +23,7 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[
     labels, byte-stream split for gaps, flags and TTL, plain for the rest. The bytes depend on the rows alone.
     """
     target = Path(path)
-    staged = target.with_name(f".{target.name}.writing")
+    staged = Path(unfinished(str(target)))
     leaves = {name: _leaf(schema.field(name)) for name in schema.names}
     split = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _BYTE_STREAM_SPLIT if name in leaves}
     dictionary = [leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith("label_")]

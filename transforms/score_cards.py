@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -22,7 +22,7 @@ from flowloom.transforms.skew import model_skew
 from flowloom.transforms.staging import write_text
 from flowloom.transforms.sums import sum_by_key
 
-ScoreFinding = GroupAccount | ScoreCounts | WrittenScores | pa.RecordBatch
+ScoreFinding: TypeAlias = GroupAccount | ScoreCounts | WrittenScores | pa.RecordBatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ from flowloom.schemas.profiles import Profile
 from flowloom.schemas.rows import IDENTITY, View
 from flowloom.schemas.scores import ScoreReject, ScoreShard, class_column, probability_column, score_path
 from flowloom.transforms.columns import concatenated, view, view_or
-from flowloom.transforms.passes import PENDING_BYTES
 from flowloom.transforms.rearrange import rearranged
 from flowloom.transforms.shards import row_order, shard_numbers, write_rows
 from flowloom.transforms.spill import Spilled, recall_each, spill
@@ -24,6 +23,8 @@ from flowloom.transforms.sums import sum_by_key
 from flowloom.transforms.tally import tally
 
 ROW_GROUP_ROWS = 65_536
+HELD_BYTES = 16 << 20
+"""Scores that a worker holds back before it spills them: 80,000 rows of three tasks."""
 
 
 class Scored(Protocol):
@@ -210,7 +211,7 @@ class _Score(beam.DoFn):
             if stop > start:
                 self._pending[shard].append(by_shard.slice(start, stop - start))
         self._bytes += scores.nbytes
-        if self._bytes >= PENDING_BYTES:
+        if self._bytes >= HELD_BYTES:
             yield from self._spilled()
 
     def finish_bundle(self) -> Iterator[Any]:

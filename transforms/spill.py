@@ -10,12 +10,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
 from flowloom.transforms.columns import concatenated
+from flowloom.transforms.staging import UNFINISHED
 
-_FOLDER = "spill"
+SCRATCH = "spill"
+"""Below a job's folder, what is not for the dataset."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def spill_bytes(content: bytes, job: str) -> str:
 
 
 def _new_file(job: str) -> str:
-    folder = f"{job}/{_FOLDER}"
+    folder = f"{job}/{SCRATCH}"
     os.makedirs(folder, exist_ok=True)
     return f"{folder}/{uuid.uuid4().hex}"
 
@@ -68,5 +71,7 @@ def recall_each(places: Iterable[Spilled]) -> list[pa.RecordBatch]:
 
 
 def clear(job: str) -> None:
-    """Remove everything that a job spilled."""
-    shutil.rmtree(f"{job}/{_FOLDER}", ignore_errors=True)
+    """Remove everything that a job spilled, and what workers left that were lost while they wrote."""
+    shutil.rmtree(f"{job}/{SCRATCH}", ignore_errors=True)
+    for path in Path(job).rglob(f"*{UNFINISHED}"):
+        path.unlink(missing_ok=True)

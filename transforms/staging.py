@@ -4,10 +4,14 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 
 from flowloom.schemas.errors import FlowloomError
+
+UNFINISHED = ".writing"
+"""How names of files end that are not complete."""
 
 
 @contextlib.contextmanager
@@ -38,9 +42,32 @@ def staged_folder(out: str) -> Iterator[str]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def passing_folder(parent: str | None) -> Iterator[str]:
+    """Yield a new folder below `parent`, or where temporary files go, that vanishes when the block ends.
+
+    Raises:
+      FlowloomError: if it cannot be made.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix=".building-", dir=parent)
+    except OSError as error:
+        raise FlowloomError(f"the job's folder cannot be made below {parent}: {error.strerror}; name another") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unfinished(path: str) -> str:
+    """Return a new name beside a path for while it is written: a second attempt may begin before the first is lost."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+
+
 def write_text(path: str, text: str) -> None:
     """Write a text file that appears under its name when it is complete."""
-    temporary = f"{path}.writing"
+    temporary = unfinished(path)
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
     os.replace(temporary, path)

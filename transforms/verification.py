@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from flowloom.schemas.accounting import CAPTURES, REJECTS, DropReason
 from flowloom.schemas.card import (
     CAPTURES_TABLE,
-    CARD,
     REJECTS_TABLE,
     DatasetCard,
     Leakage,
@@ -29,7 +28,7 @@ from flowloom.schemas.rows import SEQUENCES, label_column
 from flowloom.schemas.statistics import REPORT, STATISTICS, read_statistics
 from flowloom.schemas.tasks import Task
 from flowloom.schemas.tensorflow_metadata import tensorflow_schema
-from flowloom.schemas.views import StoredViews, schema_file
+from flowloom.schemas.views import StoredViews, dataset_files, schema_file
 from flowloom.transforms.capture_tables import corpus_digest, count_captures, timelines
 from flowloom.transforms.columns import view, view_or
 from flowloom.transforms.digests import row_digests, sort_digests
@@ -69,8 +68,7 @@ def check_files(root: Path, card: DatasetCard) -> None:
     Raises:
       FlowloomError: naming the file that is missing, listed twice, listed out of its place, or not listed.
     """
-    schemas = map(schema_file, card.views)
-    listed = [CARD, CAPTURES_TABLE, REJECTS_TABLE, *schemas, *(shard.path for shard in card.shards)]
+    listed = dataset_files(card)
     for shard in card.shards:
         folder = os.path.dirname(shard_path(shard.view, shard.task, shard.split, 0, 1))
         if os.path.dirname(shard.path) != folder:

@@ -354,7 +354,16 @@ def test_a_folder_of_something_else_is_not_taken_for_a_state(tmp_path):
         read_state(tmp_path)
 
 
-SETTINGS = ("epochs=2", "experts=1", "k=8", "units=6", "batch_size=16", "tower=[8]", "gate_input=mean", "learning_rate=0.01")
+SETTINGS = (
+    "epochs=2",
+    "experts=1",
+    "k=8",
+    "units=6",
+    "batch_size=16",
+    "tower=[8]",
+    "gate_input=mean",
+    "learning_rate=0.01",
+)
 DAYS = 10
 NEW_TASK, DRIFT, CRASH, CORRUPT = 3, 6, 7, 8
 """Days from 0: the fourth, seventh, eighth and ninth."""

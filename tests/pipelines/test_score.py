@@ -27,6 +27,7 @@ from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.predictions import compiled, predict
 from flowloom.trainers.profiles import profile_dataset
 from flowloom.trainers.run import Run
+from flowloom.trainers.scorer import Scorer
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -213,9 +214,18 @@ def test_nothing_half_written_is_left_behind(exported, dataset, tmp_path, monkey
     (tmp_path / "empty.pcap").write_bytes(pcap([]))
     with pytest.raises(FlowloomError, match="there is no row to score"):
         score(ScoreOptions(exported, (f"{tmp_path}/empty.pcap",), tmp_path / "out", workers=1))
+
+    def fail(self, rows):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "score", fail)
+        with pytest.raises(RuntimeError, match="no space left"):
+            score(ScoreOptions(exported, (str(dataset),), tmp_path / "out", workers=1))
+    assert {path.name for path in tmp_path.iterdir()} == {"empty.pcap"}
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "weights.npz").write_bytes(b"PK")
-    with pytest.raises(Exception, match=r"weights.npz cannot be read"):
+    with pytest.raises(FlowloomError, match=r"weights.npz cannot be read"):
         score(ScoreOptions(broken, (str(dataset),), tmp_path / "out", workers=1))
     assert {path.name for path in tmp_path.iterdir()} == {"empty.pcap", "broken"}
     with pytest.raises(FlowloomError, match="exists already"):

@@ -1,5 +1,7 @@
 """Rates on a plateau, and weight decay inside of the gradient."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowloom.trainers.learning_rate import plateau_rate
+from flowloom.trainers.learning_rate import cosine_rate, plateau_rate
 from flowloom.trainers.optimizer import CoupledAdam
 
 
@@ -53,3 +55,20 @@ def test_decay_is_a_penalty_on_the_loss(decay):
 def test_negative_decay_is_refused():
     with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
         CoupledAdam(0.1, coupled_decay=-1)
+
+
+def test_a_cosine_rises_and_falls_to_nothing():
+    rates = [cosine_rate(1e-3, update, 200) for update in range(1, 201)]
+    top = rates.index(max(rates))
+    assert 15 <= top <= 25
+    assert all(one < other for one, other in itertools.pairwise(rates[: top + 1]))
+    assert all(one > other for one, other in itertools.pairwise(rates[top:]))
+    assert 0.9e-3 < max(rates) <= 1e-3
+    assert 0 < rates[-1] < 1e-6
+    assert cosine_rate(1.0, 1, 1) == 1.0
+
+
+@pytest.mark.parametrize("update", [0, 11])
+def test_an_update_that_is_not_of_the_training_is_refused(update):
+    with pytest.raises(ValueError, match="update must lie in 1 to 10"):
+        cosine_rate(1e-3, update, 10)

@@ -169,3 +169,30 @@ def test_positions_are_those_of_the_equations():
 def test_bad_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_lite_settings_survive_a_file(tmp_path):
+    """Weights are shared or of one task, and the way back from a file gives the same network."""
+    lite = {"bits": True, "positions": True, "readout": "all"}
+    model = MTC(72, TASKS, ["app"], repetitions=(0, 1, 0), stem=3, **lite)
+    model.save(tmp_path / "lite.keras")
+    again = keras.saving.load_model(tmp_path / "lite.keras")
+    given = packets(72)
+    for task in TASKS:
+        np.testing.assert_array_equal(model(given)[task], again(given)[task])
+    own = sum(np.size(v) for task in TASKS for v in model.task_variables(task))
+    assert sum(np.size(v) for v in model.shared_variables) + own == sum(np.size(v) for v in model.trainable_variables)
+    assert model.task_variables("traffic")[0].shape == (24 * 200, 3)
+    assert model.macs > MTC(72, TASKS, ["app"], repetitions=(0, 1, 0), stem=3).macs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "features", "bits": True}, "bits need source=bytes, got features"),
+        ({"readout": "last"}, "readout must be mean or all, got 'last'"),
+    ],
+)
+def test_lite_settings_that_fit_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MTC(72, TASKS, **SMALL, **settings)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowloom.trainers.tokens import as_tokens, row_input, token_shape
+from flowloom.trainers.tokens import as_tokens, row_input, token_shape, with_bits
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,10 @@ def test_bad_rows_are_refused():
         token_shape(0)
     with pytest.raises(ValueError, match="source must be bytes or features, got 'packets'"):
         row_input("packets", 3)
+
+
+def test_bits_of_every_byte_stand_behind_its_value():
+    values = np.arange(256, dtype=np.float32).reshape(1, 16, 16) / 255
+    row = np.asarray(with_bits(values)).reshape(256, 9)
+    np.testing.assert_array_equal(row[:, 0], values.ravel())
+    np.testing.assert_array_equal(row[:, 1:] @ 2 ** np.arange(8), np.arange(256))

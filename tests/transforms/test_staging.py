@@ -1,9 +1,13 @@
 """An output folder is whole or not there."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.staging import staged_folder, write_text
+from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.spill import clear
+from flowloom.transforms.staging import staged_folder, unfinished, write_text
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
@@ -51,3 +55,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FlowloomError, match="cannot be made"), staged_folder(str(tmp_path / "file" / "dataset")):
         pass
+
+
+def test_two_attempts_at_one_file_do_not_meet(tmp_path):
+    path, rows = str(tmp_path / "part.parquet"), pa.record_batch({"a": pa.array([1, 2])})
+    with parquet_writer(path, rows.schema) as lost, parquet_writer(path, rows.schema) as second:
+        lost.write_batch(rows)
+        second.write_batch(rows)
+    assert pq.read_table(path).num_rows == 2
+
+
+def test_what_lost_workers_left_is_cleared(tmp_path):
+    (tmp_path / "flows").mkdir()
+    with open(unfinished(str(tmp_path / "flows" / "part.parquet")), "w") as file:
+        file.write("half")
+    write_text(str(tmp_path / "flows" / "whole"), "text")
+    clear(str(tmp_path))
+    assert [path.name for path in (tmp_path / "flows").iterdir()] == ["whole"]

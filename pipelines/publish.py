@@ -1,0 +1,126 @@
+"""`flowloom publish` and `flowloom fetch`: datasets to and from other filesystems, whole or not at all.
+
+Object stores rename nothing, and their listings may lag. So the card is what makes a dataset: it is written last, when
+the store has confirmed every file that it names, and read first; nobody ever looks at what else lies there.
+"""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.statistics import REPORT, STATISTICS
+from flowloom.schemas.views import dataset_files
+from flowloom.transforms.staging import file_sha256, staged_folder
+from flowloom.transforms.storage import download, exists, is_url, upload
+
+SIDE_BY_SIDE = 8
+"""Files on their way at a time."""
+
+
+def require_vacant(url: str) -> None:
+    """Check that no dataset is at a URL.
+
+    Raises:
+      FlowloomError: if one is, or the store cannot be asked.
+    """
+    try:
+        taken = exists(_at(url, CARD))
+    except OSError as error:
+        raise FlowloomError(
+            f"{url} cannot be looked at ({error}); check its name, the network and your rights"
+        ) from None
+    if taken:
+        raise FlowloomError(f"output {url} exists already; remove it, or name another one")
+
+
+def publish(
+    dataset: str | os.PathLike[str], url: str, progress: Callable[[str], None] = lambda line: None
+) -> DatasetCard:
+    """Copy a dataset directory to a URL; it is one there as soon as its card is, which comes last.
+
+    Args:
+      progress: called with the name of each file that is there.
+
+    Raises:
+      FlowloomError: if there is no dataset, `url` is none or has one already, or a file cannot be written.
+    """
+    if not is_url(url):
+        raise FlowloomError(f"publish needs a URL such as s3://bucket/name, got {url!r}; copy the folder instead")
+    url = url.rstrip("/")
+    root = Path(dataset)
+    card = read_card(root)
+    require_vacant(url)
+    *files, last = dataset_files(card)
+    files += [name for name in (STATISTICS, REPORT) if (root / name).is_file()]
+
+    def send(name: str) -> None:
+        try:
+            upload(str(root / name), _at(url, name))
+        except OSError as error:
+            raise FlowloomError(
+                f"{name} could not be written to {url} ({error}); there is no dataset there yet: publish {root} again"
+            ) from None
+        progress(name)
+
+    _side_by_side(send, files)
+    require_vacant(url)
+    send(last)
+    return card
+
+
+def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[str], None] = lambda line: None) -> DatasetCard:
+    """Copy the dataset at a URL to a new directory, every shard held against the card; return the card.
+
+    Args:
+      progress: called with the name of each file that is there.
+
+    Raises:
+      FlowloomError: if there is no dataset, one of its files is missing or another than the card says, or `out` exists.
+    """
+    with staged_folder(os.fspath(out)) as staging:
+        root = Path(staging)
+        _receive(url, CARD, root)
+        card = read_card(root)
+        digests = {shard.path: shard.sha256 for shard in card.shards}
+
+        def receive(name: str) -> None:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise FlowloomError(
+                    f"the card at {url} lists {name!r}, which is not below the dataset; do not trust it"
+                )
+            _receive(url, name, root)
+            if name in digests and file_sha256(str(root / name)) != digests[name]:
+                raise FlowloomError(f"{name} at {url} is not the file that the card lists; publish the dataset again")
+            progress(name)
+
+        _side_by_side(receive, dataset_files(card)[:-1])
+        _side_by_side(receive, [name for name in (STATISTICS, REPORT) if exists(_at(url, name))])
+        return card
+
+
+def _receive(url: str, name: str, root: Path) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        download(_at(url, name), str(root / name))
+    except OSError as error:
+        what = f"{url} is no dataset: {CARD}" if name == CARD else f"the dataset at {url} is not whole: {name}"
+        raise FlowloomError(f"{what} cannot be read ({error}); check the URL and your rights") from None
+
+
+def _side_by_side(action: Callable[[str], None], names: Iterable[str]) -> None:
+    """Do something with all names; the first failure ends it."""
+    with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        pending = [pool.submit(action, name) for name in names]
+        try:
+            for done in concurrent.futures.as_completed(pending):
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _at(url: str, name: str) -> str:
+    return f"{url.rstrip('/')}/{name}"

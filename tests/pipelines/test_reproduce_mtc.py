@@ -1,0 +1,59 @@
+"""`flowloom reproduce mtc`: what it makes of the data that is there, and the road on real sessions."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flowloom.pipelines import cli, reproduce_mtc
+from flowloom.pipelines.demo import CORPUS
+from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.reproduce import ReproduceOptions, reproduce
+from flowloom.schemas.errors import FlowloomError
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        reproduce_mtc.iscx_manifest("iscx-wang2017", "keep"),
+        reproduce_mtc.cicids_manifest("cicids2017-subset.tar.xz"),
+        reproduce_mtc.packets_manifest(CORPUS),
+    ],
+    ids=lambda manifest: manifest["name"],
+)
+def test_manifests_are_valid(manifest, tmp_path):
+    path = tmp_path / "made.yaml"
+    path.write_text(yaml.safe_dump(manifest))
+    assert read_manifest(path).name == manifest["name"]
+
+
+def test_without_sessions_and_tables_it_says_what_is_missing(tmp_path):
+    with (
+        ProgressDisplay("test") as display,
+        pytest.raises(FlowloomError, match="the experiments need sessions or tables"),
+    ):
+        reproduce(ReproduceOptions("mtc", tmp_path, tmp_path / "out"), display)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_quick_road_on_real_rows(real_data, tmp_path, monkeypatch, capsys):
+    from flowloom.trainers.mtc_grid import Scale
+
+    small = Scale(1, 30, 1, 1, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)
+    monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
+    words = ["reproduce", "mtc", "--data", str(real_data), "-o", str(tmp_path / "out"), "--quick", "--json"]
+    found = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(words)
+        assert exit_.value.code == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1] == json.loads(Path(tmp_path / "out" / "results.json").read_text())
+    claims = {claim["id"]: claim for claim in found[0]["claims"]}
+    assert claims["leak"]["holds"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.index("sessions of 784 bytes (Wang et al., 2017)") < page.index("claims hold")
+    assert page.index("genuine subset of about 69,000 rows") < page.index("claims hold")

@@ -1,0 +1,157 @@
+"""The grid of MTC, its page and its claims, from made-up results."""
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+from flowloom.schemas.card import ByteRule
+from flowloom.schemas.tasks import Task
+from flowloom.trainers.mtc_claims import claims
+from flowloom.trainers.mtc_experiment import MOMENTS, RowSet
+from flowloom.trainers.mtc_findings import sections
+from flowloom.trainers.mtc_grid import HEADERS, PACKETS, SESSIONS, TABLES, Outcomes, Scale, arms, grid
+from flowloom.trainers.reproduction import PAGE, RESULTS, Reproduction
+
+WORDS = {
+    "tra": tuple(f"kind-{n}" for n in range(12)), "aux": tuple("abcdef"), "vpn": ("plain", "vpn"),
+    "attack": tuple("abcdef"), "mal": ("negative", "positive"), "app": ("x", "y"), "tunnel": ("plain", "vpn"),
+}  # fmt: skip
+TASKS = {SESSIONS: ("tra", "aux", "vpn"), TABLES: ("attack", "mal"), PACKETS: ("app", "tunnel")}
+
+
+def made(name, view, auxiliary="", **more):
+    tasks = tuple(
+        Task(name=task, kind="binary" if task == "mal" else "multiclass", vocabulary=WORDS[task])
+        for task in TASKS[SESSIONS if name == HEADERS else name]
+    )
+    return RowSet(name, "", name, name, view, tasks, tasks[-1:], 100, auxiliary, **more)
+
+
+SETS = [
+    made(SESSIONS, "packets", "aux"), made(HEADERS, "packets", "aux"),
+    made(TABLES, "tables", totals={"a": 10}), made(PACKETS, "packets", distinct=False),
+]  # fmt: skip
+RULE = ByteRule(task="vpn", rows=1000, position=23, right=0.997, commonest=0.6, leaking=(20, 23))
+
+
+def outcomes(scale, score):
+    """Results as if macro F1 of an arm were what `score(name, arm, task, repeat)` says."""
+    results = {}
+    for rows in SETS:
+        for arm, settings in arms(rows.name, scale).items():
+            tasks = [task.name for task in rows.tasks]
+            if settings["method"] == "mtc-lite-2task":
+                tasks.remove("aux")
+            if rows.auxiliary:
+                tasks.append("aux-sum")
+            tasks = [task for task in tasks if task in settings.get("tested", tasks)]
+            for repeat in range(scale.repeats):
+                figures = {
+                    task: figure(WORDS[task.removesuffix("-sum")], score(rows.name, arm, task, repeat))
+                    for task in tasks
+                }
+                found = {"rows": [64, 16, 20], "cpu_s": 90.0, "tasks": figures}
+                if "updates" in settings:
+                    both = {
+                        key: {task: each[key] for task, each in figures.items()} for key in ("macro_f1", "macro_recall")
+                    }
+                    history = [{"update": time, **both, "test": both} for time in range(1, MOMENTS + 1)]
+                    found |= {"parameters": 10, "macs": 20, "update": 3, "history": history}
+                results[f"{rows.name}__{arm.replace(' ', '__')}__repeat-{repeat}"] = found
+    return Outcomes(results, scale)
+
+
+def figure(words, value):
+    classes = {word: {"support": 4, "f1": value, "recall": value} for word in words}
+    confusion = (4 * np.eye(len(words), dtype=int)).tolist()
+    return {"macro_f1": value, "macro_recall": value - 0.01, "classes": classes, "confusion": confusion}
+
+
+def as_the_paper_says(name, arm, task, repeat):
+    """MTC wins, one byte tells all, and settings of tables 6 to 8 are alike."""
+    best = {"mtc-lite": 0.97, "mtc": 0.95, "byte": 0.99, "forest by row": 0.9}.get(arm, 0.8)
+    return best + 0.001 * repeat + (0.025 if name == TABLES and arm == "mtc" else 0.0)
+
+
+@pytest.mark.parametrize("scale", [Scale(), Scale.quick()], ids=["whole", "quick"])
+def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
+    found = outcomes(scale, as_the_paper_says)
+    judged = claims(SETS, found, RULE)
+    reproduction = Reproduction("A paper", ["784 bytes."], {"seed": 7}, judged, sections(SETS, found, RULE), "again")
+    document = reproduction.write(tmp_path)
+    assert json.loads((tmp_path / RESULTS).read_text()) == document
+    page = (tmp_path / PAGE).read_text()
+    tables = {
+        "table_4_iscx", "cost_iscx", "table_4_cicids2017", "cost_cicids2017", "table_6", "table_7", "table_8",
+        "table_9", "figure_7_iscx_tra", "figure_7_iscx_aux", "figure_7_cicids2017_attack", "header_leak", "split_unit",
+    }  # fmt: skip
+    assert set(document["tables"]) == tables
+    for name in tables:
+        assert f'id="{name}"' in page
+        assert document["tables"][name]
+    assert page.index("784 bytes.") < page.index("claims hold")
+    assert not re.search(r'(src|href)="http', page)
+    ids = [claim["id"] for claim in document["claims"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_papers_figures_stand_beside_ours():
+    found = outcomes(Scale(), as_the_paper_says)
+    tables = {name: table for section in sections(SETS, found, RULE) for name, table in section.tables.items()}
+    rows = {row["arm"]: row for row in tables["table_4_iscx"].rows}
+    assert rows["cnn"]["paper_tra_macro_f1"] == 89.36
+    assert rows["mtc-lite-2task"]["paper_tra_macro_recall"] == 91.53
+    assert rows["mtc-lite"]["tra_macro_f1"].mean == pytest.approx(97.1)
+    assert rows["forest"]["paper_tra_macro_f1"] is None
+    assert "aux_macro_f1" not in rows["mtc-lite-2task"]
+    assert [row["updates"] for row in tables["table_9"].rows] == [5, 8, 10, 12]
+
+
+def test_claims_are_decided_by_paired_differences():
+    held = {claim.id: claim.holds for claim in claims(SETS, outcomes(Scale(), as_the_paper_says), RULE)}
+    for other in ("transformer", "cnn", "forest", "mtc"):
+        assert held[f"iscx-mtc-lite-above-{other}-tra"]
+    assert held["leak"]
+    assert held["cicids-attack"]
+    assert not held["cicids-mal"]  # 97.6 is not 99
+    assert held["cicids2017-mtc-above-forest-attack"]
+    assert held["embedded-packets-forest-by-row-above-forest-by-flow-app"]
+    assert not any(held[f"{id}-matter"] for id in ("layers", "weights", "dropout"))
+    alike = {claim.id: claim for claim in claims(SETS, outcomes(Scale(), lambda *of: 0.5), RULE)}
+    lost = alike["iscx-mtc-lite-above-cnn-tra"]
+    assert not lost.holds
+    assert (lost.paper, lost.ours) == ("97.94 against 89.36", "50.0 against 50.0")
+    assert alike["aux-by-sum"].holds
+    assert not alike["leak"].holds
+
+
+def test_one_repeat_decides_no_difference():
+    judged = claims(SETS, outcomes(Scale.quick(), as_the_paper_says), RULE)
+    assert not any(claim.holds for claim in judged if "above" in claim.id)
+
+
+def test_sets_that_are_not_there_are_left_out():
+    found = outcomes(Scale(), as_the_paper_says)
+    assert all(claim.id.startswith("cicids") for claim in claims([SETS[2]], found, None))
+    assert [section.title for section in sections([SETS[3]], found, None)] == ["Packets or flows"]
+
+
+def test_cells_have_names_and_settings_of_their_own_and_networks_follow_each_other():
+    cells = grid(SETS, Scale(), 7)
+    assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells)
+    assert {cell.key for cell in grid(SETS, Scale(), 8)}.isdisjoint(cell.key for cell in cells)
+    networks = [cell.together for cell in cells if cell.together]
+    assert len(set(networks)) == sum(one != other for one, other in itertools.pairwise(networks)) + 1
+
+
+def test_networks_have_one_budget():
+    for name in (SESSIONS, TABLES):
+        found = arms(name, Scale())
+        assert len({found[arm]["updates"] for arm in ("mtc", "transformer", "cnn")}) == 1
+    compared = [
+        each for arm, each in arms(SESSIONS, Scale()).items() if arm.split()[0] in ("layers", "weight", "dropout")
+    ]
+    assert {each["updates"] for each in compared} == {Scale().ablation_updates}

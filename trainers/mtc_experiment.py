@@ -1,0 +1,331 @@
+"""The experiments of Wang, Gao and Lei (MTC) as cells of a grid."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import sklearn.metrics
+import sklearn.preprocessing
+import threadpoolctl
+
+from flowloom.schemas.rows import View
+from flowloom.schemas.tasks import Task
+from flowloom.trainers.balancing import TrainLabels, resample, smote
+from flowloom.trainers.baselines import boosted_trees, random_forest
+from flowloom.trainers.byte_cnn import ByteCNN
+from flowloom.trainers.byte_transformer import ByteTransformer
+from flowloom.trainers.experiments import Cell, Settings
+from flowloom.trainers.feature_selection import selected_columns
+from flowloom.trainers.mtc import MTC
+from flowloom.trainers.predictions import Predictions
+from flowloom.trainers.repeated_splits import RowSplit, derived_seed
+from flowloom.trainers.row_table import RowTable
+from flowloom.trainers.row_trials import LabelledRows, RowTrials
+from flowloom.trainers.tokens import token_shape
+
+PROTOCOL = 1
+"""Goes up when a change makes cells that are stored another thing."""
+
+Method = Literal[
+    "mtc-lite", "mtc-lite-2task", "mtc-lite-sum", "mtc", "transformer", "cnn", "forest", "boosted-trees", "byte"
+]
+"""`mtc-lite` is ours, `mtc` has the paper's layers; `-2task` has no auxiliary head, `-sum` one that sums another's
+answers. `byte` says the commonest class of each value that one byte has on the train rows."""
+
+TREES = {"forest": random_forest, "boosted-trees": boosted_trees}
+FEATURES = 49
+"""Features of CICIDS2017 that are kept (section 3.2.1)."""
+QUANTILES = 1000
+"""Of the train rows, by which features become shares of rows."""
+MOMENTS = 12
+"""Times that a training is measured on the validation rows unless told otherwise, evenly spaced."""
+BOTH = ("macro_f1", "macro_recall")
+"""The figures of the paper's tables."""
+LINK_TYPE = 23
+"""The byte of a pcap header that tells the tunnel of an ISCX session."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSet:
+    """Rows of one dataset, and how they are divided and balanced.
+
+    Attributes:
+      auxiliary: the task that sums the classes of the first one: its class j is that of i with i mod classes = j.
+      transformer_tasks: tasks of MTC's Transformer branch.
+      limit: rows of a class of the first task at most.
+      totals: rows by word of the first task on the train split: fewer are drawn, more are made by SMOTE. Of features.
+      distinct: whether of rows with equal values only the first is there.
+    """
+
+    name: str
+    directory: str
+    title: str
+    content: str
+    view: View
+    tasks: tuple[Task, ...]
+    transformer_tasks: tuple[str, ...]
+    limit: int
+    auxiliary: str = ""
+    totals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    distinct: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Everything that the result of a cell depends on."""
+
+    dataset: str
+    """A name of `Experiments.sets`."""
+    content: str
+    """The content hash of that dataset."""
+    limit: int
+    method: Method
+    repeat: int
+    seed: int
+    updates: int = 0
+    """Gradient steps of a network."""
+    moments: int = MOMENTS
+    """Times that it is measured on the validation rows."""
+    watched: bool = False
+    """Whether the test rows are measured then, too; nothing is chosen by that."""
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Of the losses of some tasks, 1 where absent."""
+    repetitions: tuple[int, ...] | None = None
+    """Encoder layers of MTC's blocks; None: the method's own."""
+    dropout: float = 0.07
+    together: Literal["flow", "row"] = "flow"
+    """Whether packets of one flow stay in one split."""
+    tested: tuple[str, ...] = ()
+    """The tasks that trees are fitted for; none named: all."""
+    totals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """As of the set."""
+    protocol: int = PROTOCOL
+
+    def cell(self, name: str) -> Cell:
+        """Return the cell of these settings; those of one network share its graph."""
+        network = f"{self.dataset} {self.method} {self.repetitions} {self.dropout}" if self.updates else ""
+        return Cell(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), network)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiments:
+    """Computes cells on sets of rows, by name."""
+
+    sets: Mapping[str, RowSet]
+
+    def __call__(self, settings: Settings) -> dict[str, Any]:
+        """Return figures on the test rows by task, and how the training went.
+
+        Nothing is chosen by the test rows: features, quantiles and balance are those of the train rows, and weights are
+        kept by the validation rows.
+        """
+        setting = Setting(**settings)
+        rows = _prepared(self.sets[setting.dataset], setting)
+        begun = time.process_time()
+        if setting.method == "byte":
+            found = _one_byte(rows, setting)
+        elif setting.method in TREES:
+            found = _trees(rows, setting)
+        else:
+            found = _network(self.sets[setting.dataset], rows, setting)
+        seconds = time.process_time() - begun
+        return {"rows": [len(part.values) for part in rows.parts], "cpu_s": round(seconds, 1), **found}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """Rows of the splits as models see them; the train rows are balanced."""
+
+    tasks: tuple[Task, ...]
+    train: LabelledRows
+    validation: LabelledRows
+    test: LabelledRows
+
+    @property
+    def parts(self) -> tuple[LabelledRows, ...]:
+        return (self.train, self.validation, self.test)
+
+
+def _prepared(rows: RowSet, setting: Setting) -> _Prepared:
+    table = _table(rows.directory, rows.view, rows.distinct, setting.limit, setting.seed)
+    split = table.split(setting.repeat, setting.seed, setting.together)
+    if table.names:
+        return _balanced(table, split, setting)
+    whole = LabelledRows(table.values, table.labels)
+    return _Prepared(table.tasks, *(whole.take(part) for part in (split.train, split.validation, split.test)))
+
+
+def _balanced(table: RowTable, split: RowSplit, setting: Setting) -> _Prepared:
+    """Return features as the paper prepares them, but all by the train rows alone (sections 3.2.1 and 3.2.3)."""
+    seed = derived_seed(setting.seed, setting.repeat, 2)
+    kept = selected_columns(table.values[split.train], FEATURES)
+    quantiles = min(QUANTILES, len(split.train))
+    scaler = sklearn.preprocessing.QuantileTransformer(n_quantiles=quantiles, random_state=seed)
+    scaler.fit(table.values[split.train][:, kept])
+    values = scaler.transform(table.values[:, kept]).astype(np.float32)
+    parts = [LabelledRows(values, table.labels).take(part) for part in (split.train, split.validation, split.test)]
+    first, train = table.tasks[0], parts[0]
+    if setting.totals:
+        counts = np.bincount(train.labels[first.name], minlength=len(first.vocabulary))
+        fewer = {word: min(total, counts[first.index(word)]) for word, total in setting.totals.items()}
+        drawn = resample(TrainLabels("train", train.labels), first, fewer, seed)
+        train = train.take(drawn)
+        made, codes = smote(train.values, TrainLabels("train", train.labels), first, setting.totals, seed)
+        train = LabelledRows(
+            np.concatenate([train.values, made]),
+            {task: np.concatenate([column, _of_made(table, task, codes)]) for task, column in train.labels.items()},
+        )
+    return _Prepared(table.tasks, train, *parts[1:])
+
+
+def _of_made(table: RowTable, task: str, codes: np.ndarray) -> np.ndarray:
+    """Return the labels of rows that SMOTE made of some classes of the first task: those that all rows of it have."""
+    first = table.labels[table.tasks[0].name]
+    classes, place = np.unique(first, return_index=True)
+    return table.labels[task][place][np.searchsorted(classes, codes)]
+
+
+def _trees(rows: _Prepared, setting: Setting) -> dict[str, Any]:
+    seed = derived_seed(setting.seed, setting.repeat, 1)
+    figures = {}
+    # threads of several processes would wait for each other
+    with threadpoolctl.threadpool_limits(1):
+        for task in rows.tasks:
+            if not setting.tested or task.name in setting.tested:
+                known = [np.flatnonzero(part.labels[task.name] >= 0) for part in (rows.train, rows.test)]
+                train, test = (
+                    (part.values[where], part.labels[task.name][where])
+                    for part, where in zip((rows.train, rows.test), known, strict=True)
+                )
+                figures[task.name] = _figures(task, TREES[setting.method](task, train, test, seed))
+    return {"tasks": figures}
+
+
+def _one_byte(rows: _Prepared, setting: Setting) -> dict[str, Any]:
+    """Say of each row what most train rows with the same link type are."""
+    figures = {}
+    for task in rows.tasks:
+        if not setting.tested or task.name in setting.tested:
+            counts = np.zeros((256, len(task.vocabulary)), np.int64)
+            np.add.at(counts, (rows.train.values[:, LINK_TYPE], rows.train.labels[task.name]), 1)
+            counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
+            shares = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+            said = shares[rows.test.values[:, LINK_TYPE]]
+            figures[task.name] = _figures(task, Predictions(rows.test.labels[task.name], said))
+    return {"tasks": figures}
+
+
+def _network(of: RowSet, rows: _Prepared, setting: Setting) -> dict[str, Any]:
+    left_out = (of.auxiliary,) if setting.method == "mtc-lite-2task" else ()
+    tasks = tuple(task for task in rows.tasks if task.name not in left_out)
+    length = rows.train.values.shape[1]
+    trials = _trials(setting.method, of.view, length, tasks, of.transformer_tasks, of.auxiliary, setting.repetitions,
+                     setting.dropout)  # fmt: skip
+    moments = [round(setting.updates * moment / setting.moments) for moment in range(1, setting.moments + 1)]
+
+    def on_test_rows() -> dict[str, Any]:
+        figures = _tested(of, tasks, rows, trials)
+        return {"test": {key: {task: each[key] for task, each in figures.items()} for key in BOTH}}
+
+    fit = trials.fit(
+        rows.train,
+        rows.validation,
+        derived_seed(setting.seed, setting.repeat, 1),
+        setting.updates,
+        moments,
+        loss_weights=setting.weights,
+        watch=on_test_rows if setting.watched else dict,
+    )
+    return {
+        "parameters": trials.parameters,
+        "macs": trials.macs,
+        "update": fit.update,
+        "history": fit.history,
+        "tasks": _tested(of, tasks, rows, trials),
+    }
+
+
+def _tested(of: RowSet, tasks: Sequence[Task], rows: _Prepared, trials: RowTrials) -> dict[str, dict[str, Any]]:
+    """Return figures by task; of the auxiliary one also, as `<task>-sum`, by adding what is said of the first task."""
+    said = trials.predict(rows.test)
+    figures = {task.name: _figures(task, Predictions(rows.test.labels[task.name], said[task.name])) for task in tasks}
+    if of.auxiliary:
+        (auxiliary,) = (task for task in rows.tasks if task.name == of.auxiliary)
+        summed = said[rows.tasks[0].name].reshape(len(rows.test.values), -1, len(auxiliary.vocabulary)).sum(axis=1)
+        figures[f"{of.auxiliary}-sum"] = _figures(auxiliary, Predictions(rows.test.labels[of.auxiliary], summed))
+    return figures
+
+
+def _figures(task: Task, predictions: Predictions) -> dict[str, Any]:
+    """Return macro means over the classes that some row has, each class, and the confusion [true][said]."""
+    known = predictions.labels >= 0
+    labels, said = predictions.labels[known], predictions.probabilities[known].argmax(axis=1)
+    codes = np.arange(len(task.vocabulary))
+    confusion = sklearn.metrics.confusion_matrix(labels, said, labels=codes)
+    hits, true, claimed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    recall, f1 = hits / np.maximum(true, 1), 2 * hits / np.maximum(true + claimed, 1)
+    present = true > 0
+    return {
+        "macro_f1": float(f1[present].mean()),
+        "macro_recall": float(recall[present].mean()),
+        "classes": {
+            word: {"support": int(true[code]), "f1": float(f1[code]), "recall": float(recall[code])}
+            for code, word in enumerate(task.vocabulary)
+        },
+        "confusion": confusion.tolist(),
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _table(path: str, view: View, distinct: bool, limit: int, seed: int) -> RowTable:
+    return RowTable.read(path, view, distinct).limited(limit, seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _trials(
+    method: str, view: View, length: int, tasks: tuple[Task, ...], transformer_tasks: tuple[str, ...], auxiliary: str,
+    repetitions: tuple[int, ...] | None, dropout: float,
+) -> RowTrials:  # fmt: skip
+    """Return what trains a network; one at a time, as cells of one network follow each other."""
+    build = network(method, view, length, tasks, transformer_tasks, auxiliary, repetitions, dropout)
+    return RowTrials(build, tasks)
+
+
+def network(
+    method: str,
+    view: View,
+    length: int,
+    tasks: Sequence[Task],
+    transformer_tasks: Sequence[str],
+    auxiliary: str = "",
+    repetitions: Sequence[int] | None = None,
+    dropout: float = 0.07,
+) -> Callable[[], Any]:
+    """Return what makes the network of a method."""
+    classes = {task.name: len(task.vocabulary) for task in tasks}
+    source: Literal["bytes", "features"] = "bytes" if view == "packets" else "features"
+    # 49 features are 7 tokens of 7, which 7 heads see (section 4.4.2)
+    heads = 6 if source == "bytes" else 7
+    if method == "transformer":
+        return lambda: ByteTransformer(length, classes, source, attention_heads=heads)
+    if method == "cnn":
+        return lambda: ByteCNN(length, classes, source)
+    sums: dict[str, Any] = {}
+    if method == "mtc-lite-sum":
+        whole = classes[tasks[0].name]
+        sums = {auxiliary: {"of": tasks[0].name, "classes": [code % classes[auxiliary] for code in range(whole)]}}
+    form: dict[str, Any] = {"stem": token_shape(length)[1] // 2 if source == "bytes" else 1}
+    if method != "mtc":
+        form |= LITE | {"bits": source == "bytes"}
+    if repetitions is not None:
+        form["repetitions"] = tuple(repetitions)
+    return lambda: MTC(
+        length, classes, transformer_tasks, source, attention_heads=heads, dropout=dropout, sums=sums, **form
+    )
+
+
+LITE: dict[str, Any] = {"repetitions": (1, 1, 1), "bits": True, "positions": True, "readout": "all"}
+"""What makes MTC learn more from few rows for less work; see `docs/decisions/0020-mtc-lite.md`."""
