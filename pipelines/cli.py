@@ -475,7 +475,7 @@ def retrain(
     with ProgressDisplay("retrain") as display:
         display.line(f"{corpus or 'the champion before'} to {state}")
         _trainer("retraining")
-        with quick_start():
+        with quick_start(cloud=False):
             from flowloom.pipelines import retrain as retraining
             from flowloom.pipelines.runners import usable_cores
             from flowloom.schemas.retraining import PromotionRule

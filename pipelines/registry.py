@@ -3,6 +3,7 @@
 What is true stands in the state; the registry follows it. A run that died between the two is made up for by the next.
 """
 
+import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.retraining import RUN, VERSIONS, RetrainState, Version
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+NO_REGISTRY = "none"
 VERSION_TAG = "flowloom.version"
 MODEL_FILES = ("model.keras", "recipe.json", "features.json", "source.json", "history.json", "profile.json", "run.json")
 """What of a run is logged: enough to score, export and evaluate with; `checkpoints/` stay where they are."""
@@ -23,6 +25,19 @@ def default_registry(state: str | os.PathLike[str]) -> str:
     return f"sqlite:///{os.path.abspath(state)}/registry.db"
 
 
+def require_mlflow() -> None:
+    """Refuse to begin what could not be registered in the end.
+
+    Raises:
+      FlowloomError: if a part of MLflow is not installed.
+    """
+    for name in ("mlflow", "sqlalchemy", "alembic"):
+        if importlib.util.find_spec(name) is None:
+            raise FlowloomError(
+                f"the registry needs {name}; install it with: pip install 'flowloom[retrain]', or say --registry none"
+            )
+
+
 def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name: str) -> None:
     """Register the versions that the registry does not have yet, and set the aliases; twice is once.
 
@@ -31,7 +46,7 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
       name: of the registered model, and of the experiment that its runs are in.
 
     Raises:
-      FlowloomError: if MLflow is not installed, or the registry cannot be reached.
+      FlowloomError: if the registry cannot be reached, or does not take them.
     """
     client, mlflow_error = _client(uri)
     root = Path(folder).resolve()
@@ -62,14 +77,9 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
 
 def _client(uri: str) -> tuple[Any, type[Exception]]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell strangers of every run
-    try:
-        import mlflow
-        import mlflow.exceptions
-        import sqlalchemy.exc  # noqa: F401 - of a registry in a file
-    except ModuleNotFoundError as error:
-        raise FlowloomError(
-            f"the registry needs {error.name}; install it with: pip install 'flowloom[retrain]'"
-        ) from None
+    import mlflow
+    import mlflow.exceptions
+
     for chatter in ("mlflow", "alembic"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), mlflow.exceptions.MlflowException

@@ -13,7 +13,7 @@ from typing import Any
 from flowloom.pipelines.build import BuildOptions, MeteredCaptures, build
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.progress import ProgressDisplay
-from flowloom.pipelines.registry import default_registry, publish
+from flowloom.pipelines.registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain_page import write_report
 from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
 from flowloom.pipelines.score import MAX_SKEW
@@ -108,6 +108,8 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
 
     recipe = Recipe.named(options.recipe, options.overrides)
     check_recipe(recipe)
+    if options.registry != NO_REGISTRY:
+        require_mlflow()
     with locked(options.state):
         state = read_state(options.state)
         sweep(state, options.state)
@@ -128,7 +130,7 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
         else:
             display.line(f"{len(found.new):,} new captures, {len(found.gone):,} gone, {len(found.seen):,} in all")
             state, version, report = _take_up(options, recipe, state, manifest, found, inputs, display)
-        if options.registry != "none":
+        if options.registry != NO_REGISTRY:
             publish(state, options.state, options.registry or default_registry(options.state), manifest.name)
         assert state.champion is not None
         return RetrainResult(state.champion, version, report)
@@ -140,6 +142,8 @@ def rollback(folder: Path, registry: str | None = None) -> RetrainState:
     Raises:
       FlowloomError: if there was none before, or a run holds the state.
     """
+    if registry != NO_REGISTRY:
+        require_mlflow()
     with locked(folder):
         state = read_state(folder)
         if len(state.line) < 2:
@@ -147,7 +151,7 @@ def rollback(folder: Path, registry: str | None = None) -> RetrainState:
         back = Promotion(at=_now(), champion=state.line[-2], rollback=True)
         state = state.model_copy(update={"promotions": (*state.promotions, back)})
         write_state(state, folder)
-        if registry != "none":
+        if registry != NO_REGISTRY:
             assert state.manifest is not None
             publish(state, folder, registry or default_registry(folder), state.manifest.name)
         return state

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from flowloom.pipelines import retrain as retraining
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.progress import ProgressDisplay
-from flowloom.pipelines.retrain import RetrainOptions, check_continues, check_manifest, retrain, rollback
+from flowloom.pipelines.retrain import RetrainOptions, check_continues, check_gone, check_manifest, retrain, rollback
 from flowloom.pipelines.state_lock import locked
 from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import parse_manifest
 from flowloom.schemas.retraining import Figures, Promotion, PromotionRule, RetrainState, read_state
+from flowloom.transforms.seen_captures import find_captures
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -343,6 +344,30 @@ def test_what_models_of_the_state_would_not_know_is_refused(keys, message):
     check_continues(state, changed(output={"shards": 3}))
     with pytest.raises(FlowloomError, match=message):
         check_continues(state, changed(**keys))
+
+
+def test_captures_that_have_to_be_looked_into_must_stay(corpus):
+    arrive(corpus, 0)
+    document = yaml.safe_load(MANIFEST)
+    document["captures"][0]["dpi"] = {"task": "app", "words": {"TLS": "web"}}
+    manifest = parse_manifest(document, "corpus.yaml")
+    found = find_captures(manifest.captures, str(corpus), ())
+    check_gone(manifest, found)
+    (corpus / "in/ssh-000.pcap").unlink()
+    check_gone(manifest, find_captures(manifest.captures, str(corpus), found.seen))
+    (corpus / "in/web-000.pcap").unlink()
+    with pytest.raises(FlowloomError, match=r"web-000.pcap is gone, and 'in/web-\*.pcap' labels its flows by looking"):
+        check_gone(manifest, find_captures(manifest.captures, str(corpus), found.seen))
+
+
+def test_the_command_wants_a_manifest_or_a_rollback(tmp_path, capsys):
+    from flowloom.pipelines.cli import main
+
+    for words in (["retrain", str(tmp_path)], ["retrain", str(tmp_path), "corpus.yaml", "--rollback"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+    assert "--rollback" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_not_taken_for_a_state(tmp_path):
