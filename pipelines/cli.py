@@ -459,9 +459,11 @@ def retrain(
     corpus: Annotated[Path | None, typer.Argument(help="The corpus manifest (YAML).  [none with --rollback]")] = None,
     recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
     settings: Settings = None,
-    margin: Annotated[float, typer.Option(help="How far the mean AUC may fall on the frozen test.")] = 0.005,
-    max_drop: Annotated[float, typer.Option(help="How far that of a single task may.")] = 0.02,
-    max_drift: Annotated[float, typer.Option(help="Divergence from which a feature has drifted, in bits.")] = 0.1,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="How far the mean AUC may fall on the frozen test.")
+    ] = 0.005,
+    max_drop: Annotated[float, typer.Option(min=0, max=1, help="How far that of a single task may.")] = 0.02,
+    max_drift: Annotated[float | None, typer.Option(help="Bits from which on a feature has drifted.  [0.12]")] = None,
     registry: Annotated[
         str | None, typer.Option(help="MLflow: sqlite:///FILE, a server's address, or none.  [STATE/registry.db]")
     ] = None,
@@ -478,6 +480,7 @@ def retrain(
         with quick_start(cloud=False):
             from flowloom.pipelines import retrain as retraining
             from flowloom.pipelines.runners import usable_cores
+            from flowloom.pipelines.score import MAX_SKEW
             from flowloom.schemas.retraining import PromotionRule
 
         if rollback:
@@ -486,12 +489,11 @@ def retrain(
         else:
             assert corpus is not None
             rule = PromotionRule(margin=margin, max_drop=max_drop)
-            found = retraining.retrain(
-                retraining.RetrainOptions(
-                    state, corpus, recipe, tuple(settings or ()), rule, max_drift, registry, workers or usable_cores()
-                ),
-                display,
+            limit = MAX_SKEW if max_drift is None else max_drift
+            options = retraining.RetrainOptions(
+                state, corpus, recipe, tuple(settings or ()), rule, limit, registry, workers or usable_cores()
             )
+            found = retraining.retrain(options, display)
             version = found.version.model_dump(mode="json") if found.version else None
             result = {"champion": found.champion, "version": version, "report": found.report}
     if as_json:

@@ -36,6 +36,7 @@ from flowloom.schemas.retraining import (
     read_state,
     write_state,
 )
+from flowloom.transforms.groups import relative_uri
 from flowloom.transforms.kept_readings import (
     KeepReadings,
     KeptReading,
@@ -260,7 +261,7 @@ def challenge(
         finished=_now(),
         content_hash=card.content_hash,
         captures=card.accounting.captures,
-        new_captures=found.new,
+        new_captures=tuple(relative_uri(uri, os.path.dirname(os.path.abspath(options.manifest))) for uri in found.new),
         gone_captures=len(found.gone),
         rows={split: counts.rows for split, counts in card.splits.items()},
         new_rows={split: counts.rows for split, counts in (newest or card).splits.items()},

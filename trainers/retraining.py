@@ -148,10 +148,12 @@ def judge(rule: PromotionRule, frozen: dict[str, Figures], *, first: bool) -> Ve
     if against:
         return Verdict(promoted=False, reasons=tuple(against))
     lowest = max(drops, key=lambda task: drops[task])
-    kept = f"mean AUC is {abs(mean):.4f} {'below' if mean > 0 else 'above'} the best, the lowest task {lowest} "
-    return Verdict(
-        promoted=True, reasons=(kept + f"{abs(drops[lowest]):.4f} {'below' if drops[lowest] > 0 else 'above'}",)
-    )
+    kept = f"mean AUC is {_beside(mean)} the best, that of the lowest task, {lowest}, {_beside(drops[lowest])} it"
+    return Verdict(promoted=True, reasons=(kept,))
+
+
+def _beside(drop: float) -> str:
+    return f"{abs(drop):.4f} {'below' if drop > 0 else 'above'}" if drop else "as high as"
 
 
 def profiles(champion: Path, newest: Path) -> tuple[Profile, Profile] | None:
