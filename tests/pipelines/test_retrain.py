@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from flowloom.pipelines import retrain as retraining
 from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.continuity import check_continues, check_gone, check_manifest
 from flowloom.pipelines.progress import ProgressDisplay
-from flowloom.pipelines.retrain import RetrainOptions, check_continues, check_gone, check_manifest, retrain, rollback
+from flowloom.pipelines.retrain import RetrainOptions, retrain, rollback
 from flowloom.pipelines.state_lock import locked
 from flowloom.schemas.card import read_card
 from flowloom.schemas.errors import FlowloomError
