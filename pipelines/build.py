@@ -21,6 +21,7 @@ from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantit
 from flowloom.transforms.duplicates import DropDuplicates, FindDuplicates
 from flowloom.transforms.groups import GroupPlan, plan_corpus
 from flowloom.transforms.identities import ConcealIdentities, corpus_key
+from flowloom.transforms.kept_readings import KeptReading, RecallReadings
 from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
 from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
 from flowloom.transforms.layouts import PlanLayout
@@ -82,6 +83,7 @@ class Corpus:
       published: rows of published files, labelled.
       stored: the columns of the dataset's views.
       key: what identities are concealed with; None where they are kept.
+      readings: what was metered of its captures before, all of them; None where they are to be read.
     """
 
     manifest: CorpusManifest
@@ -94,13 +96,27 @@ class Corpus:
     key: IdentityKey | None
     published: PublishedPlan
     stored: StoredViews
+    readings: tuple[KeptReading, ...] | None = None
 
 
-def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None) -> DatasetCard:
+@dataclasses.dataclass(frozen=True)
+class MeteredCaptures:
+    """The captures of a corpus, all of them metered before."""
+
+    plan: GroupPlan
+    readings: tuple[KeptReading, ...]
+
+
+def build(
+    options: BuildOptions,
+    progress: Callable[[Tally], None] | None = None,
+    metered: MeteredCaptures | None = None,
+) -> DatasetCard:
     """Build a dataset and return its card.
 
     Args:
       progress: called about twice a second with what was done so far, from another thread.
+      metered: what to build it of, instead of reading the captures that the manifest names.
 
     Raises:
       FlowloomError: if the manifest, its key file or a label table is invalid, the output exists, or no flow could
@@ -110,19 +126,23 @@ def build(options: BuildOptions, progress: Callable[[Tally], None] | None = None
     out = os.fspath(options.out)
     if not is_url(out):
         with staged_folder(out) as staging:
-            return _build(options, manifest, staging, progress)
+            return _build(options, manifest, staging, progress, metered)
     require_vacant(out)
     with passing_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
-        _build(options, manifest, staging, progress)
+        _build(options, manifest, staging, progress, metered)
         return publish(staging, out)
 
 
 def _build(
-    options: BuildOptions, manifest: CorpusManifest, staging: str, progress: Callable[[Tally], None] | None
+    options: BuildOptions,
+    manifest: CorpusManifest,
+    staging: str,
+    progress: Callable[[Tally], None] | None,
+    metered: MeteredCaptures | None,
 ) -> DatasetCard:
     folder = os.path.dirname(os.path.abspath(options.manifest))
     with label_folder(staging) as scratch, watched(staging, progress):
-        corpus = look_at(manifest, folder, staging, scratch, options.workers)
+        corpus = look_at(manifest, folder, staging, scratch, options.workers, metered)
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
             compose(pipeline, corpus, staging, options.lanes)
@@ -133,17 +153,25 @@ def _build(
     return read_card(staging)
 
 
-def look_at(manifest: CorpusManifest, folder: str, staging: str, scratch: str, workers: int) -> Corpus:
+def look_at(
+    manifest: CorpusManifest,
+    folder: str,
+    staging: str,
+    scratch: str,
+    workers: int,
+    metered: MeteredCaptures | None = None,
+) -> Corpus:
     """Plan a corpus, read its published files and label tables, and decide what can be decided without its flows."""
     key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
     sources, unread = read_sources(manifest, folder, scratch)
-    plan = plan_corpus(manifest, folder, workers)
+    plan = metered.plan if metered else plan_corpus(manifest, folder, workers)
     published = plan_published(manifest, folder, staging)
     labels = label_groups(plan, manifest, sources)
     division = divide_groups([*labels, *published.labels], manifest.claimed_tasks, manifest.splits)
     key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
-    return Corpus(manifest, folder, plan, sources, unread, labels, division, key, published, stored)
+    readings = metered.readings if metered else None
+    return Corpus(manifest, folder, plan, sources, unread, labels, division, key, published, stored, readings)
 
 
 def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
@@ -151,7 +179,11 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
     manifest, plan = corpus.manifest, corpus.plan
     tasks, output = manifest.tasks, manifest.output
     packet_view = manifest.packets if manifest.has_captured_packets else None
-    readings = pipeline | "PlanReadings" >> PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
+    if corpus.readings is None:
+        plan_readings = PlanReadings(plan.groups, manifest.definition, output.split_bytes, lanes)
+        readings = pipeline | "PlanReadings" >> plan_readings
+    else:
+        readings = pipeline | "RecallReadings" >> RecallReadings(corpus.readings, lanes)
     meter = MeterGroups(manifest.definition, staging, packet_view)
     whole, joined, packets, accounts = readings | "MeterGroups" >> meter
 

@@ -454,6 +454,59 @@ def score(
 
 
 @app.command()
+def retrain(
+    state: Annotated[Path, typer.Argument(help="The folder of what is kept between runs; made by the first.")],
+    corpus: Annotated[Path | None, typer.Argument(help="The corpus manifest (YAML).  [none with --rollback]")] = None,
+    recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
+    settings: Settings = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="How far the mean AUC may fall on the frozen test.")
+    ] = 0.005,
+    max_drop: Annotated[float, typer.Option(min=0, max=1, help="How far that of a single task may.")] = 0.02,
+    max_drift: Annotated[float | None, typer.Option(help="Bits from which on a feature has drifted.  [0.12]")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="MLflow: sqlite:///FILE, a server's address, or none.  [STATE/registry.db]")
+    ] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Bring back the champion before this one.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads.  [all cores]")] = None,
+    as_json: Json = False,
+) -> None:
+    """New captures into the dataset, a challenger trained on it, and a new champion if the rule lets it pass."""
+    if rollback == (corpus is not None):
+        raise typer.BadParameter("name a corpus manifest to retrain on, or --rollback and none")
+    with ProgressDisplay("retrain") as display:
+        display.line(f"{corpus or 'the champion before'} to {state}")
+        _trainer("retraining")
+        with quick_start(cloud=False):
+            from flowloom.pipelines import retrain as retraining
+            from flowloom.pipelines.runners import usable_cores
+            from flowloom.pipelines.score import MAX_SKEW
+            from flowloom.schemas.retraining import PromotionRule
+
+        if rollback:
+            champion = retraining.rollback(state, registry).champion
+            result: dict[str, Any] = {"champion": champion, "version": None, "report": None}
+        else:
+            assert corpus is not None
+            rule = PromotionRule(margin=margin, max_drop=max_drop)
+            limit = MAX_SKEW if max_drift is None else max_drift
+            options = retraining.RetrainOptions(
+                state, corpus, recipe, tuple(settings or ()), rule, limit, registry, workers or usable_cores()
+            )
+            found = retraining.retrain(options, display)
+            version = found.version.model_dump(mode="json") if found.version else None
+            result = {"champion": found.champion, "version": version, "report": found.report}
+    if as_json:
+        _print_json(result)
+        return
+    if result["version"]:
+        verdict = result["version"]["verdict"]
+        typer.echo(f"version {result['version']['number']}: {'; '.join(verdict['reasons'])}")
+        typer.echo(result["report"])
+    typer.echo(f"champion: version {result['champion']}")
+
+
+@app.command()
 def reproduce(
     paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn, multa or mtc.")],
     data: Annotated[Path, typer.Option("--data", help="The folder of its data.")],

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.resources
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -63,16 +63,9 @@ def write_page(
 
 def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table, rejects: pa.Table) -> str:
     """Return the page; the tables are those beside the card, of which `captures` needs groups, times and uris only."""
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise FlowloomError(f"a page needs {error.name}; install it with: pip install 'flowloom[train]'") from None
-    template = importlib.resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"count": _count, "share": _share, "figure": _figure}
-    page = environment.from_string(template).render(
+    return filled(
+        TEMPLATE,
+        {"count": _count, "share": _share, "figure": _figure},
         card=card,
         statistics=statistics,
         synthetic=_is_synthetic(card),
@@ -92,7 +85,24 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
         rejects_left_out=max(0, rejects.num_rows - SHOWN_REJECTS),
         sizes=drawings,
     )
-    return str(page)
+
+
+def filled(template: str, filters: Mapping[str, Callable[..., str]], **shown: Any) -> str:
+    """Return a page of a template of this package; everything shown is escaped, and nothing asked for may be missing.
+
+    Raises:
+      FlowloomError: if Jinja is not installed.
+    """
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise FlowloomError(f"a page needs {error.name}; install it with: pip install 'flowloom[train]'") from None
+    text = importlib.resources.files(__package__).joinpath(template).read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= filters
+    return str(environment.from_string(text).render(**shown))
 
 
 def _count(value: float) -> str:

@@ -65,6 +65,10 @@ class ProgressDisplay:
         """Show how far a scoring is."""
         self.update(f"{tally.captures:,} captures read, {tally.flows:,} flows metered, {tally.shards:,} shards written")
 
+    def metered(self, tally: "Tally") -> None:
+        """Show how many captures have been metered."""
+        self.update(f"{tally.captures:,} captures metered")
+
     def trained(self, training: "Training") -> None:
         """Show how far a training is, and one line for every complete epoch."""
         place = f"epoch {training.epoch} of {training.epochs}"

@@ -225,6 +225,14 @@ class Transfer(Aurora):
         return {stripe: (trained, [variable for variable in variables if id(variable) not in frozen])}
 
 
+class Isolated(Aurora):
+    """Latecomers alone, on a model that knew other tasks: what those share is not updated (`growth.grown`)."""
+
+    def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
+        own = [variable for task in self._tasks for variable in self._model.task_variables(task)]
+        return {None: (self._tasks, own)}
+
+
 PARADIGMS: dict[str, type[Paradigm]] = {
     "aurora": Aurora,
     "rainbow": Rainbow,
@@ -232,6 +240,7 @@ PARADIGMS: dict[str, type[Paradigm]] = {
     "incremental": Incremental,
     "single": Single,
     "transfer": Transfer,
+    "isolated": Isolated,
 }
 """The paradigm of every value of `Recipe.paradigm`."""
 

@@ -90,8 +90,11 @@ class Recipe(pydantic.BaseModel):
     """Of which class how many rows of the train split are shown, as `{task: app, how: undersample}`; null: all rows."""
 
     # training
-    paradigm: Literal["auto", "aurora", "rainbow", "rainbow_mixed", "incremental", "single", "transfer"] = "auto"
-    """`auto`: the paradigm of the dataset's layout."""
+    paradigm: Literal["auto", "aurora", "rainbow", "rainbow_mixed", "incremental", "single", "transfer", "isolated"] = (
+        "auto"
+    )
+    """`auto`: the paradigm of the dataset's layout; `isolated`: new tasks of a model that knew others, which retraining
+    alone can do."""
     weighting: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pcgrad"] = "fixed"
     """How the losses of a joint step are weighed beyond `loss_weights`."""
     arrivals: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.features import FeatureSpec
 from flowloom.trainers.inputs import AnyRowSpec, row_spec
 from flowloom.trainers.made_rows import with_made_rows
+from flowloom.trainers.models import MultiTaskModel
 from flowloom.trainers.multitask_cnn import MultitaskCNN
 from flowloom.trainers.profiles import profile_dataset
 from flowloom.trainers.recipe import Recipe
@@ -76,25 +77,44 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     recipe = Recipe.named(options.recipe, options.overrides)
     dataset = Dataset.open(options.dataset)
     check_tasks(recipe, dataset)
-    return _train(recipe, dataset, options.run, options.checkpoint_s, progress)
+    if recipe.paradigm == "isolated":
+        raise FlowloomError("paradigm isolated needs a model that knew other tasks; `flowloom retrain` sets it")
+    return train_from(recipe, dataset, options.run, options.checkpoint_s, progress)
 
 
-def _train(
-    recipe: Recipe, whole: Dataset, root: Path, checkpoint_s: float, progress: Callable[[Progress], None]
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a training begins with in the place of a new model: one that was trained, and what it sees of a row."""
+
+    model: MultiTaskModel
+    features: AnyRowSpec
+    trained: tuple[str, ...]
+    """The tasks that are trained on; those of the model besides them stay as they are."""
+
+
+def train_from(
+    recipe: Recipe,
+    whole: Dataset,
+    root: Path,
+    checkpoint_s: float,
+    progress: Callable[[Progress], None],
+    start: Start | None = None,
 ) -> RunSummary:
     """Train by a recipe whose tasks were checked, and before that what it builds on."""
     began = time.perf_counter()
     earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
     wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
-    features = row_spec(recipe, dataset)
+    features = start.features if start else row_spec(recipe, dataset)
+    trained = dataset.restricted(start.trained) if start else dataset
     beginnings = {
         run_files.RECIPE: recipe,
         run_files.FEATURES: features,
         run_files.SOURCE: run_files.Source.of(dataset.root, dataset.card),
     }
     _check_begun(root, beginnings)
-    training = Training(recipe, dataset, features, _made(recipe, dataset, features, root))
+    made = _made(recipe, trained, features, root)
+    training = Training(recipe, trained, features, made, start.model if start else None)
     _begin(root, beginnings)
     if earlier:
         training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, checkpoint_s, progress))
@@ -182,7 +202,7 @@ def _pretrain(
             "pretrain_tasks": (),
             "balance": None,  # is of the tasks that come after
         }
-        _train(recipe.model_copy(update=earlier), dataset, pretrained, checkpoint_s, progress)
+        train_from(recipe.model_copy(update=earlier), dataset, pretrained, checkpoint_s, progress)
     return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())
 
 

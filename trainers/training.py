@@ -14,7 +14,7 @@ from flowloom.trainers.few_labels import kept_flows
 from flowloom.trainers.latecomers import Arrivals, LatecomerFeed
 from flowloom.trainers.learning_rate import plateau_rate
 from flowloom.trainers.metrics import auc
-from flowloom.trainers.models import MODELS
+from flowloom.trainers.models import MODELS, MultiTaskModel
 from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.paradigms import PARADIGMS, WEIGHTINGS, Incremental
 from flowloom.trainers.predictions import compiled, predict
@@ -57,12 +57,20 @@ class Training:
       dataset: of the tasks that are trained, and no others.
       features: what the model sees of a row.
       made: the dataset with rows that were made, on which it is trained instead (`with_made_rows`).
+      model: one to train on, of these tasks and perhaps others; None: a new one by the recipe.
 
     Raises:
       FlowloomError: if the dataset has no rows to train on, or recipe and dataset do not fit each other.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, features: RowSpec, made: Dataset | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        features: RowSpec,
+        made: Dataset | None = None,
+        model: MultiTaskModel | None = None,
+    ) -> None:
         self._recipe, self._dataset, self._features, self._made = recipe, dataset, features, made
         self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
         """Its name, that of the dataset's layout for `auto`."""
@@ -77,7 +85,7 @@ class Training:
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
-        self.model = self._new_model("mixed_bfloat16" if recipe.mixed_precision else "float32")
+        self.model: keras.Model = model or self._new_model("mixed_bfloat16" if recipe.mixed_precision else "float32")
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(

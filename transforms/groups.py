@@ -4,7 +4,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import glob
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -165,13 +164,6 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[Entry], folder: s
     )
 
 
-def group_id(digests: Sequence[str]) -> str:
-    """Return the id of a group whose files, in the order of their first records, have these fingerprints in hex."""
-    if len(digests) == 1:
-        return digests[0][:GROUP_DIGITS]
-    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()[:GROUP_DIGITS]
-
-
 def reject_rows(rows: Sequence[tuple[str, int, RejectReason, str]]) -> pa.RecordBatch:
     """Return `REJECTS` rows from (uri, offset, reason, detail)."""
     return batch([dict(zip(REJECTS.names, row, strict=True)) for row in rows], REJECTS)
@@ -179,9 +171,9 @@ def reject_rows(rows: Sequence[tuple[str, int, RejectReason, str]]) -> pa.Record
 
 def _group(files: Sequence[Capture], *, whole: bool = False) -> CaptureGroup:
     ordered = sorted(files, key=lambda file: (file.first_ns is None, file.first_ns or 0, file.identity, file.uri))
-    prints = [(file.identity if whole else file.fingerprint, file.first_ns) for file in ordered]
-    readable = [name for name, first_ns in prints if first_ns is not None]
-    return CaptureGroup(group_id(readable or [prints[0][0]]), tuple(ordered))
+    first = ordered[0].identity if whole else ordered[0].fingerprint
+    # by its first capture alone: flows, whose ids begin with it, are the same when a timeline goes on
+    return CaptureGroup(first[:GROUP_DIGITS], tuple(ordered))
 
 
 def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> GroupPlan:

@@ -17,6 +17,7 @@ from flowloom.transforms.captures import CaptureError, capture_sha256
 from flowloom.transforms.columns import batch, concatenated
 from flowloom.transforms.fragments import fragment_partitions, join_fragments, join_numbered_fragments
 from flowloom.transforms.groups import reject_rows
+from flowloom.transforms.kept_readings import KeptReading
 from flowloom.transforms.meter import TAKE_FLOWS, WHOLE
 from flowloom.transforms.packet_joins import PacketCounts, PacketSpill, RangePackets
 from flowloom.transforms.packet_reading import PacketReading
@@ -103,12 +104,31 @@ def meter_reading(
         yield task.group, RangePackets(task.place.position, packets.places(), kept)
         yield PacketCounts(0, tuple(numbered.dropped.tolist()))
     if task.place != WHOLE:
-        partitions = min(task.of, MAX_PARTITIONS)
-        parts = dict(fragment_partitions(reading.fragments(), partitions))
-        places = dict(zip(parts, spill(list(parts.values()), job), strict=True)) if parts else {}
-        for number in range(partitions):
-            yield (task.group, number), RangeFragments(task.place.position, reading.clock_ns, places.get(number))
+        yield from _fragments(reading, task.group, task.place.position, task.of, job)
     yield GroupAccount(task.group, flows, reading.flows_short, reading.captures(), reading.rejects())
+
+
+def recall_reading(
+    kept: KeptReading, job: str
+) -> Iterator[pa.RecordBatch | tuple[Partition, RangeFragments] | GroupAccount]:
+    """Yield of a kept reading what `meter_reading` yields of its captures."""
+    flows = 0
+    for rows in kept.flows():
+        flows += rows.num_rows
+        yield rows
+    yield from _fragments(kept, kept.group, kept.position, kept.of, job)
+    yield GroupAccount(kept.group, flows, kept.flows_short, kept.captures(), kept.rejects())
+
+
+def _fragments(
+    reading: GroupReading | KeptReading, group: str, position: int, of: int, job: str
+) -> Iterator[tuple[Partition, RangeFragments]]:
+    """Yield what a range has of each partition, its rows spilled."""
+    partitions = min(of, MAX_PARTITIONS)
+    parts = dict(fragment_partitions(reading.fragments(), partitions))
+    places = dict(zip(parts, spill(list(parts.values()), job), strict=True)) if parts else {}
+    for number in range(partitions):
+        yield (group, number), RangeFragments(position, reading.clock_ns, places.get(number))
 
 
 def digest_capture(task: DigestTask) -> CaptureDigest | pa.RecordBatch:
@@ -151,14 +171,14 @@ def join_partition(
 
 @dataclasses.dataclass
 class MeterGroups(beam.PTransform):
-    """`meter_reading` over the tasks that `PlanReadings` gives, and `join_partition` over their fragments."""
+    """`meter_reading` or `recall_reading` over what `PlanReadings` or `RecallReadings` gives, then `join_partition`."""
 
     definition: FlowDefinition
     job: str
     packet_view: PacketView | None = None
 
     def expand(self, tasks: Any) -> Any:
-        """Return from `ReadingTask`s and `DigestTask`s: flows that are whole, joined ones, packets, findings.
+        """Return flows that are whole, joined ones, packets and findings of `ReadingTask`, `DigestTask`, `KeptReading`.
 
         The packets are two PCollections of (group, `RangePackets`), empty without a packets view. Findings are
         `GroupAccount`s, `CaptureDigest`s, `PacketCounts` and reject rows. The two kinds of flows are apart because to
@@ -206,11 +226,11 @@ class _HoldsFlowsBack(beam.DoFn):
 
 
 class _Meter(_HoldsFlowsBack):
-    def process(self, task: ReadingTask | DigestTask) -> Iterator[Any]:
+    def process(self, task: ReadingTask | DigestTask | KeptReading) -> Iterator[Any]:
         if isinstance(task, DigestTask):
             yield beam.pvalue.TaggedOutput("findings", digest_capture(task))
             return
-        for piece in meter_reading(task, self._definition, self._job, self._packet_view):
+        for piece in self._pieces(task):
             if isinstance(piece, (GroupAccount, PacketCounts)):
                 yield beam.pvalue.TaggedOutput("findings", piece)
             elif isinstance(piece, tuple):
@@ -218,7 +238,12 @@ class _Meter(_HoldsFlowsBack):
                 yield beam.pvalue.TaggedOutput("packets" if packets else "fragments", piece)
             else:
                 yield from self._held(piece)
-        tally(self._job).add(captures=sum(part.stop is None for part in task.ranges))
+        tally(self._job).add(captures=task.captures_done)
+
+    def _pieces(self, task: ReadingTask | KeptReading) -> Iterator[Any]:
+        if isinstance(task, KeptReading):
+            return recall_reading(task, self._job)
+        return meter_reading(task, self._definition, self._job, self._packet_view)
 
 
 class _Join(_HoldsFlowsBack):

@@ -30,6 +30,11 @@ class ReadingTask:
     earlier: tuple[CaptureRange, ...]
     of: int = 1
 
+    @property
+    def captures_done(self) -> int:
+        """Captures that end in it."""
+        return sum(part.stop is None for part in self.ranges)
+
 
 @dataclasses.dataclass(frozen=True)
 class DigestTask:

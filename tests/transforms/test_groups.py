@@ -13,7 +13,6 @@ from flowloom.schemas.manifest import CaptureSource
 from flowloom.transforms.captures import CaptureError, capture_fingerprint
 from flowloom.transforms.groups import (
     Capture,
-    group_id,
     identify_capture,
     match_source,
     plan_groups,
@@ -100,15 +99,15 @@ def test_identifying_a_small_file_opens_it_once(folder, monkeypatch, compress):
 def test_each_file_is_a_group_named_by_its_digest():
     plan = plan_groups([capture("a", 1, 0), capture("b", 2, 0)], sources("file"))
     assert [group.group for group in plan.groups] == sorted([digest(1)[:16], digest(2)[:16]])
-    assert group_id([digest(1)]) == digest(1)[:16]
 
 
-def test_named_groups_run_in_time_and_are_named_by_all_their_digests():
+def test_named_groups_run_in_time_and_are_named_by_the_first_digest():
     files = [capture("z", 1, 0, first_ns=NS), capture("a", 2, 0, first_ns=NS + 5), capture("m", 3, 0, first_ns=None)]
     (group,) = plan_groups(files, sources("gateway")).groups
     assert [file.uri for file in group.captures] == ["z", "a", "m"]
-    both = hashlib.sha256(bytes.fromhex(digest(1)) + bytes.fromhex(digest(2))).hexdigest()
-    assert group.group == both[:16]
+    assert group.group == digest(1)[:16]
+    (longer,) = plan_groups([*files, capture("b", 4, 0, first_ns=NS + 9)], sources("gateway")).groups
+    assert (longer.group, len(longer.captures)) == (group.group, 4)
 
 
 def test_names_and_order_change_no_group():

@@ -1,0 +1,19 @@
+"""The report of one run of retraining: report.json, and the same as a page for people."""
+
+from pathlib import Path
+
+from flowloom.pipelines.page import filled
+from flowloom.pipelines.scores import number
+from flowloom.schemas.retraining import REPORT_JSON, REPORT_PAGE, Version
+from flowloom.transforms.staging import write_text
+
+TEMPLATE = "retrain.html.j2"
+SHOWN_CAPTURES = 50
+
+
+def write_report(version: Version, folder: Path) -> Path:
+    """Write `report.json` and `report.html` of a version into its folder, and return the path of the page."""
+    write_text(str(folder / REPORT_JSON), version.model_dump_json(indent=2) + "\n")
+    page = filled(TEMPLATE, {"auc": number, "count": "{:,}".format}, version=version, shown_captures=SHOWN_CAPTURES)
+    write_text(str(folder / REPORT_PAGE), page)
+    return folder / REPORT_PAGE
