@@ -69,6 +69,10 @@ class ProgressDisplay:
         """Show how many captures have been metered."""
         self.update(f"{tally.captures:,} captures metered")
 
+    def cells(self, done: int, total: int, latest: str) -> None:
+        """Show how far a grid of experiments is."""
+        self.update(f"{done:,} of {total:,} cells, latest {latest}", done, total)
+
     def trained(self, training: "Training") -> None:
         """Show how far a training is, and one line for every complete epoch."""
         place = f"epoch {training.epoch} of {training.epochs}"

@@ -97,10 +97,7 @@ def reproduce_multitask_cnn(options: ReproduceOptions, display: ProgressDisplay)
     display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
     experiments = Experiments({flows.name: (flows.directory, flows.task) for flows in sets})
 
-    def progress(done: int, total: int, name: str) -> None:
-        display.update(f"{done:,} of {total:,} cells, latest {name}", done, total)
-
-    results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, progress)
+    results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, display.cells)
     outcomes = Outcomes(results.by_name, scale)
     totals = _totals(options.data)
     lines = [source.line for source in sources]

@@ -42,10 +42,7 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> dict
     display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
     experiments = Experiments({rows.name: rows for rows in sets})
 
-    def progress(done: int, total: int, name: str) -> None:
-        display.update(f"{done:,} of {total:,} cells, latest {name}", done, total)
-
-    results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, progress)
+    results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, display.cells)
     outcomes = Outcomes(results.by_name, scale)
     headers = next((rows for rows in sets if rows.name == HEADERS), None)
     rule = None if headers is None else _byte_rule(Path(headers.directory))

@@ -81,11 +81,8 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> di
     cells = [*_kitsune_cells(sources, sets, scale), *grid(sets, scale, options.seed)]
     display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
 
-    def progress(done: int, total: int, name: str) -> None:
-        display.update(f"{done:,} of {total:,} cells, latest {name}", done, total)
-
     results = run_cells(
-        cells, MultaExperiments(datasets), options.out / "cells", options.workers, one_thread, progress
+        cells, MultaExperiments(datasets), options.out / "cells", options.workers, one_thread, display.cells
     ).by_name  # fmt: skip
     outcomes = Outcomes(results, scale, options.seed)
     found = {

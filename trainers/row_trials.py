@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from flowloom.schemas.tasks import Task
+from flowloom.trainers.fresh_start import FreshStart
 from flowloom.trainers.learning_rate import cosine_rate
 from flowloom.trainers.metrics import headline
 from flowloom.trainers.optimizer import CoupledAdam
@@ -60,7 +60,7 @@ class RowTrials:
         weight_decay: float = 1e-4,
         batch_size: int = 128,
     ) -> None:
-        self._build, self._names, self._batch_size = build, tuple(task.name for task in tasks), batch_size
+        self._names, self._batch_size = tuple(task.name for task in tasks), batch_size
         self._learning_rate = learning_rate
         self._model = build()
         ((self._source, given),) = self._model.input.items()
@@ -74,7 +74,7 @@ class RowTrials:
             {name: tf.TensorSpec((None,)) for name in self._names},
         )
         self._aurora = Aurora(self._model, self._optimizer, tasks, self._loss_weights, signature)
-        self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
+        self._start = FreshStart(self._model, build, self._optimizer)
         self._forward = tf.function(
             lambda batch: self._model(batch, training=False), input_signature=[inputs], autograph=False
         )
@@ -144,14 +144,6 @@ class RowTrials:
             for name in self._names:
                 said[name].append(both_classes(outputs[name].numpy()))
         return {name: np.concatenate(parts) for name, parts in said.items()}
-
-    def _start(self, seed: int) -> None:
-        """Set weights and optimizer to where a training by this seed begins."""
-        keras.utils.set_random_seed(seed)
-        for variable, fresh in zip(self._model.variables, self._build().variables, strict=True):
-            variable.assign(fresh)
-        for variable, value in zip(self._optimizer.variables, self._fresh_optimizer, strict=True):
-            variable.assign(value)
 
     def _batch(self, rows: LabelledRows, chosen: np.ndarray) -> Any:
         """Return inputs, labels, and weights that are 0 where a label is unknown."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from flowloom.schemas.tasks import Task
 from flowloom.trainers.features import FeatureSpec
+from flowloom.trainers.fresh_start import FreshStart
 from flowloom.trainers.models import MODELS
 from flowloom.trainers.paradigms import PARADIGMS, Paradigm
 from flowloom.trainers.predictions import Predictions, both_classes
@@ -103,7 +104,7 @@ class Trials:
             self._signature,
             reduction=recipe.reduction,
         )
-        self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
+        self._fresh_start = FreshStart(self._model, self._new_model, self._optimizer)
         self._forward = tf.function(
             lambda inputs: self._model(inputs, training=False), input_signature=[self._signature[0]], autograph=False
         )
@@ -148,7 +149,10 @@ class Trials:
         """
         if epochs < 1:
             raise ValueError(f"epochs must be >= 1, got {epochs}")
-        self._start(seed, adopt)
+        self._fresh_start(seed)
+        if len(adopt):
+            for variable, value in zip(self._model.shared_variables, adopt, strict=True):
+                variable.assign(value)
         for name, variable in self._loss_weights.items():
             variable.assign((loss_weights or {}).get(name, 1.0))
         history: list[dict[str, Any]] = []
@@ -204,17 +208,6 @@ class Trials:
 
     def _new_model(self) -> Any:
         return MODELS[self._recipe.model](self._recipe, self._features, self._tasks)
-
-    def _start(self, seed: int, adopt: Sequence[np.ndarray]) -> None:
-        """Set weights and optimizer to where a training by this seed begins."""
-        keras.utils.set_random_seed(seed)
-        for variable, fresh in zip(self._model.variables, self._new_model().variables, strict=True):
-            variable.assign(fresh)
-        if len(adopt):
-            for variable, value in zip(self._model.shared_variables, adopt, strict=True):
-                variable.assign(value)
-        for variable, value in zip(self._optimizer.variables, self._fresh_optimizer, strict=True):
-            variable.assign(value)
 
     def _values(self) -> list[np.ndarray]:
         return [variable.numpy() for variable in self._model.variables]
