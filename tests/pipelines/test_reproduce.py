@@ -1,12 +1,12 @@
 """`flowloom reproduce`: what it makes of the data that is there, and the road on real flows."""
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
+from quick_reproductions import reproduced_twice
 
-from flowloom.pipelines import cli, reproduce
+from flowloom.pipelines import reproduce
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.prepared import built_once
 from flowloom.pipelines.progress import ProgressDisplay
@@ -96,18 +96,11 @@ def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
 
     small = Scale(2, 5, (10, 20), (30, 60), (1.0, 10.0), 2)
     monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
-    words = ["reproduce", "multitask-cnn", "--data", str(data), "-o", str(tmp_path / "out"), "--quick", "--json"]
-    found = []
-    for _ in range(2):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(words)
-        assert exit_.value.code == 0
-        found.append(json.loads(capsys.readouterr().out))
-    assert found[0] == found[1] == json.loads((tmp_path / "out" / "results.json").read_text())
-    claims = {claim["id"]: claim for claim in found[0]["claims"]}
+    found = reproduced_twice("multitask-cnn", data, tmp_path / "out", capsys)
+    claims = {claim["id"]: claim for claim in found["claims"]}
     assert claims["parameters"]["ours"] == "296,847"
     assert claims["duration-dividers"]["holds"]
-    assert found[0]["data"]["sets"]["quic"]["flows"] == 450
+    assert found["data"]["sets"]["quic"]["flows"] == 450
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.index("450 of the paper&#39;s 6,589 flows") < page.index("claims hold")
 
@@ -157,15 +150,8 @@ def test_the_quick_road_of_multa(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
     every = reproduce_multa.multa_sources(tmp_path / "data")
     monkeypatch.setattr(reproduce_multa, "multa_sources", lambda data: every[-1:])
-    words = ["reproduce", "multa", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out"), "--quick", "--json"]
-    found = []
-    for _ in range(2):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(words)
-        assert exit_.value.code == 0
-        found.append(json.loads(capsys.readouterr().out))
-    assert found[0] == found[1] == json.loads((tmp_path / "out" / "results.json").read_text())
-    claims = {claim["id"]: claim for claim in found[0]["claims"]}
+    found = reproduced_twice("multa", tmp_path / "data", tmp_path / "out", capsys)
+    claims = {claim["id"]: claim for claim in found["claims"]}
     assert claims["streaming-equal-packets"]["holds"]
     assert {"parameters-packets", "time-litert-packets", "above-kitsune-packets"} <= set(claims)
-    assert found[0]["tables"]["figure_4_packets"][0]["series"] == "3 x Kitsune"
+    assert found["tables"]["figure_4_packets"][0]["series"] == "3 x Kitsune"

@@ -1,12 +1,10 @@
 """`flowloom reproduce mtc`: what it makes of the data that is there, and the road on real sessions."""
 
-import json
-from pathlib import Path
-
 import pytest
 import yaml
+from quick_reproductions import reproduced_twice
 
-from flowloom.pipelines import cli, reproduce_mtc
+from flowloom.pipelines import reproduce_mtc
 from flowloom.pipelines.demo import CORPUS
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.progress import ProgressDisplay
@@ -44,15 +42,8 @@ def test_the_quick_road_on_real_rows(real_data, tmp_path, monkeypatch, capsys):
 
     small = Scale(1, 30, 1, 1, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)
     monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
-    words = ["reproduce", "mtc", "--data", str(real_data), "-o", str(tmp_path / "out"), "--quick", "--json"]
-    found = []
-    for _ in range(2):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(words)
-        assert exit_.value.code == 0
-        found.append(json.loads(capsys.readouterr().out))
-    assert found[0] == found[1] == json.loads(Path(tmp_path / "out" / "results.json").read_text())
-    claims = {claim["id"]: claim for claim in found[0]["claims"]}
+    found = reproduced_twice("mtc", real_data, tmp_path / "out", capsys)
+    claims = {claim["id"]: claim for claim in found["claims"]}
     assert claims["leak"]["holds"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.index("sessions of 784 bytes (Wang et al., 2017)") < page.index("claims hold")

@@ -7,23 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from mixtures import MODELS, C
 from written_runs import CLASSES, K, furthest, seeded
 
-from flowloom.trainers.growth import grown
-from flowloom.trainers.lmmoe import LMMoE, shared_and_own
 from flowloom.trainers.mixture_scores import LANES, MixtureScorer
 from flowloom.trainers.streamable import streaming_structure, streaming_weights
-
-C = 3
-MODELS = {
-    "one expert": lambda: LMMoE(K, C, CLASSES, experts=1, units=5, tower=()),
-    "flatten": lambda: LMMoE(K, C, CLASSES, experts=3, units=5, tower=(4, 3)),
-    "mean": lambda: LMMoE(K, C, CLASSES, experts=2, units=8, gate_input="mean"),
-    "first packet": lambda: LMMoE(K, C, CLASSES, experts=2, units=5, gate_input="first_packet"),
-    "cgc": lambda: LMMoE(K, C, CLASSES, experts=4, units=5, sees=shared_and_own(CLASSES, 2, 1), gate_input="mean"),
-    "dselect_k": lambda: LMMoE(K, C, CLASSES, experts=3, units=5, gating="dselect_k", selected=2),
-    "grown": lambda: grown(LMMoE(K, C, CLASSES, experts=1, units=5), "late", 4),
-}
 
 
 def moved(model):
