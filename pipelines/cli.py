@@ -161,7 +161,8 @@ def worker_pool(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Where this machine's task manager asks for workers.")],
 ) -> None:
     """Workers for the task manager of a cluster on this machine, until it is stopped."""
-    from flowloom.pipelines.worker_pool import serve
+    with quick_start(cloud=False):
+        from flowloom.pipelines.worker_pool import serve
 
     serve(port, ProgressDisplay("worker-pool").line)
 

@@ -1,8 +1,8 @@
 """A pool of workers beside a task manager: they run this very Python, and each ends with the one that asked for it.
 
 Beam's own pool (`apache_beam.runners.worker.worker_pool_main`, 2.77) starts whatever `python` is first on its PATH, and
-stops workers by ids that every task manager and every job counts from one: where two share a pool, one stops the other's
-worker, and Flink waits for that one for ever.
+stops workers by ids that every task manager and every job counts from one: where two share a pool, one stops the worker
+of the other, and Flink waits for it for ever.
 """
 
 import concurrent.futures
@@ -21,7 +21,13 @@ from apache_beam.runners.worker.sdk_worker import SdkHarness
 
 from flowloom.schemas.errors import FlowloomError
 
-_WORK = "import sys; from flowloom.pipelines.worker_pool import work; work(*sys.argv[1:])"
+_WORK = """\
+import sys
+from flowloom.pipelines.startup import quick_start
+with quick_start(cloud=False):
+    from flowloom.pipelines.worker_pool import work
+work(*sys.argv[1:])
+"""
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytest
 
 FLINK = Path(__file__).resolve().parent.parent / ".cache" / "flink"
 """What `make flink` fetches."""
-VERSION = "1.19"
 
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
@@ -30,7 +28,7 @@ _SETTINGS = {
     "cluster.evenly-spread-out-slots": "true",
     "heartbeat.interval": "1000",  # a lost process is noticed in seconds
     "heartbeat.timeout": "10000",
-    "slot.request.timeout": "15000",  # and a job that no slot is left for ends
+    "slot.request.timeout": "5000",  # and a job that no slot is left for ends
     "restart-strategy.type": "fixed-delay",
     "restart-strategy.fixed-delay.attempts": "3",
     "restart-strategy.fixed-delay.delay": "1 s",
@@ -50,9 +48,9 @@ _SETTINGS = {
 }
 
 
-def job_server() -> list[str]:
-    """Return the options that name Beam's job server for Flink; skip where it was not fetched."""
-    return [f"--flink_version={VERSION}", f"--flink_job_server_jar={_fetched('job-server.jar')}", "--parallelism=2"]
+def job_server() -> Path:
+    """Return the jar of Beam's job server for Flink; skip where it was not fetched."""
+    return _fetched("job-server.jar")
 
 
 def _fetched(name: str) -> Path:
@@ -62,65 +60,66 @@ def _fetched(name: str) -> Path:
 
 
 class FlinkCluster:
-    """A job manager, two task managers of two slots, and a pool of Python workers."""
+    """A job manager, two task managers of two slots each, their pool of Python workers, and a job server.
+
+    Attributes:
+      flags: what a build needs behind `--`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port, rpc, pool = _free_ports(3)
-        self.master = f"localhost:{self._port}"
-        self.pool = f"localhost:{pool}"
-        self._settings = {
+        self._rest, rpc, self._pool, self._jobs = _free_ports(4)
+        self.flags = (
+            f"--job_endpoint=localhost:{self._jobs}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{self._pool}",
+            "--parallelism=2",
+        )
+        settings = {
             **_SETTINGS,
             "jobmanager.rpc.address": "localhost",
             "jobmanager.rpc.port": rpc,
             "rest.address": "localhost",
-            "rest.port": self._port,
+            "rest.port": self._rest,
             "taskmanager.host": "localhost",
             "io.tmp.dirs": folder,
         }
-        (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in self._settings.items()))
+        (folder / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
         (folder / "log4j2.properties").write_text(
             "rootLogger.level = INFO\nrootLogger.appenderRef.out.ref = out\n"
             "appender.out.name = out\nappender.out.type = CONSOLE\n"
             "appender.out.layout.type = PatternLayout\nappender.out.layout.pattern = %d %p %c{1} %m%n\n"
         )
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.task_managers: list[subprocess.Popen[bytes]] = []
+        self._task_managers: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start everything, and wait until both task managers have reported."""
+        """Start everything, and wait until both task managers and the job server are there."""
         flowloom = f"{Path(sys.executable).parent}/flowloom"
-        self._run("pool", [flowloom, "worker-pool", "--port", self.pool.rpartition(":")[2]])
+        self._run("pool", [flowloom, "worker-pool", f"--port={self._pool}"])
         self._run("job-manager", self._java("-Xmx300m", _JOB_MANAGER, "--executionMode", "cluster"))
         self.start_task_manager()
         self.start_task_manager()
+        places = [f"--flink-master=localhost:{self._rest}", f"--artifacts-dir={self._folder}/artifacts"]
+        ports = [f"--job-port={self._jobs}", "--artifact-port=0", "--expansion-port=0"]
+        self._run("job-server", ["java", "-Xmx300m", "-jar", str(job_server()), *places, *ports])
         self.wait_for_task_managers(2)
+        _wait(self._listens, "its job server listens")
 
     def start_task_manager(self) -> None:
         """Start one more task manager."""
         name = f"task-manager-{len(self._processes)}"
-        self.task_managers.append(self._run(name, self._java("-Xmx384m", _TASK_MANAGER)))
+        self._task_managers.append(self._run(name, self._java("-Xmx384m", _TASK_MANAGER)))
 
     def kill_task_manager(self) -> None:
         """Kill the oldest task manager, so that it can say nothing."""
-        process = self.task_managers.pop(0)
+        process = self._task_managers.pop(0)
         process.kill()
         process.wait()
 
-    def wait_for_task_managers(self, count: int, limit_s: float = 60) -> None:
+    def wait_for_task_managers(self, count: int) -> None:
         """Wait until the job manager knows of so many task managers."""
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError):
-                if self.ask("overview")["taskmanagers"] == count:
-                    return
-            time.sleep(0.2)
-        pytest.fail(f"the Flink cluster has not {count} task managers after {limit_s:.0f} s: see {self._folder}")
-
-    def ask(self, what: str) -> dict[str, Any]:
-        """Return what the job manager's REST interface answers."""
-        with urllib.request.urlopen(f"http://{self.master}/{what}", timeout=5) as answer:
-            return json.load(answer)
+        _wait(lambda: self._overview()["taskmanagers"] == count, f"it has {count} task managers")
 
     def stop(self) -> None:
         """Stop all processes, and those that they have started."""
@@ -128,6 +127,14 @@ class FlinkCluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def _overview(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://localhost:{self._rest}/overview", timeout=5) as answer:
+            return json.load(answer)
+
+    def _listens(self) -> bool:
+        with socket.create_connection(("localhost", self._jobs), 5):
+            return True
 
     def _java(self, heap: str, main: str, *arguments: str) -> list[str]:
         logging = f"-Dlog4j.configurationFile={self._folder}/log4j2.properties"
@@ -142,16 +149,25 @@ class FlinkCluster:
 
 
 @contextlib.contextmanager
-def flink_cluster() -> Iterator[FlinkCluster]:
-    """Run a cluster while the block does; what its processes say is in a folder that is kept if the block fails."""
+def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
+    """Run a cluster while the block does; what its processes say is in the folder."""
     _fetched("cluster")
-    folder = Path(tempfile.mkdtemp(prefix="flink-"))
     cluster = FlinkCluster(folder)
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.stop()
+
+
+def _wait(true: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if true():
+                return
+        time.sleep(0.1)
+    pytest.fail(f"waited {limit_s:.0f} s for a Flink cluster until {what}")
 
 
 def _free_ports(count: int) -> list[int]:
