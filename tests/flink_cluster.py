@@ -98,18 +98,18 @@ class FlinkCluster:
         flowloom = f"{Path(sys.executable).parent}/flowloom"
         self._run("pool", [flowloom, "worker-pool", f"--port={self._pool}"])
         self._run("job-manager", self._java("-Xmx300m", _JOB_MANAGER, "--executionMode", "cluster"))
-        self.start_task_manager()
-        self.start_task_manager()
         places = [f"--flink-master=localhost:{self._rest}", f"--artifacts-dir={self._folder}/artifacts"]
         ports = [f"--job-port={self._jobs}", "--artifact-port=0", "--expansion-port=0"]
         self._run("job-server", ["java", "-Xmx300m", "-jar", str(job_server()), *places, *ports])
-        self.wait_for_task_managers(2)
+        self.start_task_managers()
         _wait(self._listens, "its job server listens")
 
-    def start_task_manager(self) -> None:
-        """Start one more task manager."""
-        name = f"task-manager-{len(self._processes)}"
-        self._task_managers.append(self._run(name, self._java("-Xmx384m", _TASK_MANAGER)))
+    def start_task_managers(self) -> None:
+        """Start two task managers, and wait until the job manager knows of them."""
+        for _ in range(2):
+            name = f"task-manager-{len(self._processes)}"
+            self._task_managers.append(self._run(name, self._java("-Xmx384m", _TASK_MANAGER)))
+        _wait(lambda: self._overview()["slots-available"] == 4, "two task managers have free slots")
 
     def kill_task_manager(self) -> None:
         """Kill the oldest task manager, so that it can say nothing."""
@@ -117,9 +117,10 @@ class FlinkCluster:
         process.kill()
         process.wait()
 
-    def wait_for_task_managers(self, count: int) -> None:
-        """Wait until the job manager knows of so many task managers."""
-        _wait(lambda: self._overview()["taskmanagers"] == count, f"it has {count} task managers")
+    def kill_task_managers(self) -> None:
+        """Kill all task managers."""
+        while self._task_managers:
+            self.kill_task_manager()
 
     def stop(self) -> None:
         """Stop all processes, and those that they have started."""
