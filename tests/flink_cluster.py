@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,8 +55,8 @@ def job_server() -> Path:
 
 
 def _fetched(name: str) -> Path:
-    if not (FLINK / name).exists():
-        pytest.skip(f"needs Flink ({name} in .cache/flink): `make flink` fetches it with Maven")
+    if shutil.which("java") is None or not (FLINK / name).exists():
+        pytest.skip(f"needs Java, and {name} in .cache/flink: `make flink` fetches it with Maven")
     return FLINK / name
 
 
@@ -125,9 +126,9 @@ class FlinkCluster:
     def stop(self) -> None:
         """Stop all processes, and those that they have started."""
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                process.wait()
 
     def _overview(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://localhost:{self._rest}/overview", timeout=5) as answer:
