@@ -40,8 +40,8 @@ _SETTINGS = {
     "taskmanager.memory.framework.off-heap.size": "128m",
     "taskmanager.memory.task.heap.size": "256m",
     "taskmanager.memory.task.off-heap.size": "128m",
-    "taskmanager.memory.network.min": "64m",
-    "taskmanager.memory.network.max": "64m",
+    "taskmanager.memory.network.min": "160m",  # one of them has to do for the whole job
+    "taskmanager.memory.network.max": "160m",
     "taskmanager.memory.managed.size": "128m",
     "taskmanager.memory.jvm-metaspace.size": "192m",
     "taskmanager.memory.jvm-overhead.min": "64m",
