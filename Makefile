@@ -3,18 +3,20 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+FLINK  := .cache/flink
 
 # compiled modules are kept: importing TensorFlow's anew costs 10 s each time
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench flink lock clean
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
 	@echo "make test    lint, types, tests, wheel; with CI=true also the tests that take long"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the measured claims, one JSON line each"
+	@echo "make flink   fetch what the tests on Flink need: 380 MB, with Maven"
 	@echo "make lock    resolve requirements.lock again from pyproject.toml"
 	@echo "make clean   remove everything that was made"
 
@@ -44,6 +46,19 @@ test: lint
 
 bench: $(READY)
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# Beam's job server, and of Flink's distribution what job and task managers are made of
+flink: $(FLINK)/job-server.jar $(FLINK)/cluster
+
+$(FLINK)/job-server.jar: docs/engines/flink-job-server/pom.xml
+	mvn -B -q -f $< package -Doutput="$(CURDIR)/$(FLINK)"
+
+$(FLINK)/cluster: tests/flink.txt | $(READY)
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --require-hashes -r $< -d $(FLINK)
+	rm -rf $@ && mkdir -p $@.part
+	tar xzf $(FLINK)/apache-flink-libraries-*.tar.gz -C $@.part --strip-components=3 --wildcards '*/deps/lib/flink-dist-*' '*/deps/lib/log4j-*'
+	rm $(FLINK)/apache-flink-libraries-*.tar.gz
+	mv $@.part $@ && touch $@
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock

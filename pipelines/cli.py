@@ -156,6 +156,17 @@ def build(
     typer.echo(f"{'get' if '://' in out else 'see'} it with: flowloom {'fetch' if '://' in out else 'describe'} {out}")
 
 
+@app.command("worker-pool")
+def worker_pool(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where this machine's task manager asks for workers.")],
+) -> None:
+    """Workers for the task manager of a cluster on this machine, until it is stopped."""
+    with quick_start(cloud=False):
+        from flowloom.pipelines.worker_pool import serve
+
+    serve(port, ProgressDisplay("worker-pool").line)
+
+
 @app.command()
 def publish(
     dataset: Annotated[Path, typer.Argument(help="The dataset directory.")],

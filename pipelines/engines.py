@@ -94,8 +94,8 @@ def call_roll(pipeline: beam.Pipeline, job: str, limit_s: float) -> list[str]:
         pipeline,
         limit_s,
         f"no worker answered within {limit_s:.0f} s (environment: {where or 'as the runner chooses'}): expected a "
-        "worker pool at that address of each machine, with a `python` first on its PATH that has Beam and Flowloom; "
-        "start it as docs/operations.md says, or wait longer with --start-limit",
+        "pool of workers at that address of each machine; start it there with `flowloom worker-pool --port PORT`, or "
+        "wait longer with --start-limit",
     )
     return roll.check()
 

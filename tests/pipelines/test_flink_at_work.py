@@ -1,0 +1,86 @@
+"""Flink builds what the embedded engine builds, in one process and on a cluster, and outlives a lost task manager."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flink_cluster import FlinkCluster, flink_cluster, job_server
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.errors import FlowloomError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    # of Beam, when the other end of its workers' streams is closed
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def small(corpus, manifest) -> Path:
+    """The manifest of the small corpus, as a file."""
+    (corpus / "flink.yaml").write_text(manifest)
+    return corpus / "flink.yaml"
+
+
+@pytest.fixture(scope="module")
+def ours(small, tmp_path_factory) -> DatasetCard:
+    """The card of what the embedded engine builds."""
+    return build(BuildOptions(small, tmp_path_factory.mktemp("ours") / "embedded", workers=1))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[FlinkCluster]:
+    """A cluster of processes on this machine."""
+    with flink_cluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def when_rows_are_written(out: Path, act: Callable[[], None]) -> Iterator[None]:
+    """Act once while the block builds a dataset: when a worker has written rows, and shards are still to come."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            if any(path.is_file() for path in out.parent.glob(f".{out.name}.building-*/spill/*")):
+                act()
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        acted = not watcher.is_alive()
+        ended.set()
+        watcher.join()
+    assert acted
+
+
+def test_a_mini_cluster_builds_the_same_dataset(small, ours, tmp_path):
+    flags = ("--flink_master=[local]", "--flink_version=1.19", f"--flink_job_server_jar={job_server()}")
+    theirs = build(BuildOptions(small, tmp_path / "out", 1, "FlinkRunner", (*flags, "--parallelism=2")))
+    assert theirs == ours
+
+
+def test_a_task_manager_that_is_lost_costs_a_cluster_nothing_but_time(small, ours, cluster, tmp_path):
+    with when_rows_are_written(tmp_path / "out", cluster.kill_task_manager):
+        theirs = build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", cluster.flags))
+    assert theirs == ours
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_cluster_that_is_lost_leaves_no_dataset_and_then_builds_the_same(small, ours, cluster, tmp_path):
+    with (
+        pytest.raises(FlowloomError, match="the engine gave the job up: "),
+        when_rows_are_written(tmp_path / "out", cluster.kill_task_managers),
+    ):
+        build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", cluster.flags))
+    assert list(tmp_path.iterdir()) == []
+    cluster.start_task_managers()
+    assert build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", cluster.flags)) == ours
