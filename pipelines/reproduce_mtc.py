@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowloom.pipelines.reproduce import ReproduceOptions
     from flowloom.trainers.mtc_experiment import RowSet
     from flowloom.trainers.mtc_grid import Scale
+    from flowloom.trainers.reproduction import Reproduction
 
 TWELVE = [*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)]
 FAMILIES = ["benign", "dos", "portscan", "brute-force", "web-attack", "bot"]
@@ -26,8 +27,8 @@ TOTALS = {"benign": 8000, **dict.fromkeys(FAMILIES[1:], 1200)}
 SPLITS = {"by": "flow", "seed": 7}
 
 
-def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> dict[str, Any]:
-    """Reproduce Wang, Gao and Lei, MTC: A Multi-Task Model for Encrypted Network Traffic Classification."""
+def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
+    """Repeat those of Wang, Gao and Lei, MTC: A Multi-Task Model for Encrypted Network Traffic Classification."""
     from flowloom.trainers.experiments import run_cells
     from flowloom.trainers.mtc_claims import claims
     from flowloom.trainers.mtc_experiment import Experiments
@@ -52,24 +53,19 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> dict
         f"{options.seed}; {scale.updates} updates of 128 rows for each network on ISCX, {scale.table_updates} on "
         "CICIDS2017."
     )
-    if options.quick:
-        lines.append("This was a quick run: it shows the road, and its figures mean little.")
-    quick = " --quick" if options.quick else ""
-    found = Reproduction(
+    return Reproduction(
         paper="MTC: A Multi-Task Model for Encrypted Network Traffic Classification (Wang, Gao and Lei)",
         lines=lines,
         data={
             "sets": {rows.name: {"rows_per_class": rows.limit, "content_hash": rows.content} for rows in sets},
-            "seed": options.seed, "quick": options.quick, "cells": len(cells),
+            "cells": len(cells),
             "cpu_s": round(sum(result["cpu_s"] for result in results.by_name.values()), 1),
         },
         claims=claims(sets, outcomes, rule),
         sections=sections(sets, outcomes, rule),
-        command=f"flowloom reproduce {options.paper} --data DATA -o OUT --seed {options.seed}{quick}",
         note="Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, "
         "in points of macro-F1 unless a claim says accuracy.",
     )  # fmt: skip
-    return found.write(options.out)
 
 
 def _sets(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowloom.trainers.experiments import Cell, Settings
     from flowloom.trainers.multa_grid import Scale, TaskSet
     from flowloom.trainers.multa_sizes import Sizes
+    from flowloom.trainers.reproduction import Reproduction
 
 ATTACKS = ("syn_flood", "ssdp_flood", "tls_renegotiation")
 CERTTA: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
@@ -60,8 +61,8 @@ class Source:
     map_rows: int = 5_000
 
 
-def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> dict[str, Any]:
-    """Reproduce Guo et al., MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis."""
+def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
+    """Repeat the experiments of Guo et al., MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis."""
     from flowloom.trainers.experiments import run_cells
     from flowloom.trainers.multa_claims import claims
     from flowloom.trainers.multa_findings import Findings, sections
@@ -91,15 +92,12 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> di
     chosen = {tasks.name: found[tasks.name][best_hand(tasks, outcomes)] for tasks in sets}
     measured = _measured(sources, sets, found, chosen, datasets, scale, options, display)
     findings = Findings(sets, outcomes, found, chosen, results, processor=processor(), **measured)
-    quick = " --quick" if options.quick else ""
     lines = [source.line for source in sources]
     lines.append(
         f"Each figure is a mean over {scale.seeds} seeds of weights and order of rows, on one split, with its 95 % "
         f"interval; sizes, epochs and targets are chosen on the validation split, figures are of the test split. Seed "
         f"{options.seed}; {scale.updates} updates of each network. Costs were measured on: {findings.processor}."
     )
-    if options.quick:
-        lines.append("This was a quick run: it shows the road, and its figures mean little.")
     return Reproduction(
         paper="MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis (Guo et al.)",
         lines=lines,
@@ -108,15 +106,14 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> di
                 tasks.name: {"rows": _rows(Path(datasets[tasks.name])), "content_hash": tasks.content,
                              "tasks": list(tasks.tasks)} for tasks in sets
             },
-            "seed": options.seed, "quick": options.quick, "cells": len(cells), "processor": findings.processor,
+            "cells": len(cells), "processor": findings.processor,
             **measured,
         },
         claims=claims(findings),
         sections=sections(findings),
-        command=f"flowloom reproduce {options.paper} --data DATA -o OUT --seed {options.seed}{quick}",
         digits=4,
         note="Differences are of mean AUC, paired by seed; intervals are of Student's t over the seeds.",
-    ).write(options.out)  # fmt: skip
+    )  # fmt: skip
 
 
 def multa_sources(data: Path) -> list[Source]:

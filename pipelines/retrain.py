@@ -105,6 +105,10 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
       FlowloomError: if another run holds the state, manifest or recipe cannot be retrained on or do not continue what
         the state holds, or a step fails.
     """
+    # before the first state is made, and before TensorFlow is there
+    manifest = read_manifest(options.manifest)
+    check_manifest(manifest)
+
     from flowloom.trainers.recipe import Recipe
     from flowloom.trainers.retraining import check_recipe
 
@@ -115,8 +119,6 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
     with locked(options.state):
         state = read_state(options.state)
         sweep(state, options.state)
-        manifest = read_manifest(options.manifest)
-        check_manifest(manifest)
         check_continues(state, manifest)
         folder = os.path.dirname(os.path.abspath(options.manifest))
         found = find_captures(manifest.captures, folder, state.seen, options.workers)

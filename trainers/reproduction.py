@@ -80,7 +80,7 @@ class Reproduction:
     data: Mapping[str, Any]
     claims: Sequence[Claim]
     sections: Sequence[Section]
-    command: str
+    command: str = ""
     digits: int = 1
     note: str = (
         "Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, in "

@@ -94,7 +94,7 @@ def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.Reco
         return [os.path.normpath(uri) if local else uri for uri in uris], reject_rows([])
     if not re.search(r"[*?\[]", source.glob):
         reason = RejectReason.UNREADABLE
-        detail = "no such file; check the path, which is relative to the manifest unless it is absolute"
+        detail = "no such file; check the path: a relative one is looked for beside the manifest, or here"
     return [], reject_rows([(source.glob, 0, reason, detail)])
 
 

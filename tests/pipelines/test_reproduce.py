@@ -6,12 +6,13 @@ import pytest
 import yaml
 from quick_reproductions import reproduced_twice
 
-from flowloom.pipelines import reproduce
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.prepared import built_once
 from flowloom.pipelines.progress import ProgressDisplay
 from flowloom.pipelines.reproduce import ReproduceOptions
 from flowloom.pipelines.reproduce_multa import KITSUNE, multa_sources
+from flowloom.pipelines.reproduce_multitask_cnn import SERVICES, iscx_manifest
+from flowloom.pipelines.reproduce_multitask_cnn import _sources as cnn_sources
 from flowloom.schemas.card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import parse_manifest
@@ -26,7 +27,7 @@ def touch(folder, *names):
 
 
 def sources(data):
-    return {source.name: source for source in reproduce._sources(data, quick=False)}
+    return {source.name: source for source in cnn_sources(data, quick=False)}
 
 
 def test_what_is_there_decides_what_is_compared(tmp_path):
@@ -60,10 +61,10 @@ def test_the_whole_text_set_is_read_by_folders_of_services_and_anew_when_it_chan
             path = tmp_path / "quic-ucdavis" / "pretraining" / service / f"{flow}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(lines_of(number, flow)))
-    (source,) = reproduce._sources(tmp_path, quick=False)
+    (source,) = cnn_sources(tmp_path, quick=False)
     with ProgressDisplay("test") as display:
         directory, card = built_once(source.name, source.manifest, tmp_path / "out", display)
-        counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in reproduce.SERVICES]
+        counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in SERVICES]
         assert counts == [3] * 5
         changed = (directory / CARD).stat().st_mtime_ns
         assert built_once(source.name, source.manifest, tmp_path / "out", display) == (directory, card)
@@ -77,7 +78,7 @@ def test_the_whole_text_set_is_read_by_folders_of_services_and_anew_when_it_chan
 
 
 def test_the_manifest_of_iscx_is_the_documented_one(tmp_path):
-    (tmp_path / "made.yaml").write_text(yaml.safe_dump(reproduce.iscx_manifest("iscx-vpn-nonvpn-2016")))
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(iscx_manifest("iscx-vpn-nonvpn-2016")))
     assert read_manifest(tmp_path / "made.yaml") == read_manifest(CORPORA / "iscx-vpn-2016.yaml")
 
 
