@@ -96,7 +96,8 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     lines.append(
         f"Each figure is a mean over {scale.seeds} seeds of weights and order of rows, on one split, with its 95 % "
         f"interval; sizes, epochs and targets are chosen on the validation split, figures are of the test split. Seed "
-        f"{options.seed}; {scale.updates} updates of each network. Costs were measured on: {findings.processor}."
+        f"{options.seed}; {scale.updates} updates of an LSTM of one task, and as many for each task of a MULTA, so "
+        f"that rows are seen as often. Costs were measured on: {findings.processor}."
     )
     return Reproduction(
         paper="MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis (Guo et al.)",
@@ -320,7 +321,9 @@ def _measured(
     if path.is_file() and (stored := json.loads(path.read_bytes()))["basis"] == basis:
         return stored["measured"]
     runs = {
-        tasks.name: _exported(tuned[tasks.name], chosen[tasks.name], datasets[tasks.name], scale, options, display)
+        tasks.name: _exported(
+            tuned[tasks.name], chosen[tasks.name], tasks, datasets[tasks.name], scale, options, display
+        )
         for tasks in sets
     }
     display.line(f"measuring {len(wanted)} actions in two runtimes")
@@ -348,12 +351,14 @@ def _packet_times(source: Source, datasets: Mapping[str, str], scale: "Scale") -
 
 def _tuned_name(tasks: "TaskSet", size: "Sizes", scale: "Scale", seed: int) -> str:
     """Return a name for the run of a tuned MULTA by all that it depends on."""
-    return f"{tasks.name}-{size.tuning.experts}x{size.tuning.units}-{tasks.content[:8]}-{scale.updates}-seed-{seed}"
+    found, updates = size.tuning, scale.shared_updates(tasks)
+    return f"{tasks.name}-{found.experts}x{found.units}-{tasks.content[:8]}-{updates}-seed-{seed}"
 
 
 def _exported(
-    name: str, size: "Sizes", dataset: str, scale: "Scale", options: "ReproduceOptions", display: ProgressDisplay
-) -> tuple[Path, Path]:
+    name: str, size: "Sizes", tasks: "TaskSet", dataset: str, scale: "Scale", options: "ReproduceOptions",
+    display: ProgressDisplay,
+) -> tuple[Path, Path]:  # fmt: skip
     """Train and export a tuned MULTA as a user does; return its run and what was exported."""
     from flowloom.trainers.export import ExportOptions, export
     from flowloom.trainers.multa import words
@@ -364,7 +369,8 @@ def _exported(
     exported = run.with_name(f"{name}-litert")
     if not (run / FINISHED).exists():
         display.line(f"training {run}")
-        overrides = words(dataset, size.tuning.experts, size.tuning.units, scale.updates, options.seed)
+        updates = scale.shared_updates(tasks)
+        overrides = words(dataset, size.tuning.experts, size.tuning.units, updates, options.seed)
         train(TrainOptions(Path(dataset), run, "multa", overrides), display.trained)
     if not exported.exists():
         export(ExportOptions(run, exported, "litert"))

@@ -11,6 +11,7 @@ from keras import ops
 
 from flowloom.trainers.batched_lstm import BatchedLSTM
 from flowloom.trainers.gates import GateInput, Gating, among_all, gate_layer, gate_view
+from flowloom.trainers.kernel_lstm import KernelLSTM
 from flowloom.trainers.towers import task_heads, task_towers
 
 
@@ -74,7 +75,7 @@ class LMMoE(keras.Model):
         if batched:
             lstms = [BatchedLSTM(count, units, name=f"experts_{n}") for n, count in enumerate(generations)]
         else:
-            lstms = [keras.layers.LSTM(units, name=f"expert_{n}") for n in range(experts)]
+            lstms = [KernelLSTM(units, name=f"expert_{n}") for n in range(experts)]
         gates = {
             task: gate_layer(gatings[task], len(seen[task]), selected, gate_entropy, f"{task}_gate")
             for task in tasks

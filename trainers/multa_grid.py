@@ -41,6 +41,7 @@ class Scale:
 
     seeds: int = 5
     updates: int = 400
+    """Of each LSTM of one task; a network of several gets as many for each of them, so that rows are seen as often."""
     units: tuple[int, ...] = (2, 4, 6, 8, 10, 12)
     packet_units: tuple[int, ...] = (4, 8, 12)
     hand: tuple[int, ...] = (4, 8, 16, 32)
@@ -56,14 +57,18 @@ class Scale:
         """Return a grid that shows the road, not the figures."""
         return cls(2, 50, (4, 8), (4, 8), (8,), 10, 2, 2, (10,))
 
+    def shared_updates(self, tasks: TaskSet) -> int:
+        """Return the updates of a network of all tasks."""
+        return self.updates * len(tasks.tasks)
+
 
 def arms(tasks: TaskSet, scale: Scale) -> dict[str, dict[str, Any]]:
     """Return the settings of everything that is compared on a set of tasks, by name."""
-    trained = {"updates": scale.updates}
+    trained = {"updates": scale.shared_updates(tasks)}
     found: dict[str, dict[str, Any]] = {"forest": {"method": "forest"}}
     for units in tasks.units:
         for task in tasks.tasks:
-            found[single_arm(task, units)] = {"tasks": (task,), "units": units, **trained}
+            found[single_arm(task, units)] = {"tasks": (task,), "units": units, "updates": scale.updates}
         for experts in EXPERTS:
             found[shared_arm(experts, units)] = {"experts": experts, "units": units, **trained}
     for units in scale.hand:

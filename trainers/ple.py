@@ -9,6 +9,7 @@ from keras import ops
 
 from flowloom.trainers.batched_lstm import BatchedLSTM
 from flowloom.trainers.gates import GateInput, among_all, gate_view
+from flowloom.trainers.kernel_lstm import KernelLSTM
 from flowloom.trainers.lmmoe import shared_and_own
 from flowloom.trainers.towers import task_heads, task_towers
 
@@ -70,10 +71,7 @@ class PLE(keras.Model):
             ]
         else:
             levels = [
-                [
-                    keras.layers.LSTM(units, return_sequences=level == 0, name=f"level_{level}_expert_{n}")
-                    for n in range(count)
-                ]
+                [KernelLSTM(units, return_sequences=level == 0, name=f"level_{level}_expert_{n}") for n in range(count)]
                 for level in range(2)
             ]
         gates = [

@@ -11,6 +11,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.feed import Feed
 from flowloom.trainers.few_labels import kept_flows
+from flowloom.trainers.kernel_lstm import without_kernels
 from flowloom.trainers.latecomers import Arrivals, LatecomerFeed
 from flowloom.trainers.learning_rate import plateau_rate
 from flowloom.trainers.metrics import auc
@@ -86,6 +87,8 @@ class Training:
 
         keras.utils.set_random_seed(recipe.seed)
         self.model: keras.Model = model or self._new_model("mixed_bfloat16" if recipe.mixed_precision else "float32")
+        if recipe.xla:
+            without_kernels(self.model)
         self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
         self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(

@@ -57,7 +57,7 @@ class Fit:
     """What came of a training."""
 
     history: list[dict[str, Any]]
-    """By epoch the loss on the train rows, loss and accuracy on the validation rows, each {task: value}."""
+    """By measured epoch the loss on the train rows, loss and accuracy on the validation rows, each {task: value}."""
     epoch: int
     """Whose weights were kept."""
     shared: list[np.ndarray]
@@ -131,12 +131,13 @@ class Trials:
         adopt: Sequence[np.ndarray] = (),
         furthest_start: int = 0,
         watch: Callable[[], Mapping[str, Any]] = dict,
+        measured_every: int = 1,
     ) -> Fit:
         """Train from new weights.
 
         Args:
           train: rows with labels of all tasks of the network, of one at least.
-          validation: rows that the network is measured on after each epoch.
+          validation: rows that the network is measured on.
           seed: of the weights, of the order of the rows, and of the windows.
           epochs: at least 1.
           keep: the weights of the last epoch, or of the one with the highest accuracy of the first task on the
@@ -145,10 +146,12 @@ class Trials:
           adopt: weights that all tasks share to begin with (`Fit.shared`).
           furthest_start: the packet that a row begins at, at most, drawn in each epoch (`window_starts`); it keeps the
             gap before it. Validation rows begin at the flow's first.
-          watch: called after each epoch; what it returns is added to the epoch's record.
+          watch: called when the network is measured; what it returns is added to the epoch's record.
+          measured_every: epochs from one measuring to the next; the last epoch always is measured.
         """
-        if epochs < 1:
-            raise ValueError(f"epochs must be >= 1, got {epochs}")
+        for name, value in {"epochs": epochs, "measured_every": measured_every}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         self._fresh_start(seed)
         if len(adopt):
             for variable, value in zip(self._model.shared_variables, adopt, strict=True):
@@ -172,6 +175,8 @@ class Trials:
                     {name: tf.constant(column[rows]) for name, column in weights.items()},
                 )
                 totals += self._paradigm.step(stripe, batch).numpy()
+            if (epoch + 1) % measured_every and epoch + 1 < epochs:
+                continue
             losses = {name: float(sum_ / max(rows, 1)) for name, (sum_, rows) in zip(self._names, totals, strict=True)}
             record: dict[str, Any] = {"epoch": epoch + 1, "loss": losses, **self._measured(validation), **watch()}
             history.append(record)

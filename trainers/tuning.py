@@ -34,8 +34,8 @@ class Search:
       FlowloomError: if a bound is out of range, or a size is no multiple of the granularity.
     """
 
-    target_auc: float
-    """What every task must reach on a single LSTM."""
+    target_auc: float | Mapping[str, float]
+    """What every task must reach on a single LSTM; or by task."""
     max_drop: float
     """By how much every task may be below that on the LMMoE."""
     start_units: int = 8
@@ -50,8 +50,9 @@ class Search:
     """The median AUC over these decides."""
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.target_auc <= 1:
-            raise FlowloomError(f"target AUC must be > 0.5 and <= 1, got {self.target_auc}")
+        for target in self.target_auc.values() if isinstance(self.target_auc, Mapping) else [self.target_auc]:
+            if not 0.5 < target <= 1:
+                raise FlowloomError(f"target AUC must be > 0.5 and <= 1, got {target}")
         if not 0 <= self.max_drop < 0.5:
             raise FlowloomError(f"the drop must be >= 0 and < 0.5, got {self.max_drop}")
         for name in ("start_units", "granularity", "largest_units", "patience"):
@@ -66,6 +67,10 @@ class Search:
             raise FlowloomError(f"start_units must be <= {self.largest_units}, the largest, got {self.start_units}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise FlowloomError(f"seeds must be one or more different ones, got {list(self.seeds)}")
+
+    def target(self, task: str) -> float:
+        """Return what a task must reach on a single LSTM."""
+        return self.target_auc[task] if isinstance(self.target_auc, Mapping) else self.target_auc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +126,11 @@ def tune(tasks: Sequence[str], oracle: Oracle, search: Search) -> Tuning:
     singles: dict[str, Single] = {}
     units = 0
     for task in tasks:
-        singles[task] = _smallest(lambda size, task=task: auc(1, size, (task,))[task], units, search)  # type: ignore[misc]
+        singles[task] = _smallest(task, lambda size, task=task: auc(1, size, (task,))[task], units, search)  # type: ignore[misc]
         units = max(units, singles[task].units)
 
     everything = tuple(tasks)
-    wanted = {task: min(search.target_auc, single.auc) - search.max_drop for task, single in singles.items()}
+    wanted = {task: min(search.target(task), single.auc) - search.max_drop for task, single in singles.items()}
 
     def suffices(experts: int) -> bool:
         return all(found >= wanted[task] for task, found in auc(experts, units, everything).items())
@@ -146,13 +151,13 @@ def tune(tasks: Sequence[str], oracle: Oracle, search: Search) -> Tuning:
     )
 
 
-def _smallest(auc: Callable[[int], float], floor: int, search: Search) -> Single:
+def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search) -> Single:
     """Return the smallest size that reaches the target, not looking below a floor that an earlier task needs anyway."""
     tried: dict[int, float] = {}
 
     def reaches(units: int) -> bool:
         tried[units] = auc(units)
-        return tried[units] >= search.target_auc
+        return tried[units] >= search.target(task)
 
     if floor and reaches(floor):
         return Single(floor, tried[floor], met=True)

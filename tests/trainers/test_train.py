@@ -63,6 +63,13 @@ def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, 
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
+def test_xla_trains_to_nearly_the_same_weights(synthetic, trained, tmp_path):
+    train(TrainOptions(synthetic(layout="aurora"), tmp_path / "run", "multa", (*SMALL, "xla=true")))
+    for one, other in zip(weights(tmp_path / "run"), weights(trained["aurora"].run), strict=True):
+        np.testing.assert_allclose(one, other, atol=0.02)
+
+
 def test_seconds_are_not_negative(synthetic, tmp_path):
     with pytest.raises(FlowloomError, match="checkpoint_s must be >= 0, got -1"):
         TrainOptions(synthetic(), tmp_path, checkpoint_s=-1)
