@@ -149,9 +149,8 @@ class Trials:
           watch: called when the network is measured; what it returns is added to the epoch's record.
           measured_every: epochs from one measuring to the next; the last epoch always is measured.
         """
-        for name, value in {"epochs": epochs, "measured_every": measured_every}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        if epochs < 1 or measured_every < 1:
+            raise ValueError(f"epochs and measured_every must be >= 1, got {epochs} and {measured_every}")
         self._fresh_start(seed)
         if len(adopt):
             for variable, value in zip(self._model.shared_variables, adopt, strict=True):
