@@ -123,6 +123,7 @@ def test_what_is_equal_and_half_as_large_holds():
     assert not held["parameters-flows"]  # 63 against 123: the smallest LSTMs are smaller than the shared expert
     assert held["parameters-equal-size-flows"]
     assert held["time-litert-flows"]
+    assert held["time-litert-fused-flows"]
     assert held["tuned-below-hand-flows"]
     assert held["tuner-trainings-flows"]
     assert held["streaming-one-by-one-flows"]
