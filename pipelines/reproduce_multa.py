@@ -38,6 +38,8 @@ CERTTA_PARTS = ("valid", "test")
 KITSUNE = {"SSDP Flood": "ssdp_flood", "SSL Renegotiation": "tls_renegotiation", "SYN DoS": "syn_dos"}
 """Kitsune's sets as their authors name them, and the task of each."""
 SPLITS = {"by": "flow", "seed": 7}
+QUICK = ("corpus", "packets")
+"""Sets of a quick run: flows and packets, both from the source tree."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,8 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
 
     scale = Scale.quick() if options.quick else Scale()
     sources = multa_sources(options.data)
+    if options.quick:
+        sources = [source for source in sources if source.name in QUICK]
     sets: list[TaskSet] = []
     datasets: dict[str, str] = {}
     for source in sources:

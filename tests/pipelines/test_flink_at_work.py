@@ -1,16 +1,20 @@
-"""Flink builds what the embedded engine builds, in one process and on a cluster, and outlives a lost task manager."""
+"""Flink builds and scores what the embedded engine does, in one process and on a cluster, and outlives lost workers."""
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flink_cluster import FlinkCluster, flink_cluster, job_server
+from written_runs import CHANNELS, K, seeded, write_run
 
 from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.score import ScoreOptions, score
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.lmmoe import LMMoE
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,6 +70,20 @@ def test_a_mini_cluster_builds_the_same_dataset(small, ours, tmp_path):
     flags = ("--flink_master=[local]", "--flink_version=1.19", f"--flink_job_server_jar={job_server()}")
     theirs = build(BuildOptions(small, tmp_path / "out", 1, "FlinkRunner", (*flags, "--parallelism=2")))
     assert theirs == ours
+
+
+def test_a_cluster_scores_what_the_embedded_engine_does(corpus, ours, cluster, tmp_path):
+    """By a model that was never trained."""
+    model = seeded(LMMoE, K, len(CHANNELS), {"app": 2, "attack": 2}, experts=2, units=5, gate_input="mean")
+    run, captures = write_run(tmp_path / "run", model, ours.tasks), (f"{corpus}/*/*.pcap",)
+    engines = {"embedded": {}, "flink": {"runner": "PortableRunner", "beam_args": cluster.flags}}
+    found = {}
+    for name, engine in engines.items():
+        card = score(ScoreOptions(run, captures, tmp_path / name, workers=1, shards=2, **engine))
+        digests = [hashlib.sha256((tmp_path / name / shard.path).read_bytes()).hexdigest() for shard in card.shards]
+        found[name] = (card.rows, card.scored, card.classes, digests)
+    assert found["flink"] == found["embedded"]
+    assert found["flink"][1] > 0
 
 
 def test_a_task_manager_that_is_lost_costs_a_cluster_nothing_but_time(small, ours, cluster, tmp_path):
