@@ -178,7 +178,10 @@ def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]
 
 
 def balance(title: str, label: str, series: Mapping[str, Sequence[tuple[float, Mean]]]) -> str:
-    """Draw mean AUC, with its interval, against a cost on a logarithmic axis, a line for each way to build (MULTA)."""
+    """Draw mean AUC, with its interval, against a cost, a line for each way to build (MULTA).
+
+    The axis of costs is logarithmic where they differ more than tenfold, else it begins at 0.
+    """
     with mpl.rc_context({**STYLE, "svg.hashsalt": f"{title} {label}"}):
         figure, (axes,) = _panels(1, width=4.9, height=3.4)
         for number, (name, points) in enumerate(series.items()):
@@ -189,7 +192,12 @@ def balance(title: str, label: str, series: Mapping[str, Sequence[tuple[float, M
             color = PALETTE[number % len(PALETTE)]
             axes.errorbar(costs, height, spread, color=color, linewidth=1.4, marker="o", markersize=4, elinewidth=0.7,
                           capsize=2, label=name)  # fmt: skip
-        axes.set(title=title, xlabel=label, ylabel="mean AUC, test split", xscale="log")
+        axes.set(title=title, xlabel=label, ylabel="mean AUC, test split")
+        every = [cost for points in series.values() for cost, _ in points]
+        if max(every) > 10 * min(every):
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(0, 1.05 * max(every))
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         lowest = min(mean.mean for points in series.values() for _, mean in points)
         axes.set_ylim(max(lowest - 0.05, 0.0), 1.005)

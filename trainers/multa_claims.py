@@ -45,7 +45,7 @@ class _Judge:
     def claim(self, id: str, statement: str, paper: str, ours: str, holds: bool, mean: Mean | None = None) -> Claim:
         """Return a claim on these tasks, with the interval of what it is decided by."""
         interval = None if mean is None or mean.low is None or mean.high is None else (mean.low, mean.high)
-        return Claim(f"{id}-{self.tasks.name}", f"{self.tasks.title}: {statement}.", paper, ours, interval, holds)
+        return Claim(f"{id}-{self.tasks.name}", f"{_title(self.tasks)}: {statement}.", paper, ours, interval, holds)
 
     def costs(self) -> list[Claim]:
         """Return the claims that MULTA takes at most half at equal AUC, of LSTMs as small as can be or of its size."""
@@ -153,7 +153,7 @@ class _Judge:
         kitsune = len(tasks.tasks) * (times["features_cpu_us"] + times["inference_cpu_us"])
         found = [
             claim_above(
-                f"above-kitsune-{tasks.name}", f"{tasks.title}: MULTA tuned is above three Kitsunes of the best size.",
+                f"above-kitsune-{tasks.name}", f"{_title(tasks)}: MULTA tuned is above three Kitsunes, the best size.",
                 "drawn in figure 4", f"{sum(ours) / len(ours):.4f} against {auc:.4f}", gain,
             ),
             self.claim(
@@ -188,7 +188,7 @@ class _Judge:
             found.append(
                 claim_above(
                     f"{ours}-above-{theirs}-{self.tasks.name}",
-                    f"{self.tasks.title}: {statement}, after {last} epochs.", paper,
+                    f"{_title(self.tasks)}: {statement}, after {last} epochs.", paper,
                     f"{means[0]:.4f} against {means[1]:.4f}", difference_of(aucs[ours], aucs[theirs]),
                 )
             )  # fmt: skip
@@ -208,7 +208,7 @@ class _Judge:
         return [
             claim_above(
                 f"first-task-falls-{tasks.name}",
-                f"{tasks.title}: the first task falls by more than {COLLAPSED} when others come.",
+                f"{_title(tasks)}: the first task falls by more than {COLLAPSED} when others come.",
                 "drastically pulled down", f"by {lost.mean:.4f}", lost, COLLAPSED,
             ),
             self.claim(
@@ -220,7 +220,7 @@ class _Judge:
                 "a single epoch", f"epochs by seed: {epochs}", all(each == 1 for each in repaired),
             ),
             claim_above(
-                f"replay-{tasks.name}", f"{tasks.title}: replay forgets less of the first task than training on.",
+                f"replay-{tasks.name}", f"{_title(tasks)}: replay forgets less of the first task than training on.",
                 "not tried", f"{sum(replayed) / len(replayed):.4f} against {lost.mean:.4f}", spared,
             ),
             self.claim(
@@ -228,3 +228,8 @@ class _Judge:
                 "not tried", "compared on all test rows, from every seed", unchanged(tasks, outcomes, "isolate"),
             ),
         ]  # fmt: skip
+
+
+def _title(tasks: TaskSet) -> str:
+    """Return what a sentence begins with."""
+    return tasks.title[0].upper() + tasks.title[1:]

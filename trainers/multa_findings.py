@@ -1,7 +1,7 @@
 """What the experiments of MULTA found here, beside what the paper says: figure 4, table II, figure 5."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowloom.trainers import figures
@@ -144,12 +144,11 @@ def _balance(findings: Findings, tasks: TaskSet) -> Section:
     for units in scale.hand:
         add("MULTA by hand", f"2 experts of {units}", outcomes.parameters(tasks, [hand_arm(units)]), [hand_arm(units)],
             hand_action(units))  # fmt: skip
-    for units, size in findings.sizes[tasks.name].items():
-        aim = f"for the AUC of {units} by hand"
+    for size, aim in _by_what_was_found(findings.sizes[tasks.name], lambda size: size.tuned):
         name = f"{size.tuning.experts} x {size.tuning.units}, {aim}"
         add("MULTA tuned", name, outcomes.parameters(tasks, size.tuned), size.tuned, tuned_action(size))
-        singles = size.single_arms(tasks)
-        name = f"{' + '.join(map(str, size.singles))}, {aim}"
+    for size, aim in _by_what_was_found(findings.sizes[tasks.name], lambda size: size.singles):
+        singles, name = size.single_arms(tasks), f"{' + '.join(map(str, size.singles))}, {aim}"
         add("3 x LSTM tuned", name, outcomes.parameters(tasks, singles), singles, single_action(size.singles))
     rows.append({"series": "3 x random forest", "name": "100 trees", "auc": outcomes.mean(tasks, ["forest"])})
     columns = {
@@ -182,6 +181,16 @@ def _balance(findings: Findings, tasks: TaskSet) -> Section:
     caption = f"Costs of one process and one thread on {findings.processor}; AUC ± half its 95 % interval."
     table = Table("AUC and cost", columns, rows, caption)
     return Section(f"Efficacy and cost on {tasks.title}", text, {f"figure_4_{tasks.name}": table}, drawn)
+
+
+def _by_what_was_found(
+    sizes: Mapping[int, Sizes], found: Callable[[Sizes], Sequence[object]]
+) -> list[tuple[Sizes, str]]:  # fmt: skip
+    """Return the sizes that differ in what was found for the targets, and for which targets that is."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for units, size in sizes.items():
+        alike.setdefault(tuple(found(size)), []).append(units)
+    return [(sizes[units[0]], f"for the AUC of {', '.join(map(str, units))} by hand") for units in alike.values()]
 
 
 def _costs(findings: Findings) -> Section:
