@@ -1,9 +1,14 @@
 """Continuity: what a state of retraining can go on with, so that no row that trained a version ever tests another."""
 
+from typing import TYPE_CHECKING
+
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.retraining import RetrainState
 from flowloom.transforms.seen_captures import FoundCaptures
+
+if TYPE_CHECKING:
+    from flowloom.trainers.recipe import Recipe
 
 
 def check_manifest(manifest: CorpusManifest) -> None:
@@ -32,6 +37,27 @@ def check_manifest(manifest: CorpusManifest) -> None:
         raise FlowloomError(
             "retrain keeps the flows of captures: write views: [flows], and take out entries with published"
         )
+
+
+def check_recipe(recipe: "Recipe") -> None:
+    """Refuse a recipe that cannot be trained again and again.
+
+    Raises:
+      FlowloomError: if it trains in phases that a trained model is past, or not all tasks.
+    """
+    from flowloom.trainers.recipe import ROW_MODELS
+
+    if recipe.paradigm in ("incremental", "transfer", "isolated"):
+        raise FlowloomError(
+            f"retrain goes on with a model that is trained already, which paradigm {recipe.paradigm} cannot; set "
+            "paradigm=auto"
+        )
+    if recipe.model in ROW_MODELS:
+        raise FlowloomError(f"retrain keeps flows, of which model {recipe.model} sees nothing; choose another recipe")
+    if recipe.mixed_precision:
+        raise FlowloomError("retrain goes on with weights of float32, got mixed_precision=true; leave it out")
+    if recipe.tasks:
+        raise FlowloomError(f"retrain trains all tasks of the manifest, got tasks={list(recipe.tasks)}; leave it out")
 
 
 def check_continues(state: RetrainState, manifest: CorpusManifest) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowloom.pipelines.build import BuildOptions, MeteredCaptures, build
-from flowloom.pipelines.continuity import check_continues, check_gone, check_manifest, check_timelines
+from flowloom.pipelines.continuity import check_continues, check_gone, check_manifest, check_recipe, check_timelines
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.progress import ProgressDisplay
 from flowloom.pipelines.registry import NO_REGISTRY, default_registry, publish, require_mlflow
@@ -105,12 +105,11 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
       FlowloomError: if another run holds the state, manifest or recipe cannot be retrained on or do not continue what
         the state holds, or a step fails.
     """
-    # before the first state is made, and before TensorFlow is there
+    # before the first state is made; TensorFlow is there only when there is something to learn
     manifest = read_manifest(options.manifest)
     check_manifest(manifest)
 
     from flowloom.trainers.recipe import Recipe
-    from flowloom.trainers.retraining import check_recipe
 
     recipe = Recipe.named(options.recipe, options.overrides)
     check_recipe(recipe)

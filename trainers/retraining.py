@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.profiles import Profile
 from flowloom.schemas.retraining import Figures, PromotionRule, Verdict
 from flowloom.trainers import metrics
@@ -15,7 +14,7 @@ from flowloom.trainers.growth import grown
 from flowloom.trainers.lmmoe import LMMoE
 from flowloom.trainers.predictions import Predictions, compiled, predict
 from flowloom.trainers.profiles import profile_dataset, read_profile
-from flowloom.trainers.recipe import ROW_MODELS, Recipe
+from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.run import Run
 from flowloom.trainers.train import RunSummary, Start, check_tasks, train_from
 from flowloom.trainers.training import EVALUATION_BATCH, Progress
@@ -30,25 +29,6 @@ CHECKPOINT_S = math.inf
 """A run that dies is begun anew: its dataset may have grown before the next."""
 
 StartKind = Literal["fresh", "warm", "grown"]
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse a recipe that cannot be trained again and again.
-
-    Raises:
-      FlowloomError: if it trains in phases that a trained model is past, or not all tasks.
-    """
-    if recipe.paradigm in ("incremental", "transfer", "isolated"):
-        raise FlowloomError(
-            f"retrain goes on with a model that is trained already, which paradigm {recipe.paradigm} cannot; set "
-            "paradigm=auto"
-        )
-    if recipe.model in ROW_MODELS:
-        raise FlowloomError(f"retrain keeps flows, of which model {recipe.model} sees nothing; choose another recipe")
-    if recipe.mixed_precision:
-        raise FlowloomError("retrain goes on with weights of float32, got mixed_precision=true; leave it out")
-    if recipe.tasks:
-        raise FlowloomError(f"retrain trains all tasks of the manifest, got tasks={list(recipe.tasks)}; leave it out")
 
 
 def train_challenger(

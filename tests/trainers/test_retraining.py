@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from flowloom.pipelines.continuity import check_recipe
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.recipe import Recipe
-from flowloom.trainers.retraining import check_recipe, compare, train_challenger
+from flowloom.trainers.retraining import compare, train_challenger
 from flowloom.trainers.run import Run
 from flowloom.trainers.train import TrainOptions, train
 
