@@ -40,9 +40,9 @@ lint: $(READY)
 	mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/flowloom
 	MYPYPATH=.cache/types $(BIN)/mypy -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
 
-# files are dealt to processes whole, so that what a file prepares is prepared once
+# files are dealt to processes whole, so that what a file prepares is prepared once; those with slow tests first
 test: lint
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(if $(CI),,-m "not slow") $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CI),,-m "not slow") $(PYTEST_ARGS)
 
 bench: $(READY)
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
