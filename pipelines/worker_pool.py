@@ -72,15 +72,15 @@ def worker_pool(port: int) -> Iterator[str]:
     Raises:
       FlowloomError: if something listens there already.
     """
-    # a second pool at a port would silently take half of the requests
+    # two at one port would each take some of the requests, and so would one at ::1 and one at 127.0.0.1
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
     pool = WorkerPool()
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     try:
-        address = f"localhost:{server.add_insecure_port(f'localhost:{port}')}"
+        address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     except RuntimeError:
         raise FlowloomError(
-            f"a pool of workers cannot listen at localhost:{port}: expected a free port; stop who listens there, or "
+            f"a pool of workers cannot listen at 127.0.0.1:{port}: expected a free port; stop who listens there, or "
             "name another by --port"
         ) from None
     server.start()

@@ -73,7 +73,7 @@ class FlinkCluster:
         self.flags = (
             f"--job_endpoint=localhost:{self._jobs}",
             "--environment_type=EXTERNAL",
-            f"--environment_config=localhost:{self._pool}",
+            f"--environment_config=127.0.0.1:{self._pool}",
             "--parallelism=2",
         )
         settings = {

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -70,11 +71,20 @@ def test_task_managers_that_share_a_pool_do_not_stop_each_others_workers():
         assert other.went.wait(LIMIT_S)
 
 
-def test_a_port_that_is_taken_is_told():
+def assert_taken(port: int) -> None:
+    with (
+        pytest.raises(FlowloomError, match=rf"cannot listen at 127.0.0.1:{port}: expected a free port"),
+        worker_pool(port),
+    ):
+        pass
+
+
+def test_a_port_that_another_pool_has_is_told():
     with worker_pool(0) as address:
-        port = int(address.rpartition(":")[2])
-        with (
-            pytest.raises(FlowloomError, match=rf"cannot listen at localhost:{port}: expected a free port"),
-            worker_pool(port),
-        ):
-            pass
+        assert_taken(int(address.rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_another_program_has_in_ipv4_is_told(host):
+    with socket.create_server((host, 0)) as program:
+        assert_taken(program.getsockname()[1])
