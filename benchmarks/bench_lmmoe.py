@@ -1,12 +1,12 @@
 """Training steps of an LMMoE whose experts TensorFlow's kernel trains, against Keras' loop over the same weights."""
 
-from collections.abc import Callable
+import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
-from bench_mtc import interleaved
 from measure import report
+from measure_networks import interleaved, training_step
 
 from flowloom.trainers.kernel_lstm import without_kernels
 from flowloom.trainers.lmmoe import LMMoE
@@ -17,20 +17,9 @@ SIZES = ((1, 4), (2, 8), (3, 12), (2, 32), (2, 64))
 """Experts and units."""
 
 
-def training_step(model: keras.Model, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> Callable[[], object]:
-    """Return a call that trains by one step of Adam, and returns the loss."""
-    optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function(autograph=False)
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            said = model(batch, training=True)
-            loss = tf.add_n([tf.reduce_mean(keras.losses.binary_crossentropy(labels, said[task])) for task in TASKS])
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return loss
-
-    return lambda: step().numpy()
+def loss_of(labels: tf.Tensor, said: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Return the sum over the tasks, which all have the same labels."""
+    return tf.add_n([tf.reduce_mean(keras.losses.binary_crossentropy(labels, said[task])) for task in TASKS])
 
 
 def main() -> None:
@@ -40,12 +29,12 @@ def main() -> None:
         "sequence": tf.constant(generator.normal(size=(ROWS, K, CHANNELS)), tf.float32),
         "length": tf.constant(generator.integers(1, K + 1, ROWS), tf.int32),
     }
-    labels = tf.constant(generator.integers(0, 2, (ROWS, 1)), tf.float32)
+    loss = functools.partial(loss_of, tf.constant(generator.integers(0, 2, (ROWS, 1)), tf.float32))
     for experts, units in SIZES:
         ours, plain = (LMMoE(K, CHANNELS, TASKS, experts=experts, units=units, tower=(4,)) for _ in range(2))
         plain.set_weights(ours.get_weights())
         without_kernels(plain)
-        steps = {"kernel": training_step(ours, batch, labels), "loop": training_step(plain, batch, labels)}
+        steps = {"kernel": training_step(ours, batch, loss), "loop": training_step(plain, batch, loss)}
         taken = interleaved(steps, ROUNDS)
         (wall, processor), (other_wall, other) = taken["kernel"], taken["loop"]
         report(
@@ -55,7 +44,7 @@ def main() -> None:
             ms=1e3 * wall,
             ratio_wall=wall / other_wall,
             ratio_processor=processor / other,
-            apart=abs(float(steps["kernel"]()) - float(steps["loop"]())),
+            apart=abs(steps["kernel"]() - steps["loop"]()),
         )
 
 

@@ -1,9 +1,8 @@
 """MTC with a stem of ten against the same network of Keras layers: training steps, and inference of one packet."""
 
-import statistics
+import functools
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import plain_mtc
 import tensorflow as tf
 from measure import report
+from measure_networks import interleaved, training_step
 
 from flowloom.trainers.mtc import MTC
 
@@ -20,21 +20,10 @@ WEIGHTS = {"app": 6 / 9, "tunnel_traffic": 2 / 9, "traffic": 1 / 9}
 ROWS, ROUNDS, SINGLES = 128, 5, 200
 
 
-def training_step(network: keras.Model, packets: tf.Tensor, labels: dict[str, tf.Tensor]) -> Callable[[], object]:
-    """Return a call that trains a network by one step of Adam."""
-    optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(network.trainable_variables)
-
-    @tf.function(autograph=False)
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            said = network({"bytes": packets}, training=True)
-            losses = {task: keras.losses.sparse_categorical_crossentropy(labels[task], said[task]) for task in TASKS}
-            loss = tf.add_n([WEIGHTS[task] * tf.reduce_mean(losses[task]) for task in TASKS])
-        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
-        return loss
-
-    return lambda: step().numpy()
+def loss_of(labels: dict[str, tf.Tensor], said: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Return the weighted sum over the tasks."""
+    losses = {task: keras.losses.sparse_categorical_crossentropy(labels[task], said[task]) for task in TASKS}
+    return tf.add_n([WEIGHTS[task] * tf.reduce_mean(losses[task]) for task in TASKS])
 
 
 def tensorflow_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], object]:
@@ -62,26 +51,12 @@ def litert_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], li
     return classify
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Call everything in turn, once unmeasured; return the median wall and processor seconds of each."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for measured in [False] + [True] * rounds:
-        for name, call in calls.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            call()
-            if measured:
-                taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    return {
-        name: (statistics.median(wall for wall, _ in times), statistics.median(processor for _, processor in times))
-        for name, times in taken.items()
-    }
-
-
 def main(rows: int = ROWS) -> None:
     """Print the ratio of training steps, and of single packets."""
     generator = np.random.default_rng(0)
     packets = tf.constant(generator.integers(0, 256, (rows, 1500)), tf.uint8)
     labels = {task: tf.constant(generator.integers(0, classes, rows), tf.int32) for task, classes in TASKS.items()}
+    loss = functools.partial(loss_of, labels)
     plain = plain_mtc.plain_mtc((30, 50), TASKS, ["app"], stem=10)
     model = MTC(1500, TASKS, ["app"], stem=10)
     plain_mtc.copy_weights(plain, model)
@@ -104,7 +79,7 @@ def main(rows: int = ROWS) -> None:
         ratio_processor=processor / other,
         ratio_tensorflow_to_keras=other_wall / taken["keras"][0],
     )
-    steps = {"plain": training_step(plain, packets, labels), "model": training_step(model, packets, labels)}
+    steps = {name: training_step(each, {"bytes": packets}, loss) for name, each in (("plain", plain), ("model", model))}
     taken = interleaved(steps, ROUNDS)
     (wall, processor), (other_wall, other) = taken["model"], taken["plain"]
     report(

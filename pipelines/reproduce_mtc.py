@@ -28,7 +28,7 @@ SPLITS = {"by": "flow", "seed": 7}
 
 
 def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
-    """Repeat those of Wang, Gao and Lei, MTC: A Multi-Task Model for Encrypted Network Traffic Classification."""
+    """Repeat what Wang, Gao and Lei did: MTC, A Multi-Task Model for Encrypted Network Traffic Classification."""
     from flowloom.trainers.experiments import run_cells
     from flowloom.trainers.mtc_claims import claims
     from flowloom.trainers.mtc_experiment import Experiments
@@ -49,9 +49,8 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
     rule = None if headers is None else _byte_rule(Path(headers.directory))
     lines.append(
         f"Each figure is a mean over {scale.repeats} stratified splits (64 % train, 16 % validation, 20 % test) with "
-        "its 95 % interval; of rows with equal bytes or features one is there, so that none is in two splits. Seed "
-        f"{options.seed}; {scale.updates} updates of 128 rows for each network on ISCX, {scale.table_updates} on "
-        "CICIDS2017."
+        "its 95 % interval; of rows with equal bytes or features one is there, so that none is in two splits. "
+        f"Each network has {scale.updates} updates of 128 rows on ISCX, {scale.table_updates} on CICIDS2017."
     )
     return Reproduction(
         paper="MTC: A Multi-Task Model for Encrypted Network Traffic Classification (Wang, Gao and Lei)",

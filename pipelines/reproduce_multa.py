@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowloom.trainers.multa_grid import Scale, TaskSet
     from flowloom.trainers.multa_sizes import Sizes
     from flowloom.trainers.reproduction import Reproduction
+    from flowloom.trainers.train import TrainOptions
 
 ATTACKS = ("syn_flood", "ssdp_flood", "tls_renegotiation")
 CERTTA: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
@@ -99,9 +100,9 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     lines = [source.line for source in sources]
     lines.append(
         f"Each figure is a mean over {scale.seeds} seeds of weights and order of rows, on one split, with its 95 % "
-        f"interval; sizes, epochs and targets are chosen on the validation split, figures are of the test split. Seed "
-        f"{options.seed}; {scale.updates} updates of an LSTM of one task, and as many for each task of a MULTA, so "
-        f"that rows are seen as often. Costs were measured on: {findings.processor}."
+        f"interval; sizes, epochs and targets are chosen on the validation split, figures are of the test split. "
+        f"LSTMs of one task have {scale.updates} updates, and a MULTA as many for each of its tasks, so that rows are "
+        f"seen as often. Costs were measured on: {findings.processor}."
     )
     return Reproduction(
         paper="MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis (Guo et al.)",
@@ -315,21 +316,23 @@ def _measured(
 
     Times are not equal twice, so they are no cells; they are measured when all training is done, and kept.
     """
+    from flowloom.trainers.multa import words
     from flowloom.trainers.multa_costs import action_costs
     from flowloom.trainers.multa_findings import actions, chosen_actions
     from flowloom.trainers.run import write_json
+    from flowloom.trainers.train import TrainOptions
 
     wanted = actions(sets, found, scale)
     tuned = {tasks.name: _tuned_name(tasks, chosen[tasks.name], scale, options.seed) for tasks in sets}
     path, basis = options.out / "costs.json", {"actions": wanted, "tuned": tuned, "processor": processor()}
     if path.is_file() and (stored := json.loads(path.read_bytes()))["basis"] == basis:
         return stored["measured"]
-    runs = {
-        tasks.name: _exported(
-            tuned[tasks.name], chosen[tasks.name], tasks, datasets[tasks.name], scale, options, display
-        )
-        for tasks in sets
-    }
+    runs = {}
+    for tasks in sets:
+        size, data = chosen[tasks.name].tuning, datasets[tasks.name]
+        overrides = words(data, size.experts, size.units, scale.shared_updates(tasks), options.seed)
+        training = TrainOptions(Path(data), options.out / "tuned" / tuned[tasks.name], "multa", overrides)
+        runs[tasks.name] = _exported(training, display)
     display.line(f"measuring {len(wanted)} actions in two runtimes")
     forms: dict[Form, list[str]] = {"trained": list(wanted)}
     if not options.quick:
@@ -359,23 +362,17 @@ def _tuned_name(tasks: "TaskSet", size: "Sizes", scale: "Scale", seed: int) -> s
     return f"{tasks.name}-{found.experts}x{found.units}-{tasks.content[:8]}-{updates}-seed-{seed}"
 
 
-def _exported(
-    name: str, size: "Sizes", tasks: "TaskSet", dataset: str, scale: "Scale", options: "ReproduceOptions",
-    display: ProgressDisplay,
-) -> tuple[Path, Path]:  # fmt: skip
-    """Train and export a tuned MULTA as a user does; return its run and what was exported."""
+def _exported(training: "TrainOptions", display: ProgressDisplay) -> tuple[Path, Path]:
+    """Train and export a tuned MULTA as a user does, what is there already not again; return both places."""
     from flowloom.trainers.export import ExportOptions, export
-    from flowloom.trainers.multa import words
     from flowloom.trainers.run import FINISHED
-    from flowloom.trainers.train import TrainOptions, train
+    from flowloom.trainers.train import train
 
-    run = options.out / "tuned" / name
-    exported = run.with_name(f"{name}-litert")
+    run = training.run
+    exported = run.with_name(f"{run.name}-litert")
     if not (run / FINISHED).exists():
         display.line(f"training {run}")
-        updates = scale.shared_updates(tasks)
-        overrides = words(dataset, size.tuning.experts, size.tuning.units, updates, options.seed)
-        train(TrainOptions(Path(dataset), run, "multa", overrides), display.trained)
+        train(training, display.trained)
     if not exported.exists():
         export(ExportOptions(run, exported, "litert"))
     return run, exported

@@ -31,7 +31,7 @@ class KernelLSTM(keras.layers.LSTM):
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
         config = super().get_config()
-        if changed := sorted(name for name, value in STANDARD.items() if config.get(name, value) != value):
+        if changed := sorted(name for name, value in STANDARD.items() if config[name] != value):
             raise ValueError(f"KernelLSTM computes the standard LSTM, got another {', '.join(changed)}")
 
     def call(

@@ -54,9 +54,10 @@ class Sizes:
 def sizes(tasks: TaskSet, outcomes: Outcomes, hand_units: int) -> Sizes:
     """Find what reaches the AUC of one point of the curve that was sized by hand (figure 4)."""
     hand = outcomes.all_of(tasks, hand_arm(hand_units))
-    by_task = {task: statistics.mean(each["validation"][task] for each in hand) - MAX_DROP for task in tasks.tasks}
+    reached = {task: statistics.mean(each["validation"][task] for each in hand) for task in tasks.tasks}
+    equal = {task: value - MAX_DROP for task, value in reached.items()}
     search = Search(
-        by_task, 0.0, start_units=tasks.units[0], granularity=tasks.units[0],
+        equal, 0.0, start_units=tasks.units[0], granularity=tasks.units[0],
         largest_units=tasks.units[-1], seeds=outcomes.seeds,
     )  # fmt: skip
 
@@ -66,10 +67,12 @@ def sizes(tasks: TaskSet, outcomes: Outcomes, hand_units: int) -> Sizes:
             arm = single_arm(trial.tasks[0], trial.units)
         return outcomes.all_of(tasks, arm)[outcomes.seeds.index(trial.seed)]["validation"]
 
-    target = statistics.mean(by_task.values()) + MAX_DROP
-    reached, singles = _cheapest_singles(tasks, outcomes, target - MAX_DROP)
+    singles_reach, singles = _cheapest_singles(tasks, outcomes, statistics.mean(equal.values()))
     tuning = tune(tasks.tasks, oracle, search)
-    return Sizes(hand_units, target, tuning, _smallest(tasks, outcomes, search, tuning), singles, reached)
+    return Sizes(
+        hand_units, statistics.mean(reached.values()), tuning, _smallest(tasks, outcomes, search, tuning), singles,
+        singles_reach,
+    )  # fmt: skip
 
 
 def best_hand(tasks: TaskSet, outcomes: Outcomes) -> int:
