@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLINK  := .cache/flink
+SPARK  := .cache/spark
 
 # compiled modules are kept: importing TensorFlow's anew costs 10 s each time
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench flink lock clean
+.PHONY: help demo test lint bench flink spark lock clean
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
@@ -17,6 +18,7 @@ help:
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the measured claims, one JSON line each"
 	@echo "make flink   fetch what the tests on Flink need: 380 MB, with Maven"
+	@echo "make spark   the same for Spark: 260 MB"
 	@echo "make lock    resolve requirements.lock again from pyproject.toml"
 	@echo "make clean   remove everything that was made"
 
@@ -59,6 +61,11 @@ $(FLINK)/cluster: tests/flink.txt | $(READY)
 	tar xzf $(FLINK)/apache-flink-libraries-*.tar.gz -C $@.part --strip-components=3 --wildcards '*/deps/lib/flink-dist-*' '*/deps/lib/log4j-*'
 	rm $(FLINK)/apache-flink-libraries-*.tar.gz
 	mv $@.part $@ && touch $@
+
+spark: $(SPARK)/job-server.jar
+
+$(SPARK)/job-server.jar: docs/engines/spark-job-server/pom.xml
+	mvn -B -q -f $< package -Doutput="$(CURDIR)/$(SPARK)"
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apache_beam.utils.subprocess_server import JavaJarServer
-from apache_beam.version import __version__ as beam_version
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.schemas.errors import FlowloomError
@@ -62,11 +60,12 @@ def test_prism_builds_the_same_dataset(small, prism, tmp_path):
 
 
 def test_spark_builds_the_same_dataset(small, tmp_path):
-    jar = Path(JavaJarServer.JAR_CACHE) / f"beam-runners-spark-3-job-server-{beam_version}.jar"
+    jar = ROOT / ".cache" / "spark" / "job-server.jar"
     if shutil.which("java") is None or not jar.is_file():
-        pytest.skip(f"needs Java and {jar.name} (docs/engines.md)")
+        pytest.skip("needs Java, and job-server.jar in .cache/spark: `make spark` fetches it with Maven")
     ours = build(BuildOptions(small, tmp_path / "embedded", workers=1))
-    assert build(BuildOptions(small, tmp_path / "spark", 1, "SparkRunner", ("--environment_type=LOOPBACK",))) == ours
+    flags = (f"--spark_job_server_jar={jar}", "--environment_type=LOOPBACK")
+    assert build(BuildOptions(small, tmp_path / "spark", 1, "SparkRunner", flags)) == ours
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Beam, when its server is lost
