@@ -487,7 +487,6 @@ def retrain(
         raise typer.BadParameter("name a corpus manifest to retrain on, or --rollback and none")
     with ProgressDisplay("retrain") as display:
         display.line(f"{corpus or 'the champion before'} to {state}")
-        _trainer("retraining")
         with quick_start(cloud=False):
             from flowloom.pipelines import retrain as retraining
             from flowloom.pipelines.runners import usable_cores
@@ -583,7 +582,10 @@ def _trainer(module: str) -> Any:
       FlowloomError: if TensorFlow is not installed.
     """
     try:
-        return importlib.import_module(f"flowloom.trainers.{module}")
+        from flowloom.trainers.quiet import native_stderr_muted
+
+        with native_stderr_muted():
+            return importlib.import_module(f"flowloom.trainers.{module}")
     except ModuleNotFoundError as error:
         raise FlowloomError(f"training needs {error.name}; install it with: pip install 'flowloom[train]'") from None
 

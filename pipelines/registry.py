@@ -77,6 +77,7 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
 
 def _client(uri: str) -> tuple[Any, type[Exception]]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell strangers of every run
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for our own answer alone
     import mlflow
     import mlflow.exceptions
 

@@ -35,7 +35,7 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
     from flowloom.trainers.mtc_findings import sections
     from flowloom.trainers.mtc_grid import HEADERS, Outcomes, Scale, grid
     from flowloom.trainers.reproduction import Reproduction
-    from flowloom.trainers.trials import one_thread
+    from flowloom.trainers.single_thread import one_thread
 
     scale = Scale.quick() if options.quick else Scale()
     sets, lines = _sets(options, scale, display)

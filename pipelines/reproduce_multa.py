@@ -72,7 +72,7 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     from flowloom.trainers.multa_grid import Outcomes, Scale, grid
     from flowloom.trainers.multa_sizes import best_hand, sizes
     from flowloom.trainers.reproduction import Reproduction
-    from flowloom.trainers.trials import one_thread
+    from flowloom.trainers.single_thread import one_thread
 
     scale = Scale.quick() if options.quick else Scale()
     sources = multa_sources(options.data)

@@ -48,7 +48,7 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
     from flowloom.trainers.rezaei_liu_claims import claims
     from flowloom.trainers.rezaei_liu_findings import sections
     from flowloom.trainers.rezaei_liu_grid import FlowSet, Outcomes, Scale, grid
-    from flowloom.trainers.trials import one_thread
+    from flowloom.trainers.single_thread import one_thread
 
     sources = _sources(options.data, options.quick)
     sets = []

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -105,9 +106,10 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
       FlowloomError: if another run holds the state, manifest or recipe cannot be retrained on or do not continue what
         the state holds, or a step fails.
     """
-    # before the first state is made; TensorFlow is there only when there is something to learn
+    # before the first state is made; TensorFlow is imported only when there is something to learn
     manifest = read_manifest(options.manifest)
     check_manifest(manifest)
+    _require_tensorflow()
 
     from flowloom.trainers.recipe import Recipe
 
@@ -233,8 +235,10 @@ def challenge(
     display: ProgressDisplay,
 ) -> Version:
     """Train a challenger on a new dataset, and hold it against the champion."""
-    from flowloom.trainers.retraining import compare, judge, profiles, train_challenger
+    from flowloom.trainers.quiet import native_stderr_muted
 
+    with native_stderr_muted():
+        from flowloom.trainers.retraining import compare, judge, profiles, train_challenger
     root, number = options.state, len(state.versions) + 1
     champion = None if state.champion is None else version_folder(root, state.champion) / RUN
     newest, drifted = None, None
@@ -335,6 +339,11 @@ def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:
     had = [state.version(number).frozen.get(task) for number in state.line]
     known = [each.challenger for each in had if each is not None and each.challenger is not None]
     return figures.model_copy(update={"best": max(known, default=None)})
+
+
+def _require_tensorflow() -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise FlowloomError("training needs tensorflow; install it with: pip install 'flowloom[retrain]'")
 
 
 def _now() -> str:

@@ -72,12 +72,15 @@ def learning_curves(tasks: Sequence[Task], history: Sequence[dict[str, Any]], be
     """Draw train and validation loss and the validation AUC of every task over the epochs."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": "learning curves"}):
         figure, (losses, aucs) = _panels(2, width=9.4, height=3.2)
-        epochs = [record["epoch"] for record in history]
         for number, task in enumerate(tasks):
             color = PALETTE[number % len(PALETTE)]
-            _line(losses, epochs, [record["loss"][task.name] for record in history], color, linestyle=(0, (2, 2)))
-            _line(losses, epochs, [record["validation_loss"][task.name] for record in history], color, label=task.name)
-            _line(aucs, epochs, [record["validation_auc"][task.name] for record in history], color, label=task.name)
+            trained = [record for record in history if task.name in record["loss"]]
+            if not trained:  # a model that grew trains its new tasks alone
+                continue
+            epochs = [record["epoch"] for record in trained]
+            _line(losses, epochs, [record["loss"][task.name] for record in trained], color, linestyle=(0, (2, 2)))
+            _line(losses, epochs, [record["validation_loss"][task.name] for record in trained], color, label=task.name)
+            _line(aucs, epochs, [record["validation_auc"][task.name] for record in trained], color, label=task.name)
         losses.set(title="Loss", xlabel="epoch")
         losses.set_ylim(bottom=0)
         aucs.set(title="Validation AUC", xlabel="epoch")

@@ -32,7 +32,8 @@ class Predictions:
 def compiled(model: MultiTaskModel, feed: Feed) -> Callable[[Any], dict[str, tf.Tensor]]:
     """Return the model's inference as one graph for the batches of a feed."""
     inputs, _, _ = feed.signature
-    return tf.function(lambda batch: model(batch, training=False), input_signature=[inputs], autograph=False)
+    forward = tf.function(lambda batch: model(batch, training=False), input_signature=[inputs], autograph=False)
+    return forward.get_concrete_function()  # TensorFlow takes several models at one place for retracing, and warns
 
 
 def predict(forward: Callable[[Any], dict[str, tf.Tensor]], feed: Feed) -> dict[str, Predictions]:

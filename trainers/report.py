@@ -61,6 +61,7 @@ def render(findings: Findings) -> str:
             for task in run.tasks
         ],
         epochs=_epochs(run.history),
+        inherited=[task.name for task in run.tasks if not any(task.name in record["loss"] for record in run.history)],
         latecomers=_latecomers(run),
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=findings.gates,

@@ -64,15 +64,6 @@ class Fit:
     """The weights that all tasks share, for another network to adopt."""
 
 
-def one_thread() -> None:
-    """Let TensorFlow compute on one thread, so that trials in several processes do not wait for each other.
-
-    It has to be called before anything is computed. Sums of several threads may differ in the last digit.
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
 class Trials:
     """Trains the network of a recipe, each time from new weights.
 

@@ -7,9 +7,10 @@ import pytest
 
 from flowloom.pipelines.continuity import check_recipe
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.evaluate import EvaluateOptions, evaluate
 from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.retraining import compare, train_challenger
-from flowloom.trainers.run import Run
+from flowloom.trainers.run import REPORT, Run
 from flowloom.trainers.train import TrainOptions, train
 
 SMALL = ("epochs=1", "k=6", "units=4", "experts=1", "tower=[4]", "batch_size=64")
@@ -67,6 +68,10 @@ def test_a_challenger_begins_where_the_champion_is(synthetic, tmp_path, layout):
         assert found[task].champion == found[task].challenger
     assert found["bulk"].champion is None
     assert found["bulk"].challenger is not None
+
+    assert set(evaluate(EvaluateOptions(tmp_path / "3"))["tasks"]) == {"app", "attack", "bulk"}
+    report = (tmp_path / "3" / REPORT).read_text()
+    assert "app, attack: learned before, by the model that this one grew from" in report
 
     other = recipe.model_copy(update={"units": 5})
     _, start, reason = train_challenger(other, dataset, tmp_path / "4", tmp_path / "3", lambda _: None)
