@@ -96,7 +96,7 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
         raise FlowloomError(f"{options.run} holds a finished run; tune into another directory")
     dataset = dataset.restricted(recipe.tasks or [task.name for task in dataset.tasks])
     root = options.run / run_files.TUNING
-    trials = Trials(root, recipe, dataset, progress)
+    trials = RememberedTrials(root, recipe, dataset, progress)
     found = tune(recipe.tasks or [task.name for task in dataset.tasks], trials, search)
     document = _document(search, found, trials)
     run_files.write_json(root / FOUND, document)
@@ -107,7 +107,7 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
     return document
 
 
-class Trials:
+class RememberedTrials:
     """The oracle of a search: trains a trial unless it was trained before, and remembers it in a file.
 
     Args:
@@ -165,7 +165,7 @@ def _described(experts: int, units: int) -> str:
     return f"{experts} expert{'s' if experts > 1 else ''} of {units} units"
 
 
-def _document(search: Search, tuning: Tuning, trials: Trials) -> dict[str, Any]:
+def _document(search: Search, tuning: Tuning, trials: RememberedTrials) -> dict[str, Any]:
     """Return tuning.json."""
     tasks = tuple(tuning.singles)
     seed = search.seeds[0]
@@ -194,7 +194,7 @@ def _document(search: Search, tuning: Tuning, trials: Trials) -> dict[str, Any]:
     }
 
 
-def _models(tasks: tuple[str, ...], walked: Sequence[Trial], trials: Trials) -> list[dict[str, Any]]:
+def _models(tasks: tuple[str, ...], walked: Sequence[Trial], trials: RememberedTrials) -> list[dict[str, Any]]:
     """Return every model of all tasks that the walk has trained: LMMoEs, and single LSTMs of one size side by side."""
     models = []
     for trial in walked:

@@ -9,7 +9,7 @@ from flowloom.trainers import size_tuning
 from flowloom.trainers.dataset import Dataset
 from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.run import Run
-from flowloom.trainers.size_tuning import Trials, TuneOptions, frontier, tune_sizes
+from flowloom.trainers.size_tuning import RememberedTrials, TuneOptions, frontier, tune_sizes
 from flowloom.trainers.tuning import Trial
 
 TASKS = ("app", "attack", "bulk")
@@ -120,7 +120,9 @@ def test_what_cannot_be_tuned_is_refused(synthetic, tmp_path):
         options_of(tmp_path, tmp_path, repeats=0)
     with pytest.raises(FlowloomError, match=r"of an LMMoE .* got model=multitask_cnn"):
         tune_sizes(options_of(synthetic(), tmp_path / "run", recipe="multitask-cnn", overrides=()))
-    trials = Trials(tmp_path / "t", Recipe.named("multa", SMALL), Dataset.open(synthetic(rows=(60, 0, 10))), print)
+    trials = RememberedTrials(
+        tmp_path / "t", Recipe.named("multa", SMALL), Dataset.open(synthetic(rows=(60, 0, 10))), print
+    )
     with pytest.raises(FlowloomError, match="is not defined on the validation split"):
         trials(Trial(1, 4, ("attack",), 7))
 
