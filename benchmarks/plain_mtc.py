@@ -6,6 +6,11 @@ from typing import Any
 import keras
 from keras import layers
 
+from flowloom.trainers.byte_mask import ByteMask
+from flowloom.trainers.byte_transformer import positions as sines
+from flowloom.trainers.step_positions import StepPositions
+from flowloom.trainers.tokens import with_bits
+
 NORM = {"epsilon": 1e-5}
 BATCH_NORM = {**NORM, "momentum": 0.9}
 
@@ -51,13 +56,22 @@ def plain_mtc(
     repetitions: Sequence[int] = (1, 5, 6),
     attention_heads: int = 6,
     dropout: float = 0.07,
+    lite: bool = False,
 ) -> keras.Model:
-    """Return MTC over uint8 [B, n d] for tokens of the shape (n, d); outputs are softmaxes of all classes."""
+    """Return MTC over uint8 [B, n d] for tokens of the shape (n, d); outputs are softmaxes of all classes.
+
+    Args:
+      lite: with bits, positions, a wide readout, and a fifth of the bytes masked.
+    """
     n, d = tokens
     given = keras.Input((n * d,), dtype="uint8", name="bytes")
     x = layers.Rescaling(1 / 255)(given)
-    t = layers.Reshape((n, d))(x)  # [B, n, d]
-    c = layers.Reshape((n * d // stem, stem))(x)  # [B, L, stem]
+    t = layers.Reshape((n, d))(ByteMask(0.2)(x) if lite else x)  # [B, n, d]
+    seen = with_bits(t) if lite else t  # [B, n, 9 d]
+    c = layers.Reshape((n * d // stem, seen.shape[-1] // d * stem))(seen)  # [B, L, stem or 9 stem]
+    if lite:
+        t = layers.Dense(d, name="tokens_of_bits")(seen) + sines(n, d)
+        c = StepPositions(name="step_positions")(c)
     per_token = n * d // stem // n
     for block, (middle, filters) in enumerate([(50, 100), (50, 100), (100, 200)]):
         c, between = bottleneck(f"bottleneck_{block}_0", c, middle, filters, dropout)
@@ -71,7 +85,13 @@ def plain_mtc(
             up = layers.Conv1D(middle, 1, name=f"up_{block}")(t)  # [B, n, middle]
             up = layers.UpSampling1D(per_token)(layers.BatchNormalization(**BATCH_NORM, name=f"up_{block}_norm")(up))
             c, _ = bottleneck(f"bottleneck_{block}_1", c, middle, filters, dropout, up)
-    features = {True: layers.Flatten()(t), False: layers.GlobalAveragePooling1D()(c)}
+    if lite:
+        read = layers.Concatenate()([layers.Flatten()(c), layers.Flatten()(seen)])
+        read = layers.Dense(256, use_bias=False, name="readout")(layers.Dropout(0.5)(read))
+        read = layers.Dropout(0.5)(layers.ReLU()(layers.BatchNormalization(**BATCH_NORM, name="readout_norm")(read)))
+    else:
+        read = layers.GlobalAveragePooling1D()(c)
+    features = {True: layers.Flatten()(t), False: read}
     outputs = {
         task: layers.Dense(classes, activation="softmax", name=f"{task}_head")(features[task in transformer_tasks])
         for task, classes in tasks.items()

@@ -18,6 +18,7 @@ from flowloom.trainers.ple import PLE
 from flowloom.trainers.recipe import Recipe, SummedTask
 from flowloom.trainers.row_spec import RowSpec
 from flowloom.trainers.softmax_heads import ClassSum
+from flowloom.trainers.tokens import token_shape
 
 
 class MultiTaskModel(Protocol):
@@ -89,13 +90,18 @@ def build_cnn_rnn2(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task])
 def build_mtc(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> MTC:
     """Return an untrained MTC for the tasks of a dataset."""
     names = [task.name for task in tasks]
+    row = _row(recipe, features, tasks)
     return MTC(
-        **_row(recipe, features, tasks),
+        **row,
         transformer_tasks=[name for name in recipe.transformer_tasks if name in names],
-        stem=recipe.stem,
+        stem=recipe.stem or token_shape(row["length"])[1],
         repetitions=recipe.repetitions,
         attention_heads=recipe.attention_heads,
         dropout=recipe.dropout,
+        bits=recipe.bits and row["source"] == "bytes",
+        positions=recipe.positions,
+        readout=recipe.readout,
+        masked=recipe.masked,
     )
 
 

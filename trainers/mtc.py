@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 import keras
 
+from flowloom.trainers.batch_norm import BatchNormalization
 from flowloom.trainers.bottleneck import Bottleneck
+from flowloom.trainers.byte_mask import ByteMask
 from flowloom.trainers.byte_transformer import positions as sines
+from flowloom.trainers.dropout import Dropout
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.fusion import FuseDown, FuseUp
 from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
@@ -16,6 +19,9 @@ from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape, 
 
 BLOCKS = ((50, 100), (50, 100), (100, 200))
 """Filters inside and behind the bottlenecks of each block (table 3)."""
+READOUTS = ("mean", "all", "wide")
+WIDE_UNITS, WIDE_DROPOUT = 256, 0.5
+"""Of the layer that a wide readout goes through."""
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
@@ -44,7 +50,9 @@ class MTC(keras.Model):
       bits: whether both branches see the eight bits of a byte beside its value, which tell apart what is near as a
         number, such as TCP and UDP. Tokens are brought to d values by a layer.
       positions: whether they know where a value stands, by what is added for each step, learned, and each token, fixed.
-      readout: whether tasks of the CNN branch read the `mean` over its steps or `all` of them in a row.
+      readout: what tasks of the CNN branch read: the `mean` over its steps; `all` of them in a row; `wide`: all of them
+        and all bits (or values), through a layer of 256 with much dropout.
+      masked: share of the values that are hidden in training.
     """
 
     def __init__(
@@ -60,14 +68,15 @@ class MTC(keras.Model):
         sums: Mapping[str, ClassSum] | None = None,
         bits: bool = False,
         positions: bool = False,
-        readout: Literal["mean", "all"] = "mean",
+        readout: Literal["mean", "all", "wide"] = "mean",
+        masked: float = 0.0,
         **kwargs: Any,
     ) -> None:
         n, d = token_shape(length)
         if bits and source != "bytes":
             raise ValueError(f"bits need source=bytes, got {source}")
-        if readout not in ("mean", "all"):
-            raise ValueError(f"readout must be mean or all, got {readout!r}")
+        if readout not in READOUTS:
+            raise ValueError(f"readout must be {', '.join(READOUTS[:-1])} or {READOUTS[-1]}, got {readout!r}")
         if stem < 1 or d % stem:
             divisors = [divisor for divisor in range(1, d + 1) if d % divisor == 0]
             raise ValueError(f"stem must divide the {d} values of a token, so be one of {divisors}, got {stem}")
@@ -89,13 +98,26 @@ class MTC(keras.Model):
         ups = [FuseUp(middle, name=f"up_{block}") for block, (middle, _) in enumerate(BLOCKS) if block]
         tokens_of_bits = [keras.layers.Dense(d, name="tokens_of_bits")] if bits else []
         places = [StepPositions(name="step_positions")] if positions else []
+        masks = [ByteMask(masked, name="mask")] if masked else []
+        widened = []
+        if readout == "wide":
+            widened = [
+                Dropout(WIDE_DROPOUT, name="readout_first_drop"),
+                keras.layers.Dense(WIDE_UNITS, use_bias=False, name="readout"),
+                BatchNormalization(name="readout_norm"),
+                keras.layers.ReLU(),
+                Dropout(WIDE_DROPOUT, name="readout_drop"),
+            ]
         heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
+        for layer in masks:
+            x = layer(x)
         t = as_tokens(x)  # [B, n, d]
         if bits:
             t = with_bits(t)  # [B, n, 9 d]
+        seen = keras.layers.Flatten()(t)  # [B, n d] or [B, 9 n d]
         c = keras.layers.Reshape((n * d // stem, t.shape[-1] // d * stem))(t)  # [B, steps, stem or 9 stem]
         for layer in tokens_of_bits:
             t = layer(t)  # [B, n, d]
@@ -110,24 +132,28 @@ class MTC(keras.Model):
             if block:
                 c, _ = bottlenecks[block][1](c, ups[block - 1](t))
         flat = keras.layers.Flatten()(t)  # [B, n d]
-        read = (keras.layers.Flatten() if readout == "all" else keras.layers.GlobalAveragePooling1D())(c)  # [B, width]
+        read = (keras.layers.GlobalAveragePooling1D() if readout == "mean" else keras.layers.Flatten())(c)  # [B, width]
+        if widened:
+            read = keras.layers.Concatenate()([read, seen])
+        for layer in widened:
+            read = layer(read)  # [B, 256]
         outputs = heads({task: flat if task in transformer_tasks else read for task in tasks})
         super().__init__(inputs, outputs, **kwargs)
 
         self.length, self.tasks, self.transformer_tasks = length, dict(tasks), tuple(transformer_tasks)
         self.source, self.stem, self.repetitions = source, stem, tuple(repetitions)
         self.attention_heads, self.dropout, self.sums = attention_heads, dropout, dict(sums or {})
-        self.bits, self.positions, self.readout = bits, positions, readout
+        self.bits, self.positions, self.readout, self.masked = bits, positions, readout, masked
         self._blocks = [
             [layer for part in parts for layer in part] for parts in (encoders, bottlenecks, [downs], [ups])
         ]
-        self._tokens_of_bits, self._places = tokens_of_bits, places
+        self._tokens_of_bits, self._places, self._widened = tokens_of_bits, places, widened
         self._heads = heads
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
         """The variables that every task trains: all but the heads."""
-        parts = (self._tokens_of_bits, self._places, *self._blocks)
+        parts = (self._tokens_of_bits, self._places, *self._blocks, self._widened)
         return [variable for part in parts for layer in part for variable in layer.trainable_variables]
 
     @property
@@ -147,7 +173,8 @@ class MTC(keras.Model):
         encoders, bottlenecks, downs, ups = self._blocks
         per_token = sum(layer.macs(n) for layer in (*encoders, *downs, *ups))
         per_token += n * sum(math.prod(layer.kernel.shape) for layer in self._tokens_of_bits)
-        return per_token + sum(layer.macs(n * d // self.stem) for layer in bottlenecks) + self._heads.macs
+        wide = sum(math.prod(each.shape) for layer in self._widened for each in layer.weights if each.name == "kernel")
+        return per_token + sum(layer.macs(n * d // self.stem) for layer in bottlenecks) + wide + self._heads.macs
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
@@ -165,4 +192,5 @@ class MTC(keras.Model):
             "bits": self.bits,
             "positions": self.positions,
             "readout": self.readout,
+            "masked": self.masked,
         }

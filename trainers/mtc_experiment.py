@@ -21,6 +21,7 @@ from flowloom.trainers.experiments import Cell, Settings
 from flowloom.trainers.feature_selection import selected_columns
 from flowloom.trainers.mtc import MTC
 from flowloom.trainers.predictions import Predictions
+from flowloom.trainers.recipe import MTC_LITE
 from flowloom.trainers.repeated_splits import RowSplit, derived_seed
 from flowloom.trainers.row_table import RowTable
 from flowloom.trainers.row_trials import LabelledRows, RowTrials
@@ -319,13 +320,9 @@ def network(
         sums = {auxiliary: {"of": tasks[0].name, "classes": [code % classes[auxiliary] for code in range(whole)]}}
     form: dict[str, Any] = {"stem": token_shape(length)[1] // 2 if source == "bytes" else 1}
     if method != "mtc":
-        form |= LITE | {"bits": source == "bytes"}
+        form = {**MTC_LITE, "stem": token_shape(length)[1]}
     if repetitions is not None:
         form["repetitions"] = tuple(repetitions)
     return lambda: MTC(
         length, classes, transformer_tasks, source, attention_heads=heads, dropout=dropout, sums=sums, **form
     )
-
-
-LITE: dict[str, Any] = {"repetitions": (1, 1, 1), "bits": True, "positions": True, "readout": "all"}
-"""What makes MTC learn more from few rows for less work; see `docs/decisions/0020-mtc-lite.md`."""

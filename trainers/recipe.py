@@ -69,7 +69,16 @@ class Recipe(pydantic.BaseModel):
     length: int | None = pydantic.Field(None, ge=1, description="bytes of a packet that the model sees; null = all")
     transformer_tasks: tuple[str, ...] = ()
     """The tasks that read the Transformer branch of mtc; all others read its CNN branch."""
-    stem: int = pydantic.Field(1, ge=1, description="bytes that the CNN branch of mtc sees as one step")
+    stem: int | None = pydantic.Field(
+        1, ge=1, description="bytes that the CNN branch of mtc sees as one step; null = a token of the other branch"
+    )
+    bits: bool = pydantic.Field(
+        False, description="whether both branches of mtc see the bits of a byte, too; features have none"
+    )
+    positions: bool = pydantic.Field(False, description="whether both branches of mtc know where a byte stands")
+    readout: Literal["mean", "all", "wide"] = "mean"
+    """What tasks of the CNN branch of mtc read: the mean over its steps, all of them, or all of them and all bits."""
+    masked: float = pydantic.Field(0.0, ge=0, lt=1, description="share of the bytes that mtc misses in training")
     repetitions: tuple[int, int, int] = (1, 5, 6)
     """Encoder layers of each block of mtc."""
     encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
@@ -224,6 +233,11 @@ _REZAEI_LIU: dict[str, Any] = {
     "patience": 20,
 }
 
+MTC_LITE: dict[str, Any] = {
+    "repetitions": (1, 1, 1), "bits": True, "positions": True, "readout": "wide", "masked": 0.2
+}  # fmt: skip
+"""What makes MTC learn more from few packets for less work; see `docs/decisions/0020-mtc-lite.md`."""
+
 _MTC: dict[str, Any] = {
     "learning_rate": 1e-3,
     "weight_decay": 1e-4,
@@ -247,7 +261,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
     },
     "mtc": {**_MTC, "model": "mtc"},
-    "mtc-lite": {**_MTC, "model": "mtc", "stem": 10},
+    "mtc-lite": {**_MTC, **MTC_LITE, "model": "mtc", "stem": None},
     "mtc-transformer": {**_MTC, "model": "byte_transformer"},
     "mtc-cnn": {**_MTC, "model": "byte_cnn"},
     "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
@@ -259,9 +273,9 @@ have k times fewer weights: with small experts the others outweigh them. `lstm`:
 standard scaling, each loss the mean over labelled rows; `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
 `mtc`: the Transformer and 1D-CNN of MTC on packet bytes; the paper's three tasks have `transformer_tasks=[app]` and
-`loss_weights` of 6:2:1, divided by 9 if weight decay is to weigh as there. `mtc-lite`: ten bytes are a step of its CNN
-branch, a tenth of the work. `mtc-transformer` and `mtc-cnn`: what it is compared with (section 4.3.2), weights 4:2:1
-and 2:2:1. `source=features` trains them on tables.
+`loss_weights` of 6:2:1, divided by 9 if weight decay is to weigh as there. `mtc-lite`: the same for a CPU, with a token
+as a step of its CNN branch (docs/decisions/0020-mtc-lite.md). `mtc-transformer` and `mtc-cnn`: what it is compared with
+(section 4.3.2), weights 4:2:1 and 2:2:1. `source=features` trains them on tables.
 """
 
 

@@ -50,5 +50,6 @@ def with_bits(tokens: Any) -> Any:
     """Put the eight bits of each byte, the lowest first, behind its value: [B, n, d], bytes / 255, to [B, n, 9 d]."""
     n, d = tokens.shape[1:]
     values = ops.expand_dims(tokens, -1)
-    bits = ops.mod(ops.floor(ops.round(values * 255.0) / 2.0 ** np.arange(8, dtype=np.float32)), 2.0)
+    # a half above, where rounding does not matter: LiteRT loses a rounding before this
+    bits = ops.mod(ops.floor((values * 255.0 + 0.5) / 2.0 ** np.arange(8, dtype=np.float32)), 2.0)
     return ops.reshape(ops.concatenate([values, bits], axis=-1), (-1, n, 9 * d))

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from flowloom.trainers.byte_cnn import ByteCNN
+from flowloom.trainers.byte_mask import ByteMask
 from flowloom.trainers.byte_transformer import ByteTransformer, positions
 from flowloom.trainers.mtc import MTC
 
@@ -21,17 +22,20 @@ def packets(length, rows=3):
     return {"bytes": np.random.default_rng(0).integers(0, 256, (rows, length)).astype(np.uint8)}
 
 
-def both(stem):
+LITE = {"bits": True, "positions": True, "readout": "wide", "masked": 0.2}
+
+
+def both(stem, lite=False):
     """MTC over 72 bytes, 8 tokens of 9, and the plain one with the same weights."""
-    model = MTC(72, TASKS, **SMALL, stem=stem, attention_heads=5)
-    plain = plain_mtc.plain_mtc((8, 9), TASKS, ["app"], stem=stem, repetitions=(1, 1, 1), attention_heads=5)
+    model = MTC(72, TASKS, **SMALL, stem=stem, attention_heads=5, **(LITE if lite else {}))
+    plain = plain_mtc.plain_mtc((8, 9), TASKS, ["app"], stem=stem, repetitions=(1, 1, 1), attention_heads=5, lite=lite)
     plain_mtc.copy_weights(plain, model)
     return model, plain
 
 
-@pytest.mark.parametrize("stem", [1, 3])
-def test_outputs_and_gradients_are_those_of_the_plain_network(stem):
-    model, plain = both(stem)
+@pytest.mark.parametrize(("stem", "lite"), [(1, False), (3, False), (9, True)])
+def test_outputs_and_gradients_are_those_of_the_plain_network(stem, lite):
+    model, plain = both(stem, lite)
     given, said, slopes = packets(72), [], []
     for network in (model, plain):
         with tf.GradientTape() as tape:
@@ -45,12 +49,14 @@ def test_outputs_and_gradients_are_those_of_the_plain_network(stem):
     np.testing.assert_allclose(*slopes, rtol=1e-2, atol=1e-4)
 
 
-def test_training_normalises_and_remembers_batches_as_the_plain_network_does(monkeypatch):
+@pytest.mark.parametrize("lite", [False, True])
+def test_training_normalises_and_remembers_batches_as_the_plain_network_does(monkeypatch, lite):
     """Nothing is dropped, so that both are functions."""
     monkeypatch.setattr("flowloom.trainers.dropout.Dropout.gain", lambda layer, training: 1.0)
     monkeypatch.setattr("flowloom.trainers.dropout.Dropout._kept", lambda layer, x: tf.ones_like(x, tf.bool))
     monkeypatch.setattr("keras.layers.Dropout.call", lambda layer, x, training=False: x)
-    model, plain = both(3)
+    monkeypatch.setattr("flowloom.trainers.byte_mask.ByteMask.call", lambda layer, x, training=False: x)
+    model, plain = both(3, lite)
     given = packets(72, rows=8)
     said, expected = model(given, training=True), plain(given, training=True)
     for task in TASKS:
@@ -171,26 +177,41 @@ def test_bad_sizes_are_refused(make, message):
         make()
 
 
-def test_the_lite_settings_survive_a_file(tmp_path):
+@pytest.mark.parametrize(("readout", "read"), [("all", 24 * 200), ("wide", 256)])
+def test_the_lite_settings_survive_a_file(tmp_path, readout, read):
     """Weights are shared or of one task, and the way back from a file gives the same network."""
-    lite = {"bits": True, "positions": True, "readout": "all"}
+    lite = {**LITE, "readout": readout}
     model = MTC(72, TASKS, ["app"], repetitions=(0, 1, 0), stem=3, **lite)
     model.save(tmp_path / "lite.keras")
     again = keras.saving.load_model(tmp_path / "lite.keras")
+    assert again.get_config() == model.get_config()
     given = packets(72)
     for task in TASKS:
         np.testing.assert_array_equal(model(given)[task], again(given)[task])
     own = sum(np.size(v) for task in TASKS for v in model.task_variables(task))
     assert sum(np.size(v) for v in model.shared_variables) + own == sum(np.size(v) for v in model.trainable_variables)
-    assert model.task_variables("traffic")[0].shape == (24 * 200, 3)
-    assert model.macs > MTC(72, TASKS, ["app"], repetitions=(0, 1, 0), stem=3).macs
+    assert model.task_variables("traffic")[0].shape == (read, 3)
+    kernels = {v.path: int(np.prod(v.shape)) for v in model.trainable_variables if len(v.shape) > 1}
+    steps = {"bottleneck": 24, "encoder": 8, "down": 8, "up": 8, "tokens": 8, "step": 0}
+    expected = sum(size * steps.get(path.split("_")[0], 1) for path, size in kernels.items())
+    assert model.macs == expected + 2 * 8 * 8 * 6
+
+
+def test_a_mask_hides_values_in_training_alone():
+    mask, values = ByteMask(0.2), np.ones((50, 200), np.float32)
+    np.testing.assert_array_equal(mask(values), values)
+    hidden = np.asarray(mask(values, training=True))
+    assert set(np.unique(hidden)) == {0.0, 1.0}
+    assert 0.17 < np.mean(hidden == 0) < 0.23
+    with pytest.raises(ValueError, match="rate must be >= 0 and < 1, got 1"):
+        ByteMask(1)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"source": "features", "bits": True}, "bits need source=bytes, got features"),
-        ({"readout": "last"}, "readout must be mean or all, got 'last'"),
+        ({"readout": "last"}, "readout must be mean, all or wide, got 'last'"),
     ],
 )
 def test_lite_settings_that_fit_nothing_are_refused(settings, message):

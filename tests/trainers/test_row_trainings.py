@@ -125,8 +125,9 @@ def test_an_interrupted_training_ends_with_the_same_numbers(dataset, tables, tmp
 
 
 @pytest.mark.slow
-def test_mtc_learns_and_is_exported(dataset, tmp_path):
-    run = train(TrainOptions(dataset, tmp_path / "run", "mtc", MTC)).run
+@pytest.mark.parametrize("recipe", ["mtc", "mtc-lite"])
+def test_mtc_learns_and_is_exported(dataset, tmp_path, recipe):
+    run = train(TrainOptions(dataset, tmp_path / "run", recipe, MTC)).run
     first, last = Run.open(run).history
     for task in TASKS:
         assert last["loss"][task.name] < first["loss"][task.name]
