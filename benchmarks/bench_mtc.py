@@ -1,4 +1,4 @@
-"""MTC with a stem of ten against the same network of Keras layers: training steps, and inference of one packet."""
+"""MTC lite against the same network of Keras layers: training steps, and inference of one packet."""
 
 import functools
 import sys
@@ -14,6 +14,7 @@ from measure import report
 from measure_networks import interleaved, training_step
 
 from flowloom.trainers.mtc import MTC
+from flowloom.trainers.recipe import MTC_LITE
 
 TASKS = {"app": 17, "tunnel_traffic": 12, "traffic": 6}
 WEIGHTS = {"app": 6 / 9, "tunnel_traffic": 2 / 9, "traffic": 1 / 9}
@@ -57,8 +58,8 @@ def main(rows: int = ROWS) -> None:
     packets = tf.constant(generator.integers(0, 256, (rows, 1500)), tf.uint8)
     labels = {task: tf.constant(generator.integers(0, classes, rows), tf.int32) for task, classes in TASKS.items()}
     loss = functools.partial(loss_of, labels)
-    plain = plain_mtc.plain_mtc((30, 50), TASKS, ["app"], stem=10)
-    model = MTC(1500, TASKS, ["app"], stem=10)
+    plain = plain_mtc.plain_mtc((30, 50), TASKS, ["app"], stem=50, repetitions=MTC_LITE["repetitions"], lite=True)
+    model = MTC(1500, TASKS, ["app"], stem=50, **MTC_LITE)
     plain_mtc.copy_weights(plain, model)
     said, expected = model({"bytes": packets[:8]}), plain({"bytes": packets[:8]})
     difference = max(float(np.abs(said[task] - expected[task]).max()) for task in TASKS)
@@ -73,7 +74,7 @@ def main(rows: int = ROWS) -> None:
     taken = interleaved(singles, SINGLES)
     (wall, processor), (other_wall, other) = taken["litert"], taken["tensorflow"]
     report(
-        "one packet through MTC by LiteRT against TensorFlow",
+        "one packet through MTC lite by LiteRT against TensorFlow",
         ms=1e3 * wall,
         ratio_wall=wall / other_wall,
         ratio_processor=processor / other,
@@ -83,7 +84,7 @@ def main(rows: int = ROWS) -> None:
     taken = interleaved(steps, ROUNDS)
     (wall, processor), (other_wall, other) = taken["model"], taken["plain"]
     report(
-        "MTC training step against Keras layers",
+        "MTC lite training step against Keras layers",
         rows=rows,
         seconds=wall,
         processor_seconds=processor,

@@ -27,7 +27,7 @@ from flowloom.trainers.row_table import RowTable
 from flowloom.trainers.row_trials import LabelledRows, RowTrials
 from flowloom.trainers.tokens import token_shape
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Goes up when a change makes cells that are stored another thing."""
 
 Method = Literal[

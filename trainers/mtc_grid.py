@@ -44,7 +44,7 @@ class Scale:
 
     repeats: int = 3
     sessions: int = 600
-    updates: int = 240
+    updates: int = 480
     ablation_updates: int = 72
     table_updates: int = 480
     packets: int = 300
