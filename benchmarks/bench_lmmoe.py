@@ -34,7 +34,10 @@ def main() -> None:
         ours, plain = (LMMoE(K, CHANNELS, TASKS, experts=experts, units=units, tower=(4,)) for _ in range(2))
         plain.set_weights(ours.get_weights())
         without_kernels(plain)
-        steps = {"kernel": training_step(ours, batch, loss), "loop": training_step(plain, batch, loss)}
+        steps = {
+            name: training_step(model, batch, loss, keras.optimizers.Adam(1e-3))
+            for name, model in (("kernel", ours), ("loop", plain))
+        }
         taken = interleaved(steps, ROUNDS)
         (wall, processor), (other_wall, other) = taken["kernel"], taken["loop"]
         report(

@@ -14,11 +14,12 @@ from measure import report
 from measure_networks import interleaved, training_step
 
 from flowloom.trainers.mtc import MTC
+from flowloom.trainers.optimizer import CoupledAdam
 from flowloom.trainers.recipe import MTC_LITE
 
 TASKS = {"app": 17, "tunnel_traffic": 12, "traffic": 6}
 WEIGHTS = {"app": 6 / 9, "tunnel_traffic": 2 / 9, "traffic": 1 / 9}
-ROWS, ROUNDS, SINGLES = 128, 5, 200
+ROWS, ROUNDS, SINGLES = 128, 15, 200
 
 
 def loss_of(labels: dict[str, tf.Tensor], said: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -80,7 +81,10 @@ def main(rows: int = ROWS) -> None:
         ratio_processor=processor / other,
         ratio_tensorflow_to_keras=other_wall / taken["keras"][0],
     )
-    steps = {name: training_step(each, {"bytes": packets}, loss) for name, each in (("plain", plain), ("model", model))}
+    steps = {
+        "plain": training_step(plain, {"bytes": packets}, loss, keras.optimizers.Adam(1e-3)),
+        "model": training_step(model, {"bytes": packets}, loss, CoupledAdam(1e-3)),
+    }
     taken = interleaved(steps, ROUNDS)
     (wall, processor), (other_wall, other) = taken["model"], taken["plain"]
     report(

@@ -12,9 +12,9 @@ def training_step(
     network: keras.Model,
     rows: Mapping[str, tf.Tensor],
     loss_of: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    optimizer: keras.optimizers.Adam,
 ) -> Callable[[], float]:
-    """Return a call that trains a network by one step of Adam, and returns the loss; `loss_of` takes its outputs."""
-    optimizer = keras.optimizers.Adam(1e-3)
+    """Return a call that trains a network by one step, and returns the loss; `loss_of` takes its outputs."""
     optimizer.build(network.trainable_variables)
 
     @tf.function(autograph=False)

@@ -1,16 +1,12 @@
-"""Rates on a plateau, and weight decay inside of the gradient."""
+"""Rates on a plateau and along a cosine."""
 
 import itertools
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowloom.trainers.learning_rate import cosine_rate, plateau_rate
-from flowloom.trainers.optimizer import CoupledAdam
 
 
 @pytest.mark.parametrize(
@@ -36,25 +32,6 @@ def test_rates_never_rise_and_falling_losses_keep_them(losses, patience):
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] >= 0.5 ** (len(losses) / (patience + 1))
     assert plateau_rate(1.0, [2.0**-n for n in range(len(losses))], 0.5, patience) == 1.0
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_decay_is_a_penalty_on_the_loss(decay):
-    targets = np.array([1.0, -2.0, 0.5], np.float32)
-    one, other = keras.Variable(np.zeros(3, np.float32)), keras.Variable(np.zeros(3, np.float32))
-    ours, plain = CoupledAdam(0.1, coupled_decay=decay), keras.optimizers.Adam(0.1)
-    for optimizer, variable, penalty in ((ours, one, 0.0), (plain, other, decay / 2)):
-        for _ in range(5):
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum((variable - targets) ** 2) + penalty * tf.reduce_sum(variable * variable)
-            optimizer.apply(tape.gradient(loss, [variable.value]), [variable])
-    np.testing.assert_allclose(one, other, rtol=1e-5)
-    assert np.abs(one.numpy()).min() > 0
-
-
-def test_negative_decay_is_refused():
-    with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
-        CoupledAdam(0.1, coupled_decay=-1)
 
 
 def test_a_cosine_rises_and_falls_to_nothing():
