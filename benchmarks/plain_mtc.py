@@ -61,7 +61,8 @@ def plain_mtc(
     """Return MTC over uint8 [B, n d] for tokens of the shape (n, d); outputs are softmaxes of all classes.
 
     Args:
-      lite: with bits, positions, a wide readout, and a fifth of the bytes masked.
+      lite: with bits, positions, a wide readout, and a fifth of the bytes masked; the first two and the mask are
+        those of `trainers`.
     """
     n, d = tokens
     given = keras.Input((n * d,), dtype="uint8", name="bytes")

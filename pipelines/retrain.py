@@ -109,7 +109,7 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
     # before the first state is made; TensorFlow is imported only when there is something to learn
     manifest = read_manifest(options.manifest)
     check_manifest(manifest)
-    _require_tensorflow()
+    _require_trainers()
 
     from flowloom.trainers.recipe import Recipe
 
@@ -341,9 +341,15 @@ def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:
     return figures.model_copy(update={"best": max(known, default=None)})
 
 
-def _require_tensorflow() -> None:
-    if importlib.util.find_spec("tensorflow") is None:
-        raise FlowloomError("training needs tensorflow; install it with: pip install 'flowloom[retrain]'")
+def _require_trainers() -> None:
+    """Refuse to begin what could not be trained in the end.
+
+    Raises:
+      FlowloomError: if a library that trainers import is not installed.
+    """
+    for name in ("keras", "sklearn", "tensorflow", "tfx_bsl"):
+        if importlib.util.find_spec(name) is None:
+            raise FlowloomError(f"training needs {name}; install it with: pip install 'flowloom[retrain]'")
 
 
 def _now() -> str:

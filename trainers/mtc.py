@@ -98,7 +98,8 @@ class MTC(keras.Model):
         ups = [FuseUp(middle, name=f"up_{block}") for block, (middle, _) in enumerate(BLOCKS) if block]
         tokens_of_bits = [keras.layers.Dense(d, name="tokens_of_bits")] if bits else []
         places = [StepPositions(name="step_positions")] if positions else []
-        masks = [ByteMask(masked, name="mask")] if masked else []
+        # bytes are no bfloat16: bits are read of them
+        masks = [ByteMask(masked, dtype="float32", name="mask")] if masked else []
         widened = []
         if readout == "wide":
             widened = [

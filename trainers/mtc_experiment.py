@@ -320,7 +320,7 @@ def network(
         sums = {auxiliary: {"of": tasks[0].name, "classes": [code % classes[auxiliary] for code in range(whole)]}}
     form: dict[str, Any] = {"stem": token_shape(length)[1] // 2 if source == "bytes" else 1}
     if method != "mtc":
-        form = {**MTC_LITE, "stem": token_shape(length)[1]}
+        form = {**MTC_LITE, "bits": source == "bytes", "stem": token_shape(length)[1]}
     if repetitions is not None:
         form["repetitions"] = tuple(repetitions)
     return lambda: MTC(

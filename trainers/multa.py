@@ -25,6 +25,8 @@ from flowloom.trainers.trials import Examples, Trials
 
 PROTOCOL = 2
 """Goes up when a change makes cells that are stored another thing."""
+LATECOMER_PROTOCOL = 3
+"""Likewise of latecomers, which `Training` trains."""
 MOMENTS = 20
 """Times that a training of many epochs is measured at least; one of fewer after each."""
 

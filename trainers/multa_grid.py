@@ -6,7 +6,7 @@ from typing import Any
 
 from flowloom.trainers.experiments import Cell
 from flowloom.trainers.intervals import Mean, difference_of, mean_of
-from flowloom.trainers.multa import Setting, mean_auc
+from flowloom.trainers.multa import LATECOMER_PROTOCOL, Setting, mean_auc
 
 EXPERTS = (1, 2, 3)
 """Algorithm 1 looks no further than the number of tasks."""
@@ -80,7 +80,8 @@ def arms(tasks: TaskSet, scale: Scale) -> dict[str, dict[str, Any]]:
         for latecomer in LATECOMERS:
             repair = {"repair_epochs": scale.repair_epochs} if latecomer == "repair" else {}
             found[f"latecomers {latecomer}"] = {
-                **large, "method": "latecomers", "latecomer": latecomer, "epochs": scale.phase_epochs, **repair
+                **large, "method": "latecomers", "latecomer": latecomer, "epochs": scale.phase_epochs, **repair,
+                "protocol": LATECOMER_PROTOCOL,
             }  # fmt: skip
     return found
 

@@ -16,8 +16,9 @@ class CoupledAdam(keras.optimizers.Adam):
     all weights.
 
     Args:
-      learning_rate: of Adam, without AMSGrad.
+      learning_rate: of Adam.
       coupled_decay: the factor, >= 0.
+      kwargs: of `keras.optimizers.Adam`; AMSGrad is refused.
     """
 
     def __init__(self, learning_rate: float, coupled_decay: float = 0.0, **kwargs: Any) -> None:
@@ -28,16 +29,14 @@ class CoupledAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         self.coupled_decay = coupled_decay
 
-    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
         """Update one variable."""
         if self.coupled_decay:
             gradient = gradient + self.coupled_decay * variable
         place, kind = self._get_variable_index(variable), variable.dtype
-        # Keras hands its own variables over, or, from inside of a strategy, TensorFlow's
-        handle = (variable.value if isinstance(variable, keras.Variable) else variable).handle
         step = tf.cast(self.iterations + 1, kind)
         tf.raw_ops.ResourceApplyAdam(
-            var=handle,
+            var=variable.handle,
             m=self._momentums[place].value.handle,
             v=self._velocities[place].value.handle,
             beta1_power=tf.pow(tf.cast(self.beta_1, kind), step),

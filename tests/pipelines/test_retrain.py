@@ -1,5 +1,6 @@
 """Retraining: the dataset that grew is the one built at once, whatever ended a run; and champions only by the rule."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -459,6 +460,17 @@ def test_ten_days(tmp_path):
     assert read_state(state).champion is not None
     assert [seen for seen in read_state(state).seen if seen.uri.endswith("ssh-bad.pcap")]
     check_registry(state, versions)
+
+
+def test_a_library_that_trainers_need_is_missed_before_anything_begins(corpus, monkeypatch):
+    arrive(corpus, 0)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else find_spec(name))
+    with pytest.raises(
+        FlowloomError, match="training needs sklearn; install it with: pip install"
+    ):
+        run(corpus)
+    assert not (corpus / "state").exists()
 
 
 def kill_in_training(state: Path, manifest: Path, number: int) -> None:

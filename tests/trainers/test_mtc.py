@@ -10,6 +10,7 @@ from flowloom.trainers.byte_cnn import ByteCNN
 from flowloom.trainers.byte_mask import ByteMask
 from flowloom.trainers.byte_transformer import ByteTransformer, positions
 from flowloom.trainers.mtc import MTC
+from flowloom.trainers.tokens import as_tokens, with_bits
 
 TASKS = {"app": 4, "tunnel_traffic": 6, "traffic": 3}
 SUMS = {"traffic": {"of": "tunnel_traffic", "classes": [0, 1, 2, 0, 1, 2]}}
@@ -195,6 +196,28 @@ def test_the_lite_settings_survive_a_file(tmp_path, readout, read):
     steps = {"bottleneck": 24, "encoder": 8, "down": 8, "up": 8, "tokens": 8, "step": 0}
     expected = sum(size * steps.get(path.split("_")[0], 1) for path, size in kernels.items())
     assert model.macs == expected + 2 * 8 * 8 * 6
+
+
+def test_bits_behind_a_mask_are_exact_in_mixed_precision():
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = MTC(256, TASKS, repetitions=(0, 0, 0), bits=True, masked=0.2)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    seen = keras.Model(model.input, with_bits(as_tokens(model.get_layer("mask").output)))
+    every = np.arange(256, dtype=np.uint8)
+    bits = np.asarray(seen({"bytes": every[None]}), np.float32).reshape(-1, 9)[:256, 1:]
+    np.testing.assert_array_equal(bits, np.unpackbits(every[:, None], axis=1, bitorder="little"))
+
+
+def test_a_network_is_trained_without_what_is_masked(monkeypatch):
+    monkeypatch.setattr("flowloom.trainers.dropout.Dropout._kept", lambda layer, x: tf.ones_like(x, tf.bool))
+    model, whole = (MTC(72, TASKS, repetitions=(0, 0, 0), masked=masked) for masked in (0.9, 0.0))
+    whole.set_weights([each.numpy() for each in model.weights])
+    given = packets(72)
+    for task in TASKS:
+        np.testing.assert_array_equal(model(given)[task], whole(given)[task])
+    assert np.abs(model(given, training=True)["app"] - whole(given, training=True)["app"]).max() > 1e-3
 
 
 def test_a_mask_hides_values_in_training_alone():

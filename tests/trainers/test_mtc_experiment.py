@@ -11,7 +11,10 @@ from tiny_network import TinyNetwork
 
 from flowloom.schemas.tasks import Task
 from flowloom.trainers import mtc_experiment
+from flowloom.trainers.byte_spec import ByteSpec
+from flowloom.trainers.models import build_mtc
 from flowloom.trainers.mtc_experiment import LINK_TYPE, Experiments, RowSet, Setting, network
+from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.row_table import RowTable
 
 SIX, THREE = tuple("abcdef"), tuple("abc")
@@ -119,6 +122,16 @@ def test_a_network_that_sums_aux_always_agrees_with_itself():
     lite = network("mtc-lite-sum", "packets", 56, BYTE_TASKS, ("vpn",), "aux", repetitions=(0, 0, 0))()
     said = lite({"bytes": byte_table().values[:5]})
     np.testing.assert_allclose(said["aux"], said["tra"][:, :3] + said["tra"][:, 3:], atol=1e-6)
+
+
+def test_the_recipe_of_mtc_lite_trains_the_network_that_is_compared():
+    compared = network("mtc-lite", "packets", 56, BYTE_TASKS, ("vpn",), "aux")()
+    recipe = Recipe.named("mtc-lite", ("transformer_tasks=[vpn]",))
+    trained = build_mtc(recipe, ByteSpec(length=56), BYTE_TASKS)
+    assert {**trained.get_config(), "name": ""} == {**compared.get_config(), "name": ""}
+    assert (trained.stem, trained.readout, trained.masked, trained.bits) == (8, "wide", 0.2, True)
+    tables = network("mtc-lite", "tables", 56, TABLE_TASKS, ("attack",))()
+    assert (tables.source, tables.bits, tables.readout) == ("features", False, "wide")
 
 
 def test_one_byte_is_enough_where_it_leaks(experiments):

@@ -59,7 +59,8 @@ def test_a_challenger_begins_where_the_champion_is(synthetic, tmp_path, layout):
     for before, after in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
 
-    _, start, reason = train_challenger(recipe, dataset, tmp_path / "3", tmp_path / "2", lambda _: None)
+    longer = recipe.model_copy(update={"epochs": 2})
+    _, start, reason = train_challenger(longer, dataset, tmp_path / "3", tmp_path / "2", lambda _: None)
     assert (start, reason) == ("grown", "bulk came; the other tasks stay as they are to the bit")
     three = Run.open(tmp_path / "3")
     assert [task.name for task in three.tasks] == ["app", "attack", "bulk"]
@@ -72,6 +73,7 @@ def test_a_challenger_begins_where_the_champion_is(synthetic, tmp_path, layout):
     assert set(evaluate(EvaluateOptions(tmp_path / "3"))["tasks"]) == {"app", "attack", "bulk"}
     report = (tmp_path / "3" / REPORT).read_text()
     assert "app, attack: learned before, by the model that this one grew from" in report
+    assert "<td>app</td><td>n/a</td>" in report
 
     other = recipe.model_copy(update={"units": 5})
     _, start, reason = train_challenger(other, dataset, tmp_path / "4", tmp_path / "3", lambda _: None)
