@@ -466,9 +466,7 @@ def test_a_library_that_trainers_need_is_missed_before_anything_begins(corpus, m
     arrive(corpus, 0)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else find_spec(name))
-    with pytest.raises(
-        FlowloomError, match="training needs sklearn; install it with: pip install"
-    ):
+    with pytest.raises(FlowloomError, match="training needs sklearn; install it with: pip install"):
         run(corpus)
     assert not (corpus / "state").exists()
 
