@@ -156,7 +156,8 @@ class GradNorm(Weighting):
         self, tape: tf.GradientTape, losses: list[tf.Tensor], known: tf.Tensor, variables: Variables, step: Any
     ) -> list[tf.Tensor]:
         """As of the weighted sum, and of the sum above."""
-        weights, values = self.weights, tf.stack(losses)
+        # read once, so that what follows from it comes before the update by its very data
+        weights, values = tf.convert_to_tensor(self.weights), tf.stack(losses)
         first = tf.where(known & (self._first.value == 0), values, self._first.value)
         self._first.assign(first)
         last = self._model.last_shared_variables

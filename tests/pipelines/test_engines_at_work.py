@@ -59,6 +59,7 @@ def test_prism_builds_the_same_dataset(small, prism, tmp_path):
     assert theirs == ours
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Beam, when its server ends
 def test_spark_builds_the_same_dataset(small, tmp_path):
     jar = ROOT / ".cache" / "spark" / "job-server.jar"
     if shutil.which("java") is None or not jar.is_file():
