@@ -1,11 +1,12 @@
 """Calls of networks, timed in turn within one process."""
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from flowloom.trainers.cost import time_interleaved
 
 
 def training_step(
@@ -29,14 +30,7 @@ def training_step(
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
     """Call everything in turn, once unmeasured; return the median wall and processor seconds of each."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for measured in [False] + [True] * rounds:
-        for name, call in calls.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            call()
-            if measured:
-                taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    return {
-        name: (statistics.median(wall for wall, _ in times), statistics.median(processor for _, processor in times))
-        for name, times in taken.items()
-    }
+    time_interleaved(list(calls.values()), 1)
+    taken = time_interleaved(list(calls.values()), rounds)[:, :, :2] / 1e9  # [calls, rounds, (wall, processor)]
+    medians = np.median(taken, 1).tolist()
+    return {name: (wall, processor) for name, (wall, processor) in zip(calls, medians, strict=True)}
