@@ -71,7 +71,7 @@ def plain_mtc(
     seen = with_bits(t) if lite else t  # [B, n, 9 d]
     c = layers.Reshape((n * d // stem, seen.shape[-1] // d * stem))(seen)  # [B, L, stem or 9 stem]
     if lite:
-        t = layers.Dense(d, name="tokens_of_bits")(seen) + sines(n, d)
+        t = layers.Dense(d, name="token_projection")(seen) + sines(n, d)
         c = StepPositions(name="step_positions")(c)
     per_token = n * d // stem // n
     for block, (middle, filters) in enumerate([(50, 100), (50, 100), (100, 200)]):

@@ -3,7 +3,6 @@
 What is true stands in the state; the registry follows it. A run that died between the two is made up for by the next.
 """
 
-import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.installed import require_installed
 from flowloom.schemas.retraining import RUN, VERSIONS, RetrainState, Version
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -31,11 +31,7 @@ def require_mlflow() -> None:
     Raises:
       FlowloomError: if a part of MLflow is not installed.
     """
-    for name in ("mlflow", "sqlalchemy", "alembic"):
-        if importlib.util.find_spec(name) is None:
-            raise FlowloomError(
-                f"the registry needs {name}; install it with: pip install 'flowloom[retrain]', or say --registry none"
-            )
+    require_installed("the registry needs", ("mlflow", "sqlalchemy", "alembic"), "retrain", ", or say --registry none")
 
 
 def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name: str) -> None:

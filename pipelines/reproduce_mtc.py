@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 TWELVE = [*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)]
 FAMILIES = ["benign", "dos", "portscan", "brute-force", "web-attack", "bot"]
 """Attack labels as the paper has them after balancing: Infiltration is left out (section 3.2.3)."""
-TOTALS = {"benign": 8000, **dict.fromkeys(FAMILIES[1:], 1200)}
-"""Train rows of each class: benign rows are drawn, as are those of attacks that have more; others are made by SMOTE."""
+PAPER_TOTALS = {
+    "benign": 1_330_000, "dos": 350_000, "portscan": 75_500, "brute-force": 66_000, "web-attack": 65_500, "bot": 65_000
+}  # fmt: skip
+"""Table 2, to which the paper draws benign rows and makes others by SMOTE."""
+BENIGN = 36_000
+"""Of the train rows here, which are nearly all that there are."""
 SPLITS = {"by": "flow", "seed": 7}
 
 
@@ -50,7 +54,7 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
     lines.append(
         f"Each figure is a mean over {scale.repeats} stratified splits (64 % train, 16 % validation, 20 % test) with "
         "its 95 % interval; of rows with equal bytes or features one is there, so that none is in two splits. "
-        f"Each network has {scale.updates} updates of 128 rows on ISCX, {scale.table_updates} on CICIDS2017."
+        "Networks have as much processor time each, not as many updates; how many is told beside what they cost."
     )
     return Reproduction(
         paper="MTC: A Multi-Task Model for Encrypted Network Traffic Classification (Wang, Gao and Lei)",
@@ -63,7 +67,7 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
         claims=claims(sets, outcomes, rule),
         sections=sections(sets, outcomes, rule),
         note="Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, "
-        "in points of macro-F1 unless a claim says accuracy.",
+        "in points of macro F1.",
     )  # fmt: skip
 
 
@@ -94,7 +98,8 @@ def _sets(
     if sessions.is_dir():
         lines.append(
             "ISCX VPN-nonVPN comes as sessions of 784 bytes (Wang et al., 2017), not as packets of 1,500: headers of "
-            "files, records and frames are stripped, addresses zeroed. Labels of applications are not in it, so that "
+            "files, records and frames are stripped; addresses, ports, sequence numbers, IP identification, time to "
+            "live, checksums and options are zeroed. Labels of applications are not in it, so that "
             f"VPN or not has the place of App, on the Transformer branch. At most {scale.sessions} sessions of each of "
             "the 12 kinds of traffic are used."
         )
@@ -105,12 +110,13 @@ def _sets(
         lines.append(
             "CICIDS2017 is a genuine subset of about 69,000 rows in 77 features, put together from several "
             "publications; exact duplicates are removed before rows are divided, 49 features are chosen, scaled and "
-            "resampled by the train rows alone. Its classes come from different files, so that figures near 100 say "
-            "little of other networks."
+            "resampled by the train rows alone, to the shares of the paper's table 2 (68 % benign). Validation and "
+            "test rows are as they come (89 % benign), where the paper resamples before it divides. Classes come from "
+            "different files, so that figures near 100 say little of other networks."
         )
         manifest = cicids_manifest(os.path.abspath(tables))
-        limit = max(TOTALS.values()) if options.quick else 60_000
-        add(TABLES, "CICIDS2017 subset", manifest, ("attack",), limit=limit, totals=_totals(options.quick))
+        benign, limit = (BENIGN // 12, BENIGN // 8) if options.quick else (BENIGN, 60_000)
+        add(TABLES, "CICIDS2017 subset", manifest, ("attack",), limit=limit, totals=_totals(benign))
     if not found:
         raise FlowloomError(
             f"the experiments need sessions or tables: put Wang's images into {sessions}, or the tables of CICIDS2017 "
@@ -131,6 +137,7 @@ def iscx_manifest(folder: str, header: str) -> dict[str, Any]:
         "captures": [
             {
                 "published": "iscx-wang2017", "path": folder, "variant": "SessionAllLayers", "header": header,
+                "mask": "strict",
                 "labels_as": {"tunnel_traffic": ["tra"], "traffic": ["aux"], "tunnel": ["vpn"]},
             }
         ],
@@ -178,8 +185,9 @@ def packets_manifest(corpus: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _totals(quick: bool) -> dict[str, int]:
-    return {word: total // 8 for word, total in TOTALS.items()} if quick else dict(TOTALS)
+def _totals(benign: int) -> dict[str, int]:
+    """Return train rows of each class in the proportions of table 2."""
+    return {word: round(total * benign / PAPER_TOTALS["benign"]) for word, total in PAPER_TOTALS.items()}
 
 
 def _byte_rule(directory: Path) -> ByteRule | None:

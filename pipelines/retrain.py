@@ -2,7 +2,6 @@
 
 import datetime as dt
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from flowloom.pipelines.score import MAX_SKEW
 from flowloom.pipelines.state_lock import locked
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.installed import require_installed
 from flowloom.schemas.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.schemas.retraining import (
     DATASET,
@@ -109,7 +109,7 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
     # before the first state is made; TensorFlow is imported only when there is something to learn
     manifest = read_manifest(options.manifest)
     check_manifest(manifest)
-    _require_trainers()
+    require_installed("training needs", ("keras", "sklearn", "tensorflow", "tfx_bsl"), "retrain")
 
     from flowloom.trainers.recipe import Recipe
 
@@ -339,17 +339,6 @@ def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:
     had = [state.version(number).frozen.get(task) for number in state.line]
     known = [each.challenger for each in had if each is not None and each.challenger is not None]
     return figures.model_copy(update={"best": max(known, default=None)})
-
-
-def _require_trainers() -> None:
-    """Refuse to begin what could not be trained in the end.
-
-    Raises:
-      FlowloomError: if a library that trainers import is not installed.
-    """
-    for name in ("keras", "sklearn", "tensorflow", "tfx_bsl"):
-        if importlib.util.find_spec(name) is None:
-            raise FlowloomError(f"training needs {name}; install it with: pip install 'flowloom[retrain]'")
 
 
 def _now() -> str:

@@ -173,7 +173,7 @@ class IscxImages(PublishedSource):
     classes: Literal[2, 6, 12] = 12
     tunnel: Literal["plain", "vpn"] | None = None
     header: Literal["strip", "keep"] = "strip"
-    mask_addresses: bool = True
+    mask: Literal["none", "addresses", "strict"] = "addresses"
 
     @property
     def files(self) -> tuple[str, ...]:

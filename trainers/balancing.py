@@ -68,7 +68,7 @@ class Balance(pydantic.BaseModel):
 
     `undersample`: as many of each class as the rarest has. `oversample`: rows come again until each class has as many
     as the most frequent. `totals`: so many of each named class, of the others as there are. `equal_shares`: in each
-    class of the task `within` equally many of all classes, and at most its total if it has one. `smote`: as `totals`,
+    class of the task `within` equally many of all classes, filled up to its total if it has one. `smote`: as `totals`,
     but rows that are missing are made between neighbours instead of repeated; tables only (`made_rows`).
     """
 
@@ -165,11 +165,12 @@ def equal_shares(
     """Draw rows so that every class of `within` has equally many of all classes of `task`: VPN and plain in each app.
 
     Args:
-      totals: rows by word of `within` at most; a class without one has as many as there are.
+      totals: rows by word of `within`: what one class of `task` is short of comes from the others, and all rows are
+        there if they are fewer, as in MTC (section 3.2.3). A class without a total has as many as equal shares allow,
+        so none if a class of `task` has none in it.
 
     Returns:
-      int64 positions of rows labelled in both tasks, ascending, none repeated. A class of `within` in which a class of
-      `task` has no rows gets none, as no share of nothing is equal.
+      int64 positions of rows labelled in both tasks, ascending, none repeated.
 
     Raises:
       FlowloomError: if a word is unknown, or a total is negative.
@@ -180,11 +181,13 @@ def equal_shares(
     drawn = []
     for cell, word in enumerate(within.vocabulary):
         members = [np.flatnonzero((outer == cell) & (codes == code)) for code in range(len(task.vocabulary))]
-        fewest = min(map(len, members))
-        if word in totals:
-            fewest = min(fewest, totals[word] // len(members))
-        for code, rows in enumerate(members):
-            drawn.append(np.random.default_rng((seed, cell, code)).permutation(rows)[:fewest])
+        left = totals.get(word, min(map(len, members)) * len(members))
+        # the shortest first, so that the others know what it leaves to them
+        for rank, code in enumerate(sorted(range(len(members)), key=lambda code: len(members[code]))):
+            share = left // (len(members) - rank)
+            rows = np.random.default_rng((seed, cell, code)).permutation(members[code])[:share]
+            left -= len(rows)
+            drawn.append(rows)
     return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))
 
 

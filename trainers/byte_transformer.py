@@ -9,6 +9,7 @@ import numpy as np
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape
+from flowloom.trainers.tokens import attention_heads as default_heads
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
@@ -23,7 +24,7 @@ class ByteTransformer(keras.Model):
       tasks: number of classes of each task.
       source: name and kind of the input.
       encoders: number of encoder layers.
-      attention_heads: H.
+      attention_heads: H; None: as `MTC`.
       sums: tasks that follow from another one, see `SoftmaxHeads`.
     """
 
@@ -33,15 +34,17 @@ class ByteTransformer(keras.Model):
         tasks: Mapping[str, int],
         source: Source = "bytes",
         encoders: int = 7,
-        attention_heads: int = 6,
+        attention_heads: int | None = None,
         sums: Mapping[str, ClassSum] | None = None,
         **kwargs: Any,
     ) -> None:
         if encoders < 1:
             raise ValueError(f"encoders must be >= 1, got {encoders}")
 
+        heads_of_encoders = attention_heads or default_heads(source, length)
+
         # layers
-        stack = [EncoderLayer(attention_heads, name=f"encoder_{m}") for m in range(encoders)]
+        stack = [EncoderLayer(heads_of_encoders, name=f"encoder_{m}") for m in range(encoders)]
         heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
@@ -53,7 +56,7 @@ class ByteTransformer(keras.Model):
         super().__init__(inputs, heads(dict.fromkeys(tasks, x)), **kwargs)
 
         self.length, self.tasks, self.source = length, dict(tasks), source
-        self.encoders, self.attention_heads, self.sums = encoders, attention_heads, dict(sums or {})
+        self.encoders, self.attention_heads, self.sums = encoders, heads_of_encoders, dict(sums or {})
         self._stack, self._heads = stack, heads
 
     @property

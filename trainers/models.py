@@ -98,7 +98,7 @@ def build_mtc(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> MTC:
         repetitions=recipe.repetitions,
         attention_heads=recipe.attention_heads,
         dropout=recipe.dropout,
-        bits=recipe.bits and row["source"] == "bytes",
+        expanded=recipe.expanded,
         positions=recipe.positions,
         readout=recipe.readout,
         masked=recipe.masked,

@@ -2,26 +2,25 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 
-from flowloom.trainers.batch_norm import BatchNormalization
 from flowloom.trainers.bottleneck import Bottleneck
 from flowloom.trainers.byte_mask import ByteMask
 from flowloom.trainers.byte_transformer import positions as sines
-from flowloom.trainers.dropout import Dropout
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.fusion import FuseDown, FuseUp
 from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.step_positions import StepPositions
-from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape, with_bits
+from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape, with_expansion
+from flowloom.trainers.tokens import attention_heads as default_heads
+from flowloom.trainers.wide_readout import WideReadout
 
 BLOCKS = ((50, 100), (50, 100), (100, 200))
 """Filters inside and behind the bottlenecks of each block (table 3)."""
-READOUTS = ("mean", "all", "wide")
-WIDE_UNITS, WIDE_DROPOUT = 256, 0.5
-"""Of the layer that a wide readout goes through."""
+Readout = Literal["mean", "all", "wide"]
+"""What tasks of the CNN branch read of its steps."""
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
@@ -44,14 +43,15 @@ class MTC(keras.Model):
       source: name and kind of the input.
       stem: values that the CNN branch sees as one step; a divisor of d. Ten make a tenth of its work.
       repetitions: encoder layers of each block.
-      attention_heads: H.
+      attention_heads: H; None: as in the paper, see `tokens.attention_heads`.
       dropout: rate of the CNN branch.
       sums: tasks that follow from another one, see `SoftmaxHeads`.
-      bits: whether both branches see the eight bits of a byte beside its value, which tell apart what is near as a
-        number, such as TCP and UDP. Tokens are brought to d values by a layer.
+      expanded: whether both branches see more of a value than the number: the bits of a byte, the waves of a feature
+        (`with_expansion`), which tell apart what is near as a number, such as TCP and UDP. Tokens are brought
+        to d values by a layer.
       positions: whether they know where a value stands, by what is added for each step, learned, and each token, fixed.
       readout: what tasks of the CNN branch read: the `mean` over its steps; `all` of them in a row; `wide`: all of them
-        and all bits (or values), through a layer of 256 with much dropout.
+        and all values, expanded ones if so, through a layer of 256 with much dropout.
       masked: share of the values that are hidden in training.
     """
 
@@ -63,20 +63,19 @@ class MTC(keras.Model):
         source: Source = "bytes",
         stem: int = 1,
         repetitions: Sequence[int] = (1, 5, 6),
-        attention_heads: int = 6,
+        attention_heads: int | None = None,
         dropout: float = 0.07,
         sums: Mapping[str, ClassSum] | None = None,
-        bits: bool = False,
+        expanded: bool = False,
         positions: bool = False,
-        readout: Literal["mean", "all", "wide"] = "mean",
+        readout: Readout = "mean",
         masked: float = 0.0,
         **kwargs: Any,
     ) -> None:
         n, d = token_shape(length)
-        if bits and source != "bytes":
-            raise ValueError(f"bits need source=bytes, got {source}")
-        if readout not in READOUTS:
-            raise ValueError(f"readout must be {', '.join(READOUTS[:-1])} or {READOUTS[-1]}, got {readout!r}")
+        heads_of_encoders = attention_heads or default_heads(source, length)
+        if readout not in get_args(Readout):
+            raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {readout!r}")
         if stem < 1 or d % stem:
             divisors = [divisor for divisor in range(1, d + 1) if d % divisor == 0]
             raise ValueError(f"stem must divide the {d} values of a token, so be one of {divisors}, got {stem}")
@@ -87,7 +86,7 @@ class MTC(keras.Model):
 
         # layers
         encoders = [
-            [EncoderLayer(attention_heads, name=f"encoder_{block}_{m}") for m in range(repeated)]
+            [EncoderLayer(heads_of_encoders, name=f"encoder_{block}_{m}") for m in range(repeated)]
             for block, repeated in enumerate(repetitions)
         ]
         bottlenecks = [
@@ -96,19 +95,11 @@ class MTC(keras.Model):
         ]
         downs = [FuseDown(name=f"down_{block}") for block in range(1, len(BLOCKS))]
         ups = [FuseUp(middle, name=f"up_{block}") for block, (middle, _) in enumerate(BLOCKS) if block]
-        tokens_of_bits = [keras.layers.Dense(d, name="tokens_of_bits")] if bits else []
+        projections = [keras.layers.Dense(d, name="token_projection")] if expanded else []
         places = [StepPositions(name="step_positions")] if positions else []
-        # bytes are no bfloat16: bits are read of them
+        # no bfloat16: bits and waves are read of what is behind it
         masks = [ByteMask(masked, dtype="float32", name="mask")] if masked else []
-        widened = []
-        if readout == "wide":
-            widened = [
-                Dropout(WIDE_DROPOUT, name="readout_first_drop"),
-                keras.layers.Dense(WIDE_UNITS, use_bias=False, name="readout"),
-                BatchNormalization(name="readout_norm"),
-                keras.layers.ReLU(),
-                Dropout(WIDE_DROPOUT, name="readout_drop"),
-            ]
+        widened = [WideReadout()] if readout == "wide" else []
         heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
@@ -116,11 +107,11 @@ class MTC(keras.Model):
         for layer in masks:
             x = layer(x)
         t = as_tokens(x)  # [B, n, d]
-        if bits:
-            t = with_bits(t)  # [B, n, 9 d]
-        seen = keras.layers.Flatten()(t)  # [B, n d] or [B, 9 n d]
-        c = keras.layers.Reshape((n * d // stem, t.shape[-1] // d * stem))(t)  # [B, steps, stem or 9 stem]
-        for layer in tokens_of_bits:
+        if expanded:
+            t = with_expansion(t, source)  # [B, n, 9 d] or [B, n, 17 d]
+        seen = keras.layers.Flatten()(t)  # [B, n d, or 9 or 17 times as many]
+        c = keras.layers.Reshape((n * d // stem, t.shape[-1] // d * stem))(t)  # [B, steps, stem, or 9 or 17 times that]
+        for layer in projections:
             t = layer(t)  # [B, n, d]
         for layer in places:
             c, t = layer(c), t + sines(n, d)
@@ -134,27 +125,25 @@ class MTC(keras.Model):
                 c, _ = bottlenecks[block][1](c, ups[block - 1](t))
         flat = keras.layers.Flatten()(t)  # [B, n d]
         read = (keras.layers.GlobalAveragePooling1D() if readout == "mean" else keras.layers.Flatten())(c)  # [B, width]
-        if widened:
-            read = keras.layers.Concatenate()([read, seen])
-        for layer in widened:
-            read = layer(read)  # [B, 256]
+        for wide in widened:
+            read = wide(keras.layers.Concatenate()([read, seen]))  # [B, 256]
         outputs = heads({task: flat if task in transformer_tasks else read for task in tasks})
         super().__init__(inputs, outputs, **kwargs)
 
         self.length, self.tasks, self.transformer_tasks = length, dict(tasks), tuple(transformer_tasks)
         self.source, self.stem, self.repetitions = source, stem, tuple(repetitions)
-        self.attention_heads, self.dropout, self.sums = attention_heads, dropout, dict(sums or {})
-        self.bits, self.positions, self.readout, self.masked = bits, positions, readout, masked
+        self.attention_heads, self.dropout, self.sums = heads_of_encoders, dropout, dict(sums or {})
+        self.expanded, self.positions, self.readout, self.masked = expanded, positions, readout, masked
         self._blocks = [
             [layer for part in parts for layer in part] for parts in (encoders, bottlenecks, [downs], [ups])
         ]
-        self._tokens_of_bits, self._places, self._widened = tokens_of_bits, places, widened
+        self._projections, self._places, self._widened = projections, places, widened
         self._heads = heads
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
         """The variables that every task trains: all but the heads."""
-        parts = (self._tokens_of_bits, self._places, *self._blocks, self._widened)
+        parts = (self._projections, self._places, *self._blocks, self._widened)
         return [variable for part in parts for layer in part for variable in layer.trainable_variables]
 
     @property
@@ -173,8 +162,8 @@ class MTC(keras.Model):
         n, d = token_shape(self.length)
         encoders, bottlenecks, downs, ups = self._blocks
         per_token = sum(layer.macs(n) for layer in (*encoders, *downs, *ups))
-        per_token += n * sum(math.prod(layer.kernel.shape) for layer in self._tokens_of_bits)
-        wide = sum(math.prod(each.shape) for layer in self._widened for each in layer.weights if each.name == "kernel")
+        per_token += n * sum(math.prod(layer.kernel.shape) for layer in self._projections)
+        wide = sum(layer.macs for layer in self._widened)
         return per_token + sum(layer.macs(n * d // self.stem) for layer in bottlenecks) + wide + self._heads.macs
 
     def get_config(self) -> dict[str, Any]:
@@ -190,7 +179,7 @@ class MTC(keras.Model):
             "attention_heads": self.attention_heads,
             "dropout": self.dropout,
             "sums": self.sums,
-            "bits": self.bits,
+            "expanded": self.expanded,
             "positions": self.positions,
             "readout": self.readout,
             "masked": self.masked,

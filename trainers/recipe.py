@@ -72,17 +72,19 @@ class Recipe(pydantic.BaseModel):
     stem: int | None = pydantic.Field(
         1, ge=1, description="bytes that the CNN branch of mtc sees as one step; null = a token of the other branch"
     )
-    bits: bool = pydantic.Field(
-        False, description="whether both branches of mtc see the bits of a byte, too; features have none"
+    expanded: bool = pydantic.Field(
+        False, description="whether both branches of mtc see the bits of a byte, or waves of a feature, too"
     )
     positions: bool = pydantic.Field(False, description="whether both branches of mtc know where a byte stands")
     readout: Literal["mean", "all", "wide"] = "mean"
-    """What tasks of the CNN branch of mtc read: the mean over its steps, all of them, or all of them and all bits."""
+    """What tasks of the CNN branch of mtc read: the mean over its steps, all of them, or all of them and all values."""
     masked: float = pydantic.Field(0.0, ge=0, lt=1, description="share of the bytes that mtc misses in training")
     repetitions: tuple[int, int, int] = (1, 5, 6)
     """Encoder layers of each block of mtc."""
     encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
-    attention_heads: int = pydantic.Field(6, ge=1)
+    attention_heads: int | None = pydantic.Field(
+        None, ge=1, description="null = 6 on bytes, on features as many as values of a token, as in MTC"
+    )
     dropout: float = pydantic.Field(0.07, ge=0, lt=1, description="rate in the CNN branch of mtc")
     sums: dict[str, SummedTask] = {}
     """Tasks without an output layer: what is said of them follows from what is said of another task."""
@@ -234,7 +236,7 @@ _REZAEI_LIU: dict[str, Any] = {
 }
 
 MTC_LITE: dict[str, Any] = {
-    "repetitions": (1, 1, 1), "bits": True, "positions": True, "readout": "wide", "masked": 0.2
+    "repetitions": (1, 1, 1), "expanded": True, "positions": True, "readout": "wide", "masked": 0.2
 }  # fmt: skip
 """What makes MTC learn more from few packets for less work; see `docs/decisions/0020-mtc-lite.md`."""
 

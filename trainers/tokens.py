@@ -8,6 +8,8 @@ import numpy as np
 from keras import ops
 
 Source = Literal["bytes", "features"]
+OCTAVES = 8
+"""Frequencies of the waves of a feature, each twice the one before."""
 
 
 def token_shape(length: int) -> tuple[int, int]:
@@ -24,6 +26,11 @@ def token_shape(length: int) -> tuple[int, int]:
         if d <= 2 * n:
             return n, d
     raise AssertionError("an endless count has ended")
+
+
+def attention_heads(source: Source, length: int) -> int:
+    """Return H of MTC: 6 on bytes, and on features one for each value of a token (sections 3.3.2 and 4.4.2)."""
+    return 6 if source == "bytes" else token_shape(length)[1]
 
 
 def row_input(source: Source, length: int) -> tuple[dict[str, Any], Any]:
@@ -46,10 +53,32 @@ def as_tokens(row: Any) -> Any:
     return ops.reshape(row, (-1, n, d))
 
 
+def with_expansion(tokens: Any, source: Source) -> Any:
+    """Put what a network cannot easily tell of a number behind it: the bits of a byte, or the waves of a feature."""
+    return with_bits(tokens) if source == "bytes" else with_waves(tokens)
+
+
 def with_bits(tokens: Any) -> Any:
     """Put the eight bits of each byte, the lowest first, behind its value: [B, n, d], bytes / 255, to [B, n, 9 d]."""
-    n, d = tokens.shape[1:]
     values = ops.expand_dims(tokens, -1)
     # a half above, where rounding does not matter: LiteRT loses a rounding before this
     bits = ops.mod(ops.floor((values * 255.0 + 0.5) / 2.0 ** np.arange(8, dtype=np.float32)), 2.0)
-    return ops.reshape(ops.concatenate([values, bits], axis=-1), (-1, n, 9 * d))
+    return _behind(values, bits)
+
+
+def with_waves(tokens: Any) -> Any:
+    """Put waves of each feature behind its value: [B, n, d] to [B, n, 17 d].
+
+    These are sin(2^i pi x) and cos(2^i pi x) for i from 0 to 7, which are for a number between 0 and 1 what bits are
+    for a byte. Trees split a feature anywhere; without waves a network tells near values apart only by large weights
+    (Fourier features: Tancik et al., 2020; of tables: Gorishniy et al., 2022).
+    """
+    values = ops.expand_dims(tokens, -1)
+    angles = values * (np.pi * 2.0 ** np.arange(OCTAVES, dtype=np.float32))
+    return _behind(values, ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1))
+
+
+def _behind(values: Any, more: Any) -> Any:
+    """Join [B, n, d, 1] and [B, n, d, m] to [B, n, d (1 + m)]."""
+    n, d = values.shape[1:3]
+    return ops.reshape(ops.concatenate([values, more], axis=-1), (-1, n, d * (1 + more.shape[-1])))

@@ -1,7 +1,6 @@
 """Labels by deep packet inspection: nDPI, run by NFStream over captures, as label windows."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.definition import FlowDefinition
-from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.installed import require_installed
 from flowloom.schemas.label_sources import Dpi, word_code
 from flowloom.schemas.label_windows import INSPECTED, UNKNOWN_WORD
 from flowloom.schemas.tasks import Task
@@ -37,8 +36,7 @@ def require_nfstream() -> None:
     Raises:
       FlowloomError: if it is not installed.
     """
-    if importlib.util.find_spec("nfstream") is None:
-        raise FlowloomError("labels by dpi need NFStream; install it with: pip install 'flowloom[dpi]'")
+    require_installed("labels by dpi need", ("nfstream",), "dpi")
 
 
 def nfstream_options(definition: FlowDefinition) -> dict[str, object]:

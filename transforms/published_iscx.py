@@ -3,12 +3,13 @@
 An image is the first 784 bytes of a session or flow. `L7` images are payload alone. `AllLayers` images are the first
 bytes of a pcap file: its header tells the tunnel (link type 1 without a VPN, 101 in most captures with one), record
 headers tell the time, and frames tell hosts. So by default only IP packets stay, one behind the other, with addresses
-zeroed; the last one is cut where the image ends, and a piece of a record header there is left out.
+zeroed; the last one is cut where the image ends, and a piece of a record header there is left out. What else tells a
+connection or a host rather than its traffic goes by `mask="strict"`, as in rows of packets (`schemas.packet_view`).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numba
 import numpy as np
@@ -31,11 +32,14 @@ TUNNELS = ("plain", "vpn")
 TRAFFIC_TASK, TUNNEL_TASK, BOTH_TASK = "traffic", "tunnel", "tunnel_traffic"
 
 Header = Literal["strip", "keep"]
+Mask = Literal["none", "addresses", "strict"]
+_MASKS: tuple[Mask, ...] = get_args(Mask)
 
 BATCH_ROWS = 4096
 
 _IMAGES, _LABELS = b"\0\0\x08\x03", b"\0\0\x08\x01"
 _PCAP = 0xA1B2C3D4
+_ADDRESSES, _STRICT = _MASKS.index("addresses"), _MASKS.index("strict")
 _GOOD, _NO_PCAP, _BROKEN, _NO_PACKET = 0, 1, 2, 3
 _WRONG = {
     _NO_PCAP: "expected a pcap file's beginning, as the first image of the file has",
@@ -52,7 +56,7 @@ def read_iscx_images(
     classes: int,
     tunnel: str | None = None,
     header: Header = "strip",
-    mask_addresses: bool = True,
+    mask: Mask = "addresses",
 ) -> Iterator[pa.RecordBatch]:
     """Return an iterator over the rows of one pair of idx files.
 
@@ -61,13 +65,15 @@ def read_iscx_images(
       classes: what a label means: 2 (plain, VPN), 6 (`TRAFFIC`), or 12 (`TRAFFIC`, then the same over VPN).
       tunnel: for 6 classes one of `TUNNELS`, if all rows are of one.
       header: `keep` leaves pcap, record and frame headers of `AllLayers` images in place.
-      mask_addresses: whether IP and, where they are kept, MAC addresses of `AllLayers` images are zeroed.
+      mask: what is zeroed in `AllLayers` images: nothing; IP and, where they are kept, MAC addresses; or (`strict`)
+        also ports, sequence and acknowledgement numbers, IP identification, time to live, flow label, checksums, and
+        options of IPv4 and TCP.
 
     Returns:
       batches of `schemas.rows.image_schema`, with the words of the tasks `traffic`, `tunnel` and `tunnel_traffic`.
 
     Raises:
-      FlowloomError: if `classes`, `tunnel` or `header` is none of these.
+      FlowloomError: if `classes`, `tunnel`, `header` or `mask` is none of these.
     """
     if classes not in (2, 6, 12):
         raise FlowloomError(f"classes must be 2, 6 or 12, got {classes}")
@@ -75,12 +81,14 @@ def read_iscx_images(
         raise FlowloomError(f"tunnel must be one of {', '.join(TUNNELS)} and goes with 6 classes, got {tunnel!r}")
     if header not in ("strip", "keep"):
         raise FlowloomError(f"header must be strip or keep, got {header!r}")
-    return _rows(images, labels, set_aside, classes, tunnel, header == "strip", mask_addresses)
+    if mask not in _MASKS:
+        raise FlowloomError(f"mask must be one of {', '.join(_MASKS)}, got {mask!r}")
+    return _rows(images, labels, set_aside, classes, tunnel, header == "strip", mask)
 
 
 def read_iscx_twelve(
     folder: str, variant: str, set_aside: SetAside, *, split: Literal["train", "t10k"] = "train",
-    header: Header = "strip", mask_addresses: bool = True,
+    header: Header = "strip", mask: Mask = "addresses",
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
     """Return an iterator over a 12-class set, put together from the two 6-class sets it was made of.
 
@@ -89,14 +97,12 @@ def read_iscx_twelve(
     Args:
       folder: the set's folder, with `6class` in it.
       variant: `SessionAllLayers`, `SessionL7`, `FlowAllLayers` or `FlowL7`.
-      header, mask_addresses: as of `read_iscx_images`.
+      header, mask: as of `read_iscx_images`.
     """
     for name, tunnel in (("Novpn", "plain"), ("Vpn", "vpn")):
         place = Path(folder) / "6class" / f"{name}{variant}"
         images, labels = (_stored(place / f"{split}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
-        yield from read_iscx_images(
-            images, labels, set_aside, classes=6, tunnel=tunnel, header=header, mask_addresses=mask_addresses
-        )
+        yield from read_iscx_images(images, labels, set_aside, classes=6, tunnel=tunnel, header=header, mask=mask)
 
 
 def _stored(path: Path) -> str:
@@ -105,7 +111,7 @@ def _stored(path: Path) -> str:
 
 
 def _rows(
-    images: str, labels: str, set_aside: SetAside, classes: int, tunnel: str | None, strip: bool, mask: bool
+    images: str, labels: str, set_aside: SetAside, classes: int, tunnel: str | None, strip: bool, mask: Mask
 ) -> Iterator[pa.RecordBatch]:
     for file in published_files(images, set_aside):
         content = _idx(file, _IMAGES, set_aside)
@@ -124,7 +130,7 @@ def _rows(
             chosen, state = rows[positions], np.zeros(len(positions), np.uint8)
             if layers:
                 published, chosen = chosen, np.zeros_like(chosen)
-                _take_apart(published.ravel(), length, strip, mask, chosen.ravel(), state)
+                _take_apart(published.ravel(), length, strip, _MASKS.index(mask), chosen.ravel(), state)
             for wrong, detail in _WRONG.items():
                 set_aside.add(file.uri, positions[state == wrong], RejectReason.BAD_ROW, detail)
             unknown = (state == _GOOD) & (label[positions] >= classes)
@@ -217,11 +223,55 @@ def _take_apart(content, length, strip, mask, out, state):
                     copy_bytes(out, written, content, network, size)
                     place = written
                     written += size
-                elif mask and link_type == 1:
+                elif mask >= _ADDRESSES and link_type == 1:
                     clear_bytes(out, frame, min(12, end - frame))
-                if mask:
+                if mask >= _ADDRESSES:
                     first, last = (12, 20) if four else (8, 40)
-                    clear_bytes(out, place + min(first, size), min(last, size) - min(first, size))
+                    _clear(out, place, size, first, last)
+                if mask == _STRICT:
+                    _clear_connection(out, place, size)
             at = frame + captured
         if state[row] == _GOOD and packets == 0:
             state[row] = _NO_PACKET
+
+
+@numba.njit(nogil=True, cache=True)
+def _clear(out, at, size, first, last):
+    """Zero the bytes from `first` to before `last`, as far as `size` goes."""
+    last = min(last, size)
+    if first < last:
+        clear_bytes(out, at + first, last - first)
+
+
+@numba.njit(nogil=True, cache=True)
+def _clear_connection(out, at, size):
+    """Zero what tells a connection or a host in the headers of an IP packet that may be cut anywhere."""
+    if out[at] >> 4 == 4:  # RFC 791
+        _clear(out, at, size, 4, 6)  # identification
+        _clear(out, at, size, 8, 9)  # time to live
+        _clear(out, at, size, 10, 12)  # checksum
+        header = max(np.int64(out[at] & 15) * 4, 20)
+        _clear(out, at, size, 20, header)  # options
+        if size <= header or u16(out, at + 6) & 0x1FFF:  # a later fragment has no transport header
+            return
+        protocol = out[at + 9]
+    else:  # RFC 8200
+        if size > 1:
+            out[at + 1] &= 0xF0
+        _clear(out, at, size, 2, 4)  # flow label
+        _clear(out, at, size, 7, 8)  # hop limit
+        header = np.int64(40)
+        if size <= header:
+            return
+        protocol = out[at + 6]
+    transport, left = at + header, size - header
+    if protocol == 6:  # RFC 9293
+        _clear(out, transport, left, 0, 12)  # ports, sequence and acknowledgement numbers
+        _clear(out, transport, left, 16, 18)  # checksum
+        if left > 20:
+            _clear(out, transport, left, 20, np.int64(out[transport + 12] >> 4) * 4)  # options, timestamps among them
+    elif protocol == 17:  # RFC 768
+        _clear(out, transport, left, 0, 4)  # ports
+        _clear(out, transport, left, 6, 8)  # checksum
+    elif protocol == 1 or protocol == 58:  # RFC 792, RFC 4443
+        _clear(out, transport, left, 2, 4)  # checksum

@@ -112,12 +112,12 @@ def read_published(
         case IscxImages(variant=None):
             yield from read_iscx_images(
                 path, others[0], set_aside, classes=entry.classes, tunnel=entry.tunnel, header=entry.header,
-                mask_addresses=entry.mask_addresses,
+                mask=entry.mask,
             )  # fmt: skip
         case IscxImages(variant=str(variant)):
             yield from read_iscx_twelve(
                 path, variant, set_aside, split="train" if entry.part == "train" else "t10k", header=entry.header,
-                mask_addresses=entry.mask_addresses,
+                mask=entry.mask,
             )  # fmt: skip
 
 

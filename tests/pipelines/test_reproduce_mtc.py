@@ -40,7 +40,7 @@ def test_without_sessions_and_tables_it_says_what_is_missing(tmp_path):
 def test_the_quick_road_on_real_rows(real_data, tmp_path, monkeypatch, capsys):
     from flowloom.trainers.mtc_grid import Scale
 
-    small = Scale(1, 30, 1, 1, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)
+    small = Scale(1, 30, 0.001, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)
     monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
     found = reproduced_twice("mtc", real_data, tmp_path / "out", capsys)
     claims = {claim["id"]: claim for claim in found["claims"]}

@@ -71,9 +71,17 @@ def test_shares_of_one_task_are_equal_in_every_class_of_another(pairs):
 
 def test_shares_are_equal_up_to_a_total():
     labels = labels_of([0] * 40 + [1] * 10, [0, 1] * 25)
-    rows = equal_shares(labels, VPN, APP, seed=3, totals={"web": 13})
+    rows = equal_shares(labels, VPN, APP, seed=3, totals={"web": 12})
     assert collections.Counter(labels.codes["app"][rows].tolist()) == {0: 12, 1: 10}
     assert labels.codes["vpn"][rows].sum() == 11
+
+
+@pytest.mark.parametrize(("total", "vpn", "plain"), [(4, 2, 2), (20, 3, 17), (100, 3, 40), (0, 0, 0)])
+def test_a_class_that_is_short_is_filled_from_the_others(total, vpn, plain):
+    labels = labels_of([0] * 43 + [1] * 9, [1] * 3 + [0] * 49)
+    rows = equal_shares(labels, VPN, APP, seed=3, totals={"web": total})
+    assert np.bincount(labels.codes["vpn"][rows], minlength=2).tolist() == [plain, vpn]
+    assert not labels.codes["app"][rows].any()
 
 
 @settings(deadline=None, max_examples=10)

@@ -23,7 +23,7 @@ def packets(length, rows=3):
     return {"bytes": np.random.default_rng(0).integers(0, 256, (rows, length)).astype(np.uint8)}
 
 
-LITE = {"bits": True, "positions": True, "readout": "wide", "masked": 0.2}
+LITE = {"expanded": True, "positions": True, "readout": "wide", "masked": 0.2}
 
 
 def both(stem, lite=False):
@@ -193,7 +193,7 @@ def test_the_lite_settings_survive_a_file(tmp_path, readout, read):
     assert sum(np.size(v) for v in model.shared_variables) + own == sum(np.size(v) for v in model.trainable_variables)
     assert model.task_variables("traffic")[0].shape == (read, 3)
     kernels = {v.path: int(np.prod(v.shape)) for v in model.trainable_variables if len(v.shape) > 1}
-    steps = {"bottleneck": 24, "encoder": 8, "down": 8, "up": 8, "tokens": 8, "step": 0}
+    steps = {"bottleneck": 24, "encoder": 8, "down": 8, "up": 8, "token": 8, "step": 0}
     expected = sum(size * steps.get(path.split("_")[0], 1) for path, size in kernels.items())
     assert model.macs == expected + 2 * 8 * 8 * 6
 
@@ -201,7 +201,7 @@ def test_the_lite_settings_survive_a_file(tmp_path, readout, read):
 def test_bits_behind_a_mask_are_exact_in_mixed_precision():
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     try:
-        model = MTC(256, TASKS, repetitions=(0, 0, 0), bits=True, masked=0.2)
+        model = MTC(256, TASKS, repetitions=(0, 0, 0), expanded=True, masked=0.2)
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
     seen = keras.Model(model.input, with_bits(as_tokens(model.get_layer("mask").output)))
@@ -233,8 +233,7 @@ def test_a_mask_hides_values_in_training_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "features", "bits": True}, "bits need source=bytes, got features"),
-        ({"readout": "last"}, "readout must be mean, all or wide, got 'last'"),
+        ({"readout": "last"}, "readout must be one of mean, all, wide, got 'last'"),
     ],
 )
 def test_lite_settings_that_fit_nothing_are_refused(settings, message):

@@ -1,5 +1,6 @@
 """The grid of MTC, its page and its claims, from made-up results."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -86,7 +87,8 @@ def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
     page = (tmp_path / PAGE).read_text()
     tables = {
         "table_4_iscx", "cost_iscx", "table_4_cicids2017", "cost_cicids2017", "table_6", "table_7", "table_8",
-        "table_9", "figure_7_iscx_tra", "figure_7_iscx_aux", "figure_7_cicids2017_attack", "header_leak", "split_unit",
+        "table_9", "heads", "figure_7_iscx_tra", "figure_7_iscx_aux", "figure_7_cicids2017_attack", "header_leak",
+        "split_unit",
     }  # fmt: skip
     assert set(document["tables"]) == tables
     for name in tables:
@@ -103,20 +105,24 @@ def test_the_papers_figures_stand_beside_ours():
     tables = {name: table for section in sections(SETS, found, RULE) for name, table in section.tables.items()}
     rows = {row["arm"]: row for row in tables["table_4_iscx"].rows}
     assert rows["cnn"]["paper_tra_macro_f1"] == 89.36
-    assert rows["mtc-lite-2task"]["paper_tra_macro_recall"] == 91.53
     assert rows["mtc-lite"]["tra_macro_f1"].mean == pytest.approx(97.1)
     assert rows["forest"]["paper_tra_macro_f1"] is None
-    assert "aux_macro_f1" not in rows["mtc-lite-2task"]
+    assert (rows["mtc"]["updates"], rows["forest"]["updates"]) == (330, None)
+    heads = {row["setting"]: row for row in tables["heads"].rows}
+    assert heads["without Aux"]["paper_macro_recall"] == 91.53
+    assert "aux_macro_f1" not in heads["without Aux"]
+    assert heads["Aux as a sum of Tra"]["paper_macro_f1"] is None
+    assert heads["all three"]["aux_macro_f1"].mean == pytest.approx(80.1)
     assert [row["updates"] for row in tables["table_9"].rows] == [5, 8, 10, 12]
 
 
 def test_claims_are_decided_by_paired_differences():
     held = {claim.id: claim.holds for claim in claims(SETS, outcomes(Scale(), as_the_paper_says), RULE)}
-    for other in ("transformer", "cnn", "forest", "mtc"):
+    for other in ("transformer", "cnn", "forest", "mtc", "dense"):
         assert held[f"iscx-mtc-lite-above-{other}-tra"]
     assert held["leak"]
-    assert held["cicids-attack"]
-    assert not held["cicids-mal"]  # 97.6 is not 99
+    assert held["cicids-mtc-attack"]
+    assert not held["cicids-mtc-mal"]  # 97.6 is not 99
     assert held["cicids2017-mtc-above-forest-attack"]
     assert held["embedded-packets-forest-by-row-above-forest-by-flow-app"]
     assert not any(held[f"{id}-matter"] for id in ("layers", "weights", "dropout"))
@@ -125,6 +131,7 @@ def test_claims_are_decided_by_paired_differences():
     assert not lost.holds
     assert (lost.paper, lost.ours) == ("97.94 against 89.36", "50.0 against 50.0")
     assert alike["aux-by-sum"].holds
+    assert alike["aux-trained-as-sum"].holds
     assert not alike["leak"].holds
 
 
@@ -147,11 +154,28 @@ def test_cells_have_names_and_settings_of_their_own_and_networks_follow_each_oth
     assert len(set(networks)) == sum(one != other for one, other in itertools.pairwise(networks)) + 1
 
 
-def test_networks_have_one_budget():
+def test_settings_are_judged_by_the_papers_best_and_worst():
+    """What is best and worst here would differ by chance alone."""
+
+    def score(name, arm, task, repeat):
+        return {"layers 5-6": 0.9, "layers 6-6": 0.8, "weight 7": 0.99, "weight 5": 0.1}.get(arm, 0.85)
+
+    judged = {claim.id: claim for claim in claims(SETS, outcomes(Scale(), score), RULE)}
+    assert judged["layers-matter"].holds
+    assert "90.0 (layers 5-6) against 80.0 (layers 6-6)" in judged["layers-matter"].ours
+    assert not judged["weights-matter"].holds
+    assert "(weight 4) against 85.0 (weight 3)" in judged["weights-matter"].ours
+
+
+def test_what_is_compared_has_the_same_budget():
     for name in (SESSIONS, TABLES):
         found = arms(name, Scale())
-        assert len({found[arm]["updates"] for arm in ("mtc", "transformer", "cnn")}) == 1
-    compared = [
-        each for arm, each in arms(SESSIONS, Scale()).items() if arm.split()[0] in ("layers", "weight", "dropout")
-    ]
+        assert found["dense"]["updates"] == found["mtc-lite"]["updates"]
+        half = arms(name, dataclasses.replace(Scale(), budget=0.5))
+        for arm, settings in found.items():
+            if "updates" in settings and "moments" not in settings:
+                assert half[arm]["updates"] == settings["updates"] / 2
+    compared = [settings for settings in arms(SESSIONS, Scale()).values() if "moments" in settings]
+    assert len(compared) == 4 + 5 + 2 + 2
     assert {each["updates"] for each in compared} == {Scale().ablation_updates}
+    assert all(each["method"].startswith("mtc-lite") for each in compared)

@@ -129,9 +129,9 @@ def test_the_recipe_of_mtc_lite_trains_the_network_that_is_compared():
     recipe = Recipe.named("mtc-lite", ("transformer_tasks=[vpn]",))
     trained = build_mtc(recipe, ByteSpec(length=56), BYTE_TASKS)
     assert {**trained.get_config(), "name": ""} == {**compared.get_config(), "name": ""}
-    assert (trained.stem, trained.readout, trained.masked, trained.bits) == (8, "wide", 0.2, True)
+    assert (trained.stem, trained.readout, trained.masked, trained.expanded) == (8, "wide", 0.2, True)
     tables = network("mtc-lite", "tables", 56, TABLE_TASKS, ("attack",))()
-    assert (tables.source, tables.bits, tables.readout) == ("features", False, "wide")
+    assert (tables.source, tables.expanded, tables.readout) == ("features", True, "wide")
 
 
 def test_one_byte_is_enough_where_it_leaks(experiments):

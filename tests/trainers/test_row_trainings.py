@@ -125,9 +125,13 @@ def test_an_interrupted_training_ends_with_the_same_numbers(dataset, tables, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["mtc", "mtc-lite"])
-def test_mtc_learns_and_is_exported(dataset, tmp_path, recipe):
-    run = train(TrainOptions(dataset, tmp_path / "run", recipe, MTC)).run
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [("mtc", ()), ("mtc-lite", ()), ("mtc-lite", ("source=features", "table_scaling=quantile", "stem=null"))],
+    ids=["mtc", "mtc-lite", "mtc-lite on tables"],
+)
+def test_mtc_learns_and_is_exported(dataset, tmp_path, recipe, options):
+    run = train(TrainOptions(dataset, tmp_path / "run", recipe, (*MTC, *options))).run
     first, last = Run.open(run).history
     for task in TASKS:
         assert last["loss"][task.name] < first["loss"][task.name]
@@ -185,8 +189,11 @@ def test_few_labels_are_of_flows_of_the_view(dataset, tables):
     assert np.bincount(labels[labels[:, 0] >= 0, 0]).tolist() == [5, 5, 5]
 
 
-def test_what_bfloat16_trained_is_kept_in_float32(dataset, tmp_path):
-    run = train(TrainOptions(dataset, tmp_path / "run", "mtc-cnn", (*CNN, "epochs=1", "mixed_precision=true"))).run
+@pytest.mark.parametrize(
+    ("recipe", "options"), [("mtc-cnn", CNN), pytest.param("mtc-lite", MTC, marks=pytest.mark.slow)]
+)
+def test_what_bfloat16_trained_is_kept_in_float32(dataset, tmp_path, recipe, options):
+    run = train(TrainOptions(dataset, tmp_path / "run", recipe, (*options, "epochs=1", "mixed_precision=true"))).run
     model = Run.open(run).load_model()
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     (record,) = Run.open(run).history

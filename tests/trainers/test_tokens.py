@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowloom.trainers.tokens import as_tokens, row_input, token_shape, with_bits
+from flowloom.trainers.tokens import as_tokens, row_input, token_shape, with_bits, with_waves
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,19 @@ def test_bits_of_every_byte_stand_behind_its_value():
     row = np.asarray(with_bits(values)).reshape(256, 9)
     np.testing.assert_array_equal(row[:, 0], values.ravel())
     np.testing.assert_array_equal(row[:, 1:] @ 2 ** np.arange(8), np.arange(256))
+
+
+def test_waves_of_every_feature_stand_behind_its_value():
+    values = np.random.default_rng(1).random((3, 2, 4), np.float32)
+    row = np.asarray(with_waves(values)).reshape(3, 2, 4, 17)
+    np.testing.assert_array_equal(row[..., 0], values)
+    for octave in range(8):
+        angle = np.pi * 2**octave * values.astype(np.float64)
+        np.testing.assert_allclose(row[..., 1 + octave], np.sin(angle), atol=1e-4)
+        np.testing.assert_allclose(row[..., 9 + octave], np.cos(angle), atol=1e-4)
+
+
+def test_features_a_thousandth_apart_are_far_apart_by_their_waves():
+    near = np.linspace(0.3, 0.7, 401, dtype=np.float32)
+    waves = np.asarray(with_waves(near.reshape(1, -1, 1)))[0, :, 1:]
+    assert np.linalg.norm(np.diff(waves, axis=0), axis=1).min() > 0.4

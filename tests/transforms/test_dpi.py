@@ -9,7 +9,6 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.label_sources import Dpi
 from flowloom.schemas.label_windows import INSPECTED
 from flowloom.schemas.tasks import Task
-from flowloom.transforms import dpi
 from flowloom.transforms.dpi import dpi_windows, inspect_captures, nfstream_options, read_inspected, require_nfstream
 
 APP = Task(name="app", kind="multiclass", vocabulary=("dns", "TLS"))
@@ -61,7 +60,7 @@ def test_nfstream_is_told_the_definition():
 
 
 def test_without_nfstream_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setattr(dpi.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FlowloomError, match=r"pip install 'flowloom\[dpi\]'"):
         require_nfstream()
 

@@ -59,7 +59,7 @@ def test_only_packets_stay_one_behind_the_other(tmp_path, order, link_type):
     cut = LENGTH - (len(image) - len(PACKETS[2]))
     assert row["bytes"] == b"".join(map(masked, [*PACKETS[:2], PACKETS[2][:cut]])).ljust(LENGTH, b"\0")
     assert set_aside.counts() == {}
-    (row,), _ = read(tmp_path, [image], mask_addresses=False)
+    (row,), _ = read(tmp_path, [image], mask="none")
     assert row["bytes"] == b"".join([*PACKETS[:2], PACKETS[2][:cut]]).ljust(LENGTH, b"\0")
 
 
@@ -75,6 +75,52 @@ def test_addresses_and_in_stripped_images_times_never_show(tmp_path, header):
     )
     assert rows[0]["bytes"] == rows[1]["bytes"]
     assert rows[0]["flow_id"] != rows[1]["flow_id"]
+
+
+def told_by(end: int, version: int, room: int) -> bytes:
+    """Return a session in which everything that `strict` masks depends on `end`, with `room` bytes in the image."""
+    ports = struct.pack(">HH", 1000 + end, 2000 + end)
+    options = bytes([8, 10, *[end] * 8, 1, 1])
+    checksum = bytes([end] * 2)
+    segments = {
+        6: ports + bytes([end] * 8) + struct.pack(">BBH", 0x80, 0x18, 999) + checksum + bytes(2) + options + b"GET /",
+        17: ports + struct.pack(">H", 16) + checksum + b"question",
+        1 if version == 4 else 58: bytes([8, 0]) + checksum + b"echo",
+    }
+    packets = []
+    for protocol, segment in segments.items():
+        if version == 4:
+            hosts = f"192.0.2.{end}", f"198.51.100.{end}"
+            packet = bytearray(ipv4(segment, *hosts, protocol, ip_id=end, ttl=end, options=bytes([end] * 4)))
+            packet[10:12] = checksum
+        else:
+            packet = bytearray(ipv6(segment, f"2001:db8::{end}", f"2001:db8:1::{end}", protocol, hop_limit=end))
+            packet[1:4] = bytes([end & 0x0F, end, end])  # flow label
+        packets.append(bytes(packet))
+    before = LENGTH - room - len(session([ipv4(b"", protocol=47)], 101))
+    return session([ipv4(bytes(before), protocol=47), *packets], 101)
+
+
+@pytest.mark.parametrize("header", ["strip", "keep"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_strict_leaves_nothing_of_a_connection_or_host(tmp_path, version, header):
+    rooms = range(17, 300)  # the image may end anywhere in the packets
+    images = [told_by(end, version, room) for room in rooms for end in (1, 2)]
+    rows, set_aside = read(tmp_path, images, header=header, mask="strict")
+    assert set_aside.counts() == {}
+    assert len(rows) == len(images)
+    assert [row["bytes"] for row in rows[::2]] == [row["bytes"] for row in rows[1::2]]
+    for payload in (b"GET /", b"question", b"echo"):
+        assert payload in rows[-1]["bytes"]
+    others, _ = read(tmp_path, images, header=header)
+    assert all(one["bytes"] != other["bytes"] for one, other in zip(others[160::2], others[161::2], strict=True))
+
+
+def test_strict_keeps_payload_of_later_fragments_and_of_other_protocols(tmp_path):
+    packets = [ipv4(bytes(range(1, 60)), protocol=17, fragment=5), ipv4(bytes(range(60, 120)), protocol=47)]
+    (row,), _ = read(tmp_path, [session(packets, 101)], mask="strict")
+    assert bytes(range(1, 60)) in row["bytes"]
+    assert bytes(range(60, 120)) in row["bytes"]
 
 
 def test_a_record_header_that_the_image_cuts_off_is_left_out(tmp_path):
@@ -102,7 +148,7 @@ def test_bad_images_are_set_aside(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [{"classes": 7}, {"classes": 12, "tunnel": "vpn"}, {"classes": 6, "tunnel": "x"},
-                                 {"classes": 6, "header": "none"}])  # fmt: skip
+                                 {"classes": 6, "header": "none"}, {"classes": 6, "mask": "all"}])  # fmt: skip
 def test_bad_arguments_raise_at_once(bad):
     with pytest.raises(FlowloomError, match="got"):
         read_iscx_images("images", "labels", SetAside(), **bad)

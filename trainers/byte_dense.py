@@ -1,0 +1,78 @@
+"""Dense layers on everything that a byte or feature tells, without a place for order: what MTC lite has beside MTC."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from flowloom.trainers.byte_mask import ByteMask
+from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.tokens import Source, as_tokens, row_input, with_expansion
+from flowloom.trainers.wide_readout import WideReadout
+
+
+@keras.saving.register_keras_serializable(package="flowloom")
+class ByteDense(keras.Model):
+    """One wide layer on all values and their bits or waves, and an output layer per task.
+
+    It is MTC lite without both of its branches, to tell what these add. Inputs and outputs are as those of `MTC`.
+
+    Args:
+      length: bytes or features of a row.
+      tasks: number of classes of each task.
+      source: name and kind of the input.
+      masked: share of the values that are hidden in training.
+      sums: tasks that follow from another one, see `SoftmaxHeads`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        tasks: Mapping[str, int],
+        source: Source = "bytes",
+        masked: float = 0.2,
+        sums: Mapping[str, ClassSum] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # layers
+        mask = ByteMask(masked, dtype="float32", name="mask")
+        readout, heads = WideReadout(), SoftmaxHeads(tasks, sums or {})
+
+        # forward
+        inputs, x = row_input(source, length)  # [B, length]
+        x = keras.layers.Flatten()(with_expansion(as_tokens(mask(x)), source))
+        super().__init__(inputs, heads(dict.fromkeys(tasks, readout(x))), **kwargs)
+
+        self.length, self.tasks, self.source = length, dict(tasks), source
+        self.masked, self.sums = masked, dict(sums or {})
+        self._readout, self._heads = readout, heads
+
+    @property
+    def shared_variables(self) -> list[keras.Variable]:
+        """The variables that every task trains: all but the heads."""
+        return list(self._readout.trainable_variables)
+
+    @property
+    def last_shared_variables(self) -> list[keras.Variable]:
+        """The last weights that all tasks go through."""
+        return [self._readout.dense.kernel]
+
+    def task_variables(self, task: str) -> list[keras.Variable]:
+        """The variables of one task alone: its head."""
+        return self._heads.variables(task)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return self._readout.macs + self._heads.macs
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "length": self.length,
+            "tasks": self.tasks,
+            "source": self.source,
+            "masked": self.masked,
+            "sums": self.sums,
+        }
