@@ -23,7 +23,7 @@ def select_features(dataset: Dataset, moments: Moments, most: int) -> tuple[str,
 
     Constant features go first. Then, while there are too many, the pair with the highest |rho| above 0.95 loses its
     later feature; of several such pairs the first. MTC removes 10 features of low variance and 17 redundant ones of
-    CICIDS2017 and has 49 (section 4.4.1), without naming them.
+    CICIDS2017 and has 49 (section 3.2.1), without naming them.
 
     Raises:
       FlowloomError: if too many remain of which no two are that similar.

@@ -13,12 +13,13 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean over repeats; `low` and `high` bound its 95 % interval, and are None of a single repeat."""
+    """A mean over repeats, bounds of its 95 % interval, and standard deviation; of a single repeat these are None."""
 
     mean: float
     low: float | None
     high: float | None
     repeats: int
+    deviation: float | None
 
 
 def mean_of(values: Sequence[float]) -> Mean:
@@ -34,10 +35,11 @@ def mean_of(values: Sequence[float]) -> Mean:
         raise ValueError("values must hold at least one repeat, got none")
     mean = float(np.mean(values))
     if len(values) == 1:
-        return Mean(mean, None, None, 1)
+        return Mean(mean, None, None, 1, None)
     quantile = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return Mean(mean, mean - half, mean + half, len(values))
+    deviation = float(np.std(values, ddof=1))
+    half = quantile * deviation / math.sqrt(len(values))
+    return Mean(mean, mean - half, mean + half, len(values), deviation)
 
 
 def difference_of(ours: Sequence[float], theirs: Sequence[float]) -> Mean:

@@ -22,7 +22,7 @@ from flowloom.trainers.experiments import Cell, Settings
 from flowloom.trainers.feature_selection import selected_columns
 from flowloom.trainers.mtc import MTC
 from flowloom.trainers.predictions import Predictions
-from flowloom.trainers.recipe import MTC_LITE
+from flowloom.trainers.recipe import MTC_LITE, MTC_LITE_TABLES
 from flowloom.trainers.repeated_splits import RowSplit, derived_seed
 from flowloom.trainers.row_table import RowTable
 from flowloom.trainers.row_trials import LabelledRows, RowTrials
@@ -91,6 +91,8 @@ class Setting:
     seed: int
     updates: int = 0
     """Gradient steps of a network."""
+    rate: float = 1e-3
+    """The highest learning rate."""
     moments: int = MOMENTS
     """Times that it is measured on the validation rows."""
     watched: bool = False
@@ -110,7 +112,7 @@ class Setting:
 
     def cell(self, name: str) -> Cell:
         """Return the cell of these settings; those of one network share its graph."""
-        network = f"{self.dataset} {self.method} {self.repetitions} {self.dropout}" if self.updates else ""
+        network = f"{self.dataset} {self.method} {self.repetitions} {self.dropout} {self.rate}" if self.updates else ""
         return Cell(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), network)
 
 
@@ -227,7 +229,7 @@ def _network(of: RowSet, rows: _Prepared, setting: Setting) -> dict[str, Any]:
     tasks = tuple(task for task in rows.tasks if task.name not in left_out)
     length = rows.train.values.shape[1]
     trials = _trials(setting.method, of.view, length, tasks, of.transformer_tasks, of.auxiliary, setting.repetitions,
-                     setting.dropout)  # fmt: skip
+                     setting.dropout, setting.rate)  # fmt: skip
     moments = [round(setting.updates * moment / setting.moments) for moment in range(1, setting.moments + 1)]
 
     def on_test_rows() -> dict[str, Any]:
@@ -291,11 +293,11 @@ def _table(path: str, view: View, distinct: bool, limit: int, seed: int) -> RowT
 @functools.lru_cache(maxsize=1)
 def _trials(
     method: str, view: View, length: int, tasks: tuple[Task, ...], transformer_tasks: tuple[str, ...], auxiliary: str,
-    repetitions: tuple[int, ...] | None, dropout: float,
+    repetitions: tuple[int, ...] | None, dropout: float, rate: float,
 ) -> RowTrials:  # fmt: skip
     """Return what trains a network; one at a time, as cells of one network follow each other."""
     build = network(method, view, length, tasks, transformer_tasks, auxiliary, repetitions, dropout)
-    return RowTrials(build, tasks)
+    return RowTrials(build, tasks, rate)
 
 
 def network(
@@ -316,7 +318,8 @@ def network(
     if method == "cnn":
         return lambda: ByteCNN(length, classes, source)
     if method == "dense":
-        return lambda: ByteDense(length, classes, source, MTC_LITE["masked"])
+        masked = (MTC_LITE if source == "bytes" else MTC_LITE_TABLES)["masked"]
+        return lambda: ByteDense(length, classes, source, masked)
     sums: dict[str, Any] = {}
     if method == "mtc-lite-sum":
         whole = classes[tasks[0].name]
@@ -324,7 +327,7 @@ def network(
     # the paper's steps of one byte are too dear for so many trainings; 14 of 784 bytes are one here
     form: dict[str, Any] = {"stem": _half(token_shape(length)[1]) if source == "bytes" else 1}
     if method.startswith("mtc-lite"):
-        form = {**MTC_LITE, "stem": token_shape(length)[1]}
+        form = {**(MTC_LITE if source == "bytes" else MTC_LITE_TABLES), "stem": token_shape(length)[1]}
     elif method != "mtc":
         raise ValueError(f"method must be a network, got {method!r}")
     if repetitions is not None:

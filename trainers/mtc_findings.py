@@ -25,6 +25,7 @@ from flowloom.trainers.mtc_grid import (
     MOMENTS_OF_TABLE_9,
     PACKETS,
     PAPER_DROPOUT,
+    RATES,
     SESSIONS,
     TABLES,
     Outcomes,
@@ -88,7 +89,7 @@ def _table_4(rows: RowSet, outcomes: Outcomes, tasks: Sequence[str], title: str)
         f"validation and {counts[2]:,} test rows of each split.",
         "The budget of a network is processor time: updates of 128 rows are counted so that all take about as long "
         "(below), by the paper's optimizer and decay. It is short for the paper's plateau rule, so that the learning "
-        "rate rises to the paper's 0.001 and falls along a cosine. Of "
+        f"rate rises to {RATES[rows.name]:g} (the paper's is 0.001) and falls along a cosine. Of "
         f"{chosen} moments the one with the best macro F1 on the validation rows is kept. Trees have a fit for each "
         "task.",
         "MTC lite is ours: one encoder layer a block, a whole token as a step of the CNN branch, learned places, bits "

@@ -239,6 +239,8 @@ MTC_LITE: dict[str, Any] = {
     "repetitions": (1, 1, 1), "expanded": True, "positions": True, "readout": "wide", "masked": 0.2
 }  # fmt: skip
 """What makes MTC learn more from few packets for less work; see `docs/decisions/0020-mtc-lite.md`."""
+MTC_LITE_TABLES: dict[str, Any] = {**MTC_LITE, "masked": 0.0}
+"""The same on features: each of the few is worth too much to be hidden."""
 
 _MTC: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -264,6 +266,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "mtc": {**_MTC, "model": "mtc"},
     "mtc-lite": {**_MTC, **MTC_LITE, "model": "mtc", "stem": None},
+    "mtc-lite-tables": {
+        **_MTC, **MTC_LITE_TABLES, "model": "mtc", "stem": None,
+        "source": "features", "table_scaling": "quantile", "most_features": 49,
+    },
     "mtc-transformer": {**_MTC, "model": "byte_transformer"},
     "mtc-cnn": {**_MTC, "model": "byte_cnn"},
     "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
@@ -276,8 +282,9 @@ standard scaling, each loss the mean over labelled rows; `cnn-rnn2` and
 `transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
 `mtc`: the Transformer and 1D-CNN of MTC on packet bytes; the paper's three tasks have `transformer_tasks=[app]` and
 `loss_weights` of 6:2:1, divided by 9 if weight decay is to weigh as there. `mtc-lite`: the same for a CPU, with a token
-as a step of its CNN branch (docs/decisions/0020-mtc-lite.md). `mtc-transformer` and `mtc-cnn`: what it is compared with
-(section 4.3.2), weights 4:2:1 and 2:2:1. `source=features` trains them on tables.
+as a step of its CNN branch (docs/decisions/0020-mtc-lite.md), and `mtc-lite-tables` on tables, with the paper's 49
+features. `mtc-transformer` and `mtc-cnn`: what it is compared with
+(sections 4.3.1 and 4.3.2), weights 4:2:1 and 2:2:1. `source=features` trains them on tables.
 """
 
 

@@ -25,7 +25,7 @@ class TableSpec(pydantic.BaseModel):
     """Which features of the tables view, in which order, how scaled; stored with a run, as scoring must repeat it.
 
     `standard` is the z-score with the moments of the train split; a constant feature is only centred. `quantile` is the
-    share of the train split below a value, in [0, 1], as MTC scales CICIDS2017 (section 4.4.1). A value that is not
+    share of the train split below a value, in [0, 1], as MTC scales CICIDS2017 (section 3.2.1). A value that is not
     known (null or NaN) is the feature's mean there under `missing: mean`, and an error under `refuse`.
     """
 

@@ -13,6 +13,7 @@ from flowloom.trainers.intervals import claim_above, difference_of, mean_of
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=12))
 def test_the_interval_is_that_of_a_t_test(values):
     found = mean_of(values)
+    assert found.deviation == pytest.approx(scipy.stats.tstd(values))
     if np.ptp(values) < 1e-6:
         assert found.high - found.low < 1e-3
         return
@@ -22,7 +23,7 @@ def test_the_interval_is_that_of_a_t_test(values):
 
 def test_one_repeat_has_no_interval_and_decides_nothing():
     one = difference_of([90.0], [50.0])
-    assert (one.mean, one.low, one.high) == (40.0, None, None)
+    assert (one.mean, one.low, one.high, one.deviation) == (40.0, None, None, None)
     claim = claim_above("a", "a is above b", "90 against 50", "90 against 50", one)
     assert not claim.holds
     assert claim.interval is None

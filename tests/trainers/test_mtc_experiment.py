@@ -16,6 +16,7 @@ from flowloom.trainers.models import build_mtc
 from flowloom.trainers.mtc_experiment import LINK_TYPE, Experiments, RowSet, Setting, network
 from flowloom.trainers.recipe import Recipe
 from flowloom.trainers.row_table import RowTable
+from flowloom.trainers.table_spec import TableSpec
 
 SIX, THREE = tuple("abcdef"), tuple("abc")
 BYTE_TASKS = (
@@ -130,8 +131,17 @@ def test_the_recipe_of_mtc_lite_trains_the_network_that_is_compared():
     trained = build_mtc(recipe, ByteSpec(length=56), BYTE_TASKS)
     assert {**trained.get_config(), "name": ""} == {**compared.get_config(), "name": ""}
     assert (trained.stem, trained.readout, trained.masked, trained.expanded) == (8, "wide", 0.2, True)
-    tables = network("mtc-lite", "tables", 56, TABLE_TASKS, ("attack",))()
-    assert (tables.source, tables.expanded, tables.readout) == ("features", True, "wide")
+    assert trained.attention_heads == 6
+
+
+def test_the_recipe_of_mtc_lite_on_tables_trains_the_network_that_is_compared():
+    compared = network("mtc-lite", "tables", 49, TABLE_TASKS, ("attack",))()
+    recipe = Recipe.named("mtc-lite-tables", ("transformer_tasks=[attack]",))
+    moments = {f"f{n}": (0.0, 1.0) for n in range(49)}
+    trained = build_mtc(recipe, TableSpec(moments=moments, scaling="standard", missing="mean"), TABLE_TASKS)
+    assert {**trained.get_config(), "name": ""} == {**compared.get_config(), "name": ""}
+    assert (trained.stem, trained.attention_heads, trained.masked, trained.expanded) == (7, 7, 0.0, True)
+    assert (recipe.most_features, recipe.table_scaling) == (49, "quantile")
 
 
 def test_one_byte_is_enough_where_it_leaks(experiments):
