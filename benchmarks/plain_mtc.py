@@ -100,10 +100,14 @@ def plain_mtc(
     return keras.Model({"bytes": given}, outputs)
 
 
-def copy_weights(plain: keras.Model, model: keras.Model) -> None:
-    """Give the weights of a plain MTC to one of `trainers.mtc` of the same sizes; its layers are named accordingly."""
+def paired_weights(plain: keras.Model, model: keras.Model) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Return each weight of a plain MTC with that of one of `trainers.mtc` of the same sizes, of maybe another shape.
+
+    The layers of both are named accordingly.
+    """
     wanted = {variable.path.replace("/", "_"): variable for variable in model.weights}
     projections = {"query": "query", "key": "key", "value": "value", "attention_output": "mix"}
+    found = []
     for layer in plain.layers:
         for variable in layer.weights:
             name = variable.path.replace("/", "_")
@@ -111,6 +115,12 @@ def copy_weights(plain: keras.Model, model: keras.Model) -> None:
                 name = f"{layer.name}_{projections[variable.path.split('/')[-2]]}"
             for word in ("weight", "widen", "narrow"):
                 name = name.replace(f"_{word}_kernel", f"_{word}")
-            target = wanted.pop(name)
-            target.assign(variable.numpy().reshape(target.shape))
+            found.append((variable, wanted.pop(name)))
     assert not wanted, sorted(wanted)
+    return found
+
+
+def copy_weights(plain: keras.Model, model: keras.Model) -> None:
+    """Give the weights of a plain MTC to one of `trainers.mtc` of the same sizes."""
+    for variable, target in paired_weights(plain, model):
+        target.assign(variable.numpy().reshape(target.shape))

@@ -127,6 +127,11 @@ def _sets(
             PACKETS, "packets of the embedded corpus", packets_manifest(CORPUS), ("app",), limit=scale.packets,
             distinct=False,
         )  # fmt: skip
+    else:
+        lines.append(
+            "What dividing packets instead of flows does is not shown: it needs the embedded corpus, which is in the "
+            "source tree alone."
+        )
     return found, lines
 
 
