@@ -214,9 +214,31 @@ def _why(rows: RowSet, outcomes: Outcomes, task: str) -> Section:
         counts = [result["tasks"][task]["confusion"] for result in outcomes.all_of(rows.name, arm)]
         confusions.append(Confusion(f"{TITLES[arm]}, all splits", words, np.sum(counts, axis=0).tolist()))
     title = f"{TASK_TITLES[task]} while training, {rows.title}"
-    text = ["Where the differences come from: validation rows while training, and test rows of all splits added up."]
+    text = [
+        "Where the differences come from: validation rows while training, and test rows of all splits added up.",
+        _by_class(rows, outcomes, task, words),
+    ]
     drawing = figures.validation_curves(title, curves, "macro F1")
     return Section(f"Why, on {rows.title}", text, {}, [drawing], confusions)
+
+
+def _by_class(rows: RowSet, outcomes: Outcomes, task: str, words: Sequence[str]) -> str:
+    """Say in which classes MTC lite and the random forest differ the most."""
+    f1 = {
+        arm: {word: outcomes.of_class(rows.name, arm, task, word, "f1").mean for word in words}
+        for arm in ("mtc-lite", "forest")
+    }
+    gains = {word: f1["mtc-lite"][word] - f1["forest"][word] for word in words}
+
+    def told(word: str) -> str:
+        return f"{word} ({f1['mtc-lite'][word]:.1f} against {f1['forest'][word]:.1f})"
+
+    best, worst = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
+    ahead = sum(gain > 0 for gain in gains.values())
+    return (
+        f"By F1 {TITLES['mtc-lite']} is above the {TITLES['forest']} in {ahead} of {len(words)} classes of "
+        f"{TASK_TITLES[task]} Beside it its best class is {told(best)}, its worst {told(worst)}."
+    )
 
 
 def _headers(outcomes: Outcomes, rule: ByteRule | None) -> Section:
