@@ -40,6 +40,7 @@ BATCH_ROWS = 4096
 _IMAGES, _LABELS = b"\0\0\x08\x03", b"\0\0\x08\x01"
 _PCAP = 0xA1B2C3D4
 _ADDRESSES, _STRICT = _MASKS.index("addresses"), _MASKS.index("strict")
+_ETHERNET = 1
 _GOOD, _NO_PCAP, _BROKEN, _NO_PACKET = 0, 1, 2, 3
 _WRONG = {
     _NO_PCAP: "expected a pcap file's beginning, as the first image of the file has",
@@ -65,9 +66,9 @@ def read_iscx_images(
       classes: what a label means: 2 (plain, VPN), 6 (`TRAFFIC`), or 12 (`TRAFFIC`, then the same over VPN).
       tunnel: for 6 classes one of `TUNNELS`, if all rows are of one.
       header: `keep` leaves pcap, record and frame headers of `AllLayers` images in place.
-      mask: what is zeroed in `AllLayers` images: nothing; IP and, where they are kept, MAC addresses; or (`strict`)
-        also ports, sequence and acknowledgement numbers, IP identification, time to live, flow label, checksums, and
-        options of IPv4 and TCP.
+      mask: what is zeroed in `AllLayers` images: nothing; IP addresses and, where frames are kept, those of Ethernet
+        and all of frames without an IP packet; or (`strict`) also ports, sequence and acknowledgement numbers, IP
+        identification, time to live, flow label, checksums, and options of IPv4 and TCP.
 
     Returns:
       batches of `schemas.rows.image_schema`, with the words of the tasks `traffic`, `tunnel` and `tunnel_traffic`.
@@ -211,6 +212,10 @@ def _take_apart(content, length, strip, mask, out, state):
             frame = at + 16
             end = min(frame + captured, limit)
             network, _ = network_header(content, frame, end, link_type)
+            if not strip and mask >= _ADDRESSES and link_type == _ETHERNET:
+                _clear(out, frame, end - frame, 0, 12)
+                if not 0 <= network < end:  # ARP holds addresses, too
+                    _clear(out, frame, end - frame, 14, end - frame)
             if 0 <= network < end and content[network] >> 4 in (4, 6):
                 packets += 1
                 four = content[network] >> 4 == 4
@@ -223,8 +228,6 @@ def _take_apart(content, length, strip, mask, out, state):
                     copy_bytes(out, written, content, network, size)
                     place = written
                     written += size
-                elif mask >= _ADDRESSES and link_type == 1:
-                    clear_bytes(out, frame, min(12, end - frame))
                 if mask >= _ADDRESSES:
                     first, last = (12, 20) if four else (8, 40)
                     _clear(out, place, size, first, last)
@@ -233,6 +236,29 @@ def _take_apart(content, length, strip, mask, out, state):
             at = frame + captured
         if state[row] == _GOOD and packets == 0:
             state[row] = _NO_PACKET
+
+
+@numba.njit(nogil=True, cache=True)
+def _behind_extensions(out, at, size):
+    """Return the protocol of an IPv6 packet and where its header begins, or `size` if nothing of that is there."""
+    protocol, header = out[at + 6], np.int64(40)
+    while header + 8 <= size:
+        if protocol == 44:  # a fragment
+            _clear(out, at, size, header + 4, header + 8)  # identification
+            if u16(out, at + header + 2) >> 3:
+                return protocol, size
+            length = 8
+        elif protocol == 0 or protocol == 43 or protocol == 60:
+            length = (np.int64(out[at + header + 1]) + 1) * 8
+        elif protocol == 51:  # RFC 4302
+            length = (np.int64(out[at + header + 1]) + 2) * 4
+        else:
+            return protocol, header
+        protocol = out[at + header]
+        header += length
+    if protocol == 44:  # cut off
+        _clear(out, at, size, header + 4, header + 8)
+    return protocol, header
 
 
 @numba.njit(nogil=True, cache=True)
@@ -260,10 +286,11 @@ def _clear_connection(out, at, size):
             out[at + 1] &= 0xF0
         _clear(out, at, size, 2, 4)  # flow label
         _clear(out, at, size, 7, 8)  # hop limit
-        header = np.int64(40)
-        if size <= header:
+        if size <= 40:
             return
-        protocol = out[at + 6]
+        protocol, header = _behind_extensions(out, at, size)
+        if header >= size:
+            return
     transport, left = at + header, size - header
     if protocol == 6:  # RFC 9293
         _clear(out, transport, left, 0, 12)  # ports, sequence and acknowledgement numbers

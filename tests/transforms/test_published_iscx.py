@@ -77,50 +77,97 @@ def test_addresses_and_in_stripped_images_times_never_show(tmp_path, header):
     assert rows[0]["flow_id"] != rows[1]["flow_id"]
 
 
-def told_by(end: int, version: int, room: int) -> bytes:
-    """Return a session in which everything that `strict` masks depends on `end`, with `room` bytes in the image."""
-    ports = struct.pack(">HH", 1000 + end, 2000 + end)
+ZEROED = {
+    4: ((4, 6), (8, 9), (10, 24)), 6: ((2, 4), (7, 40)),
+    "tcp": ((0, 12), (16, 18), (20, 32)), "udp": ((0, 4), (6, 8)), "icmp": ((2, 4),), "plain": (),
+    "fragment": ((4, 8),),
+}  # fmt: skip
+"""Bytes of each header that `strict` zeroes; of IPv6's second one the lower half is, too."""
+
+
+def told_by(end: int, version: int) -> list[tuple[bytes, bytes]]:
+    """Return packets in which everything that `strict` masks depends on `end`, each with what it leaves of them."""
+    ports, checksum = struct.pack(">HH", 1000 + end, 2000 + end), bytes([end] * 2)
     options = bytes([8, 10, *[end] * 8, 1, 1])
-    checksum = bytes([end] * 2)
     segments = {
-        6: ports + bytes([end] * 8) + struct.pack(">BBH", 0x80, 0x18, 999) + checksum + bytes(2) + options + b"GET /",
-        17: ports + struct.pack(">H", 16) + checksum + b"question",
-        1 if version == 4 else 58: bytes([8, 0]) + checksum + b"echo",
+        "tcp": (6, ports + bytes([end] * 8) + b"\x80\x18\x03\xe7" + checksum + b"\0\7" + options + b"GET /"),
+        "udp": (17, ports + struct.pack(">H", 16) + checksum + b"question"),
+        "icmp": (1 if version == 4 else 58, bytes([8, 0]) + checksum + b"echo"),
+        "plain": (47, b"no transport that is known"),
     }
     packets = []
-    for protocol, segment in segments.items():
+    for name, (protocol, segment) in segments.items():
+        places = [(0, version)]
         if version == 4:
             hosts = f"192.0.2.{end}", f"198.51.100.{end}"
             packet = bytearray(ipv4(segment, *hosts, protocol, ip_id=end, ttl=end, options=bytes([end] * 4)))
             packet[10:12] = checksum
+            places.append((24, name))
         else:
-            packet = bytearray(ipv6(segment, f"2001:db8::{end}", f"2001:db8:1::{end}", protocol, hop_limit=end))
-            packet[1:4] = bytes([end & 0x0F, end, end])  # flow label
-        packets.append(bytes(packet))
-    before = LENGTH - room - len(session([ipv4(b"", protocol=47)], 101))
-    return session([ipv4(bytes(before), protocol=47), *packets], 101)
+            # hop-by-hop, a first fragment, destination options
+            extensions = b"\x2c\0" + bytes(6) + b"\x3c\0\0\1" + bytes([end] * 4) + bytes([protocol, 1]) + bytes(14)
+            hosts = f"2001:db8::{end}", f"2001:db8:1::{end}"
+            packet = bytearray(ipv6(extensions + segment, *hosts, 0, hop_limit=end))
+            packet[1:4] = bytes([0x30 | end, end, end])  # traffic class and flow label
+            places += [(48, "fragment"), (72, name)]
+        kept = bytearray(packet)
+        if version == 6:
+            kept[1] &= 0xF0
+        for at, header in places:
+            for first, last in ZEROED[header]:
+                kept[at + first : at + last] = bytes(last - first)
+        packets.append((bytes(packet), bytes(kept)))
+    return packets
 
 
+@pytest.mark.parametrize("link_type", [1, 101])
 @pytest.mark.parametrize("header", ["strip", "keep"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_strict_leaves_nothing_of_a_connection_or_host(tmp_path, version, header):
-    rooms = range(17, 300)  # the image may end anywhere in the packets
-    images = [told_by(end, version, room) for room in rooms for end in (1, 2)]
+def test_strict_leaves_nothing_of_a_connection_or_host_and_all_else(tmp_path, version, header, link_type):
+    """Wherever the image ends."""
+    images, expected = [], []
+    for room in range(34, 450):
+        first = ipv4(b"", protocol=47)
+        first += bytes(LENGTH - room - len(session([ethernet(first) if link_type == 1 else first], link_type)))
+        first = first[:2] + struct.pack(">H", len(first)) + first[4:]
+        before = (first, first[:8] + b"\0" + first[9:12] + bytes(8) + first[20:])
+        for end in (1, 2):
+            packets = [before, *told_by(end, version)]
+            frames, left = ([packet[which] for packet in packets] for which in (0, 1))
+            if link_type == 1:
+                arp = ethernet(bytes([end] * 28), 0x0806), ethernet(bytes(28), 0x0806)
+                frames = [ethernet(frame) for frame in frames[:1]] + [arp[0], *map(ethernet, frames[1:])]
+                frames = [bytes([end] * 12) + frame[12:] for frame in frames]
+                left = [ethernet(left[0]), arp[1], *map(ethernet, left[1:])]
+            images.append(session(frames, link_type))
+            if header == "keep":
+                expected.append(session(left, link_type)[:LENGTH].ljust(LENGTH, b"\0"))
+                continue
+            kept, at = b"", 24
+            for frame in left:
+                packet = frame[14:] if link_type == 1 else frame
+                if frame != ethernet(bytes(28), 0x0806):
+                    kept += packet[: max(LENGTH - at - 16 - len(frame) + len(packet), 0)]
+                at += 16 + len(frame)
+            expected.append(kept.ljust(LENGTH, b"\0"))
     rows, set_aside = read(tmp_path, images, header=header, mask="strict")
     assert set_aside.counts() == {}
     assert len(rows) == len(images)
-    assert [row["bytes"] for row in rows[::2]] == [row["bytes"] for row in rows[1::2]]
-    for payload in (b"GET /", b"question", b"echo"):
-        assert payload in rows[-1]["bytes"]
+    for row, wanted in zip(rows, expected, strict=True):
+        assert row["bytes"] == wanted
+    assert rows[0]["bytes"] == rows[1]["bytes"]
     others, _ = read(tmp_path, images, header=header)
-    assert all(one["bytes"] != other["bytes"] for one, other in zip(others[160::2], others[161::2], strict=True))
+    assert others[-1]["bytes"] != others[-2]["bytes"]
 
 
 def test_strict_keeps_payload_of_later_fragments_and_of_other_protocols(tmp_path):
-    packets = [ipv4(bytes(range(1, 60)), protocol=17, fragment=5), ipv4(bytes(range(60, 120)), protocol=47)]
+    later = b"\x11\0\0\x28" + bytes(4) + bytes(range(120, 180))
+    packets = [ipv4(bytes(range(1, 60)), protocol=17, fragment=5), ipv6(later, next_header=44)]
+    packets.append(ipv4(bytes(range(60, 120)), protocol=47))
     (row,), _ = read(tmp_path, [session(packets, 101)], mask="strict")
     assert bytes(range(1, 60)) in row["bytes"]
     assert bytes(range(60, 120)) in row["bytes"]
+    assert bytes(range(120, 180)) in row["bytes"]
 
 
 def test_a_record_header_that_the_image_cuts_off_is_left_out(tmp_path):
