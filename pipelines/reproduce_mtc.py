@@ -54,7 +54,8 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
     lines.append(
         f"Each figure is a mean over {scale.repeats} stratified splits (64 % train, 16 % validation, 20 % test) with "
         "its 95 % interval; of rows with equal bytes or features one is there, so that none is in two splits. "
-        "Networks have as much processor time each, not as many updates; how many is told beside what they cost."
+        "MTC and its rivals are compared at about equal processor time, not equal updates; both are told below what "
+        "they cost."
     )
     return Reproduction(
         paper="MTC: A Multi-Task Model for Encrypted Network Traffic Classification (Wang, Gao and Lei)",
@@ -99,7 +100,7 @@ def _sets(
         lines.append(
             "ISCX VPN-nonVPN comes as sessions of 784 bytes (Wang et al., 2017), not as packets of 1,500: headers of "
             "files, records and frames are stripped; addresses, ports, sequence numbers, IP identification, time to "
-            "live, checksums and options are zeroed. Labels of applications are not in it, so that "
+            "live, flow labels, checksums and options are zeroed. Labels of applications are not in it, so that "
             f"VPN or not has the place of App, on the Transformer branch. At most {scale.sessions} sessions of each of "
             "the 12 kinds of traffic are used."
         )
@@ -111,11 +112,12 @@ def _sets(
             "CICIDS2017 is a genuine subset of about 69,000 rows in 77 features, put together from several "
             "publications; exact duplicates are removed before rows are divided, 49 features are chosen, scaled and "
             "resampled by the train rows alone, to the shares of the paper's table 2 (68 % benign). Validation and "
-            "test rows are as they come (89 % benign), where the paper resamples before it divides. Classes come from "
-            "different files, so that figures near 100 say little of other networks."
+            f"test rows are {'4,500 of a class at most' if options.quick else 'as they come (89 % benign)'}, where the "
+            "paper resamples before it divides. Classes come from different files, so that figures near 100 say "
+            "little of other networks."
         )
         manifest = cicids_manifest(os.path.abspath(tables))
-        benign, limit = (BENIGN // 12, BENIGN // 8) if options.quick else (BENIGN, 60_000)
+        benign, limit = (BENIGN // 14, 4500) if options.quick else (BENIGN, 60_000)
         add(TABLES, "CICIDS2017 subset", manifest, ("attack",), limit=limit, totals=_totals(benign))
     if not found:
         raise FlowloomError(

@@ -1,4 +1,4 @@
-"""Dense layers on everything that a byte or feature tells, without a place for order: what MTC lite has beside MTC."""
+"""A dense network on all values and their bits or waves: a wide readout as that of MTC lite, alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from flowloom.trainers.wide_readout import WideReadout
 class ByteDense(keras.Model):
     """One wide layer on all values and their bits or waves, and an output layer per task.
 
-    It is MTC lite without both of its branches, to tell what these add. Inputs and outputs are as those of `MTC`.
+    It is there to tell what the branches of MTC lite add to its wide readout. Inputs and outputs are as those of `MTC`.
 
     Args:
       length: bytes or features of a row.

@@ -41,7 +41,7 @@ class ByteTransformer(keras.Model):
         if encoders < 1:
             raise ValueError(f"encoders must be >= 1, got {encoders}")
 
-        heads_of_encoders = attention_heads or default_heads(source, length)
+        heads_of_encoders = default_heads(source, length) if attention_heads is None else attention_heads
 
         # layers
         stack = [EncoderLayer(heads_of_encoders, name=f"encoder_{m}") for m in range(encoders)]

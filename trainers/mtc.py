@@ -73,7 +73,7 @@ class MTC(keras.Model):
         **kwargs: Any,
     ) -> None:
         n, d = token_shape(length)
-        heads_of_encoders = attention_heads or default_heads(source, length)
+        heads_of_encoders = default_heads(source, length) if attention_heads is None else attention_heads
         if readout not in get_args(Readout):
             raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {readout!r}")
         if stem < 1 or d % stem:

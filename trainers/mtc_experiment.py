@@ -36,8 +36,8 @@ Method = Literal[
     "byte",
 ]  # fmt: skip
 """`mtc-lite` is ours, `mtc` has the paper's layers; `-2task` has no auxiliary head, `-sum` one that sums another's
-answers. `dense` is what `mtc-lite` has beside its branches. `byte` says the commonest class of each value that one byte
-has on the train rows."""
+answers. `dense` is a wide readout as that of `mtc-lite`, for all tasks. `byte` says the commonest class of each value
+that one byte has on the train rows."""
 
 TREES = {"forest": random_forest, "boosted-trees": boosted_trees}
 FEATURES = 49

@@ -183,6 +183,11 @@ class Recipe(pydantic.BaseModel):
             raise ValueError(f"sums need a model among {', '.join(ROW_MODELS)}, got {self.model}")
         if self.view != "tables" and (self.table_scaling != "standard" or self.most_features):
             raise ValueError("table_scaling and most_features are of tables; set source=features with a model of rows")
+        if self.view == "tables" and self.expanded and self.table_scaling != "quantile":
+            raise ValueError(
+                "expanded features are waves of numbers from 0 to 1 and need table_scaling=quantile, as recipe "
+                f"mtc-lite-tables has, got {self.table_scaling}"
+            )
         if self.balance and self.balance.how == "smote" and (self.view != "tables" or self.labels_per_class):
             raise ValueError("balance how=smote needs source=features, and no labels_per_class: made rows have no flow")
         if self.microbatch and (self.xla or self.weighting not in ("fixed", "dwa")):

@@ -56,6 +56,7 @@ def test_overrides_are_yaml():
         ("multitask-cnn", ["architecture=cgc"], "architecture cgc needs model=lmmoe, got multitask_cnn"),
         ("multa", ["scaling=code_compat"], "code_compat pads in front"),
         ("cnn-rnn2", ["paradigm=aurora"], "cnn_rnn2 has a network per task and needs paradigm=single, got aurora"),
+        ("mtc-lite", ["source=features"], "need table_scaling=quantile, as recipe mtc-lite-tables has, got standard"),
         ("multitask-cnn", ["tasks=[app, app]"], "tasks must not repeat a task"),
     ],
 )
