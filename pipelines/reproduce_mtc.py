@@ -104,7 +104,11 @@ def _sets(
             f"VPN or not has the place of App, on the Transformer branch. At most {scale.sessions} sessions of each of "
             "the 12 kinds of traffic are used."
         )
-        common: dict[str, Any] = {"limit": scale.sessions, "auxiliary": "aux"}
+        common: dict[str, Any] = {
+            "limit": scale.sessions,
+            "auxiliary": "aux",
+            "auxiliary_classes": (*range(6), *range(6)),
+        }
         add(SESSIONS, "ISCX sessions", iscx_manifest(os.path.abspath(sessions), "strip"), ("vpn",), **common)
         add(HEADERS, "ISCX sessions with headers", iscx_manifest(os.path.abspath(sessions), "keep"), ("vpn",), **common)
     if tables.is_file():
@@ -118,7 +122,11 @@ def _sets(
         )
         manifest = cicids_manifest(os.path.abspath(tables))
         benign, limit = (BENIGN // 14, 4500) if options.quick else (BENIGN, 60_000)
-        add(TABLES, "CICIDS2017 subset", manifest, ("attack",), limit=limit, totals=_totals(benign))
+        of_attack = tuple(int(word != "benign") for word in FAMILIES)
+        add(
+            TABLES, "CICIDS2017 subset", manifest, ("attack",), limit=limit, totals=_totals(benign),
+            auxiliary="mal", auxiliary_classes=of_attack,
+        )  # fmt: skip
     if not found:
         raise FlowloomError(
             f"the experiments need sessions or tables: put Wang's images into {sessions}, or the tables of CICIDS2017 "

@@ -57,7 +57,8 @@ class RowSet:
     """Rows of one dataset, and how they are divided and balanced.
 
     Attributes:
-      auxiliary: the task that sums the classes of the first one: its class j is that of i with i mod classes = j.
+      auxiliary: the task that follows from the first one.
+      auxiliary_classes: for each class of the first task its class of that one.
       transformer_tasks: tasks of MTC's Transformer branch.
       limit: rows of a class of the first task at most.
       totals: rows by word of the first task on the train split: fewer are drawn, more are made by SMOTE. Of features.
@@ -73,6 +74,7 @@ class RowSet:
     transformer_tasks: tuple[str, ...]
     limit: int
     auxiliary: str = ""
+    auxiliary_classes: tuple[int, ...] = ()
     totals: Mapping[str, int] = dataclasses.field(default_factory=dict)
     distinct: bool = True
 
@@ -228,7 +230,8 @@ def _network(of: RowSet, rows: _Prepared, setting: Setting) -> dict[str, Any]:
     left_out = (of.auxiliary,) if setting.method == "mtc-lite-2task" else ()
     tasks = tuple(task for task in rows.tasks if task.name not in left_out)
     length = rows.train.values.shape[1]
-    trials = _trials(setting.method, of.view, length, tasks, of.transformer_tasks, of.auxiliary, setting.repetitions,
+    follows = (of.auxiliary, of.auxiliary_classes)
+    trials = _trials(setting.method, of.view, length, tasks, of.transformer_tasks, follows, setting.repetitions,
                      setting.dropout, setting.rate)  # fmt: skip
     moments = [round(setting.updates * moment / setting.moments) for moment in range(1, setting.moments + 1)]
 
@@ -260,7 +263,8 @@ def _tested(of: RowSet, tasks: Sequence[Task], rows: _Prepared, trials: RowTrial
     figures = {task.name: _figures(task, Predictions(rows.test.labels[task.name], said[task.name])) for task in tasks}
     if of.auxiliary:
         (auxiliary,) = (task for task in rows.tasks if task.name == of.auxiliary)
-        summed = said[rows.tasks[0].name].reshape(len(rows.test.values), -1, len(auxiliary.vocabulary)).sum(axis=1)
+        one_hot = np.eye(len(auxiliary.vocabulary), dtype=np.float32)[list(of.auxiliary_classes)]
+        summed = said[rows.tasks[0].name] @ one_hot
         figures[f"{of.auxiliary}-sum"] = _figures(auxiliary, Predictions(rows.test.labels[of.auxiliary], summed))
     return figures
 
@@ -292,11 +296,11 @@ def _table(path: str, view: View, distinct: bool, limit: int, seed: int) -> RowT
 
 @functools.lru_cache(maxsize=1)
 def _trials(
-    method: str, view: View, length: int, tasks: tuple[Task, ...], transformer_tasks: tuple[str, ...], auxiliary: str,
-    repetitions: tuple[int, ...] | None, dropout: float, rate: float,
+    method: str, view: View, length: int, tasks: tuple[Task, ...], transformer_tasks: tuple[str, ...],
+    follows: tuple[str, tuple[int, ...]],    repetitions: tuple[int, ...] | None, dropout: float, rate: float,
 ) -> RowTrials:  # fmt: skip
     """Return what trains a network; one at a time, as cells of one network follow each other."""
-    build = network(method, view, length, tasks, transformer_tasks, auxiliary, repetitions, dropout)
+    build = network(method, view, length, tasks, transformer_tasks, follows, repetitions, dropout)
     return RowTrials(build, tasks, rate)
 
 
@@ -306,11 +310,15 @@ def network(
     length: int,
     tasks: Sequence[Task],
     transformer_tasks: Sequence[str],
-    auxiliary: str = "",
+    follows: tuple[str, Sequence[int]] = ("", ()),
     repetitions: Sequence[int] | None = None,
     dropout: float = 0.07,
 ) -> Callable[[], Any]:
-    """Return what makes the network of a method."""
+    """Return what makes the network of a method.
+
+    Args:
+      follows: the task that follows from the first one, and for each class of that one its own; for `mtc-lite-sum`.
+    """
     classes = {task.name: len(task.vocabulary) for task in tasks}
     source: Literal["bytes", "features"] = "bytes" if view == "packets" else "features"
     if method == "transformer":
@@ -322,8 +330,7 @@ def network(
         return lambda: ByteDense(length, classes, source, masked)
     sums: dict[str, Any] = {}
     if method == "mtc-lite-sum":
-        whole = classes[tasks[0].name]
-        sums = {auxiliary: {"of": tasks[0].name, "classes": [code % classes[auxiliary] for code in range(whole)]}}
+        sums = {follows[0]: {"of": tasks[0].name, "classes": list(follows[1])}}
     # the paper's steps of one byte are too dear for so many trainings; 14 of 784 bytes are one here
     form: dict[str, Any] = {"stem": _half(token_shape(length)[1]) if source == "bytes" else 1}
     if method.startswith("mtc-lite"):

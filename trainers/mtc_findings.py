@@ -52,7 +52,10 @@ def sections(sets: Sequence[RowSet], outcomes: Outcomes, byte_rule: ByteRule | N
         found.append(_units(outcomes))
     if TABLES in by_name:
         rows = by_name[TABLES]
-        found += [_table_4(rows, outcomes, ("attack", "mal"), "CICIDS2017"), _classes(rows, outcomes, ("attack",))]
+        found += [
+            _table_4(rows, outcomes, ("attack", "mal", "mal-sum"), "CICIDS2017"),
+            _classes(rows, outcomes, ("attack",)),
+        ]
         found.append(_why(rows, outcomes, "attack"))
     return found
 

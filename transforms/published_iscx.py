@@ -247,7 +247,7 @@ def _behind_extensions(out, at, size):
             _clear(out, at, size, header + 4, header + 8)  # identification
             if u16(out, at + header + 2) >> 3:
                 return protocol, size
-            length = 8
+            length = np.int64(8)
         elif protocol == 0 or protocol == 43 or protocol == 60:
             length = (np.int64(out[at + header + 1]) + 1) * 8
         elif protocol == 51:  # RFC 4302

@@ -25,10 +25,13 @@ BYTE_TASKS = (
     Task(name="vpn", kind="multiclass", vocabulary=("plain", "vpn")),
 )
 TABLE_TASKS = (Task(name="attack", kind="multiclass", vocabulary=THREE), Task(name="mal", kind="binary"))
+FOLLOWS = ("aux", (0, 1, 2, 0, 1, 2))
 TOTALS = {"a": 30, "b": 40, "c": 25}
 SETS = {
-    "bytes": RowSet("bytes", "bytes", "Bytes", "hash", "packets", BYTE_TASKS, ("vpn",), 600, "aux"),
-    "tables": RowSet("tables", "tables", "Tables", "hash", "tables", TABLE_TASKS, ("attack",), 600, totals=TOTALS),
+    "bytes": RowSet("bytes", "bytes", "Bytes", "hash", "packets", BYTE_TASKS, ("vpn",), 600, "aux", (0, 1, 2, 0, 1, 2)),
+    "tables": RowSet(
+        "tables", "tables", "Tables", "hash", "tables", TABLE_TASKS, ("attack",), 600, "mal", (0, 1, 1), totals=TOTALS
+    ),
 }
 
 
@@ -119,14 +122,24 @@ def test_aux_is_summed_also_where_no_head_answers_it(experiments):
     assert sum(each["support"] for each in tasks["aux-sum"]["classes"].values()) == 36
 
 
+def test_a_task_of_tables_is_summed_from_the_first_one(experiments):
+    tasks = experiments(settings_of("tables", "dense", updates=40))["tasks"]
+    assert set(tasks) == {"attack", "mal", "mal-sum"}
+    confusion = np.array(tasks["attack"]["confusion"])
+    # what is most likely to be b or c may be neither of them, so that the sum tells more
+    summed = np.array(tasks["mal-sum"]["confusion"])
+    assert summed.sum(axis=1).tolist() == [confusion[0].sum(), confusion[1:].sum()]
+    assert summed[0, 1] >= confusion[0, 1:].sum()
+
+
 def test_a_network_that_sums_aux_always_agrees_with_itself():
-    lite = network("mtc-lite-sum", "packets", 56, BYTE_TASKS, ("vpn",), "aux", repetitions=(0, 0, 0))()
+    lite = network("mtc-lite-sum", "packets", 56, BYTE_TASKS, ("vpn",), FOLLOWS, repetitions=(0, 0, 0))()
     said = lite({"bytes": byte_table().values[:5]})
     np.testing.assert_allclose(said["aux"], said["tra"][:, :3] + said["tra"][:, 3:], atol=1e-6)
 
 
 def test_the_recipe_of_mtc_lite_trains_the_network_that_is_compared():
-    compared = network("mtc-lite", "packets", 56, BYTE_TASKS, ("vpn",), "aux")()
+    compared = network("mtc-lite", "packets", 56, BYTE_TASKS, ("vpn",))()
     recipe = Recipe.named("mtc-lite", ("transformer_tasks=[vpn]",))
     trained = build_mtc(recipe, ByteSpec(length=56), BYTE_TASKS)
     assert {**trained.get_config(), "name": ""} == {**compared.get_config(), "name": ""}
