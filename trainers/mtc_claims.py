@@ -107,10 +107,8 @@ def _auxiliary(outcomes: Outcomes) -> list[Claim]:
         ("aux-by-sum", "summing what is said of Tra", ("mtc-lite", "aux-sum"), ("mtc-lite", "aux")),
         ("aux-trained-as-sum", f"training Aux as a sum of Tra, {after},", ("mtc-lite-sum", "aux"), (whole, "aux")),
     ):
-        means = [outcomes.mean(SESSIONS, *each).mean for each in (one, other)]
         statement = f"ISCX: {statement} answers Aux at most 1 point worse than a head of its own."
-        gain = outcomes.between(SESSIONS, one, other)
-        found.append(claim_above(id, statement, "not tried", f"{means[0]:.1f} against {means[1]:.1f}", gain, -1.0))
+        found.append(_compared(outcomes, SESSIONS, id, one, other, statement, "not tried", -1.0))
     return found
 
 
@@ -156,12 +154,9 @@ def _tables(outcomes: Outcomes) -> list[Claim]:
         holds = mean.mean >= least
         found.append(Claim(f"cicids-{method}-{task}", statement, paper, f"{mean.mean:.1f} as a mean", interval, holds))
         if task == "mal":
-            both = ("mal-sum", "mal")
-            means = [outcomes.mean(TABLES, method, each).mean for each in both]
             statement = f"CICIDS2017: {TITLES[method]} tells Mal. better by a sum of Attack. than by its own head."
-            gain = outcomes.between(TABLES, (method, both[0]), (method, both[1]))
-            ours = f"{means[0]:.1f} against {means[1]:.1f}"
-            found.append(claim_above(f"cicids-{method}-mal-by-sum", statement, "not tried", ours, gain))
+            id, summed, own = f"cicids-{method}-mal-by-sum", (method, "mal-sum"), (method, "mal")
+            found.append(_compared(outcomes, TABLES, id, summed, own, statement, "not tried"))
         others = ("transformer", "cnn", "forest", "boosted-trees")
         for other in (*others, "dense") if method == "mtc-lite" else others:
             mine, theirs = PAPER_TABLE_4["mtc"][task][0], PAPER_TABLE_4.get(other, {}).get(task, (None,))[0]
@@ -186,10 +181,18 @@ def _above(
     outcomes: Outcomes, name: str, arm: str, other: str, task: str, statement: str, paper: str
 ) -> Claim:  # fmt: skip
     """Return the claim that an arm is above another by macro F1 of a task."""
-    means = [outcomes.mean(name, each, task).mean for each in (arm, other)]
     id = f"{name}-{arm}-above-{other}-{task}".replace(" ", "-")
+    return _compared(outcomes, name, id, (arm, task), (other, task), f"{statement.rstrip('.')}.", paper)
+
+
+def _compared(
+    outcomes: Outcomes, name: str, id: str, one: tuple[str, str], other: tuple[str, str], statement: str, paper: str,
+    least: float = 0.0,
+) -> Claim:  # fmt: skip
+    """Return the claim that one arm and task is more than `least` points of macro F1 above another."""
+    means = [outcomes.mean(name, *each).mean for each in (one, other)]
     ours = f"{means[0]:.1f} against {means[1]:.1f}"
-    return claim_above(id, f"{statement.rstrip('.')}.", paper, ours, outcomes.gain(name, arm, other, task))
+    return claim_above(id, statement, paper, ours, outcomes.between(name, one, other), least)
 
 
 def _the(method: str) -> str:

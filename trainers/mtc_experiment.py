@@ -321,20 +321,20 @@ def network(
     """
     classes = {task.name: len(task.vocabulary) for task in tasks}
     source: Literal["bytes", "features"] = "bytes" if view == "packets" else "features"
+    lite = MTC_LITE if source == "bytes" else MTC_LITE_TABLES
     if method == "transformer":
         return lambda: ByteTransformer(length, classes, source)
     if method == "cnn":
         return lambda: ByteCNN(length, classes, source)
     if method == "dense":
-        masked = (MTC_LITE if source == "bytes" else MTC_LITE_TABLES)["masked"]
-        return lambda: ByteDense(length, classes, source, masked)
+        return lambda: ByteDense(length, classes, source, lite["masked"])
     sums: dict[str, Any] = {}
     if method == "mtc-lite-sum":
         sums = {follows[0]: {"of": tasks[0].name, "classes": list(follows[1])}}
     # the paper's steps of one byte are too dear for so many trainings; 14 of 784 bytes are one here
     form: dict[str, Any] = {"stem": _half(token_shape(length)[1]) if source == "bytes" else 1}
     if method.startswith("mtc-lite"):
-        form = {**(MTC_LITE if source == "bytes" else MTC_LITE_TABLES), "stem": token_shape(length)[1]}
+        form = {**lite, "stem": token_shape(length)[1]}
     elif method != "mtc":
         raise ValueError(f"method must be a network, got {method!r}")
     if repetitions is not None:
