@@ -10,6 +10,11 @@ from flowloom.schemas.rows import View
 from flowloom.schemas.tables import CICIDS_FEATURES
 from flowloom.schemas.tasks import LabelValue, Task
 
+Header = Literal["strip", "keep"]
+"""Whether images of `AllLayers` keep the headers of pcap files, records and frames."""
+Mask = Literal["none", "addresses", "strict"]
+"""What is zeroed in the IP packets of such images, from nothing to all that tells a connection."""
+
 
 def _several(names: object) -> object:
     if isinstance(names, dict):
@@ -172,8 +177,8 @@ class IscxImages(PublishedSource):
     """Which of the variant's two published parts."""
     classes: Literal[2, 6, 12] = 12
     tunnel: Literal["plain", "vpn"] | None = None
-    header: Literal["strip", "keep"] = "strip"
-    mask: Literal["none", "addresses", "strict"] = "addresses"
+    header: Header = "strip"
+    mask: Mask = "addresses"
 
     @property
     def files(self) -> tuple[str, ...]:

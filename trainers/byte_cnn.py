@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from flowloom.trainers.batch_norm import EPSILON, MOMENTUM
-from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.row_model import RowModel
+from flowloom.trainers.softmax_heads import ClassSum
 from flowloom.trainers.tokens import Source, row_input
 
 CONVOLUTIONS = ((4, 3), (5, 1))
@@ -20,7 +21,7 @@ SHORTEST = 19
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
-class ByteCNN(keras.Model):
+class ByteCNN(RowModel):
     """Two convolutions, a pooling, three fully connected layers, and an output layer per task.
 
     Inputs and outputs are as those of `MTC`. With 1,500 bytes and tasks of 17, 12 and 6 classes it has 10,109,935
@@ -58,7 +59,6 @@ class ByteCNN(keras.Model):
             for m in range(len(CONVOLUTIONS))
         ]
         dense = [keras.layers.Dense(width, activation="relu", name=f"dense_{m}") for m, width in enumerate(DENSE)]
-        heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)
@@ -68,11 +68,12 @@ class ByteCNN(keras.Model):
         x = keras.layers.Flatten()(keras.layers.MaxPooling1D(POOL)(x))  # [B, steps / 2 * filters]
         for layer in dense:
             x = keras.layers.Dropout(DROPOUT)(layer(x))
-        super().__init__(inputs, heads(dict.fromkeys(tasks, x)), **kwargs)
+        super().__init__(
+            inputs, dict.fromkeys(tasks, x), length=length, tasks=tasks, source=source, sums=sums, **kwargs
+        )
 
-        self.length, self.tasks, self.source = length, dict(tasks), source
-        self.filters, self.sums = filters, dict(sums or {})
-        self._convolutions, self._norms, self._dense, self._heads = convolutions, norms, dense, heads
+        self.filters = filters
+        self._convolutions, self._norms, self._dense = convolutions, norms, dense
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
@@ -85,10 +86,6 @@ class ByteCNN(keras.Model):
         """The last weights that all tasks go through."""
         return [self._dense[-1].kernel]
 
-    def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its head."""
-        return self._heads.variables(task)
-
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference."""
@@ -97,11 +94,4 @@ class ByteCNN(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "length": self.length,
-            "tasks": self.tasks,
-            "source": self.source,
-            "filters": self.filters,
-            "sums": self.sums,
-        }
+        return {**super().get_config(), "filters": self.filters}

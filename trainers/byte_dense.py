@@ -6,13 +6,14 @@ from typing import Any
 import keras
 
 from flowloom.trainers.byte_mask import ByteMask
-from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.row_model import RowModel
+from flowloom.trainers.softmax_heads import ClassSum
 from flowloom.trainers.tokens import Source, as_tokens, row_input, with_expansion
 from flowloom.trainers.wide_readout import WideReadout
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
-class ByteDense(keras.Model):
+class ByteDense(RowModel):
     """One wide layer on all values and their bits or waves, and an output layer per task.
 
     It is there to tell what the branches of MTC lite add to its wide readout. Inputs and outputs are as those of `MTC`.
@@ -36,16 +37,17 @@ class ByteDense(keras.Model):
     ) -> None:
         # layers
         mask = ByteMask(masked, dtype="float32", name="mask")
-        readout, heads = WideReadout(), SoftmaxHeads(tasks, sums or {})
+        readout = WideReadout()
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
         x = keras.layers.Flatten()(with_expansion(as_tokens(mask(x)), source))
-        super().__init__(inputs, heads(dict.fromkeys(tasks, readout(x))), **kwargs)
+        super().__init__(
+            inputs, dict.fromkeys(tasks, readout(x)), length=length, tasks=tasks, source=source, sums=sums, **kwargs
+        )
 
-        self.length, self.tasks, self.source = length, dict(tasks), source
-        self.masked, self.sums = masked, dict(sums or {})
-        self._readout, self._heads = readout, heads
+        self.masked = masked
+        self._readout = readout
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
@@ -57,10 +59,6 @@ class ByteDense(keras.Model):
         """The last weights that all tasks go through."""
         return [self._readout.dense.kernel]
 
-    def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its head."""
-        return self._heads.variables(task)
-
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference."""
@@ -68,11 +66,4 @@ class ByteDense(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "length": self.length,
-            "tasks": self.tasks,
-            "source": self.source,
-            "masked": self.masked,
-            "sums": self.sums,
-        }
+        return {**super().get_config(), "masked": self.masked}

@@ -7,13 +7,14 @@ import keras
 import numpy as np
 
 from flowloom.trainers.encoder import EncoderLayer
-from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.row_model import RowModel
+from flowloom.trainers.softmax_heads import ClassSum
 from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape
 from flowloom.trainers.tokens import attention_heads as default_heads
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
-class ByteTransformer(keras.Model):
+class ByteTransformer(RowModel):
     """Tokens with sinusoidal positions, encoder layers, and an output layer per task that reads all tokens in a row.
 
     Inputs and outputs are as those of `MTC`. With 1,500 bytes and tasks of 17, 12 and 6 classes it has 845,453
@@ -45,7 +46,6 @@ class ByteTransformer(keras.Model):
 
         # layers
         stack = [EncoderLayer(heads_of_encoders, name=f"encoder_{m}") for m in range(encoders)]
-        heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
@@ -53,11 +53,12 @@ class ByteTransformer(keras.Model):
         for encoder in stack:
             x = encoder(x)
         x = keras.layers.Flatten()(x)  # [B, n d]
-        super().__init__(inputs, heads(dict.fromkeys(tasks, x)), **kwargs)
+        super().__init__(
+            inputs, dict.fromkeys(tasks, x), length=length, tasks=tasks, source=source, sums=sums, **kwargs
+        )
 
-        self.length, self.tasks, self.source = length, dict(tasks), source
-        self.encoders, self.attention_heads, self.sums = encoders, heads_of_encoders, dict(sums or {})
-        self._stack, self._heads = stack, heads
+        self.encoders, self.attention_heads = encoders, heads_of_encoders
+        self._stack = stack
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
@@ -69,10 +70,6 @@ class ByteTransformer(keras.Model):
         """The last weights that all tasks go through."""
         return [self._stack[-1].narrow]
 
-    def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its head."""
-        return self._heads.variables(task)
-
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference."""
@@ -81,15 +78,7 @@ class ByteTransformer(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "length": self.length,
-            "tasks": self.tasks,
-            "source": self.source,
-            "encoders": self.encoders,
-            "attention_heads": self.attention_heads,
-            "sums": self.sums,
-        }
+        return {**super().get_config(), "encoders": self.encoders, "attention_heads": self.attention_heads}
 
 
 def positions(n: int, d: int) -> np.ndarray:

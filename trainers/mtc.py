@@ -11,7 +11,8 @@ from flowloom.trainers.byte_mask import ByteMask
 from flowloom.trainers.byte_transformer import positions as sines
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.fusion import FuseDown, FuseUp
-from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.row_model import RowModel
+from flowloom.trainers.softmax_heads import ClassSum
 from flowloom.trainers.step_positions import StepPositions
 from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape, with_expansion
 from flowloom.trainers.tokens import attention_heads as default_heads
@@ -24,7 +25,7 @@ Readout = Literal["mean", "all", "wide"]
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
-class MTC(keras.Model):
+class MTC(RowModel):
     """Three blocks of a Transformer branch and of a CNN branch, which tell each other what they see from the second on.
 
     Inputs are {"bytes": uint8 [B, length]} or {"features": float32 [B, length]}. The Transformer branch reads n tokens
@@ -100,7 +101,6 @@ class MTC(keras.Model):
         # no bfloat16: bits and waves are read of what is behind it
         masks = [ByteMask(masked, dtype="float32", name="mask")] if masked else []
         widened = [WideReadout()] if readout == "wide" else []
-        heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
@@ -127,18 +127,16 @@ class MTC(keras.Model):
         read = (keras.layers.GlobalAveragePooling1D() if readout == "mean" else keras.layers.Flatten())(c)  # [B, width]
         for wide in widened:
             read = wide(keras.layers.Concatenate()([read, seen]))  # [B, 256]
-        outputs = heads({task: flat if task in transformer_tasks else read for task in tasks})
-        super().__init__(inputs, outputs, **kwargs)
+        features = {task: flat if task in transformer_tasks else read for task in tasks}
+        super().__init__(inputs, features, length=length, tasks=tasks, source=source, sums=sums, **kwargs)
 
-        self.length, self.tasks, self.transformer_tasks = length, dict(tasks), tuple(transformer_tasks)
-        self.source, self.stem, self.repetitions = source, stem, tuple(repetitions)
-        self.attention_heads, self.dropout, self.sums = heads_of_encoders, dropout, dict(sums or {})
+        self.transformer_tasks, self.stem, self.repetitions = tuple(transformer_tasks), stem, tuple(repetitions)
+        self.attention_heads, self.dropout = heads_of_encoders, dropout
         self.expanded, self.positions, self.readout, self.masked = expanded, positions, readout, masked
         self._blocks = [
             [layer for part in parts for layer in part] for parts in (encoders, bottlenecks, [downs], [ups])
         ]
         self._projections, self._places, self._widened = projections, places, widened
-        self._heads = heads
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
@@ -151,10 +149,6 @@ class MTC(keras.Model):
         """The last weights that the tasks of both branches go through."""
         encoders, _, downs, _ = self._blocks
         return [encoders[-1].narrow if self.repetitions[-1] else downs[-1].kernel]
-
-    def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its head."""
-        return self._heads.variables(task)
 
     @property
     def macs(self) -> int:
@@ -170,15 +164,11 @@ class MTC(keras.Model):
         """Return the arguments of the constructor."""
         return {
             **super().get_config(),
-            "length": self.length,
-            "tasks": self.tasks,
             "transformer_tasks": list(self.transformer_tasks),
-            "source": self.source,
             "stem": self.stem,
             "repetitions": list(self.repetitions),
             "attention_heads": self.attention_heads,
             "dropout": self.dropout,
-            "sums": self.sums,
             "expanded": self.expanded,
             "positions": self.positions,
             "readout": self.readout,

@@ -17,6 +17,7 @@ from flowloom.schemas.accounting import PacketDrop
 from flowloom.schemas.packet_view import PacketView
 from flowloom.schemas.rows import numbered_packet_schema
 from flowloom.transforms.columns import column, view
+from flowloom.transforms.header_masks import clear_connection
 from flowloom.transforms.kernels import clear_bytes, copy_bytes, u16
 from flowloom.transforms.packets import PacketPlaces
 
@@ -113,16 +114,7 @@ def _write_rows(window, network, end, protocol, ip_bytes, rows, length, strict, 
         clear_bytes(out, at + kept, 20 - kept)
         payload = transport + (np.int64(window[transport + 12] >> 4) * 4 if tcp else 8)
         if strict:
-            clear_bytes(out, row + 4, 2)  # identification
-            out[row + 8] = 0  # time to live
-            clear_bytes(out, row + 10, 2)  # checksum
-            clear_bytes(out, row + 20, header - 20)  # options: they may hold addresses
-            clear_bytes(out, at, 4)  # ports
-            if tcp:
-                clear_bytes(out, at + 4, 8)  # sequence and acknowledgement numbers
-                clear_bytes(out, at + 16, 2)  # checksum
-            else:
-                clear_bytes(out, at + 6, 2)  # checksum
+            clear_connection(out, row, header + 20)
         at += 20
         copied = max(min(stop - payload, row + length - at), 0)
         copy_bytes(out, at, window, payload, copied)

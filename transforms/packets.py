@@ -11,6 +11,7 @@ from flowloom.schemas.accounting import DropReason
 from flowloom.schemas.rows import PACKETS
 from flowloom.transforms.columns import column, integer_dtype
 from flowloom.transforms.ip_fragments import IpFragmentTable
+from flowloom.transforms.ipv6_extensions import EXTENSIONS, FRAGMENT, extension_bytes
 from flowloom.transforms.kernels import u16, u32, u64
 from flowloom.transforms.link_layer import network_header
 from flowloom.transforms.records import Records
@@ -231,22 +232,18 @@ def _decode(
             dst_out[count, 1] = u64(buffer, at + 32)
             transport = at + 40
             complete = True
-            while protocol in (0, 43, 44, 51, 60, 135, 139, 140):  # extension headers, RFC 7045
+            while protocol in EXTENSIONS:
                 if transport + 8 > end:
                     complete = False
                     break
-                if protocol == 44:
+                if protocol == FRAGMENT:
                     offset = u16(buffer, transport + 2)
                     ip_id = u32(buffer, transport + 4)
                     if offset & 0xFFF8:
                         fragment = _LATER_FRAGMENT
                     elif offset & 1:
                         fragment = _FIRST_FRAGMENT
-                    length = np.int64(8)
-                elif protocol == 51:
-                    length = (np.int64(buffer[transport + 1]) + 2) * 4
-                else:
-                    length = (np.int64(buffer[transport + 1]) + 1) * 8
+                length = extension_bytes(buffer, transport, protocol)
                 protocol = np.int64(buffer[transport])
                 transport += length
                 if fragment == _LATER_FRAGMENT:

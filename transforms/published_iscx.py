@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from flowloom.schemas.accounting import RejectReason
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.published import Header, Mask
 from flowloom.schemas.rows import image_schema, worded
 from flowloom.transforms.columns import column, repeated_text, text_column
-from flowloom.transforms.kernels import clear_bytes, copy_bytes, u16
+from flowloom.transforms.header_masks import clear_addresses, clear_connection, clear_within
+from flowloom.transforms.kernels import copy_bytes, u16
 from flowloom.transforms.link_layer import network_header
 from flowloom.transforms.pcap import PCAP_HEADER
 from flowloom.transforms.published_files import PublishedFile, published_files
@@ -31,8 +33,6 @@ TRAFFIC = ("chat", "email", "file", "p2p", "streaming", "voip")
 TUNNELS = ("plain", "vpn")
 TRAFFIC_TASK, TUNNEL_TASK, BOTH_TASK = "traffic", "tunnel", "tunnel_traffic"
 
-Header = Literal["strip", "keep"]
-Mask = Literal["none", "addresses", "strict"]
 _MASKS: tuple[Mask, ...] = get_args(Mask)
 
 BATCH_ROWS = 4096
@@ -80,8 +80,8 @@ def read_iscx_images(
         raise FlowloomError(f"classes must be 2, 6 or 12, got {classes}")
     if tunnel is not None and (classes != 6 or tunnel not in TUNNELS):
         raise FlowloomError(f"tunnel must be one of {', '.join(TUNNELS)} and goes with 6 classes, got {tunnel!r}")
-    if header not in ("strip", "keep"):
-        raise FlowloomError(f"header must be strip or keep, got {header!r}")
+    if header not in get_args(Header):
+        raise FlowloomError(f"header must be {' or '.join(get_args(Header))}, got {header!r}")
     if mask not in _MASKS:
         raise FlowloomError(f"mask must be one of {', '.join(_MASKS)}, got {mask!r}")
     return _rows(images, labels, set_aside, classes, tunnel, header == "strip", mask)
@@ -213,9 +213,9 @@ def _take_apart(content, length, strip, mask, out, state):
             end = min(frame + captured, limit)
             network, _ = network_header(content, frame, end, link_type)
             if not strip and mask >= _ADDRESSES and link_type == _ETHERNET:
-                _clear(out, frame, end - frame, 0, 12)
+                clear_within(out, frame, end - frame, 0, 12)
                 if not 0 <= network < end:  # ARP holds addresses, too
-                    _clear(out, frame, end - frame, 14, end - frame)
+                    clear_within(out, frame, end - frame, 14, end - frame)
             if 0 <= network < end and content[network] >> 4 in (4, 6):
                 packets += 1
                 four = content[network] >> 4 == 4
@@ -229,76 +229,9 @@ def _take_apart(content, length, strip, mask, out, state):
                     place = written
                     written += size
                 if mask >= _ADDRESSES:
-                    first, last = (12, 20) if four else (8, 40)
-                    _clear(out, place, size, first, last)
+                    clear_addresses(out, place, size)
                 if mask == _STRICT:
-                    _clear_connection(out, place, size)
+                    clear_connection(out, place, size)
             at = frame + captured
         if state[row] == _GOOD and packets == 0:
             state[row] = _NO_PACKET
-
-
-@numba.njit(nogil=True, cache=True)
-def _behind_extensions(out, at, size):
-    """Return the protocol of an IPv6 packet and where its header begins, or `size` if nothing of that is there."""
-    protocol, header = out[at + 6], np.int64(40)
-    while header + 8 <= size:
-        if protocol == 44:  # a fragment
-            _clear(out, at, size, header + 4, header + 8)  # identification
-            if u16(out, at + header + 2) >> 3:
-                return protocol, size
-            length = np.int64(8)
-        elif protocol == 0 or protocol == 43 or protocol == 60:
-            length = (np.int64(out[at + header + 1]) + 1) * 8
-        elif protocol == 51:  # RFC 4302
-            length = (np.int64(out[at + header + 1]) + 2) * 4
-        else:
-            return protocol, header
-        protocol = out[at + header]
-        header += length
-    if protocol == 44:  # cut off
-        _clear(out, at, size, header + 4, header + 8)
-    return protocol, header
-
-
-@numba.njit(nogil=True, cache=True)
-def _clear(out, at, size, first, last):
-    """Zero the bytes from `first` to before `last`, as far as `size` goes."""
-    last = min(last, size)
-    if first < last:
-        clear_bytes(out, at + first, last - first)
-
-
-@numba.njit(nogil=True, cache=True)
-def _clear_connection(out, at, size):
-    """Zero what tells a connection or a host in the headers of an IP packet that may be cut anywhere."""
-    if out[at] >> 4 == 4:  # RFC 791
-        _clear(out, at, size, 4, 6)  # identification
-        _clear(out, at, size, 8, 9)  # time to live
-        _clear(out, at, size, 10, 12)  # checksum
-        header = max(np.int64(out[at] & 15) * 4, 20)
-        _clear(out, at, size, 20, header)  # options
-        if size <= header or u16(out, at + 6) & 0x1FFF:  # a later fragment has no transport header
-            return
-        protocol = out[at + 9]
-    else:  # RFC 8200
-        if size > 1:
-            out[at + 1] &= 0xF0
-        _clear(out, at, size, 2, 4)  # flow label
-        _clear(out, at, size, 7, 8)  # hop limit
-        if size <= 40:
-            return
-        protocol, header = _behind_extensions(out, at, size)
-        if header >= size:
-            return
-    transport, left = at + header, size - header
-    if protocol == 6:  # RFC 9293
-        _clear(out, transport, left, 0, 12)  # ports, sequence and acknowledgement numbers
-        _clear(out, transport, left, 16, 18)  # checksum
-        if left > 20:
-            _clear(out, transport, left, 20, np.int64(out[transport + 12] >> 4) * 4)  # options, timestamps among them
-    elif protocol == 17:  # RFC 768
-        _clear(out, transport, left, 0, 4)  # ports
-        _clear(out, transport, left, 6, 8)  # checksum
-    elif protocol == 1 or protocol == 58:  # RFC 792, RFC 4443
-        _clear(out, transport, left, 2, 4)  # checksum

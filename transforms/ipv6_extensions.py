@@ -1,0 +1,18 @@
+"""Extension headers of IPv6, which stand between its header and that of the transport layer (RFC 8200, section 4)."""
+
+import numba
+import numpy as np
+
+EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
+"""Protocol numbers of extension headers (RFC 7045)."""
+FRAGMENT, AUTHENTICATION = 44, 51
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def extension_bytes(buffer, at, protocol):
+    """Return the length in bytes of the extension header of a protocol that begins at a position."""
+    if protocol == FRAGMENT:
+        return np.int64(8)
+    if protocol == AUTHENTICATION:  # RFC 4302
+        return (np.int64(buffer[at + 1]) + 2) * 4
+    return (np.int64(buffer[at + 1]) + 1) * 8
