@@ -40,6 +40,7 @@ TITLES = {
     "cnn": "multi-task 1D-CNN",
     "forest": "random forest",
     "boosted-trees": "boosted trees",
+    "neighbour": "nearest train session",
     "byte": f"byte {LINK_TYPE} alone",
 }
 TASK_TITLES = {"tra": "Tra.", "aux": "Aux.", "aux-sum": "Aux. by sum", "vpn": "VPN", "attack": "Attack.", "mal": "Mal.",

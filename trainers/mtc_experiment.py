@@ -21,6 +21,7 @@ from flowloom.trainers.byte_transformer import ByteTransformer
 from flowloom.trainers.experiments import Cell, Settings
 from flowloom.trainers.feature_selection import selected_columns
 from flowloom.trainers.mtc import MTC
+from flowloom.trainers.nearest_rows import bands, nearest_rows
 from flowloom.trainers.predictions import Predictions
 from flowloom.trainers.recipe import MTC_LITE, MTC_LITE_TABLES
 from flowloom.trainers.repeated_splits import RowSplit, derived_seed
@@ -33,11 +34,11 @@ PROTOCOL = 3
 
 Method = Literal[
     "mtc-lite", "mtc-lite-2task", "mtc-lite-sum", "mtc", "transformer", "cnn", "dense", "forest", "boosted-trees",
-    "byte",
+    "byte", "neighbour",
 ]  # fmt: skip
 """`mtc-lite` is ours, `mtc` has the paper's layers; `-2task` has no auxiliary head, `-sum` one that sums another's
 answers. `dense` is a wide readout as that of `mtc-lite`, for all tasks. `byte` says the commonest class of each value
-that one byte has on the train rows."""
+that one byte has on the train rows, `neighbour` the class of the train row that differs in the fewest bytes."""
 
 TREES = {"forest": random_forest, "boosted-trees": boosted_trees}
 FEATURES = 49
@@ -135,6 +136,8 @@ class Experiments:
         begun = time.process_time()
         if setting.method == "byte":
             found = _one_byte(rows, setting)
+        elif setting.method == "neighbour":
+            found = _neighbour(rows)
         elif setting.method in TREES:
             found = _trees(rows, setting)
         else:
@@ -203,11 +206,7 @@ def _trees(rows: _Prepared, setting: Setting) -> dict[str, Any]:
     with threadpoolctl.threadpool_limits(1):
         for task in rows.tasks:
             if not setting.tested or task.name in setting.tested:
-                known = [np.flatnonzero(part.labels[task.name] >= 0) for part in (rows.train, rows.test)]
-                train, test = (
-                    (part.values[where], part.labels[task.name][where])
-                    for part, where in zip((rows.train, rows.test), known, strict=True)
-                )
+                train, test = (_known(part, task) for part in (rows.train, rows.test))
                 figures[task.name] = _figures(task, TREES[setting.method](task, train, test, seed))
     return {"tasks": figures}
 
@@ -224,6 +223,25 @@ def _one_byte(rows: _Prepared, setting: Setting) -> dict[str, Any]:
             said = shares[rows.test.values[:, LINK_TYPE]]
             figures[task.name] = _figures(task, Predictions(rows.test.labels[task.name], said))
     return {"tasks": figures}
+
+
+def _neighbour(rows: _Prepared) -> dict[str, Any]:
+    """Say of each row what the nearest train row is, and how often that is right by how near it is."""
+    figures, told = {}, {}
+    with threadpoolctl.threadpool_limits(1):
+        for task in rows.tasks:
+            (known, classes), (unseen, labels) = (_known(part, task) for part in (rows.train, rows.test))
+            places, differing = nearest_rows(known, unseen)
+            one_hot = np.eye(len(task.vocabulary), dtype=np.float32)[classes[places]]
+            figures[task.name] = _figures(task, Predictions(labels, one_hot))
+            told[task.name] = [dataclasses.asdict(band) for band in bands(differing, classes[places] == labels)]
+    return {"tasks": figures, "bands": told}
+
+
+def _known(rows: LabelledRows, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and labels of the rows whose label of a task is known."""
+    known = np.flatnonzero(rows.labels[task.name] >= 0)
+    return rows.values[known], rows.labels[task.name][known]
 
 
 def _network(of: RowSet, rows: _Prepared, setting: Setting) -> dict[str, Any]:

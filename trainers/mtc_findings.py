@@ -46,6 +46,7 @@ def sections(sets: Sequence[RowSet], outcomes: Outcomes, byte_rule: ByteRule | N
         rows = by_name[SESSIONS]
         found += [_table_4(rows, outcomes, ("tra", "aux", "aux-sum", "vpn"), "ISCX")]
         found += [_classes(rows, outcomes, ("tra", "aux")), _ablations(outcomes), _why(rows, outcomes, "tra")]
+        found.append(_copies(outcomes, "tra"))
     if HEADERS in by_name:
         found.append(_headers(outcomes, byte_rule))
     if PACKETS in by_name:
@@ -243,6 +244,30 @@ def _by_class(rows: RowSet, outcomes: Outcomes, task: str, words: Sequence[str])
         f"{TASK_TITLES[task].rstrip('.')}. Compared with the forest it gains most on {told(best)} and least on "
         f"{told(worst)}."
     )
+
+
+def _copies(outcomes: Outcomes, task: str) -> Section:
+    """Return how near test sessions are to train sessions, and how often the nearest has their label."""
+    by_split = [result["bands"][task] for result in outcomes.all_of(SESSIONS, "neighbour")]
+    lines: list[Row] = []
+    for bands in zip(*by_split, strict=True):
+        least, most = bands[0]["least"], bands[0]["most"]
+        rows, right = (sum(band[key] for band in bands) for key in ("rows", "right"))
+        lines.append(
+            {
+                "differing": f"{least} to {most}" if most is not None else f"{least} and more",
+                "rows": float(rows),
+                "right": 100 * right / rows if rows else None,
+            }
+        )
+    columns = {"differing": "Bytes that differ", "rows": "Test rows", "right": "Neighbour right, %"}
+    text = [
+        "Each test session beside the train session that differs from it in the fewest bytes. Where the two are nearly "
+        "copies and yet of different classes, the label says what ran beside the session and not what is in it, so "
+        "that no method can tell such rows but by luck.",
+    ]
+    table = Table(f"{TASK_TITLES[task]} of the nearest train session, test rows of all splits", columns, lines)
+    return Section("How near test sessions are to train sessions", text, {"nearest": table})
 
 
 def _headers(outcomes: Outcomes, rule: ByteRule | None) -> Section:

@@ -92,6 +92,7 @@ def arms(name: str, scale: Scale) -> dict[str, dict[str, Any]]:
         }  # fmt: skip
     if name == SESSIONS:
         found["mtc-lite"]["watched"] = True
+        found["neighbour"] = {"method": "neighbour"}
         found |= _ablations(scale, paper["mtc"])
     return found
 

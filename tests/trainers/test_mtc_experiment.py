@@ -78,7 +78,7 @@ def tiny(method, view, length, tasks, *others):
 
 
 def settings_of(name="bytes", method="cnn", **others):
-    updates = 0 if method in ("forest", "boosted-trees", "byte") else 24
+    updates = 0 if method in ("forest", "boosted-trees", "byte", "neighbour") else 24
     totals = TOTALS if name == "tables" else {}
     fields = {"limit": 600, "repeat": 0, "seed": 7, "updates": updates, "totals": totals, **others}
     return dataclasses.asdict(Setting(name, "hash", method=method, **fields))
@@ -162,6 +162,15 @@ def test_one_byte_is_enough_where_it_leaks(experiments):
     assert set(found) == {"vpn", "tra"}
     assert found["vpn"]["macro_f1"] == 1.0
     assert found["tra"]["macro_recall"] == pytest.approx(1 / 3)
+
+
+def test_the_nearest_train_row_answers_every_task_and_says_how_near_it_is(experiments):
+    found = experiments(settings_of(method="neighbour"))
+    assert set(found["tasks"]) == set(found["bands"]) == {"tra", "aux", "vpn"}
+    for task, bands in found["bands"].items():
+        assert sum(band["rows"] for band in bands) == found["rows"][2]
+        right = np.trace(np.array(found["tasks"][task]["confusion"]))
+        assert sum(band["right"] for band in bands) == right > 0
 
 
 def test_trees_answer_the_tasks_they_are_asked_for(experiments):
