@@ -315,7 +315,7 @@ def _table(path: str, view: View, distinct: bool, limit: int, seed: int) -> RowT
 @functools.lru_cache(maxsize=1)
 def _trials(
     method: str, view: View, length: int, tasks: tuple[Task, ...], transformer_tasks: tuple[str, ...],
-    follows: tuple[str, tuple[int, ...]],    repetitions: tuple[int, ...] | None, dropout: float, rate: float,
+    follows: tuple[str, tuple[int, ...]], repetitions: tuple[int, ...] | None, dropout: float, rate: float,
 ) -> RowTrials:  # fmt: skip
     """Return what trains a network; one at a time, as cells of one network follow each other."""
     build = network(method, view, length, tasks, transformer_tasks, follows, repetitions, dropout)
