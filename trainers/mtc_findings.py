@@ -18,7 +18,7 @@ from flowloom.trainers.mtc_claims import (
     TITLES,
     Figures,
 )
-from flowloom.trainers.mtc_experiment import LINK_TYPE, MOMENTS, RowSet
+from flowloom.trainers.mtc_experiment import LINK_TYPE, MOMENTS, TREES, RowSet
 from flowloom.trainers.mtc_grid import (
     HEADERS,
     HEADS,
@@ -204,7 +204,8 @@ def _settings(outcomes: Outcomes, title: str, heading: str, chosen: Mapping[str,
 
 def _why(rows: RowSet, outcomes: Outcomes, task: str) -> Section:
     """Return learning curves and confusions."""
-    drawn = [arm for arm in DRAWN if arm in arms(rows.name, outcomes.scale)]
+    compared = arms(rows.name, outcomes.scale)
+    drawn = [arm for arm in DRAWN if arm in compared]
     curves = {
         TITLES[arm]: [
             [100 * record["macro_f1"][task] for record in result["history"]]
@@ -213,14 +214,13 @@ def _why(rows: RowSet, outcomes: Outcomes, task: str) -> Section:
         for arm in drawn
     }
     words = next(each.vocabulary for each in rows.tasks if each.name == task)
-    confusions = []
-    for arm in (drawn[0], "forest"):
-        counts = [result["tasks"][task]["confusion"] for result in outcomes.all_of(rows.name, arm)]
-        confusions.append(Confusion(f"{TITLES[arm]}, all splits", words, np.sum(counts, axis=0).tolist()))
+    counts = {arm: _confused(outcomes, rows.name, arm, task) for arm in (*drawn, *TREES) if arm in compared}
+    confusions = [Confusion(f"{TITLES[arm]}, all splits", words, counts[arm].tolist()) for arm in (drawn[0], "forest")]
     title = f"{TASK_TITLES[task]} while training, {rows.title}"
     text = [
         "Where the differences come from: validation rows while training, and test rows of all splits added up.",
         _by_class(rows, outcomes, task, words),
+        _most_confused(counts, words),
     ]
     drawing = figures.validation_curves(title, curves, "macro F1")
     return Section(f"Why, on {rows.title}", text, {}, [drawing], confusions)
@@ -244,6 +244,23 @@ def _by_class(rows: RowSet, outcomes: Outcomes, task: str, words: Sequence[str])
         f"{TASK_TITLES[task].rstrip('.')}. Compared with the forest it gains most on {told(best)} and least on "
         f"{told(worst)}."
     )
+
+
+def _confused(outcomes: Outcomes, name: str, arm: str, task: str) -> np.ndarray:
+    """Return the confusion [true][said] of an arm, int64, test rows of all splits added up."""
+    counts = [result["tasks"][task]["confusion"] for result in outcomes.all_of(name, arm)]
+    return np.sum(counts, axis=0, dtype=np.int64)
+
+
+def _most_confused(counts: Mapping[str, np.ndarray], words: Sequence[str]) -> str:
+    """Say which two classes the first method confuses the most, and how many of each one's mistakes that is."""
+    mistakes = {arm: each - np.diag(each.diagonal()) for arm, each in counts.items()}
+    both = next(iter(mistakes.values()))
+    one, other = map(int, np.unravel_index(np.argmax(np.triu(both + both.T)), both.shape))
+    told = (
+        f"{TITLES[arm]} {each[one, other] + each[other, one]:,} of {each.sum():,}" for arm, each in mistakes.items()
+    )
+    return f"Mistakes between {words[one]} and {words[other]}, of all mistakes: {', '.join(told)}."
 
 
 def _copies(outcomes: Outcomes, task: str) -> Section:

@@ -135,6 +135,17 @@ def test_the_papers_figures_stand_beside_ours():
     assert "(97.1 against 80.1)" in why.text[1]
 
 
+def test_the_classes_that_are_confused_the_most_are_told():
+    found = outcomes(dataclasses.replace(Scale(), repeats=2), as_the_paper_says)
+    for repeat, (wrong, back) in enumerate(((3, 1), (2, 1))):
+        confusion = found.results[f"iscx__mtc-lite__repeat-{repeat}"]["tasks"]["tra"]["confusion"]
+        confusion[4][7], confusion[7][4], confusion[0][1] = wrong, back, 2
+    found.results["iscx__forest__repeat-1"]["tasks"]["tra"]["confusion"][7][4] = 1
+    (why,) = (section for section in sections(SETS, found, RULE) if section.title == "Why, on iscx")
+    assert "Mistakes between kind-4 and kind-7, of all mistakes: MTC lite (ours) 7 of 11," in why.text[2]
+    assert "random forest 1 of 1, boosted trees 0 of 0." in why.text[2]
+
+
 def test_claims_are_decided_by_paired_differences():
     held = {claim.id: claim.holds for claim in claims(SETS, outcomes(Scale(), as_the_paper_says), RULE)}
     for other in ("transformer", "cnn", "forest", "mtc", "dense"):
