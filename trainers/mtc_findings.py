@@ -249,7 +249,7 @@ def _by_class(rows: RowSet, outcomes: Outcomes, task: str, words: Sequence[str])
 def _confused(outcomes: Outcomes, name: str, arm: str, task: str) -> np.ndarray:
     """Return the confusion [true][said] of an arm, int64, test rows of all splits added up."""
     counts = [result["tasks"][task]["confusion"] for result in outcomes.all_of(name, arm)]
-    return np.sum(counts, axis=0, dtype=np.int64)
+    return np.asarray(np.sum(counts, axis=0, dtype=np.int64))
 
 
 def _most_confused(counts: Mapping[str, np.ndarray], words: Sequence[str]) -> str:
