@@ -536,7 +536,7 @@ def reproduce(
         _print_json(found)
         return
     for claim in found["claims"]:
-        typer.echo(f"{'holds' if claim['holds'] else 'does not hold'}: {claim['statement']} ({claim['ours']})")
+        typer.echo(f"{claim['verdict']}: {claim['statement']} ({claim['ours']})")
     typer.echo(out / "index.html")
 
 

@@ -66,14 +66,26 @@ class Claim:
     interval: tuple[float, float] | None
     """The 95 % interval of what the claim is decided by, where that is a mean over repeats."""
     holds: bool
+    decided: bool = True
+    """Whether the repeats can tell; of a claim that they cannot tell, nobody can say that it holds."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether it holds, in words."""
+        if not self.decided:
+            return "not decided"
+        return "holds" if self.holds else "does not hold"
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {**dataclasses.asdict(self), "interval": None if self.interval is None else list(self.interval)}
+        interval = None if self.interval is None else list(self.interval)
+        return {**dataclasses.asdict(self), "interval": interval, "verdict": self.verdict}
 
 
 def claim_above(id: str, statement: str, paper: str, ours: str, difference: Mean, least: float = 0.0) -> Claim:
-    """Return the claim that a difference is above `least`, which holds if its whole interval is; not of one repeat."""
+    """Return the claim that a difference is above `least`, decided by an interval that lies on one side of it."""
     if difference.low is None or difference.high is None:
-        return Claim(id, statement, paper, f"{ours}; one repeat decides nothing", None, False)
-    return Claim(id, statement, paper, ours, (difference.low, difference.high), difference.low > least)
+        return Claim(id, statement, paper, f"{ours}; one repeat decides nothing", None, False, False)
+    interval = (difference.low, difference.high)
+    holds = difference.low > least
+    return Claim(id, statement, paper, ours, interval, holds, holds or difference.high <= least)

@@ -280,8 +280,7 @@ def _copies(outcomes: Outcomes, task: str) -> Section:
     columns = {"differing": "Bytes that differ", "rows": "Test rows", "right": "Neighbour right, %"}
     text = [
         "Each test session beside the train session that differs from it in the fewest bytes. Where the two are nearly "
-        "copies and yet of different classes, the label says what ran beside the session and not what is in it, so "
-        "that no method can tell such rows but by luck.",
+        "copies and yet of different classes, there is little in the bytes by which any method could tell the class.",
     ]
     table = Table(f"{TASK_TITLES[task]} of the nearest train session, test rows of all splits", columns, lines)
     return Section("How near test sessions are to train sessions", text, {"nearest": table})

@@ -69,7 +69,7 @@ class Reproduction:
       paper: its title and authors.
       lines: what data there was, in sentences; the first thing a reader sees.
       data: the same as JSON-ready values.
-      claims: all of them, those that do not hold too.
+      claims: all of them, also those that do not hold and those that too few repeats leave open.
       command: how to get the same again.
       digits: of means and of the intervals of claims.
       note: what these intervals are.
@@ -98,7 +98,8 @@ class Reproduction:
 
     def page(self) -> str:
         """Return one HTML page with inline styles and figures."""
-        return rendered(TEMPLATE, {"shown": shown}, reproduction=self, held=sum(c.holds for c in self.claims))
+        held, undecided = sum(c.holds for c in self.claims), sum(not c.decided for c in self.claims)
+        return rendered(TEMPLATE, {"shown": shown}, reproduction=self, held=held, undecided=undecided)
 
     def write(self, out: Path) -> dict[str, Any]:
         """Write index.html and results.json into a directory; return what the latter holds."""

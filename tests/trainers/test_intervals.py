@@ -26,7 +26,7 @@ def test_one_repeat_has_no_interval_and_decides_nothing():
     assert (one.mean, one.low, one.high, one.deviation) == (40.0, None, None, None)
     claim = claim_above("a", "a is above b", "90 against 50", "90 against 50", one)
     assert not claim.holds
-    assert claim.interval is None
+    assert (claim.interval, claim.verdict) == (None, "not decided")
 
 
 def test_a_claim_holds_only_if_its_whole_interval_does():
@@ -34,6 +34,10 @@ def test_a_claim_holds_only_if_its_whole_interval_does():
     assert claim_above("a", "", "", "", clear).holds
     assert not claim_above("a", "", "", "", clear, least=20).holds
     assert not claim_above("a", "", "", "", unclear).holds
+    verdicts = [
+        claim_above("a", "", "", "", *each).document()["verdict"] for each in ((clear,), (clear, 20), (unclear,))
+    ]
+    assert verdicts == ["holds", "does not hold", "not decided"]
     # pairs on the same splits tell what unpaired means could not
     assert difference_of([1, 50, 90], [0, 49, 89.1]).low > 0
 
