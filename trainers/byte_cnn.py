@@ -8,7 +8,7 @@ import keras
 
 from flowloom.trainers.batch_norm import EPSILON, MOMENTUM
 from flowloom.trainers.row_model import RowModel
-from flowloom.trainers.softmax_heads import ClassSum
+from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.tokens import Source, row_input
 
 CONVOLUTIONS = ((4, 3), (5, 1))
@@ -59,6 +59,7 @@ class ByteCNN(RowModel):
             for m in range(len(CONVOLUTIONS))
         ]
         dense = [keras.layers.Dense(width, activation="relu", name=f"dense_{m}") for m, width in enumerate(DENSE)]
+        heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)
@@ -69,7 +70,7 @@ class ByteCNN(RowModel):
         for layer in dense:
             x = keras.layers.Dropout(DROPOUT)(layer(x))
         super().__init__(
-            inputs, dict.fromkeys(tasks, x), length=length, tasks=tasks, source=source, sums=sums, **kwargs
+            inputs, dict.fromkeys(tasks, x), heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs
         )
 
         self.filters = filters

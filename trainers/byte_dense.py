@@ -7,7 +7,7 @@ import keras
 
 from flowloom.trainers.byte_mask import ByteMask
 from flowloom.trainers.row_model import RowModel
-from flowloom.trainers.softmax_heads import ClassSum
+from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.tokens import Source, as_tokens, row_input, with_expansion
 from flowloom.trainers.wide_readout import WideReadout
 
@@ -37,13 +37,13 @@ class ByteDense(RowModel):
     ) -> None:
         # layers
         mask = ByteMask(masked, dtype="float32", name="mask")
-        readout = WideReadout()
+        readout, heads = WideReadout(), SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
-        x = keras.layers.Flatten()(with_expansion(as_tokens(mask(x)), source))
+        x = readout(keras.layers.Flatten()(with_expansion(as_tokens(mask(x)), source)))  # [B, 256]
         super().__init__(
-            inputs, dict.fromkeys(tasks, readout(x)), length=length, tasks=tasks, source=source, sums=sums, **kwargs
+            inputs, dict.fromkeys(tasks, x), heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs
         )
 
         self.masked = masked

@@ -8,7 +8,7 @@ import numpy as np
 
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.row_model import RowModel
-from flowloom.trainers.softmax_heads import ClassSum
+from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape
 from flowloom.trainers.tokens import attention_heads as default_heads
 
@@ -46,6 +46,7 @@ class ByteTransformer(RowModel):
 
         # layers
         stack = [EncoderLayer(heads_of_encoders, name=f"encoder_{m}") for m in range(encoders)]
+        heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
@@ -54,7 +55,7 @@ class ByteTransformer(RowModel):
             x = encoder(x)
         x = keras.layers.Flatten()(x)  # [B, n d]
         super().__init__(
-            inputs, dict.fromkeys(tasks, x), length=length, tasks=tasks, source=source, sums=sums, **kwargs
+            inputs, dict.fromkeys(tasks, x), heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs
         )
 
         self.encoders, self.attention_heads = encoders, heads_of_encoders

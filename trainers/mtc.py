@@ -12,7 +12,7 @@ from flowloom.trainers.byte_transformer import positions as sines
 from flowloom.trainers.encoder import EncoderLayer
 from flowloom.trainers.fusion import FuseDown, FuseUp
 from flowloom.trainers.row_model import RowModel
-from flowloom.trainers.softmax_heads import ClassSum
+from flowloom.trainers.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.step_positions import StepPositions
 from flowloom.trainers.tokens import Source, as_tokens, row_input, token_shape, with_expansion
 from flowloom.trainers.tokens import attention_heads as default_heads
@@ -101,6 +101,7 @@ class MTC(RowModel):
         # no bfloat16: bits and waves are read of what is behind it
         masks = [ByteMask(masked, dtype="float32", name="mask")] if masked else []
         widened = [WideReadout()] if readout == "wide" else []
+        heads = SoftmaxHeads(tasks, sums or {})
 
         # forward
         inputs, x = row_input(source, length)  # [B, length]
@@ -128,7 +129,7 @@ class MTC(RowModel):
         for wide in widened:
             read = wide(keras.layers.Concatenate()([read, seen]))  # [B, 256]
         features = {task: flat if task in transformer_tasks else read for task in tasks}
-        super().__init__(inputs, features, length=length, tasks=tasks, source=source, sums=sums, **kwargs)
+        super().__init__(inputs, features, heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs)
 
         self.transformer_tasks, self.stem, self.repetitions = tuple(transformer_tasks), stem, tuple(repetitions)
         self.attention_heads, self.dropout = heads_of_encoders, dropout

@@ -214,7 +214,9 @@ def _why(rows: RowSet, outcomes: Outcomes, task: str) -> Section:
         for arm in drawn
     }
     words = next(each.vocabulary for each in rows.tasks if each.name == task)
-    counts = {arm: _confused(outcomes, rows.name, arm, task) for arm in (*drawn, *TREES) if arm in compared}
+    counts = {
+        arm: _confused(outcomes, rows.name, arm, task) for arm in (*drawn, *TREES, "neighbour") if arm in compared
+    }
     confusions = [Confusion(f"{TITLES[arm]}, all splits", words, counts[arm].tolist()) for arm in (drawn[0], "forest")]
     title = f"{TASK_TITLES[task]} while training, {rows.title}"
     text = [
@@ -253,9 +255,11 @@ def _confused(outcomes: Outcomes, name: str, arm: str, task: str) -> np.ndarray:
 
 
 def _most_confused(counts: Mapping[str, np.ndarray], words: Sequence[str]) -> str:
-    """Say which two classes the first method confuses the most, and how many of each one's mistakes that is."""
+    """Say which two classes all methods confuse the most, and how many of each one's mistakes that is."""
     mistakes = {arm: each - np.diag(each.diagonal()) for arm, each in counts.items()}
-    both = next(iter(mistakes.values()))
+    both = np.sum(list(mistakes.values()), axis=0)
+    if not both.any():
+        return "No method makes a mistake."
     one, other = map(int, np.unravel_index(np.argmax(np.triu(both + both.T)), both.shape))
     told = (
         f"{TITLES[arm]} {each[one, other] + each[other, one]:,} of {each.sum():,}" for arm, each in mistakes.items()

@@ -15,6 +15,8 @@ class RowModel(keras.Model):
     Args:
       inputs: as of `tokens.row_input`.
       features: what each task's output layer reads, [B, width].
+      heads: the output layers. They are made before the network's layers are called, by its constructor: in which order
+        layers are made is what their first weights depend on, seed or not.
       length: bytes or features of a row.
       tasks: number of classes of each task.
       source: name and kind of the input.
@@ -25,6 +27,7 @@ class RowModel(keras.Model):
         self,
         inputs: Mapping[str, Any],
         features: Mapping[str, Any],
+        heads: SoftmaxHeads,
         *,
         length: int,
         tasks: Mapping[str, int],
@@ -32,7 +35,6 @@ class RowModel(keras.Model):
         sums: Mapping[str, ClassSum] | None,
         **kwargs: Any,
     ) -> None:
-        heads = SoftmaxHeads(tasks, sums or {})
         super().__init__(inputs, heads(features), **kwargs)
         self.length, self.tasks, self.source, self.sums = length, dict(tasks), source, dict(sums or {})
         self._heads = heads

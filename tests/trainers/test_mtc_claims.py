@@ -143,7 +143,9 @@ def test_the_classes_that_are_confused_the_most_are_told():
     found.results["iscx__forest__repeat-1"]["tasks"]["tra"]["confusion"][7][4] = 1
     (why,) = (section for section in sections(SETS, found, RULE) if section.title == "Why, on iscx")
     assert "Mistakes between kind-4 and kind-7, of all mistakes: MTC lite (ours) 7 of 11," in why.text[2]
-    assert "random forest 1 of 1, boosted trees 0 of 0." in why.text[2]
+    assert "random forest 1 of 1, boosted trees 0 of 0, nearest train session 0 of 0." in why.text[2]
+    (why,) = (section for section in sections(SETS, found, RULE) if section.title == "Why, on cicids2017")
+    assert why.text[2] == "No method makes a mistake."
 
 
 def test_claims_are_decided_by_paired_differences():
