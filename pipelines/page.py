@@ -65,7 +65,14 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
     """Return the page; the tables are those beside the card, of which `captures` needs groups, times and uris only."""
     return filled(
         TEMPLATE,
-        {"count": _count, "share": _share, "figure": _figure},
+        {
+            "count": _count,
+            "share": _share,
+            "figure": _figure,
+            # not Jinja's map(attribute=...), which takes a dot in the name of a class for a path
+            "class_rows": lambda splits, task, word: sum(split.classes[task][word] for split in splits),
+            "unknown_rows": lambda splits, task: sum(split.unknown[task] for split in splits),
+        },
         card=card,
         statistics=statistics,
         synthetic=_is_synthetic(card),
@@ -87,7 +94,7 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
     )
 
 
-def filled(template: str, filters: Mapping[str, Callable[..., str]], **shown: Any) -> str:
+def filled(template: str, filters: Mapping[str, Callable[..., Any]], **shown: Any) -> str:
     """Return a page of a template of this package; everything shown is escaped, and nothing asked for may be missing.
 
     Raises:

@@ -107,6 +107,19 @@ def test_names_are_text_and_never_markup(page, card):
     assert "<b>none</b>.pcap" in "".join(outline.words), "the reject"
 
 
+def test_classes_with_a_dot_in_their_name_are_counted(page, card):
+    tasks = tuple(task.model_copy(update={"vocabulary": ("below 0.5 s", "from 0.5 s")}) for task in card.tasks)
+    splits = {
+        name: split.model_copy(
+            update={"classes": {task.name: {"below 0.5 s": 1_111, "from 0.5 s": 2} for task in tasks}}
+        )
+        for name, split in card.splits.items()
+    }
+    words = " ".join("".join(Outline(page(card.model_copy(update={"tasks": tasks, "splits": splits}))).words).split())
+    assert "below 0.5 s" in words
+    assert f"{3 * 1_111:,}" in words
+
+
 def test_it_needs_nothing_from_elsewhere(page, card):
     text = page(card)
     assert not re.search(r"https?:|//|url\(|@import|<link|<img|<script|<iframe", text)
