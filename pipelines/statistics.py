@@ -20,7 +20,7 @@ BATCH_ROWS = 16_384
 
 
 def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[str]) -> DatasetStatistics:
-    """Describe the rows of a dataset, write `statistics.json` into a folder, and return what it says.
+    """Describe the rows of a dataset's first view, write `statistics.json` into a folder, and return what it says.
 
     One worker reads the shards in their order, so the same dataset gives the same bytes.
 
@@ -29,7 +29,8 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
         or TensorFlow, which tfx-bsl reads with, is not installed.
     """
     card = read_card(dataset)
-    folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in card.shards})
+    shards = (shard for shard in card.shards if shard.view == card.views[0])
+    folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in shards})
     sources = _sources(os.fspath(dataset), folders)
     with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:
         with _unreadable(dataset), start_pipeline(EMBEDDED, 1, ()) as pipeline:

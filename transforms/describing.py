@@ -58,7 +58,7 @@ class DatasetSketch:
             shape = len(self._classes[split, one]), len(self._classes[split, other])
             crossed = np.bincount(codes[one] * shape[1] + codes[other], minlength=shape[0] * shape[1]).reshape(shape)
             self._contingencies[one, other] = self._contingencies.get((one, other), 0) + crossed
-        if split == SPLITS[0]:
+        if split == SPLITS[0] and "pkt_size" in rows.schema.names:
             self._add_profiles(rows, codes)
 
     def merge(self, other: "DatasetSketch") -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.statistics import measure_statistics
 from flowloom.pipelines.verify import verify
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.definition import FlowDefinition
@@ -116,3 +117,13 @@ def test_packets_alone_can_be_divided_one_by_one(make):
     assert {path.name for path in out.iterdir()} == {
         "captures.parquet", "dataset.json", "packets", "rejects.parquet", "schema.packets.pbtxt",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("views", [["flows", "packets"], ["packets"]])
+def test_statistics_are_of_the_first_view(make, views, tmp_path):
+    card, tables, out = make(views=views)
+    statistics = measure_statistics(out, tmp_path)
+    first = tables[views[0]]
+    assert statistics.rows == {split: first["split"].to_pylist().count(split) for split in card.splits}
+    assert set(statistics.columns["train"]) == set(first.column_names) - {"split"}
+    assert bool(statistics.profiles) == (views[0] == "flows")
