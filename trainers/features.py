@@ -12,6 +12,7 @@ import pydantic
 
 from flowloom.schemas.card import DatasetCard
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.logarithm import LN_2, natural_log
 from flowloom.schemas.rows import SEQUENCES, View
 from flowloom.trainers.arrow_views import arrow_array, list_offsets, numbers
 from flowloom.trainers.row_spec import Input, aligned_empty, require_view
@@ -267,10 +268,11 @@ class FeatureSpec(pydantic.BaseModel):
     def _tables(self) -> "_Tables":
         sixteen_bits = np.arange(65_536, dtype=np.float64)
         ttl = (np.arange(256) / FIXED_TTL).astype(np.float32)
-        window = (np.log1p(sixteen_bits) / np.log1p(FIXED_WINDOW)).astype(np.float32)
+        logarithms = _logarithms(1.0 + sixteen_bits)
+        window = (logarithms / natural_log(1.0 + FIXED_WINDOW)).astype(np.float32)
         if self.scaling == "fixed":
             clipped = np.minimum(sixteen_bits / FIXED_SIZE, 1.0).astype(np.float32)
-            return _Tables(clipped, window, ttl, clipped, 1e-3, 0.0, 0.0, 1 / np.log1p(FIXED_GAP_US))
+            return _Tables(clipped, window, ttl, clipped, 1e-3, 0.0, 0.0, 1 / natural_log(1.0 + FIXED_GAP_US))
         if self.scaling == "linear":
             clipped = np.minimum(sixteen_bits / LINEAR_SIZE, 1.0).astype(np.float32)
             return _Tables(clipped, window, ttl, clipped, 1e-9, LINEAR_GAP_S, 0.0, 1 / LINEAR_GAP_S)
@@ -280,7 +282,7 @@ class FeatureSpec(pydantic.BaseModel):
 
         def standardised(channel: str) -> np.ndarray:
             shift, scale = _shift_and_scale(self.moments, channel)
-            return ((np.log1p(sixteen_bits) - shift) * scale).astype(np.float32)
+            return ((logarithms - shift) * scale).astype(np.float32)
 
         gap = _shift_and_scale(self.moments, "gap")
         return _Tables(standardised("size"), standardised("window"), ttl, standardised("payload"), 1.0, 0.0, *gap)
@@ -313,8 +315,17 @@ _MANTISSA_BITS = 52
 _LOG_BITS = 11  # of the mantissa that the tables know
 _MANTISSAS = 1.0 + np.arange(1 << _LOG_BITS) / (1 << _LOG_BITS)
 _RECIPROCALS = 1.0 / _MANTISSAS
-_LOGARITHMS = np.log(_MANTISSAS)
-_LN_2 = float(np.log(2.0))
+_LOGARITHMS = np.array([natural_log(mantissa) for mantissa in _MANTISSAS.tolist()])
+
+_natural_log = numba.njit(nogil=True)(natural_log)
+
+
+@numba.njit(nogil=True, cache=True)
+def _logarithms(values: Any) -> Any:
+    logarithms = np.empty(len(values))
+    for at, value in enumerate(values):
+        logarithms[at] = _natural_log(value)
+    return logarithms
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -324,7 +335,7 @@ def _log1p(x: float) -> float:
     near = (bits >> (_MANTISSA_BITS - _LOG_BITS)) & ((1 << _LOG_BITS) - 1)
     mantissa = np.int64((bits & ((1 << _MANTISSA_BITS) - 1)) | (1023 << _MANTISSA_BITS)).view(np.float64)
     rest = mantissa * _RECIPROCALS[near] - 1.0  # below 2^-11
-    return ((bits >> _MANTISSA_BITS) - 1023) * _LN_2 + _LOGARITHMS[near] + rest * (1.0 - rest * (0.5 - rest / 3.0))
+    return ((bits >> _MANTISSA_BITS) - 1023) * LN_2 + _LOGARITHMS[near] + rest * (1.0 - rest * (0.5 - rest / 3.0))
 
 
 @numba.njit(nogil=True, cache=True)

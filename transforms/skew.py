@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from flowloom.schemas.logarithm import LN_2, natural_log
 from flowloom.schemas.profiles import Profile, bin_name
 from flowloom.schemas.scores import FeatureSkew, ModelSkew
 
@@ -40,15 +41,16 @@ def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
     middle = (p + q) / 2
 
     def divergence(share: np.ndarray) -> float:
-        there = share > 0
-        return float(share[there] @ np.log2(share[there] / middle[there]))
+        # exact sums and our own logarithm: a score card has the same bytes on every processor
+        terms = zip(share.tolist(), middle.tolist(), strict=True)
+        return math.fsum(part * natural_log(part / half) for part, half in terms if part > 0) / LN_2
 
     return min(1.0, max(0.0, (divergence(p) + divergence(q)) / 2))
 
 
 def expected_divergence(bins: int, rows: int, others: int) -> float:
     """Return the mean divergence of samples of one distribution over some bins, in bits, from that of chi squared."""
-    return max(bins - 1, 0) / (8 * math.log(2)) * (1 / rows + 1 / others)
+    return max(bins - 1, 0) / (8 * LN_2) * (1 / rows + 1 / others)
 
 
 def _skew(

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.card import ChannelStatistics
+from flowloom.schemas.logarithm import natural_log
 from flowloom.schemas.rows import SEQUENCES
 from flowloom.transforms.columns import view
 
 _FRACTION = 32
 """Binary digits kept of a logarithm and of its square; 2^-33 is far below what normalisation can feel."""
 _UNIT = 2.0**_FRACTION
+_natural_log = numba.njit(nogil=True)(natural_log)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _counted_moments(values: np.ndarray) -> Moments:
     counts = np.bincount(values.astype(np.int64) - lowest)
     distinct = np.flatnonzero(counts)
     counts, distinct = counts[distinct], distinct + lowest
-    logs = np.log1p(np.maximum(distinct, 0).astype(np.float64))
+    logs = _logarithms(distinct)
     return Moments(
         count=len(values),
         total=int(counts @ distinct),
@@ -109,6 +111,16 @@ def _counted_moments(values: np.ndarray) -> Moments:
 def _weighted_sum(counts: np.ndarray, values: np.ndarray) -> int:
     fixed = np.rint(np.ldexp(values, _FRACTION)).astype(np.int64)
     return (int(counts @ (fixed >> 20)) << 20) + int(counts @ (fixed & 0xFFFFF))
+
+
+@numba.njit(nogil=True, cache=True)
+def _logarithms(values):
+    """Return ln(1 + max(x, 0)) of each value, float64."""
+    logs = np.zeros(len(values))
+    for at, x in enumerate(values):
+        if x > 0:
+            logs[at] = _natural_log(1.0 + np.float64(x))
+    return logs
 
 
 @numba.njit(inline="always")
@@ -132,7 +144,7 @@ def _wide_sums(values):
         _add(sums, 4, high * low)
         _add(sums, 6, high * high)
         if x > 0:
-            log = math.log1p(np.float64(x))
+            log = _natural_log(1.0 + np.float64(x))
             _add(sums, 8, np.uint64(np.rint(log * _UNIT)))
             _add(sums, 10, np.uint64(np.rint(log * log * _UNIT)))
     return sums
