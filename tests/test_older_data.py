@@ -1,0 +1,78 @@
+"""Datasets, runs, exports and retrain states of Flowloom 0.1 open, give the same figures, and go on.
+
+`fixtures/flowloom-0.1` was written by version 0.1 from day 0 of `daily_traffic`: a retrain state with a dataset, a run
+and the meter cache, and two exports of the run.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from daily_traffic import packets, write_day
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.retrain import RetrainOptions, retrain
+from flowloom.pipelines.score import ScoreOptions, score
+from flowloom.pipelines.verify import verify
+from flowloom.trainers.evaluate import EvaluateOptions, evaluate
+
+FIXTURE = Path(__file__).resolve().parent / "fixtures" / "flowloom-0.1"
+CONTENT_HASH = "216617613955d3ddee4a5dd64cc1f2c09d7d6580f06dbe14ade1353b68339320"
+TRAFFIC = {kind: packets(kind, 2) for kind in ("web", "ssh")}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A copy of what 0.1 left, with its captures."""
+    folder = tmp_path / "old"
+    shutil.copytree(FIXTURE, folder)
+    (folder / "in").mkdir()
+    arrive(folder, 0)
+    return folder
+
+
+def arrive(folder: Path, day: int) -> None:
+    for kind, frames in TRAFFIC.items():
+        write_day(folder / "in", kind, frames, day)
+
+
+def test_a_dataset_is_verified_and_built_again_to_the_same_rows(old):
+    assert verify(old / "state/versions/0001/dataset").content_hash == CONTENT_HASH
+    assert build(BuildOptions(old / "corpus.yaml", old / "again", workers=1)).content_hash == CONTENT_HASH
+
+
+def test_a_run_is_evaluated_to_the_same_figures(old):
+    run = old / "state/versions/0001/run"
+    found = evaluate(EvaluateOptions(run, dataset=old / "state/versions/0001/dataset"))["tasks"]["app"]
+    assert (found["accuracy"], found["macro_f1"]) == (pytest.approx(0.9), pytest.approx(0.8901098901))
+    assert found["ece"] == pytest.approx(0.3896983, abs=1e-5)
+
+
+def test_exports_score_like_their_run(old):
+    def scores(model: Path) -> np.ndarray:
+        out = old / "scores" / model.name
+        score(ScoreOptions(model, (str(old / "in" / "*.pcap"),), out, shards=1, workers=1))
+        (part,) = (out / "scores").glob("*.parquet")
+        table = pq.ParquetFile(part).read()
+        assert table.num_rows == 80
+        return np.stack(table["probability_app"].to_pylist())
+
+    expected = scores(old / "state/versions/0001/run")
+    for name in ("export", "litert"):
+        np.testing.assert_allclose(scores(old / name), expected, atol=1e-5)
+
+
+def test_a_retrain_state_goes_on(old):
+    arrive(old, 1)
+    small = ("k=8", "units=4", "experts=1", "epochs=2")
+    options = RetrainOptions(old / "state", old / "corpus.yaml", overrides=small, registry="none", workers=1)
+    with ProgressDisplay("test") as display:
+        version = retrain(options, display).version
+    assert version.number == 2
+    assert len(version.new_captures) == 2
+    assert version.content_hash == build(BuildOptions(old / "corpus.yaml", old / "scratch", workers=1)).content_hash
