@@ -40,7 +40,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/flowloom
-	MYPYPATH=.cache/types $(BIN)/mypy -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
+	MYPYPATH=.cache/types $(BIN)/mypy -m flowloom -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
 
 # files are dealt to processes whole, so that what a file prepares is prepared once; those with slow tests first
 test: lint
@@ -55,7 +55,7 @@ flink: $(FLINK)/job-server.jar $(FLINK)/cluster
 $(FLINK)/job-server.jar: docs/engines/flink-job-server/pom.xml
 	mvn -B -q -f $< package -Doutput="$(CURDIR)/$(FLINK)"
 
-$(FLINK)/cluster: tests/flink.txt | $(READY)
+$(FLINK)/cluster: tests/support/flink.txt | $(READY)
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --require-hashes -r $< -d $(FLINK)
 	rm -rf $@ && mkdir -p $@.part
 	tar xzf $(FLINK)/apache-flink-libraries-*.tar.gz -C $@.part --strip-components=3 --wildcards '*/deps/lib/flink-dist-*' '*/deps/lib/log4j-*'

@@ -9,11 +9,11 @@ import pyarrow as pa
 from generator import SyntheticCapture
 from measure import report, workplace
 
-from flowloom.schemas.definition import FlowDefinition
-from flowloom.trainers.kitnet import KitNET
-from flowloom.transforms.afterimage import AfterImage
-from flowloom.transforms.ranges import CaptureRange
-from flowloom.transforms.reading import GroupReading
+from flowloom.pipelines.reproduce.kitsune.kitnet import KitNET
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.packets.afterimage import AfterImage
 
 PACKETS, MAP_ROWS, TRAIN_ROWS, ROUNDS = 200_000, 5_000, 50_000, 5
 

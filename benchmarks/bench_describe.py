@@ -6,7 +6,7 @@ from pathlib import Path
 from generator import SyntheticCapture
 from measure import FLOWLOOM, Run, report, run, workplace
 
-from flowloom.schemas.card import read_card
+from flowloom.schemas.dataset.dataset_card import read_card
 
 SMALL, FACTOR = 1_000_000, 10
 

@@ -20,11 +20,11 @@ import tensorflow as tf
 from generator import SyntheticCapture
 from measure import FLOWLOOM, report, run, workplace
 
-from flowloom.schemas.rows import label_column
-from flowloom.trainers.dataset import Dataset
-from flowloom.trainers.decoding import RowGroups
-from flowloom.trainers.features import CHANNELS, FeatureSpec
-from flowloom.trainers.feed import Feed
+from flowloom.schemas.arrow.rows import label_column
+from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.feed.feed import Feed
+from flowloom.trainers.feed.flow_spec import CHANNELS, FeatureSpec
+from flowloom.trainers.feed.row_group_cache import RowGroups
 
 PACKETS, K, BATCH, ROUNDS = 5_000_000, 60, 256, 5
 SELECTED = ("size", "gap", "direction", "payload")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from measure import report, workplace
 
-from flowloom.schemas.definition import FlowDefinition
-from flowloom.schemas.tasks import Task
-from flowloom.trainers import cost
-from flowloom.trainers.features import FeatureSpec
-from flowloom.trainers.lmmoe import LMMoE
-from flowloom.trainers.recipe import Recipe
-from flowloom.trainers.run import Source, write_json
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.trainers.evaluation import cost
+from flowloom.trainers.feed.flow_spec import FeatureSpec
+from flowloom.trainers.models.lmmoe import LMMoE
+from flowloom.trainers.recipes.recipe import Recipe
+from flowloom.trainers.recipes.run_directory import Source, write_json
 
 K = 20
 TASKS = tuple(Task(name=name, kind="binary") for name in ("a", "b", "c"))

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from measure import report, workplace
 
-from flowloom.schemas.manifest import parse_manifest
-from flowloom.schemas.rows import FLOWS, SEQUENCES, label_column
-from flowloom.transforms.columns import column, list_column, repeated_text
-from flowloom.transforms.label_joins import FlowSource, join_sources
-from flowloom.transforms.label_windows import load_index, window_batch, write_windows
-from flowloom.transforms.labels import GroupLabels, label_flows
+from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column
+from flowloom.schemas.corpus.manifest import parse_manifest
+from flowloom.transforms.arrays.columns import column, list_column, repeated_text
+from flowloom.transforms.labels.join_labels import FlowSource, join_sources
+from flowloom.transforms.labels.label_flows import GroupLabels, label_flows
+from flowloom.transforms.labels.window_index import load_index, window_batch, write_windows
 
 WINDOWS, FLOW_ROWS, BATCH_ROWS = 1_000_000, 5_000_000, 65_536
 GROUP = "00c0ffee00c0ffee"

@@ -8,8 +8,8 @@ import tensorflow as tf
 from measure import report
 from measure_networks import interleaved, training_step
 
-from flowloom.trainers.kernel_lstm import without_kernels
-from flowloom.trainers.lmmoe import LMMoE
+from flowloom.trainers.layers.kernel_lstm import without_kernels
+from flowloom.trainers.models.lmmoe import LMMoE
 
 TASKS = {"syn_flood": 2, "ssdp_flood": 2, "tls_renegotiation": 2}
 K, CHANNELS, ROWS, ROUNDS = 20, 3, 128, 100

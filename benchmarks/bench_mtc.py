@@ -13,9 +13,9 @@ import tensorflow as tf
 from measure import report
 from measure_networks import interleaved, training_step
 
-from flowloom.trainers.mtc import MTC
-from flowloom.trainers.optimizer import CoupledAdam
-from flowloom.trainers.recipe import MTC_LITE
+from flowloom.trainers.models.mtc import MTC
+from flowloom.trainers.recipes.recipe import MTC_LITE
+from flowloom.trainers.training.optimizer import CoupledAdam
 
 TASKS = {"app": 17, "tunnel_traffic": 12, "traffic": 6}
 WEIGHTS = {"app": 6 / 9, "tunnel_traffic": 2 / 9, "traffic": 1 / 9}

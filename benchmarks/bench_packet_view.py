@@ -6,14 +6,14 @@ import time
 from generator import SyntheticCapture
 from measure import report, workplace
 
-from flowloom.schemas.definition import FlowDefinition
-from flowloom.schemas.packet_view import PacketView
-from flowloom.transforms.captures import CaptureBytes
-from flowloom.transforms.formats import open_records
-from flowloom.transforms.ip_fragments import IpFragmentTable
-from flowloom.transforms.meter import FlowMeter
-from flowloom.transforms.packet_bytes import no_drops, packet_rows
-from flowloom.transforms.packets import PacketDecoder
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.packet_view import PacketView
+from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.formats import open_records
+from flowloom.transforms.flows.meter import FlowMeter
+from flowloom.transforms.packets.byte_rows import no_drops, packet_rows
+from flowloom.transforms.packets.decoder import PacketDecoder
+from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 
 PACKETS, ROUNDS = 1_000_000, 5
 

@@ -64,9 +64,9 @@ def score_command(model: Path, capture: Path, out: Path) -> list[str]:
 
 def write_export(folder: Path) -> None:
     """Write an export of a model with random weights, as `flowloom export` would: what it says does not matter here."""
-    from flowloom.schemas.definition import FlowDefinition
-    from flowloom.trainers.exported import CONTRACT, WEIGHTS
-    from flowloom.trainers.features import CHANNELS, FeatureSpec
+    from flowloom.schemas.corpus.flow_definition import FlowDefinition
+    from flowloom.trainers.deploy.export_layout import CONTRACT, WEIGHTS
+    from flowloom.trainers.feed.flow_spec import CHANNELS, FeatureSpec
 
     spec = FeatureSpec(k=K, channels=tuple(CHANNELS), scaling="fixed")
     tasks, channels, width = {"app": 14, "tunnel": 3, "attack": 2}, len(spec.features), 4 * UNITS

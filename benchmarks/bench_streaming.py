@@ -6,9 +6,9 @@ import time
 import numpy as np
 from measure import report
 
-from flowloom.trainers.lmmoe import LMMoE
-from flowloom.trainers.streamable import streaming_structure, streaming_weights
-from flowloom.trainers.streaming import StreamingScorer
+from flowloom.trainers.conversion.lstm_weights import streaming_structure, streaming_weights
+from flowloom.trainers.deploy.packet_scorer import StreamingScorer
+from flowloom.trainers.models.lmmoe import LMMoE
 
 K, C = 20, 18
 TASKS = dict.fromkeys(("a", "b", "c"), 2)

@@ -18,11 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from flowloom.schemas.accounting import DROPPED_COLUMNS
-from flowloom.schemas.definition import FlowDefinition
-from flowloom.transforms.captures import capture_sha256
-from flowloom.transforms.ranges import CaptureRange
-from flowloom.transforms.reading import GroupReading
+from flowloom.schemas.arrow.accounting import DROPPED_COLUMNS
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.captures.capture_files import capture_sha256
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.metering.group_reader import GroupReading
 
 K = 255
 """NFStream's longest sequence."""

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flowloom.schemas.definition import FlowDefinition
-from flowloom.schemas.label_sources import Dpi
-from flowloom.schemas.tasks import Task
-from flowloom.transforms.dpi import TOLERANCE_NS, dpi_windows, inspect_captures, read_inspected
-from flowloom.transforms.label_windows import index_windows, match_windows
-from flowloom.transforms.meter import GROUP_DIGITS
-from flowloom.transforms.ranges import CaptureRange
-from flowloom.transforms.reading import GroupReading
+from flowloom.schemas.arrow.rows import GROUP_DIGITS
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.label_sources import Dpi
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.labels.dpi import TOLERANCE_NS, dpi_windows, inspect_captures, read_inspected
+from flowloom.transforms.labels.window_index import index_windows, match_windows
+from flowloom.transforms.metering.group_reader import GroupReading
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("application_name", "application_category_name")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowloom.trainers.cost import time_interleaved
+from flowloom.trainers.evaluation.cost import time_interleaved
 
 
 def training_step(

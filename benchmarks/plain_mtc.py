@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import layers
 
-from flowloom.trainers.byte_mask import ByteMask
-from flowloom.trainers.byte_transformer import positions as sines
-from flowloom.trainers.step_positions import StepPositions
-from flowloom.trainers.tokens import with_bits
+from flowloom.trainers.layers.byte_mask import ByteMask
+from flowloom.trainers.layers.position_embedding import StepPositions
+from flowloom.trainers.models.byte_transformer import positions as sines
+from flowloom.trainers.models.tokens import with_bits
 
 NORM = {"epsilon": 1e-5}
 BATCH_NORM = {**NORM, "momentum": 0.9}

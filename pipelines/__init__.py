@@ -1,1 +1,1 @@
-"""The user's jobs, composed from transforms and trainers, and the `flowloom` command line over them."""
+"""Jobs of a user, composed from transforms and trainers: one file for each; the command line over them is in `cli`."""

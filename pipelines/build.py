@@ -8,36 +8,36 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
+from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running, usable_cores
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.publish import publish, require_vacant
-from flowloom.pipelines.runners import EMBEDDED, START_LIMIT_S, running, usable_cores
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.manifest import CorpusManifest
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import CorpusManifest
-from flowloom.schemas.rows import View
-from flowloom.schemas.views import StoredViews
-from flowloom.transforms.cards import FAILURE, WriteCard
-from flowloom.transforms.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
-from flowloom.transforms.duplicates import DropDuplicates, FindDuplicates
-from flowloom.transforms.groups import GroupPlan, plan_corpus
-from flowloom.transforms.identities import ConcealIdentities, corpus_key
-from flowloom.transforms.kept_readings import KeptReading, RecallReadings
-from flowloom.transforms.label_sources import WindowCaptures, WindowSource, label_folder, read_sources
-from flowloom.transforms.labels import GroupLabels, LabelFlows, label_groups
-from flowloom.transforms.layouts import PlanLayout
-from flowloom.transforms.leakage_parts import MeasureLeakage
-from flowloom.transforms.metering import MeterGroups
-from flowloom.transforms.packet_joins import JoinPackets
-from flowloom.transforms.passes import KeepFlows, RecallFlows
-from flowloom.transforms.pseudonyms import IdentityKey, read_key
-from flowloom.transforms.published_rows import PublishedPlan, RecallPublished, plan_published, stored_views
-from flowloom.transforms.readings import PlanReadings
-from flowloom.transforms.shards import SpillRows, WriteShards
-from flowloom.transforms.spill import clear
-from flowloom.transforms.splits import AssignSplits, DivideFlows, Division, divide_groups
-from flowloom.transforms.staging import passing_folder, staged_folder
-from flowloom.transforms.storage import is_url
-from flowloom.transforms.tally import Tally, watched
+from flowloom.transforms.captures.groups import GroupPlan, plan_corpus
+from flowloom.transforms.dataset.duplicates import DropDuplicates, FindDuplicates
+from flowloom.transforms.dataset.layouts import PlanLayout
+from flowloom.transforms.dataset.shards import SpillRows, WriteShards
+from flowloom.transforms.dataset.write_card import FAILURE, WriteCard
+from flowloom.transforms.flows.conceal import ConcealIdentities, corpus_key
+from flowloom.transforms.flows.pseudonyms import IdentityKey, read_key
+from flowloom.transforms.io.filesystems import is_url
+from flowloom.transforms.io.materialize import KeepFlows, RecallFlows
+from flowloom.transforms.io.progress import Tally, watched
+from flowloom.transforms.io.spill import clear
+from flowloom.transforms.io.staging import passing_folder, staged_folder
+from flowloom.transforms.labels.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
+from flowloom.transforms.labels.label_flows import GroupLabels, LabelFlows, label_groups
+from flowloom.transforms.labels.window_sources import WindowCaptures, WindowSource, label_folder, read_sources
+from flowloom.transforms.metering.join_packets import JoinPackets
+from flowloom.transforms.metering.meter_cache import KeptReading, RecallReadings
+from flowloom.transforms.metering.meter_groups import MeterGroups
+from flowloom.transforms.metering.scheduling import PlanReadings
+from flowloom.transforms.published.published_rows import PublishedPlan, RecallPublished, plan_published, stored_views
+from flowloom.transforms.splits.measure_leakage import MeasureLeakage
+from flowloom.transforms.splits.splits import AssignSplits, DivideFlows, Division, divide_groups
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,14 +10,13 @@ import pyarrow as pa
 from rich import box
 from rich.table import Table
 
-from flowloom.schemas.definition import EndReason, FlowDefinition
+from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
+from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.rows import FLOWS
-from flowloom.transforms.captures import CaptureError, capture_fingerprint
-from flowloom.transforms.comparison import EQUAL, Cause, compare_flows
-from flowloom.transforms.meter import GROUP_DIGITS
-from flowloom.transforms.ranges import CaptureRange
-from flowloom.transforms.reading import GroupReading
+from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.flows.compare_definitions import EQUAL, Cause, compare_flows
+from flowloom.transforms.metering.group_reader import GroupReading
 
 
 @dataclasses.dataclass(frozen=True)

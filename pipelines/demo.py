@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from flowloom.pipelines.build import BuildOptions, build
-from flowloom.pipelines.progress import ProgressDisplay
+from flowloom.pipelines.demo_corpus import CORPUS
+from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.errors import FlowloomError
 
 LAYOUTS = ("rainbow", "aurora")
 RECIPE = "multa"
-CORPUS = Path(__file__).resolve().parent.parent / "tests" / "corpus"
-"""Where the source tree has the demo corpus; an installed package has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,8 @@ def demo(options: DemoOptions, display: ProgressDisplay) -> dict[str, dict[str, 
             f"the demo corpus needs {' and '.join(missing)} in {corpus}; it comes with Flowloom's source tree, not "
             "with the installed package: get the source and say --corpus SOURCE/tests/corpus"
         )
-    from flowloom.trainers.evaluate import EvaluateOptions, evaluate
-    from flowloom.trainers.train import TrainOptions, train
+    from flowloom.trainers.evaluation.evaluate import EvaluateOptions, evaluate
+    from flowloom.trainers.training.train import TrainOptions, train
 
     overrides = ("epochs=1",) if options.quick else ()
     found = {}

@@ -8,16 +8,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from flowloom.schemas.accounting import RejectReason
-from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.rows import FLOWS
-from flowloom.transforms.captures import CaptureError, capture_fingerprint, capture_sha256, match_captures
-from flowloom.transforms.columns import filled
-from flowloom.transforms.meter import GROUP_DIGITS, TAKE_FLOWS
-from flowloom.transforms.parquet import parquet_writer
-from flowloom.transforms.ranges import CaptureRange
-from flowloom.transforms.reading import GroupReading, dropped_by_reason
+from flowloom.transforms.arrays.columns import filled
+from flowloom.transforms.captures.capture_files import (
+    CaptureError,
+    capture_fingerprint,
+    capture_sha256,
+    match_captures,
+)
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.flows.meter import TAKE_FLOWS
+from flowloom.transforms.io.parquet import parquet_writer
+from flowloom.transforms.metering.group_reader import GroupReading, dropped_by_reason
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
+from flowloom.schemas.corpus.manifest import CorpusManifest, parse_manifest
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import CorpusManifest, parse_manifest
 
 
 def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:

@@ -13,16 +13,23 @@ from rich import box
 from rich.table import Table
 
 from flowloom.pipelines.build import compose, look_at
+from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
 from flowloom.pipelines.manifests import read_manifest
-from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
-from flowloom.schemas.card import CARD, read_card
+from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
+from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import CaptureSource, CorpusManifest
-from flowloom.transforms.captures import open_stored
-from flowloom.transforms.cards import FAILURE
-from flowloom.transforms.estimates import STORED, BuildEstimate, Range, Rates, estimate_build, work_pieces
-from flowloom.transforms.groups import Capture, GroupPlan, plan_corpus
-from flowloom.transforms.label_sources import label_folder
+from flowloom.transforms.captures.capture_files import open_stored
+from flowloom.transforms.captures.groups import Capture, GroupPlan, plan_corpus
+from flowloom.transforms.dataset.write_card import FAILURE
+from flowloom.transforms.labels.window_sources import label_folder
+from flowloom.transforms.metering.build_estimate import (
+    STORED,
+    BuildEstimate,
+    Range,
+    Rates,
+    estimate_build,
+    work_pieces,
+)
 
 SAMPLES = 3
 """Small builds that are measured; their lowest and highest rates are the bounds of the estimate."""

@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS
+from flowloom.schemas.dataset.views import dataset_files
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.statistics import REPORT, STATISTICS
-from flowloom.schemas.views import dataset_files
-from flowloom.transforms.staging import file_sha256, staged_folder
-from flowloom.transforms.storage import download, exists, is_url, upload
+from flowloom.transforms.io.filesystems import download, exists, is_url, upload
+from flowloom.transforms.io.staging import file_sha256, staged_folder
 
 SIDE_BY_SIDE = 8
 """Files on their way at a time."""

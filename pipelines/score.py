@@ -12,21 +12,21 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import Identity, Output
-from flowloom.schemas.scores import SCORE_CARD, ScoreCard, ScoredModel, read_scores
-from flowloom.transforms.cards import FAILURE
-from flowloom.transforms.identities import ConcealIdentities, corpus_key
-from flowloom.transforms.metering import MeterGroups
-from flowloom.transforms.pseudonyms import read_key
-from flowloom.transforms.readings import PlanReadings
-from flowloom.transforms.score_cards import ScorePlan, WriteScoreCard
-from flowloom.transforms.score_inputs import Needs, ReadParts, ScoreInputs, plan_inputs
-from flowloom.transforms.scoring import ScoreRows, WriteScores, lost_rows
-from flowloom.transforms.spill import clear
-from flowloom.transforms.staging import staged_folder
-from flowloom.transforms.tally import Tally, watched
+from flowloom.schemas.models.score_card import SCORE_CARD, ScoreCard, ScoredModel, read_scores
+from flowloom.transforms.dataset.write_card import FAILURE
+from flowloom.transforms.flows.conceal import ConcealIdentities, corpus_key
+from flowloom.transforms.flows.pseudonyms import read_key
+from flowloom.transforms.io.progress import Tally, watched
+from flowloom.transforms.io.spill import clear
+from flowloom.transforms.io.staging import staged_folder
+from flowloom.transforms.metering.meter_groups import MeterGroups
+from flowloom.transforms.metering.scheduling import PlanReadings
+from flowloom.transforms.score.score_inputs import Needs, ReadParts, ScoreInputs, plan_inputs
+from flowloom.transforms.score.score_rows import ScoreRows, WriteScores, lost_rows
+from flowloom.transforms.score.write_score_card import ScorePlan, WriteScoreCard
 
 MAX_SKEW = 0.12
 """Bits; see docs/decisions/0022-scoring-and-planning.md."""
@@ -90,8 +90,8 @@ def score(options: ScoreOptions, progress: Callable[[Tally], None] | None = None
       FlowloomError: if the model cannot be read, an input has not what it sees, there is no row to score, or the output
         folder exists.
     """
-    from flowloom.trainers.deployed import DeployedModel
-    from flowloom.trainers.scorer import Scorer, columns_of
+    from flowloom.trainers.deploy.deployed_model import DeployedModel
+    from flowloom.trainers.deploy.scorer import Scorer, columns_of
 
     model = DeployedModel.open(Path(options.model).resolve())
     scorer = Scorer(model)

@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from flowloom.schemas.card import read_card
-from flowloom.transforms.row_verification import check_rows
-from flowloom.transforms.verification import (
+from flowloom.schemas.dataset.dataset_card import read_card
+from flowloom.transforms.inspection.verify_files import (
     CheckedShard,
     check_accounting,
     check_files,
@@ -16,6 +15,7 @@ from flowloom.transforms.verification import (
     check_shard,
     check_statistics,
 )
+from flowloom.transforms.inspection.verify_rows import check_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from flowloom.pipelines.runners import EMBEDDED, start_pipeline, usable_cores
-from flowloom.schemas.card import CARD, DatasetCard, read_card
+from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.cards import FAILURE
-from flowloom.transforms.spill import clear
-from flowloom.transforms.staging import staged_folder
-from flowloom.transforms.tally import Tally, watched
-from flowloom.transforms.weave_plans import WeavePlan, WeaveRules, plan_weave
-from flowloom.transforms.weaving import FindParts, WeaveShards
-from flowloom.transforms.woven_cards import WriteWovenCard
+from flowloom.transforms.dataset.write_card import FAILURE
+from flowloom.transforms.io.progress import Tally, watched
+from flowloom.transforms.io.spill import clear
+from flowloom.transforms.io.staging import staged_folder
+from flowloom.transforms.weave.unite_rows import FindParts, WeaveShards
+from flowloom.transforms.weave.weave_plans import WeavePlan, WeaveRules, plan_weave
+from flowloom.transforms.weave.woven_card import WriteWovenCard
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from synthetic_datasets import Synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,6 +30,20 @@ def tshark() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A writer of synthetic datasets: `synthetic(layout="rainbow", rows=(60, 20, 20))` returns the directory."""
+    written: dict[Synthetic, Path] = {}
+
+    def write(**fields: object) -> Path:
+        wanted = Synthetic(**fields)  # type: ignore[arg-type]
+        if wanted not in written:
+            written[wanted] = wanted.write(tmp_path_factory.mktemp("dataset"))
+        return written[wanted]
+
+    return write
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,11 +13,11 @@ import pytest
 from daily_traffic import packets, write_day
 
 from flowloom.pipelines.build import BuildOptions, build
-from flowloom.pipelines.progress import ProgressDisplay
-from flowloom.pipelines.retrain import RetrainOptions, retrain
+from flowloom.pipelines.retrain.retrain import RetrainOptions, retrain
 from flowloom.pipelines.score import ScoreOptions, score
+from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.verify import verify
-from flowloom.trainers.evaluate import EvaluateOptions, evaluate
+from flowloom.trainers.evaluation.evaluate import EvaluateOptions, evaluate
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "flowloom-0.1"
 CONTENT_HASH = "216617613955d3ddee4a5dd64cc1f2c09d7d6580f06dbe14ade1353b68339320"

@@ -45,7 +45,7 @@ def outputs(folder: Path, **environment: str) -> tuple[dict[str, str], set[str]]
         sys.executable,
         "-W",
         "error::ImportWarning",
-        HERE / "processor_outputs.py",
+        HERE / "support" / "processor_outputs.py",
         manifest,
         folder / "dataset",
     ]

@@ -4,23 +4,24 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("pipelines", "schemas", "trainers", "transforms")
+HALVES = ("pipelines", "schemas", "trainers", "transforms")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     # a clean copy: what an earlier build left behind would be packed again
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("__init__.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for half in HALVES:
+        shutil.copytree(ROOT / half, source / half, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source]
     subprocess.run(command, check=True, capture_output=True)
     (built,) = (source / "dist").glob("flowloom-*.whl")
@@ -29,8 +30,17 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_it_holds_every_module_and_nothing_else(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = (path for package in PACKAGES for path in (ROOT / package).iterdir() if path.suffix in (".py", ".j2"))
-    assert packed == {f"flowloom/{path.relative_to(ROOT).as_posix()}" for path in files}
+    files = [path for half in HALVES for path in (ROOT / half).rglob("*") if path.suffix in (".py", ".j2")]
+    assert packed == {f"flowloom/{path.relative_to(ROOT).as_posix()}" for path in [ROOT / "__init__.py", *files]}
+
+
+def test_pyproject_lists_every_package():
+    told = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = [path.parent.relative_to(ROOT) for half in HALVES for path in (ROOT / half).rglob("__init__.py")]
+    assert told == {"flowloom", *(".".join(("flowloom", *folder.parts)) for folder in folders)}
+    for half in HALVES:
+        for path in (ROOT / half).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), f"{path.parent} has modules and no __init__.py"
 
 
 def test_its_command_answers(wheel, tmp_path):
@@ -39,7 +49,7 @@ def test_its_command_answers(wheel, tmp_path):
     subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
     # isolated from the editable install beside it: -S leaves its import hook out, the rest of the path is given
     path = [str(target), *(entry for entry in sys.path if entry and Path(entry) != ROOT)]
-    code = f"import sys; sys.path[:0] = {path!r}; from flowloom.pipelines.cli import main; main(['--version'])"
+    code = f"import sys; sys.path[:0] = {path!r}; from flowloom.pipelines.cli.main import main; main(['--version'])"
     answer = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("flowloom ")

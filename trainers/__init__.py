@@ -1,4 +1,7 @@
-"""How a dataset becomes a model: the tf.data feed, the models, the training paradigms, evaluation and baselines."""
+"""A dataset to a trained, evaluated and exported model, in TensorFlow and Keras; knows no captures and no Beam.
+
+One file beside the folders: the quiet import of TensorFlow, which all of them need.
+"""
 
 import os
 

@@ -17,22 +17,22 @@ from capture_files import ethernet, ipv4, pcap, udp
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
+from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
-from flowloom.schemas.views import StoredViews
-from flowloom.transforms import leakage
-from flowloom.transforms.groups import GroupPlan, identify_capture, match_source, plan_groups
-from flowloom.transforms.host_pairs import merge_pairs, pair_classes
-from flowloom.transforms.identities import conceal, corpus_key
-from flowloom.transforms.labels import label_flows, label_groups
-from flowloom.transforms.layouts import lay_out
-from flowloom.transforms.leakage import measure_leakage
-from flowloom.transforms.order_sketch import merge_sketches
-from flowloom.transforms.pseudonyms import IdentityKey
-from flowloom.transforms.ranges import CaptureRange
-from flowloom.transforms.reading import GroupReading
-from flowloom.transforms.splits import assign_splits, divide_groups, divide_pairs, divide_time, sketch_starts
+from flowloom.transforms.arrays.quantile_sketch import merge_sketches
+from flowloom.transforms.captures.groups import GroupPlan, identify_capture, match_source, plan_groups
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.dataset.layouts import lay_out
+from flowloom.transforms.flows.conceal import conceal, corpus_key
+from flowloom.transforms.flows.pseudonyms import IdentityKey
+from flowloom.transforms.labels.label_flows import label_flows, label_groups
+from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.splits import leakage
+from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes
+from flowloom.transforms.splits.leakage import measure_leakage
+from flowloom.transforms.splits.splits import assign_splits, divide_groups, divide_pairs, divide_time, sketch_starts
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,7 +16,7 @@ from flowloom.pipelines.compare import (
     compare_definitions,
     comparison_table,
 )
-from flowloom.schemas.definition import FlowDefinition
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 
 NS = 1_700_000_000_000_000_000

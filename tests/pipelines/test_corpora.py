@@ -6,7 +6,7 @@ import pytest
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.card import DatasetCard
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 
 CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
 

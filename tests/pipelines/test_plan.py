@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from flowloom.pipelines import cli
 from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.cli import main as cli
 from flowloom.pipelines.plan import SAMPLE_CAPTURES, SAMPLES, PlanOptions, choose_samples, plan
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.groups import Capture
+from flowloom.transforms.captures.groups import Capture
 
 pytestmark = pytest.mark.timeout(120)
 

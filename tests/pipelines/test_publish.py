@@ -9,10 +9,10 @@ from object_store import BUCKET, SECRET, object_store
 
 from flowloom.pipelines import publish as publishing
 from flowloom.pipelines.build import BuildOptions, build
-from flowloom.pipelines.cli import main
+from flowloom.pipelines.cli.main import main
 from flowloom.pipelines.publish import fetch, publish
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.card import CARD, read_card
+from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 
 pytestmark = pytest.mark.timeout(120)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowloom.pipelines import cli
+from flowloom.pipelines.cli import main as cli
 
 CORPORA = Path(__file__).resolve().parents[2] / "docs" / "corpora"
 

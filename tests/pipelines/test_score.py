@@ -11,23 +11,23 @@ import pytest
 from capture_files import ethernet, ipv4, pcap, tcp
 from written_runs import CHANNELS, K, seeded, write_run
 
-from flowloom.pipelines import cli
 from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.cli import main as cli
 from flowloom.pipelines.score import ScoreOptions, score
-from flowloom.schemas.accounting import RejectReason
-from flowloom.schemas.card import CAPTURES_TABLE, REJECTS_TABLE, read_card
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.profiles import PROFILE
-from flowloom.schemas.scores import SCORE_CARD, VOCABULARY, read_scores
-from flowloom.trainers.dataset import Dataset
-from flowloom.trainers.export import ExportOptions, export
-from flowloom.trainers.feed import Feed
-from flowloom.trainers.lmmoe import LMMoE
-from flowloom.trainers.multitask_cnn import MultitaskCNN
-from flowloom.trainers.predictions import compiled, predict
-from flowloom.trainers.profiles import profile_dataset
-from flowloom.trainers.run import Run
-from flowloom.trainers.scorer import Scorer
+from flowloom.schemas.models.feature_profile import PROFILE
+from flowloom.schemas.models.score_card import SCORE_CARD, VOCABULARY, read_scores
+from flowloom.trainers.deploy.export import ExportOptions, export
+from flowloom.trainers.deploy.scorer import Scorer
+from flowloom.trainers.evaluation.predictions import compiled, predict
+from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.feed.feed import Feed
+from flowloom.trainers.feed.profile_counts import profile_dataset
+from flowloom.trainers.models.lmmoe import LMMoE
+from flowloom.trainers.models.multitask_cnn import MultitaskCNN
+from flowloom.trainers.recipes.run_directory import Run
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -12,12 +12,12 @@ import pytest
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, read_card
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, read_card
+from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.statistics import REPORT, STATISTICS
-from flowloom.transforms.describing import DatasetSketch
-from flowloom.transforms.leakage import measure_leakage
-from flowloom.transforms.parquet import parquet_writer
+from flowloom.transforms.inspection.dataset_sketch import DatasetSketch
+from flowloom.transforms.io.parquet import parquet_writer
+from flowloom.transforms.splits.leakage import measure_leakage
 
 pytestmark = pytest.mark.timeout(120)
 

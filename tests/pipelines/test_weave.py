@@ -13,14 +13,14 @@ from stored_datasets import BY_FLOW, labelled_flows, random_labels, relabel, sel
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.verify import verify
 from flowloom.pipelines.weave import WeaveOptions, weave
-from flowloom.schemas.card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, read_card
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.tasks import Dividers, Task
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.manifest import SPLIT_COLUMN
-from flowloom.schemas.tasks import Dividers, Task
-from flowloom.transforms.spill import clear
-from flowloom.transforms.weave_plans import WeaveRules, plan_weave, shards_of
-from flowloom.transforms.weaving import dataset_parts, weave_shard
-from flowloom.transforms.woven_cards import gather_woven, write_woven_card
+from flowloom.transforms.io.spill import clear
+from flowloom.transforms.weave.unite_rows import dataset_parts, weave_shard
+from flowloom.transforms.weave.weave_plans import WeaveRules, plan_weave, shards_of
+from flowloom.transforms.weave.woven_card import gather_woven, write_woven_card
 
 pytestmark = pytest.mark.timeout(120)
 

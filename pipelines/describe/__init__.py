@@ -1,0 +1,1 @@
+"""Tables, statistics and the HTML page of a dataset; nothing that changes its rows."""

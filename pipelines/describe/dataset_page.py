@@ -1,0 +1,245 @@
+"""The page of a dataset: one HTML file that needs nothing else, for people who are to trust the dataset."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowloom.pipelines.describe import drawings
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
+from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
+from flowloom.trainers.evaluation.pages import rendered
+from flowloom.transforms.io.staging import write_text
+
+TEMPLATE = "dataset_page.html.j2"
+FEW = 30
+"""Below this many rows of a class in a split its figures are uncertain."""
+SHOWN_REJECTS = 50
+SHOWN_SOURCES = 12
+"""More label sources than these are folded away behind the totals of their tasks."""
+
+_STRIPS = (
+    ("duration_ns", False, "Duration", 1e9, "s"),
+    ("packets_fwd", False, "Packets forward", 1, ""),
+    ("packets_bwd", False, "Packets backward", 1, ""),
+    ("bytes_fwd", False, "Bytes forward", 1, "B"),
+    ("bytes_bwd", False, "Bytes backward", 1, "B"),
+    ("pkt_size", False, "Size of a packet", 1, "B"),
+    ("pkt_gap_ns", False, "Gap before a packet", 1e9, "s"),
+    ("pkt_size", True, "Packets kept of a flow", 1, ""),
+)
+"""Column, whether of the lengths of its lists, title, how many of the column's unit make one of the page's, unit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One line of the closing account; `level` 1 is taken off or split out of the line before."""
+
+    what: str
+    count: int
+    share: float
+    level: int = 0
+    note: str = ""
+
+
+def write_page(
+    dataset: str | os.PathLike[str], card: DatasetCard, statistics: DatasetStatistics, out: str | os.PathLike[str]
+) -> str:
+    """Write `report.html` into a folder and return its path.
+
+    Raises:
+      FlowloomError: if Jinja is not installed.
+    """
+    captures = pq.read_table(os.path.join(dataset, CAPTURES_TABLE), columns=["group", "first_ns", "last_ns", "uri"])
+    rejects = pq.read_table(os.path.join(dataset, REJECTS_TABLE))
+    path = os.path.join(out, REPORT)
+    write_text(path, render(card, statistics, captures, rejects))
+    return path
+
+
+def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table, rejects: pa.Table) -> str:
+    """Return the page; the tables are those beside the card, of which `captures` needs groups, times and uris only."""
+    return rendered(
+        __package__,
+        TEMPLATE,
+        {
+            "count": _count,
+            "share": _share,
+            "figure": _figure,
+            # not Jinja's map(attribute=...), which takes a dot in the name of a class for a path
+            "class_rows": lambda splits, task, word: sum(split.classes[task][word] for split in splits),
+            "unknown_rows": lambda splits, task: sum(split.unknown[task] for split in splits),
+        },
+        card=card,
+        statistics=statistics,
+        synthetic=_is_synthetic(card),
+        rows=sum(split.rows for split in card.splits.values()),
+        account=list(_account(card)),
+        closes=card.accounting.records == card.accounting.metered + sum(card.accounting.dropped.values()),
+        warnings=list(_warnings(card)),
+        most={task.name: _largest_class(card, task.name) for task in card.tasks},
+        coverage=_coverage(card),
+        shown_sources=SHOWN_SOURCES,
+        contingencies=[_heat(table, card) for table in statistics.contingencies],
+        profiles=_profiles(card, statistics),
+        strips=list(_strips(statistics)),
+        leakage=_leakage(card),
+        timeline=drawings.draw_timeline(captures),
+        rejects=rejects.slice(0, SHOWN_REJECTS).to_pylist(),
+        rejects_left_out=max(0, rejects.num_rows - SHOWN_REJECTS),
+        sizes=drawings,
+    )
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _share(part: float, whole: float = 1.0) -> str:
+    share = part / whole if whole else 0.0
+    return "0 %" if not share else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _is_synthetic(card: DatasetCard) -> bool:
+    """Whether the dataset's name, a task or a class says that the traffic was generated."""
+    said = [card.name, *(task.name for task in card.tasks), *(word for task in card.tasks for word in task.vocabulary)]
+    return any("synthetic" in word.lower() for word in said)
+
+
+def _account(card: DatasetCard) -> Iterator[Step]:
+    """Yield the way from records to rows; what is taken off leaves what comes next."""
+    account = card.accounting
+    records, flows = max(account.records, 1), max(account.flows, 1)
+    yield Step("records in captures", account.records, 1.0)
+    for reason, count in account.dropped.items():
+        yield Step(f"dropped: {reason}", -count, count / records, 1)
+    yield Step("packets metered", account.metered, account.metered / records)
+    yield Step("flows metered", account.flows, 1.0, note=f"{account.metered / flows:,.1f} packets each on average")
+    yield Step("too short", -account.flows_short, account.flows_short / flows, 1)
+    rows = sum(split.rows for split in card.splits.values())
+    if card.layout == "rainbow":
+        yield Step("without a label of any task", -account.flows_unlabelled, account.flows_unlabelled / flows, 1)
+        left = account.flows - account.flows_short - account.flows_unlabelled
+        yield Step("flows with a label", left, left / flows)
+        again = rows + account.rows_duplicate - left
+        yield Step("again in the stripe of another task", again, again / flows, 1)
+    yield Step("rows left out as duplicates", -account.rows_duplicate, account.rows_duplicate / flows, 1)
+    unlabelled = f"{account.flows_unlabelled:,} of them without any label" if card.layout == "aurora" else ""
+    yield Step("rows", rows, rows / flows, note=unlabelled)
+
+
+def _warnings(card: DatasetCard) -> Iterator[str]:
+    """Yield what a reader must know before training on the dataset."""
+    for task in card.tasks:
+        absent = [
+            f"{word} in {name}"
+            for name, split in card.splits.items()
+            for word, count in split.classes[task.name].items()
+            if not count
+        ]
+        few = [
+            f"{word} in {name} ({count})"
+            for name, split in card.splits.items()
+            for word, count in split.classes[task.name].items()
+            if 0 < count < FEW
+        ]
+        if absent:
+            yield f"{task.name}: no row of {', '.join(absent)}."
+        if few:
+            yield f"{task.name}: fewer than {FEW} rows of {', '.join(few)}."
+        rows = sum(split.rows for split in card.splits.values() if any(split.classes[task.name].values()))
+        unknown = sum(split.unknown[task.name] for split in card.splits.values())
+        if rows and unknown / rows > 0.5:
+            yield f"{task.name}: {_share(unknown, rows)} of the rows have no label of it; unknown is not negative."
+    conflicts = sum(entry.conflicts for entry in card.coverage)
+    if conflicts:
+        yield f"Label sources contradict each other on {conflicts:,} flows."
+    if card.leakage is None:
+        yield "Leakage was not measured: flowloom describe with --leakage and --statistics measures it for this page."
+    else:
+        sequences = card.leakage.sequences
+        for split, again in sequences.flows_in_train.items():
+            if again > 0.05 * sequences.flows[split]:
+                share = _share(again, sequences.flows[split])
+                yield f"{share} of the flows of {split} have sizes and directions that a flow of train has too."
+    if card.accounting.rejects:
+        yield f"{card.accounting.rejects:,} places could not be read; they are listed under Rejects."
+    gaps = sum(line.gaps for line in card.timelines)
+    if gaps:
+        yield f"Capture groups have {gaps:,} gaps between their files; flows across one are cut by it."
+
+
+def _largest_class(card: DatasetCard, task: str) -> int:
+    """Return the rows of the most frequent class over all splits; 1 if there is none."""
+    words = next(iter(card.splits.values())).classes[task]
+    return max(1, *(sum(split.classes[task][word] for split in card.splits.values()) for word in words))
+
+
+def _coverage(card: DatasetCard) -> dict[str, list[LabelCoverage]]:
+    """Return the label sources by task; tasks without one, which are measured, are left out."""
+    sources = {task.name: [entry for entry in card.coverage if entry.task == task.name] for task in card.tasks}
+    return {task: entries for task, entries in sources.items() if entries}
+
+
+def _heat(table: Contingency, card: DatasetCard) -> dict[str, Any]:
+    """Return the cells of a contingency table with their share of the row; words and unknowns without rows left out."""
+    words = {task.name: (*task.vocabulary, "unknown") for task in card.tasks}
+    one, other = table.tasks
+    columns = [at for at in range(len(words[other])) if any(counts[at] for counts in table.counts)]
+    rows = [
+        {
+            "word": word,
+            "cells": [
+                {"count": counts[at], "share": counts[at] / sum(counts), "to": words[other][at]} for at in columns
+            ],
+        }
+        for word, counts in zip(words[one], table.counts, strict=True)
+        if any(counts)
+    ]
+    return {"one": one, "other": other, "columns": [words[other][at] for at in columns], "rows": rows}
+
+
+def _profiles(card: DatasetCard, statistics: DatasetStatistics) -> dict[str, list[drawings.ProfileDrawing]]:
+    """Return the drawings of each task's classes, all on the same axes."""
+    largest = drawings.profile_scale(statistics.profiles)
+    positions = max((len(profile.flows) for profile in statistics.profiles), default=1)
+    return {
+        task.name: [
+            drawings.draw_profile(profile, largest, positions)
+            for profile in statistics.profiles
+            if profile.task == task.name
+        ]
+        for task in card.tasks
+    }
+
+
+def _strips(statistics: DatasetStatistics) -> Iterator[drawings.StripsDrawing]:
+    for column, of_lengths, title, scale, unit in _STRIPS:
+        splits: dict[str, ValueStatistics] = {}
+        for split, columns in statistics.columns.items():
+            if column in columns:
+                found = columns[column].lengths if of_lengths else columns[column].numbers
+                splits |= {split: found} if found else {}
+        drawn = drawings.draw_strips(title, splits, scale, unit)
+        if drawn:
+            yield drawn
+
+
+def _leakage(card: DatasetCard) -> dict[str, Overlap]:
+    """Return the overlaps that were measured, by what comes again."""
+    if card.leakage is None:
+        return {}
+    kinds = {
+        "sizes and directions": card.leakage.sequences,
+        "the same with gaps": card.leakage.timed_sequences,
+        "host pairs": card.leakage.host_pairs,
+        "hosts": card.leakage.hosts,
+    }
+    return {kind: overlap for kind, overlap in kinds.items() if overlap is not None}

@@ -1,0 +1,1 @@
+"""Beam runners: embedded and remote engines, worker pool, worker check; no pipelines."""

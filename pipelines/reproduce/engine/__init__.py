@@ -1,0 +1,1 @@
+"""What the papers share: experiments, repeated splits, trials in memory, the result page; no paper of its own."""

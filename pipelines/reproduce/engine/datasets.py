@@ -1,0 +1,55 @@
+"""Datasets that an experiment needs: built or woven once, and found again by what they were made of."""
+
+import glob
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.terminal.progress_display import ProgressDisplay
+from flowloom.pipelines.weave import WeaveOptions, weave
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.transforms.weave.weave_plans import WeaveRules
+
+
+def built_once(name: str, manifest: dict[str, Any], folder: Path, display: ProgressDisplay) -> tuple[Path, DatasetCard]:
+    """Build a dataset below a folder, unless it is there from the same manifest and the same files.
+
+    Returns:
+      its directory, named by what it was made of, and its card. The manifest stays beside it.
+    """
+    text = yaml.safe_dump(manifest, sort_keys=False)
+    digest = hashlib.sha256("\n".join([text, *_files(manifest)]).encode()).hexdigest()
+    directory = folder / f"{name}-{digest[:12]}"
+    if (directory / CARD).is_file():
+        return directory, read_card(directory)
+    display.line(f"building {directory}")
+    path = directory.with_suffix(".yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return directory, build(BuildOptions(path, directory), display.built)
+
+
+def _files(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files that a manifest names, also those in its folders, each with its size and time of change."""
+    named = [entry[key] for entry in manifest["captures"] for key in ("path", "label_path", "glob") if key in entry]
+    found = {Path(path) for name in named for path in (name, *glob.glob(name))}
+    files = found | {path for folder in found if folder.is_dir() for path in folder.rglob("*")}
+    states = ((path, path.stat()) for path in sorted(files) if path.is_file())
+    return [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states]
+
+
+def woven_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, display: ProgressDisplay) -> DatasetCard:
+    """Weave a dataset, unless it is there from sources of the same content; return its card."""
+    contents = [read_card(source).content_hash for source in sources]
+    if (directory / CARD).is_file():
+        card = read_card(directory)
+        if [source.content_hash for source in card.sources] == contents and card.layout == rules.layout:
+            return card
+        shutil.rmtree(directory)
+    display.line(f"weaving {directory}")
+    return weave(WeaveOptions(sources, directory, rules), display.woven)

@@ -1,0 +1,37 @@
+"""Options of `flowloom reproduce`."""
+
+import dataclasses
+from pathlib import Path
+
+from flowloom.pipelines.engines.embedded import usable_cores
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+
+PAPERS = ("multitask-cnn", "multa", "mtc")
+"""Names of the papers, as the command takes them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceOptions:
+    """What to reproduce, from which data, and where to."""
+
+    paper: str
+    data: Path
+    out: Path
+    seed: int = 7
+    quick: bool = False
+    """A small grid: shows the road, not the figures."""
+    workers: int = dataclasses.field(default_factory=usable_cores)
+
+    def __post_init__(self) -> None:
+        if self.paper not in PAPERS:
+            near = did_you_mean(self.paper, PAPERS)
+            raise FlowloomError(f"paper must be one of {', '.join(PAPERS)}, got {self.paper!r}{near}")
+        if self.workers < 1:
+            raise FlowloomError(f"workers must be at least 1, got {self.workers}")
+
+    @property
+    def command(self) -> str:
+        """What gives the same again."""
+        return (
+            f"flowloom reproduce {self.paper} --data DATA -o OUT --seed {self.seed}{' --quick' if self.quick else ''}"
+        )

@@ -1,0 +1,63 @@
+"""Repeated splits: a small set of flows divided again and again, so that a figure comes with an interval."""
+
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flowloom.trainers.feed.few_labels import class_ranks
+
+SHARES = (0.64, 0.16, 0.20)
+"""Of the flows of each class, in train, validation and test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSplit:
+    """Positions of the rows of each split, int64, ascending; no row is in two of them, and each is in one."""
+
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+
+def repeated_split(
+    flow_ids: pa.FixedSizeBinaryArray,
+    labels: npt.NDArray[np.int32],
+    repeat: int,
+    seed: int,
+    shares: tuple[float, float, float] = SHARES,
+) -> RowSplit:
+    """Divide flows at random, each class by the same shares, rounded to whole flows; the train split gets the rest.
+
+    The order of the rows does not matter to which flow comes where. Flows without a label are divided as one class.
+
+    Args:
+      flow_ids: fixed binary of 16 bytes [N].
+      labels: int32 [N], below 0 where unknown.
+      repeat: another one divides anew.
+      seed: likewise, of all repeats.
+      shares: of train, validation and test, which add up to 1.
+
+    Raises:
+      ValueError: if a share is not above 0, or they do not add up to 1.
+    """
+    if min(shares) <= 0 or not math.isclose(sum(shares), 1.0):
+        raise ValueError(f"shares must be above 0 and add up to 1, got {shares}")
+    if len(flow_ids) != len(labels):
+        raise ValueError(f"flow_ids and labels must be of the same rows, got {len(flow_ids)} and {len(labels)}")
+    ranks = class_ranks(flow_ids, labels, derived_seed(seed, repeat))
+    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    test = np.rint(counts * shares[2]).astype(np.int64)[codes] if len(classes) else ranks
+    held_out = test + (np.rint(counts * shares[1]).astype(np.int64)[codes] if len(classes) else ranks)
+    return RowSplit(
+        train=np.flatnonzero(ranks >= held_out),
+        validation=np.flatnonzero((ranks >= test) & (ranks < held_out)),
+        test=np.flatnonzero(ranks < test),
+    )
+
+
+def derived_seed(*numbers: int) -> int:
+    """Return a seed below 2^32 for one use out of several: equal numbers give equal seeds, others independent ones."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,0 +1,168 @@
+"""The grid of MULTA: which networks are compared on which tasks, each from several seeds, and what they came to."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowloom.pipelines.reproduce.engine.experiments import Cell
+from flowloom.pipelines.reproduce.multa.multa_experiments import LATECOMER_PROTOCOL, Setting, mean_auc
+from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
+
+EXPERTS = (1, 2, 3)
+"""Algorithm 1 looks no further than the number of tasks."""
+PARADIGMS = ("aurora", "rainbow", "rainbow_mixed")
+LATECOMERS = ("repair", "replay", "isolate")
+HAND: dict[str, Any] = {"experts": 2, "gate_input": "flatten", "tower": (16,)}
+"""MULTA as the paper draws it: gates on the flattened features. How large is its `units`."""
+HAND_UNITS = 16
+"""Where paradigms and latecomers are compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSet:
+    """Three binary tasks that one MULTA, or three networks, are trained for."""
+
+    name: str
+    title: str
+    content: str
+    """The content hash of the dataset."""
+    tasks: tuple[str, ...]
+    units: tuple[int, ...]
+    """Sizes of a single LSTM and of a tuned expert: multiples of the first."""
+    aurora: str = ""
+    """The content hash of the same flows with every label, what is missing filled as negative; else none are."""
+    kitsune: bool = False
+    """Whether rows are packets, which Kitsune can score too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large the grid is."""
+
+    seeds: int = 5
+    updates: int = 400
+    """Of each LSTM of one task; a network of several gets as many for each of them, so that rows are seen as often."""
+    units: tuple[int, ...] = (2, 4, 6, 8, 10, 12)
+    packet_units: tuple[int, ...] = (4, 8, 12)
+    hand: tuple[int, ...] = (4, 8, 16, 32)
+    epochs: int = 10
+    """Of table II."""
+    phase_epochs: int = 8
+    repair_epochs: int = 5
+    clusters: tuple[int, ...] = (2, 5, 10, 20)
+    """Most features of one of Kitsune's autoencoders."""
+
+    @classmethod
+    def quick(cls) -> "Scale":
+        """Return a grid that shows the road, not the figures."""
+        return cls(2, 50, (4, 8), (4, 8), (8,), 10, 2, 2, (10,))
+
+    def shared_updates(self, tasks: TaskSet) -> int:
+        """Return the updates of a network of all tasks."""
+        return self.updates * len(tasks.tasks)
+
+
+def arms(tasks: TaskSet, scale: Scale) -> dict[str, dict[str, Any]]:
+    """Return the settings of everything that is compared on a set of tasks, by name."""
+    trained = {"updates": scale.shared_updates(tasks)}
+    found: dict[str, dict[str, Any]] = {"forest": {"method": "forest"}}
+    for units in tasks.units:
+        for task in tasks.tasks:
+            found[single_arm(task, units)] = {"tasks": (task,), "units": units, "updates": scale.updates}
+        for experts in EXPERTS:
+            found[shared_arm(experts, units)] = {"experts": experts, "units": units, **trained}
+    for units in scale.hand:
+        found[hand_arm(units)] = {**HAND, "units": units, **trained}
+    if tasks.aurora:
+        large = {**HAND, "units": HAND_UNITS}
+        for paradigm in PARADIGMS:
+            found[f"paradigm {paradigm}"] = {**large, "paradigm": paradigm, "epochs": scale.epochs}
+        for latecomer in LATECOMERS:
+            repair = {"repair_epochs": scale.repair_epochs} if latecomer == "repair" else {}
+            found[f"latecomers {latecomer}"] = {
+                **large, "method": "latecomers", "latecomer": latecomer, "epochs": scale.phase_epochs, **repair,
+                "protocol": LATECOMER_PROTOCOL,
+            }  # fmt: skip
+    return found
+
+
+def single_arm(task: str, units: int) -> str:
+    """Return the arm of an LSTM of one task."""
+    return f"single {task} units-{units}"
+
+
+def shared_arm(experts: int, units: int) -> str:
+    """Return the arm of an LMMoE of all tasks, with small towers and gates on the mean packet."""
+    return f"shared experts-{experts} units-{units}"
+
+
+def hand_arm(units: int) -> str:
+    """Return the arm of an LMMoE that is sized by hand."""
+    return f"hand units-{units}"
+
+
+def grid(sets: Sequence[TaskSet], scale: Scale, seed: int) -> list[Cell]:
+    """Return the cells of all arms; those of one arm follow each other and share its graphs."""
+    cells = []
+    for tasks in sets:
+        for name, settings in arms(tasks, scale).items():
+            aurora = settings.get("paradigm") == "aurora"
+            content = tasks.aurora if aurora else tasks.content
+            for number in range(scale.seeds):
+                setting = Setting(
+                    dataset_of(tasks, name), content, seed=seed + number,
+                    **{"method": "network", "tasks": tasks.tasks, **settings},
+                )  # fmt: skip
+                cells.append(setting.cell(name.replace(" ", "__")))
+    return cells
+
+
+def dataset_of(tasks: TaskSet, arm: str) -> str:
+    """Return the name of the dataset that an arm is trained on."""
+    return f"{tasks.name}-aurora" if arm == "paradigm aurora" else tasks.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """The results of a grid, asked for by set of tasks and arm."""
+
+    results: Mapping[str, dict[str, Any]]
+    scale: Scale
+    seed: int
+
+    def all_of(self, tasks: TaskSet, arm: str) -> list[dict[str, Any]]:
+        """Return the results of an arm by seed."""
+        stem = f"{dataset_of(tasks, arm)}__{arm.replace(' ', '__')}"
+        return [self.results[f"{stem}__seed-{seed}"] for seed in self.seeds]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in their order."""
+        return tuple(self.seed + number for number in range(self.scale.seeds))
+
+    def aucs(self, tasks: TaskSet, arms: Sequence[str], split: str = "test") -> list[float]:
+        """Return the mean AUC over the tasks that some networks answer side by side, by seed."""
+        by_arm = [self.all_of(tasks, arm) for arm in arms]
+        merged = ({task: auc for one in each for task, auc in one[split].items()} for each in zip(*by_arm, strict=True))
+        return [mean_auc(each) for each in merged]
+
+    def mean(self, tasks: TaskSet, arms: Sequence[str], split: str = "test") -> Mean:
+        """Return the mean AUC of some networks side by side."""
+        return mean_of(self.aucs(tasks, arms, split))
+
+    def gain(self, tasks: TaskSet, arms: Sequence[str], others: Sequence[str]) -> Mean:
+        """Return by how much some networks are above others on the test split, seed by seed."""
+        return difference_of(self.aucs(tasks, arms), self.aucs(tasks, others))
+
+    def parameters(self, tasks: TaskSet, arms: Sequence[str]) -> int:
+        """Return the parameters of some networks together."""
+        return sum(self.all_of(tasks, arm)[0]["parameters"] for arm in arms)
+
+    def macs(self, tasks: TaskSet, arms: Sequence[str]) -> int:
+        """Return the multiply-accumulates of one inference of some networks together."""
+        return sum(self.all_of(tasks, arm)[0]["macs"] for arm in arms)
+
+
+def kitsune_name(tasks: TaskSet, task: str, cluster: int) -> str:
+    """Return the name of the cell of Kitsune on one task."""
+    return f"{tasks.name}__kitsune__{task}__cluster-{cluster}"

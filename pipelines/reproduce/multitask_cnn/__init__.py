@@ -1,0 +1,1 @@
+"""Experiments of Rezaei and Liu: data, grid, tables, claims; their network is in `trainers/models`."""

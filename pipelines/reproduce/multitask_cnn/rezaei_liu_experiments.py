@@ -1,0 +1,331 @@
+"""The experiments of Rezaei and Liu (Multitask Learning for Network Traffic Classification) as cells of a grid."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import sklearn.metrics
+import threadpoolctl
+
+from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
+from flowloom.pipelines.reproduce.engine.flow_trials import Examples, Fit, Trials
+from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed, repeated_split
+from flowloom.pipelines.reproduce.multitask_cnn import auxiliary_labels
+from flowloom.pipelines.reproduce.multitask_cnn.flow_statistics import SIDES, flow_statistics
+from flowloom.pipelines.reproduce.multitask_cnn.flow_table import FlowTable
+from flowloom.pipelines.reproduce.multitask_cnn.masked_input import MaskedInput
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.trainers.evaluation.baselines import Rows, boosted_trees, random_forest
+from flowloom.trainers.feed.few_labels import few_labels
+from flowloom.trainers.feed.flow_spec import FeatureSpec
+from flowloom.trainers.recipes.recipe import Recipe
+
+PROTOCOL = 2
+"""Goes up when a change makes cells that are stored another thing."""
+
+TASKS = ("class", "bandwidth", "duration")
+AUXILIARY = TASKS[1:]
+
+Method = Literal[
+    "multi-task", "multi-task-windows", "multi-task-masked-input", "multi-task-code", "transfer", "cnn-rnn2",
+    "single-task", "forest-statistics", "forest", "boosted-trees",
+]  # fmt: skip
+Budget = Literal["paper", "converged"]
+"""How long a network trains on few labels. `paper`: 20 epochs (transfer) or 30 (one task alone), which are few updates
+where there are few labels, and the last weights. `converged`: as many updates as the multi-task network, the weights
+of the best accuracy on the validation rows. On rows that all have labels both are as many updates."""
+DividersFrom = Literal["labelled", "all", "shares", "crowded"]
+"""Where auxiliary classes meet: class means over the labelled or over all train rows, equal shares of the train rows,
+or all within their upper tenth."""
+
+TREES = ("forest-statistics", "forest", "boosted-trees")
+PAPER_EPOCHS = {"transfer": 20, "cnn-rnn2": 30, "single-task": 30}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Everything that the result of a cell depends on."""
+
+    dataset: str
+    """A name of `Experiments.datasets`."""
+    content: str
+    """The content hash of that dataset."""
+    method: Method
+    repeat: int
+    seed: int
+    updates: int
+    """Gradient steps of a network on all train rows."""
+    labels: int | None = None
+    """Of each class on the train split; None: all."""
+    k: int = 60
+    weight: float | None = 1.0
+    """The paper's lambda; None: its starting rule, all train rows over the labelled ones."""
+    dividers: DividersFrom | tuple[tuple[float, ...], tuple[float, ...]] = "labelled"
+    """Where to find them, or those of bandwidth in bit/s and of duration in s."""
+    budget: Budget = "paper"
+    signed: bool = False
+    trained: str = "class"
+    """The task of a network that has only one."""
+    protocol: int = PROTOCOL
+
+    def cell(self, name: str, together: str = "") -> Cell:
+        """Return the cell of these settings."""
+        return Cell(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), together)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiments:
+    """Computes cells on datasets: {name: (directory, class task)}."""
+
+    datasets: Mapping[str, tuple[str, str]]
+
+    def __call__(self, settings: Settings) -> dict[str, Any]:
+        """Return accuracies on the test rows, the confusion of the class task, and how the training went.
+
+        Nothing is chosen by the test rows: labels and dividers come from the train rows, epochs from the validation
+        rows.
+        """
+        setting = Setting(**settings)
+        path, task = self.datasets[setting.dataset]
+        trial = _Trial(setting, path, task)
+        return trial.trees() if setting.method in TREES else trial.network()
+
+
+class _Trial:
+    """One cell in the making."""
+
+    def __init__(self, setting: Setting, path: str, task: str) -> None:
+        table = _table(path, task)
+        self.setting, self.table, self.place = setting, table, (path, task)
+        self.split: RowSplit = repeated_split(table.flow_ids, table.labels, setting.repeat, setting.seed)
+        self.seed = derived_seed(setting.seed, setting.repeat, 1)
+        self.classes = len(table.task.vocabulary)
+        train = self.split.train
+        self.kept = table.labels[train] >= 0
+        if setting.labels is not None:
+            ids = table.flow_ids.take(train)
+            self.kept = few_labels(ids, table.labels[train], setting.labels, derived_seed(setting.seed, setting.repeat))
+
+    def trees(self) -> dict[str, Any]:
+        """Fit trees on the labelled rows."""
+        setting, table = self.setting, self.table
+        if setting.method == "forest-statistics":
+            features = _statistics(*self.place, SIDES if setting.signed else SIDES[2:])
+        else:
+            everything = self._examples({}, np.arange(len(table.labels)))
+            flat = everything.sequence.reshape(len(everything.length), -1)
+            features = np.hstack([flat, everything.length[:, None].astype(np.float32)])
+        train, test = self.split.train[self.kept], self._test
+        fit = boosted_trees if setting.method == "boosted-trees" else random_forest
+        rows: list[Rows] = [(features[part], table.labels[part]) for part in (train, test)]
+        # threads of several processes would wait for each other
+        with threadpoolctl.threadpool_limits(1):
+            said = fit(table.task, rows[0], rows[1], self.seed).probabilities.argmax(axis=1)
+        return {"labelled": len(train), **self._scores({"class": said}, {"class": table.labels[test]})}
+
+    def network(self) -> dict[str, Any]:
+        """Train a network on the rows that have labels for it."""
+        setting = self.setting
+        labels, dividers = self._labels(setting.dividers)
+        if setting.method == "transfer":
+            fitted = self._transferred(labels)
+        elif setting.method in PAPER_EPOCHS:
+            fitted = self._alone(labels)
+        else:
+            fitted = self._together(labels)
+        said = {task: each.argmax(axis=1) for task, each in fitted.said.items()}
+        return {
+            "labelled": int(self.kept.sum()),
+            "dividers": dividers,
+            "parameters": fitted.parameters,
+            "epoch": fitted.fit.epoch,
+            "history": [_rounded(record) for record in fitted.fit.history],
+            **self._scores(said, {task: labels[task][self._test] for task in said}),
+        }
+
+    def _together(self, labels: dict[str, np.ndarray]) -> "_Fitted":
+        """Train all tasks at once."""
+        setting = self.setting
+        trials = _trials(setting.method, setting.k, self.classes, TASKS)
+        reach = recipe_of(setting.method).furthest_start
+        train = self._train(labels, reach)
+        if setting.method == "multi-task-masked-input":
+            true = {**train.labels, "class": self.table.labels[self.split.train]}
+            train = dataclasses.replace(train, labels=true, weights={"class": train.weight("class")})
+        weight = len(self.kept) / max(int(self.kept.sum()), 1) if setting.weight is None else setting.weight
+        fit = trials.fit(
+            train, self._examples(labels, self.split.validation), self.seed, self._updates_in_epochs(train),
+            keep="last" if setting.budget == "paper" else "best",
+            loss_weights={"class": weight}, furthest_start=reach,
+        )  # fmt: skip
+        return self._fitted(trials, fit, labels)
+
+    def _alone(self, labels: dict[str, np.ndarray]) -> "_Fitted":
+        """Train one task on the rows that have a label of it."""
+        setting = self.setting
+        tasks = (setting.trained,)
+        trials = _trials(setting.method, setting.k, self.classes, tasks)
+        train = self._train(labels).only(tasks, labelled=True)
+        validation = self._examples(labels, self.split.validation).only(tasks)
+        return self._fitted(trials, self._fit_few(trials, train, validation), labels)
+
+    def _transferred(self, labels: dict[str, np.ndarray]) -> "_Fitted":
+        """Train the auxiliary tasks first, then the class task on their convolutions.
+
+        The first training is the same for any number of labels: its dividers are those of all train rows.
+        """
+        setting = self.setting
+        first = dataclasses.replace(setting, labels=None, dividers="all", budget="paper")
+        learned = _pretrained(first, *self.place)
+        trials = _trials("transfer", setting.k, self.classes, ("class",))
+        train = self._train(labels).only(("class",), labelled=True)
+        validation = self._examples(labels, self.split.validation).only(("class",))
+        return self._fitted(trials, self._fit_few(trials, train, validation, learned), labels)
+
+    def pretrain(self) -> list[np.ndarray]:
+        """Return the shared weights of a network of the auxiliary tasks."""
+        labels, _ = self._labels(self.setting.dividers)
+        trials = _trials("multi-task", self.setting.k, self.classes, AUXILIARY)
+        train = self._train(labels).only(AUXILIARY)
+        validation = self._examples(labels, self.split.validation).only(AUXILIARY)
+        return trials.fit(train, validation, self.seed, self._updates_in_epochs(train)).shared
+
+    def _fit_few(self, trials: Trials, train: Examples, validation: Examples, adopt: Sequence[np.ndarray] = ()) -> Fit:
+        """Train on rows that may be few, as long as the budget says."""
+        setting = self.setting
+        if setting.budget == "paper" and len(train.length) < len(self.split.train):
+            return trials.fit(train, validation, self.seed, PAPER_EPOCHS[setting.method], adopt=adopt)
+        keep: Literal["last", "best"] = "last" if setting.budget == "paper" else "best"
+        return trials.fit(train, validation, self.seed, self._updates_in_epochs(train), keep=keep, adopt=adopt)
+
+    def _updates_in_epochs(self, train: Examples) -> int:
+        steps = -(-len(train.length) // recipe_of(self.setting.method).batch_size)
+        return -(-self.setting.updates // steps)
+
+    def _labels(self, dividers: Any) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+        """Return the labels of all rows as the network may know them, and the dividers of the auxiliary ones.
+
+        On the train split labels of the class task that are not kept are -1.
+        """
+        table, train = self.table, self.split.train
+        known = table.labels.copy()
+        known[train[~self.kept]] = -1
+        found = {"class": known}
+        at: dict[str, list[float]] = {}
+        for place, name in enumerate(AUXILIARY):
+            values = table.quantities[name]
+            if not isinstance(dividers, str):
+                at[name] = list(dividers[place])
+            elif dividers in ("labelled", "all"):
+                reference = known if dividers == "labelled" else table.labels
+                at[name] = list(auxiliary_labels.mean_dividers(values[train], reference[train]))
+            else:
+                lowest = 0.0 if dividers == "shares" else 0.9
+                shares = np.linspace(lowest, 1.0, self.classes + 1)[1:-1].tolist()
+                at[name] = list(auxiliary_labels.share_dividers(values[train], shares))
+            found[name] = auxiliary_labels.divided(values, at[name])
+        return found, at
+
+    @property
+    def _test(self) -> np.ndarray:
+        """Test rows whose class is known."""
+        return self.split.test[self.table.labels[self.split.test] >= 0]
+
+    def _train(self, labels: dict[str, np.ndarray], reach: int = 0) -> Examples:
+        return self._examples(labels, self.split.train, reach)
+
+    def _examples(self, labels: dict[str, np.ndarray], rows: np.ndarray, reach: int = 0) -> Examples:
+        """Return rows with their first k packets, or `reach` more."""
+        setting = self.setting
+        recipe = recipe_of(setting.method)
+        features = self.table.features(
+            setting.k + reach, recipe.channels, recipe.scaling, setting.signed, self.split.train
+        )
+        sequence, length = features.render(self.table.flows, rows)
+        return Examples(sequence, length, {task: column[rows] for task, column in labels.items()})
+
+    def _fitted(self, trials: Trials, fit: Fit, labels: dict[str, np.ndarray]) -> "_Fitted":
+        return _Fitted(trials.parameters, fit, trials.predict(self._examples(labels, self._test)))
+
+    def _scores(self, said: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return accuracies by task; of the class task macro F1 and confusion [true][said] as well."""
+        accuracy = {}
+        for task, guesses in said.items():
+            known = labels[task] >= 0
+            accuracy[task] = float((guesses == labels[task])[known].mean())
+        found: dict[str, Any] = {"accuracy": accuracy, "tested": len(self._test)}
+        if "class" in said:
+            true, codes = labels["class"], np.arange(self.classes)
+            found["macro_f1"] = float(
+                sklearn.metrics.f1_score(
+                    true, said["class"], labels=np.unique(true), average="macro", zero_division=0.0
+                )
+            )
+            found["confusion"] = sklearn.metrics.confusion_matrix(true, said["class"], labels=codes).tolist()
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+    """A trained network's parameters, its training, and its probabilities on the test rows by task."""
+
+    parameters: int
+    fit: Fit
+    said: dict[str, np.ndarray]
+
+
+_RECIPES: dict[str, tuple[str, ...]] = {
+    "multi-task": ("multitask-cnn",),
+    "multi-task-windows": ("multitask-cnn-windows",),
+    "multi-task-masked-input": ("multitask-cnn",),
+    "multi-task-code": ("multitask-cnn", "scaling=code_compat"),
+    "transfer": ("transfer-cnn",),
+    "cnn-rnn2": ("cnn-rnn2",),
+    "single-task": ("multitask-cnn",),
+    "forest": ("multitask-cnn",),
+    "boosted-trees": ("multitask-cnn",),
+}
+"""The recipe and its settings that say how each method sees flows, and how its network is trained."""
+
+
+def recipe_of(method: str) -> Recipe:
+    """Return the recipe of a method."""
+    name, *overrides = _RECIPES[method]
+    return Recipe.named(name, overrides)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(path: str, task: str) -> FlowTable:
+    return FlowTable.read(path, task)
+
+
+@functools.lru_cache(maxsize=8)
+def _statistics(table_path: str, task: str, sides: tuple[str, ...]) -> np.ndarray:
+    return flow_statistics(_table(table_path, task).flows, sides)
+
+
+@functools.lru_cache(maxsize=32)
+def _trials(method: str, k: int, classes: int, tasks: tuple[str, ...]) -> Trials:
+    """Return what trains a network of some tasks, all of as many classes."""
+    recipe = recipe_of(method)
+    words = tuple(str(code) for code in range(classes))
+    shape = FeatureSpec(k=k, channels=recipe.channels, scaling="linear")
+    named = [Task(name=task, kind="multiclass", vocabulary=words) for task in tasks]
+    return Trials(recipe, shape, named, MaskedInput if method == "multi-task-masked-input" else None)
+
+
+@functools.lru_cache(maxsize=2)
+def _pretrained(setting: Setting, path: str, task: str) -> list[np.ndarray]:
+    return _Trial(setting, path, task).pretrain()
+
+
+def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an epoch's record in four digits behind the point, which is all that a curve shows."""
+    measured = {name: values for name, values in record.items() if name != "epoch"}
+    rounded = {
+        name: {task: None if value is None else round(value, 4) for task, value in values.items()}
+        for name, values in measured.items()
+    }
+    return {"epoch": record["epoch"], **rounded}

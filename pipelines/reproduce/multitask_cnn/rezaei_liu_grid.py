@@ -1,0 +1,157 @@
+"""The grid of Rezaei and Liu: which settings are compared on which flows, each on several splits."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowloom.pipelines.reproduce.engine.experiments import Cell
+from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import Setting
+from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
+
+FEW = 20
+"""Labels per class where something else is varied, as in the paper."""
+LOWEST_LABELS = (10, FEW)
+"""Labels per class where the paper's claims are decided."""
+KBPS = 8000.0
+"""Bits per second that the paper's unit of bandwidth dividers means; see `docs/reproduction/multitask-cnn.md`."""
+
+PAPER_DIVIDERS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
+    ((21.15, 164.02, 568.82, 2890.56), (5.97, 21.35, 44.80, 84.00)),
+    ((21.15, 164.02, 568.82, 2890.56), (20, 40, 80, 100)),
+    ((21.15, 164.02, 568.82, 2890.56), (1, 50, 100, 150)),
+    ((10, 50, 100, 1000), (5.97, 21.35, 44.80, 84.00)),
+    ((50, 100, 200, 300), (5.97, 21.35, 44.80, 84.00)),
+    ((50, 100, 200, 300), (1, 50, 100, 150)),
+)
+"""Table IV: dividers of bandwidth, in the paper's unit, and of duration in s; the first pair is the optimal one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSet:
+    """One set of flows of the experiments."""
+
+    name: str
+    directory: str
+    task: str
+    words: tuple[str, ...]
+    """Of the class task."""
+    title: str
+    content: str
+    signed: bool
+    """Whether its flows tell directions."""
+    packets: int
+    """Stored of each flow at most."""
+    paper_dividers: bool = False
+    """Whether the dividers of table IV are for these flows."""
+    texts_only: bool = False
+    """Whether it only shows what directions and whole flows add."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large the grid is."""
+
+    repeats: int = 5
+    updates: int = 400
+    labels: tuple[int, ...] = (10, 20, 50, 100)
+    packets: tuple[int, ...] = (30, 45, 60, 90, 120)
+    weights: tuple[float, ...] = (0.1, 1.0, 5.0, 10.0, 50.0, 100.0, 1000.0)
+    dividers: int = len(PAPER_DIVIDERS)
+
+    @classmethod
+    def quick(cls) -> "Scale":
+        """Return a grid that shows the road, not the figures."""
+        return cls(2, 60, LOWEST_LABELS, (30, 60), (1.0, 10.0), 2)
+
+
+def arms(flows: FlowSet, scale: Scale) -> dict[str, dict[str, Any]]:
+    """Return the settings of everything that is compared on a set of flows, by name."""
+    if flows.texts_only:
+        few = {"labels": LOWEST_LABELS[0]}
+        return {
+            "multi-task signed": {"method": "multi-task", "signed": True, **few},
+            "multi-task unsigned": {"method": "multi-task", "signed": False, **few},
+            "forest-statistics signed": {"method": "forest-statistics", "signed": True, **few},
+            "forest-statistics unsigned": {"method": "forest-statistics", "signed": False, **few},
+        }
+    found: dict[str, dict[str, Any]] = {}
+    for labels in scale.labels:
+        for method in ("multi-task", "forest-statistics", "forest", "boosted-trees", "cnn-rnn2"):
+            found[f"{method} labels-{labels}"] = {"method": method, "labels": labels}
+        found[f"multi-task-windows labels-{labels}"] = {
+            "method": "multi-task-windows", "labels": labels, "budget": "converged"
+        }  # fmt: skip
+        found[f"transfer labels-{labels}"] = {"method": "transfer", "labels": labels}
+        if labels in LOWEST_LABELS:
+            found[f"transfer-converged labels-{labels}"] = {
+                "method": "transfer", "labels": labels, "budget": "converged"
+            }  # fmt: skip
+            for method in ("cnn-rnn2", "single-task"):
+                found[f"{method}-converged labels-{labels}"] = {
+                    "method": method, "labels": labels, "budget": "converged"
+                }  # fmt: skip
+            found[f"multi-task-rule labels-{labels}"] = {"method": "multi-task", "labels": labels, "weight": None}
+            found[f"multi-task-masked-input labels-{labels}"] = {"method": "multi-task-masked-input", "labels": labels}
+    for task in ("bandwidth", "duration"):
+        found[f"cnn-rnn2 {task}"] = {
+            "method": "cnn-rnn2", "trained": task, "dividers": "all", "budget": "converged"
+        }  # fmt: skip
+    found["single-task all"] = {"method": "single-task", "budget": "converged"}
+    found["cnn-rnn2 all"] = {"method": "cnn-rnn2", "budget": "converged"}
+    for k in scale.packets:
+        if k <= flows.packets and k != Setting.k:
+            found[f"multi-task k-{k}"] = {"method": "multi-task", "labels": FEW, "k": k}
+    for weight in scale.weights:
+        if weight != Setting.weight:
+            found[f"multi-task lambda-{weight:g}"] = {"method": "multi-task", "labels": FEW, "weight": weight}
+    for number, dividers in enumerate(divider_settings(flows, scale)):
+        found[f"multi-task dividers-{number}"] = {"method": "multi-task", "labels": FEW, "dividers": dividers}
+    if not flows.signed:
+        found[f"multi-task-code labels-{FEW}"] = {"method": "multi-task-code", "labels": FEW}
+    return found
+
+
+def divider_settings(flows: FlowSet, scale: Scale) -> list[Any]:
+    """Return the dividers that are compared: the optimal ones first."""
+    given = [(tuple(KBPS * each for each in bandwidth), duration) for bandwidth, duration in PAPER_DIVIDERS[1:]]
+    return (["all", *given] if flows.paper_dividers else ["all", "shares", "crowded"])[: scale.dividers]
+
+
+def grid(sets: Sequence[FlowSet], scale: Scale, seed: int) -> list[Cell]:
+    """Return the cells of all arms; those of a transfer on one split share its first training."""
+    cells = []
+    for flows in sets:
+        for repeat in range(scale.repeats):
+            for name, settings in sorted(arms(flows, scale).items()):
+                setting = Setting(
+                    flows.name, flows.content, repeat=repeat, seed=seed, updates=scale.updates,
+                    **{"signed": flows.signed, **settings},
+                )  # fmt: skip
+                shared = f"{flows.name} {repeat}" if setting.method == "transfer" else ""
+                cells.append(setting.cell(name.replace(" ", "__"), shared))
+    return cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """The results of a grid, asked for by set of flows and arm."""
+
+    results: Mapping[str, dict[str, Any]]
+    scale: Scale
+
+    def all_of(self, flows: FlowSet, arm: str) -> list[dict[str, Any]]:
+        """Return the results of an arm by repeat."""
+        stem = f"{flows.name}__{arm.replace(' ', '__')}"
+        return [self.results[f"{stem}__repeat-{repeat}"] for repeat in range(self.scale.repeats)]
+
+    def accuracies(self, flows: FlowSet, arm: str, task: str = "class") -> list[float]:
+        """Return the accuracy of an arm on the test rows by repeat, in per cent."""
+        return [100 * result["accuracy"][task] for result in self.all_of(flows, arm)]
+
+    def mean(self, flows: FlowSet, arm: str, task: str = "class") -> Mean:
+        """Return the mean accuracy of an arm, in per cent."""
+        return mean_of(self.accuracies(flows, arm, task))
+
+    def gain(self, flows: FlowSet, arm: str, other: str, task: str = "class") -> Mean:
+        """Return by how many points one arm is above another on the same splits."""
+        return difference_of(self.accuracies(flows, arm, task), self.accuracies(flows, other, task))

@@ -1,0 +1,1 @@
+"""Scheduled retraining: state, continuity, lock, registry and page; no training loop."""

@@ -1,0 +1,138 @@
+"""The model registry: MLflow told of every version and of the aliases champion and challenger.
+
+What is true stands in the state; the registry follows it. A run that died between the two is made up for by the next.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.extras import require_installed
+from flowloom.schemas.models.retrain_state import RUN, VERSIONS, RetrainState, Version
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+NO_REGISTRY = "none"
+VERSION_TAG = "flowloom.version"
+MODEL_FILES = ("model.keras", "recipe.json", "features.json", "source.json", "history.json", "profile.json", "run.json")
+"""What of a run is logged: enough to score, export and evaluate with; `checkpoints/` stay where they are."""
+
+
+def default_registry(state: str | os.PathLike[str]) -> str:
+    """Return the address of the registry inside a state: an SQLite file."""
+    return f"sqlite:///{os.path.abspath(state)}/registry.db"
+
+
+def require_mlflow() -> None:
+    """Refuse to begin what could not be registered in the end.
+
+    Raises:
+      FlowloomError: if a part of MLflow is not installed.
+    """
+    require_installed("the registry needs", ("mlflow", "sqlalchemy", "alembic"), "retrain", ", or say --registry none")
+
+
+def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name: str) -> None:
+    """Register the versions that the registry does not have yet, and set the aliases; twice is once.
+
+    Args:
+      uri: `sqlite:///FILE`, or the address of a tracking server.
+      name: of the registered model, and of the experiment that its runs are in.
+
+    Raises:
+      FlowloomError: if the registry cannot be reached, or does not take them.
+    """
+    client, mlflow_error = _client(uri)
+    root = Path(folder).resolve()
+    try:
+        known = _registered(client, name)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            # a server keeps artifacts where it was told to; a file of ours keeps them beside itself
+            place = (root / "artifacts").as_uri() if uri.startswith("sqlite:") else None
+            experiment_id = client.create_experiment(name, artifact_location=place)
+        else:
+            experiment_id = experiment.experiment_id
+        for version in state.versions:
+            if str(version.number) not in known:
+                known[str(version.number)] = _register(client, name, experiment_id, root, version)
+        if state.champion is not None:
+            client.set_registered_model_alias(name, CHAMPION, known[str(state.champion)])
+        if state.versions and not state.versions[-1].verdict.promoted:
+            client.set_registered_model_alias(name, CHALLENGER, known[str(state.versions[-1].number)])
+        else:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    except mlflow_error as error:
+        raise FlowloomError(
+            f"the registry {uri} did not take the versions ({str(error).splitlines()[0]}); they are safe in the state, "
+            "and the next run tells it of them"
+        ) from None
+
+
+def _client(uri: str) -> tuple[Any, type[Exception]]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell strangers of every run
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for our own answer alone
+    import mlflow
+    import mlflow.exceptions
+
+    for chatter in ("mlflow", "alembic"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), mlflow.exceptions.MlflowException
+
+
+def _registered(client: Any, name: str) -> dict[str, str]:
+    """Return the registry's number of every version of ours that it has, by ours; make the model if it has none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.search_model_versions(f"name = '{name}'")
+    return {each.tags[VERSION_TAG]: each.version for each in found if VERSION_TAG in each.tags}
+
+
+def _register(client: Any, name: str, experiment_id: str, root: Path, version: Version) -> str:
+    """Log a version as a run with its model's files and figures, register it, and return the registry's number."""
+    run = client.create_run(experiment_id, run_name=f"version {version.number}")
+    run_id = run.info.run_id
+    trained = root / VERSIONS / f"{version.number:04d}" / RUN
+    for file in MODEL_FILES:
+        if (trained / file).is_file():
+            client.log_artifact(run_id, str(trained / file), RUN)
+    for key, text in _params(version).items():
+        client.log_param(run_id, key, text)
+    for key, value in _metrics(version).items():
+        client.log_metric(run_id, key, value)
+    client.set_terminated(run_id)
+    tags = {
+        VERSION_TAG: str(version.number),
+        "flowloom.content_hash": version.content_hash,
+        "flowloom.verdict": "promoted" if version.verdict.promoted else "kept the champion",
+    }
+    source = f"{run.info.artifact_uri}/{RUN}"
+    registered = client.create_model_version(
+        name, source=source, run_id=run_id, tags=tags, description="; ".join(version.verdict.reasons)
+    )
+    return registered.version
+
+
+def _params(version: Version) -> Mapping[str, str]:
+    return {
+        "recipe": version.recipe,
+        "start": version.start,
+        "captures": str(version.captures),
+        "content_hash": version.content_hash,
+    }
+
+
+def _metrics(version: Version) -> dict[str, float]:
+    return {
+        f"{rows}_auc_{task}": figures.challenger
+        for rows, by_task in (("frozen", version.frozen), ("newest", version.newest))
+        for task, figures in by_task.items()
+        if figures.challenger is not None
+    }

@@ -1,0 +1,21 @@
+"""The report of one run of retraining: report.json, and the same as a page for people."""
+
+from pathlib import Path
+
+from flowloom.pipelines.terminal.metrics_table import number
+from flowloom.schemas.models.retrain_state import REPORT_JSON, REPORT_PAGE, Version
+from flowloom.trainers.evaluation.pages import rendered
+from flowloom.transforms.io.staging import write_text
+
+TEMPLATE = "retrain.html.j2"
+SHOWN_CAPTURES = 50
+
+
+def write_report(version: Version, folder: Path) -> Path:
+    """Write `report.json` and `report.html` of a version into its folder, and return the path of the page."""
+    write_text(str(folder / REPORT_JSON), version.model_dump_json(indent=2) + "\n")
+    page = rendered(
+        __package__, TEMPLATE, {"auc": number, "count": "{:,}".format}, version=version, shown_captures=SHOWN_CAPTURES
+    )
+    write_text(str(folder / REPORT_PAGE), page)
+    return folder / REPORT_PAGE

@@ -1,0 +1,1 @@
+"""Models of files that describe a finished dataset: card, views, statistics, TensorFlow metadata; no rows."""

@@ -1,0 +1,65 @@
+"""What the rows of each view are stored with, in one place for builds and for those who check them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Self
+
+import pyarrow as pa
+
+from flowloom.schemas.arrow.feature_tables import feature_schema
+from flowloom.schemas.arrow.rows import FLOWS, IDENTITY, PUBLISHED_FLOWS, View, labelled, packet_schema
+from flowloom.schemas.corpus.manifest import Identity
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, DatasetCard
+
+PUBLISHED_PACKETS = ("time", "record")
+"""Columns of the packets view that published images do not tell."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredViews:
+    """The columns of a dataset's views.
+
+    Attributes:
+      identity: whether flows have addresses.
+      published: the views that published files have rows of, so that columns may be null.
+      packet_bytes: length of a row of the packets view.
+      features: columns of the tables view.
+    """
+
+    identity: Identity = "keep"
+    published: frozenset[str] = frozenset()
+    packet_bytes: int = 0
+    features: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, card: DatasetCard) -> Self:
+        """Return those that a card tells."""
+        published = frozenset(entry.view for entry in card.published)
+        return cls(card.identity, published, card.packet_bytes or 0, card.features)
+
+    def schema(self, view: View, tasks: Sequence[Task]) -> pa.Schema:
+        """Return the schema of a view's shards with the labels of some tasks."""
+        return labelled(self._columns(view), [task.name for task in tasks])
+
+    def _columns(self, view: View) -> pa.Schema:
+        if view == "tables":
+            return feature_schema(self.features)
+        if view == "packets":
+            columns = packet_schema(self.packet_bytes)
+            if view not in self.published:
+                return columns
+            return pa.schema([field.with_nullable(field.name in PUBLISHED_PACKETS) for field in columns])
+        columns = PUBLISHED_FLOWS if view in self.published else FLOWS
+        return pa.schema([field for field in columns if self.identity != "drop" or field.name not in IDENTITY])
+
+
+def dataset_files(card: DatasetCard) -> list[str]:
+    """Return the files of a dataset, relative to its directory, the card last; it may have those of `describe` too."""
+    schemas = map(schema_file, card.views)
+    return [*(shard.path for shard in card.shards), CAPTURES_TABLE, REJECTS_TABLE, *schemas, CARD]
+
+
+def schema_file(view: View) -> str:
+    """Return the name of the TensorFlow Metadata schema of a view's shards."""
+    return TF_SCHEMA if view == "flows" else f"schema.{view}.pbtxt"

@@ -1,0 +1,91 @@
+"""Real engines in processes of their own build what the embedded one builds, and leave nothing when they are lost."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.dataset import shards
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def prism() -> str:
+    """Prism's program."""
+    place = shutil.which("prism", path=f"{ROOT}/.cache/bin{os.pathsep}{os.environ['PATH']}")
+    if place is None:
+        pytest.skip("needs Prism (docs/operations.md) in .cache/bin or on the PATH")
+    return place
+
+
+@pytest.fixture
+def small(corpus, manifest) -> Path:
+    """The manifest of the small corpus, as a file."""
+    (corpus / "work.yaml").write_text(manifest)
+    return corpus / "work.yaml"
+
+
+@contextlib.contextmanager
+def serving(prism: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Run Prism as a server of jobs, and yield its process and address."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([prism, f"--job_port={port}", "--serve_http=false"], stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
+                break
+        yield process, f"localhost:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_prism_builds_the_same_dataset(small, prism, tmp_path):
+    ours = build(BuildOptions(small, tmp_path / "embedded", workers=1))
+    theirs = build(BuildOptions(small, tmp_path / "prism", 1, "PrismRunner", (f"--prism_location={prism}",)))
+    assert theirs == ours
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Beam, when its server ends
+def test_spark_builds_the_same_dataset(small, tmp_path):
+    jar = ROOT / ".cache" / "spark" / "job-server.jar"
+    if shutil.which("java") is None or not jar.is_file():
+        pytest.skip("needs Java, and job-server.jar in .cache/spark: `make spark` fetches it with Maven")
+    ours = build(BuildOptions(small, tmp_path / "embedded", workers=1))
+    flags = (f"--spark_job_server_jar={jar}", "--environment_type=LOOPBACK")
+    assert build(BuildOptions(small, tmp_path / "spark", 1, "SparkRunner", flags)) == ours
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Beam, when its server is lost
+def test_an_engine_that_is_lost_leaves_no_dataset(small, prism, tmp_path, monkeypatch):
+    write_shard = shards.write_shard
+    with serving(prism) as (process, address):
+
+        def lose_engine(*arguments):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return write_shard(*arguments)
+
+        monkeypatch.setattr(shards, "write_shard", lose_engine)
+        flags = (f"--job_endpoint={address}", "--environment_type=LOOPBACK")
+        with pytest.raises(FlowloomError, match="the engine gave the job up: "):
+            build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", flags))
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    with serving(prism) as (_, address):
+        flags = (f"--job_endpoint={address}", "--environment_type=LOOPBACK")
+        again = build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", flags))
+    assert again == build(BuildOptions(small, tmp_path / "embedded", workers=1))

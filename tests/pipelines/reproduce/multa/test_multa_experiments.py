@@ -1,0 +1,203 @@
+"""Sizes, claims and page of MULTA's experiments, from made-up results of the whole grid."""
+
+import json
+
+import pytest
+
+from flowloom.pipelines.reproduce.engine.reproduction_page import PAGE, RESULTS, Reproduction
+from flowloom.pipelines.reproduce.multa.arrivals import arrival_findings
+from flowloom.pipelines.reproduce.multa.multa_claims import claims
+from flowloom.pipelines.reproduce.multa.multa_grid import (
+    EXPERTS,
+    Outcomes,
+    Scale,
+    TaskSet,
+    arms,
+    dataset_of,
+    grid,
+    kitsune_name,
+)
+from flowloom.pipelines.reproduce.multa.multa_tables import Findings, actions, chosen_actions, sections
+from flowloom.pipelines.reproduce.multa.sizes import best_hand, sizes, within_a_step
+
+TASKS = ("a", "b", "c")
+FLOWS = TaskSet("flows", "flows", "1", TASKS, (2, 4, 6, 8), "2")
+PACKETS = TaskSet("packets", "packets", "3", TASKS, (4, 8), kitsune=True)
+SETS = [FLOWS, PACKETS]
+SCALE = Scale(seeds=3, units=FLOWS.units, packet_units=PACKETS.units, phase_epochs=2, repair_epochs=2, clusters=(5, 10))
+NEEDED = {"a": 2, "b": 4, "c": 6}
+"""Units from which on a task has its full AUC."""
+
+
+def auc_of(task, units, experts=1):
+    return 0.99 if units >= NEEDED[task] else 0.9
+
+
+def outcomes(scale=SCALE, auc=auc_of, shared_auc=None, arrival=None, unchanged=True):
+    """Results by what `auc(task, units)` says of LSTMs and MULTAs, and `arrival(task, epoch)` of latecomers."""
+    results = {}
+    for tasks in SETS:
+        for arm, settings in arms(tasks, scale).items():
+            units, experts = settings.get("units", 0), settings.get("experts", 1)
+            answered = settings.get("tasks", TASKS)
+            told = shared_auc or auc if arm.startswith("shared") else auc
+            aucs = {task: told(task, units or 99) for task in answered}
+            result = {
+                "validation": aucs, "test": aucs, "parameters": 10 * experts * units + len(answered),
+                "macs": 100 * experts * units, "epoch": 1,
+                "history": [{"validation": aucs, "test": aucs}] * scale.epochs,
+            }  # fmt: skip
+            if settings.get("method") == "latecomers":
+                epochs = 3 * settings["epochs"] + settings.get("repair_epochs", 0)
+                told_later = arrival or (lambda task, epoch: 0.99)
+                result["history"] = [
+                    {"test": {task: told_later(task, epoch) for task in TASKS}} for epoch in range(1, epochs + 1)
+                ]
+                result["unchanged"] = dict.fromkeys(TASKS, unchanged)
+            for seed in range(7, 7 + scale.seeds):
+                results[f"{dataset_of(tasks, arm)}__{arm.replace(' ', '__')}__seed-{seed}"] = result
+    return Outcomes(results, scale, 7)
+
+
+def findings(found, slower=1.0):
+    scale = found.scale
+    found_sizes = {tasks.name: {units: sizes(tasks, found, units) for units in scale.hand} for tasks in SETS}
+    chosen = {tasks.name: found_sizes[tasks.name][best_hand(tasks, found)] for tasks in SETS}
+    costs = {
+        name: {"inference_cpu_us": 100.0 * len(shapes) * (slower if len(shapes) == 1 else 1),
+               "inference_cycles": None, "cycles_by": None}
+        for name, shapes in actions(SETS, found_sizes, scale).items()
+    }  # fmt: skip
+    fused = {name: costs[name] for name in chosen_actions(SETS, chosen)}
+    kitsune = {
+        kitsune_name(PACKETS, task, cluster): {"auc": 0.8, "parameters": 50 * cluster}
+        for task in TASKS for cluster in scale.clusters
+    }  # fmt: skip
+    times = {str(cluster): {"features_cpu_us": 50.0, "inference_cpu_us": 20.0} for cluster in scale.clusters}
+    streamed = {"one_by_one": 30_000.0, "batched": 300_000.0, "largest_error": 2e-7}
+    return Findings(
+        SETS, found, found_sizes, chosen, kitsune,
+        {"tensorflow trained": costs, "litert trained": costs, "litert fused": fused},
+        dict.fromkeys(("flows", "packets"), streamed), {"packets": times}, "a processor",
+    )  # fmt: skip
+
+
+def verdicts(found):
+    return {claim.id: claim.holds for claim in claims(found)}
+
+
+def test_every_cell_has_a_name_of_its_own_and_those_of_an_arm_follow_each_other():
+    cells = grid(SETS, SCALE, 7)
+    assert len({cell.name for cell in cells}) == len(cells) == 3 * sum(len(arms(tasks, SCALE)) for tasks in SETS)
+    groups = [cell.together for cell in cells]
+    assert len([group for at, group in enumerate(groups) if at == 0 or group != groups[at - 1]]) == len(set(groups))
+    assert {cell.settings["content"] for cell in cells} == {"1", "2", "3"}
+    assert {cell.settings["seed"] for cell in cells} == {7, 8, 9}
+
+
+def test_sizes_are_the_smallest_that_reach_what_was_reached_by_hand():
+    found = outcomes()
+    assert best_hand(FLOWS, found) == 8
+    size = sizes(FLOWS, found, 8)
+    assert size.target == pytest.approx(0.99)
+    assert size.singles == (2, 4, 6)
+    assert size.singles_reach
+    assert (size.tuning.experts, size.tuning.units) == size.smallest == (1, 6)
+    assert within_a_step(size, FLOWS)
+    assert len(size.tuning.walked) < size.tuning.exhaustive / 2
+
+
+def test_lstms_that_reach_no_target_are_the_best_there_are():
+    found = outcomes(auc=lambda task, units: 0.5 + units / 1000)
+    size = sizes(FLOWS, found, 32)
+    assert not size.singles_reach
+    assert size.singles == (8, 8, 8)
+
+
+def test_a_larger_number_of_experts_than_needed_is_seen():
+    """One expert of 8 would do, which algorithm 1 never tries once it has found 6 units to be enough alone."""
+
+    def shared(task, units):
+        return 0.99 if units >= 8 else 0.9
+
+    size = sizes(FLOWS, outcomes(shared_auc=shared), 8)
+    assert size.smallest == (1, 8)
+    assert (size.tuning.experts, size.tuning.units) == (3, 6)
+    assert not size.tuning.met
+    assert not within_a_step(size, FLOWS)
+
+
+def test_what_is_equal_and_half_as_large_holds():
+    held = verdicts(findings(outcomes()))
+    assert not held["parameters-flows"]  # 63 against 123: the smallest LSTMs are smaller than the shared expert
+    assert held["parameters-equal-size-flows"]
+    assert held["time-litert-flows"]
+    assert held["time-litert-fused-flows"]
+    assert held["tuned-below-hand-flows"]
+    assert held["tuner-trainings-flows"]
+    assert held["streaming-one-by-one-flows"]
+    assert held["isolate-identical-flows"]
+    assert held["above-kitsune-packets"]
+    assert "above-kitsune-flows" not in held
+    assert "repair-one-epoch-packets" not in held
+
+
+def test_a_lower_auc_or_a_longer_time_holds_nothing():
+    worse = verdicts(findings(outcomes(shared_auc=lambda task, units: auc_of(task, units) - 0.05)))
+    assert not worse["parameters-equal-size-flows"]
+    assert not worse["time-litert-flows"]
+    assert not verdicts(findings(outcomes(), slower=2.0))["time-tensorflow-flows"]
+
+
+def test_latecomers_are_judged_by_what_they_did_to_the_tasks_before():
+    """The first task is at 0.7 from the second arrival to the first epoch of its repair, and back after the second."""
+
+    def arrival(task, epoch):
+        return 0.7 if task == "a" and 3 <= epoch <= 7 else 0.99
+
+    found = outcomes(arrival=arrival, unchanged=False)
+    (first, *_) = arrival_findings(FLOWS, found, "sequential")
+    assert first["forgetting"] == pytest.approx({"a": 0.29, "b": 0, "c": 0})
+    assert [phase["auc"]["a"] for phase in first["phases"]] == [0.99, 0.7, 0.7]
+    assert arrival_findings(FLOWS, found, "repair")[0]["epochs_to_repair"] == {"a": 2}
+    held = verdicts(findings(found))
+    assert held["first-task-falls-flows"]
+    assert held["second-task-stays-flows"]
+    assert not held["repair-one-epoch-flows"]
+    assert not held["isolate-identical-flows"]
+    calm = verdicts(findings(outcomes()))
+    assert calm["repair-one-epoch-flows"]
+    assert not calm["first-task-falls-flows"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_page_has_every_table_and_the_json_every_claim(tmp_path, seeds):
+    found = findings(outcomes(Scale(**{**vars(SCALE), "seeds": seeds})))
+    judged = claims(found)
+    assert len({claim.id for claim in judged}) == len(judged)
+    reproduction = Reproduction(
+        "A paper", ["No captures."], {"seed": 7}, judged, sections(found), "again", digits=4, note="By seed."
+    )
+    document = reproduction.write(tmp_path)
+    assert json.loads((tmp_path / RESULTS).read_text()) == document
+    assert set(document["tables"]) == {
+        "figure_4_flows", "figure_4_packets", "costs", "streaming", "table_2_flows", "figure_5_flows",
+        "forgetting_flows",
+    }  # fmt: skip
+    rows = document["tables"]["figure_4_flows"]
+    assert len([row for row in rows if row["series"] == "3 x LSTM of equal size"]) == len(FLOWS.units)
+    assert document["tables"]["table_2_flows"][0]["paper_10"] == "0.9681"
+    page = (tmp_path / PAGE).read_text()
+    assert page.count("<svg") == 2 * len(SETS) + 2
+    assert "0.9900" in page
+    assert "By seed." in page
+
+
+def test_actions_are_what_scores_a_flow_for_all_tasks():
+    found = outcomes()
+    wanted = actions(SETS, {tasks.name: {8: sizes(tasks, found, 8)} for tasks in SETS}, SCALE)
+    for name, shapes in wanted.items():
+        assert len(shapes) == (3 if name.startswith("LSTMs") else 1), name
+        assert sum(len(shape["tasks"]) for shape in shapes) == 3
+    assert wanted["MULTA tuned, 1 of 6 units"][0]["units"] == 6
+    assert len(EXPERTS) == len(TASKS)

@@ -1,0 +1,26 @@
+"""A quick start hides libraries only while a command starts, and takes nothing from what runs later."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import gc, sys
+from flowloom.pipelines.terminal.startup import quick_start
+with quick_start(cloud=False):
+    assert not gc.isenabled()
+    import apache_beam
+    try:
+        import google.cloud.storage
+    except ImportError:
+        print("hidden")
+print(gc.isenabled(), {"pandas", "scipy.linalg", "google.cloud.storage"} & set(sys.modules))
+import pandas, scipy.linalg
+from apache_beam.io.filesystems import FileSystems
+print(FileSystems.match([sys.executable])[0].metadata_list[0].size_in_bytes > 0)
+"""
+
+
+def test_what_was_hidden_can_be_imported_later():
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert run.stdout.split("\n") == ["hidden", "True set()", "True", ""]

@@ -1,0 +1,184 @@
+"""The architecture: folders in layers, imports one way, contracts that cost nothing to import, flows without Beam."""
+
+import ast
+import collections
+import subprocess
+import sys
+
+import house
+import pytest
+
+HEAVY = ("apache_beam", "numba", "numpy", "polars", "pandas", "tensorflow", "keras")
+SKETCHES = "tfx_bsl.sketches"
+"""The one module of tfx-bsl that does not import TensorFlow (`tests/transforms/inspection/test_dataset_sketch.py`)."""
+FOREIGN = {"schemas": set(HEAVY), "transforms": {"tensorflow", "keras", "tfx_bsl"}, "trainers": {"apache_beam"}}
+MOST_FILES = 14
+FEWEST_FILES = 4
+
+# which folders each folder may import, lowest layer first; a new edge is a decision (docs/decisions/0026)
+ALLOWED: dict[str, str] = {
+    "schemas": "",
+    "schemas/arrow": "",
+    "trainers": "",
+    "trainers/layers": "",
+    "transforms": "",
+    "schemas/corpus": "schemas schemas/arrow",
+    "trainers/models": "trainers/layers",
+    "schemas/dataset": "schemas schemas/arrow schemas/corpus",
+    "trainers/conversion": "schemas trainers trainers/models",
+    "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
+    "transforms/arrays": "schemas schemas/arrow schemas/dataset",
+    "trainers/feed": "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models",
+    "transforms/io": "schemas transforms/arrays",
+    "pipelines/engines": "schemas transforms/io",
+    "trainers/recipes": "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/feed",
+    "transforms/captures": "schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
+    "trainers/deploy": (
+        "schemas schemas/arrow trainers schemas/corpus trainers/models trainers/conversion schemas/models "
+        "trainers/feed trainers/recipes"
+    ),
+    "trainers/evaluation": (
+        "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/conversion trainers/feed "
+        "trainers/recipes"
+    ),
+    "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
+    "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
+    "pipelines/reproduce/kitsune": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation transforms/packets"
+    ),
+    "trainers/training": (
+        "schemas trainers/layers schemas/corpus trainers/models trainers/conversion schemas/models trainers/feed "
+        "trainers/recipes trainers/evaluation"
+    ),
+    "transforms/metering": (
+        "schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
+        "transforms/packets"
+    ),
+    "pipelines/terminal": "transforms/arrays transforms/io trainers/training",
+    "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
+    "transforms/labels": (
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/metering"
+    ),
+    "transforms/splits": (
+        "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
+    ),
+    "transforms/published": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
+        "transforms/flows transforms/packets transforms/labels transforms/splits"
+    ),
+    "transforms/dataset": (
+        "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
+        "transforms/packets transforms/metering transforms/labels transforms/splits transforms/published"
+    ),
+    "transforms/inspection": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels "
+        "transforms/splits transforms/dataset"
+    ),
+    "transforms/score": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/arrays transforms/io "
+        "transforms/captures transforms/metering transforms/dataset"
+    ),
+    "transforms/weave": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels "
+        "transforms/dataset"
+    ),
+    "pipelines": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/arrays transforms/io "
+        "pipelines/engines transforms/captures trainers/deploy trainers/evaluation transforms/flows "
+        "trainers/training transforms/metering pipelines/terminal transforms/labels transforms/splits "
+        "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave"
+    ),
+    "pipelines/describe": (
+        "schemas trainers schemas/dataset transforms/io pipelines/engines trainers/evaluation transforms/splits "
+        "transforms/inspection"
+    ),
+    "pipelines/reproduce/engine": (
+        "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
+        "trainers/evaluation trainers/training pipelines/terminal transforms/weave pipelines"
+    ),
+    "pipelines/retrain": (
+        "schemas trainers schemas/corpus schemas/dataset schemas/models transforms/io pipelines/engines "
+        "trainers/recipes transforms/captures trainers/evaluation trainers/training transforms/metering "
+        "pipelines/terminal transforms/dataset transforms/score pipelines"
+    ),
+    "pipelines/reproduce/mtc": (
+        "schemas schemas/arrow trainers/layers schemas/corpus trainers/models schemas/dataset trainers/feed "
+        "trainers/recipes trainers/evaluation pipelines/terminal transforms/published pipelines "
+        "pipelines/reproduce/engine"
+    ),
+    "pipelines/reproduce/multa": (
+        "schemas schemas/corpus schemas/dataset trainers/feed trainers/recipes trainers/deploy trainers/evaluation "
+        "pipelines/reproduce/kitsune trainers/training pipelines/terminal trainers/tuning transforms/weave "
+        "pipelines pipelines/reproduce/engine"
+    ),
+    "pipelines/reproduce/multitask_cnn": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset trainers/feed trainers/recipes trainers/evaluation "
+        "trainers/training pipelines/terminal transforms/published pipelines/reproduce/engine"
+    ),
+    "pipelines/reproduce": (
+        "pipelines/terminal pipelines/reproduce/engine pipelines/reproduce/mtc pipelines/reproduce/multa "
+        "pipelines/reproduce/multitask_cnn"
+    ),
+    "pipelines/cli": (
+        "schemas trainers schemas/corpus schemas/models pipelines/engines pipelines/terminal transforms/weave "
+        "pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
+    ),
+}
+
+
+@pytest.mark.parametrize("folder", house.edges())
+def test_folders_import_only_what_the_architecture_allows(folder):
+    assert set(house.edges()[folder]) <= set(ALLOWED[folder].split())
+
+
+def test_the_architecture_lists_what_there_is_and_has_no_circle():
+    edges = house.edges()
+    assert set(ALLOWED) == set(edges)
+    unused = {folder: set(told.split()) - set(edges[folder]) for folder, told in ALLOWED.items()}
+    assert not any(unused.values()), f"edges that nothing needs any more: {unused}"
+    layers = house.layers({folder: dict.fromkeys(told.split(), 1) for folder, told in ALLOWED.items()})
+    assert [folder for layer in layers for folder in layer] == list(ALLOWED), "write the folders in their layers"
+
+
+@pytest.mark.parametrize("half", FOREIGN)
+def test_halves_import_no_library_of_another_half(half):
+    for path in house.modules():
+        if path.parts[0] == half:
+            for name in house.imported(path):
+                assert name.partition(".")[0] not in FOREIGN[half] or name == SKETCHES, f"{path} imports {name}"
+
+
+def test_folders_are_small_and_say_what_belongs_in_them():
+    files = collections.Counter(path.parent for path in house.modules() if path.name != "__init__.py")
+    for folder in {path.parent for path in house.modules()}:
+        first, *reason = (ast.get_docstring(ast.parse((house.ROOT / folder / "__init__.py").read_text())) or "").split(
+            "\n"
+        )
+        assert first.endswith("."), f"{folder}/__init__.py must say in one line what belongs there"
+        assert files[folder] <= MOST_FILES, f"{folder} has {files[folder]} files"
+        assert files[folder] >= FEWEST_FILES or reason, f"{folder} has {files[folder]} files and no reason for so few"
+
+
+def test_no_two_files_have_one_name():
+    names = collections.Counter(path.name for path in house.modules() if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_schemas_import_nothing_heavy():
+    modules = [
+        ".".join(("flowloom", *path.with_suffix("").parts)) for path in house.modules() if path.parts[0] == "schemas"
+    ]
+    assert ast.literal_eval(_loaded(f"import {', '.join(modules)}", HEAVY)) in ([], ["numpy"])  # pyarrow brings NumPy
+
+
+def test_the_root_package_imports_nothing_until_it_is_asked():
+    assert _loaded("import flowloom; assert dir(flowloom)", (*HEAVY, "pyarrow", "importlib.metadata")) == "[]"
+    assert _loaded("import flowloom; assert flowloom.__version__", HEAVY) == "[]"
+    with pytest.raises(ImportError):
+        from flowloom import nothing  # noqa: F401 - it must not be there
+
+
+def _loaded(code: str, libraries: tuple[str, ...]) -> str:
+    """Return the list of those libraries that a fresh process has loaded after some code, as text."""
+    code = f"import sys; {code}; print([name for name in {libraries} if name in sys.modules])"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()

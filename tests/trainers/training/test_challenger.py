@@ -1,0 +1,80 @@
+"""Retraining: what it refuses before it begins, and where a challenger begins."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flowloom.pipelines.retrain.continuity import check_recipe
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.evaluation.evaluate import EvaluateOptions, evaluate
+from flowloom.trainers.recipes.recipe import Recipe
+from flowloom.trainers.recipes.run_directory import REPORT, Run
+from flowloom.trainers.training.challenger import compare, train_challenger
+from flowloom.trainers.training.train import TrainOptions, train
+
+SMALL = ("epochs=1", "k=6", "units=4", "experts=1", "tower=[4]", "batch_size=64")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("multa", ["paradigm=incremental"], "paradigm incremental cannot"),
+        ("transfer-cnn", [], "paradigm transfer cannot"),
+        ("multa", ["tasks=[app]"], "trains all tasks"),
+        ("multa", ["mixed_precision=true"], "weights of float32"),
+    ],
+)
+def test_recipes_that_cannot_go_on_are_refused(name, words, message):
+    with pytest.raises(FlowloomError, match=message):
+        check_recipe(Recipe.named(name, words))
+
+
+def test_latecomers_alone_need_a_model_before_them(synthetic, tmp_path):
+    with pytest.raises(FlowloomError, match="needs a model that knew other tasks"):
+        train(TrainOptions(synthetic(), tmp_path / "run", "multa", ("paradigm=isolated",)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["aurora", "rainbow"])
+def test_a_challenger_begins_where_the_champion_is(synthetic, tmp_path, layout):
+    recipe, dataset = Recipe.named("multa", SMALL), synthetic(layout=layout)
+    part = tmp_path / "part"
+    part.mkdir()
+    card = json.loads((dataset / "dataset.json").read_text())
+    card["tasks"] = card["tasks"][:2]
+    kept = [task["name"] for task in card["tasks"]]
+    card["shards"] = [shard for shard in card["shards"] if shard["task"] in (None, *kept)]
+    for each in dataset.iterdir():
+        if each.name != "dataset.json":
+            (part / each.name).symlink_to(each)
+    (part / "dataset.json").write_text(json.dumps(card))
+
+    _, start, _ = train_challenger(recipe, part, tmp_path / "1", None, lambda _: None)
+    assert start == "fresh"
+    still = recipe.model_copy(update={"learning_rate": 1e-30, "scaling": "standard"})
+    _, start, _ = train_challenger(still, part, tmp_path / "2", tmp_path / "1", lambda _: None)
+    assert start == "warm"
+    one, two = (Run.open(tmp_path / name).load_model() for name in ("1", "2"))
+    for before, after in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+    longer = recipe.model_copy(update={"epochs": 2})
+    _, start, reason = train_challenger(longer, dataset, tmp_path / "3", tmp_path / "2", lambda _: None)
+    assert (start, reason) == ("grown", "bulk came; the other tasks stay as they are to the bit")
+    three = Run.open(tmp_path / "3")
+    assert [task.name for task in three.tasks] == ["app", "attack", "bulk"]
+    found = compare(tmp_path / "2", tmp_path / "3", [dataset])
+    for task in kept:
+        assert found[task].champion == found[task].challenger
+    assert found["bulk"].champion is None
+    assert found["bulk"].challenger is not None
+
+    assert set(evaluate(EvaluateOptions(tmp_path / "3"))["tasks"]) == {"app", "attack", "bulk"}
+    report = (tmp_path / "3" / REPORT).read_text()
+    assert "app, attack: learned before, by the model that this one grew from" in report
+    assert "<td>app</td><td>n/a</td>" in report
+
+    other = recipe.model_copy(update={"units": 5})
+    _, start, reason = train_challenger(other, dataset, tmp_path / "4", tmp_path / "3", lambda _: None)
+    assert (start, reason) == ("fresh", "the recipe has another units than the champion")

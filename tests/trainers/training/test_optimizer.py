@@ -1,0 +1,43 @@
+"""The optimizer against Keras' Adam, whose penalty is written into the loss."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowloom.trainers.training.optimizer import CoupledAdam
+
+DECAY = 0.1
+
+
+def trained(optimizer: keras.optimizers.Optimizer, penalty: float) -> list[np.ndarray]:
+    """Return two variables after steps down a bowl, with a penalty in the loss."""
+    start = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    variables = [keras.Variable(each) for each in start]
+    optimizer.build(variables)
+    for step in range(20):
+        optimizer.learning_rate = 0.05 / (1 + step)
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.reduce_sum((each - target) ** 4) for target, each in enumerate(variables)])
+            loss += penalty / 2 * tf.add_n([tf.reduce_sum(each.value**2) for each in variables])
+        optimizer.apply(tape.gradient(loss, [each.value for each in variables]), variables)
+    return [np.asarray(each) for each in variables]
+
+
+@pytest.mark.parametrize("settings", [{}, {"clipnorm": 0.5}, {"beta_1": 0.5, "epsilon": 1e-3}])
+def test_steps_are_those_of_keras(settings):
+    expected = trained(keras.optimizers.Adam(0.05, **settings), 0.0)
+    np.testing.assert_allclose(trained(CoupledAdam(0.05, **settings), 0.0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_decay_is_a_penalty_on_the_loss():
+    expected = trained(keras.optimizers.Adam(0.05), DECAY)
+    np.testing.assert_allclose(trained(CoupledAdam(0.05, DECAY), 0.0), expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.subtract(trained(CoupledAdam(0.05), 0.0), expected)).max() > 1e-3
+
+
+def test_what_it_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
+        CoupledAdam(0.1, -1)
+    with pytest.raises(ValueError, match="amsgrad is not computed here"):
+        CoupledAdam(0.1, amsgrad=True)

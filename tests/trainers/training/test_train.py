@@ -1,0 +1,182 @@
+"""Whole trainings of small models: reproducible, resumable, and never mistaken for finished."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.recipes.run_directory import Run
+from flowloom.trainers.training.train import TrainOptions, train
+
+SMALL = ("k=8", "units=8", "tower=[4]", "learning_rate=0.01", "batch_size=64", "epochs=3")
+RECIPES = {"aurora": "multa", "rainbow": "lstm"}
+
+
+class PowerCutError(Exception):
+    """Ends a training between two steps."""
+
+
+def weights(run):
+    return Run.open(run).load_model().get_weights()
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic, tmp_path_factory):
+    """Runs by layout, each trained once without interruption."""
+    runs = {}
+    for layout, recipe in RECIPES.items():
+        root = tmp_path_factory.mktemp("runs") / layout
+        runs[layout] = train(TrainOptions(synthetic(layout=layout), root, recipe, SMALL))
+    return runs
+
+
+@pytest.mark.parametrize("layout", ["aurora", "rainbow"])
+def test_a_training_learns(trained, layout):
+    summary = trained[layout]
+    assert summary.paradigm == layout
+    history = Run.open(summary.run).history
+    assert len(history) == summary.epochs == 3
+    for task in ("app", "attack", "bulk"):
+        assert history[-1]["loss"][task] < history[0]["loss"][task]
+    assert summary.validation_auc["attack"] > 0.9
+
+
+@pytest.mark.parametrize(("layout", "checkpoint_s", "first"), [("aurora", 300.0, (2, 1)), ("rainbow", 0.0, (2, 4))])
+def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, layout, checkpoint_s, first, tmp_path):
+    """From the checkpoint after the epoch before, or from that inside of the epoch."""
+    options = TrainOptions(synthetic(layout=layout), tmp_path / "run", RECIPES[layout], SMALL, checkpoint_s)
+
+    def cut(progress):
+        if (progress.epoch, progress.step) == (2, 3):
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(options, cut)
+    with pytest.raises(FlowloomError, match="is not finished; repeat the `flowloom train`"):
+        Run.open(options.run)
+    seen = []
+    train(options, lambda progress: seen.append((progress.epoch, progress.step)))
+    assert seen[0] == first
+    assert Run.open(options.run).history == Run.open(trained[layout].run).history
+    for one, other in zip(weights(options.run), weights(trained[layout].run), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_xla_trains_to_nearly_the_same_weights(synthetic, trained, tmp_path):
+    train(TrainOptions(synthetic(layout="aurora"), tmp_path / "run", "multa", (*SMALL, "xla=true")))
+    for one, other in zip(weights(tmp_path / "run"), weights(trained["aurora"].run), strict=True):
+        np.testing.assert_allclose(one, other, atol=0.02)
+
+
+def test_seconds_are_not_negative(synthetic, tmp_path):
+    with pytest.raises(FlowloomError, match="checkpoint_s must be >= 0, got -1"):
+        TrainOptions(synthetic(), tmp_path, checkpoint_s=-1)
+
+
+def test_another_seed_gives_other_numbers(synthetic, trained, tmp_path):
+    settings = (*SMALL, "seed=8", "epochs=1")
+    other = train(TrainOptions(synthetic(layout="rainbow"), tmp_path / "run", "lstm", settings))
+    assert Run.open(other.run).history[0]["loss"] != Run.open(trained["rainbow"].run).history[0]["loss"]
+
+
+def test_a_finished_run_is_left_alone(synthetic, trained):
+    with pytest.raises(FlowloomError, match="holds a finished run; evaluate it, or train into another directory"):
+        train(TrainOptions(synthetic(), trained["aurora"].run, "multa", SMALL))
+
+
+def test_an_unfinished_run_of_another_kind_is_left_alone(synthetic, tmp_path):
+    def cut(progress):
+        raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(TrainOptions(synthetic(), tmp_path / "run", "lstm", SMALL), cut)
+    with pytest.raises(FlowloomError, match="an unfinished run with another recipe"):
+        train(TrainOptions(synthetic(), tmp_path / "run", "lstm", (*SMALL, "seed=8")))
+    with pytest.raises(FlowloomError, match="an unfinished run with another features"):
+        train(TrainOptions(synthetic(seed=2), tmp_path / "run", "lstm", SMALL))
+
+
+def test_a_foreign_directory_is_left_alone(synthetic, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear diary")
+    with pytest.raises(FlowloomError, match="is not empty and holds no run"):
+        train(TrainOptions(synthetic(), tmp_path, "multa", SMALL))
+    with pytest.raises(FlowloomError, match="is a file"):
+        train(TrainOptions(synthetic(), tmp_path / "letter.txt", "multa", SMALL))
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_training_stops_early_and_keeps_the_best(synthetic, tmp_path):
+    settings = (*SMALL, "epochs=40", "patience=2", "learning_rate=0.1", "monitor=loss")
+    summary = train(TrainOptions(synthetic(rows=(200, 60, 30)), tmp_path / "run", "lstm", settings))
+    history = Run.open(summary.run).history
+    assert summary.epochs == summary.best_epoch + 2 < 40
+    assert history[summary.best_epoch - 1]["score"] == max(record["score"] for record in history)
+    assert all(record["score"] == -record["validation_total_loss"] for record in history)
+    assert sorted(path.name for path in (summary.run / "checkpoints").iterdir()) == [
+        f"epoch-{summary.best_epoch:04d}.npz",
+        f"epoch-{summary.epochs:04d}.npz",
+    ]
+    with np.load(summary.run / "checkpoints" / f"epoch-{summary.best_epoch:04d}.npz") as best:
+        for n, kept in enumerate(Run.open(summary.run).load_model().variables):
+            if kept.trainable:  # the others are seeds of dropout
+                np.testing.assert_array_equal(kept.numpy(), best[f"model_{n}"])
+
+
+def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_path, monkeypatch):
+    """At a rate of 0 from the second epoch on, two epochs are one."""
+    asked = []
+
+    def rate(initial, losses, factor, patience):
+        asked.append((initial, losses, factor, patience))
+        return 0.0 if losses else initial
+
+    monkeypatch.setattr("flowloom.trainers.training.loop.plateau_rate", rate)
+    settings = (*SMALL, "plateau_factor=0.5", "plateau_patience=3", "loss_weights={app: 2}", "weight_decay=0.1")
+    for epochs in (1, 2):
+        words = (*settings, f"epochs={epochs}")
+        train(TrainOptions(synthetic(rows=(100, 40, 20)), tmp_path / str(epochs), "lstm", words))
+    for one, two in zip(weights(tmp_path / "1"), weights(tmp_path / "2"), strict=True):
+        np.testing.assert_array_equal(one, two)
+    record = Run.open(tmp_path / "2").history[0]
+    first = record["validation_loss"]
+    assert record["validation_total_loss"] == pytest.approx(sum(first.values()) + first["app"])
+    assert asked[-1] == (0.01, [record["validation_total_loss"]], 0.5, 3)
+
+
+def test_without_validation_rows_the_last_epoch_is_kept(synthetic, tmp_path):
+    summary = train(TrainOptions(synthetic(rows=(100, 0, 20)), tmp_path / "run", "lstm", (*SMALL, "epochs=2")))
+    assert summary.best_epoch == 2
+    assert summary.validation_auc == {"app": None, "attack": None, "bulk": None}
+
+
+def test_paradigms_may_be_forced_on_the_other_layout(synthetic, tmp_path):
+    for layout, paradigm in (("aurora", "rainbow"), ("rainbow", "aurora")):
+        settings = (*SMALL, f"paradigm={paradigm}", "epochs=1")
+        summary = train(TrainOptions(synthetic(layout=layout), tmp_path / layout, "lstm", settings))
+        assert summary.paradigm == paradigm
+
+
+def test_loss_weights_must_name_tasks(synthetic, tmp_path):
+    with pytest.raises(FlowloomError, match=r"loss_weights name the task 'atack'.*did you mean 'attack'"):
+        train(TrainOptions(synthetic(), tmp_path / "run", "multa", (*SMALL, "loss_weights={atack: 2}")))
+
+
+def test_balance_decides_what_is_trained_on(synthetic, tmp_path):
+    balance = ("balance={task: app, how: totals, totals: {chat: 64, voip: 64, web: 0}}", "epochs=1")
+    summary = train(TrainOptions(synthetic(), tmp_path / "run", "lstm", (*SMALL, *balance)))
+    assert summary.steps == 2
+    with pytest.raises(FlowloomError, match=r"balance name the task 'ap'.*did you mean 'app'"):
+        train(TrainOptions(synthetic(), tmp_path / "other", "lstm", ("balance={task: ap, how: undersample}",)))
+
+
+def test_a_run_says_what_it_is(synthetic, trained):
+    run = Run.open(trained["aurora"].run)
+    assert run.features.k == run.recipe.k == 8
+    assert run.source.path == str(synthetic().resolve())
+    assert [task.name for task in run.tasks] == ["app", "attack", "bulk"]
+    facts = json.loads((run.root / "run.json").read_text())
+    assert facts["paradigm"] == "aurora"
+    assert set(facts["versions"]) >= {"flowloom", "tensorflow", "keras"}
+    assert not [path for path in run.root.rglob("*") if "partial" in path.name]

@@ -1,0 +1,123 @@
+"""A card is only written when everything that was counted twice agrees."""
+
+import dataclasses
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from synthetic import synthetic_flows
+
+from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS
+from flowloom.schemas.corpus.manifest import Output, parse_manifest
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, SplitRule, read_card
+from flowloom.transforms.arrays.columns import batch
+from flowloom.transforms.captures.groups import reject_rows
+from flowloom.transforms.dataset.build_results import Findings, gather
+from flowloom.transforms.dataset.layouts import AURORA, LaidOut
+from flowloom.transforms.dataset.shards import shelve, write_shard
+from flowloom.transforms.dataset.write_card import FAILURE, write_card
+from flowloom.transforms.labels.label_flows import Claim, GroupLabels, label_flows
+from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
+from flowloom.transforms.splits.splits import Division
+
+MANIFEST = parse_manifest(
+    {
+        "name": "m",
+        "captures": [{"glob": "a", "labels": {"attack": True}}, {"glob": "b", "labels": {"attack": False}}],
+        "tasks": {"attack": {"kind": "binary"}},
+    },
+    "m.yaml",
+)
+GROUP = "a" * 16
+LABELS = (GroupLabels(GROUP, (1,), (Claim("attack", "a", True), Claim("attack", "b", False)), True),)
+CAPTURE = {
+    "uri": "/in/a", "sha256": "a" * 64, "group": GROUP, "bytes": 9, "format": "pcap", "compression": "none",
+    "link_types": [1], "records": 32, "metered": 30, **dict.fromkeys(DROPPED_COLUMNS, 0), "dropped_not_ip": 2,
+    "rejects": 0, "first_ns": 1, "last_ns": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def findings(tmp_path) -> Findings:
+    rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
+    written = write_shard(("flows", AURORA, "train", 0), [rows], str(tmp_path), MANIFEST.tasks, Output(shards=1))
+    shard = shelve(written, str(tmp_path))
+    account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
+    rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
+    return gather(
+        LABELS, Division(rule, {}), [shard, reject_rows([]), LaidOut({AURORA: 8}, 0), LaidOut({AURORA: 12}, 0), account]
+    )
+
+
+def failure(findings: Findings, staging: Path) -> str:
+    assert write_card(findings, MANIFEST, "/in", str(staging)) == f"{staging}/{FAILURE}"
+    assert not (staging / CARD).exists()
+    return (staging / FAILURE).read_text()
+
+
+def test_what_agrees_becomes_a_card(findings, tmp_path):
+    write_card(findings, MANIFEST, "/in", str(tmp_path))
+    card = read_card(tmp_path)
+    assert (card.accounting.flows, card.accounting.flows_short, card.accounting.records) == (23, 3, 32)
+    assert card.splits["train"].classes == {"attack": {"negative": 0, "positive": 20}}
+    assert card.splits["test"].rows == 0
+    assert [(entry.source, entry.labelled, entry.conflicts) for entry in card.coverage] == [("a", 20, 0), ("b", 20, 20)]
+
+
+def test_lost_rows_are_a_failure(findings, tmp_path):
+    assert "shards hold other rows" in failure(dataclasses.replace(findings, rows={("flows", AURORA): 21}), tmp_path)
+    assert "shards hold other rows" in failure(dataclasses.replace(findings, shards=[]), tmp_path)
+    doubled = dataclasses.replace(findings, shards=[*findings.shards] * 2, rows={("flows", AURORA): 40})
+    assert "rows differ from flows: 40 rows, 23 flows metered of which 3 too short" in failure(doubled, tmp_path)
+
+
+def test_records_that_vanish_are_a_failure(findings, tmp_path):
+    capture = batch([{**CAPTURE, "records": 33}], CAPTURES)
+    accounts = [dataclasses.replace(findings.accounts[0], captures=capture)]
+    message = failure(dataclasses.replace(findings, accounts=accounts), tmp_path)
+    assert "accounting of a does not close: 33 records, but 30 metered and 2 dropped" in message
+
+
+def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
+    accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
+    shards = [shelve(shard, str(tmp_path)) for shard in findings.shards]
+    found = [*accounts, *shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
+    told = gather(LABELS, findings.division, [*found, CaptureDigest("/in/a", "b" * 64)])
+    assert "could be read once but not again" in failure(gather(LABELS, findings.division, found), tmp_path)
+    write_card(told, MANIFEST, "/in", str(tmp_path))
+    assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
+
+
+def test_conflicts_are_a_failure_where_the_manifest_says_so(findings, tmp_path):
+    strict = MANIFEST.model_copy(update={"on_conflict": {"attack": "error"}})
+    assert write_card(findings, strict, "/in", str(tmp_path)) == f"{tmp_path}/{FAILURE}"
+    message = (tmp_path / FAILURE).read_text()
+    assert "labels of task 'attack' must agree (on_conflict: error)" in message
+    assert "b: 20 flows against a source before it, 0 in itself; mend" in message
+
+
+def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, tmp_path):
+    spans = [(0, 10), (12, 20), (18, 30), (31, 40)]
+    rows = [
+        {**CAPTURE, "uri": f"/in/{i}", "first_ns": a * 10**9, "last_ns": b * 10**9} for i, (a, b) in enumerate(spans)
+    ]
+    accounts = [dataclasses.replace(findings.accounts[0], captures=batch([row], CAPTURES)) for row in reversed(rows)]
+    for account in accounts[1:]:
+        accounts[accounts.index(account)] = dataclasses.replace(account, flows=0, flows_short=0)
+    write_card(dataclasses.replace(findings, accounts=accounts), MANIFEST, "/in", str(tmp_path))
+    (line,) = read_card(tmp_path).timelines
+    assert (line.group, line.captures, line.seconds) == (GROUP, 4, 40)
+    assert (line.gaps, line.largest_gap_s, line.overlaps, line.largest_overlap_s) == (1, 2, 1, 2)
+
+
+def test_ranges_of_one_capture_are_one_row(findings, tmp_path):
+    parts = [
+        {**CAPTURE, "first_ns": 5, "link_types": [1]},
+        {**CAPTURE, "first_ns": 3, "last_ns": 9, "link_types": [101]},
+    ]
+    accounts = [dataclasses.replace(findings.accounts[0], captures=batch(parts, CAPTURES))]
+    write_card(dataclasses.replace(findings, accounts=accounts), MANIFEST, "/in", str(tmp_path))
+    (row,) = pq.read_table(tmp_path / CAPTURES_TABLE).to_pylist()
+    assert (row["records"], row["metered"], row["first_ns"], row["last_ns"]) == (64, 60, 3, 9)
+    assert row["link_types"] == [1, 101]
+    assert read_card(tmp_path).timelines == ()

@@ -1,0 +1,181 @@
+"""The meter against the reference meter: any packets, any definition, any chunks."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packet_rows import GROUP, SECOND, START, answered, packet, packet_rows
+from reference_meter import reference_flows
+
+from flowloom.schemas.arrow.rows import FLOWS, PACKETS
+from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.flows.meter import FlowMeter
+from flowloom.transforms.metering.group_reader import GroupReading
+
+
+def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
+    """The meter's flows, fed in chunks that end at `cuts`, as the reference meter writes them."""
+    flow_meter = FlowMeter(definition, GROUP)
+    batches = []
+    edges = [0, *sorted(cut % (len(packets) + 1) for cut in cuts), len(packets)]
+    for begin, end in itertools.pairwise(edges):
+        flow_meter.update(pa.RecordBatch.from_pylist(packets[begin:end], schema=PACKETS))
+        if begin % 2:
+            batches.append(flow_meter.take())
+    flow_meter.finish()
+    while flow_meter.finished:
+        batches.append(flow_meter.take())
+    table = pa.Table.from_batches(batches, FLOWS)
+    table = table.set_column(2, "start", table["start"].cast(pa.int64()))
+    return table.to_pylist()
+
+
+def comparable(rows: list[dict[str, Any]]) -> list[Any]:
+    names = sorted(set(FLOWS.names) - {"flow_id", "group", "ip_version", "vlan"})
+    return sorted(tuple(tuple(row[n]) if isinstance(row[n], list) else row[n] for n in names) for row in rows)
+
+
+definitions = st.sampled_from(
+    [
+        FlowDefinition.of("default", k=5),
+        FlowDefinition.of("nfstream", k=9),
+        FlowDefinition.of("datazoo-30", k=17),
+        FlowDefinition.of("multitask-cnn"),
+        FlowDefinition.of("multitask-cnn", active_s=150, zero_payload="skip"),
+        FlowDefinition.of("default", size="payload", idle_udp_s=15, min_packets=2, vlan_in_key=True),
+        FlowDefinition.of("default", size="wire", orient="syn", active_s=200, k=1),
+        FlowDefinition.of("default", tunnels="all", tunnel_in_key=True, k=3),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(packet_rows, max_size=60), definitions, st.lists(st.integers(0, 60), max_size=5))
+def test_equals_the_reference_meter_however_it_is_cut(gaps_and_rows, definition, cuts):
+    now, packets = START, []
+    for gap, row in gaps_and_rows:
+        now += gap
+        packets.append(row | {"time_ns": now})
+    expected = reference_flows(packets, definition)
+    assert comparable(meter(packets, definition, cuts)) == comparable(expected)
+
+
+def test_flow_ids_are_unique_and_do_not_depend_on_chunks():
+    rng = np.random.default_rng(1)
+    packets = [
+        packet(time_ns=START + i * SECOND // 10, src_port=int(port), tcp_flags=2, tcp_seq=i)
+        for i, port in enumerate(rng.integers(1, 65_535, 3000))
+    ]
+    whole = meter(packets, FlowDefinition.of())
+    cut = meter(packets, FlowDefinition.of(), [500, 999, 2000])
+    ids = {row["flow_id"] for row in whole}
+    assert len(ids) == len(whole) == 3000
+    assert ids == {row["flow_id"] for row in cut}
+
+
+def test_flow_ids_differ_between_groups():
+    def ids(group: str) -> list[bytes]:
+        flow_meter = FlowMeter(FlowDefinition.of(), group)
+        flow_meter.update(pa.RecordBatch.from_pylist([packet()], schema=PACKETS))
+        flow_meter.finish()
+        return flow_meter.take()["flow_id"].to_pylist()
+
+    assert ids("0" * 16) != ids("1" * 16)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reasons"),
+    [
+        ([0x02, 0x12, 0x10], [EndReason.FORCED_END]),
+        ([0x02, 0x12, 0x11], [EndReason.FORCED_END]),
+        ([0x02, 0x12, 0x14], [EndReason.END_DETECTED]),
+        ([0x02, 0x02], [EndReason.FORCED_END]),
+    ],
+)
+def test_tcp_end_reasons(flags, reasons):
+    packets = [packet(tcp_flags=f, time_ns=START + i) for i, f in enumerate(flags)]
+    packets[1] = answered(packets[1]) if flags[1] == 0x12 else packets[1]
+    assert [row["end_reason"] for row in meter(packets, FlowDefinition.of())] == reasons
+
+
+def test_both_fins_end_a_flow_and_stray_packets_still_belong_to_it():
+    fin = packet(tcp_flags=0x11)
+    packets = [packet(tcp_flags=2), fin, answered(fin), packet(), packet(tcp_flags=2, tcp_seq=77)]
+    rows = meter([p | {"time_ns": START + i} for i, p in enumerate(packets)], FlowDefinition.of())
+    assert [(r["packets_fwd"], r["packets_bwd"], r["end_reason"]) for r in rows] == [(3, 1, 3), (1, 0, 4)]
+
+
+def test_under_tcp_close_fin_only_what_tears_a_connection_down_follows_a_fin():
+    fin, data = packet(tcp_flags=0x11, payload_bytes=0), packet(tcp_flags=0x18, payload_bytes=9)
+    ack, rst, syn = (packet(tcp_flags=flags, payload_bytes=0) for flags in (0x10, 0x04, 0x02))
+    rows = meter(
+        [
+            p | {"time_ns": START + i}
+            for i, p in enumerate([syn, data, fin, answered(ack), answered(fin), ack, data, rst, syn])
+        ],
+        FlowDefinition.of("multitask-cnn"),
+    )
+    assert [(r["packets_fwd"], r["packets_bwd"], r["end_reason"]) for r in rows] == [
+        (4, 2, EndReason.END_DETECTED),
+        (3, 0, EndReason.FORCED_END),
+    ]
+
+
+def test_multitask_cnn_ends_udp_flows_after_15_seconds_and_tcp_flows_after_120():
+    packets = [
+        packet(time_ns=START + gap * SECOND, protocol=kind, tcp_flags=0) for gap in (0, 15, 31) for kind in (6, 17)
+    ]
+    rows = meter(packets, FlowDefinition.of("multitask-cnn"))
+    assert [(r["protocol"], r["packets_fwd"]) for r in rows] == [(6, 3), (17, 2), (17, 1)]
+
+
+def test_a_flow_exactly_at_the_idle_timeout_goes_on():
+    idle = 120 * SECOND
+    packets = [packet(time_ns=START), packet(time_ns=START + idle), packet(time_ns=START + 2 * idle + 1)]
+    rows = meter(packets, FlowDefinition.of())
+    assert [(r["packets_fwd"], r["end_reason"]) for r in rows] == [
+        (2, EndReason.IDLE_TIMEOUT),
+        (1, EndReason.FORCED_END),
+    ]
+
+
+def test_an_elephant_keeps_state_of_k_packets_only():
+    flow_meter = FlowMeter(FlowDefinition.of(k=60), GROUP)
+    chunk = pa.RecordBatch.from_pylist([packet(time_ns=START + i) for i in range(20_000)], schema=PACKETS)
+    held = set()
+    for _ in range(20):
+        flow_meter.update(chunk)
+        held.add(len(flow_meter._pool))
+    assert max(held) < 2 * 8 * 20_000, "room for one more chunk, whatever came before"
+    assert len(held) <= 2
+    flow_meter.finish()
+    row = flow_meter.take().to_pylist()[0]
+    assert row["packets_fwd"] == 20 * 20_000
+    assert len(row["pkt_size"]) == 60
+
+
+def test_memory_is_bounded_by_open_flows_not_by_flows_seen():
+    flow_meter = FlowMeter(FlowDefinition.of(), GROUP)
+    for round_ in range(30):
+        time_ns = START + round_ * 200 * SECOND
+        rows = [packet(time_ns=time_ns, src_port=port) for port in range(1, 3001)]
+        flow_meter.update(pa.RecordBatch.from_pylist(rows, schema=PACKETS))
+        while flow_meter.finished:
+            flow_meter.take()
+    assert len(flow_meter._flows) <= 5 * 3000
+
+
+@pytest.mark.parametrize("definition", [FlowDefinition.of(k=20), FlowDefinition.of("nfstream", k=10)])
+def test_equals_the_reference_meter_on_real_captures(real_data: Path, definition):
+    names = ["dns_doh.pcap", "dnscrypt-v1-and-resolver-pings.pcap", "sip.pcap", "skype.pcap", "reasm_crash_anon.pcapng"]
+    for name in names:
+        uri = str(real_data / "nfstream-tests/pcaps" / name)
+        packets = pa.Table.from_batches(GroupReading([], GROUP, definition).packets(CaptureRange(uri))).to_pylist()
+        expected = reference_flows(packets, definition)
+        assert comparable(meter(packets, definition, [7, 100])) == comparable(expected)

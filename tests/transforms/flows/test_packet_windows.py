@@ -1,0 +1,186 @@
+"""Packet windows against a list of packets for each key: any packets, keys and batches."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packet_rows import GROUP, SECOND, START, A, B, answered, packet, packet_rows
+
+from flowloom.schemas.arrow.rows import FLOWS, PACKETS
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.flows.meter import TAKE_FLOWS, RangePlace
+from flowloom.transforms.flows.packet_windows import PacketWindows, open_meter
+
+SIZE = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
+
+
+def key_and_side(row: dict[str, Any], definition: FlowDefinition) -> tuple[Any, Any]:
+    """What a packet shares a window by, and what tells the two directions of it apart."""
+    more = (row["vlan"] if definition.vlan_in_key else 0, row["tunnel_id"] if definition.tunnel_in_key else 0)
+    source, target = (row["src_ip"], row["src_port"]), (row["dst_ip"], row["dst_port"])
+    if definition.key == "five_tuple":
+        return (frozenset([source, target]), row["protocol"], more), source
+    if definition.key == "host_pair":
+        return (frozenset([source[0], target[0]]), more), source[0]
+    return (source[0], more), source[0]
+
+
+def reference(packets: list[dict[str, Any]], definition: FlowDefinition) -> list[dict[str, Any]]:
+    """A row for each packet, from the list of all packets before it."""
+    idle = {17: round((definition.idle_udp_s or definition.idle_s) * 1e9)}
+    keys: dict[Any, list[tuple[dict, int]]] = {}
+    rows = []
+    clock = None
+    for row in packets:
+        clock = row["time_ns"] if clock is None else max(clock, row["time_ns"])
+        key, side = key_and_side(row, definition)
+        known = keys.setdefault(key, [])
+        if known and clock - known[-1][1] > idle.get(row["protocol"], round(definition.idle_s * 1e9)):
+            known.clear()
+        before = known[-1][0] if known else None
+        known.append((row, clock))
+        first = key_and_side(known[0][0], definition)[1]
+        window = [held for held, _ in known][-definition.k :]
+        ends = [(row["src_ip"], row["src_port"]), (row["dst_ip"], row["dst_port"])]
+        if side != first:
+            ends.reverse()
+        size = SIZE[definition.size]
+        identity = ("time_ns", "ip_id", "ip_bytes")
+        rows.append(
+            {
+                "start": row["time_ns"],
+                "duration_ns": 0,
+                "src_ip": ends[0][0],
+                "dst_ip": ends[1][0],
+                "src_port": ends[0][1],
+                "dst_port": ends[1][1],
+                **{name: row[name] for name in ("protocol", "ip_version", "vlan", "tunnel_id")},
+                "packets_fwd": int(side == first),
+                "packets_bwd": int(side != first),
+                "bytes_fwd": row[size] * (side == first),
+                "bytes_bwd": row[size] * (side != first),
+                "end_reason": 4,
+                "out_of_order": int(before is not None and row["time_ns"] < before["time_ns"]),
+                "duplicates": int(before is not None and all(row[n] == before[n] for n in identity)),
+                "pkt_size": [min(held[size], 65_535) for held in window],
+                "pkt_dir": [1 if key_and_side(held, definition)[1] == first else -1 for held in window],
+                "pkt_gap_ns": [0]
+                + [max(b["time_ns"] - a["time_ns"], 0) for a, b in itertools.pairwise(window)],
+                "pkt_tcp_flags": [held["tcp_flags"] for held in window],
+                "pkt_tcp_window": [held["tcp_window"] for held in window],
+                "pkt_ttl": [held["ttl"] for held in window],
+                "pkt_payload": [min(held["payload_bytes"], 65_535) for held in window],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> pa.Table:
+    """The rows of packets that are fed in batches that end at `cuts`."""
+    meter = open_meter(definition, GROUP)
+    edges = [0, *sorted(min(cut, len(packets)) for cut in cuts), len(packets)]
+    serials = [
+        meter.update(pa.RecordBatch.from_pylist(packets[a:b], schema=PACKETS)) for a, b in itertools.pairwise(edges)
+    ]
+    meter.finish()
+    assert meter.clock_ns == max((row["time_ns"] for row in packets), default=None)
+    taken, numbers = [], []
+    while meter.finished:
+        rows, of = meter.take_numbered()
+        taken.append(rows)
+        numbers.append(of)
+    assert meter.take_fragments() == []
+    np.testing.assert_array_equal(np.concatenate([*serials, []]), np.arange(len(packets)))
+    np.testing.assert_array_equal(np.concatenate([*numbers, []]), np.arange(len(packets)))
+    table = pa.Table.from_batches(taken, FLOWS)
+    return table.set_column(2, "start", table["start"].cast(pa.int64()))
+
+
+definitions = st.builds(
+    lambda key, k, options: FlowDefinition.of("packet-windows", key=key, k=k, **options),
+    st.sampled_from(["five_tuple", "host_pair", "source"]),
+    st.sampled_from([1, 3, 20]),
+    st.sampled_from(
+        [
+            {},
+            {"size": "ip", "vlan_in_key": True},
+            {"size": "payload", "idle_s": 60, "idle_udp_s": 3, "tunnels": "all", "tunnel_in_key": True},
+        ]
+    ),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(packet_rows, max_size=40), definitions, st.lists(st.integers(0, 40), max_size=4))
+def test_equals_the_reference_however_it_is_cut(gaps_and_rows, definition, cuts):
+    times = itertools.accumulate((gap for gap, _ in gaps_and_rows), initial=START)
+    packets = [row | {"time_ns": time} for time, (_, row) in zip(times, gaps_and_rows, strict=False)]
+    found = windows(packets, definition, cuts)
+    assert len(set(found["flow_id"].to_pylist())) == len(packets)
+    assert found.drop_columns(["flow_id", "group"]).to_pylist() == reference(packets, definition)
+    assert found["flow_id"].to_pylist() == windows(packets, definition)["flow_id"].to_pylist()
+
+
+def test_a_window_by_hand():
+    one, two = packet(wire_bytes=60), answered(packet(wire_bytes=70, time_ns=START + 5, src_port=2, protocol=17))
+    found = windows([one, two], FlowDefinition.of("packet-windows")).to_pylist()[1]
+    assert (found["pkt_size"], found["pkt_dir"], found["pkt_gap_ns"]) == ([60, 70], [1, -1], [0, 5])
+    assert (found["src_ip"], found["dst_ip"], found["src_port"], found["protocol"]) == (A, B, 2, 17)
+    assert (found["packets_fwd"], found["packets_bwd"], found["bytes_bwd"]) == (0, 1, 70)
+
+
+def test_idle_keys_are_forgotten_and_others_kept():
+    """More keys than there is room for at first, in two waves: the second finds the places of the first."""
+    definition = FlowDefinition.of("packet-windows", key="source", k=2)
+    hosts = [bytes(10) + b"\xff\xff" + bytes([10, 0, i // 256, i % 256]) for i in range(1_500)]
+    wave = [packet(src_ip=host) for host in hosts]
+    packets = [
+        *wave,
+        *(row | {"time_ns": START + 1} for row in wave[:700]),
+        *(row | {"time_ns": START + 200 * SECOND} for row in wave),
+    ]
+    assert windows(packets, definition).drop_columns(["flow_id", "group"]).to_pylist() == reference(packets, definition)
+    meter = PacketWindows(definition, GROUP)
+    for at in range(20):
+        later = [row | {"time_ns": START + at * 200 * SECOND, "src_port": at} for row in wave[:1_000]]
+        meter.update(pa.RecordBatch.from_pylist(later, schema=PACKETS))
+        while meter.finished:
+            meter.take()
+    assert len(meter._keys) == 1_024
+
+
+def test_many_packets_are_taken_in_bounded_batches():
+    meter = PacketWindows(FlowDefinition.of("packet-windows", k=1), GROUP)
+    meter.update(pa.RecordBatch.from_pylist([packet()] * (TAKE_FLOWS + 5), schema=PACKETS))
+    assert meter.finished == TAKE_FLOWS + 5
+    assert (meter.take().num_rows, meter.take().num_rows, meter.take().num_rows) == (TAKE_FLOWS, 5, 0)
+
+
+def test_flows_have_another_meter():
+    with pytest.raises(ValueError, match="packet windows need decision='packet', got 'flow'"):
+        PacketWindows(FlowDefinition(), GROUP)
+    with pytest.raises(ValueError, match="need the whole capture group, got RangePlace"):
+        open_meter(FlowDefinition.of("packet-windows"), GROUP, RangePlace(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"preset": "default", "key": "host_pair"},
+            "flows have the key five_tuple, got host_pair; write decision: packet",
+        ),
+        ({"preset": "default", "decision": "packet"}, "needs tcp_close='none', got tcp_close='lifecycle'"),
+        (
+            {"preset": "packet-windows", "active_s": 1800, "zero_payload": "skip"},
+            "needs active_s=None, zero_payload='keep', got active_s=1800.0, zero_payload='skip'",
+        ),
+    ],
+)
+def test_what_does_not_go_with_windows_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FlowDefinition.of(**options)

@@ -1,0 +1,222 @@
+"""Label windows: the join is that of a slow and obvious loop, for any windows, flows and direction."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import synthetic_flows
+
+from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD, WINDOW_KEY
+from flowloom.transforms.arrays.columns import column, view
+from flowloom.transforms.labels.window_index import (
+    NO_WINDOW,
+    forget_indexes,
+    index_windows,
+    load_index,
+    match_windows,
+    read_windows,
+    window_batch,
+    write_windows,
+)
+
+Row = dict[str, Any]
+
+
+def address(host: int) -> list[int]:
+    return [host * 7, host]
+
+
+def key_columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    kinds = {"src_port": np.uint16, "dst_port": np.uint16, "protocol": np.uint8}
+    return {
+        name: np.array([row[name] for row in rows], kinds[name])
+        if name in kinds
+        else np.array([address(row[name]) for row in rows], np.uint64).reshape(-1, 2)
+        for name in names
+    }
+
+
+def windows_of(rows: list[Row], names: tuple[str, ...] = WINDOW_KEY) -> pa.RecordBatch:
+    times = (np.array([row[name] for row in rows], np.int64) for name in ("first", "last"))
+    return window_batch(key_columns(rows, names), *times, np.array([row["code"] for row in rows], np.int32))
+
+
+def with_confidence(windows: pa.RecordBatch, levels: list[int]) -> pa.RecordBatch:
+    at = windows.schema.get_field_index("confidence")
+    return windows.set_column(at, windows.schema.field(at), column(np.array(levels, np.uint8), pa.uint8()))
+
+
+def flows_of(rows: list[Row]) -> pa.RecordBatch:
+    flows = synthetic_flows(len(rows))
+    values = key_columns(rows, WINDOW_KEY)
+    values["start"] = np.array([row["first"] for row in rows], np.int64)
+    values["duration_ns"] = np.array([row["last"] - row["first"] for row in rows], np.int64)
+    for name, held in values.items():
+        at = flows.schema.get_field_index(name)
+        flows = flows.set_column(at, flows.schema.field(at), column(held, flows.schema.field(at).type))
+    return flows
+
+
+def turned(row: Row) -> Row:
+    return row | {
+        "src_ip": row["dst_ip"], "dst_ip": row["src_ip"], "src_port": row["dst_port"], "dst_port": row["src_port"],
+    }  # fmt: skip
+
+
+def fits(window: Row, flow: Row, names: tuple[str, ...]) -> bool:
+    return any(all(window[name] == side[name] for name in names) for side in (flow, turned(flow)))
+
+
+def canonical(window: Row, names: tuple[str, ...]) -> str:
+    """A window's key; where the same is said of both ends, they may be in either order."""
+    ends = [[window[f"{end}_{what}"] for what in ("ip", "port") if f"{end}_{what}" in names] for end in ("src", "dst")]
+    if all((f"src_{what}" in names) == (f"dst_{what}" in names) for what in ("ip", "port")):
+        ends.sort()
+    return str((ends, window["protocol"] if "protocol" in names else None))
+
+
+def oracle(windows: list[Row], flow: Row, tolerance: int, names: tuple[str, ...]) -> tuple[int, bool]:
+    """Return the word of a flow and whether there are others, from all windows one by one."""
+    shares: dict[int, list[int]] = {}
+    episodes = itertools.groupby(
+        sorted((canonical(w, names), w["code"], w["first"], w["last"]) for w in windows if fits(w, flow, names)),
+        key=lambda window: window[:2],
+    )
+    for (_, code), rows in episodes:
+        covered = set()
+        distance = None
+        for _, _, first, last in rows:
+            touches = first <= flow["last"] and last >= flow["first"]
+            apart = 0 if touches else max(first - flow["last"], flow["first"] - last)
+            distance = apart if distance is None else min(distance, apart)
+            covered |= set(range(max(first, flow["first"]), min(last, flow["last"])))
+        if distance <= tolerance:
+            shares.setdefault(code, []).append(len(covered) if distance == 0 else -distance)
+    if not shares:
+        return NO_WINDOW, False
+    best = max(shares, key=lambda code: (max(shares[code]), -code))
+    return best, len(shares) > 1
+
+
+times = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda t: {"first": t[0], "last": t[0] + t[1]})
+ends = st.fixed_dictionaries(
+    {
+        "src_ip": st.integers(0, 1), "dst_ip": st.integers(0, 1), "src_port": st.integers(0, 1),
+        "dst_port": st.integers(0, 1), "protocol": st.sampled_from([6, 17]),
+    }
+)  # fmt: skip
+flow_rows = st.builds(lambda key, time: key | time, ends, times)
+window_rows = st.builds(lambda row, code: row | {"code": code}, flow_rows, st.integers(UNKNOWN_WORD, 2))
+named = st.sets(st.sampled_from(WINDOW_KEY)).map(lambda names: tuple(n for n in WINDOW_KEY if n in names))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(window_rows, max_size=25), st.lists(flow_rows, max_size=12), st.integers(0, 4), named | st.just(WINDOW_KEY)
+)
+def test_the_join_is_that_of_a_loop(windows, flows, tolerance, names):
+    match = match_windows(flows_of(flows), index_windows(windows_of(windows, names)), tolerance)
+    expected = [oracle(windows, flow, tolerance, names) for flow in flows]
+    assert list(zip(match.codes.tolist(), match.several.tolist(), strict=True)) == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(times, st.integers(UNKNOWN_WORD, 1), st.integers(0, 9)), max_size=12),
+    st.lists(times, max_size=9),
+    st.integers(0, 4),
+)
+def test_a_word_has_the_confidence_of_the_surest_window_that_the_flow_touches(said, flows, tolerance):
+    apart = [{end: at * 60 + time[end] for end in time} for at, (time, *_) in enumerate(said)]
+    windows = windows_of([KEY | time | {"code": code} for time, (_, code, _) in zip(apart, said, strict=True)])
+    windows = with_confidence(windows, [level for *_, level in said])
+    asked = [time | {"last": time["last"] + 60 * at} for at, time in enumerate(flows)]
+    match = match_windows(flows_of([KEY | time for time in asked]), index_windows(windows), tolerance)
+    for flow, code, found in zip(asked, match.codes.tolist(), match.confidence.tolist(), strict=bool(said)):
+        far = [max(each["first"] - flow["last"], flow["first"] - each["last"], 0) for each in apart]
+        own = [(away, level) for away, (_, word, level) in zip(far, said, strict=True) if word == code]
+        touching = [level for away, level in own if away == 0]
+        nearest = [level for away, level in own if (away, code) == (min(own)[0], code)]
+        assert found in ([max(touching)] if touching else nearest or [0])
+
+
+def test_windows_that_are_merged_are_as_sure_as_the_surest():
+    windows = windows_of([KEY | {"first": 0, "last": 9, "code": 1}, KEY | {"first": 9, "last": 12, "code": 1}])
+    flow = flows_of([KEY | {"first": 1, "last": 2}])
+    assert match_windows(flow, index_windows(with_confidence(windows, [2, 6]))).confidence.tolist() == [6]
+    assert match_windows(flow, index_windows(windows)).confidence.tolist() == [], "nobody said how sure"
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(window_rows, max_size=25), st.lists(flow_rows, max_size=12), st.randoms())
+def test_direction_and_order_change_nothing(windows, flows, draws):
+    one = match_windows(flows_of(flows), index_windows(windows_of(windows)), 1)
+    shuffled = [turned(window) if draws.random() < 0.5 else window for window in draws.sample(windows, len(windows))]
+    other = match_windows(
+        flows_of([turned(flow) if draws.random() < 0.5 else flow for flow in flows]),
+        index_windows(windows_of(shuffled)),
+        1,
+    )
+    np.testing.assert_array_equal(one.codes, other.codes)
+    np.testing.assert_array_equal(one.several, other.several)
+    np.testing.assert_array_equal(one.shared, other.shared)
+
+
+KEY = {"src_ip": 1, "dst_ip": 2, "src_port": 3, "dst_port": 4, "protocol": 6}
+
+
+@pytest.mark.parametrize(
+    ("window", "tolerance", "code"),
+    [
+        ((0, 9), 0, NO_WINDOW), ((0, 9), 1, 0), ((0, 10), 0, 0), ((20, 30), 0, 0), ((21, 30), 0, NO_WINDOW),
+        ((21, 30), 1, 0), ((12, 13), 0, 0), ((0, 99), 0, 0),
+    ],
+)  # fmt: skip
+def test_both_ends_of_a_time_belong_to_it(window, tolerance, code):
+    windows = windows_of([KEY | {"first": window[0], "last": window[1], "code": 0}])
+    match = match_windows(flows_of([KEY | {"first": 10, "last": 20}]), index_windows(windows), tolerance)
+    assert match.codes.tolist() == [code]
+
+
+def test_of_two_words_the_one_that_shares_more_is_the_flows():
+    rows = [KEY | {"first": a, "last": b, "code": c} for a, b, c in ((0, 15, 1), (16, 18, 0), (17, 19, 0), (19, 20, 0))]
+    match = match_windows(flows_of([KEY | {"first": 10, "last": 20}]), index_windows(windows_of(rows)))
+    assert (match.codes.tolist(), match.shared.tolist(), match.several.tolist()) == ([1], [5], [True])
+
+
+def test_counted_windows_are_not_merged():
+    rows = [KEY | {"first": at, "last": at, "code": code} for at, code in ((10, 0), (10, 0), (15, 1), (20, 0), (21, 1))]
+    index = index_windows(windows_of(rows), "windows")
+    flow = flows_of([KEY | {"first": 10, "last": 20}])
+    votes, unless_others = match_windows(flow, index), match_windows(flow, index, last_resort=0)
+    assert (votes.codes[0], votes.shared[0]) == (0, 3)
+    assert (unless_others.codes[0], unless_others.shared[0]) == (1, 1)
+
+
+def test_many_windows_of_random_flows_are_found_again():
+    flows = synthetic_flows(5000)
+    codes = np.arange(5000, dtype=np.int32) % 7
+    start, duration = view(flows["start"]), view(flows["duration_ns"])
+    windows = window_batch({name: view(flows[name]) for name in WINDOW_KEY}, start, start + duration, codes)
+    match = match_windows(flows.slice(100, 4000), index_windows(windows.slice(100, 4900)))
+    np.testing.assert_array_equal(match.codes, codes[100:4100])
+
+
+def test_a_file_is_indexed_once_per_process_until_forgotten(tmp_path):
+    windows = windows_of([KEY | {"first": 0, "last": 9, "code": 1}])
+    path = str(tmp_path / "windows.arrow")
+    write_windows(path, windows)
+    assert read_windows(path) == windows
+    first = load_index(path, "time")
+    assert load_index(path, "time") is first
+    forget_indexes()
+    assert load_index(path, "time") is not first
+    write_windows(path, windows_of([]))
+    forget_indexes()
+    assert match_windows(flows_of([KEY | {"first": 0, "last": 1}]), load_index(path, "time")).codes.tolist() == [
+        NO_WINDOW
+    ]

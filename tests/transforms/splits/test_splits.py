@@ -1,0 +1,121 @@
+"""Splits depend on seed, ids and labels alone; classes with enough groups reach all of them."""
+
+import collections
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import synthetic_flows
+
+from flowloom.schemas.corpus.manifest import SPLITS, Splits
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.transforms.labels.label_flows import GroupLabels
+from flowloom.transforms.splits.splits import assign_splits, divide_groups, quotas
+
+APP = Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns", "chat"))
+ATTACK = Task(name="attack", kind="binary")
+
+
+def named(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()[:16]
+
+
+def labels_of(codes: list[tuple[int | None, ...]]) -> list[GroupLabels]:
+    return [GroupLabels(named(at), code, (), True) for at, code in enumerate(codes)]
+
+
+@given(st.integers(0, 500), st.lists(st.integers(0, 20), min_size=3, max_size=3).filter(any))
+def test_quotas_add_up_and_come_near_the_shares(count, weights):
+    shares = [weight / sum(weights) for weight in weights]
+    parts = quotas(count, shares)
+    assert sum(parts) == count
+    wanted = [share for share in shares if share]
+    for part, share in zip(parts, shares, strict=True):
+        assert part or not share or count < len(wanted)
+        assert not part or share
+        assert abs(part - count * share) < len(shares)
+
+
+def test_quotas_go_by_largest_remainder():
+    assert quotas(10, (0.64, 0.16, 0.20)) == [6, 2, 2]
+    assert quotas(3, (0.64, 0.16, 0.20)) == [1, 1, 1]
+    assert quotas(2, (0.64, 0.16, 0.20)) == [1, 0, 1]
+    assert quotas(5, (0.8, 0.0, 0.2)) == [4, 0, 1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(3, 30), min_size=1, max_size=4), st.integers(0, 5))
+def test_every_class_of_one_task_gets_its_quota(sizes, seed):
+    codes = [(code,) for code, size in enumerate(sizes) for _ in range(size)]
+    division = divide_groups(labels_of(codes), [APP], Splits(seed=seed))
+    assert division.rule.by == "capture"
+    for code, size in enumerate(sizes):
+        counts = collections.Counter(division.of_group[named(at)] for at, c in enumerate(codes) if c == (code,))
+        assert [counts[at] for at in range(3)] == quotas(size, division.rule.shares)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.none() | st.integers(0, 3), st.none() | st.integers(0, 1)), min_size=1, max_size=60))
+def test_several_tasks_reach_every_split_or_the_rule_says_why_not(codes):
+    division = divide_groups(labels_of(codes), [APP, ATTACK], Splits())
+    classes = collections.defaultdict(set)
+    counts = collections.Counter()
+    for at, code in enumerate(codes):
+        for key in [(task, word) for task, word in enumerate(code) if word is not None]:
+            counts[key] += 1
+            if division.of_group:
+                classes[key].add(division.of_group[named(at)])
+    if division.rule.by == "capture":
+        assert all(len(reached) == 3 for reached in classes.values())
+    elif all(count >= 3 for count in counts.values()):
+        assert "no split by capture" in division.rule.reason
+    else:
+        assert "needs 3 capture groups" in division.rule.reason
+
+
+def test_order_of_groups_changes_nothing_and_the_seed_does():
+    labels = labels_of([(at % 4,) for at in range(80)])
+    one = divide_groups(labels, [APP], Splits())
+    assert divide_groups(labels[::-1], [APP], Splits()) == one
+    assert divide_groups(labels, [APP], Splits(seed=8)).of_group != one.of_group
+
+
+def test_few_groups_of_a_class_split_by_flow_and_say_so():
+    division = divide_groups(labels_of([(0,)] * 5 + [(1,)] * 2), [APP], Splits())
+    assert (division.rule.by, division.of_group) == ("flow", {})
+    assert "app=ssh (2)" in division.rule.reason
+    assert "web" not in division.rule.reason
+
+
+def test_groups_without_records_have_no_say():
+    labels = [*labels_of([(0,)] * 5), GroupLabels("f" * 16, (1,), (), has_records=False)]
+    assert divide_groups(labels, [APP], Splits()).rule.by == "capture"
+
+
+def test_the_manifest_may_insist():
+    labels = labels_of([(0,)] * 5 + [(1,)] * 2)
+    by_capture = divide_groups(labels, [APP], Splits(by="capture"))
+    assert by_capture.rule.by == "capture"
+    assert "not in every split: app=ssh (2)" in by_capture.rule.reason
+    assert divide_groups(labels_of([(0,)] * 9), [APP], Splits(by="flow")).rule.by == "flow"
+
+
+def test_rows_follow_their_group():
+    division = divide_groups(labels_of([(0,)] * 9), [APP], Splits())
+    for group, split in division.of_group.items():
+        assert assign_splits(synthetic_flows(3, group=group), division)["split"].to_pylist() == [split] * 3
+
+
+@pytest.mark.parametrize("shares", [(0.64, 0.16, 0.20), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0)])
+def test_flows_are_shared_out_by_a_hash_of_their_id(shares):
+    splits = Splits(by="flow", **dict(zip(SPLITS, shares, strict=True)))
+    division = divide_groups([], [APP], splits)
+    flows = synthetic_flows(20_000)
+    assigned = assign_splits(flows, division)
+    counts = np.bincount(assigned["split"].to_pylist(), minlength=3) / 20_000
+    np.testing.assert_allclose(counts, shares, atol=0.02)
+    assert assign_splits(flows.slice(7, 90), division).equals(assigned.slice(7, 90))
+    other = divide_groups([], [APP], splits.model_copy(update={"seed": 8}))
+    assert max(shares) == 1 or not assign_splits(flows, other).equals(assigned)

@@ -1,0 +1,1 @@
+"""Export of a run, and scoring by a run or an export; no training."""

@@ -1,0 +1,207 @@
+"""Models to score with: a run or an export, what must be known of it, and what it says of rendered rows."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pydantic
+
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.models.feature_profile import Profile
+from flowloom.trainers.deploy.export_layout import CONTRACT, LITERT, SAVED_MODEL, WEIGHTS
+from flowloom.trainers.deploy.flow_scorer import MixtureScorer
+from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
+from flowloom.trainers.feed.row_spec import RowSpec
+from flowloom.trainers.recipes.row_specs import ROW_SPECS
+
+Forward = Callable[..., dict[str, np.ndarray]]
+"""From the arrays of `RowSpec.inputs`, in their order, to {task: probabilities [B, 1] or [B, classes]}."""
+
+RUN = "run.json"
+GRAPH_ROWS = 1024
+"""Rows that a graph of TensorFlow is given at a time, always as many: fewer are filled up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DeployedModel:
+    """A run or an export, as its files tell; open one with `DeployedModel.open`.
+
+    Attributes:
+      tasks: vocabulary by task.
+      features: what the model sees of a row.
+      definition: of the flows that it was trained on.
+      dataset: content hash of what it was trained on.
+      profile: what its training rows were like; None where that is not known, for the reason `profile_missing`.
+      engine: what computes: `lanes` needs no TensorFlow once the model is loaded, and of an export not even then.
+    """
+
+    root: Path
+    kind: Literal["run", "export"]
+    recipe: str
+    tasks: dict[str, tuple[str, ...]]
+    features: RowSpec
+    definition: FlowDefinition
+    dataset: str
+    profile: Profile | None
+    profile_missing: str | None
+    engine: str
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read what a folder says of its model, but not the model.
+
+        Raises:
+          FlowloomError: if it holds neither a finished run nor an export, or a damaged one.
+        """
+        root = Path(path)
+        if not (root / RUN).is_file() and (root / CONTRACT).is_file():
+            contract = _contract(root)
+            if contract is not None:
+                return cls(root=root, kind="export", **contract)
+        from flowloom.trainers.recipes.run_directory import Run
+
+        run = Run.open(root)
+        profile, missing = _trained_profile(run)
+        return cls(
+            root=root,
+            kind="run",
+            recipe=run.recipe.name,
+            tasks={task.name: task.vocabulary for task in run.tasks},
+            features=run.features,
+            definition=run.source.definition,
+            dataset=run.source.content_hash,
+            profile=profile,
+            profile_missing=missing,
+            engine="lanes" if run.recipe.model == "lmmoe" and run.recipe.architecture != "ple" else "tensorflow",
+        )
+
+    def load(self) -> Forward:
+        """Return the model itself.
+
+        Raises:
+          FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
+        """
+        try:
+            if self.kind == "run":
+                return self._of_run()
+            return {"lanes": self._of_weights, "litert": self._of_litert, "tensorflow": self._of_graph}[self.engine]()
+        except ModuleNotFoundError as error:
+            raise FlowloomError(
+                f"the model of {self.root} needs {error.name}; install it with: pip install 'flowloom[train]'"
+            ) from None
+
+    def _of_run(self) -> Forward:
+        from flowloom.trainers.conversion.inference_form import inference_form
+        from flowloom.trainers.conversion.lstm_weights import streaming_structure, streaming_weights
+        from flowloom.trainers.conversion.pruning import prune_experts
+        from flowloom.trainers.models.lmmoe import LMMoE
+        from flowloom.trainers.recipes.run_directory import Run
+
+        model = Run.open(self.root).load_model()
+        if self.engine == "lanes" and isinstance(model, LMMoE):
+            pruned = prune_experts(model)
+            return MixtureScorer(streaming_structure(pruned), streaming_weights(pruned))
+        import tensorflow as tf
+
+        graph = inference_form(model)
+        specs = {name: tf.TensorSpec((GRAPH_ROWS, *each.shape), each.dtype) for name, each in self._inputs.items()}
+        return self._in_pieces(
+            tf.function(lambda rows: graph(rows, training=False), input_signature=[specs], autograph=False)
+        )
+
+    def _of_graph(self) -> Forward:
+        import tensorflow as tf
+
+        try:
+            served = tf.saved_model.load(str(self.root / SAVED_MODEL))
+        except (OSError, ValueError) as error:
+            raise FlowloomError(f"{self.root / SAVED_MODEL} cannot be read ({error}); export the run again") from None
+        return self._in_pieces(lambda rows: served.serve({name: tf.constant(each) for name, each in rows.items()}))
+
+    def _of_litert(self) -> Forward:
+        from flowloom.trainers.conversion.litert import LiteRTModel
+
+        try:
+            model = LiteRTModel((self.root / LITERT).read_bytes())
+        except (OSError, ValueError) as error:
+            raise FlowloomError(f"{self.root / LITERT} cannot be read ({error}); export the run again") from None
+        return lambda *arrays: model(dict(zip(self._inputs, arrays, strict=True)))
+
+    def _of_weights(self) -> Forward:
+        streaming = json.loads((self.root / CONTRACT).read_bytes())["streaming"]
+        try:
+            with np.load(self.root / WEIGHTS, allow_pickle=False) as arrays:
+                return MixtureScorer(streaming["structure"], dict(arrays))
+        except (OSError, ValueError, KeyError) as error:
+            raise FlowloomError(f"{self.root / WEIGHTS} cannot be read ({error}); export the run again") from None
+
+    @property
+    def _inputs(self) -> Any:
+        return self.features.inputs
+
+    def _in_pieces(self, graph: Callable[[dict[str, np.ndarray]], Any]) -> Forward:
+        """Return a graph of `GRAPH_ROWS` rows as one of any number, 1 or more."""
+
+        def forward(*arrays: np.ndarray) -> dict[str, np.ndarray]:
+            rows, parts = len(arrays[0]), []
+            for start in range(0, rows, GRAPH_ROWS):
+                piece = {}
+                for (name, each), array in zip(self._inputs.items(), arrays, strict=True):
+                    piece[name] = np.zeros((GRAPH_ROWS, *each.shape), each.dtype)
+                    some = array[start : start + GRAPH_ROWS]
+                    piece[name][: len(some)] = some
+                parts.append({task: np.asarray(said) for task, said in graph(piece).items()})
+            return {task: np.concatenate([part[task] for part in parts])[:rows] for task in self.tasks}
+
+        return forward
+
+
+def _contract(root: Path) -> dict[str, Any] | None:
+    """Return the fields of an export's model; None if the file is that of an unfinished run."""
+    try:
+        contract = json.loads((root / CONTRACT).read_bytes())
+        if "tasks" not in contract:
+            return None
+        streamable = "structure" in contract["streaming"]
+        if contract["format"] == "litert":
+            engine = "lanes" if streamable and not contract["int8"] else "litert"
+        else:
+            engine = "lanes" if streamable else "tensorflow"
+        profile = read_profile(root)
+        return {
+            "recipe": contract["recipe"],
+            "tasks": {task["name"]: tuple(task["vocabulary"]) for task in contract["tasks"]},
+            "features": ROW_SPECS[contract["view"]].model_validate(contract["features"]),
+            "definition": FlowDefinition.model_validate(contract["definition"]),
+            "dataset": contract["dataset"]["content_hash"],
+            "profile": profile,
+            "profile_missing": None if profile else _unprofiled(contract["view"], "the export"),
+            "engine": engine,
+        }
+    except (OSError, ValueError, KeyError, TypeError, pydantic.ValidationError) as error:
+        raise FlowloomError(f"the export {root} is damaged ({error}); export the run again") from None
+
+
+def _trained_profile(run: Any) -> tuple[Profile | None, str | None]:
+    """Return the profile of a run's training, measured again if the run has none; or why it is not to be had."""
+    from flowloom.trainers.feed.dataset import Dataset
+
+    if (profile := read_profile(run.root)) or run.features.view != "flows":
+        return profile, None if profile else _unprofiled(run.features.view, "the run")
+    try:
+        dataset = Dataset.open(run.source.path)
+    except FlowloomError:
+        return None, f"the run has no profile of its training, and its dataset {run.source.path} is not there"
+    if dataset.card.content_hash != run.source.content_hash:
+        return None, f"the run has no profile of its training, and {run.source.path} is another dataset now"
+    return profile_dataset(dataset, run.features.columns, run.features.k), None
+
+
+def _unprofiled(view: str, model: str) -> str:
+    if view != "flows":
+        return f"rows of the {view} view are not profiled, only flows are"
+    return f"{model} has no profile of its training; train, or export, it again"

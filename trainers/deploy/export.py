@@ -1,0 +1,206 @@
+"""Export: a run to a folder that can be deployed, published only after it was found to say what the model says."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.models.feature_profile import PROFILE
+from flowloom.trainers.conversion.inference_form import inference_form
+from flowloom.trainers.conversion.litert import LiteRTModel, convert, input_specs
+from flowloom.trainers.conversion.lstm_weights import streaming_structure, streaming_weights, unstreamable
+from flowloom.trainers.conversion.pruning import prune_experts
+from flowloom.trainers.conversion.random_rows import random_rows
+from flowloom.trainers.deploy.export_layout import CONTRACT, FORMAT_VERSION, LITERT, SAVED_MODEL, WEIGHTS
+from flowloom.trainers.feed import flow_spec as scaling
+from flowloom.trainers.models.lmmoe import LMMoE
+from flowloom.trainers.native_logs import native_stderr_muted
+from flowloom.trainers.recipes.run_directory import Run, write_json
+
+Format = Literal["savedmodel", "litert"]
+CHECKED_ROWS = 64
+TOLERANCE = 1e-5
+"""How far a probability may be off. Mixtures stay below 1e-6; sums over the wide layers of a CNN, taken in another
+order, move logits near 10 by more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """What `export` needs."""
+
+    run: Path
+    out: Path
+    """The folder to make."""
+    format: Format = "savedmodel"
+    int8: bool = False
+    """Whether large weights of a LiteRT model become 8-bit integers."""
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            formats = get_args(Format)
+            raise FlowloomError(
+                f"format must be {' or '.join(formats)}, got {self.format!r}{did_you_mean(self.format, formats)}"
+            )
+        if self.int8 and self.format != "litert":
+            raise FlowloomError(f"8-bit weights need the format litert, got {self.format}; add --format litert")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What was exported."""
+
+    out: Path
+    format: Format
+    size_bytes: int
+    """Of the model's files."""
+    parameters: int
+    parameters_trained: int
+    """Before experts that no gate chose were pruned."""
+    largest_error: float
+    """Between the probabilities of the exported model and of the trained one, on random rows."""
+    streaming: bool
+    """Whether `StreamingScorer` can load the folder."""
+
+
+def export(options: ExportOptions) -> ExportReport:
+    """Write the model of a run for deployment, with the contract of its features.
+
+    The folder holds `saved_model/` (any number of flows) or `model.tflite` (one flow), `features.json`, and, for a
+    model that can be scored packet by packet, `weights.npz`; beside them the run's `profile.json`. It appears when it
+    is complete and checked.
+
+    Raises:
+      FlowloomError: if the run cannot be read, the folder exists, or what was exported says something else.
+    """
+    run = Run.open(options.run)
+    model = run.load_model()
+    pruned = prune_experts(model) if isinstance(model, LMMoE) else model
+    with _published(options.out) as folder:
+        said = _write(inference_form(model), folder, options)
+        error = _largest_error(model, said, run.recipe.seed)
+        if not error <= TOLERANCE and not (options.int8 and np.isfinite(error)):
+            raise FlowloomError(
+                f"the exported model of run {run.root} differs from the trained one by {error:.2g} in a probability, "
+                f"and may by {TOLERANCE:.0g}; nothing was published, please report it"
+            )
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        streaming = _write_streaming(pruned, folder)
+        if (run.root / PROFILE).is_file():
+            shutil.copyfile(run.root / PROFILE, folder / PROFILE)
+        report = ExportReport(
+            out=options.out,
+            format=options.format,
+            size_bytes=size,
+            parameters=pruned.count_params(),
+            parameters_trained=model.count_params(),
+            largest_error=error,
+            streaming="structure" in streaming,
+        )
+        write_json(folder / CONTRACT, {**_contract(run, model, report, options, folder), "streaming": streaming})
+    return report
+
+
+def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable[[dict[str, np.ndarray]], Any]:
+    """Write the model's files; return what they say of flows, read back from disk."""
+    if options.format == "litert":
+        (folder / LITERT).write_bytes(convert(model, options.int8))
+        return LiteRTModel((folder / LITERT).read_bytes())
+    with native_stderr_muted():
+        model.export(folder / SAVED_MODEL, verbose=False, input_signature=[input_specs(model, batch=None)])
+        served = tf.saved_model.load(str(folder / SAVED_MODEL))
+    return lambda flows: served.serve({name: tf.constant(rows) for name, rows in flows.items()})
+
+
+def _write_streaming(model: Any, folder: Path) -> dict[str, Any]:
+    """Write what the streaming scorer needs; return its part of the contract."""
+    if reason := unstreamable(model):
+        return {"reason": reason}
+    arrays: dict[str, Any] = streaming_weights(model)
+    np.savez(folder / WEIGHTS, **arrays)
+    return {"structure": streaming_structure(model), "file": WEIGHTS}
+
+
+def _largest_error(model: Any, said: Callable[[dict[str, np.ndarray]], Any], seed: int) -> float:
+    """Return how far two models are apart at most on random rows; infinite if one gives no number."""
+    rows = random_rows(model, _checked_rows(model), seed)
+    expected, found = model(rows, training=False), said(rows)
+    error = max(float(np.max(np.abs(np.asarray(found[task]) - np.asarray(expected[task])))) for task in expected)
+    return error if np.isfinite(error) else float("inf")
+
+
+def _checked_rows(model: Any) -> int:
+    """Return how many rows are compared: flows of every length."""
+    flows = model.input.get("sequence")
+    return CHECKED_ROWS if flows is None else max(CHECKED_ROWS, flows.shape[1])
+
+
+def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions, folder: Path) -> dict[str, Any]:
+    """Return what a user of the exported model must know: what goes in, how it is made, and what comes out."""
+    names = ("flowloom", "tensorflow", "keras")
+    return {
+        "format_version": FORMAT_VERSION,
+        "format": options.format,
+        "int8": options.int8,
+        "batch": 1 if options.format == "litert" else None,
+        "inputs": {
+            name: {"dtype": tensor.dtype, "shape": ["batch", *tensor.shape[1:]]} for name, tensor in model.input.items()
+        },
+        "view": run.features.view,
+        "features": run.features.model_dump(mode="json"),
+        "feature_names": list(run.features.names),
+        "constants": {
+            name.lower(): value
+            for name, value in vars(scaling).items()
+            if name.startswith(("FIXED_", "LINEAR_"))
+        },
+        "definition": run.source.definition.model_dump(mode="json"),
+        "tasks": [
+            {"name": task.name, "vocabulary": list(task.vocabulary), "outputs": 1 if len(task.vocabulary) == 2 else
+             len(task.vocabulary)} for task in run.tasks
+        ],
+        "dataset": {"name": run.source.name, "content_hash": run.source.content_hash},
+        "recipe": run.recipe.name,
+        "parameters": report.parameters,
+        "check": {"rows": _checked_rows(model), "largest_error": report.largest_error},
+        "sha256": {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file()
+        },
+        "versions": {name: importlib.metadata.version(name) for name in names},
+    }  # fmt: skip
+
+
+@contextmanager
+def _published(out: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `out` that becomes `out` if the block succeeds, and vanishes if it fails."""
+    if os.path.lexists(out):
+        raise FlowloomError(f"{out} exists already; remove it, or export to another folder")
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
+    except OSError as error:
+        raise FlowloomError(f"folder {out} cannot be made: {error.strerror}; export to another one") from None
+    try:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        os.rename(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,95 @@
+"""A dataset directory as a trainer sees it: its card, its tasks, and the row groups of each split."""
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard, read_card
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.trainers.feed.row_spec import require_view
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """One Parquet row group: the smallest piece that the feed reads at once."""
+
+    path: str
+    index: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A complete dataset directory; make one with `Dataset.open`."""
+
+    root: Path
+    card: DatasetCard
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read the card of a dataset directory and check that its shards are there.
+
+        Raises:
+          FlowloomError: if the card is missing, of another format version or damaged, or if a shard is missing.
+        """
+        root = Path(path)
+        card = read_card(root)
+        for shard in card.shards:
+            if not (root / shard.path).is_file():
+                raise FlowloomError(
+                    f"dataset {root} lacks the shard {shard.path}, which its card lists; copy it back or build again"
+                )
+        return cls(root, card)
+
+    def restricted(self, tasks: Collection[str]) -> Self:
+        """Return the dataset as if it had only the named ones of its tasks, without the stripes of the others."""
+        kept = tuple(task for task in self.card.tasks if task.name in tasks)
+        shards = tuple(shard for shard in self.card.shards if shard.task is None or shard.task in tasks)
+        return dataclasses.replace(self, card=self.card.model_copy(update={"tasks": kept, "shards": shards}))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, in the card's order."""
+        return self.card.tasks
+
+    def row_groups(self, split: str, task: str | None = None, view: View = "flows") -> list[RowGroup]:
+        """Return the row groups of a split that can carry labels of a task (or of any task), in the card's order.
+
+        Under Aurora every shard carries every task; under Rainbow each stripe carries one.
+
+        Raises:
+          FlowloomError: if the dataset has no such view or split, or a shard differs from what the card says of it.
+        """
+        require_view(self.card, view)
+        if split not in self.card.splits:
+            raise FlowloomError(
+                f"dataset {self.root} has no split {split!r}; it has {', '.join(self.card.splits)}"
+                f"{did_you_mean(split, self.card.splits)}"
+            )
+        groups = []
+        for shard in self.card.shards:
+            if shard.split == split and shard.view == view and (task is None or shard.task in (None, task)):
+                self._check_footer(shard)
+                path = str(self.root / shard.path)
+                groups += [RowGroup(path, index, rows) for index, rows in enumerate(shard.row_groups)]
+        return groups
+
+    def _check_footer(self, shard: Shard) -> None:
+        try:
+            footer = pq.read_metadata(self.root / shard.path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise FlowloomError(
+                f"shard {self.root / shard.path} cannot be read ({error}); copy it back or build again"
+            ) from None
+        rows = tuple(footer.row_group(index).num_rows for index in range(footer.num_row_groups))
+        if rows != shard.row_groups:
+            raise FlowloomError(
+                f"shard {self.root / shard.path} has row groups of {list(rows)} rows, the card says "
+                f"{list(shard.row_groups)}; copy it back or build again"
+            )

@@ -1,0 +1,353 @@
+"""The feed: Parquet row groups to batches of tensors, as a pure function of the seed and the step."""
+
+import dataclasses
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.feed.balancing import Balance, TrainLabels
+from flowloom.trainers.feed.dataset import Dataset, RowGroup
+from flowloom.trainers.feed.random_starts import window_starts
+from flowloom.trainers.feed.row_group_cache import RowGroups
+from flowloom.trainers.feed.row_spec import RowSpec
+
+PIECE_ROWS = 4_096
+"""Rows that are handed to TensorFlow at once, in whole batches (docs/performance.md)."""
+PARALLEL_PIECES = 2
+
+Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]
+"""Inputs {name: [B, ...]} as the `RowSpec` says; labels {task: int32 [B]}, 0 where unknown; weights {task: float32
+[B]}, 1 where the label is known and 0 where it is not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Row groups that are shuffled together; a batch never crosses a window."""
+
+    groups: tuple[RowGroup, ...]
+    task: str | None
+    """The one task whose labels count (a miniset of Rainbow), or None: all of them."""
+    rows: int
+    """Rows that the window shows; one that balancing repeats counts each time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedWindow:
+    """A decoded window."""
+
+    places: tuple[npt.NDArray[np.int64], ...]
+    """Positions of the rows in the order of the stream; if rows begin at drawn packets, behind them these packets."""
+    labels: npt.NDArray[np.int32]
+    """By position and task [N, T], -1 = unknown."""
+    render: Callable[..., tuple[np.ndarray, ...]]
+    """Makes the inputs of places."""
+
+    def inputs(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Make the inputs of some rows of the stream."""
+        return self.render(*(each[start:stop] for each in self.places))
+
+    @property
+    def order(self) -> npt.NDArray[np.int64]:
+        """Positions of the rows in the order of the stream."""
+        return self.places[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Batches of one split of a dataset, of flows, packets or tables as `features` says.
+
+    With a seed, row groups and rows are permuted anew in every epoch; without, rows come in the order of the shards.
+    A permutation spreads the stripes of a Rainbow dataset evenly, so that batches are of all tasks (`rainbow_mixed`).
+    With `striped` windows are minisets, which take turns round robin over the tasks, and a task stops for the epoch
+    when its minisets are used up (Rainbow; MULTA, section III-C).
+
+    Worker `worker` of `workers` sees every `workers`-th window, so workers get unequal numbers of steps.
+
+    Raises:
+      FlowloomError: if the split is missing or has no rows.
+    """
+
+    dataset: Dataset
+    split: str
+    features: RowSpec
+    batch_size: int
+    seed: int | None = None
+    striped: bool = False
+    window_rows: int = 65_536
+    miniset_rows: int | None = None
+    """Flows of a miniset: by default a tenth of a task's flows, at most 4,096. At least one row group."""
+    kept: Mapping[str, pa.Array] = dataclasses.field(default_factory=dict)
+    """Of some tasks the ids of the flows whose label counts (`few_labels.kept_flows`); all others are unknown."""
+    only_labelled: bool = False
+    """Leave out flows without a label that counts, under `striped` for the task of their miniset."""
+    balance: Balance | None = None
+    """Which rows of the train split are shown, and how often; under `striped` in minisets of its task alone."""
+    furthest_start: int = 0
+    """Packets after the first that a row may begin at, drawn anew in every epoch (`window_starts`); for training."""
+    memory_bytes: int = 1 << 29
+    """Decoded row groups that are kept for later epochs; those beyond are decoded again."""
+    worker: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.worker < self.workers:
+            raise ValueError(f"worker must be >= 0 and < workers, got worker={self.worker}, workers={self.workers}")
+        for name in ("batch_size", "window_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.balance and self.seed is None:
+            raise ValueError("balance draws rows and needs a seed, got seed=None")
+        if self.furthest_start < 0:
+            raise ValueError(f"furthest_start must be >= 0, got {self.furthest_start}")
+        if self.furthest_start and (self.split != "train" or self.seed is None or self.features.view != "flows"):
+            raise ValueError(
+                "furthest_start draws where flows of the train split begin, and needs a seed; got "
+                f"split={self.split!r}, seed={self.seed}, view={self.features.view!r}"
+            )
+        if not self.windows(0):
+            raise FlowloomError(
+                f"split {self.split!r} of dataset {self.dataset.root} has no rows for worker {self.worker} of "
+                f"{self.workers}; give the split a larger share and build again"
+            )
+
+    @functools.cached_property
+    def _tasks(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.dataset.tasks)
+
+    @functools.cached_property
+    def _row_groups(self) -> RowGroups:
+        """The row groups of the split, decoded and prepared."""
+        labels = map(label_column, self._tasks)
+        columns = [*self.features.columns, *labels, *(["flow_id"] if self.kept else [])]
+        prepare = functools.partial(self.features.prepared, furthest_start=self.furthest_start)
+        return RowGroups(columns, self.memory_bytes, prepare)
+
+    @functools.cached_property
+    def _pools(self) -> dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]]:
+        """The row groups that may share a window, of each task under `striped`, else all; with the rows to be shown.
+
+        None stands for all rows; a row that is to be repeated is there several times.
+        """
+        pools: dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]] = {}
+        for task in self._tasks if self.striped else (None,):
+            groups = self.dataset.row_groups(self.split, task, self.features.view)
+            drawn = self._drawn(groups) if self.balance and task in (None, self.balance.task) else {}
+            chosen = {group: self._chosen(group, task, drawn.get(group)) for group in groups}
+            pools[task] = {group: rows for group, rows in chosen.items() if (group.rows if rows is None else len(rows))}
+        return pools
+
+    def _drawn(self, groups: Sequence[RowGroup]) -> dict[RowGroup, npt.NDArray[np.int64]]:
+        """Return the rows that balancing draws, of the row groups that have labels of its task; others stay whole."""
+        assert self.balance is not None
+        assert self.seed is not None
+        carrying = set(self.dataset.row_groups(self.split, self.balance.task, self.features.view))
+        balanced = [group for group in groups if group in carrying]
+        labels = [self._labels(self._row_groups.read([group]), None) for group in balanced]
+        columns = np.concatenate([np.empty((0, len(self._tasks)), np.int32), *labels]).T
+        known = TrainLabels(self.split, dict(zip(self._tasks, columns, strict=True)))
+        rows = self.balance.draw(known, self.dataset.tasks, self.seed)
+        drawn, start = {}, 0
+        for group in balanced:
+            first, last = np.searchsorted(rows, (start, start + group.rows))
+            drawn[group] = rows[first:last] - start
+            start += group.rows
+        return drawn
+
+    def _chosen(
+        self, group: RowGroup, task: str | None, rows: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64] | None:
+        """Return those of the drawn rows of a row group (None: of all) that have a label that counts, if asked for."""
+        if not self.only_labelled:
+            return rows
+        labels = self._labels(self._row_groups.read([group]), task)
+        labelled = np.flatnonzero((labels >= 0).any(axis=1))
+        return labelled if rows is None else rows[np.isin(rows, labelled)]
+
+    def windows(self, epoch: int) -> list[Window]:
+        """Return the windows of an epoch in the order of the stream; their number is the same in every epoch."""
+        turns = []
+        for number, (task, pool) in enumerate(self._pools.items()):
+            groups = list(pool)
+            sizes = [group.rows if rows is None else len(rows) for group, rows in pool.items()]
+            order = np.arange(len(groups))
+            if self.seed is not None:
+                drawn = np.random.default_rng((self.seed, epoch, 0, number)).permutation(order)
+                order = self._interleaved(groups, drawn)
+            width = self._width(sizes)
+            parts = [order[start : start + width].tolist() for start in range(0, len(groups), width)]
+            turns.append([Window(tuple(groups[i] for i in part), task, sum(sizes[i] for i in part)) for part in parts])
+        round_robin = [window for turn in itertools.zip_longest(*turns) for window in turn if window is not None]
+        return round_robin[self.worker :: self.workers]
+
+    def _interleaved(self, groups: Sequence[RowGroup], order: np.ndarray) -> np.ndarray:
+        """Spread the row groups of every stripe evenly over an order, so that each window has rows of all tasks."""
+        stripes = np.array([self._stripes[groups[at].path] for at in order], np.int64)
+        places = np.empty(len(order))
+        for stripe in np.unique(stripes):
+            members = np.flatnonzero(stripes == stripe)
+            places[members] = (np.arange(len(members)) + 0.5) / len(members)
+        return order[np.argsort(places, kind="stable")]
+
+    @functools.cached_property
+    def _stripes(self) -> dict[str, int]:
+        """The number of the stripe that a shard is of, by its path."""
+        tasks = list(dict.fromkeys(shard.task for shard in self.dataset.card.shards))
+        return {str(self.dataset.root / shard.path): tasks.index(shard.task) for shard in self.dataset.card.shards}
+
+    def _width(self, sizes: Sequence[int]) -> int:
+        """Return how many row groups make a window, from their mean size."""
+        rows = sum(sizes)
+        wanted = self.window_rows
+        if self.striped:
+            wanted = self.miniset_rows or min(4096, -(-rows // 10))
+        return max(1, round(wanted * len(sizes) / max(rows, 1)))
+
+    def stripes(self, epoch: int) -> list[str | None]:
+        """Return for every step of an epoch the one task that it trains, or None: all of them."""
+        return [window.task for window in self.windows(epoch) for _ in range(self._steps(window))]
+
+    def _steps(self, window: Window) -> int:
+        return -(-window.rows // self.batch_size)
+
+    def position(self, step: int) -> tuple[int, int, int]:
+        """Return (epoch, window of the epoch, batch of the window) of a step, all from 0."""
+        for epoch in itertools.count():
+            for number, window in enumerate(self.windows(epoch)):
+                if step < self._steps(window):
+                    return epoch, number, step
+                step -= self._steps(window)
+        raise AssertionError("an endless count has ended")
+
+    def tensors(self, epoch: int, number: int) -> tuple[np.ndarray, ...]:
+        """Decode and render one window of an epoch.
+
+        Returns:
+          the inputs in the order of the spec, of flows float32 [N, k, C] and lengths int32 [N]; behind them labels
+          int32 [N, T] in the card's order of tasks, -1 = unknown.
+        """
+        window = self._load(epoch, number)
+        return *window.inputs(0, len(window.order)), window.labels[window.order]
+
+    def _load(self, epoch: int, number: int) -> LoadedWindow:
+        """Decode one window of an epoch and put its rows in their order."""
+        window = self.windows(epoch)[number]
+        decoded = self._row_groups.read(window.groups)
+        parts, start = [], 0
+        for group in window.groups:
+            rows = self._pools[window.task][group]
+            parts.append(start + (np.arange(group.rows) if rows is None else rows))
+            start += group.rows
+        order = np.concatenate(parts)
+        places: tuple[npt.NDArray[np.int64], ...] = (order,)
+        if self.seed is not None:
+            place = self.worker + number * self.workers
+            places = (np.random.default_rng((self.seed, epoch, 1, place)).permutation(order),)
+            if self.furthest_start:
+                generator = np.random.default_rng((self.seed, epoch, 2, place))
+                places += (window_starts(generator, len(order), self.furthest_start),)
+        return LoadedWindow(places, self._labels(decoded, window.task), self.features.renderer(decoded))
+
+    def _labels(self, rows: pa.RecordBatch, only: str | None) -> np.ndarray:
+        """Return the labels that count of all tasks, or of one: int32 [N, T], -1 = unknown."""
+        labels = np.full((rows.num_rows, len(self._tasks)), -1, np.int32)
+        for column, task in enumerate(self._tasks):
+            if label_column(task) in rows.schema.names and only in (None, task):
+                known = rows[label_column(task)]
+                if task in self.kept:
+                    known = pc.if_else(pc.is_in(rows["flow_id"], self.kept[task]), known, None)
+                labels[:, column] = pc.fill_null(known, -1).to_numpy()
+        return labels
+
+    @property
+    def signature(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
+        """Return the specs of a `Batch` of any size."""
+        return (
+            {name: tf.TensorSpec((None, *each.shape), each.dtype) for name, each in self.features.inputs.items()},
+            {task: tf.TensorSpec((None,), tf.int32) for task in self._tasks},
+            {task: tf.TensorSpec((None,)) for task in self._tasks},
+        )
+
+    def batches(self, start_step: int = 0, epochs: int | None = None) -> "tf.data.Dataset[Batch]":
+        """Return the stream of batches from a step on, over `epochs` epochs from the first (None: endless)."""
+        first_epoch, first_window, first_batch = self.position(start_step)
+        end = np.iinfo(np.int64).max if epochs is None else epochs
+        specs = self.signature
+        held, lock = functools.lru_cache(PARALLEL_PIECES)(self._load), threading.Lock()
+
+        def plan(epoch: np.int64) -> npt.NDArray[np.int64]:
+            pieces = self._pieces(int(epoch))
+            return pieces if epoch > first_epoch else _from(pieces, first_window, first_batch * self.batch_size)
+
+        def render(place: npt.NDArray[np.int64]) -> tuple[np.ndarray, ...]:
+            epoch, number, start, stop = place.tolist()
+            with lock:  # or two threads would decode the same window
+                window = held(epoch, number)
+            return (*window.inputs(start, stop), *_labels_and_weights(window.labels, window.order[start:stop]))
+
+        @tf.autograph.experimental.do_not_convert
+        def planned(epoch: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(plan, [epoch], tf.int64), (None, 4))
+
+        @tf.autograph.experimental.do_not_convert
+        def rendered(place: tf.Tensor) -> Batch:
+            arrays = tf.numpy_function(render, [place], [spec.dtype for part in specs for spec in part.values()])
+            for array, spec in zip(arrays, (spec for part in specs for spec in part.values()), strict=True):
+                array.set_shape(spec.shape)
+            left = iter(arrays)
+            inputs, labels, weights = ({name: next(left) for name in part} for part in specs)
+            return inputs, labels, weights
+
+        @tf.autograph.experimental.do_not_convert
+        def batched(*piece: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensors(piece).rebatch(self.batch_size)
+
+        options = tf.data.Options()
+        options.deterministic = True
+        # the stream is recomputed from (seed, step), so the Python state in `render` need not be saved with it
+        options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return (
+            tf.data.Dataset.range(first_epoch, end)
+            .map(planned)
+            .flat_map(tf.data.Dataset.from_tensor_slices)
+            .map(rendered, num_parallel_calls=PARALLEL_PIECES)
+            .flat_map(batched)
+            .prefetch(tf.data.AUTOTUNE)
+            .with_options(options)
+        )
+
+    def _pieces(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return what is handed over at once, int64 [pieces, 4]: epoch, window, and its rows from which to which."""
+        rows = max(1, PIECE_ROWS // self.batch_size) * self.batch_size
+        return np.array(
+            [
+                (epoch, number, start, min(start + rows, window.rows))
+                for number, window in enumerate(self.windows(epoch))
+                for start in range(0, window.rows, rows)
+            ],
+            np.int64,
+        )
+
+
+def _from(pieces: npt.NDArray[np.int64], number: int, row: int) -> npt.NDArray[np.int64]:
+    """Return the pieces of an epoch from a row of a window on."""
+    _, windows, _, stops = pieces.T
+    left = pieces[(windows > number) | ((windows == number) & (stops > row))]
+    first = left[:, 1] == number
+    left[first, 2] = np.maximum(left[first, 2], row)
+    return left
+
+
+def _labels_and_weights(labels: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, ...]:
+    """Return the labels of each task, int32 [N] and 0 where unknown, then the weights, float32 [N]."""
+    known = np.ascontiguousarray(labels[rows].T)
+    return *np.maximum(known, 0), *(known >= 0).astype(np.float32)

@@ -1,0 +1,150 @@
+"""Profiles: what the flows that a model sees are like, counted in fixed bins, at training and at scoring alike."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pydantic
+
+from flowloom.schemas.arrow.rows import SEQUENCES
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, Profile, bins_of
+from flowloom.trainers.feed.arrow_views import list_offsets, numbers
+from flowloom.trainers.feed.dataset import Dataset
+
+LENGTHS = ("packets_fwd", "packets_bwd")
+"""The columns that tell how many packets a flow had, which its lists may be cut short of."""
+TRAINED_ON = "train"
+
+
+class ProfileCounts:
+    """Counts over batches of flows, in any order.
+
+    Args:
+      columns: those of the flow columns that the model sees.
+      k: packets per flow that it sees.
+    """
+
+    def __init__(self, columns: Iterable[str], k: int) -> None:
+        self.k = k
+        self.rows = 0
+        self.counts = {name: np.zeros(bins_of(name, k), np.int64) for name in profiled_columns(columns)}
+        self.counts[PACKETS] = np.zeros(k + 1, np.int64)
+
+    def add(self, flows: pa.RecordBatch) -> None:
+        """Count flows whose sequences are known."""
+        self.rows += flows.num_rows
+        lists = [name for name in self.counts if name in SEQUENCES]
+        for name, counts in self.counts.items():
+            if name in SEQUENCES:
+                values = flows[name]
+                _count_first(list_offsets(values), numbers(values.values), self.k, PROFILED[name][0], counts)
+            elif name != PACKETS and name in flows.schema.names:
+                known = numbers(flows[name].drop_null())
+                counts += np.bincount(known, minlength=len(counts))
+        packets = _packets(flows, lists[0])
+        self.counts[PACKETS] += np.bincount(np.minimum(packets, self.k + 1) - 1, minlength=self.k + 1)[: self.k + 1]
+
+    def profile(self, classes: dict[str, dict[str, int]] | None = None) -> Profile:
+        """Return what was counted."""
+        counts = {name: tuple(bins.tolist()) for name, bins in self.counts.items() if bins.any()}
+        return Profile(k=self.k, rows=self.rows, counts=counts, classes=classes or {})
+
+
+def profiled_columns(columns: Iterable[str]) -> list[str]:
+    """Return those of the columns that a model sees that are counted, and the protocol, which is always."""
+    return [name for name in PROFILED if name in {*columns, "protocol"}]
+
+
+def profile_dataset(dataset: Dataset, columns: Iterable[str], k: int) -> Profile:
+    """Return the profile of the train split of a dataset with flows; one row group is in memory at a time."""
+    columns = tuple(columns)
+    counts = ProfileCounts(columns, k)
+    read = [*dict.fromkeys([*columns, "protocol", *LENGTHS])]
+    for group in dataset.row_groups(TRAINED_ON):
+        rows = pq.ParquetFile(group.path).read_row_group(group.index, columns=read)
+        for batch in rows.combine_chunks().to_batches():
+            counts.add(known_rows(batch, columns))
+    return counts.profile(dataset.card.splits[TRAINED_ON].classes)
+
+
+def known_rows(rows: pa.RecordBatch, columns: Iterable[str]) -> pa.RecordBatch:
+    """Return the rows of which some columns are known."""
+    unknown = [rows[name] for name in columns if rows[name].null_count]
+    if not unknown:
+        return rows
+    known = pc.is_valid(unknown[0])
+    for column in unknown[1:]:
+        known = pc.and_(known, pc.is_valid(column))
+    return rows.filter(known)
+
+
+def read_profile(folder: Path) -> Profile | None:
+    """Return the profile beside a model; None without one.
+
+    Raises:
+      FlowloomError: if it is damaged.
+    """
+    try:
+        return Profile.model_validate_json((folder / PROFILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except pydantic.ValidationError as error:
+        raise FlowloomError(
+            f"{folder / PROFILE} is damaged ({error.errors()[0]['msg']}); remove it to score without a look at skew"
+        ) from None
+
+
+def _packets(flows: pa.RecordBatch, sequence: str) -> np.ndarray:
+    """Return the packets of each flow, int64, at least 1: those of its list where no more are known of."""
+    listed = np.diff(list_offsets(flows[sequence])).astype(np.int64)
+    for name in LENGTHS:
+        if name not in flows.schema.names or flows[name].null_count:
+            return np.maximum(listed, 1)
+    told = sum(numbers(flows[name]).astype(np.int64) for name in LENGTHS)
+    return np.maximum(np.maximum(listed, told), 1)
+
+
+def _count_first(offsets: Any, values: np.ndarray, k: int, bins: str, counts: Any) -> None:
+    """Add the first k values of each list to their bins."""
+    if bins == "octaves":
+        _count_octaves(offsets, values, k, counts)
+        return
+    width = values.dtype.itemsize
+    codes = values.view(np.uint8 if width == 1 else np.uint16)
+    _count_codes(offsets, codes, k, _QUARTERS if bins == "quarter_octaves" else _BYTES, counts)
+
+
+def _quarters() -> np.ndarray:
+    """Return the bin of every value of 16 bits: below 4 its own, then four to each power of two."""
+    values = np.arange(1 << 16)
+    exponent = np.frexp(np.maximum(values, 1))[1]  # bits of the value
+    shift = np.maximum(exponent - 3, 0)
+    return np.where(values < 4, values, 4 * (shift + 1) + (values >> shift) % 4).astype(np.uint8)
+
+
+_QUARTERS = _quarters()
+_BYTES = np.arange(256).astype(np.uint8)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_codes(offsets: Any, codes: Any, k: int, table: Any, counts: Any) -> None:
+    for row in range(len(offsets) - 1):
+        for at in range(offsets[row], min(offsets[row + 1], offsets[row] + k)):
+            counts[table[codes[at]]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_octaves(offsets: Any, values: Any, k: int, counts: Any) -> None:
+    for row in range(len(offsets) - 1):
+        for at in range(offsets[row], min(offsets[row + 1], offsets[row] + k)):
+            left, bits = values[at], 0
+            while left > 0:
+                left >>= 1
+                bits += 1
+            counts[bits] += 1

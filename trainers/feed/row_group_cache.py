@@ -1,0 +1,51 @@
+"""Row groups out of Parquet, of which the first that fit in memory are decoded and prepared once."""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flowloom.trainers.feed.dataset import RowGroup
+
+
+class RowGroups:
+    """Decoded and prepared row groups.
+
+    As many are kept as fit; later ones are decoded whenever they are read. Epochs read all of them in turn, so that
+    whatever one gave way to would be read before it is needed again.
+
+    Args:
+      columns: those to be decoded; of a stripe those that it has.
+      memory_bytes: what may be kept.
+      prepare: what is done to a decoded row group (`RowSpec.prepared`).
+    """
+
+    def __init__(
+        self,
+        columns: Collection[str],
+        memory_bytes: int,
+        prepare: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows,
+    ) -> None:
+        self._columns = frozenset(columns)
+        self._prepare = prepare
+        self._free = memory_bytes
+        self._kept: dict[RowGroup, pa.Table] = {}
+        self._lock = threading.Lock()
+
+    def read(self, groups: Sequence[RowGroup]) -> pa.RecordBatch:
+        """Return the rows of some row groups; columns that a stripe lacks are null."""
+        with self._lock:
+            tables = [self._read(group) for group in groups]
+        return pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()[0]
+
+    def _read(self, group: RowGroup) -> pa.Table:
+        if (table := self._kept.get(group)) is None:
+            with pq.ParquetFile(group.path, pre_buffer=True) as file:
+                columns = [name for name in file.schema_arrow.names if name in self._columns]
+                rows = file.read_row_group(group.index, columns=columns).combine_chunks().to_batches()[0]
+            table = pa.Table.from_batches([self._prepare(rows)])
+            if table.nbytes <= self._free:
+                self._free -= table.nbytes
+                self._kept[group] = table
+        return table

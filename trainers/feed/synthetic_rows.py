@@ -1,0 +1,125 @@
+"""Training on tables with rows that SMOTE made: a train split of its own, beside the run and never in the dataset."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flowloom.schemas.arrow.feature_tables import feature_schema
+from flowloom.schemas.arrow.rows import FLOWS, label_column, labelled
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import Shard
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.feed.balancing import UNKNOWN, Balance, TrainLabels, smote
+from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.feed.table_spec import TableSpec
+
+MADE = "made"
+"""Group of the rows that were made."""
+ROW_GROUP_ROWS = 16_384
+
+
+def with_made_rows(dataset: Dataset, features: TableSpec, balance: Balance, seed: int, path: Path) -> Dataset:
+    """Return a dataset whose train split is drawn and made as a balance says; other splits stay as they are.
+
+    Classes with more rows than their total are drawn from, those with fewer get rows that SMOTE makes between
+    neighbours as the model sees them: scaled. A made row has the labels of other tasks that all rows of its class
+    share. The split is one file, of scaled features (`features.scaled`); the same arguments give the same bytes.
+
+    Args:
+      dataset: with tables, under Aurora; its train split is in memory at once.
+      features: fitted on it.
+      balance: one whose `how` is `smote`.
+      seed: of what is drawn and made.
+      path: the file to write, in a folder that exists.
+
+    Raises:
+      FlowloomError: if the layout is another one, or a class has too few rows to make others from.
+    """
+    if dataset.card.layout != "aurora":
+        raise FlowloomError(
+            "balance how=smote needs tables of layout aurora, whose rows carry all labels, and dataset "
+            f"{dataset.root} has {dataset.card.layout}; weave it to aurora"
+        )
+    groups = dataset.row_groups("train", view="tables")
+    columns = [*features.columns, *(label_column(task.name) for task in dataset.tasks), "flow_id", "group"]
+    parts = [pq.read_table(file, columns=columns, partitioning=None) for file in dict.fromkeys(g.path for g in groups)]
+    rows = pa.concat_tables(parts).combine_chunks().to_batches()[0]
+    codes = {task.name: pc.fill_null(rows[label_column(task.name)], UNKNOWN).to_numpy() for task in dataset.tasks}
+
+    drawn = balance.draw(TrainLabels("train", codes), dataset.tasks, seed)
+    (values,) = features.renderer(rows)(drawn)
+    known = TrainLabels("train", {task: each[drawn] for task, each in codes.items()})
+    (task,) = (task for task in dataset.tasks if task.name == balance.task)
+    made, of = smote(values, known, task, balance.totals, seed, balance.neighbours)
+
+    labels = {name: np.concatenate([each, _implied(known, task, name, of)]) for name, each in known.codes.items()}
+    table = _table(
+        np.concatenate([values, made]),
+        labels,
+        pa.concat_arrays([rows["flow_id"].take(pa.array(drawn)), _numbered(len(made))]),
+        [*rows["group"].take(pa.array(drawn)).to_pylist(), *[MADE] * len(made)],
+        features.columns,
+        dataset.tasks,
+    )
+    return _with_train(dataset, table, path)
+
+
+def _implied(known: TrainLabels, task: Task, other: str, of: np.ndarray) -> np.ndarray:
+    """Return for made rows the label of another task that all rows of their class share, or that it is unknown."""
+    shared = np.full(len(task.vocabulary), UNKNOWN, np.int32)
+    for code in range(len(task.vocabulary)):
+        found = np.unique(known.codes[other][known.codes[task.name] == code])
+        if len(found) == 1:
+            shared[code] = found[0]
+    return shared[of]
+
+
+def _numbered(count: int) -> pa.Array:
+    """Return ids of made rows, which are their numbers."""
+    words = np.stack([np.zeros(count, ">u8"), np.arange(count, dtype=">u8")], axis=1)
+    ids = FLOWS.field("flow_id").type
+    return pa.FixedSizeBinaryArray.from_buffers(ids, count, [None, pa.py_buffer(words.tobytes())])
+
+
+def _table(
+    values: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    flow_ids: pa.Array,
+    groups: Sequence[str],
+    features: Sequence[str],
+    tasks: Sequence[Task],
+) -> pa.Table:
+    schema = labelled(feature_schema(features), [task.name for task in tasks])
+    columns = {
+        "flow_id": flow_ids,
+        "group": pa.array(groups, pa.string()),
+        **{name: pa.array(column, pa.float64()) for name, column in zip(features, values.T, strict=True)},
+        **{label_column(name): pa.array(each, pa.int32(), mask=each == UNKNOWN) for name, each in labels.items()},
+    }
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _with_train(dataset: Dataset, table: pa.Table, path: Path) -> Dataset:
+    """Write the rows, and return the dataset with them as its train split."""
+    partial = path.with_name(f".partial-{path.name}")
+    pq.write_table(table, partial, row_group_size=ROW_GROUP_ROWS)
+    os.replace(partial, path)
+    footer = pq.read_metadata(path)
+    shard = Shard(
+        path=str(path.resolve()),
+        view="tables",
+        split="train",
+        task=None,
+        rows=table.num_rows,
+        row_groups=tuple(footer.row_group(number).num_rows for number in range(footer.num_row_groups)),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    kept = tuple(each for each in dataset.card.shards if (each.view, each.split) != ("tables", "train"))
+    return dataclasses.replace(dataset, card=dataset.card.model_copy(update={"shards": (*kept, shard)}))

@@ -1,0 +1,1 @@
+"""Keras layers that know nothing of tasks, recipes or datasets."""

@@ -1,0 +1,1 @@
+"""Keras networks for several tasks; no recipes, no datasets, no training."""

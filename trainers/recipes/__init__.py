@@ -1,0 +1,1 @@
+"""Recipes, the models and row specs they name, and the run directory; no training."""

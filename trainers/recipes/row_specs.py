@@ -1,0 +1,26 @@
+"""What the model of a recipe sees of the rows of a dataset."""
+
+from flowloom.schemas.arrow.rows import View
+from flowloom.trainers.feed.byte_spec import ByteSpec
+from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.feed.flow_spec import FeatureSpec
+from flowloom.trainers.feed.table_spec import TableSpec
+from flowloom.trainers.recipes.recipe import Recipe
+
+AnyRowSpec = FeatureSpec | ByteSpec | TableSpec
+
+ROW_SPECS: dict[View, type[AnyRowSpec]] = {"flows": FeatureSpec, "packets": ByteSpec, "tables": TableSpec}
+"""How rows of each view are seen; a run stores one of them."""
+
+
+def row_spec(recipe: Recipe, dataset: Dataset) -> AnyRowSpec:
+    """Return what the recipe's model sees of a dataset, scaled by what its train split has.
+
+    Raises:
+      FlowloomError: if the dataset lacks the view, or what the recipe wants of it.
+    """
+    if recipe.view == "packets":
+        return ByteSpec.of(dataset.card, recipe.length)
+    if recipe.view == "tables":
+        return TableSpec.of(dataset, scaling=recipe.table_scaling, most=recipe.most_features)
+    return FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)

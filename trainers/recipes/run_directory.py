@@ -1,0 +1,125 @@
+"""A run directory: what was trained, on what, how it went; complete when, and only when, run.json is there."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import pydantic
+
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import DatasetCard
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.recipes import (
+    builders as models,  # the model classes must be known to Keras before a model is loaded
+)
+from flowloom.trainers.recipes.recipe import Recipe
+from flowloom.trainers.recipes.row_specs import ROW_SPECS, AnyRowSpec
+
+RECIPE = "recipe.json"
+FEATURES = "features.json"
+SOURCE = "source.json"
+HISTORY = "history.json"
+CHECKPOINTS = "checkpoints"
+MODEL = "model.keras"
+PRETRAINED = "pretrained"
+LATECOMERS = "latecomers.json"
+MADE = "made.parquet"
+TUNING = "tuning"
+FINISHED = "run.json"
+METRICS = "metrics.json"
+REPORT = "report.html"
+
+
+class Source(pydantic.BaseModel):
+    """The dataset that a run was trained on, and what of it scoring must know."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    """Where it lay, absolute."""
+    name: str
+    content_hash: str
+    definition: FlowDefinition
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, path: Path, card: DatasetCard) -> Self:
+        """Return what a run remembers of a dataset."""
+        return cls(
+            path=str(path.resolve()),
+            name=card.name,
+            content_hash=card.content_hash,
+            definition=card.definition,
+            tasks=card.tasks,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run; open one with `Run.open`."""
+
+    root: Path
+    recipe: Recipe
+    features: AnyRowSpec
+    source: Source
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read a finished run.
+
+        Raises:
+          FlowloomError: if the directory holds no run, an unfinished one, or a damaged one.
+        """
+        root = Path(path)
+        if not (root / FINISHED).is_file():
+            if (root / RECIPE).is_file():
+                raise FlowloomError(
+                    f"run {root} is not finished; repeat the `flowloom train` that began it, and it continues"
+                )
+            raise FlowloomError(f"{root} is no run: {FINISHED} is missing; make one with `flowloom train`")
+        try:
+            recipe = Recipe.model_validate_json((root / RECIPE).read_bytes())
+            return cls(
+                root,
+                recipe,
+                ROW_SPECS[recipe.view].model_validate_json((root / FEATURES).read_bytes()),
+                Source.model_validate_json((root / SOURCE).read_bytes()),
+                json.loads((root / HISTORY).read_bytes()),
+                json.loads((root / FINISHED).read_bytes()),
+            )
+        except (OSError, ValueError) as error:
+            raise FlowloomError(f"run {root} is damaged ({error}); train it again in another directory") from None
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of the model, in the order of its dataset."""
+        return self.source.tasks
+
+    def load_model(self) -> models.MultiTaskModel:
+        """Return the trained model.
+
+        Raises:
+          FlowloomError: if the file is missing or damaged.
+        """
+        try:
+            return keras.saving.load_model(self.root / MODEL, compile=False)
+        except (OSError, ValueError) as error:
+            raise FlowloomError(f"model {self.root / MODEL} cannot be read ({error}); train it again") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file at once: it is either the old one or the new one, never half of it."""
+    partial = path.with_name(f".partial-{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON at once; NaN is an error, not a word that other readers cannot parse."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,81 @@
+"""Checkpoints: the state of a training after an epoch or inside of one, in one file that appears at once."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowloom.trainers.training.loop import Begun
+
+
+class Checkpoints:
+    """The checkpoints of a run, one per epoch kept, and one inside of the epoch that is under way.
+
+    The stream of batches needs no state, it is a function of the step.
+
+    Args:
+      root: their directory, made if missing.
+      parts: what has `variables`, which are saved and restored in order, by name; an optimizer must be built.
+    """
+
+    def __init__(self, root: Path, parts: Mapping[str, Any]) -> None:
+        self._root, self._parts = root, parts
+        root.mkdir(exist_ok=True)
+
+    def epochs(self) -> list[int]:
+        """Return the epochs that have a checkpoint, ascending."""
+        found = (re.fullmatch(r"epoch-(\d+)\.npz", path.name) for path in self._root.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def save(self, epoch: int, keep: set[int]) -> None:
+        """Write the state after an epoch, then delete those of all epochs but it and `keep`, and that inside of one."""
+        self._write(self._path(epoch), {})
+        for other in set(self.epochs()) - keep - {epoch}:
+            self._path(other).unlink()
+        self._inside.unlink(missing_ok=True)
+
+    def restore(self, epoch: int) -> None:
+        """Set every part to its state after an epoch."""
+        self._read(self._path(epoch))
+
+    def save_inside(self, begun: Begun) -> None:
+        """Write the state inside of an epoch over that of an earlier step."""
+        facts = {"epoch": np.array(begun.epoch), "steps": np.array(begun.steps), "totals": begun.totals}
+        self._write(self._inside, facts)
+
+    def restore_inside(self, epoch: int) -> Begun | None:
+        """Set every part to its state inside of an epoch and say how far that was; None if there is none of it."""
+        if not self._inside.exists():
+            return None
+        with np.load(self._inside) as state:
+            begun = Begun(int(state["epoch"]), int(state["steps"]), state["totals"])
+        if begun.epoch != epoch:  # what was left when the checkpoint after its epoch had been written
+            return None
+        self._read(self._inside)
+        return begun
+
+    def _write(self, path: Path, facts: Mapping[str, np.ndarray]) -> None:
+        partial = self._root / ".partial.npz"
+        state: dict[str, Any] = {**facts, **{name: variable.numpy() for name, variable in self._variables()}}
+        np.savez(partial, **state)
+        os.replace(partial, path)
+
+    def _read(self, path: Path) -> None:
+        with np.load(path) as state:
+            for name, variable in self._variables():
+                variable.assign(state[name])
+
+    def _variables(self) -> Iterator[tuple[str, Any]]:
+        for part, holder in self._parts.items():
+            for n, variable in enumerate(holder.variables):
+                yield f"{part}_{n}", variable
+
+    def _path(self, epoch: int) -> Path:
+        return self._root / f"epoch-{epoch:04d}.npz"
+
+    @property
+    def _inside(self) -> Path:
+        return self._root / "inside.npz"

@@ -1,0 +1,252 @@
+"""A training in memory: what a recipe and a dataset make, and its epochs one after another; no file is written."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import keras
+import numpy as np
+
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.evaluation.metrics import auc
+from flowloom.trainers.evaluation.predictions import compiled, predict
+from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.feed.feed import Feed
+from flowloom.trainers.feed.few_labels import kept_flows
+from flowloom.trainers.feed.row_spec import RowSpec
+from flowloom.trainers.feed.table_spec import TableSpec
+from flowloom.trainers.layers.kernel_lstm import without_kernels
+from flowloom.trainers.recipes.builders import MODELS, MultiTaskModel
+from flowloom.trainers.recipes.recipe import Recipe
+from flowloom.trainers.training.early_stopping import best_epoch, mean, score, stalled, total_loss
+from flowloom.trainers.training.latecomers import Arrivals, LatecomerFeed
+from flowloom.trainers.training.learning_rate import plateau_rate
+from flowloom.trainers.training.optimizer import CoupledAdam
+from flowloom.trainers.training.paradigms import PARADIGMS, WEIGHTINGS, Incremental
+
+EVALUATION_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training is; epochs and steps count from 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    """Steps of this epoch."""
+    record: dict[str, Any] | None = None
+    """The history's record of the epoch, once it is complete."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """How far an epoch has come."""
+
+    epoch: int
+    steps: int
+    totals: np.ndarray
+    """Sum of the losses and labelled rows of each task so far, float64 [T, 2]."""
+
+
+class Training:
+    """A model, what feeds it, and how it is updated.
+
+    Args:
+      recipe: how to train.
+      dataset: of the tasks that are trained, and no others.
+      features: what the model sees of a row.
+      made: the dataset with rows that were made, on which it is trained instead (`with_made_rows`).
+      model: one to train on, of these tasks and perhaps others; None: a new one by the recipe.
+
+    Raises:
+      FlowloomError: if the dataset has no rows to train on, or recipe and dataset do not fit each other.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        features: RowSpec,
+        made: Dataset | None = None,
+        model: MultiTaskModel | None = None,
+    ) -> None:
+        self._recipe, self._dataset, self._features, self._made = recipe, dataset, features, made
+        self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
+        """Its name, that of the dataset's layout for `auto`."""
+        kind, tasks = PARADIGMS[self.paradigm], [task.name for task in dataset.tasks]
+        if recipe.weighting != "fixed" and kind.striped:
+            raise FlowloomError(
+                f"weighting {recipe.weighting} needs joint steps, which paradigm {self.paradigm} of dataset "
+                f"{dataset.root} has not; set paradigm=rainbow_mixed or weighting=fixed"
+            )
+        self.arrivals = self._arrivals() if self.paradigm == "incremental" else None
+        """Which task comes when, if one after another."""
+        self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
+
+        keras.utils.set_random_seed(recipe.seed)
+        self.model: keras.Model = model or self._new_model("mixed_bfloat16" if recipe.mixed_precision else "float32")
+        if recipe.xla:
+            without_kernels(self.model)
+        self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
+        self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
+        self._paradigm = kind(
+            self.model,
+            self.optimizer,
+            dataset.tasks,
+            recipe.loss_weights,
+            self._feed.signature,
+            self.weighting,
+            recipe.reduction,
+            recipe.microbatch,
+            recipe.xla,
+        )
+        self._validate = self._validation()
+
+    def _new_model(self, precision: str) -> Any:
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(precision)
+        try:
+            return MODELS[self._recipe.model](self._recipe, self._features, self._dataset.tasks)
+        except ValueError as error:
+            raise FlowloomError(str(error)) from error
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def single_precision_model(self) -> Any:
+        """Return the model as it is to be kept: computing in float32, whatever it was trained in."""
+        if not self._recipe.mixed_precision:
+            return self.model
+        kept = self._new_model("float32")
+        for variable, trained in zip(kept.variables, self.model.variables, strict=True):
+            variable.assign(trained)
+        return kept
+
+    def _train_feed(self, dataset: Dataset, striped: bool) -> Feed:
+        recipe = self._recipe
+        made = self._made
+        return Feed(
+            made or dataset,
+            "train",
+            cast(TableSpec, self._features).scaled if made else self._features,
+            recipe.batch_size,
+            seed=recipe.seed,
+            striped=striped,
+            window_rows=recipe.window_rows,
+            miniset_rows=recipe.miniset_rows,
+            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed, self._features.view),
+            only_labelled=recipe.only_labelled,
+            balance=None if made else recipe.balance,
+            furthest_start=recipe.furthest_start,
+        )
+
+    def _arrivals(self) -> Arrivals:
+        recipe = self._recipe
+        tasks = recipe.arrivals or tuple(task.name for task in self._dataset.tasks)
+        return Arrivals(tasks, recipe.latecomer, recipe.phase_epochs, recipe.repair_epochs, recipe.replay_share)
+
+    def _latecomer_feed(self, arrivals: Arrivals) -> LatecomerFeed:
+        feeds = {
+            task.name: self._train_feed(self._dataset.restricted([task.name]), striped=True)
+            for task in self._dataset.tasks
+        }
+        return LatecomerFeed(feeds, arrivals)
+
+    @property
+    def planned_epochs(self) -> int:
+        """Epochs at most."""
+        return self.arrivals.epochs if self.arrivals else self._recipe.epochs
+
+    def kept_epoch(self, history: Sequence[dict[str, Any]]) -> int:
+        """Return the epoch whose weights are to be kept."""
+        return best_epoch(history) if PARADIGMS[self.paradigm].selects else len(history)
+
+    def epochs(
+        self,
+        history: list[dict[str, Any]],
+        progress: Callable[[Progress], None] = lambda _: None,
+        begun: Begun | None = None,
+        stepped: Callable[[Begun], None] = lambda _: None,
+    ) -> Iterator[dict[str, Any]]:
+        """Train on from where a history ends; append the record of every epoch to it, and yield it.
+
+        Model, optimizer and weighting must be in the state after the history's last epoch, or inside of the next.
+
+        Args:
+          history: the records of all epochs so far.
+          progress: called after each step.
+          begun: how far the next epoch has come.
+          stepped: called before that, to save the state of the training.
+        """
+        done = begun.steps if begun else 0
+        stream = iter(self._feed.batches(sum(record["steps"] for record in history) + done))
+        while len(history) < self.planned_epochs and not self._stops(history):
+            epoch = len(history) + 1
+            if self.arrivals and self.arrivals.phase(epoch).first_epoch == epoch and not begun:
+                cast(Incremental, self._paradigm).begin_phase()
+            self.optimizer.learning_rate = self._learning_rate(history)
+            self.weighting.begin_epoch([record["loss"] for record in history])
+            stripes = self._feed.stripes(epoch - 1)
+            totals = begun.totals if begun else np.zeros((len(self._dataset.tasks), 2))
+            for step, stripe in enumerate(stripes[done:], start=done + 1):
+                totals = totals + self._paradigm.step(stripe, next(stream)).numpy()
+                stepped(Begun(epoch, step, totals))
+                progress(Progress(epoch, self.planned_epochs, step, len(stripes)))
+            record = {
+                "epoch": epoch,
+                "steps": len(stripes),
+                "loss": self._train_losses(totals),
+                "weights": self._weights(),
+                **self._validate(),
+            }
+            record["validation_total_loss"] = total_loss(record["validation_loss"], self._recipe.loss_weights)
+            record["score"] = score(record, self._recipe.monitor)
+            history.append(record)
+            begun, done = None, 0
+            yield record
+
+    def _stops(self, history: Sequence[dict[str, Any]]) -> bool:
+        return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.patience)
+
+    def _learning_rate(self, history: Sequence[dict[str, Any]]) -> float:
+        """Return the rate of the next epoch, by the total validation losses so far in its phase."""
+        recipe = self._recipe
+        begun = self.arrivals.phase(len(history) + 1).first_epoch - 1 if self.arrivals else 0
+        losses = [
+            record["validation_total_loss"] for record in history[begun:] if record["validation_total_loss"] is not None
+        ]
+        return plateau_rate(recipe.learning_rate, losses, recipe.plateau_factor, recipe.plateau_patience)
+
+    def _train_losses(self, totals: np.ndarray) -> dict[str, float | None]:
+        """Return the mean loss per labelled row of each task: totals [T, (sum, rows)]."""
+        return {
+            task.name: float(total / rows) if rows else None
+            for task, (total, rows) in zip(self._dataset.tasks, totals, strict=True)
+        }
+
+    def _weights(self) -> dict[str, float]:
+        """Return what the loss of each task is multiplied by at the end of an epoch."""
+        return {
+            task.name: float(weight) * self._recipe.loss_weights.get(task.name, 1.0)
+            for task, weight in zip(self._dataset.tasks, self.weighting.weights.numpy(), strict=True)
+        }
+
+    def _validation(self) -> Callable[[], dict[str, Any]]:
+        """Return a function that measures the model on the validation split; without rows, nothing is defined."""
+        dataset, tasks = self._dataset, [task.name for task in self._dataset.tasks]
+        if not any(group.rows for group in dataset.row_groups("validation", view=self._features.view)):
+            undefined = dict.fromkeys(tasks)
+            return lambda: {
+                "validation_loss": undefined, "validation_auc": undefined, "validation_mean_auc": None
+            }  # fmt: skip
+        feed = Feed(dataset, "validation", self._features, EVALUATION_BATCH)
+        forward = compiled(self.model, feed)
+
+        def validate() -> dict[str, Any]:
+            predictions = predict(forward, feed)
+            aucs = {task: auc(predictions[task]) for task in tasks}
+            losses = {task: predictions[task].loss for task in tasks}
+            return {"validation_loss": losses, "validation_auc": aucs, "validation_mean_auc": mean(aucs.values())}
+
+        return validate

@@ -1,0 +1,62 @@
+"""Order sketches: how many integers lie below which, merged exactly in any order; for quantiles over all workers."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from flowloom.transforms.arrays.apportion import quotas
+
+MOST_BINS = 1 << 16
+"""Occupied bins of a sketch at most: one mebibyte, and cuts within 1/65,536 of what is occupied."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OrderSketch:
+    """How many values lie in each bin of 2^shift integers, ascending; bins without any are left out.
+
+    The shift is the smallest one that leaves at most `MOST_BINS` bins. A part of the values never needs a larger one
+    than all of them, so that any order of merging ends in the same sketch, and a count up to a bin's edge is exact.
+    """
+
+    shift: int = 0
+    bins: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    counts: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __add__(self, other: "OrderSketch") -> "OrderSketch":
+        shift = max(self.shift, other.shift)
+        bins = np.concatenate([self.bins >> (shift - self.shift), other.bins >> (shift - other.shift)])
+        return _binned(shift, bins, np.concatenate([self.counts, other.counts]))
+
+
+def sketch_order(values: np.ndarray) -> OrderSketch:
+    """Sketch int64 values."""
+    return _binned(0, values, np.ones(len(values), np.int64))
+
+
+def merge_sketches(sketches: Iterable[OrderSketch]) -> OrderSketch:
+    """Add up sketches."""
+    return sum(sketches, OrderSketch())
+
+
+def cut_by_shares(sketch: OrderSketch, shares: Sequence[float]) -> tuple[int, ...]:
+    """Return the values at which each share after the first begins.
+
+    Each cut is the lower edge of an occupied bin, the one below which the number of values comes nearest to its quota,
+    or the lower one of two.
+    """
+    values = int(sketch.counts.sum())
+    below = np.concatenate([[0], np.cumsum(sketch.counts)])
+    edges = np.concatenate([sketch.bins, sketch.bins[-1:] + 1]) << sketch.shift
+    targets = np.cumsum(quotas(values, shares))[:-1]
+    return tuple(int(edges[np.abs(below - target).argmin()]) if values else 0 for target in targets)
+
+
+def _binned(shift: int, bins: np.ndarray, counts: np.ndarray) -> OrderSketch:
+    while True:
+        bins, place = np.unique(bins, return_inverse=True)
+        summed = np.zeros(len(bins), np.int64)
+        np.add.at(summed, place, counts)
+        if len(bins) <= MOST_BINS:
+            return OrderSketch(shift, bins, summed)
+        shift, bins, counts = shift + 1, bins >> 1, summed

@@ -1,0 +1,1 @@
+"""Capture files: finding, opening, scanning records, byte ranges, groups; no decoding of packets."""

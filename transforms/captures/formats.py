@@ -1,0 +1,56 @@
+"""Capture formats: which scanner reads a capture, told by its content."""
+
+from typing import IO
+
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.pcap import PCAP_HEADER, PCAP_MAGIC, PcapScanner
+from flowloom.transforms.captures.pcapng import SECTION_HEADER, PcapngScanner
+from flowloom.transforms.captures.records import RecordScanner
+
+
+def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 0) -> RecordScanner:
+    """Return the scanner for a capture's content.
+
+    Args:
+      capture: the bytes from the capture's start; or, with a preamble, from the start of a record.
+      preamble: what a scanner that came to this place holds; with it goes `latest_ns`.
+
+    Raises:
+      CaptureError: `not-a-capture`, if the content starts like no known format.
+    """
+    while len(capture.window) < PCAP_HEADER and not capture.complete:
+        capture.grow()
+    magic = preamble[:4] or capture.window[:4].tobytes()
+    if magic in PCAP_MAGIC:
+        return PcapScanner(capture, preamble, latest_ns)
+    if magic == SECTION_HEADER.to_bytes(4, "little"):
+        return PcapngScanner(capture, preamble, latest_ns)
+    if capture.damage and not len(capture.window):
+        raise capture.damage
+    raise CaptureError(
+        RejectReason.NOT_A_CAPTURE,
+        0,
+        "expected pcap or pcapng (plain or inside gz, zst, xz, bz2), the content starts with "
+        f"{capture.window[:8].tobytes()!r}; is this a capture file?",
+    )
+
+
+def first_time_ns(uri: str, file: IO[bytes] | None = None) -> int | None:
+    """Return the time of a capture's first record that has one, in ns since the epoch, or None where none can be read.
+
+    Args:
+      file: what `open_stored` gave, if the file is open already.
+
+    Raises:
+      CaptureError: if the file cannot be opened or is no capture.
+    """
+    capture = CaptureBytes(uri, file=file)
+    try:
+        scanner = open_records(capture)
+        while len(records := scanner.scan()):
+            if len(times_ns := records.times_ns()):
+                return int(times_ns[0])
+        return None
+    finally:
+        capture.close()

@@ -1,0 +1,163 @@
+"""Seen captures: which files of a manifest are new, told by all of their bytes, and which known ones are gone."""
+
+import concurrent.futures
+import dataclasses
+import fnmatch
+import functools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from flowloom.schemas.arrow.accounting import REJECTS
+from flowloom.schemas.corpus.manifest import CaptureSource, Entry
+from flowloom.schemas.models.retrain_state import SeenCapture, Stamp
+from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.captures.capture_files import FINGERPRINT_BYTES, CaptureError, capture_sha256
+from flowloom.transforms.captures.groups import (
+    Capture,
+    GroupPlan,
+    identify_capture,
+    match_source,
+    plan_groups,
+    reject_rows,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundCaptures:
+    """The captures of a corpus: those that are there, and known ones that are gone.
+
+    Attributes:
+      plan: their groups; files that are set aside already.
+      seen: all of them, in the order of their uris.
+      new: uris of those whose bytes were not known.
+      gone: uris, as they were, of known ones that are no longer found.
+      sha256: of each, by uri.
+    """
+
+    plan: GroupPlan
+    seen: tuple[SeenCapture, ...]
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+    sha256: Mapping[str, str]
+
+
+def find_captures(
+    sources: Sequence[Entry], folder: str, known: Iterable[SeenCapture], workers: int = 1
+) -> FoundCaptures:
+    """Match every source, digest every file that was not digested before, and put all captures into groups.
+
+    A file is not read again while its path, size, times and inode are what they were. A known capture that is found
+    nowhere stays as long as a source's glob matches its path and no other file lies there.
+
+    Args:
+      folder: what relative globs are relative to.
+      known: the captures of earlier runs.
+      workers: files that are looked at side by side.
+    """
+    known = list(known)
+    matches: dict[str, list[int]] = {}
+    rejects = []
+    for position, source in enumerate(sources):
+        if isinstance(source, CaptureSource):
+            uris, unmatched = match_source(source, folder)
+            rejects.append(unmatched)
+            for uri in uris:
+                matches.setdefault(uri, []).append(position)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        looked_at = list(pool.map(functools.partial(_seen, {one.uri: one for one in known}), matches))
+    present = [found for found in looked_at if isinstance(found, SeenCapture)]
+    rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
+
+    there = {one.sha256 for one in present}
+    gone = []
+    for one in known:
+        named = [at for at, source in enumerate(sources) if _names(source, folder, one.uri)]
+        if one.sha256 not in there and one.uri not in matches and named:
+            matches[one.uri] = named
+            there.add(one.sha256)
+            gone.append(one)
+    seen = sorted([*present, *gone], key=lambda one: one.uri)
+    plan = plan_groups([_capture(*one, matches[one[0].uri]) for one in _told_apart(seen)], sources, folder)
+    before = {one.sha256 for one in known}
+    digests = {one.uri: one.sha256 for one in seen}
+    group_of = {digests[capture.uri]: group.group for group in plan.groups for capture in group.captures}
+    return FoundCaptures(
+        GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS)),
+        tuple(one.model_copy(update={"group": group_of[one.sha256]}) for one in seen),
+        tuple(one.uri for one in present if one.sha256 not in before),
+        tuple(one.uri for one in gone),
+        digests,
+    )
+
+
+def glob_names(pattern: str, path: str) -> bool:
+    """Return whether a glob stands for a path, which need not be there any more, as `glob.glob` would have found it."""
+    return _names_parts(pattern.split("/"), path.split("/"))
+
+
+def _names_parts(wanted: Sequence[str], names: Sequence[str]) -> bool:
+    if not wanted or not names:
+        return not wanted and not names
+    first, rest = wanted[0], wanted[1:]
+    if first == "**":
+        crossed = range(len(names) + 1 if not rest else len(names))
+        return any(
+            _names_parts(rest, names[at:]) for at in crossed if not any(name.startswith(".") for name in names[:at])
+        )
+    hidden = names[0].startswith(".") and not first.startswith(".")
+    return not hidden and fnmatch.fnmatchcase(names[0], first) and _names_parts(rest, names[1:])
+
+
+def _names(source: Entry, folder: str, uri: str) -> bool:
+    if not isinstance(source, CaptureSource):
+        return False
+    if "://" in source.glob or os.path.isabs(source.glob):
+        return glob_names(source.glob, uri)
+    below = os.path.join(folder, "")
+    wanted = os.path.normpath(source.glob)
+    return uri.startswith(below) and glob_names(wanted, uri.removeprefix(below))
+
+
+def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.RecordBatch:
+    """Return a file as a capture, whose bytes are read if it may have changed; or why it cannot be read."""
+    try:
+        stamp = _stamp(uri)
+        if stamp is not None and uri in known and known[uri].stamp == stamp:
+            return known[uri]
+        found = identify_capture(uri, ())
+        sha256 = found.sha256 or capture_sha256(uri)
+    except CaptureError as error:
+        return reject_rows([(uri, error.offset, error.reason, error.detail)])
+    return SeenCapture(
+        uri=uri,
+        size=found.size,
+        sha256=sha256,
+        fingerprint=found.fingerprint,
+        first_ns=found.first_ns,
+        stamp=stamp,
+    )
+
+
+def _stamp(uri: str) -> Stamp | None:
+    """Return what a local file's metadata says, before its bytes are read; None of others and of what is not there."""
+    try:
+        status = os.stat(uri)
+    except OSError:
+        return None
+    return Stamp(size=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns, inode=status.st_ino)
+
+
+def _told_apart(seen: Sequence[SeenCapture]) -> list[tuple[SeenCapture, str | None]]:
+    """Return captures and, where `identify_capture` and `tell_apart` would give it, the digest that groups go by."""
+    bearers: dict[str, int] = {}
+    for one in seen:
+        bearers[one.fingerprint] = bearers.get(one.fingerprint, 0) + 1
+    return [
+        (one, one.sha256 if one.size <= FINGERPRINT_BYTES or bearers[one.fingerprint] > 1 else None) for one in seen
+    ]
+
+
+def _capture(one: SeenCapture, sha256: str | None, sources: Iterable[int]) -> Capture:
+    return Capture(one.uri, one.size, one.fingerprint, sha256, one.first_ns, tuple(sorted(set(sources))))

@@ -1,0 +1,81 @@
+"""Records of pcap files: microsecond and nanosecond times, either byte order (draft-ietf-opsawg-pcap)."""
+
+import struct
+
+import numba
+
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, Records, more, u32
+
+PCAP_MAGIC = {
+    b"\xd4\xc3\xb2\xa1": ("<", 1_000),
+    b"\xa1\xb2\xc3\xd4": (">", 1_000),
+    b"\x4d\x3c\xb2\xa1": ("<", 1),
+    b"\xa1\xb2\x3c\x4d": (">", 1),
+}
+PCAP_HEADER = 24
+
+
+class PcapScanner:
+    """Records of a pcap file: microsecond and nanosecond times, either byte order."""
+
+    def __init__(self, capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 0):
+        self._capture = capture
+        self.latest_ns = latest_ns
+        self.bound = END
+        self.preamble = header = preamble or capture.window[:PCAP_HEADER].tobytes()
+        order, self.tick_ns = PCAP_MAGIC[header[:4]]
+        self.format = "pcap-us" if self.tick_ns == 1_000 else "pcap-ns"
+        if len(header) < PCAP_HEADER:
+            raise CaptureError(
+                RejectReason.CUT_OFF, 0, f"the file ends inside its pcap header: {len(header)} of {PCAP_HEADER} bytes"
+            )
+        self.big_endian = order == ">"
+        self._link_type = struct.unpack(order + "I", header[20:24])[0] & 0xFFFF  # the high bits tell of a checksum
+        if not preamble:
+            capture.advance(PCAP_HEADER)
+
+    def scan(self) -> Records:
+        """Return the next records, none at the end; see `RecordScanner`."""
+        capture = self._capture
+        records = Records.empty(capture.window)
+        records.link_type[:] = self._link_type
+        count, consumed, stop = _scan_pcap(
+            records.window, self.bound - capture.offset, self.big_endian, self.tick_ns,
+            records.start, records.captured, records.wire, records.time_ns,
+        )  # fmt: skip
+        if count:
+            capture.advance(consumed)
+            self.latest_ns = int(records.time_ns[count - 1])
+            return records.first(count)
+        if stop == BAD:
+            raise CaptureError(
+                RejectReason.MALFORMED,
+                capture.offset,
+                f"a record header claims more than {MAX_RECORD_BYTES} captured bytes; the file is damaged from here on",
+            )
+        return more(capture, self)
+
+
+@numba.njit(nogil=True, cache=True)
+def _scan_pcap(window, bound, big_endian, tick_ns, start, captured, wire, time_ns):
+    """Locate records until the columns are full or one begins at the bound; return (records, bytes, why it stopped)."""
+    at = 0
+    count = 0
+    limit = len(window)
+    while count < len(start) and at < bound:
+        if at + 16 > limit:
+            return count, at, SHORT
+        length = u32(window, at + 8, big_endian)
+        if length > MAX_RECORD_BYTES:
+            return count, at, BAD
+        if at + 16 + length > limit:
+            return count, at, SHORT
+        start[count] = at + 16
+        captured[count] = length
+        wire[count] = u32(window, at + 12, big_endian)
+        time_ns[count] = u32(window, at, big_endian) * 1_000_000_000 + u32(window, at + 4, big_endian) * tick_ns
+        at += 16 + length
+        count += 1
+    return count, at, FULL

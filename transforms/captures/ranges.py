@@ -1,0 +1,233 @@
+"""Ranges: stretches of one large capture that begin and end exactly at records, so that many workers can read it.
+
+Three steps. A stretch of bytes is *synchronised*: its first record is looked for by a chain of plausible headers, which
+may be wrong, as payloads can hold anything. It is *indexed*: its headers are walked to the first record at or behind
+its end. Stretches are *chained*: the first begins where the capture says; each other one is right if it begins exactly
+where the one before it ends, by induction from the first, and is walked again from there if not. So no payload can
+deceive, it can only cost a second walk.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+
+import numba
+
+from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.formats import open_records
+from flowloom.transforms.captures.pcap import PcapScanner
+from flowloom.transforms.captures.pcapng import MAX_BLOCK_BYTES
+from flowloom.transforms.captures.records import MAX_RECORD_BYTES, RecordScanner, u32
+
+CHAIN = 24
+"""Plausible headers in a row that are taken for records; fewer at the end of the capture."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptureRange:
+    """A part of one capture for one worker.
+
+    Attributes:
+      uri: the capture.
+      start: byte of its first record; 0 for a capture from its beginning.
+      stop: byte at or behind which no further record is its own; None = the capture's end.
+      preamble: what a scanner needs to begin at `start`; empty for a capture from its beginning.
+      latest_ns: time of the record before `start`.
+      first_record: position of its first record in the capture.
+      clock_ns: the latest time in it; None if that is not known, or it has no records with a time.
+    """
+
+    uri: str
+    start: int = 0
+    stop: int | None = None
+    preamble: bytes = b""
+    latest_ns: int = 0
+    first_record: int = 0
+    clock_ns: int | None = None
+
+    def open(self) -> tuple[CaptureBytes, RecordScanner]:
+        """Open the range for reading.
+
+        Raises:
+          CaptureError: if the capture cannot be opened or is none.
+        """
+        capture = CaptureBytes(self.uri, self.start)
+        try:
+            scanner = open_records(capture, self.preamble, self.latest_ns)
+        except BaseException:
+            capture.close()
+            raise
+        if self.stop is not None:
+            scanner.bound = self.stop
+        return capture, scanner
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """Bytes `begin` to `end` of a capture, and what walking the headers of its records found.
+
+    Attributes:
+      start, stop: bytes of its first record, and of the first record at or behind `end`; None where there is none.
+      before, after: preambles that hold at `start` and `stop`; a walk that met no description keeps the first.
+      records, clock_ns, latest_ns: their number, the latest and the last of their times.
+    """
+
+    uri: str
+    begin: int
+    end: int
+    start: int | None
+    stop: int | None
+    before: bytes
+    after: bytes
+    records: int
+    clock_ns: int | None
+    latest_ns: int
+
+
+def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
+    """Return the stretches of a capture, not indexed yet; none where it is compressed, unreadable or no capture."""
+    try:
+        capture = CaptureBytes(uri)
+    except CaptureError:
+        return []
+    try:
+        scanner = open_records(capture)
+        scanner.scan()
+    except CaptureError:
+        return []
+    finally:
+        capture.close()
+    if capture.compression != "none":
+        return []
+    edges = [*range(0, capture.size, stretch_bytes), capture.size]
+    return [
+        Stretch(uri, begin, end, None if begin else 0, None, scanner.preamble if begin else b"", b"", 0, None, 0)
+        for begin, end in itertools.pairwise(edges)
+    ]
+
+
+def index_stretch(stretch: Stretch) -> Stretch:
+    """Find a stretch's first record unless it is known, and walk its headers to its end or to damage."""
+    start = stretch.start
+    if start is None:
+        start = _synchronise(stretch)
+        if start is None or start >= stretch.end:
+            return stretch
+    found = dataclasses.replace(stretch, start=start)
+    known = CaptureRange(stretch.uri, start, stretch.end, stretch.before, stretch.latest_ns)
+    records, clock = 0, None
+    try:
+        capture, scanner = known.open()
+    except CaptureError:
+        return found
+    try:
+        while len(chunk := scanner.scan()):
+            records += len(chunk)
+            if len(times_ns := chunk.times_ns()):
+                latest = int(times_ns.max())
+                clock = latest if clock is None else max(clock, latest)
+        stop = capture.offset if capture.offset < capture.size else None
+    except CaptureError:
+        stop = None
+    finally:
+        capture.close()
+    return dataclasses.replace(
+        found, stop=stop, after=scanner.preamble, records=records, clock_ns=clock, latest_ns=scanner.latest_ns
+    )
+
+
+def chain_stretches(uri: str, indexed: Iterable[Stretch]) -> list[CaptureRange]:
+    """Return the ranges of one capture from its indexed stretches, in any order; walks those again that were deceived.
+
+    The last range runs to the capture's end, or into the damage that ends the reading there. A capture without
+    stretches is one range.
+    """
+    ranges: list[CaptureRange] = []
+    start: int | None = 0
+    preamble, latest_ns, first_record = b"", 0, 0
+    for stretch in sorted(indexed, key=lambda stretch: stretch.begin):
+        if start is None:
+            break
+        if start >= stretch.end and stretch.begin > 0:
+            continue
+        if stretch.start != start or stretch.before != preamble:
+            stretch = index_stretch(
+                dataclasses.replace(stretch, start=start, before=preamble, stop=None, latest_ns=latest_ns)
+            )
+        ranges.append(
+            CaptureRange(stretch.uri, start, stretch.stop, preamble, latest_ns, first_record, stretch.clock_ns)
+        )
+        start, preamble = stretch.stop, stretch.after
+        latest_ns = stretch.latest_ns or latest_ns  # simple packet blocks alone tell no time
+        first_record += stretch.records
+    return ranges or [CaptureRange(uri)]
+
+
+def _synchronise(stretch: Stretch) -> int | None:
+    """Return the byte of the first record of a stretch that a chain of plausible headers speaks for."""
+    capture = CaptureBytes(stretch.uri, stretch.begin)
+    try:
+        scanner = open_records(capture, stretch.before)
+        while len(capture.window) < 2 * MAX_RECORD_BYTES and not capture.complete:
+            capture.grow()
+        big_endian = scanner.big_endian
+        if isinstance(scanner, PcapScanner):
+            at = _find_pcap(capture.window, big_endian, 1_000_000_000 // scanner.tick_ns, capture.complete)
+        else:
+            at = _find_pcapng(capture.window, -stretch.begin % 4, big_endian, capture.complete)
+    except CaptureError:
+        return None
+    finally:
+        capture.close()
+    return None if at < 0 else stretch.begin + int(at)
+
+
+@numba.njit(nogil=True, cache=True)
+def _find_pcap(window, big_endian, ticks_per_s, complete):
+    """Return the position of the first chain of plausible record headers, or -1."""
+    limit = len(window)
+    for candidate in range(min(limit - 16, 2 * MAX_RECORD_BYTES)):
+        at = candidate
+        seconds = u32(window, at, big_endian)
+        count = 0
+        while count < CHAIN and at + 16 <= limit:
+            length = u32(window, at + 8, big_endian)
+            if (
+                length == 0
+                or length > MAX_RECORD_BYTES
+                or u32(window, at + 12, big_endian) < length
+                or u32(window, at + 12, big_endian) > MAX_RECORD_BYTES
+                or u32(window, at + 4, big_endian) >= ticks_per_s
+                or abs(u32(window, at, big_endian) - seconds) > 86_400
+            ):
+                break
+            at += 16 + length
+            count += 1
+        if count == CHAIN or (count > 0 and (at == limit if complete else at + 16 > limit)):
+            return candidate
+    return -1
+
+
+@numba.njit(nogil=True, cache=True)
+def _find_pcapng(window, first, big_endian, complete):
+    """Return the position of the first chain of whole blocks, from `first` in steps of four, or -1."""
+    limit = len(window)
+    for candidate in range(first, min(limit - 12, 2 * MAX_RECORD_BYTES), 4):
+        at = candidate
+        count = 0
+        while count < CHAIN and at + 12 <= limit:
+            length = u32(window, at + 4, big_endian)
+            if (
+                u32(window, at, big_endian) > 0x0000FFFF
+                or length < 12
+                or length % 4
+                or length > MAX_BLOCK_BYTES
+                or at + length > limit
+                or u32(window, at + length - 4, big_endian) != length
+            ):
+                break
+            at += length
+            count += 1
+        if count == CHAIN or (count > 0 and (at == limit if complete else at + 12 > limit)):
+            return candidate
+    return -1

@@ -1,0 +1,1 @@
+"""Labelled rows to a dataset: duplicates, layouts, shards, card; no reading of finished datasets."""

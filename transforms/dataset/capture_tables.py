@@ -1,0 +1,97 @@
+"""Capture tables: what is known of all captures and of all that was set aside, out of the accounts of all workers."""
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
+from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S, PublishedAccount, Timeline
+from flowloom.transforms.arrays.columns import batch, text_column
+from flowloom.transforms.captures.groups import relative_uri
+from flowloom.transforms.metering.meter_groups import GroupAccount
+
+
+def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
+    """Return all captures in order of their uri, relative to the manifest's folder."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in (row for account in accounts for row in account.captures.to_pylist()):
+        row["sha256"] = row["sha256"] or digests.get(row["uri"], "")
+        known = rows.setdefault(row["uri"], row)
+        if known is not row:
+            _add_range(known, row)
+    table = pa.Table.from_batches([batch(list(rows.values()), CAPTURES)])
+    return _relative(table, folder).sort_by("uri")
+
+
+def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
+    """Return all rejects in order of uri, offset and reason."""
+    table = pa.Table.from_batches([*(account.rejects for account in accounts), *rejects], REJECTS)
+    return _relative(table, folder).sort_by([(name, "ascending") for name in REJECTS.names])
+
+
+def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
+    """Return how the captures of each group of more than one follow each other, by group."""
+    by_group: dict[str, list[tuple[int, int]]] = {}
+    for row in captures.select(["group", "first_ns", "last_ns"]).to_pylist():
+        if row["first_ns"] is not None:
+            by_group.setdefault(row["group"], []).append((row["first_ns"], row["last_ns"]))
+    found = []
+    for group, spans in sorted(by_group.items()):
+        if len(spans) < 2:
+            continue
+        spans.sort()
+        ends = itertools.accumulate((last for _, last in spans), max)
+        silences = [(first - end) / 1e9 for (first, _), end in zip(spans[1:], ends, strict=False)]
+        found.append(
+            Timeline(
+                group=group,
+                captures=len(spans),
+                seconds=(max(last for _, last in spans) - spans[0][0]) / 1e9,
+                gaps=sum(silence > GAP_THRESHOLD_S for silence in silences),
+                largest_gap_s=max(0.0, *silences),
+                overlaps=sum(silence < 0 for silence in silences),
+                largest_overlap_s=max(0.0, *(-silence for silence in silences)),
+            )
+        )
+    return tuple(found)
+
+
+def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
+    """Return the counts of an `Accounting` that the tables of captures and rejects tell."""
+    dropped = {reason.label: _sum(captures[reason.column]) for reason in DropReason}
+    return {
+        "captures": captures.num_rows,
+        "records": _sum(captures["records"]),
+        "metered": _sum(captures["metered"]),
+        "dropped": {reason: count for reason, count in dropped.items() if count},
+        "rejects": rejects.num_rows,
+    }
+
+
+def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()) -> str:
+    """Return the SHA-256 in hex over the sorted digests of all captures and entries of published files."""
+    digests = sorted([*captures["sha256"].to_pylist(), *(entry.sha256 for entry in published)])
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add the account of another range of a capture to its row."""
+    for name in ("records", "metered", "rejects", *DROPPED_COLUMNS):
+        capture[name] += part[name]
+    capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
+    for name, choose in (("first_ns", min), ("last_ns", max)):
+        times = [time for time in (capture[name], part[name]) if time is not None]
+        capture[name] = choose(times, default=None)
+
+
+def _relative(table: pa.Table, folder: str) -> pa.Table:
+    uris = text_column([relative_uri(uri, folder) for uri in table["uri"].to_pylist()])
+    return table.set_column(table.schema.get_field_index("uri"), table.schema.field("uri"), uris)
+
+
+def _sum(values: pa.ChunkedArray) -> int:
+    return pc.sum(values).as_py() or 0

@@ -1,0 +1,88 @@
+"""Faults: what was counted twice and does not agree, or keeps a build from being a dataset, as sentences."""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from flowloom.schemas.arrow.accounting import DropReason
+from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.manifest import CorpusManifest
+from flowloom.schemas.dataset.dataset_card import Accounting, LabelCoverage
+from flowloom.transforms.dataset.build_results import Findings
+from flowloom.transforms.dataset.layouts import AURORA
+
+_SHOWN_REJECTS = 3
+
+
+def find_faults(
+    accounting: Accounting, findings: Findings, captures: pa.Table, rejects: pa.Table, manifest: CorpusManifest
+) -> list[str]:
+    """Return a sentence for everything that must agree and does not; an empty list is a dataset that closes."""
+    if not sum(findings.rows.values()):
+        first = rejects.slice(0, _SHOWN_REJECTS).to_pylist()
+        more = rejects.num_rows - len(first)
+        why = "; ".join(f"{row['uri']}: {row['reason']}, {row['detail']}" for row in first)
+        why = f". Rejects: {why}" + (f"; and {more} more" if more else "") if first else ""
+        counts = (
+            f"{accounting.captures} captures were read with {accounting.records} records, {accounting.metered} of them "
+            f"IP packets, {accounting.flows} flows, {accounting.flows_short} too short, "
+            f"{accounting.flows_unlabelled} without a label"
+        )
+        published = "".join(f", {entry.path}: {entry.rows} rows" for entry in findings.published)
+        return [f"no flow could be built from corpus {manifest.name!r}: {counts}{published}{why}"]
+    faults = [findings.fault] if findings.fault else []
+    for row in captures.to_pylist():
+        dropped = sum(row[reason.column] for reason in DropReason)
+        if row["records"] != row["metered"] + dropped:
+            faults.append(
+                f"accounting of {row['uri']} does not close: {row['records']} records, but {row['metered']} metered "
+                f"and {dropped} dropped"
+            )
+        if not row["sha256"]:
+            faults.append(f"{row['uri']} could be read once but not again for its digest; see that no one moves it")
+    written: dict[tuple[View, str], int] = {}
+    for shard in findings.shards:
+        stripe = shard.shard.view, shard.shard.task or AURORA
+        written[stripe] = written.get(stripe, 0) + shard.shard.rows
+    laid_out = {stripe: rows for stripe, rows in findings.rows.items() if rows}
+    if written != laid_out:
+        faults.append(f"shards hold other rows than were laid out: {written} written, {laid_out} laid out")
+    left_out = accounting.flows_short + accounting.rows_duplicate
+    rows = findings.rows["flows", AURORA]
+    if "flows" in manifest.views and manifest.layout == "aurora" and rows != accounting.flows - left_out:
+        faults.append(
+            f"rows differ from flows: {rows} rows, {accounting.flows} flows metered of which "
+            f"{accounting.flows_short} too short and {accounting.rows_duplicate} duplicates"
+        )
+    packets = accounting.packet_rows + sum(accounting.packets_dropped.values())
+    if "packets" in manifest.views and packets != accounting.metered:
+        faults.append(
+            f"accounting of packets does not close: {accounting.metered} metered, but {accounting.packet_rows} rows "
+            f"and {packets - accounting.packet_rows} dropped"
+        )
+    read = {
+        "packets": findings.published_rows("packets") + accounting.packet_rows,
+        "tables": findings.published_rows("tables"),
+    }
+    for view in manifest.views:
+        rows = findings.rows.get((view, AURORA), 0)
+        if manifest.layout == "aurora" and rows != read.get(view, rows):
+            faults.append(f"rows of {view} differ: {rows} rows, {read[view]} read")
+    return faults
+
+
+def find_conflicts(coverage: Iterable[LabelCoverage], manifest: CorpusManifest) -> list[str]:
+    """Return a sentence for every task that must have no conflicts (`on_conflict: error`) and has some."""
+    faults = []
+    for task, rule in manifest.on_conflict.items():
+        found = [entry for entry in coverage if entry.task == task and entry.conflicts + entry.ambiguous]
+        if rule == "error" and found:
+            said = "; ".join(
+                f"{entry.source}: {entry.conflicts:,} flows against a source before it, {entry.ambiguous:,} in itself"
+                for entry in found
+            )
+            faults.append(
+                f"labels of task {task!r} must agree (on_conflict: error), got several words of one flow from {said}; "
+                "mend the sources, or write on_conflict: first or unknown"
+            )
+    return faults

@@ -1,0 +1,105 @@
+"""Newest rows: what a dataset has that an earlier one of the same corpus had not; and test rows put aside for good."""
+
+import contextlib
+import os
+import shutil
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flowloom.schemas.corpus.manifest import Output
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card, shard_place
+from flowloom.transforms.dataset.shards import WrittenShard, shards_hash, write_shard
+from flowloom.transforms.dataset.write_card import count_splits, normalisation
+from flowloom.transforms.io.staging import write_text
+
+
+def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
+    """Write the flows of a dataset whose ids an earlier one has not as a dataset of their own, and return its card.
+
+    A flow that was cut by the end of a capture and went on in the next has the id that it had, and is none of them. The
+    accounting on the card stays that of the whole dataset.
+
+    Args:
+      dataset, earlier: datasets of flows.
+      out: the folder to make.
+    """
+    card = read_card(dataset)
+    known = _flow_ids(earlier)
+    output = Output()
+    written: list[WrittenShard] = []
+    for shard in card.shards:
+        rows = pq.read_table(f"{dataset}/{shard.path}", partitioning=None)
+        fresh = rows.filter(pc.invert(pc.is_in(rows["flow_id"], value_set=known))).combine_chunks()
+        if fresh.num_rows:
+            number, shards = shard_place(shard.path)
+            key = (shard.view, shard.task or "", shard.split, number)
+            kept = output.model_copy(update={"shards": shards})
+            written.append(write_shard(key, fresh.to_batches(), out, card.tasks, kept))
+    newest = card.model_copy(
+        update={
+            "name": f"{card.name} (new rows)",
+            "content_hash": shards_hash(written, card.tasks),
+            "splits": count_splits(written, card.tasks, card.views[0]),
+            "normalisation": normalisation(written),
+            "overlap": (),
+            "leakage": None,
+            "shards": tuple(each.shard for each in written),
+        }
+    )
+    return _store(newest, out)
+
+
+def freeze_test(dataset: str, tasks: tuple[str, ...], out: str) -> DatasetCard:
+    """Put the test rows of some tasks aside as a dataset of its own, whose files are the same where that is possible.
+
+    Args:
+      dataset: what they are of; it may be removed or built again afterwards.
+      out: the folder to make.
+    """
+    card = read_card(dataset)
+    shards = tuple(shard for shard in card.shards if shard.split == "test" and shard.task in (None, *tasks))
+    for shard in shards:
+        os.makedirs(os.path.dirname(f"{out}/{shard.path}"), exist_ok=True)
+        try:
+            os.link(f"{dataset}/{shard.path}", f"{out}/{shard.path}")
+        except OSError:  # another filesystem, or one without links
+            shutil.copyfile(f"{dataset}/{shard.path}", f"{out}/{shard.path}")
+    frozen = card.model_copy(
+        update={
+            "name": f"{card.name} (frozen test)",
+            "tasks": tuple(task for task in card.tasks if task.name in tasks),
+            "splits": {"test": card.splits["test"]},
+            "overlap": (),
+            "leakage": None,
+            "shards": shards,
+        }
+    )
+    return _store(frozen, out)
+
+
+def judgeable_tasks(card: DatasetCard) -> tuple[str, ...]:
+    """Return the tasks of which the test split has rows of two classes or more, without which an AUC is undefined."""
+    classes = card.splits["test"].classes
+    return tuple(task.name for task in card.tasks if sum(count > 0 for count in classes[task.name].values()) > 1)
+
+
+def drop_shards(dataset: str) -> None:
+    """Remove the rows of a dataset, and leave its card and tables."""
+    for name in os.listdir(dataset) if os.path.isdir(dataset) else []:
+        if os.path.isdir(f"{dataset}/{name}"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(f"{dataset}/{name}")
+
+
+def _flow_ids(dataset: str) -> pa.Array:
+    paths = [f"{dataset}/{shard.path}" for shard in read_card(dataset).shards]
+    ids = [pq.read_table(path, columns=["flow_id"], partitioning=None)["flow_id"] for path in paths]
+    return pa.concat_tables([pa.table({"flow_id": each}) for each in ids])["flow_id"].combine_chunks().unique()
+
+
+def _store(card: DatasetCard, out: str) -> DatasetCard:
+    os.makedirs(out, exist_ok=True)
+    write_text(f"{out}/{CARD}", card.model_dump_json(indent=2) + "\n")
+    return card

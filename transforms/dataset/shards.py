@@ -1,0 +1,255 @@
+"""Shards: rows find their file by a hash of their id, and each file is written by one worker in one total order."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.transforms.window import GlobalWindows
+
+from flowloom.schemas.arrow.rows import View, label_column
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, Output
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import Shard, shard_path
+from flowloom.transforms.arrays.columns import concatenated, view, view_or
+from flowloom.transforms.arrays.digests import content_hash, keyed_hash, row_digests, sort_digests
+from flowloom.transforms.arrays.moments import Moments, sequence_moments
+from flowloom.transforms.arrays.sums import sum_by_key
+from flowloom.transforms.arrays.take import gathered, rearranged
+from flowloom.transforms.io.materialize import PENDING_BYTES, single
+from flowloom.transforms.io.parquet import parquet_writer
+from flowloom.transforms.io.progress import tally
+from flowloom.transforms.io.spill import Spilled, recall_each, spill, spill_bytes
+from flowloom.transforms.io.staging import file_sha256
+from flowloom.transforms.labels.dividers import DividedTasks
+from flowloom.transforms.splits.byte_rules import count_bytes
+from flowloom.transforms.splits.leakage import shelve_sightings
+from flowloom.transforms.splits.task_overlap import TaskPair, count_pairs
+
+PACKET_ROW_GROUP = 4_096
+"""Rows of a row group of the packets view at most, each of them as large as a dozen flows."""
+
+NO_START = np.iinfo(np.int64).min
+"""In the place of a start that a published file does not tell, before all others."""
+
+ShardKey = tuple[View, str, str, int]
+"""View, stripe (empty: all tasks), split, and number of the shard."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenShard:
+    """A shard, the labels in it (per task: rows of each word, then of unknown), and what is merged over all shards."""
+
+    shard: Shard
+    labels: dict[str, tuple[int, ...]]
+    moments: dict[str, Moments]
+    digests: bytes
+    """Sorted row digests, 16 bytes each."""
+    pairs: dict[TaskPair, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
+    """Of each two tasks, rows by their labels."""
+    leaks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
+    """By task what `count_bytes` counts, of train rows of the packets view."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShelvedShard:
+    """A shard without its digests, and the file that has them: the runner would hold 16 bytes a row several times."""
+
+    written: WrittenShard
+    path: str
+
+
+def shelve(shard: WrittenShard, job: str) -> ShelvedShard:
+    """Put a shard's digests into a new file below a job's folder."""
+    return ShelvedShard(dataclasses.replace(shard, digests=b""), spill_bytes(shard.digests, job))
+
+
+def unshelve(shelved: ShelvedShard) -> WrittenShard:
+    """Return a shard with its digests."""
+    with open(shelved.path, "rb") as file:
+        return dataclasses.replace(shelved.written, digests=file.read())
+
+
+def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:
+    """Return the number of the shard that each row belongs to, of so many per stripe and split; int64 [rows]."""
+    return (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
+
+
+def split_rows(
+    stripe: str, rows: pa.RecordBatch, shards: int, view_name: View = "flows"
+) -> Iterator[tuple[ShardKey, pa.RecordBatch]]:
+    """Yield the rows of each split and shard; the split column is spent. Shards are told by `flow_id` alone."""
+    split = view(rows[SPLIT_COLUMN]).astype(np.int64)
+    place = split * shards + shard_numbers(rows, shards)
+    order = np.argsort(place, kind="stable")
+    sorted_rows = rearranged(rows.drop_columns([SPLIT_COLUMN]), order)
+    places, starts = np.unique(place[order], return_index=True)
+    stops = [*starts[1:].tolist(), rows.num_rows]
+    for at, start, stop in zip(places.tolist(), starts.tolist(), stops, strict=True):
+        yield (view_name, stripe, SPLITS[at // shards], at % shards), sorted_rows.slice(start, stop - start)
+
+
+def row_order(batches: Sequence[pa.RecordBatch], digests: np.ndarray, view_name: View = "flows") -> np.ndarray:
+    """Return the positions, through all batches, of their rows in a total order: by flow id, and digest at last.
+
+    It is total as rows of equal digest [rows, 2] are equal. Flows come by start before the id, those without one first;
+    packets by their record behind it.
+    """
+    ids = np.concatenate([view(rows["flow_id"]) for rows in batches]).byteswap()
+    keys = [digests[:, 1], digests[:, 0], ids[:, 1], ids[:, 0]]
+    if view_name == "flows":
+        keys.append(np.concatenate([view_or(rows["start"], NO_START) for rows in batches]))
+    elif view_name == "packets":
+        keys.insert(2, np.concatenate([view_or(rows["record"], 0) for rows in batches]))
+    return np.lexsort(keys)
+
+
+def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+    """Return int64 per task of the rows' label columns: rows with each word of its vocabulary, then unknown ones."""
+    counts = {}
+    for task in tasks:
+        if label_column(task.name) in rows.schema.names:
+            codes = rows[label_column(task.name)]
+            known = np.bincount(view(pc.drop_null(codes)), minlength=len(task.vocabulary))
+            counts[task.name] = np.append(known, codes.null_count)
+    return counts
+
+
+def write_rows(batches: Sequence[pa.RecordBatch], order: np.ndarray, path: str, row_group_rows: int) -> tuple[int, ...]:
+    """Write the rows at the positions `order` as a Parquet file, and return the rows of its row groups.
+
+    Its bytes depend on the rows alone. One row group is in memory at a time.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    groups = []
+    with parquet_writer(path, batches[0].schema) as writer:
+        for at in range(0, len(order), row_group_rows):
+            rows = gathered(batches, order[at : at + row_group_rows])
+            writer.write_batch(rows, row_group_size=row_group_rows)
+            groups.append(rows.num_rows)
+    return tuple(groups)
+
+
+def write_shard(
+    key: ShardKey, batches: Sequence[pa.RecordBatch], folder: str, tasks: Sequence[Task], output: Output
+) -> WrittenShard:
+    """Write the rows of one shard, in any order, and return its manifest row with what the card merges over all.
+
+    Of batches in mapped files a row group is in memory, and about 100 bytes of every row.
+    """
+    view_name, stripe, split, number = key
+    context = json.dumps([view_name, stripe, split])
+    digests = np.concatenate([row_digests(rows, context) for rows in batches])
+    path = shard_path(view_name, stripe or None, split, number, output.shards)
+    group_rows = output.row_group_rows if view_name != "packets" else min(output.row_group_rows, PACKET_ROW_GROUP)
+    row_groups = write_rows(batches, row_order(batches, digests, view_name), f"{folder}/{path}", group_rows)
+    shard = Shard(
+        path=path,
+        view=view_name,
+        split=split,
+        task=stripe or None,
+        rows=sum(row_groups),
+        row_groups=row_groups,
+        sha256=file_sha256(f"{folder}/{path}"),
+    )
+    trained = split == SPLITS[0]
+    counts = sum_by_key(count_labels(rows, tasks) for rows in batches)
+    labels = {task: tuple(words.tolist()) for task, words in counts.items()}
+    moments = sum_by_key(sequence_moments(rows) for rows in batches if trained and view_name == "flows")
+    leaks = sum_by_key(count_bytes(rows, tasks) for rows in batches if trained and view_name == "packets")
+    pairs = sum_by_key(count_pairs(rows, tasks) for rows in batches)
+    return WrittenShard(shard, labels, moments, sort_digests([digests]).tobytes(), pairs, leaks)
+
+
+def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
+    """Return the content hash of a dataset: its tasks with their vocabularies, and all its rows in whatever shards."""
+    meaning = json.dumps([task.model_dump(mode="json") for task in tasks], sort_keys=True)
+    return content_hash((np.frombuffer(shard.digests, np.uint64).reshape(-1, 2) for shard in shards), meaning)
+
+
+@dataclasses.dataclass
+class SpillRows(beam.PTransform):
+    """`split_rows` of what `PlanLayout` gives, spilled for those who write the shards."""
+
+    shards: int
+    job: str
+    view: View = "flows"
+
+    def expand(self, stripes: Any) -> Any:
+        """Return (`ShardKey`, `Spilled`) from (stripe, rows)."""
+        return stripes | beam.ParDo(_Spill(self.shards, self.job, self.view))
+
+
+@dataclasses.dataclass
+class WriteShards(beam.PTransform):
+    """`write_shard` over the rows that `SpillRows` spilled, once per shard.
+
+    Args:
+      divided: the tasks, or what `DivideTasks` finds.
+      leakage: whether flows are to be compared across splits.
+    """
+
+    folder: str
+    divided: Any
+    output: Output
+    leakage: bool = False
+
+    def expand(self, places: Any) -> Any:
+        """Return `ShelvedShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
+        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.divided))
+        return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
+
+
+class _Spill(beam.DoFn):
+    """Holds rows back until they fill the worker's share of memory, or the bundle ends; one file for each schema."""
+
+    def __init__(self, shards: int, job: str, view_name: View):
+        self._shards = shards
+        self._job = job
+        self._view = view_name
+
+    def start_bundle(self) -> None:
+        self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
+        self._bytes = 0
+
+    def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
+        for key, rows in split_rows(*element, self._shards, self._view):
+            self._pending.setdefault(key, []).append(rows)
+            self._bytes += rows.nbytes
+        if self._bytes >= PENDING_BYTES:
+            yield from self._spilled()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for element in self._spilled():
+            yield GlobalWindows.windowed_value(element)
+
+    def _spilled(self) -> Iterator[tuple[ShardKey, Spilled]]:
+        by_stripe: dict[str, list[ShardKey]] = {}
+        for key in self._pending:
+            by_stripe.setdefault(key[1], []).append(key)
+        for keys in by_stripe.values():
+            batches = [concatenated(self._pending[key], self._pending[key][0].schema) for key in keys]
+            yield from zip(keys, spill(batches, self._job), strict=True)
+        self._pending, self._bytes = {}, 0
+
+
+class _Write(beam.DoFn):
+    def __init__(self, folder: str, output: Output, leakage: bool):
+        self._folder = folder
+        self._output = output
+        self._leakage = leakage
+
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
+        (view_name, _, split, _), places = element
+        batches = recall_each(places)
+        yield shelve(write_shard(element[0], batches, self._folder, divided.tasks, self._output), self._folder)
+        if self._leakage and view_name == "flows":
+            names = [task.name for task in divided.tasks]
+            for sighted in shelve_sightings(batches, split, names, self._folder):
+                yield beam.pvalue.TaggedOutput("sighted", sighted)
+        tally(self._folder).add(shards=1)

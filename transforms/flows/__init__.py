@@ -1,0 +1,1 @@
+"""Packets to flows: meter, flow state, fragments, packet windows, identities; no scheduling and no labels."""

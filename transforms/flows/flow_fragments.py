@@ -1,0 +1,219 @@
+"""Fragments: pieces of flows from the ranges of one capture group, joined to exactly the flows of the whole group.
+
+Joining is associative: counters add up, heads are concatenated and cut at k, the latest time and clock and the closing
+flags are kept. In captured order of one key, a fragment continues the flow before it when the meter left both sides
+open, the clock has not moved on by more than the idle timeout between them, a SYN it begins with repeats the flow's
+own, and no FIN ended the flow that its first packet cannot follow.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FRAGMENTS
+from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
+from flowloom.transforms.arrays.columns import column, concatenated, view
+from flowloom.transforms.flows.flow_state import (
+    FLOW,
+    closed,
+    empty_entries,
+    entry_offsets,
+    flow_rows,
+    fragment_records,
+    idle_timeouts_ns,
+    key_hashes,
+    long_enough,
+)
+
+_IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
+_KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "key_tunnel", "protocol")
+
+
+def join_fragments(
+    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
+) -> tuple[pa.RecordBatch, int]:
+    """Join the fragments of whole keys of one capture group.
+
+    Args:
+      fragments: `schemas.rows.FRAGMENTS` in any order; all that the group has of each key among them.
+      clocks_ns: the latest time of each range of the group and of all before it, by position.
+      definition: what the ranges were metered by.
+      group: the group's name.
+
+    Returns:
+      flows as `schemas.rows.FLOWS`, and how many were left out by the definition's `min_packets`.
+    """
+    rows, enough, *_ = _joined(fragments, clocks_ns, definition, group)
+    return rows, int(np.count_nonzero(~enough))
+
+
+def join_numbered_fragments(
+    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
+) -> tuple[pa.RecordBatch, int, pa.RecordBatch]:
+    """Return what `join_fragments` returns, and which flow each fragment became (`schemas.rows.FLOW_NUMBERS`).
+
+    Fragments of flows that were left out are not among them.
+    """
+    rows, enough, pieces, position, became = _joined(fragments, clocks_ns, definition, group)
+    kept = enough[became]
+    row = (np.cumsum(enough) - 1)[became[kept]]
+    numbers = [
+        column(position[kept], FLOW_NUMBERS.field("range").type),
+        column(pieces["serial"][kept], FLOW_NUMBERS.field("serial").type),
+        rows["flow_id"].take(column(row, pa.int64())),
+    ]
+    return rows, int(np.count_nonzero(~enough)), pa.RecordBatch.from_arrays(numbers, schema=FLOW_NUMBERS)
+
+
+def _joined(
+    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
+) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return flow rows and which joined flows are long enough for one; fragments, their ranges, the flow of each."""
+    pieces, entries = fragment_records(fragments)
+    position = view(fragments["range"])
+    order = _in_captured_order(pieces, position)
+    # a range that did not know the clock before it metered with its own, which may lag behind
+    before = np.array([np.iinfo(np.int64).min, *clocks_ns], np.int64)[position]
+    for name in ("start_clock_ns", "clock_ns"):
+        pieces[name] = np.maximum(pieces[name], before)
+    flows = np.zeros(len(pieces), FLOW)
+    joined = empty_entries(int(pieces["entries"].sum()))
+    became = np.empty(len(pieces), np.int64)
+    count, used = _join(
+        pieces, order, entry_offsets(pieces), *entries.values(), idle_timeouts_ns(definition), definition.k,
+        max(clocks_ns), flows, *joined.values(), became,
+    )  # fmt: skip
+    flows = flows[:count]
+    joined = {name: values[:used] for name, values in joined.items()}
+    enough = long_enough(flows, definition.min_packets)
+    if not enough.all():
+        joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
+    return flow_rows(flows[enough], joined, group), enough, pieces, position, became
+
+
+def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Return an order in which the pieces of each key are together, as they were captured."""
+    hashes = key_hashes(pieces)
+    order = np.lexsort((pieces["serial"], position, hashes))
+    neighbours = hashes[order[1:]] == hashes[order[:-1]]
+    before, after = pieces[order[:-1][neighbours]], pieces[order[1:][neighbours]]
+    if all(np.array_equal(before[name], after[name]) for name in _KEY):
+        return order
+    # two keys of one hash lie mixed
+    return np.lexsort((pieces["serial"], position, *(pieces[name] for name in _KEY)))
+
+
+def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the fragments of each partition that has any; all of one key are in the same.
+
+    Args:
+      fragments: batches ordered by the hash of their keys, as `FlowMeter.take_fragments` gives them.
+    """
+    # partitions are equal parts of the hash's upper half, so each is one slice of every batch
+    first_hashes = [np.uint64(-(-(at << 32) // partitions) << 32) for at in range(1, partitions)]
+    slices: list[list[pa.RecordBatch]] = [[] for _ in range(partitions)]
+    for rows in fragments:
+        edges = np.searchsorted(key_hashes({name: view(rows[name]) for name in _KEY}), first_hashes)
+        for at, (start, stop) in enumerate(itertools.pairwise([0, *edges.tolist(), rows.num_rows])):
+            slices[at].append(rows.slice(start, stop - start))
+    for at, parts in enumerate(slices):
+        if any(part.num_rows for part in parts):
+            yield at, concatenated(parts, FRAGMENTS)
+
+
+@numba.njit(nogil=True, cache=True)
+def _continues(flow, piece, idle_ns):
+    """Whether a piece belongs to the flow that the pieces before it form."""
+    if not (flow.open_after and piece.open_before):
+        return False
+    if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
+        return False
+    if piece.fresh and closed(flow.closing):
+        return False
+    return not piece.syn or (flow.syn and flow.isn == piece.isn and flow.syn_low == piece.syn_low)
+
+
+@numba.njit(nogil=True, cache=True)
+def _same_key(a, b):
+    return (
+        a.low_0 == b.low_0
+        and a.low_1 == b.low_1
+        and a.high_0 == b.high_0
+        and a.high_1 == b.high_1
+        and a.low_port == b.low_port
+        and a.high_port == b.high_port
+        and a.key_vlan == b.key_vlan
+        and a.key_tunnel == b.key_tunnel
+        and a.protocol == b.protocol
+    )
+
+
+@numba.njit(nogil=True, cache=True)
+def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
+    """Write the end reason of a flow that the next packet of its key, or the end of the group, does not continue."""
+    if closed(flow.closing):
+        flow.end_reason = _END
+    elif flow.open_after:
+        if next_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
+            flow.end_reason = _IDLE
+        else:
+            flow.end_reason = _END if cut_by_syn else _FORCED
+
+
+@numba.njit(nogil=True, cache=True)
+def _join(
+    pieces, order, offsets, size, from_low, time_ns, flags, window, ttl, payload, idle_ns, k, end_clock_ns,
+    flows, size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out, became,
+):  # fmt: skip
+    """Write joined flows, their entries and what each piece became; return how many flows and entries."""
+    count = 0
+    used = 0
+    for rank in range(len(order)):
+        piece = pieces[order[rank]]
+        known = count > 0 and _same_key(flows[count - 1], piece)
+        if known and _continues(flows[count - 1], piece, idle_ns):
+            flow = flows[count - 1]
+            flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
+            flow.duplicates += piece.duplicates + np.uint64(
+                piece.start_ns == flow.previous_ns
+                and piece.first_ip_id == flow.previous_ip_id
+                and piece.first_bytes == flow.previous_bytes
+            )
+            flow.packets_low += piece.packets_low
+            flow.packets_high += piece.packets_high
+            flow.bytes_low += piece.bytes_low
+            flow.bytes_high += piece.bytes_high
+            flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
+            flow.clock_ns = piece.clock_ns
+            flow.closing |= piece.closing
+            flow.end_reason = piece.end_reason
+            flow.open_after = piece.open_after
+            flow.previous_ns = piece.previous_ns
+            flow.previous_ip_id = piece.previous_ip_id
+            flow.previous_bytes = piece.previous_bytes
+        else:
+            if count > 0:
+                clock = piece.start_clock_ns if known else end_clock_ns
+                _end(flows[count - 1], known, clock, idle_ns)
+            flows[count] = piece
+            flows[count].entries = 0
+            count += 1
+        became[order[rank]] = count - 1
+        flow = flows[count - 1]
+        begin = offsets[order[rank]]
+        for at in range(begin, begin + min(pieces[order[rank]].entries, k - flow.entries)):
+            size_out[used] = size[at]
+            from_low_out[used] = from_low[at]
+            time_out[used] = time_ns[at]
+            flags_out[used] = flags[at]
+            window_out[used] = window[at]
+            ttl_out[used] = ttl[at]
+            payload_out[used] = payload[at]
+            flow.entries += 1
+            used += 1
+    if count > 0:
+        _end(flows[count - 1], False, end_clock_ns, idle_ns)
+    return count, used

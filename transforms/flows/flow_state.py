@@ -1,0 +1,269 @@
+"""Flow records: the state of a flow in memory, and how it becomes a row, whole (`FLOWS`) or a piece (`FRAGMENTS`)."""
+
+from collections.abc import Mapping
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS, SEQUENCES
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.arrays.columns import column, integer_dtype, list_column, repeated_text, view
+from flowloom.transforms.arrays.kernels import mix
+
+BLOCK = 8
+"""Sequence entries of a pool block."""
+
+FLOW = np.dtype(
+    [
+        ("low_0", np.uint64),  # endpoints in canonical order: low address and port, high address and port
+        ("low_1", np.uint64),
+        ("high_0", np.uint64),
+        ("high_1", np.uint64),
+        ("low_port", np.uint16),
+        ("high_port", np.uint16),
+        ("vlan", np.uint16),
+        ("key_vlan", np.uint16),
+        ("tunnel_id", np.uint32),
+        ("key_tunnel", np.uint32),
+        ("protocol", np.uint8),
+        ("ip_version", np.uint8),
+        ("forward_is_low", np.uint8),
+        ("syn", np.uint8),  # the first packet is a SYN: the flow's own, with `isn`, from the low side if `syn_low`
+        ("syn_low", np.uint8),
+        ("fresh", np.uint8),  # the first packet is none that can follow the first FIN (`tcp_close: fin`)
+        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2 (one is both), RST 4
+        ("end_reason", np.uint8),
+        ("open_before", np.uint8),  # whether it may continue a flow of an earlier range, or be continued by a later one
+        ("open_after", np.uint8),
+        ("isn", np.uint32),
+        ("tag", np.uint32),
+        ("first_block", np.int32),
+        ("last_block", np.int32),
+        ("entries", np.int32),
+        ("serial", np.int64),
+        ("start_ns", np.int64),
+        ("latest_ns", np.int64),
+        ("start_clock_ns", np.int64),
+        ("clock_ns", np.int64),
+        ("packets_low", np.uint64),
+        ("packets_high", np.uint64),
+        ("bytes_low", np.uint64),
+        ("bytes_high", np.uint64),
+        ("out_of_order", np.uint64),
+        ("duplicates", np.uint64),
+        ("previous_ns", np.int64),  # the last packet so far, and the first: what a duplicate has to equal
+        ("previous_ip_id", np.uint32),
+        ("previous_bytes", np.uint32),
+        ("first_ip_id", np.uint32),
+        ("first_bytes", np.uint32),
+    ],
+    align=True,
+)
+"""One flow, or one piece of it. Counters are by side of the key, so that they add up whoever spoke first."""
+
+ENTRY = np.dtype(
+    [
+        ("time_ns", np.int64),
+        ("size", np.uint16),
+        ("payload", np.uint16),
+        ("window", np.uint16),
+        ("flags", np.uint8),
+        ("ttl", np.uint8),
+        ("from_low", np.int8),
+    ]
+)
+"""One of the first k packets of a flow."""
+
+_HASHED = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
+
+Entries = dict[str, np.ndarray]
+"""Flat entry columns by the names of `SEQUENCES`; until they are final `pkt_gap_ns` holds times, `pkt_dir` from_low."""
+
+
+def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
+    """Return the idle timeout of each IP protocol number as int64 [256]."""
+    idle = np.full(256, round(definition.idle_s * 1e9), np.int64)
+    if definition.idle_udp_s is not None:
+        idle[17] = round(definition.idle_udp_s * 1e9)
+    return idle
+
+
+def key_hashes(records: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:
+    """Return a hash of each record's key as uint64: of flow records, or of fragment columns by name."""
+    return _key_hashes(*(np.ascontiguousarray(records[name]) for name in _HASHED))
+
+
+@numba.njit(nogil=True, cache=True)
+def _key_hashes(low_0, low_1, high_0, high_1, low_port, high_port, key_vlan, protocol):
+    hashes = np.empty(len(low_0), np.uint64)
+    for i in range(len(low_0)):
+        ends = (np.uint64(low_port[i]) << np.uint64(48)) | (np.uint64(high_port[i]) << np.uint64(32))
+        ends |= (np.uint64(key_vlan[i]) << np.uint64(16)) | np.uint64(protocol[i])
+        hashes[i] = mix(mix(mix(low_0[i] ^ mix(low_1[i])) + high_0[i] ^ mix(high_1[i])) + ends)
+    return hashes
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def closed(closing):
+    """Whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN counts as both)."""
+    return closing & 4 != 0 or closing & 3 == 3
+
+
+def empty_entries(count: int) -> Entries:
+    """Return room for `count` entries."""
+    return {name: np.empty(count, integer_dtype(kind)) for name, kind in SEQUENCES.items()}
+
+
+def entry_offsets(flows: np.ndarray) -> np.ndarray:
+    """Return int32 [rows + 1] positions of each flow's entries among all."""
+    offsets = np.zeros(len(flows) + 1, np.int32)
+    np.cumsum(flows["entries"], out=offsets[1:])
+    return offsets
+
+
+def gather_entries(flows: np.ndarray, pool: np.ndarray, next_block: np.ndarray) -> Entries:
+    """Return the entries of flows, one after the other, out of their chains of blocks."""
+    offsets = entry_offsets(flows)
+    entries = empty_entries(int(offsets[-1]))
+    _unchain(flows, pool, next_block, offsets, *entries.values())
+    return entries
+
+
+def long_enough(flows: np.ndarray, min_packets: int) -> np.ndarray:
+    """Return a mask of the records with at least `min_packets` packets."""
+    return flows["packets_low"] + flows["packets_high"] >= min_packets
+
+
+def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch:
+    """Return whole flows as `schemas.rows.FLOWS`; spends the entries.
+
+    Args:
+      flows: `FLOW` records.
+      entries: their entries in the same order.
+      group: the capture group's name, at least 16 hexadecimal digits.
+    """
+    rows = len(flows)
+    ids, src, dst = (np.empty((rows, 2), np.uint64) for _ in range(3))
+    src_port, dst_port = (np.empty(rows, np.uint16) for _ in range(2))
+    _identify(flows, np.uint64(int(group[:16], 16)), ids, src, dst, src_port, dst_port)
+    offsets = entry_offsets(flows)
+    _orient(flows, offsets, entries["pkt_dir"], entries["pkt_gap_ns"])
+    low_is_forward = flows["forward_is_low"] == 1
+    values = {
+        "flow_id": ids,
+        "start": flows["start_ns"],
+        "duration_ns": flows["latest_ns"] - flows["start_ns"],
+        "src_ip": src,
+        "dst_ip": dst,
+        "src_port": src_port,
+        "dst_port": dst_port,
+        "packets_fwd": np.where(low_is_forward, flows["packets_low"], flows["packets_high"]),
+        "packets_bwd": np.where(low_is_forward, flows["packets_high"], flows["packets_low"]),
+        "bytes_fwd": np.where(low_is_forward, flows["bytes_low"], flows["bytes_high"]),
+        "bytes_bwd": np.where(low_is_forward, flows["bytes_high"], flows["bytes_low"]),
+    }
+    arrays = []
+    for field in FLOWS:
+        if field.name == "group":
+            arrays.append(repeated_text(group, rows))
+        elif field.name in entries:
+            arrays.append(list_column(offsets, entries[field.name], field.type))
+        else:
+            fixed = values[field.name] if field.name in values else flows[field.name]
+            arrays.append(column(fixed, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=FLOWS)
+
+
+def fragment_rows(flows: np.ndarray, entries: Entries, position: int) -> pa.RecordBatch:
+    """Return pieces of flows as `schemas.rows.FRAGMENTS`; `position` is that of their range in the group."""
+    offsets = entry_offsets(flows)
+    arrays = []
+    for field in FRAGMENTS:
+        if field.name == "range":
+            arrays.append(column(np.full(len(flows), position, np.int32), field.type))
+        elif field.name in _FRAGMENT_LISTS:
+            arrays.append(list_column(offsets, entries[_FRAGMENT_LISTS[field.name]], field.type))
+        else:
+            arrays.append(column(flows[field.name], field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=FRAGMENTS)
+
+
+def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries]:
+    """Return what `fragment_rows` was given: `FLOW` records and their entries."""
+    flows = np.zeros(fragments.num_rows, FLOW)
+    entries: Entries = {}
+    for name in FRAGMENTS.names:
+        if name in _FRAGMENT_LISTS:
+            lists = fragments[name]
+            entries[_FRAGMENT_LISTS[name]] = view(lists.flatten())
+        elif name != "range":
+            flows[name] = view(fragments[name])
+    flows["entries"] = np.diff(view_offsets(lists))
+    return flows, {name: entries[name] for name in SEQUENCES}
+
+
+def view_offsets(lists: pa.ListArray) -> np.ndarray:
+    """Return a list array's int32 [rows + 1] offsets."""
+    return np.frombuffer(lists.buffers()[1], np.int32)[lists.offset : lists.offset + len(lists) + 1]
+
+
+_FRAGMENT_LISTS = {{"pkt_gap_ns": "pkt_time_ns", "pkt_dir": "pkt_from_low"}.get(name, name): name for name in SEQUENCES}
+
+
+@numba.njit(nogil=True, cache=True)
+def _identify(flows, seed, ids, src, dst, src_port, dst_port):
+    """Write endpoints by direction, and flow ids: 128-bit hashes of group, directed key, start and initial SYN."""
+    for i in range(len(flows)):
+        f = flows[i]
+        if f.forward_is_low:
+            src[i, 0], src[i, 1], dst[i, 0], dst[i, 1] = f.low_0, f.low_1, f.high_0, f.high_1
+            src_port[i], dst_port[i] = f.low_port, f.high_port
+        else:
+            src[i, 0], src[i, 1], dst[i, 0], dst[i, 1] = f.high_0, f.high_1, f.low_0, f.low_1
+            src_port[i], dst_port[i] = f.high_port, f.low_port
+        ports = (np.uint64(src_port[i]) << np.uint64(16)) | np.uint64(dst_port[i])
+        rest = (np.uint64(f.protocol) << np.uint64(48)) | (np.uint64(f.key_vlan) << np.uint64(32)) | ports
+        rest += np.uint64(f.key_tunnel) * np.uint64(0xD6E8FEB86659FD93)
+        origin = (np.uint64(f.isn) << np.uint64(1)) | np.uint64(f.syn)
+        one, two = seed, seed ^ np.uint64(0x9E3779B97F4A7C15)
+        for word in (src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], rest, np.uint64(f.start_ns), origin):
+            one = mix(one + word) + two
+            two = mix(two ^ word) + one
+        ids[i, 0] = mix(one)
+        ids[i, 1] = mix(two)
+
+
+@numba.njit(nogil=True, cache=True)
+def _unchain(flows, pool, next_block, offsets, size, from_low, time_ns, flags, window, ttl, payload):
+    """Write each flow's entries side by side, in the order of `SEQUENCES`."""
+    for i in range(len(flows)):
+        block = np.int64(flows[i].first_block)
+        at = offsets[i]
+        left = flows[i].entries
+        while left > 0:
+            for position in range(min(left, BLOCK)):
+                entry = pool[block * BLOCK + position]
+                size[at] = entry.size
+                from_low[at] = entry.from_low
+                time_ns[at] = entry.time_ns
+                flags[at] = entry.flags
+                window[at] = entry.window
+                ttl[at] = entry.ttl
+                payload[at] = entry.payload
+                at += 1
+            left -= BLOCK
+            block = np.int64(next_block[block])
+
+
+@numba.njit(nogil=True, cache=True)
+def _orient(flows, offsets, direction, gap_ns):
+    """Turn sides into directions and times into gaps, in place: 0 for the first entry and where out of order."""
+    for i in range(len(flows)):
+        forward = np.int8(flows[i].forward_is_low)
+        previous = np.int64(0)
+        for at in range(offsets[i], offsets[i + 1]):
+            direction[at] = 1 if direction[at] == forward else -1
+            now = gap_ns[at]
+            gap_ns[at] = max(now - previous, 0) if at > offsets[i] else 0
+            previous = now

@@ -1,0 +1,1 @@
+"""Finished datasets read back: verification and statistics; nothing that changes a dataset."""

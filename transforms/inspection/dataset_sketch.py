@@ -1,0 +1,203 @@
+"""Describing: what the rows of a dataset are like, gathered in one pass and in any number of parts.
+
+Counts, moments, contingencies and profiles do not depend on how rows are divided and merged, nor do numbers of distinct
+values; quantiles and the bounds of frequent values do, within the error that the result states.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import DatasetCard
+from flowloom.schemas.dataset.dataset_statistics import ColumnStatistics, Contingency, DatasetStatistics, Profile
+from flowloom.transforms.arrays.columns import view
+from flowloom.transforms.inspection.column_sketch import DISTINCT_EXACT, QUANTILE_ERROR, ColumnSketch
+
+PROFILE_PACKETS = 30
+"""Positions of a profile at most."""
+
+_FINE, _FINE_BYTES, _COARSE_BYTES = 2048, 4, 256
+_FINE_BINS = _FINE // _FINE_BYTES
+_BINS = _FINE_BINS + (65_536 - _FINE) // _COARSE_BYTES
+"""Bins of sizes: of 4 bytes up to 2,048, of 256 beyond; the same again for the other direction."""
+
+
+class DatasetSketch:
+    """What is kept of the rows of a dataset while they pass; its size depends on columns and classes, not on rows."""
+
+    def __init__(self, tasks: Sequence[Task], k: int):
+        self._tasks = tuple(tasks)
+        self._positions = min(k, PROFILE_PACKETS)
+        self.rows = dict.fromkeys(SPLITS, 0)
+        self._columns: dict[tuple[str, str], ColumnSketch] = {}
+        self._classes = {(split, task.name): _zeros(task) for split in SPLITS for task in tasks}
+        self._contingencies: dict[tuple[str, str], np.ndarray] = {}
+        self._profiles = {task.name: _zeros(task, self._positions, 2 * _BINS) for task in tasks}
+
+    def add(self, split: str, rows: pa.RecordBatch) -> None:
+        """Add stored rows of a split; labels of tasks that the rows do not have are not counted."""
+        self.rows[split] += rows.num_rows
+        for field in rows.schema:
+            key = (split, field.name)
+            if key not in self._columns:
+                self._columns[key] = ColumnSketch(field)
+            self._columns[key].add(rows[field.name])
+        codes = {task.name: _codes(rows, task) for task in self._tasks if label_column(task.name) in rows.schema.names}
+        for name, code in codes.items():
+            counts = self._classes[split, name]
+            counts += np.bincount(code, minlength=len(counts))
+        for one, other in itertools.combinations(codes, 2):
+            shape = len(self._classes[split, one]), len(self._classes[split, other])
+            crossed = np.bincount(codes[one] * shape[1] + codes[other], minlength=shape[0] * shape[1]).reshape(shape)
+            self._contingencies[one, other] = self._contingencies.get((one, other), 0) + crossed
+        if split == SPLITS[0] and "pkt_size" in rows.schema.names:
+            self._add_profiles(rows, codes)
+
+    def merge(self, other: "DatasetSketch") -> None:
+        """Add what another sketch has seen, which is spent by it."""
+        for split, rows in other.rows.items():
+            self.rows[split] += rows
+        for key, sketch in other._columns.items():
+            if key in self._columns:
+                self._columns[key].merge(sketch)
+            else:
+                self._columns[key] = sketch
+        for split_task, counts in other._classes.items():
+            self._classes[split_task] += counts
+        for pair, counts in other._contingencies.items():
+            self._contingencies[pair] = self._contingencies.get(pair, 0) + counts
+        for name, counts in other._profiles.items():
+            self._profiles[name] += counts
+
+    def compact(self) -> None:
+        """Give up what merging does not need."""
+        for sketch in self._columns.values():
+            sketch.compact()
+
+    def statistics(self, content_hash: str) -> DatasetStatistics:
+        """Return what was found. Nothing can be added afterwards."""
+        columns: dict[str, dict[str, ColumnStatistics]] = {split: {} for split in SPLITS}
+        for (split, name), sketch in self._columns.items():
+            columns[split][name] = sketch.statistics()
+        return DatasetStatistics(
+            content_hash=content_hash,
+            quantile_error=QUANTILE_ERROR,
+            distinct_exact=DISTINCT_EXACT,
+            rows=self.rows,
+            classes={
+                split: {
+                    task.name: dict(zip(task.vocabulary, self._classes[split, task.name].tolist(), strict=False))
+                    for task in self._tasks
+                }
+                for split in SPLITS
+            },
+            unknown={
+                split: {task.name: int(self._classes[split, task.name][-1]) for task in self._tasks} for split in SPLITS
+            },
+            columns=columns,
+            contingencies=tuple(
+                Contingency(tasks=pair, counts=tuple(map(tuple, self._contingencies[pair].tolist())))
+                for pair in itertools.combinations([task.name for task in self._tasks], 2)
+                if pair in self._contingencies
+            ),
+            profiles=tuple(
+                _profile(task.name, word, counts)
+                for task in self._tasks
+                for word, counts in zip(task.vocabulary, self._profiles[task.name], strict=False)
+                if counts.any()
+            ),
+        )
+
+    def _add_profiles(self, rows: pa.RecordBatch, codes: dict[str, np.ndarray]) -> None:
+        lengths = view(pc.list_value_length(rows["pkt_size"]).fill_null(0)).astype(np.int64)
+        row = np.repeat(np.arange(rows.num_rows), lengths)
+        position = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        kept = position < self._positions
+        bins = size_bins(view(rows["pkt_size"].flatten())[kept], view(rows["pkt_dir"].flatten())[kept])
+        places = position[kept] * (2 * _BINS) + bins
+        for name, code in codes.items():
+            counts = self._profiles[name]
+            place = code[row[kept]] * counts[0].size + places
+            counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
+
+
+def merge_sketches(first: DatasetSketch, others: Iterable[DatasetSketch]) -> DatasetSketch:
+    """Add other sketches to the first one, in their order."""
+    for sketch in others:
+        first.merge(sketch)
+    return first
+
+
+def size_bins(sizes: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return in which of the bins of size times direction packets lie: from the largest backward to the largest one."""
+    wide = sizes.astype(np.int64)
+    bins = np.where(wide < _FINE, wide // _FINE_BYTES, _FINE_BINS + (wide - _FINE) // _COARSE_BYTES)
+    return np.where(directions > 0, _BINS + bins, _BINS - 1 - bins)
+
+
+def bin_sizes() -> np.ndarray:
+    """Return size times direction in the middle of each bin, to which every member is within 2 bytes, or 128."""
+    fine = np.arange(_FINE_BINS) * _FINE_BYTES + (_FINE_BYTES - 1) / 2
+    coarse = _FINE + np.arange(_BINS - _FINE_BINS) * _COARSE_BYTES + (_COARSE_BYTES - 1) / 2
+    forward = np.concatenate([fine, coarse])
+    return np.concatenate([-forward[::-1], forward])
+
+
+class SketchRows(beam.CombineFn):
+    """Rows of one split to a `DatasetSketch`, in whatever order they come."""
+
+    def __init__(self, card: DatasetCard, split: str):
+        self._card = card
+        self._split = split
+
+    def create_accumulator(self) -> DatasetSketch:
+        """Return a sketch of no rows."""
+        return DatasetSketch(self._card.tasks, self._card.definition.k)
+
+    def add_input(self, sketch: DatasetSketch, rows: pa.RecordBatch) -> DatasetSketch:
+        """Add some rows."""
+        sketch.add(self._split, rows)
+        return sketch
+
+    def merge_accumulators(self, sketches: Any) -> DatasetSketch:
+        """Merge sketches in the order given."""
+        return merge_sketches(self.create_accumulator(), sketches)
+
+    def compact(self, sketch: DatasetSketch) -> DatasetSketch:
+        """Make a sketch small before it travels."""
+        sketch.compact()
+        return sketch
+
+    def extract_output(self, sketch: DatasetSketch) -> DatasetSketch:
+        """Return the sketch itself, to be merged with those of other folders."""
+        return sketch
+
+
+def _zeros(task: Task, *shape: int) -> np.ndarray:
+    """Return counts by the words of a task, then unknown."""
+    return np.zeros((len(task.vocabulary) + 1, *shape), np.int64)
+
+
+def _codes(rows: pa.RecordBatch, task: Task) -> np.ndarray:
+    """Return labels, unknown ones as a word more than the vocabulary has."""
+    return view(rows[label_column(task.name)].fill_null(len(task.vocabulary))).astype(np.int64)
+
+
+def _profile(task: str, word: str, counts: np.ndarray) -> Profile:
+    """Return the quartiles of counts [positions, bins]: the bins in which the values of their ranks lie."""
+    flows = counts.sum(axis=1)
+    reached = int(np.count_nonzero(flows))  # a flow that reaches a position has all before it
+    cumulated, sizes = np.cumsum(counts[:reached], axis=1), bin_sizes()
+    lower, median, upper = (
+        tuple(sizes[(cumulated < np.ceil(flows[:reached] * share)[:, None]).sum(axis=1)].tolist())
+        for share in (0.25, 0.5, 0.75)
+    )
+    return Profile(task=task, word=word, flows=tuple(flows[:reached].tolist()), lower=lower, median=median, upper=upper)

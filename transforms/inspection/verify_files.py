@@ -1,0 +1,306 @@
+"""Verification: the files of a dataset held against its card; the first thing that differs is an error."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason
+from flowloom.schemas.arrow.rows import SEQUENCES, label_column
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import (
+    CAPTURES_TABLE,
+    REJECTS_TABLE,
+    DatasetCard,
+    Leakage,
+    Shard,
+    SplitRule,
+    shard_path,
+)
+from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS, read_statistics
+from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
+from flowloom.schemas.dataset.views import StoredViews, dataset_files, schema_file
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.arrays.columns import view, view_or
+from flowloom.transforms.arrays.digests import row_digests, sort_digests
+from flowloom.transforms.arrays.moments import sequence_moments
+from flowloom.transforms.arrays.sums import sum_by_key
+from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.dataset.shards import NO_START, WrittenShard, count_labels
+from flowloom.transforms.io.staging import file_sha256
+from flowloom.transforms.labels.label_flows import count_unlabelled
+from flowloom.transforms.splits.byte_rules import count_bytes
+from flowloom.transforms.splits.host_pairs import pair_hashes
+from flowloom.transforms.splits.leakage import SEQUENCE, measure_leakage
+from flowloom.transforms.splits.splits import Division, assign_splits
+from flowloom.transforms.splits.task_overlap import count_pairs
+
+BATCH_ROWS = 16_384
+"""Rows of a shard in memory at a time; their ids and digests, 32 bytes a row, are kept for the checks over all rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedShard:
+    """A shard that is what the card says of it, and what the checks over all shards need of its rows."""
+
+    written: WrittenShard
+    ids: np.ndarray
+    """Flow ids, uint64 [rows, 2]."""
+    groups: frozenset[str]
+    pairs: np.ndarray
+    """Hashes of its host pairs, uint64, each once; empty unless the split is by host pair."""
+    sequences: np.ndarray
+    """Digests of sizes and directions, uint64 [rows, 2]; empty unless duplicates are left out."""
+    unlabelled: int
+
+
+def check_files(root: Path, card: DatasetCard) -> None:
+    """Check that every file of a dataset is there, and no other but what `flowloom describe` adds.
+
+    Raises:
+      FlowloomError: naming the file that is missing, listed twice, listed out of its place, or not listed.
+    """
+    listed = dataset_files(card)
+    for shard in card.shards:
+        folder = os.path.dirname(shard_path(shard.view, shard.task, shard.split, 0, 1))
+        if os.path.dirname(shard.path) != folder:
+            raise broken(f"shard {shard.path} of split {shard.split!r} should lie in {folder}")
+    for at, path in enumerate(listed):
+        if path in listed[:at]:
+            raise broken(f"the card lists {path} twice")
+        if not (root / path).is_file():
+            raise broken(f"{path} is missing")
+    known = {*listed, STATISTICS, REPORT}
+    stray = sorted({str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - known)
+    if stray:
+        more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
+        raise FlowloomError(f"the card does not list {stray[0]}{more}; remove what does not belong to the dataset")
+
+
+def check_schema(root: Path, card: DatasetCard) -> None:
+    """Check that `schema.pbtxt`, and the file of each other view, describes the card's tasks and columns.
+
+    Raises:
+      FlowloomError: if it does not.
+    """
+    for name in card.views:
+        expected = tensorflow_schema(StoredViews.of(card).schema(name, card.tasks), card.tasks, card.definition.k)
+        if (root / schema_file(name)).read_bytes() != expected.encode():
+            raise broken(f"{schema_file(name)} is not the schema of the card's tasks")
+
+
+def check_accounting(root: Path, card: DatasetCard) -> None:
+    """Check that captures and rejects add up, each for itself, with each other and to the card's account.
+
+    Raises:
+      FlowloomError: naming the capture or the count that differs.
+    """
+    captures, rejects = _table(root, CAPTURES_TABLE, CAPTURES), _table(root, REJECTS_TABLE, REJECTS)
+    rejected: dict[str, int] = {}
+    for uri in rejects["uri"].to_pylist():
+        rejected[uri] = rejected.get(uri, 0) + 1
+    for row in captures.to_pylist():
+        dropped = sum(row[reason.column] for reason in DropReason)
+        if row["records"] != row["metered"] + dropped:
+            raise broken(
+                f"accounting of {row['uri']} does not close: {row['records']} records, but {row['metered']} metered "
+                f"and {dropped} dropped"
+            )
+        if row["rejects"] != rejected.get(row["uri"], 0):
+            raise differs(f"rejects of {row['uri']}", rejected.get(row["uri"], 0), row["rejects"], CAPTURES_TABLE)
+    for name, count in count_captures(captures, rejects).items():
+        if count != getattr(card.accounting, name):
+            raise differs(f"accounting: {name}", count, getattr(card.accounting, name))
+    aside = sum(sum(entry.set_aside.values()) for entry in card.published)
+    if aside > rejects.num_rows:
+        raise differs("rows of published files that were set aside", f"at most {rejects.num_rows}", aside)
+    digest = corpus_digest(captures, card.published)
+    if digest != card.corpus_digest:
+        raise differs("corpus digest", digest, card.corpus_digest)
+    if timelines(captures) != card.timelines:
+        raise broken(f"the timelines of capture groups are other ones in {CAPTURES_TABLE} than in the card")
+    rows = card.accounting.flows + sum(entry.rows for entry in card.published if entry.view != "flows")
+    for entry in card.coverage:
+        if not 0 <= entry.conflicts <= entry.labelled <= rows:
+            raise broken(f"source {entry.source!r} cannot have labelled {entry.labelled} rows of task {entry.task!r}")
+        if entry.confidence and sum(entry.confidence.values()) != entry.labelled:
+            raise differs(f"source {entry.source!r}: confidence", entry.confidence, f"{entry.labelled} labelled flows")
+
+
+def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
+    """Check a shard's bytes, schema, rows, labels and sequences, reading it in batches.
+
+    Raises:
+      FlowloomError: naming the shard and what in it differs.
+    """
+    path = root / shard.path
+    digest = file_sha256(str(path))
+    if digest != shard.sha256:
+        raise differs(f"shard {shard.path}: SHA-256", digest, shard.sha256)
+    tasks = [task for task in card.tasks if shard.task in (None, task.name)]
+    labels = {task.name: np.zeros(len(task.vocabulary) + 1, np.int64) for task in tasks}
+    ids, digests, moments, pairs, sequences, overlaps, leaks = [], [], [], [], [], [], []
+    groups: set[str] = set()
+    unlabelled = 0
+    latest = np.int64(np.iinfo(np.int64).min)
+    with pq.ParquetFile(path) as file:
+        schema = StoredViews.of(card).schema(shard.view, tasks)
+        _check_footer(file, shard, schema)
+        for read in file.iter_batches(BATCH_ROWS):
+            rows = read.cast(schema)  # Parquet gives the items of a list another name, which a digest would see
+            _check_labels(rows, tasks, shard)
+            if shard.view == "flows":
+                starts = np.append(latest, view_or(rows["start"], NO_START))
+                if (starts[1:] < starts[:-1]).any():
+                    raise broken(f"shard {shard.path}: rows are not in the order of their starts")
+                latest = starts[-1]
+                _check_sequences(rows, card.definition.k, shard)
+            for name, counts in count_labels(rows, tasks).items():
+                labels[name] += counts
+            ids.append(view(rows["flow_id"]))
+            # as `write_shard` does
+            digests.append(row_digests(rows, json.dumps([shard.view, shard.task or "", shard.split])))
+            moments.append(sequence_moments(rows) if (shard.view, shard.split) == ("flows", SPLITS[0]) else {})
+            overlaps.append(count_pairs(rows, tasks))
+            leaks.append(count_bytes(rows, tasks) if (shard.view, shard.split) == ("packets", SPLITS[0]) else {})
+            groups.update(pc.unique(rows["group"]).to_pylist())
+            if card.split_rule.by in ("flow", "packet") or (card.split_rule.by == "time" and shard.view == "flows"):
+                _check_splits(rows, card.split_rule, shard)
+            if card.split_rule.by == "host_pair" and card.identity != "drop" and shard.view == "flows":
+                pairs.append(np.unique(pair_hashes(rows, card.split_rule.seed)))
+            if card.deduplicate != "none":
+                sequences.append(row_digests(rows.select(SEQUENCE), ""))
+            unlabelled += count_unlabelled(rows, tasks)
+    written = WrittenShard(
+        shard,
+        {name: tuple(counts.tolist()) for name, counts in labels.items()},
+        sum_by_key(moments),
+        sort_digests(digests).tobytes(),
+        sum_by_key(overlaps),
+        sum_by_key(leaks),
+    )
+    return CheckedShard(
+        written,
+        ids=np.concatenate([np.empty((0, 2), np.uint64), *ids]),
+        groups=frozenset(groups),
+        pairs=np.unique(np.concatenate([np.empty(0, np.uint64), *pairs])),
+        sequences=np.concatenate([np.empty((0, 2), np.uint64), *sequences]),
+        unlabelled=unlabelled,
+    )
+
+
+def check_leakage(root: Path, card: DatasetCard) -> None:
+    """Measure leakage again where the card has it.
+
+    Raises:
+      FlowloomError: naming what differs.
+    """
+    if card.leakage is None:
+        return
+    found = measure_leakage(root)
+    for name in Leakage.model_fields:
+        if getattr(found, name) != getattr(card.leakage, name):
+            raise differs(f"leakage: {name}", getattr(found, name), getattr(card.leakage, name))
+
+
+def check_statistics(root: Path, card: DatasetCard) -> None:
+    """Check that statistics, where the dataset has them, are of this dataset; quantiles are not made again.
+
+    Raises:
+      FlowloomError: naming what differs.
+    """
+    statistics = read_statistics(root)
+    if statistics is None:
+        return
+    found = {
+        "content hash": (statistics.content_hash, card.content_hash),
+        "rows": (statistics.rows, {name: split.rows for name, split in card.splits.items()}),
+        "classes": (statistics.classes, {name: split.classes for name, split in card.splits.items()}),
+        "unknown": (statistics.unknown, {name: split.unknown for name, split in card.splits.items()}),
+    }
+    for name, (said, claimed) in found.items():
+        if said != claimed:
+            raise FlowloomError(
+                f"{STATISTICS}: {name}: found {said}, the card says {claimed}; remove {STATISTICS} and {REPORT}, or "
+                "make them again with `flowloom describe --statistics`"
+            )
+
+
+def _check_footer(file: pq.ParquetFile, shard: Shard, schema: pa.Schema) -> None:
+    if not file.schema_arrow.equals(schema):
+        for expected in schema:
+            at = file.schema_arrow.get_field_index(expected.name)
+            if at < 0 or not file.schema_arrow.field(at).equals(expected):
+                found = "missing" if at < 0 else file.schema_arrow.field(at)
+                raise differs(f"shard {shard.path}: column {expected.name!r}", found, expected, "the schema")
+        names = file.schema_arrow.names
+        raise differs(f"shard {shard.path}: columns", ", ".join(names), ", ".join(schema.names), "the schema")
+    groups = tuple(file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups))
+    if groups != shard.row_groups:
+        raise differs(f"shard {shard.path}: rows of its row groups", list(groups), list(shard.row_groups))
+    if sum(groups) != shard.rows:
+        raise differs(f"shard {shard.path}: rows", sum(groups), shard.rows)
+
+
+def _check_labels(rows: pa.RecordBatch, tasks: Iterable[Task], shard: Shard) -> None:
+    for task in tasks:
+        codes = view(pc.drop_null(rows[label_column(task.name)]))
+        strange = codes[(codes < 0) | (codes >= len(task.vocabulary))]
+        if len(strange):
+            raise broken(
+                f"shard {shard.path}: label {strange[0]} of task {task.name!r} is outside its vocabulary of "
+                f"{len(task.vocabulary)} words"
+            )
+
+
+def _check_sequences(rows: pa.RecordBatch, k: int, shard: Shard) -> None:
+    first, *others = SEQUENCES
+    lengths = view(pc.list_value_length(rows[first]))
+    if lengths.max(initial=0) > k:
+        raise differs(f"shard {shard.path}: longest sequence", lengths.max(), f"at most k = {k}")
+    if len(lengths) and not lengths.min():
+        raise differs(f"shard {shard.path}: shortest sequence", 0, "at least 1", schema_file("flows"))
+    for name in others:
+        known = rows[name].is_valid().to_numpy(zero_copy_only=False)
+        if not np.array_equal(view_or(pc.list_value_length(rows[name]), 0), np.where(known, lengths, 0)):
+            raise broken(f"shard {shard.path}: sequences {first} and {name} of a flow differ in length")
+    directions = view(rows["pkt_dir"].flatten())
+    strange = directions[(directions != 1) & (directions != -1)]
+    if len(strange):
+        raise differs(f"shard {shard.path}: pkt_dir", strange[0], "-1 or 1", "the contract")
+
+
+def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
+    split = view(assign_splits(rows, Division(rule, {}), shard.view)[SPLIT_COLUMN])
+    elsewhere = np.flatnonzero(split != SPLITS.index(shard.split))
+    if len(elsewhere):
+        flow = rows["flow_id"][elsewhere[0]].as_py().hex()
+        raise broken(f"shard {shard.path}: flow {flow} belongs to split {SPLITS[split[elsewhere[0]]]} by {rule.by}")
+
+
+def _table(root: Path, name: str, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.ParquetFile(root / name).read()
+    except pa.ArrowInvalid as error:
+        raise broken(f"{name} is no Parquet file ({error})") from None
+    if not table.schema.equals(schema):
+        raise differs(f"{name}: columns", ", ".join(table.schema.names), ", ".join(schema.names), "the contract")
+    return table
+
+
+def differs(what: str, found: Any, claimed: Any, says: str = "the card") -> FlowloomError:
+    """Return the error of a file that differs from what the card, or something else, says of it."""
+    return broken(f"{what}: found {found}, {says} says {claimed}")
+
+
+def broken(sentence: str) -> FlowloomError:
+    """Return the error of a dataset that is not as it was built."""
+    return FlowloomError(f"{sentence}; copy the dataset again from where it was whole, or build it again")

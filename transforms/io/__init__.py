@@ -1,0 +1,1 @@
+"""Storage: URLs, staged output, Parquet, spill files, progress counts; nothing that knows packets or flows."""

@@ -1,0 +1,1 @@
+"""Labels of flows: sources, tables, packet labels, DPI, joins, measured quantities; no splits and no storage."""

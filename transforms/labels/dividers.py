@@ -1,0 +1,244 @@
+"""Dividers: the bounds between the classes of a measured quantity, found on the train split in exact arithmetic."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pydantic
+
+from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
+from flowloom.schemas.corpus.tasks import Dividers, Quantity, Task
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.arrays.columns import view
+from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
+from flowloom.transforms.io.materialize import single
+from flowloom.transforms.labels.flow_quantities import quantity
+
+_MANTISSA = 53
+_UNIT = 1126
+"""Sums are in units of 2^-1126: the last digit of a mantissa of 53 digits, in the smallest double."""
+_HALF = 27
+"""Binary digits of the lower part of a mantissa; 2^36 parts can be summed in an int64."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSums:
+    """Rows and exact sums of a quantity for each class of a reference task; adding them up in any order is the same."""
+
+    counts: tuple[int, ...]
+    totals: tuple[int, ...]
+    """In units of 2^-1126."""
+
+    def __add__(self, other: "ClassSums") -> "ClassSums":
+        return ClassSums(
+            tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
+            tuple(a + b for a, b in zip(self.totals, other.totals, strict=True)),
+        )
+
+    def means(self) -> tuple[float | None, ...]:
+        """Return the mean of each class, rounded once from its exact sum; None of a class without rows."""
+        return tuple(
+            total / (count << _UNIT) if count else None for count, total in zip(self.counts, self.totals, strict=True)
+        )
+
+
+def sum_classes(flows: pa.RecordBatch, task: Task, reference: Task) -> ClassSums:
+    """Sum a task's quantity by the classes of its reference over labelled and divided rows of the train split."""
+    labels = view(pc.fill_null(flows[label_column(reference.name)], -1))
+    values = quantity(flows, _quantity(task))
+    counted = _training(flows) & (labels >= 0) & np.isfinite(values)
+    by_class = [values[counted & (labels == code)] for code in range(len(reference.vocabulary))]
+    return ClassSums(tuple(map(len, by_class)), tuple(map(exact_sum, by_class)))
+
+
+def merge_sums(parts: Iterable[ClassSums], reference: Task) -> ClassSums:
+    """Add up the sums of several batches."""
+    none = (0,) * len(reference.vocabulary)
+    return sum(parts, ClassSums(none, none))
+
+
+def sketch_quantity(flows: pa.RecordBatch, task: Task) -> OrderSketch:
+    """Sketch the order of a task's quantity over divided rows of the train split."""
+    values = quantity(flows, _quantity(task))
+    known = values[_training(flows) & np.isfinite(values)] + 0.0  # -0 becomes 0
+    return sketch_order(known.view(np.int64))  # doubles from 0 on are in the order of their bits
+
+
+def midpoints(means: Iterable[float], task: str = "") -> tuple[float, ...]:
+    """Return the points half way between neighbouring means.
+
+    Source: Rezaei and Liu, "Multitask Learning for Network Traffic Classification".
+
+    Raises:
+      FlowloomError: if there are fewer than two means, or two are equal.
+    """
+    ordered = sorted(means)
+    if len(ordered) < 2:
+        raise FlowloomError(
+            f"dividers{_of(task)} need the means of at least 2 classes, got {len(ordered)} with labelled train rows; "
+            "label more, or give the dividers"
+        )
+    for one, other in itertools.pairwise(ordered):
+        if not one < one + (other - one) / 2 < other:
+            raise FlowloomError(
+                f"two classes have the mean {one!r}, so that no divider{_of(task)} fits between them; take another "
+                "reference, quantiles, or give the dividers"
+            )
+    return tuple(one + (other - one) / 2 for one, other in itertools.pairwise(ordered))
+
+
+def divide_by_means(task: Task, sums: ClassSums) -> Task:
+    """Return a task of method `class-means` with its dividers, half way between the means of classes that have rows.
+
+    Raises:
+      FlowloomError: if there are fewer than two such classes, two means are equal, or the task has other words.
+    """
+    return _divided(task, midpoints((mean for mean in sums.means() if mean is not None), task.name))
+
+
+def divide_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
+    """Return a task of method `quantiles` with its dividers: each the lowest value of the class above it.
+
+    Raises:
+      FlowloomError: if the values do not tell so many classes apart.
+    """
+    classes = _dividers(task).classes or 2
+    cuts = cut_by_shares(sketch, [1 / classes] * classes)
+    lowest = (sketch.bins << sketch.shift).tolist()
+    if len(set(cuts)) < len(cuts) or not set(cuts) <= set(lowest[1:]):
+        raise FlowloomError(
+            f"{task.quantity} of the train split has {len(sketch.bins)} distinct values in {sketch.counts.sum()} rows, "
+            f"which do not make {classes} classes of task {task.name!r}; write fewer classes, or give the dividers"
+        )
+    return _divided(task, np.array(cuts, np.int64).view(np.float64).tolist())
+
+
+def label_quantities(flows: pa.RecordBatch, tasks: Sequence[Task]) -> pa.RecordBatch:
+    """Append the label column of every automatic task: how many dividers its quantity reaches, null where unknown."""
+    for task in tasks:
+        if task.kind == "auto":
+            values = quantity(flows, _quantity(task))
+            codes = np.searchsorted(_dividers(task).at, values, side="right").astype(np.int32)
+            known = np.packbits(np.isfinite(values), bitorder="little")
+            labels = pa.Array.from_buffers(pa.int32(), len(codes), [pa.py_buffer(known), pa.py_buffer(codes)])
+            flows = flows.append_column(pa.field(label_column(task.name), pa.int32()), labels)
+    return flows
+
+
+def exact_sum(values: np.ndarray) -> int:
+    """Return the sum of finite doubles as a whole number of 2^-1126: no order and no cut can change it."""
+    mantissas, exponents = np.frexp(values)
+    whole = np.ldexp(mantissas, _MANTISSA).astype(np.int64)
+    total = 0
+    for exponent in np.unique(exponents):
+        some = whole[exponents == exponent]
+        high, low = int((some >> _HALF).sum()), int((some & ((1 << _HALF) - 1)).sum())
+        total += ((high << _HALF) + low) << (int(exponent) - _MANTISSA + _UNIT)
+    return total
+
+
+def _training(flows: pa.RecordBatch) -> np.ndarray:
+    return view(flows[SPLIT_COLUMN]) == SPLITS.index("train")
+
+
+def _quantity(task: Task) -> Quantity:
+    if task.quantity is None:
+        raise ValueError(f"task {task.name!r} must be of kind auto to be measured, got {task.kind}")
+    return task.quantity
+
+
+def _dividers(task: Task) -> Dividers:
+    if task.dividers is None:
+        raise ValueError(f"task {task.name!r} must be of kind auto to be divided, got {task.kind}")
+    return task.dividers
+
+
+def _divided(task: Task, at: Sequence[float]) -> Task:
+    try:
+        return task.divided(at)
+    except pydantic.ValidationError as error:
+        shown = ", ".join(f"{each:g}" for each in at)
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise FlowloomError(f"task {task.name!r} cannot be divided at {shown}: {why}") from None
+
+
+def _of(task: str) -> str:
+    return f" of task {task!r}" if task else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DividedTasks:
+    """All tasks of a manifest, measured ones with the dividers that were found, or why there are none."""
+
+    tasks: tuple[Task, ...]
+    fault: str | None = None
+
+
+def divide_tasks(_: None, tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> DividedTasks:
+    """Divide measured tasks by what was found for each of them that `is_found`, in their order.
+
+    Where one cannot be divided all of it has one divider, which no dataset is finished with.
+    """
+    divided, rest, fault = [], iter(found), None
+    for task in tasks:
+        if is_found(task):
+            try:
+                known = next(rest)
+                task = (
+                    divide_by_means(task, known) if isinstance(known, ClassSums) else divide_by_quantiles(task, known)
+                )
+            except FlowloomError as error:
+                fault = fault or str(error)
+                task = Task(name=task.name, kind="auto", quantity=task.quantity, dividers=_NO_DIVIDERS)
+        divided.append(task)
+    return DividedTasks(tuple(divided), fault)
+
+
+def is_found(task: Task) -> bool:
+    """Whether a task's dividers come from the flows."""
+    return task.dividers is not None and task.dividers.method != "given"
+
+
+_NO_DIVIDERS = Dividers(method="given", at=(0.0,))
+
+
+@dataclasses.dataclass
+class DivideTasks(beam.PTransform):
+    """`divide_tasks` over labelled and divided flow batches."""
+
+    tasks: tuple[Task, ...]
+
+    def expand(self, flows: Any) -> Any:
+        """Return one `DividedTasks` from batches."""
+        named = {task.name: task for task in self.tasks}
+        found = []
+        for task in filter(is_found, self.tasks):
+            if reference := named.get(_dividers(task).reference or ""):
+                parts = flows | f"Sum {task.name}" >> beam.Map(sum_classes, task, reference)
+                merged = parts | f"AllSums {task.name}" >> beam.CombineGlobally(merge_sums, reference)
+            else:
+                parts = flows | f"Sketch {task.name}" >> beam.Map(sketch_quantity, task)
+                merged = parts | f"AllSketches {task.name}" >> beam.CombineGlobally(merge_sketches)
+            found.append(beam.pvalue.AsSingleton(merged))
+        return flows.pipeline | "Undivided" >> beam.Create([None]) | beam.Map(divide_tasks, self.tasks, *found)
+
+
+@dataclasses.dataclass
+class LabelQuantities(beam.PTransform):
+    """`label_quantities` over a PCollection of flow batches; `tasks` may come from `DivideTasks`."""
+
+    tasks: Any
+
+    def expand(self, flows: Any) -> Any:
+        """Return batches with the label columns of automatic tasks."""
+        return flows | beam.Map(_labelled, single(self.tasks)).with_output_types(pa.RecordBatch)
+
+
+def _labelled(flows: pa.RecordBatch, divided: DividedTasks) -> pa.RecordBatch:
+    return label_quantities(flows, divided.tasks)

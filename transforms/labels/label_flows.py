@@ -1,0 +1,146 @@
+"""Labels: what a manifest says of captures holds for every flow of their group; other sources label single flows."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.corpus.manifest import CorpusManifest
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.transforms.arrays.columns import array, text_column
+from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan
+from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, flow_source, join_sources
+from flowloom.transforms.labels.window_sources import WindowSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One source's word on one task for one group; `upheld` unless an earlier source said another word."""
+
+    task: str
+    source: str
+    upheld: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupLabels:
+    """Label numbers of one group in the order of the tasks (None = unknown), and who claimed what.
+
+    A task that any source labels flow by flow has no number and no claims here: `sources` are all of its sources.
+    """
+
+    group: str
+    codes: tuple[int | None, ...]
+    claims: tuple[Claim, ...]
+    has_records: bool
+    sources: tuple[FlowSource, ...] = ()
+
+
+def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
+    """Join the labels of all sources that match a group; the first source of a task wins, others are counted.
+
+    With `missing: negative` under Aurora an unknown label becomes 0, the first word of its vocabulary.
+    """
+    codes: list[int | None] = []
+    claims: list[Claim] = []
+    sources: list[FlowSource] = []
+    for task in manifest.claimed_tasks:
+        ranked = list(_sources(group, manifest, task, windows))
+        if any(source.kind != "path" for source in ranked):
+            sources += ranked
+            codes.append(None)
+            continue
+        code: int | None = None
+        disputed = False
+        for source in ranked:
+            code = source.code if code is None else code
+            claims.append(Claim(task.name, source.name, upheld=source.code == code))
+            disputed |= source.code != code
+        if disputed and manifest.on_conflict.get(task.name) == "unknown":
+            code = None
+        elif code is None:
+            code = manifest.absent_code
+        codes.append(code)
+    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records, tuple(sources))
+
+
+def label_groups(
+    plan: GroupPlan, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()
+) -> tuple[GroupLabels, ...]:
+    """Label every group of a plan, in its order."""
+    return tuple(label_group(group, manifest, windows) for group in plan.groups)
+
+
+def _sources(
+    group: CaptureGroup, manifest: CorpusManifest, task: Task, windows: Sequence[WindowSource]
+) -> Iterator[FlowSource]:
+    """Yield the sources of one task for a group in order of precedence: by entry, its labels first."""
+    for at in group.sources:
+        entry = manifest.captures[at]
+        if task.name in entry.labels:
+            yield FlowSource(task.name, entry.name, "path", code=task.index(entry.labels[task.name]))
+        for source in windows:
+            if source.entry == at and source.spec.task == task.name:
+                yield flow_source(source, task, group.group)
+
+
+def label_flows(flows: pa.RecordBatch, labels: tuple[GroupLabels, ...], tasks: Sequence[Task]) -> pa.RecordBatch:
+    """Append one label column per task: int32 position in its vocabulary, null = unknown, by the flow's group."""
+    group = pc.index_in(flows["group"], text_column([label.group for label in labels]))
+    for at, task in enumerate(tasks):
+        codes = array([label.codes[at] for label in labels], pa.int32())
+        flows = flows.append_column(pa.field(label_column(task.name), pa.int32()), codes.take(group))
+    return flows
+
+
+def count_unlabelled(flows: pa.RecordBatch, tasks: Iterable[Task]) -> int:
+    """Return how many flows have no label of any task."""
+    known = [pc.is_valid(flows[label_column(task.name)]) for task in tasks]
+    unlabelled = pc.invert(known[0])
+    for valid in known[1:]:
+        unlabelled = pc.and_not(unlabelled, valid)
+    return pc.sum(unlabelled).as_py() or 0
+
+
+@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class SourceCounts:
+    """What the sources of labels of single flows said of one batch."""
+
+    said: dict[SourceKey, Counts]
+
+
+@dataclasses.dataclass
+class LabelFlows(beam.PTransform):
+    """`label_flows` and `join_sources` over a PCollection of flow batches.
+
+    Args:
+      written: the output of `WindowCaptures`, whose files have to be there first; None without such sources.
+    """
+
+    labels: tuple[GroupLabels, ...]
+    manifest: CorpusManifest
+    written: Any = None
+
+    def expand(self, flows: Any) -> Any:
+        """Return batches with label columns as `flows`, and `SourceCounts` as `counts`."""
+        sides = [] if self.written is None else [beam.pvalue.AsIter(self.written)]
+        return flows | beam.ParDo(_Label(self), *sides).with_outputs("counts", main="flows")
+
+
+class _Label(beam.DoFn):
+    def __init__(self, transform: LabelFlows):
+        self._labels = transform.labels
+        self._manifest = transform.manifest
+        self._sources = {label.group: label.sources for label in transform.labels if label.sources}
+
+    def process(self, flows: pa.RecordBatch, _written: Any = ()) -> Iterator[Any]:
+        labelled = label_flows(flows, self._labels, self._manifest.claimed_tasks)
+        labelled, said = join_sources(labelled, self._sources, self._manifest)
+        yield labelled
+        if said:
+            yield beam.pvalue.TaggedOutput("counts", SourceCounts(said))

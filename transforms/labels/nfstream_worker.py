@@ -1,0 +1,77 @@
+"""NFStream's flows of captures as Arrow files; a program of its own, as NFStream forks and pins itself to a core."""
+
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from nfstream import NFStreamer
+
+from flowloom.schemas.arrow.label_windows import INSPECTED
+
+_BATCH_ROWS = 16_384
+
+Row = tuple[Any, ...]
+"""One row of `INSPECTED`."""
+
+
+def notice_crashes() -> None:
+    """Let this process raise when one that it started dies of a signal: NFStream would wait for it for ever."""
+
+    def look(number: int, frame: Any) -> None:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED) and ended.si_status != signal.SIGTERM:
+            raise ChildProcessError(f"NFStream's process died of {signal.Signals(ended.si_status).name}")
+
+    signal.signal(signal.SIGCHLD, look)
+
+
+def inspect(captures: Sequence[str], options: dict[str, Any], refused: dict[str, str]) -> list[pa.RecordBatch]:
+    """Return the flows of captures that follow each other, in the order in which NFStream lets go of them.
+
+    Where NFStream cannot read one of them, each is read by itself: the one has no flows, and `refused` says why.
+    """
+    if not captures:
+        return []
+    try:
+        flows = map(_row, NFStreamer(source=list(captures), n_meters=1, **options))
+        # nothing is given away before the end, so that no flow depends on when a crash came
+        return [_batch(rows) for rows in iter(lambda: list(itertools.islice(flows, _BATCH_ROWS)), [])]
+    except (ValueError, ChildProcessError) as error:
+        if len(captures) == 1:
+            refused[captures[0]] = str(error)
+            return []
+    return [batch for capture in captures for batch in inspect([capture], options, refused)]
+
+
+def _row(flow: Any) -> Row:
+    return (
+        flow.src_ip, flow.dst_ip, flow.src_port, flow.dst_port, flow.protocol,
+        flow.bidirectional_first_seen_ms, flow.bidirectional_last_seen_ms, flow.application_name,
+        flow.application_category_name, bool(flow.application_is_guessed), flow.application_confidence,
+    )  # fmt: skip
+
+
+def _batch(rows: list[Row]) -> pa.RecordBatch:
+    columns = [pa.array([row[at] for row in rows], field.type) for at, field in enumerate(INSPECTED)]
+    return pa.RecordBatch.from_arrays(columns, schema=INSPECTED)
+
+
+def main() -> None:
+    """Read a JSON line {options, jobs: [[file to write, captures]]}; write the files and a line {capture: refusal}."""
+    notice_crashes()
+    order = json.loads(sys.stdin.readline())
+    refused: dict[str, str] = {}
+    for out, captures in order["jobs"]:
+        with pa.ipc.new_file(out, INSPECTED) as writer:
+            for batch in [_batch([]), *inspect(captures, order["options"], refused)]:
+                writer.write_batch(batch)
+    print(json.dumps(refused))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""Label windows joined to flows: five-tuple in either direction and time, exact, by hash and binary search.
+
+The index of a source keeps, of each key and word, windows that do not overlap, in order of time. What a word shares
+with a flow is then one difference of running sums, however many windows there are.
+"""
+
+import dataclasses
+import functools
+import threading
+from typing import Literal
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.label_windows import WINDOW_KEY, label_windows
+from flowloom.transforms.arrays.columns import column, view
+from flowloom.transforms.arrays.kernels import mix
+
+NO_WINDOW = -2
+"""The code of a flow that no window matches."""
+
+_KEPT_INDEXES = 16
+
+Measure = Literal["time", "windows"]
+"""What counts for a word: the time that its windows share with the flow, or how many of them begin and end in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowIndex:
+    """The windows of one source and task, ready to be joined.
+
+    Attributes:
+      given: uint8 [5], which columns of `WINDOW_KEY` tell the windows apart.
+      keys, codes: uint64 [groups, 5], int32 [groups]: addresses, ports and protocol, and word.
+      starts: int64 [groups + 1], where the windows of each group begin.
+      directory: int64 [buckets + 1], where the groups begin whose hash starts with the bucket's bits.
+      shift: bits of a hash behind those of its bucket.
+      first_ns, last_ns: int64 [windows], disjoint and ascending within a group, if measured by time.
+      confidence: uint8 [windows], of windows that were merged the greatest; [0] where the source does not tell.
+      before: int64 [windows + 1], running sum of what is measured.
+    """
+
+    given: np.ndarray
+    keys: np.ndarray
+    codes: np.ndarray
+    starts: np.ndarray
+    directory: np.ndarray
+    shift: np.uint64
+    first_ns: np.ndarray
+    last_ns: np.ndarray
+    confidence: np.ndarray
+    before: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowMatch:
+    """What the windows of one source say of flows.
+
+    Attributes:
+      codes: int32 [rows], label number, `UNKNOWN_WORD` or `NO_WINDOW`.
+      shared: int64 [rows], what the windows of that word share with the flow, in the index's measure.
+      several: bool [rows], whether windows of other words match too.
+      confidence: uint8 [rows], the greatest of the windows of that word that the flow touches, or of the nearest; [0]
+        where the source does not tell.
+    """
+
+    codes: np.ndarray
+    shared: np.ndarray
+    several: np.ndarray
+    confidence: np.ndarray
+
+
+def window_batch(
+    key: dict[str, np.ndarray],
+    first_ns: np.ndarray,
+    last_ns: np.ndarray,
+    codes: np.ndarray,
+    confidence: np.ndarray | None = None,
+) -> pa.RecordBatch:
+    """Return columns as label windows; `key` holds what there is of `WINDOW_KEY`, addresses as uint64 [n, 2]."""
+    schema = label_windows(tuple(key))
+    values = {**key, "first_ns": first_ns, "last_ns": last_ns, "code": codes}
+    arrays = [column(values[field.name], field.type) for field in schema if field.name in values]
+    known = pa.nulls(len(codes), pa.uint8()) if confidence is None else column(confidence, pa.uint8())
+    return pa.RecordBatch.from_arrays([*arrays, known], schema=schema)
+
+
+def write_windows(path: str, windows: pa.RecordBatch) -> None:
+    """Write label windows as an Arrow file."""
+    with pa.ipc.new_file(path, windows.schema) as writer:
+        writer.write_batch(windows)
+
+
+def read_windows(path: str) -> pa.RecordBatch:
+    """Return label windows of an Arrow file; its pages are mapped."""
+    with pa.ipc.open_file(pa.memory_map(path)) as reader:
+        return reader.get_batch(0)
+
+
+def load_index(path: str, measure: Measure) -> WindowIndex:
+    """Return the index of the label windows in a file, made once per process."""
+    with _LOADING:
+        return _loaded(path, measure)
+
+
+_LOADING = threading.Lock()
+
+
+def forget_indexes() -> None:
+    """Let go of all indexes that this process keeps."""
+    with _LOADING:
+        _loaded.cache_clear()
+
+
+@functools.lru_cache(_KEPT_INDEXES)
+def _loaded(path: str, measure: Measure) -> WindowIndex:
+    return index_windows(read_windows(path), measure)
+
+
+def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowIndex:
+    """Return the index of label windows in any order.
+
+    Measured by time, windows of the same key and word that overlap or touch are one.
+    """
+    rows = windows.num_rows
+    given = np.array([name in windows.schema.names for name in WINDOW_KEY], np.uint8)
+    keys, hashes = np.empty((rows, 5), np.uint64), np.empty(rows, np.uint64)
+    _window_keys(*(_key_column(windows, name) for name in WINDOW_KEY), given, keys, hashes)
+    first_ns, last_ns, codes = (view(windows[name]) for name in ("first_ns", "last_ns", "code"))
+    order = np.lexsort((first_ns, codes, hashes))
+    keys, hashes, first_ns, last_ns, codes = (values[order] for values in (keys, hashes, first_ns, last_ns, codes))
+    confidence = np.empty(0, np.uint8)
+    if not windows["confidence"].null_count:
+        confidence = view(windows["confidence"])[order]
+    new = np.ones(rows, bool)
+    new[1:] = (keys[1:] != keys[:-1]).any(axis=1) | (codes[1:] != codes[:-1])
+    if measure == "time":
+        kept, last_ns = _merge(new, first_ns, last_ns)
+        keys, hashes, first_ns, codes, new = (values[kept] for values in (keys, hashes, first_ns, codes, new))
+        if len(confidence):
+            confidence = np.maximum.reduceat(confidence, np.flatnonzero(kept))
+    starts = np.flatnonzero(new)
+    bits = max(1, len(starts).bit_length())
+    shift = np.uint64(64 - bits)
+    buckets = (hashes[starts] >> shift).astype(np.int64)
+    weight = last_ns - first_ns if measure == "time" else np.ones(len(first_ns), np.int64)
+    return WindowIndex(
+        given=given,
+        keys=keys[starts],
+        codes=codes[starts],
+        starts=np.append(starts, len(first_ns)),
+        directory=np.searchsorted(buckets, np.arange((1 << bits) + 1)),
+        shift=shift,
+        first_ns=first_ns,
+        last_ns=last_ns,
+        confidence=confidence,
+        before=np.concatenate([np.zeros(1, np.int64), np.cumsum(weight)]),
+    )
+
+
+def match_windows(
+    flows: pa.RecordBatch, index: WindowIndex, tolerance_ns: int = 0, *, last_resort: int | None = None
+) -> WindowMatch:
+    """Find the word of each flow (`schemas.rows.FLOWS`).
+
+    A window matches where all of its key fits the flow in one direction or the other, and their times, both ends
+    included, are at most `tolerance_ns` apart. Of several words the flow has the one that shares most with it; where
+    none touches it the nearest; among equals the first of the vocabulary.
+
+    Args:
+      last_resort: a word that only flows get of which no window says another one.
+    """
+    rows = flows.num_rows
+    start_ns = view(flows["start"])
+    codes, shared, several = np.empty(rows, np.int32), np.empty(rows, np.int64), np.empty(rows, bool)
+    confidence = np.zeros(rows if len(index.confidence) else 0, np.uint8)
+    _match(
+        *(view(flows[name]) for name in WINDOW_KEY), start_ns, start_ns + view(flows["duration_ns"]),
+        index.given, index.keys, index.codes, index.starts, index.directory, index.shift,
+        index.first_ns, index.last_ns, index.confidence, index.before,
+        tolerance_ns, NO_WINDOW if last_resort is None else last_resort, codes, shared, several, confidence,
+    )  # fmt: skip
+    return WindowMatch(codes, shared, several, confidence)
+
+
+def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
+    """Return a key column, zeros where the windows do not have it."""
+    if name in windows.schema.names:
+        return view(windows[name])
+    kind = label_windows(WINDOW_KEY).field(name).type
+    shape = (windows.num_rows, 2) if pa.types.is_fixed_size_binary(kind) else windows.num_rows
+    return np.zeros(shape, np.uint64 if pa.types.is_fixed_size_binary(kind) else str(kind))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _canonical(src_0, src_1, dst_0, dst_1, src_port, dst_port, protocol, given):
+    """Return the given part of a key as five words; of ends of which the same is given, in canonical order."""
+    src_0, src_1 = src_0 * given[0], src_1 * given[0]
+    dst_0, dst_1 = dst_0 * given[1], dst_1 * given[1]
+    src_port, dst_port = np.uint64(src_port) * given[2], np.uint64(dst_port) * given[3]
+    rest = np.uint64(protocol) * given[4]
+    alike = given[0] == given[1] and given[2] == given[3]
+    if alike and (src_0, src_1, src_port) > (dst_0, dst_1, dst_port):
+        src_0, src_1, src_port, dst_0, dst_1, dst_port = dst_0, dst_1, dst_port, src_0, src_1, src_port
+    rest |= (src_port << np.uint64(32)) | (dst_port << np.uint64(16))
+    return src_0, src_1, dst_0, dst_1, rest
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _hash(key):
+    return mix(mix(mix(key[0] ^ mix(key[1])) + key[2] ^ mix(key[3])) + key[4])
+
+
+@numba.njit(nogil=True, cache=True)
+def _window_keys(src, dst, src_port, dst_port, protocol, given, keys, hashes):
+    """Write the canonical key of each window and its hash."""
+    for i in range(len(hashes)):
+        key = _canonical(
+            src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], given.astype(np.uint64)
+        )
+        for word in range(5):
+            keys[i, word] = key[word]
+        hashes[i] = _hash(key)
+
+
+@numba.njit(nogil=True, cache=True)
+def _merge(new, first_ns, last_ns):
+    """Return which windows begin one that is merged, and where the merged ones end."""
+    kept = np.empty(len(new), np.bool_)
+    ends = np.empty(len(new), np.int64)
+    count = 0
+    for i in range(len(new)):
+        kept[i] = new[i] or first_ns[i] > ends[count - 1]
+        if kept[i]:
+            ends[count] = last_ns[i]
+            count += 1
+        else:
+            ends[count - 1] = max(ends[count - 1], last_ns[i])
+    return kept, ends[:count]
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _not_before(values, begin, end, limit):
+    """Return the first position of ascending values[begin:end] whose value is at least `limit`."""
+    while begin < end:
+        middle = (begin + end) >> 1
+        if values[middle] < limit:
+            begin = middle + 1
+        else:
+            end = middle
+    return begin
+
+
+@numba.njit(nogil=True, cache=True)
+def _shared(start_ns, end_ns, begin, end, first_ns, last_ns, before):
+    """Return what a group's windows share with a time; below 0 is the distance to the nearest, if none touches it."""
+    low = _not_before(last_ns, begin, end, start_ns)
+    high = _not_before(first_ns, low, end, end_ns + 1)
+    if low < high:
+        outside = max(start_ns - first_ns[low], 0) + max(last_ns[high - 1] - end_ns, 0)
+        return before[high] - before[low] - outside
+    distance = np.iinfo(np.int64).max
+    if low > begin:
+        distance = start_ns - last_ns[low - 1]
+    if low < end:
+        distance = min(distance, first_ns[low] - end_ns)
+    return -distance
+
+
+@numba.njit(nogil=True, cache=True)
+def _surest(start_ns, end_ns, begin, end, first_ns, last_ns, confidence):
+    """Return the greatest confidence of a group's windows that a time touches, or else of the nearest."""
+    low = _not_before(last_ns, begin, end, start_ns)
+    high = _not_before(first_ns, low, end, end_ns + 1)
+    if low == high:
+        if low == end or (low > begin and start_ns - last_ns[low - 1] <= first_ns[low] - end_ns):
+            low -= 1
+        high = low + 1
+    return confidence[low:high].max()
+
+
+@numba.njit(nogil=True, cache=True)
+def _match(
+    src, dst, src_port, dst_port, protocol, start_ns, end_ns, given, keys, codes, starts, directory, shift,
+    first_ns, last_ns, confidence, before, tolerance_ns, last_resort,
+    code_out, shared_out, several_out, confidence_out,
+):  # fmt: skip
+    mask = given.astype(np.uint64)
+    for i in range(len(start_ns)):
+        best, most, matched, several, chosen = NO_WINDOW, np.int64(0), NO_WINDOW, False, -1
+        ahead = _canonical(
+            src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], mask
+        )  # fmt: skip
+        back = _canonical(
+            dst[i, 0], dst[i, 1], src[i, 0], src[i, 1], dst_port[i], src_port[i], protocol[i], mask
+        )  # fmt: skip
+        key = ahead
+        for turn in range(2):
+            if turn == 1:
+                if back == ahead:  # always, where the same is given of both ends
+                    break
+                key = back
+            bucket = np.int64(_hash(key) >> shift)
+            for group in range(directory[bucket], directory[bucket + 1]):
+                held = keys[group]
+                if (held[0], held[1], held[2], held[3], held[4]) != key:
+                    continue
+                shared = _shared(start_ns[i], end_ns[i], starts[group], starts[group + 1], first_ns, last_ns, before)
+                if shared < -tolerance_ns:
+                    continue
+                code = codes[group]
+                several |= matched != NO_WINDOW and matched != code
+                matched = code
+                resort = code == last_resort
+                if (
+                    best == NO_WINDOW
+                    or (best == last_resort and not resort)
+                    or (resort == (best == last_resort) and (shared > most or (shared == most and code < best)))
+                ):
+                    best, most, chosen = code, shared, group
+        code_out[i], shared_out[i], several_out[i] = best, most, several
+        if len(confidence_out) and chosen >= 0:
+            begin, end = starts[chosen], starts[chosen + 1]
+            confidence_out[i] = _surest(start_ns[i], end_ns[i], begin, end, first_ns, last_ns, confidence)

@@ -1,0 +1,214 @@
+"""Label sources of single flows: tables are read once before a build, captures decoded or inspected by its workers.
+
+Both leave label windows in files of a scratch folder, which every process maps and indexes once.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec
+from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan, match_source, reject_rows
+from flowloom.transforms.labels import dpi
+from flowloom.transforms.labels.packet_labels import packet_windows
+from flowloom.transforms.labels.window_index import Measure, forget_indexes, write_windows
+
+Kind = Literal["table", "packets", "dpi"]
+
+_INSPECTED_TOGETHER = 32
+"""Capture groups that one NFStream process serves: loading nDPI costs about 3 s."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowSource:
+    """A source of label windows of one entry of a manifest's captures.
+
+    Attributes:
+      entry: the entry's position.
+      spec: what the manifest says of it.
+      place: its files' path in the scratch folder, without an ending.
+    """
+
+    entry: int
+    spec: WindowSpec
+    place: str
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of source, as in the card."""
+        return source_kind(self.spec)
+
+    @property
+    def measure(self) -> Measure:
+        """What of a window counts."""
+        return "windows" if isinstance(self.spec, PacketTable) else "time"
+
+    @property
+    def tolerance_ns(self) -> int:
+        """How far flow and window may be apart."""
+        if isinstance(self.spec, LabelTable):
+            return round(self.spec.tolerance_s * 1e9)
+        return dpi.TOLERANCE_NS if isinstance(self.spec, Dpi) else 0
+
+    @property
+    def codes(self) -> str:
+        """The file of a packet table's label numbers."""
+        return f"{self.place}.npy"
+
+    def windows(self, group: str) -> str:
+        """Return the file of label windows for the flows of a group."""
+        return f"{self.place}.arrow" if isinstance(self.spec, LabelTable) else f"{self.place}-{group}.arrow"
+
+
+@contextlib.contextmanager
+def label_folder(staging: str) -> Iterator[str]:
+    """Yield the path of a folder for label windows inside a staging folder; what is made there is gone at the end."""
+    scratch = os.path.join(staging, "labels")
+    try:
+        yield scratch
+    finally:
+        forget_indexes()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def source_kind(spec: WindowSpec) -> Kind:
+    """Return the kind of a source, as in the card."""
+    return "table" if isinstance(spec, LabelTable) else "packets" if isinstance(spec, PacketTable) else "dpi"
+
+
+def read_sources(
+    manifest: CorpusManifest, folder: str, scratch: str
+) -> tuple[tuple[WindowSource, ...], pa.RecordBatch]:
+    """Read all tables of a manifest, and check what the other sources need.
+
+    Args:
+      folder: what relative paths are relative to.
+      scratch: a folder to make, if there are any sources, for label windows.
+
+    Returns:
+      the sources in order of precedence, and `REJECTS` of table rows that could not be read.
+
+    Raises:
+      FlowloomError: if a table cannot be read or has a foreign word, a packet table is for several captures, or
+        NFStream is missing.
+    """
+    tasks = {task.name: task for task in manifest.tasks}
+    places: dict[str, str] = {}
+    sources, rejects = [], []
+    for entry, captures in enumerate(manifest.captures):
+        if not isinstance(captures, CaptureSource):
+            continue
+        for at, spec in enumerate(captures.window_specs):
+            place = os.path.join(scratch, f"{entry}-{at}")
+            os.makedirs(scratch, exist_ok=True)
+            if isinstance(spec, LabelTable):  # the same table of several entries is read once
+                place = places.setdefault(spec.model_dump_json(), place)
+            source = WindowSource(entry, spec, place)
+            sources.append(source)
+            if isinstance(spec, Dpi):
+                dpi.require_nfstream()
+                continue
+            # polars is not loaded for labels by path alone
+            from flowloom.transforms.labels.label_tables import read_label_table, read_packet_labels
+
+            path = spec.path if "://" in spec.path else os.path.join(folder, spec.path)
+            if isinstance(spec, PacketTable):
+                _one_capture(captures, spec, folder)
+                np.save(source.codes, read_packet_labels(spec, path, tasks[spec.task]))
+            elif not os.path.exists(source.windows("")):
+                windows, unread = read_label_table(spec, path, tasks[spec.task])
+                write_windows(source.windows(""), windows)
+                rejects.append(unread)
+    return tuple(sources), concatenated(rejects, REJECTS)
+
+
+def _one_capture(entry: CaptureSource, spec: PacketTable, folder: str) -> None:
+    uris, _ = match_source(entry, folder)
+    if len(uris) > 1:
+        raise FlowloomError(
+            f"packet table {spec.path} labels the records of one capture, but {entry.glob!r} matches {len(uris)}; "
+            "give each capture an entry and a packet table of its own"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """The work of one process: a source that looks into captures, and capture groups that it knows of."""
+
+    source: WindowSource
+    groups: tuple[CaptureGroup, ...]
+
+
+def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterator[Inspection]:
+    """Yield the work of all sources that look into captures."""
+    for source in sources:
+        known = tuple(group for group in plan.groups if source.entry in group.sources)
+        if not isinstance(source.spec, LabelTable):
+            for at in range(0, len(known), _INSPECTED_TOGETHER):
+                yield Inspection(source, known[at : at + _INSPECTED_TOGETHER])
+
+
+def window_captures(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:
+    """Write the label windows of a source for each of some groups.
+
+    Returns:
+      `REJECTS` of what could not be read.
+    """
+    source, spec = work.source, work.source.spec
+    captures = {group.group: [c for c in group.captures if source.entry in c.sources] for group in work.groups}
+    if isinstance(spec, Dpi):
+        task = next(task for task in tasks if task.name == spec.task)
+        readable = {group: [c.uri for c in known if c.first_ns is not None] for group, known in captures.items()}
+        return _inspect(source, spec, readable, task, definition)
+    rejects = []
+    for group, (capture,) in captures.items():
+        windows, mismatch = packet_windows(capture.uri, np.load(source.codes), definition, spec.path)
+        write_windows(source.windows(group), windows)
+        rejects.append(mismatch)
+    return concatenated(rejects, REJECTS)
+
+
+def _inspect(
+    source: WindowSource, spec: Dpi, captures: dict[str, list[str]], task: Task, definition: FlowDefinition
+) -> pa.RecordBatch:
+    """Write the windows of one source by DPI and return `REJECTS` of captures that NFStream does not read."""
+    seen = {group: f"{source.windows(group)}.inspected" for group in captures}
+    refused = dpi.inspect_captures({seen[group]: uris for group, uris in captures.items()}, definition)
+    for group, path in seen.items():
+        write_windows(source.windows(group), dpi.dpi_windows(dpi.read_inspected(path), spec, task))
+        os.remove(path)
+    return reject_rows(
+        [
+            (uri, 0, RejectReason.DPI, f"NFStream cannot read it ({complaint}); its flows have no label by DPI")
+            for uri, complaint in refused.items()
+        ]
+    )
+
+
+@dataclasses.dataclass
+class WindowCaptures(beam.PTransform):
+    """From a pipeline: `window_captures` over the inspections of a plan, divided among all workers."""
+
+    plan: GroupPlan
+    sources: tuple[WindowSource, ...]
+    tasks: tuple[Task, ...]
+    definition: FlowDefinition
+
+    def expand(self, root: Any) -> Any:
+        """Return `REJECTS` batches; when all are there, so are the files."""
+        inspections = list(plan_inspections(self.plan, self.sources))
+        write = beam.Map(window_captures, self.tasks, self.definition).with_output_types(pa.RecordBatch)
+        return root | "Inspections" >> beam.Create(inspections) | "Write" >> write

@@ -1,0 +1,215 @@
+"""Reading: consecutive ranges of one capture group, by one process, to flows, fragments, accounts and rejects."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.arrays.columns import batch
+from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.captures.records import Records, RecordScanner
+from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
+from flowloom.transforms.flows.packet_windows import open_meter
+from flowloom.transforms.packets.decoder import PacketDecoder, PacketPlaces
+from flowloom.transforms.packets.ip_fragments import IpFragmentTable
+
+Places = TypeVar("Places")
+
+
+@dataclasses.dataclass
+class StageSeconds:
+    """Wall-clock seconds spent in each stage of reading."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    meter: float = 0.0
+
+
+class GroupReading:
+    """Ranges of one capture group, read to flows; damage ends a capture, never the group.
+
+    Args:
+      ranges: what to read, in the order of the group; all of it, unless `place` says otherwise.
+      group: the group's content-based name, at least 16 hexadecimal digits.
+      definition: what counts as one flow.
+      sha256: digest of each capture's bytes, by uri; part of the account only.
+      place: where the ranges, as one piece, lie in their group.
+      earlier: the ranges before them that may hold first fragments of datagrams; read only when one is missed.
+
+    Attributes:
+      seconds: time per stage so far.
+    """
+
+    def __init__(
+        self,
+        ranges: Sequence[CaptureRange],
+        group: str,
+        definition: FlowDefinition,
+        *,
+        sha256: Mapping[str, str] | None = None,
+        place: RangePlace = WHOLE,
+        earlier: Sequence[CaptureRange] = (),
+    ):
+        self.seconds = StageSeconds()
+        self._ranges = ranges
+        self._group = group
+        self._sha256 = sha256 or {}
+        self._tunnels = definition.tunnels
+        self._meter = open_meter(definition, group, place)
+        self._ip_fragments: IpFragmentTable | None = None
+        if definition.fragments == "join":
+            self._ip_fragments = IpFragmentTable(
+                (lambda: first_fragments(earlier, definition.tunnels)) if earlier else None
+            )
+        self._captures: list[dict[str, Any]] = []
+        self._rejects: list[dict[str, Any]] = []
+
+    def flows(self) -> Iterator[pa.RecordBatch]:
+        """Yield the flows that are whole as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`."""
+        meter = self._meter
+        for part in self._ranges:
+            for packets in self.packets(part):
+                begun = time.perf_counter()
+                meter.update(packets)
+                self.seconds.meter += time.perf_counter() - begun
+                while meter.finished >= TAKE_FLOWS:
+                    yield from self._take()
+        meter.finish()
+        while meter.finished:
+            yield from self._take()
+
+    def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
+        """Yield one range's packets as `schemas.rows.PACKETS`, and note where its records went."""
+        for packets, _ in self._read(part, _decode):
+            yield packets
+
+    def located_packets(self, part: CaptureRange) -> Iterator[tuple[pa.RecordBatch, PacketPlaces]]:
+        """Yield what `packets` does, and where the packets lie; that holds until the next is asked for."""
+        yield from self._read(part, PacketDecoder.decode_located)
+
+    def _read(
+        self, part: CaptureRange, decode: Callable[[PacketDecoder, Records], tuple[pa.RecordBatch, Places]]
+    ) -> Iterator[tuple[pa.RecordBatch, Places]]:
+        try:
+            capture, scanner = part.open()
+        except CaptureError as damage:
+            self._reject(part.uri, damage)
+            return
+        decoder = PacketDecoder(self._ip_fragments, part.first_record, tunnels=self._tunnels)
+        row = _account(part.uri, self._sha256.get(part.uri, ""), self._group, capture, scanner)
+        links: set[int] = set()
+        try:
+            while len(records := self._scanned(scanner)):
+                begun = time.perf_counter()
+                if len(times_ns := records.times_ns()):
+                    earliest, latest = int(times_ns.min()), int(times_ns.max())
+                    row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
+                    row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
+                links.update(np.unique(records.link_type).tolist())
+                packets, places = decode(decoder, records)
+                row["metered"] += packets.num_rows
+                self.seconds.decode += time.perf_counter() - begun
+                yield packets, places
+        except CaptureError as damage:
+            self._reject(part.uri, damage)
+            row["rejects"] = 1
+        finally:
+            capture.close()
+        row["records"] = decoder.records
+        row["link_types"] = sorted(links)
+        row |= {reason.column: int(decoder.dropped[reason]) for reason in DropReason}
+        self._captures.append(row)
+
+    def fragments(self) -> list[pa.RecordBatch]:
+        """Return the pieces of flows that other ranges may continue, as `FlowMeter.take_fragments` does."""
+        return self._meter.take_fragments()
+
+    def captures(self) -> pa.RecordBatch:
+        """Return one row per range that could be opened (`schemas.accounting.CAPTURES`)."""
+        return batch(self._captures, CAPTURES)
+
+    def rejects(self) -> pa.RecordBatch:
+        """Return one row per place where reading stopped (`schemas.accounting.REJECTS`)."""
+        return batch(self._rejects, REJECTS)
+
+    @property
+    def flows_short(self) -> int:
+        """Flows left out because they had fewer packets than the definition's `min_packets`."""
+        return self._meter.flows_short
+
+    @property
+    def clock_ns(self) -> int | None:
+        """The latest time so far, including what is known of earlier ranges; None without any."""
+        return self._meter.clock_ns
+
+    def _scanned(self, scanner: RecordScanner) -> Records:
+        begun = time.perf_counter()
+        records = scanner.scan()
+        self.seconds.read += time.perf_counter() - begun
+        return records
+
+    def _take(self) -> Iterator[pa.RecordBatch]:
+        begun = time.perf_counter()
+        flows = self._meter.take()
+        self.seconds.meter += time.perf_counter() - begun
+        if flows.num_rows:  # none where all that ended are fragments
+            yield flows
+
+    def _reject(self, uri: str, damage: CaptureError) -> None:
+        self._rejects.append(
+            {"uri": uri, "offset": damage.offset, "reason": str(damage.reason), "detail": damage.detail}
+        )
+
+
+def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, None]:
+    return decoder.decode(records), None
+
+
+def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> IpFragmentTable:
+    """Return the first fragments of datagrams that are still waited for behind these ranges."""
+    table = IpFragmentTable()
+    for part in ranges:
+        try:
+            capture, scanner = part.open()
+        except CaptureError:
+            continue
+        decoder = PacketDecoder(table, part.first_record, tunnels=tunnels)
+        try:
+            while len(records := scanner.scan()):
+                decoder.decode(records)
+        except CaptureError:
+            continue
+        finally:
+            capture.close()
+    return table
+
+
+def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
+    """Return the non-zero drop counts of a captures row by reason, as users read them."""
+    return {
+        reason.label: capture[column]
+        for reason, column in zip(DropReason, DROPPED_COLUMNS, strict=True)
+        if capture[column]
+    }
+
+
+def _account(uri: str, sha256: str, group: str, capture: CaptureBytes, scanner: RecordScanner) -> dict[str, Any]:
+    """Return a captures row of a range before its first record."""
+    return {
+        "uri": uri,
+        "sha256": sha256,
+        "group": group,
+        "bytes": capture.size,
+        "format": scanner.format,
+        "compression": capture.compression,
+        "metered": 0,
+        "rejects": 0,
+        "first_ns": None,
+        "last_ns": None,
+    }

@@ -1,0 +1,190 @@
+"""Packet joins: rows of the packets view, spilled as they were captured, get id, labels and split of their flows.
+
+The rows stay where they are until all that they need is known: of each group a small table says which flow a range's
+serial means, and another what became of each flow (docs/decisions/0006-packet-rows.md).
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.rows import FLOW_NUMBERS, LABEL_PREFIX
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.transforms.arrays.columns import column, view
+from flowloom.transforms.flows.pseudonyms import IdentityKey, rekey_ids
+from flowloom.transforms.io.materialize import PENDING_BYTES
+from flowloom.transforms.io.spill import Spilled, recall, spill
+from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows
+from flowloom.transforms.packets.byte_rows import no_drops
+
+
+@dataclasses.dataclass(frozen=True)
+class RangePackets:
+    """The packet rows of one range of a group, and rows that say which flows serials mean, of this range or others.
+
+    Attributes:
+      position: of the range in its group.
+      packets: places of `schemas.rows.numbered_packet_schema`.
+      numbers: places of `schemas.rows.FLOW_NUMBERS`.
+    """
+
+    position: int
+    packets: tuple[Spilled, ...]
+    numbers: tuple[Spilled, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PacketCounts:
+    """How many packets became rows, and by `PacketDrop` code how many did not."""
+
+    rows: int
+    dropped: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeJoin:
+    """The packet rows of one range, and what is known of the flow of each serial, ascending, if there are any flows."""
+
+    group: str
+    packets: tuple[Spilled, ...]
+    flows: Spilled | None
+
+
+class PacketSpill:
+    """Keeps the packet rows of one range in files below a job's folder, a bounded part of them in memory."""
+
+    def __init__(self, job: str):
+        self._job = job
+        self._pending: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._places: list[Spilled] = []
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Take rows, which stay one batch."""
+        self._pending.append(rows)
+        self._bytes += rows.nbytes
+        if self._bytes >= PENDING_BYTES:
+            self._spill()
+
+    def places(self) -> tuple[Spilled, ...]:
+        """Return where all rows are; call it at the end."""
+        self._spill()
+        return tuple(self._places)
+
+    def _spill(self) -> None:
+        if self._pending:
+            self._places += spill(self._pending, self._job)
+        self._pending, self._bytes = [], 0
+
+
+def mark_flows(flows: pa.RecordBatch, job: str) -> list[tuple[str, Spilled]]:
+    """Spill the ids, labels and splits of a batch's flows and return their places by group."""
+    names = [name for name in flows.schema.names if name.startswith(LABEL_PREFIX) or name == SPLIT_COLUMN]
+    encoded = flows["group"].dictionary_encode()
+    number = view(encoded.indices)
+    order = np.argsort(number, kind="stable")
+    marks = flows.select(["flow_id", *names]).take(column(order, pa.int64()))
+    starts = np.searchsorted(number[order], np.arange(len(encoded.dictionary) + 1)).tolist()
+    parts = [marks.slice(a, b - a) for a, b in itertools.pairwise(starts)]
+    return list(zip(encoded.dictionary.to_pylist(), spill(parts, job), strict=True)) if parts else []
+
+
+def join_ranges(
+    group: str, ranges: Iterable[RangePackets], marks: Iterable[Spilled], key: IdentityKey | None, job: str
+) -> Iterator[RangeJoin]:
+    """Yield the packet rows of each range of a group with what is known of their flows.
+
+    Args:
+      ranges: all of the group's, and what its fragments became.
+      marks: of all its flows, by `mark_flows`.
+      key: what flow ids were encrypted with, if they were.
+
+    Raises:
+      ValueError: if a flow has no mark.
+    """
+    known = list(ranges)
+    places = [place for part in known for place in part.numbers]
+    packets = [part for part in known if part.packets]
+    if not packets:
+        return
+    if not places:  # all flows were too short
+        yield from (RangeJoin(group, part.packets, None) for part in packets)
+        return
+    numbers = recall(places)
+    ids = numbers["flow_id"] if key is None else rekey_ids(numbers["flow_id"], key)
+    flows = recall(marks)
+    marked = _ids(flows["flow_id"])
+    order = np.argsort(marked)
+    at = np.minimum(np.searchsorted(marked[order], _ids(ids)), len(marked) - 1)
+    if (marked[order][at] != _ids(ids)).any():
+        raise ValueError(f"every flow of group {group} must have labels before its packets get them")
+    flows = flows.take(column(order[at], pa.int64())).add_column(0, FLOW_NUMBERS.field("serial"), numbers["serial"])
+    position, serial = view(numbers["range"]), view(numbers["serial"])
+    found = []
+    for part in packets:
+        rows = np.flatnonzero(position == part.position)
+        rows = rows[np.argsort(serial[rows], kind="stable")]
+        found.append(flows.take(column(rows, pa.int64())))
+    for part, place in zip(packets, spill(found, job), strict=True):
+        yield RangeJoin(group, part.packets, place)
+
+
+def join_packets(join: RangeJoin) -> Iterator[pa.RecordBatch | PacketCounts]:
+    """Yield a range's rows of the packets view with labels and splits of their flows, and how many there were."""
+    dropped, rows = no_drops(), 0
+    known = None if join.flows is None else recall([join.flows])
+    serials = np.empty(0, np.int64) if known is None else view(known["serial"])
+    flows = RangeFlows(serials, pa.nulls(0, pa.binary(16)) if known is None else known["flow_id"])
+    for place in join.packets:
+        numbered = recall([place])
+        at = flows.find(view(numbered["serial"]))
+        attached = attach_flows(numbered, flows, join.group, dropped)
+        rows += attached.num_rows
+        if known is not None and attached.num_rows:
+            taken = known.drop_columns(["serial", "flow_id"]).take(column(at[at >= 0], pa.int64()))
+            schema = pa.schema([*attached.schema, *taken.schema])
+            yield pa.RecordBatch.from_arrays([*attached.columns, *taken.columns], schema=schema)
+    yield PacketCounts(rows, tuple(dropped.tolist()))
+
+
+def _ids(ids: pa.Array) -> np.ndarray:
+    return np.ascontiguousarray(view(ids)).view("V16").ravel()
+
+
+@dataclasses.dataclass
+class JoinPackets(beam.PTransform):
+    """`join_ranges` and `join_packets` over what `MeterGroups` gives of packets."""
+
+    key: IdentityKey | None
+    job: str
+
+    def expand(self, ranges_flows: Any) -> Any:
+        """Return rows as `rows` and `PacketCounts` as `counts`.
+
+        Args:
+          ranges_flows: a pair of (group, `RangePackets`), and batches of labelled and divided flows.
+        """
+        ranges, flows = ranges_flows
+        marks = flows | "Mark" >> beam.FlatMap(mark_flows, self.job)
+        return (
+            {"ranges": ranges, "marks": marks}
+            | "OncePerGroup" >> beam.CoGroupByKey()
+            | "Join" >> beam.FlatMap(_joined, self.key, self.job).with_output_types(RangeJoin)
+            | "Spread" >> beam.Reshuffle()
+            | "Attach" >> beam.FlatMap(_tagged).with_outputs("counts", main="rows")
+        )
+
+
+def _joined(element: tuple[str, Any], key: IdentityKey | None, job: str) -> Iterator[RangeJoin]:
+    group, found = element
+    return join_ranges(group, found["ranges"], found["marks"], key, job)
+
+
+def _tagged(join: RangeJoin) -> Iterator[Any]:
+    for found in join_packets(join):
+        yield beam.pvalue.TaggedOutput("counts", found) if isinstance(found, PacketCounts) else found

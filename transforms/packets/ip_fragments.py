@@ -1,0 +1,149 @@
+"""IP fragments: later fragments find their first by source, destination, identification and, in IPv4, protocol.
+
+Sources: RFC 791, section 3.2; RFC 8200, section 4.5.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import numba
+import numpy as np
+
+from flowloom.transforms.arrays.kernels import mix
+
+LIFETIME_NS = 30 * 1_000_000_000
+"""How long a first fragment waits for the others, as Linux does (ipfrag_time); RFC 8200 allows 60 s."""
+
+_ENTRY = np.dtype(
+    [
+        ("used", np.uint8),
+        ("src_0", np.uint64),
+        ("src_1", np.uint64),
+        ("dst_0", np.uint64),
+        ("dst_1", np.uint64),
+        ("key_protocol", np.uint8),
+        ("ip_id", np.uint32),
+        ("protocol", np.uint8),
+        ("src_port", np.uint16),
+        ("dst_port", np.uint16),
+        ("time_ns", np.int64),
+    ]
+)
+
+
+class IpFragmentTable:
+    """First fragments seen within `LIFETIME_NS`; memory is bounded by them, not by the capture.
+
+    Args:
+      earlier: gives the table as it was before the first packet, if there is anything before; called once at most, and
+        only when a later fragment misses its first.
+    """
+
+    def __init__(self, earlier: Callable[[], Self] | None = None) -> None:
+        self._earlier = earlier
+        self._entries = np.zeros(64, _ENTRY)
+        self._used = 0
+        self._clock_ns = np.iinfo(np.int64).min
+
+    def join(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
+        """Write the protocol and ports of first fragments into their later ones.
+
+        Args:
+          columns: a chunk of packets by `schemas.rows.PACKETS`; protocol and ports are written.
+          first, later: bool masks over its rows.
+
+        Returns:
+          bool mask of the later fragments whose first was known.
+        """
+        self._clock_ns = max(self._clock_ns, int(columns["time_ns"].max()))
+        self._make_room(int(np.count_nonzero(first)))
+        joined = self._joined(columns, first, later)
+        missed = later & ~joined
+        if self._earlier is not None and missed.any():
+            before = self._earlier()
+            self._earlier = None
+            joined |= before._joined(columns, np.zeros_like(first), missed)
+            self._make_room(before._used)
+            self._used += _insert_new(self._entries, before._entries[before._entries["used"] == 1])
+        return joined
+
+    def _joined(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
+        key_protocol = np.where(columns["ip_version"] == 4, columns["protocol"], np.uint8(0))
+        joined, added = _join(
+            self._entries, first, later, columns["src_ip"], columns["dst_ip"], key_protocol, columns["ip_id"],
+            columns["time_ns"], columns["protocol"], columns["src_port"], columns["dst_port"],
+        )  # fmt: skip
+        self._used += added
+        return joined
+
+    def _make_room(self, coming: int) -> None:
+        """Let the table be at most half full with `coming` more entries, without those that waited too long."""
+        if (self._used + coming) * 2 <= len(self._entries):
+            return
+        alive = self._entries["time_ns"] >= self._clock_ns - LIFETIME_NS
+        kept = self._entries[(self._entries["used"] == 1) & alive]
+        capacity = len(self._entries)
+        while (len(kept) + coming) * 2 > capacity:
+            capacity *= 2
+        self._entries = np.zeros(capacity, _ENTRY)
+        self._used = _insert_new(self._entries, kept)
+
+
+@numba.njit(nogil=True, cache=True)
+def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
+    """Return the slot that holds a datagram's first fragment, or the free slot where it belongs."""
+    word = src_0
+    for part in (src_1, dst_0, dst_1, (np.uint64(key_protocol) << np.uint64(32)) | np.uint64(ip_id)):
+        word = mix(word) + part
+    mask = np.uint64(len(entries) - 1)
+    slot = mix(word) & mask
+    while True:
+        entry = entries[slot]
+        if entry.used == 0 or (
+            entry.src_0 == src_0
+            and entry.src_1 == src_1
+            and entry.dst_0 == dst_0
+            and entry.dst_1 == dst_1
+            and entry.key_protocol == key_protocol
+            and entry.ip_id == ip_id
+        ):
+            return slot
+        slot = (slot + np.uint64(1)) & mask
+
+
+@numba.njit(nogil=True, cache=True)
+def _insert_new(entries, kept):
+    """Add entries whose datagram is not there yet; return how many."""
+    added = 0
+    for i in range(len(kept)):
+        e = kept[i]
+        slot = _slot(entries, e.src_0, e.src_1, e.dst_0, e.dst_1, e.key_protocol, e.ip_id)
+        if entries[slot].used == 0:
+            entries[slot] = e
+            added += 1
+    return added
+
+
+@numba.njit(nogil=True, cache=True)
+def _join(entries, first, later, src, dst, key_protocol, ip_id, time_ns, protocol, src_port, dst_port):
+    joined = np.zeros(len(first), np.bool_)
+    added = 0
+    for i in range(len(first)):
+        if not (first[i] or later[i]):
+            continue
+        slot = _slot(entries, src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], key_protocol[i], ip_id[i])
+        entry = entries[slot]
+        if first[i]:
+            added += 1 - entry.used
+            entry.used = 1
+            entry.src_0, entry.src_1 = src[i, 0], src[i, 1]
+            entry.dst_0, entry.dst_1 = dst[i, 0], dst[i, 1]
+            entry.key_protocol, entry.ip_id = key_protocol[i], ip_id[i]
+            entry.protocol, entry.src_port, entry.dst_port = protocol[i], src_port[i], dst_port[i]
+            entry.time_ns = time_ns[i]
+        elif entry.used and abs(time_ns[i] - entry.time_ns) <= LIFETIME_NS:
+            protocol[i] = entry.protocol
+            src_port[i] = entry.src_port
+            dst_port[i] = entry.dst_port
+            joined[i] = True
+    return joined, added

@@ -1,0 +1,112 @@
+"""Text rows: delimited text files as columns of strings, row by row accounted for; no Python object per row."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.transforms.published.published_files import DAMAGED, PublishedFile
+from flowloom.transforms.published.published_rejects import SetAside
+
+BLOCK_BYTES = 4 << 20
+
+SECONDS = r"^\d{1,10}(\.\d{1,9})?$"
+"""What a time in seconds since the epoch looks like."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextRows:
+    """Some rows of a text file.
+
+    Attributes:
+      positions: int64 position of each row in the file, from 0, the header not counted.
+      columns: strings, by the names that were asked for.
+    """
+
+    positions: np.ndarray
+    columns: pa.RecordBatch
+
+    def keep(self, mask: pa.Array) -> "TextRows":
+        """Return the rows where a boolean mask without nulls holds."""
+        return TextRows(self.positions[mask.to_numpy(zero_copy_only=False)], self.columns.filter(mask))
+
+
+def read_header(file: PublishedFile, delimiter: str, set_aside: SetAside) -> list[str]:
+    """Read a file's first line and return its words without spaces around them, none where it is damaged."""
+    try:
+        line = file.content.readline().decode("latin1").removeprefix("\xef\xbb\xbf").rstrip("\r\n")
+    except DAMAGED as error:
+        set_aside.add(file.uri, [0], RejectReason.DECOMPRESSION, f"the compressed stream is damaged ({error})")
+        return []
+    return [word.strip() for word in line.split(delimiter)]
+
+
+def read_rows(
+    file: PublishedFile, delimiter: str, width: int, wanted: Mapping[str, int], set_aside: SetAside
+) -> Iterator[TextRows]:
+    """Yield the rows of a file from where it stands; those of another width are set aside.
+
+    Bytes are read as Latin-1, which knows every byte: published tables mix encodings.
+
+    Args:
+      width: columns of the file.
+      wanted: position in the file of each column to read, by the name it shall have.
+    """
+    skipped: list[int] = []
+
+    def skip(row: csv.InvalidRow) -> str:
+        skipped.append(row.number - 1)
+        return "skip"
+
+    names = [str(at) for at in range(width)]
+    row = 0
+    try:
+        if not file.content.peek(1):
+            return
+        reader = csv.open_csv(
+            file.content,
+            read_options=csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, column_names=names, encoding="latin1"
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter, quote_char=False, ignore_empty_lines=False, invalid_row_handler=skip
+            ),
+            convert_options=csv.ConvertOptions(
+                include_columns=[str(at) for at in wanted.values()],
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=False,
+            ),
+        )
+        for block in reader:
+            positions = _positions(row, block.num_rows, skipped)
+            row += block.num_rows
+            yield TextRows(positions, block.rename_columns(list(wanted)))
+    except (pa.ArrowInvalid, *DAMAGED) as error:
+        reason = RejectReason.BAD_ROW if isinstance(error, pa.ArrowInvalid) else RejectReason.DECOMPRESSION
+        detail = f"reading stopped here: {error}; rows before that were read"
+        set_aside.add(file.uri, [row + len(skipped)], reason, detail)
+    set_aside.add(file.uri, skipped, RejectReason.BAD_ROW, f"expected {width} columns separated by {delimiter!r}")
+
+
+def _positions(row: int, rows: int, skipped: list[int]) -> np.ndarray:
+    """Return the positions in the file of rows that are counted without those skipped."""
+    counted = np.arange(row, row + rows, dtype=np.int64)
+    before = np.array(skipped, np.int64) - np.arange(len(skipped))
+    return counted + np.searchsorted(before, counted, side="right")
+
+
+def seconds_ns(texts: pa.Array) -> np.ndarray:
+    """Return seconds written as `SECONDS` matches them as int64 ns, to the last digit."""
+    # the unscaled value of a decimal with 9 digits behind the point is ns; its upper word is zero
+    unscaled = np.frombuffer(pc.cast(texts, pa.decimal128(28, 9)).buffers()[1], np.int64)[::2]
+    return unscaled[: len(texts)]
+
+
+def word(text: str) -> str:
+    """Return a published label in one spelling: lower case, anything but letters and digits a single hyphen."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

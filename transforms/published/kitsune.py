@@ -1,0 +1,226 @@
+"""Packets of the Kitsune sets: tables by tshark, one row per packet, and their labels, one per packet in file order.
+
+Source: Mirsky et al., "Kitsune: An Ensemble of Autoencoders for Online Network Intrusion Detection", NDSS 2018.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.schemas.arrow.rows import ADDRESS, GROUP_DIGITS, PACKETS, worded
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.tasks import NEGATIVE, POSITIVE
+from flowloom.schemas.errors import FlowloomError
+from flowloom.transforms.arrays.columns import column, integer_dtype, view
+from flowloom.transforms.flows.packet_windows import open_meter
+from flowloom.transforms.published.delimited_text import SECONDS, TextRows, read_header, read_rows, seconds_ns
+from flowloom.transforms.published.flow_rows import forget
+from flowloom.transforms.published.published_files import PublishedFile, published_files
+from flowloom.transforms.published.published_rejects import SetAside
+
+KITSUNE_TASK = "attack"
+
+KITSUNE_UNKNOWN = ("vlan", "tunnel_id", "duplicates", "pkt_tcp_flags", "pkt_tcp_window", "pkt_ttl", "pkt_payload")
+"""Flow columns that the tables do not tell."""
+
+_METERABLE = {
+    "size": "wire",
+    "tcp_close": "none",
+    "zero_payload": "keep",
+    "orient": "first-packet",
+    "tunnels": (),
+    "min_packets": 1,
+}
+"""The options of a flow definition that need no column the tables lack, and leave no flow out."""
+
+_FIELDS = {
+    "time": "frame.time_epoch",
+    "length": "frame.len",
+    "src_4": "ip.src",
+    "dst_4": "ip.dst",
+    "src_6": "ipv6.src",
+    "dst_6": "ipv6.dst",
+    "tcp_src": "tcp.srcport",
+    "tcp_dst": "tcp.dstport",
+    "udp_src": "udp.srcport",
+    "udp_dst": "udp.dstport",
+    "icmp": "icmp.type",
+}
+_ETHERNET = 14
+_NO_GROUP = "0" * GROUP_DIGITS
+_ICMP, _TCP, _UDP, _NONE = 1, 6, 17, 255
+
+
+def read_kitsune_packets(path: str, set_aside: SetAside) -> Iterator[pa.RecordBatch]:
+    """Yield the packets of a table as `schemas.rows.PACKETS`, to be metered.
+
+    Known are time, frame length, addresses, protocol and ports; `ip_bytes` and `payload_bytes` are the frame's less its
+    Ethernet header, the most they can be, and all else is 0. A packet that quotes another (ICMP) has no ports. Rows
+    that are no IP, or of another protocol than TCP, UDP and ICMP, tell no flow key and are set aside. `record` counts
+    these too, so that it is the packet's place among the labels.
+    """
+    for file in published_files(path, set_aside):
+        header = read_header(file, "\t", set_aside)
+        missing = [name for name in _FIELDS.values() if name not in header]
+        if missing:
+            detail = f"expected a table with the columns of tshark, {', '.join(missing)} are missing"
+            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+            continue
+        wanted = {name: header.index(field) for name, field in _FIELDS.items()}
+        for rows in read_rows(file, "\t", len(header), wanted, set_aside):
+            yield _packets(file, rows, set_aside)
+
+
+def read_kitsune_labels(path: str, set_aside: SetAside) -> np.ndarray:
+    """Return the labels of a set in the order of its packets: int8 0 benign, 1 attack, -1 where a row cannot be read.
+
+    A row is the label, or a number and the label, separated by a comma.
+    """
+    labels: list[np.ndarray] = []
+    for file in published_files(path, set_aside):
+        parts = [_labels(file, rows, set_aside) for rows in read_rows(file, "\t", 1, {"line": 0}, set_aside)]
+        read = np.full(max((int(at[-1]) + 1 for at, _ in parts if len(at)), default=0), -1, np.int8)
+        for at, values in parts:
+            read[at] = values
+        labels.append(read)
+    return np.concatenate([np.empty(0, np.int8), *labels])
+
+
+def check_kitsune_definition(definition: FlowDefinition) -> None:
+    """Check that the tables have what a flow definition needs.
+
+    Raises:
+      FlowloomError: naming the options that do not fit and those that would.
+    """
+    wrong = [name for name, value in _METERABLE.items() if getattr(definition, name) != value]
+    if wrong:
+        got = ", ".join(f"{name}={getattr(definition, name)!r}" for name in wrong)
+        fits = ", ".join(f"{name}={_METERABLE[name]!r}" for name in wrong)
+        raise FlowloomError(f"Kitsune's tables hold no TCP flags and no IP lengths: expected {fits}, got {got}")
+
+
+def read_kitsune_flows(
+    path: str, labels: str | None, definition: FlowDefinition, set_aside: SetAside
+) -> Iterator[pa.RecordBatch]:
+    """Yield the flows of one table, metered; a flow is an attack if any of its packets is.
+
+    Args:
+      path: a table.
+      labels: its labels; None = not known.
+      definition: what a flow is; `check_kitsune_definition` says which fit.
+
+    Yields:
+      `schemas.rows.PUBLISHED_FLOWS` with the words of task `attack`, null where no packet has a label.
+
+    Raises:
+      FlowloomError: if the definition does not fit.
+    """
+    check_kitsune_definition(definition)
+    meter = open_meter(definition, next((file.group for file in published_files(path, SetAside())), _NO_GROUP))
+    known = np.empty(0, np.int8) if labels is None else read_kitsune_labels(labels, set_aside)
+    known = np.append(known, np.int8(-1))  # for the packets behind the last label
+    of_flow: list[np.ndarray] = []
+    for packets in read_kitsune_packets(path, set_aside):
+        at = np.minimum(view(packets["record"]).astype(np.int64), len(known) - 1)
+        of_flow.append(np.stack([meter.update(packets), known[at]]))
+    meter.finish()
+    serials, label = np.concatenate([np.empty((2, 0), np.int64), *of_flow], axis=1)
+    worst = np.full(int(serials.max(initial=-1)) + 1, -1)
+    np.maximum.at(worst, serials, label)
+    words = pa.array([NEGATIVE, POSITIVE, None], pa.string())
+    while meter.finished:
+        flows, numbers = meter.take_numbered()
+        flows = forget(flows, KITSUNE_UNKNOWN)
+        codes = column(np.where(worst[numbers] < 0, 2, worst[numbers]), pa.int64())
+        yield pa.RecordBatch.from_arrays(
+            [*flows.columns, words.take(codes)], schema=worded(flows.schema, [KITSUNE_TASK])
+        )
+
+
+def _packets(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> pa.RecordBatch:
+    """Return the rows that have a flow key as packets; the others are set aside."""
+    table = pl.DataFrame({name: pl.Series(rows.columns[name]) for name in _FIELDS})
+    given = {name: (table[name] != "").to_numpy() for name in _FIELDS}
+    ip, six = given["src_4"] | given["src_6"], given["src_6"]
+    tcp, udp = given["tcp_src"] & ~given["icmp"], given["udp_src"] & ~given["icmp"]
+    protocol = np.select([given["icmp"], tcp & ~udp, udp & ~tcp], [_ICMP, _TCP, _UDP], _NONE)
+    of_protocol = [protocol == _TCP, protocol == _UDP]
+    ports = {
+        side: np.select(of_protocol, [_numbers(table, f"{kind}_{side}") for kind in ("tcp", "udp")])
+        for side in ("src", "dst")
+    }
+    addresses = {side: _addresses(table[f"{side}_4"], table[f"{side}_6"]) for side in ("src", "dst")}
+    length = _numbers(table, "length")
+    timed = pc.match_substring_regex(rows.columns["time"], SECONDS).to_numpy(zero_copy_only=False)
+    whole = timed & (length > _ETHERNET)
+    for side in ("src", "dst"):
+        whole &= (ports[side] >= 0) & (ports[side] < 1 << 16) & addresses[side][1]
+    keyed = ip & (protocol != _NONE)
+    set_aside.add(file.uri, rows.positions[~ip], RejectReason.NO_FLOW_KEY, "no IP packet")
+    other = "an IP packet, but neither TCP nor UDP nor ICMP"
+    set_aside.add(file.uri, rows.positions[ip & ~keyed], RejectReason.NO_FLOW_KEY, other)
+    detail = "expected epoch seconds with up to 9 decimals, a frame length above 14, addresses and ports"
+    set_aside.add(file.uri, rows.positions[keyed & ~whole], RejectReason.BAD_ROW, detail)
+
+    kept = np.flatnonzero(keyed & whole)
+    values = {
+        "record": rows.positions,
+        "src_ip": addresses["src"][0],
+        "dst_ip": addresses["dst"][0],
+        "src_port": ports["src"],
+        "dst_port": ports["dst"],
+        "protocol": protocol,
+        "ip_version": np.where(six, 6, 4),
+        "wire_bytes": length,
+        "ip_bytes": length - _ETHERNET,
+        "payload_bytes": length - _ETHERNET,
+    }
+    values = {name: array[kept] for name, array in values.items()}
+    values["time_ns"] = seconds_ns(rows.columns["time"].take(column(kept, pa.int64())))
+    arrays = []
+    for field in PACKETS:
+        array = values.get(field.name, np.zeros(len(kept), np.int64))
+        arrays.append(column(array if field.type == ADDRESS else array.astype(integer_dtype(field.type)), field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=PACKETS)
+
+
+def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:
+    """Return a column as int64, -1 where it is no number."""
+    return table[name].cast(pl.UInt32, strict=False).cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def _addresses(four: pl.Series, six: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return addresses as uint8 [rows, 16] in the form of `schemas.rows.ADDRESS`, and a mask of those that are any.
+
+    Only IPv6 addresses, which are few, are read one by one, and each distinct one once.
+    """
+    packed = np.zeros((len(four), 16), np.uint8)
+    packed[:, 10:12] = 0xFF
+    valid = (four.str.count_matches(".", literal=True) == 3).to_numpy()
+    octets = four.str.split_exact(".", 3).struct.unnest()
+    for at, name in enumerate(octets.columns):
+        octet = octets[name].cast(pl.UInt8, strict=False)
+        valid &= octet.is_not_null().to_numpy()
+        packed[:, 12 + at] = octet.fill_null(0).to_numpy()
+    for text in six.unique():
+        if text:
+            rows = (six == text).to_numpy()
+            try:
+                packed[rows] = np.frombuffer(ipaddress.IPv6Address(text).packed, np.uint8)
+                valid[rows] = True
+            except ValueError:
+                valid[rows] = False
+    return packed, valid
+
+
+def _labels(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions and labels of rows, -1 where a row says neither 0 nor 1."""
+    line = pl.Series(rows.columns["line"]).str.split(",").list.last()
+    labels = line.str.strip_chars('" \r').replace_strict({"0": 0, "1": 1}, default=-1, return_dtype=pl.Int8).to_numpy()
+    set_aside.add(file.uri, rows.positions[labels < 0], RejectReason.BAD_ROW, "expected a label, 0 or 1")
+    return rows.positions, labels

@@ -1,0 +1,82 @@
+"""Skew: how far scored rows are from those that a model was trained on, feature by feature."""
+
+import math
+
+import numpy as np
+
+from flowloom.schemas.logarithm import LN_2, natural_log
+from flowloom.schemas.models.feature_profile import Profile, bin_name
+from flowloom.schemas.models.score_card import FeatureSkew, ModelSkew
+
+
+def model_skew(trained: Profile, scored: Profile, threshold: float) -> ModelSkew | None:
+    """Compare two profiles of the same k; None where there is nothing to compare.
+
+    A feature is skewed where the Jensen-Shannon divergence of its histograms is above `threshold` by more than the
+    noise: few flows differ from many by chance alone.
+    """
+    if not trained.rows or not scored.rows:
+        return None
+    names = [name for name in trained.counts if name in scored.counts]
+    features = [
+        _skew(name, trained.counts[name], scored.counts[name], trained, scored, threshold, name) for name in names
+    ]
+    classes = [
+        _skew(task, tuple(words.values()), tuple(scored.classes[task].values()), trained, scored, threshold)
+        for task, words in trained.classes.items()
+        if any(words.values()) and any(scored.classes.get(task, {}).values())
+    ]
+    return ModelSkew(
+        threshold=threshold,
+        rows=scored.rows,
+        trained_rows=trained.rows,
+        features=tuple(sorted(features, key=lambda skew: (-skew.jensen_shannon, skew.name))),
+        classes=tuple(classes),
+    )
+
+
+def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Jensen-Shannon divergence of two histograms in bits, from 0 to 1 (Lin 1991, equation 4.1)."""
+    p, q = a / a.sum(), b / b.sum()
+    middle = (p + q) / 2
+
+    def divergence(share: np.ndarray) -> float:
+        # exact sums and our own logarithm: a score card has the same bytes on every processor
+        terms = zip(share.tolist(), middle.tolist(), strict=True)
+        return math.fsum(part * natural_log(part / half) for part, half in terms if part > 0) / LN_2
+
+    return min(1.0, max(0.0, (divergence(p) + divergence(q)) / 2))
+
+
+def expected_divergence(bins: int, rows: int, others: int) -> float:
+    """Return the mean divergence of samples of one distribution over some bins, in bits, from that of chi squared."""
+    return max(bins - 1, 0) / (8 * LN_2) * (1 / rows + 1 / others)
+
+
+def _skew(
+    name: str,
+    counts: tuple[int, ...],
+    found: tuple[int, ...],
+    trained: Profile,
+    scored: Profile,
+    threshold: float,
+    feature: str | None = None,
+) -> FeatureSkew:
+    """Compare a feature's counts, or those of the classes of a task."""
+    expected, got = np.array(counts, np.float64), np.array(found, np.float64)
+    apart = np.abs(expected / expected.sum() - got / got.sum())
+    divergence = jensen_shannon(expected, got)
+    # packets of one flow are like each other, so that flows are what there are many or few of
+    noise = expected_divergence(int(((expected + got) > 0).sum()), trained.rows, scored.rows)
+    furthest = int(apart.argmax())
+    words = list(trained.classes.get(name, {}))
+    return FeatureSkew(
+        name=name,
+        jensen_shannon=round(divergence, 6),
+        l_infinity=round(float(apart.max()), 6),
+        largest_bin=bin_name(feature, furthest, trained.k) if feature else words[furthest],
+        noise=round(noise, 6),
+        unseen=int(got[expected == 0].sum()),
+        values=int(got.sum()),
+        skewed=divergence > threshold + noise,
+    )

@@ -1,0 +1,67 @@
+"""Header leaks: bytes of packet rows that tell a label alone, which a model then learns in the place of traffic.
+
+The rule of one byte: for each of its values the commonest label of the train rows that have it. A byte whose rule is
+nearly always right is most likely a trace of how the set was made (a link type, an address, a time), not of traffic.
+"""
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import ByteRule
+from flowloom.transforms.arrays.columns import view_or
+
+HEADER_BYTES = 128
+"""Bytes of a row that are looked at: headers of files, records, frames and packets end before."""
+
+LEAK_SHARE = 0.95
+"""Share of rows from which on a single byte determines a label nearly alone."""
+
+
+def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+    """Count labelled rows of the packets view by task: uint32 [byte positions, 256 values, words]."""
+    width = rows["bytes"].type.byte_width
+    content = np.frombuffer(rows["bytes"].buffers()[1], np.uint8).reshape(-1, width)
+    content = content[rows["bytes"].offset : rows["bytes"].offset + rows.num_rows]
+    counts = {}
+    for task in tasks:
+        if label_column(task.name) in rows.schema.names:
+            counts[task.name] = np.zeros((min(width, HEADER_BYTES), 256, len(task.vocabulary)), np.uint32)
+            _count(content, view_or(rows[label_column(task.name)], -1).astype(np.int32), counts[task.name])
+    return counts
+
+
+def byte_rule(task: str, counts: np.ndarray) -> ByteRule | None:
+    """Return the best rule of one byte, and the positions that determine the label nearly alone; None without rows.
+
+    A label that most rows have anyway is not determined by a byte: a position counts if it also leaves at most half of
+    the errors that the commonest label makes.
+    """
+    rows = int(counts[0].sum()) if len(counts) else 0
+    if not rows:
+        return None
+    right = counts.max(axis=2).sum(axis=1, dtype=np.int64) / rows
+    commonest = float(counts[0].sum(axis=0).max() / rows)
+    leaking = np.flatnonzero((right >= LEAK_SHARE) & (1 - right <= (1 - commonest) / 2) & (right > commonest))
+    best = int(right.argmax())
+    return ByteRule(
+        task=task,
+        rows=rows,
+        position=best,
+        right=float(right[best]),
+        commonest=commonest,
+        leaking=tuple(leaking.tolist()),
+    )
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(content, codes, counts):
+    """Add each row with a label to the count of its value at each position."""
+    for row in range(len(codes)):
+        if codes[row] >= 0:
+            for at in range(counts.shape[0]):
+                counts[at, content[row, at], codes[row]] += 1

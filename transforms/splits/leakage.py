@@ -1,0 +1,235 @@
+"""Leakage: sequences and hosts that several flows have, inside of a split and across, counted exactly."""
+
+import bisect
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flowloom.schemas.arrow.rows import IDENTITY, label_column
+from flowloom.schemas.corpus.manifest import SPLITS, Identity
+from flowloom.schemas.dataset.dataset_card import Leakage, Overlap, read_card
+from flowloom.transforms.arrays.columns import filled, view
+from flowloom.transforms.arrays.digests import row_digests
+from flowloom.transforms.arrays.sums import sum_by_key
+from flowloom.transforms.io.spill import spill_bytes
+
+TRAIN = SPLITS.index("train")
+SEQUENCE = ("pkt_size", "pkt_dir")
+TIMED_SEQUENCE = (*SEQUENCE, "pkt_gap_ns")
+
+PARTITION_ROWS = 1 << 17
+"""Sightings of a kind that are sorted at a time, about 0.07 GB with all that sorting takes."""
+_RANGE_WORD = 1
+"""The word of a thing's hash that says which part it is in."""
+_BATCH_ROWS = 16_384
+_UNKNOWN = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class OverlapCounts:
+    """What `Overlap` has, as int64 by position in `SPLITS`; those of different things add up."""
+
+    distinct: np.ndarray
+    distinct_in_train: np.ndarray
+    flows: np.ndarray
+    flows_repeated: np.ndarray
+    flows_in_train: np.ndarray
+    conflicts: np.ndarray
+    """By task."""
+
+    def __add__(self, other: "OverlapCounts") -> "OverlapCounts":
+        names = [field.name for field in dataclasses.fields(self)]
+        return OverlapCounts(*(getattr(self, name) + getattr(other, name) for name in names))
+
+    def overlap(self) -> Overlap:
+        """Return the counts by the names of splits."""
+        later = [split for split in range(len(SPLITS)) if split != TRAIN]
+        return Overlap(
+            distinct=_named(self.distinct, range(len(SPLITS))),
+            distinct_in_train=_named(self.distinct_in_train, later),
+            flows=_named(self.flows, range(len(SPLITS))),
+            flows_repeated=_named(self.flows_repeated, range(len(SPLITS))),
+            flows_in_train=_named(self.flows_in_train, later),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sighted:
+    """The file of some sightings of one kind, in the order of their hashes' last words."""
+
+    kind: str
+    rows: int
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakagePart:
+    """The sightings of one kind, in all files, whose hashes lie in one `of` so many equal ranges."""
+
+    kind: str
+    paths: tuple[str, ...]
+    number: int
+    of: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PartCounts:
+    """What was counted over one part of the sightings of a kind."""
+
+    kind: str
+    counts: OverlapCounts
+
+
+def sighting_type(tasks: int) -> np.dtype:
+    """Return the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
+    fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
+    return np.dtype(fields)
+
+
+def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
+
+    Args:
+      rows: flow ids, the columns of `TIMED_SEQUENCE`, addresses if there are any, and labels of any of the tasks.
+      split: of all the rows.
+      tasks: names of all tasks of the dataset.
+    """
+    for kind, columns in (("sequences", SEQUENCE), ("timed_sequences", TIMED_SEQUENCE)):
+        yield kind, _sightings(row_digests(rows.select(columns), kind), rows, split, tasks)
+    if set(IDENTITY) <= set(rows.schema.names):
+        rows = rows.filter(pc.and_(*(pc.is_valid(rows[name]) for name in IDENTITY)))  # published files may tell none
+        ends = [row_digests(rows.select([name]).rename_columns(["host"]), "") for name in IDENTITY]
+        yield "host_pairs", _sightings(ends[0] + ends[1], rows, split, tasks)  # sums know no order
+        for end in ends:
+            yield "hosts", _sightings(end, rows, split, tasks)
+
+
+def count_overlap(sightings: np.ndarray) -> OverlapCounts:
+    """Count over all sightings of some things; no other part may have sightings of the same things.
+
+    Args:
+      sightings: records of `sighting_type`, in any order; the same flow may be sighted with a thing more than once.
+    """
+    thing, flow, labels = sightings["thing"], sightings["flow"], sightings["labels"]
+    order = np.lexsort((flow[:, 1], flow[:, 0], thing[:, 1], thing[:, 0]))
+    thing, flow, labels, split = thing[order], flow[order], labels[order], sightings["split"][order]
+    new_thing = np.append(True, (thing[1:] != thing[:-1]).any(axis=1))[: len(thing)]
+    new_flow = new_thing | np.append(True, (flow[1:] != flow[:-1]).any(axis=1))[: len(thing)]
+    number = np.cumsum(new_thing) - 1
+    things = int(new_thing.sum())
+    flows = np.bincount(number[new_flow] * len(SPLITS) + split[new_flow], minlength=things * len(SPLITS))
+    flows = flows.reshape(things, len(SPLITS))
+    trained = flows[:, TRAIN] > 0
+    starts = np.flatnonzero(new_thing)
+    return OverlapCounts(
+        distinct=(flows > 0).sum(axis=0),
+        distinct_in_train=(flows[trained] > 0).sum(axis=0),
+        flows=flows.sum(axis=0),
+        flows_repeated=np.maximum(flows - 1, 0).sum(axis=0),
+        flows_in_train=flows[trained].sum(axis=0),
+        conflicts=np.array([_conflicts(labels[:, task], starts, number) for task in range(labels.shape[1])], np.int64),
+    )
+
+
+def shelve_sightings(
+    batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
+) -> Iterator[Sighted]:
+    """Write what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
+    sighted = (rows.select(_sighted(rows.schema.names, tasks)) for rows in batches)
+    for rows in filled(sighted, PARTITION_ROWS):
+        for kind, records in sight(rows, split, tasks):
+            if len(records):
+                ordered = records[np.argsort(records["thing"][:, _RANGE_WORD])]
+                yield Sighted(kind, len(records), spill_bytes(ordered.tobytes(), job))
+
+
+def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
+    """Yield parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
+    places: dict[str, list[Sighted]] = {}
+    for place in sighted:
+        places.setdefault(place.kind, []).append(place)
+    for kind, of_kind in places.items():
+        parts = 1 + sum(place.rows for place in of_kind) // PARTITION_ROWS
+        paths = tuple(place.path for place in of_kind)
+        yield from (LeakagePart(kind, paths, number, parts) for number in range(parts))
+
+
+def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
+    """Count over the sightings of one part, out of all files of its kind."""
+    ends = [number * (1 << 64) // part.of for number in (part.number, part.number + 1)]
+    pieces = []
+    for path in part.paths:
+        records = np.memmap(path, sighting_type(len(tasks)), "r")
+        begin, end = (bisect.bisect_left(records["thing"][:, _RANGE_WORD], edge) for edge in ends)
+        pieces.append(records[begin:end])
+    return PartCounts(part.kind, count_overlap(np.concatenate(pieces)))
+
+
+def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Identity) -> Leakage:
+    """Put the counts of all parts together, in any order; a kind without any has no rows."""
+    found = sum_by_key({part.kind: part.counts} for part in parts)
+    none = count_overlap(np.empty(0, sighting_type(len(tasks))))
+    sequences = found.get("sequences", none)
+    hosts = identity != "drop"
+    return Leakage(
+        sequences=sequences.overlap(),
+        timed_sequences=found.get("timed_sequences", none).overlap(),
+        conflicts=dict(zip(tasks, sequences.conflicts.tolist(), strict=True)),
+        host_pairs=found.get("host_pairs", none).overlap() if hosts else None,
+        hosts=found.get("hosts", none).overlap() if hosts else None,
+    )
+
+
+def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
+    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
+
+    Raises:
+      FlowloomError: if there is no finished dataset.
+    """
+    card = read_card(dataset)
+    tasks = [task.name for task in card.tasks]
+    with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as job:
+        sighted: list[Sighted] = []
+        for shard in (shard for shard in card.shards if shard.view == "flows"):
+            with pq.ParquetFile(Path(dataset) / shard.path) as file:
+                batches = file.iter_batches(_BATCH_ROWS, columns=_sighted(file.schema_arrow.names, tasks))
+                sighted += shelve_sightings(batches, shard.split, tasks, job)
+        counts = [count_part(part, tasks) for part in plan_parts(sighted)]
+    return leakage_of(counts, tasks, card.identity)
+
+
+def _sighted(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
+    """Return those of some columns that `sight` looks at."""
+    wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
+    return [name for name in columns if name in wanted]
+
+
+def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> np.ndarray:
+    records = np.empty(rows.num_rows, sighting_type(len(tasks)))
+    records["thing"], records["flow"], records["split"] = things, view(rows["flow_id"]), SPLITS.index(split)
+    for at, task in enumerate(tasks):
+        known = label_column(task) in rows.schema.names
+        records["labels"][:, at] = view(rows[label_column(task)].fill_null(_UNKNOWN)) if known else _UNKNOWN
+    return records
+
+
+def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> int:
+    """Return how many labels are known of things that have another one too."""
+    if not len(starts):
+        return 0
+    known = labels != _UNKNOWN
+    highest = np.maximum.reduceat(labels, starts)
+    lowest = np.minimum.reduceat(np.where(known, labels, np.iinfo(np.int32).max), starts)
+    return int((known & (highest > lowest)[number]).sum())
+
+
+def _named(counts: np.ndarray, splits: Iterable[int]) -> dict[str, Any]:
+    return {SPLITS[split]: int(counts[split]) for split in splits}

@@ -1,0 +1,275 @@
+"""Splits: which rows train, validate and test: by capture group where every class has enough of them, else by flow; on
+demand by host pair or by time."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, Splits
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_card import SplitRule
+from flowloom.transforms.arrays.apportion import quotas
+from flowloom.transforms.arrays.columns import array, column, text_column, view
+from flowloom.transforms.arrays.digests import keyed_hash, row_digests
+from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
+from flowloom.transforms.io.materialize import single
+from flowloom.transforms.labels.label_flows import GroupLabels
+from flowloom.transforms.splits.host_pairs import (
+    PairClasses,
+    PairSplits,
+    merge_pairs,
+    missed_classes,
+    pair_classes,
+    pair_hashes,
+    place_pairs,
+)
+
+ClassKey = tuple[int, int]
+"""Position of a task and of a word in its vocabulary."""
+
+_ASKED_FOR = "asked for by the manifest"
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """The rule that divides rows, and by capture or host pair the split of each of these as a position in `SPLITS`."""
+
+    rule: SplitRule
+    of_group: Mapping[str, int]
+    of_pair: PairSplits | None = None
+
+
+def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Splits) -> Division:
+    """Decide how a corpus is divided, from the labels and ids of its groups and the seed alone.
+
+    By host pair and by time take a look at the flows before rows can be assigned: `divide_pairs`, `divide_time`.
+    Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
+    and all of them can reach train, validation and test together. Classes of a task that a source labels flow by flow
+    are not known before the flows are, so with such a task it divides by flow.
+    """
+    labels = list(labels)
+    by_flow = sorted({source.task for label in labels if label.has_records for source in label.sources})
+    known = {label.group: label.codes for label in labels if label.has_records}
+    counts: dict[ClassKey, int] = {}
+    for codes in known.values():
+        for key in _classes(codes):
+            counts[key] = counts.get(key, 0) + 1
+    if splits.by == "packet":
+        reason = f"{_ASKED_FOR}; it leaks: a flow in test has packets in train, by which a model knows it again"
+        return Division(_rule("packet", reason, splits), {})
+    if splits.by in ("flow", "host_pair", "time"):
+        return Division(_rule(splits.by, _ASKED_FOR, splits), {})
+    of_group = _spread(known, splits)
+    missed = _missed(known, of_group, counts, splits)
+    if splits.by == "capture":
+        reason = _ASKED_FOR
+        if missed:
+            reason += f"; not in every split: {_named(missed, tasks, counts)}"
+        if by_flow:
+            reason += f"; not balanced, as their labels differ within a group: {', '.join(by_flow)}"
+        return Division(_rule("capture", reason, splits), of_group)
+    if by_flow:
+        reason = (
+            f"a split by capture needs labels that are the same for all flows of a group; not so: {', '.join(by_flow)}"
+        )
+        return Division(_rule("flow", reason, splits), {})
+    few = [key for key in sorted(counts) if counts[key] < len(SPLITS)]
+    if few:
+        reason = f"a split by capture needs 3 capture groups of every class; fewer have {_named(few, tasks, counts)}"
+        return Division(_rule("flow", reason, splits), {})
+    if missed:
+        reason = f"no split by capture puts into train, validation and test {_named(missed, tasks, counts)}"
+        return Division(_rule("flow", reason, splits), {})
+    reason = "every class of every task has at least 3 capture groups"
+    return Division(_rule("capture", reason, splits), of_group)
+
+
+def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
+    """Sketch the starts of flows in ns since the epoch."""
+    return sketch_order(view(flows["start"]))
+
+
+def divide_time(division: Division, sketch: OrderSketch) -> Division:
+    """Set the cuts of a split by time from the starts of all flows."""
+    cuts = cut_by_shares(sketch, division.rule.shares)
+    return dataclasses.replace(division, rule=division.rule.model_copy(update={"cuts_ns": cuts}))
+
+
+def divide_pairs(division: Division, pairs: PairClasses, tasks: Sequence[Task]) -> Division:
+    """Place all host pairs, and say in the reason which classes have too few of them for every split."""
+    rule = division.rule
+    placed = place_pairs(pairs, rule.shares)
+    classes = [(task, code) for task, known in enumerate(tasks) for code in range(len(known.vocabulary))]
+    wanted = [at for at, share in enumerate(rule.shares) if share > 0]
+    missed = {classes[at]: count for at, count in missed_classes(pairs, placed, wanted)}
+    if missed:
+        reason = f"{rule.reason}; not in every split: {_named(missed, tasks, missed)}"
+        rule = rule.model_copy(update={"reason": reason})
+    return dataclasses.replace(division, rule=rule, of_pair=placed)
+
+
+def assign_splits(flows: pa.RecordBatch, division: Division, view_name: View = "flows") -> pa.RecordBatch:
+    """Append the split of each row, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
+
+    A row of a table has its features hashed in the place of an id, so that equal rows stay together; under `by: packet`
+    a packet its place too, so that those of a flow do not.
+
+    Raises:
+      ValueError: by time or host pair, if the division has not seen the flows yet.
+    """
+    rule = division.rule
+    if rule.by == "capture":
+        at = pc.index_in(flows["group"], text_column(list(division.of_group)))
+        # groups that seemed to have no records are in no division; should one have flows after all, they train
+        split = pc.fill_null(array(list(division.of_group.values()), pa.int8()).take(at), 0)
+    elif rule.by == "time":
+        if rule.cuts_ns is None:
+            raise ValueError("a split by time needs cuts from divide_time, got None")
+        split = column(np.searchsorted(rule.cuts_ns, view(flows["start"]), side="right").astype(np.int8), pa.int8())
+    elif rule.by == "host_pair":
+        if division.of_pair is None:
+            raise ValueError("a split by host pair needs places from divide_pairs, got None")
+        split = column(division.of_pair.of(pair_hashes(flows, rule.seed)), pa.int8())
+    else:
+        uniform = (keyed_hash(_hashed_ids(flows, rule.by, view_name), f"split {rule.seed}") >> np.uint64(11)) * 2.0**-53
+        edges = np.round(np.cumsum(rule.shares[:-1]), 12)
+        split = column(np.searchsorted(edges, uniform, side="right").astype(np.int8), pa.int8())
+    return flows.append_column(pa.field(SPLIT_COLUMN, pa.int8(), nullable=False), split)
+
+
+def _hashed_ids(rows: pa.RecordBatch, by: str, view_name: View) -> pa.Array:
+    if view_name == "tables":
+        return column(row_digests(feature_rows(rows), ""), pa.binary(16))
+    if by == "packet":
+        return column(row_digests(rows.select(["flow_id", "record"]), ""), pa.binary(16))
+    return rows["flow_id"]
+
+
+def feature_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the columns of a table's rows that are features."""
+    return rows.select([field.name for field in rows.schema if pa.types.is_floating(field.type)])
+
+
+def _rule(by: Any, reason: str, splits: Splits) -> SplitRule:
+    return SplitRule(by=by, reason=reason, seed=splits.seed, shares=splits.shares)
+
+
+def _classes(codes: Sequence[int | None]) -> list[ClassKey]:
+    return [(task, code) for task, code in enumerate(codes) if code is not None]
+
+
+def _named(keys: Iterable[ClassKey], tasks: Sequence[Task], counts: Mapping[ClassKey, int]) -> str:
+    return ", ".join(f"{tasks[task].name}={tasks[task].vocabulary[code]} ({counts[task, code]})" for task, code in keys)
+
+
+def _spread(known: Mapping[str, Sequence[int | None]], splits: Splits) -> dict[str, int]:
+    """Place groups so that each class is shared out by its quotas, rarest class first.
+
+    The greedy order is iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) on whole-number
+    quotas; afterwards groups move where a class would miss a split and no other class loses its last group by it.
+    """
+    order = sorted(known, key=lambda group: hashlib.sha256(f"split {splits.seed} {group}".encode()).digest())
+    members: dict[ClassKey, list[str]] = {}
+    for group in order:
+        for key in _classes(known[group]):
+            members.setdefault(key, []).append(group)
+    open_splits = [at for at, share in enumerate(splits.shares) if share > 0]
+    wanted = {key: quotas(len(groups), splits.shares) for key, groups in members.items()}
+    overall = quotas(len(order), splits.shares)
+    placed: dict[str, int] = {}
+
+    def place(group: str, first: list[int]) -> None:
+        keys = _classes(known[group])
+        placed[group] = split = max(
+            open_splits, key=lambda at: (first[at], sum(wanted[key][at] for key in keys), overall[at], -at)
+        )
+        for counts in [*(wanted[key] for key in keys), overall]:
+            counts[split] -= 1
+
+    for key in sorted(members, key=lambda key: (len(members[key]), key)):
+        for group in members[key]:
+            if group not in placed:
+                place(group, wanted[key])
+    for group in order:
+        if group not in placed:
+            place(group, overall)
+    _repair(known, members, placed, open_splits)
+    return {group: placed[group] for group in sorted(placed)}
+
+
+def _repair(
+    known: Mapping[str, Sequence[int | None]],
+    members: Mapping[ClassKey, list[str]],
+    placed: dict[str, int],
+    open_splits: list[int],
+) -> None:
+    """Move groups into splits that a class with enough of them misses, where that takes no class's last group away."""
+    held = {key: [0] * len(SPLITS) for key in members}
+    for key, groups in members.items():
+        for group in groups:
+            held[key][placed[group]] += 1
+    for key in sorted(members, key=lambda key: (len(members[key]), key)):
+        for split in open_splits:
+            if held[key][split] or len(members[key]) < len(open_splits):
+                continue
+            spare = (g for g in members[key] if all(held[other][placed[g]] > 1 for other in _classes(known[g])))
+            moved = max(spare, key=lambda g: held[key][placed[g]], default=None)
+            if moved is not None:
+                for other in _classes(known[moved]):
+                    held[other][placed[moved]] -= 1
+                    held[other][split] += 1
+                placed[moved] = split
+
+
+def _missed(
+    known: Mapping[str, Sequence[int | None]],
+    of_group: Mapping[str, int],
+    counts: Mapping[ClassKey, int],
+    splits: Splits,
+) -> list[ClassKey]:
+    """Return the classes that do not reach every split with a share."""
+    reached: dict[ClassKey, set[int]] = {key: set() for key in counts}
+    for group, codes in known.items():
+        for key in _classes(codes):
+            reached[key].add(of_group[group])
+    wanted = {at for at, share in enumerate(splits.shares) if share > 0}
+    return [key for key in sorted(counts) if not wanted <= reached[key]]
+
+
+@dataclasses.dataclass
+class DivideFlows(beam.PTransform):
+    """`divide_time` or `divide_pairs` over all labelled flow batches."""
+
+    division: Division
+    tasks: tuple[Task, ...]
+    splits: Splits
+
+    def expand(self, flows: Any) -> Any:
+        """Return one `Division` from labelled batches and the one of `divide_groups`."""
+        one = flows.pipeline | "Undivided" >> beam.Create([self.division])
+        if self.splits.by == "time":
+            sketches = flows | "Sketch" >> beam.Map(sketch_starts)
+            sketch = beam.pvalue.AsSingleton(sketches | "AllStarts" >> beam.CombineGlobally(merge_sketches))
+            return one | "Cut" >> beam.Map(divide_time, sketch).with_output_types(Division)
+        parts = flows | "Pairs" >> beam.Map(pair_classes, self.tasks, self.splits.seed)
+        pairs = beam.pvalue.AsSingleton(parts | "AllPairs" >> beam.CombineGlobally(merge_pairs))
+        return one | "Place" >> beam.Map(divide_pairs, pairs, self.tasks).with_output_types(Division)
+
+
+@dataclasses.dataclass
+class AssignSplits(beam.PTransform):
+    """`assign_splits` over a PCollection of batches; `division` may be a `Division` or come from `DivideFlows`."""
+
+    division: Any
+    view: View = "flows"
+
+    def expand(self, flows: Any) -> Any:
+        """Return batches with a split column."""
+        return flows | beam.Map(assign_splits, single(self.division), self.view).with_output_types(pa.RecordBatch)
