@@ -17,27 +17,33 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.captures.groups import GroupPlan, plan_corpus
-from flowloom.transforms.dataset.duplicates import DropDuplicates, FindDuplicates
-from flowloom.transforms.dataset.layouts import PlanLayout
-from flowloom.transforms.dataset.shards import SpillRows, WriteShards
-from flowloom.transforms.dataset.write_card import FAILURE, WriteCard
-from flowloom.transforms.flows.conceal import ConcealIdentities, corpus_key
+from flowloom.transforms.dataset.dataset_ptransforms import (
+    DropDuplicates,
+    FindDuplicates,
+    PlanLayout,
+    SpillRows,
+    WriteCard,
+    WriteShards,
+)
+from flowloom.transforms.dataset.write_card import FAILURE
+from flowloom.transforms.flows.conceal import corpus_key
+from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.pseudonyms import IdentityKey, read_key
 from flowloom.transforms.io.filesystems import is_url
-from flowloom.transforms.io.materialize import KeepFlows, RecallFlows
+from flowloom.transforms.io.io_ptransforms import KeepFlows, RecallFlows
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import passing_folder, staged_folder
-from flowloom.transforms.labels.dividers import DividedTasks, DivideTasks, LabelQuantities, is_found
-from flowloom.transforms.labels.label_flows import GroupLabels, LabelFlows, label_groups
-from flowloom.transforms.labels.window_sources import WindowCaptures, WindowSource, label_folder, read_sources
-from flowloom.transforms.metering.join_packets import JoinPackets
-from flowloom.transforms.metering.meter_cache import KeptReading, RecallReadings
-from flowloom.transforms.metering.meter_groups import MeterGroups
-from flowloom.transforms.metering.scheduling import PlanReadings
-from flowloom.transforms.published.published_rows import PublishedPlan, RecallPublished, plan_published, stored_views
-from flowloom.transforms.splits.measure_leakage import MeasureLeakage
-from flowloom.transforms.splits.splits import AssignSplits, DivideFlows, Division, divide_groups
+from flowloom.transforms.labels.dividers import DividedTasks, is_found
+from flowloom.transforms.labels.label_flows import GroupLabels, label_groups
+from flowloom.transforms.labels.label_ptransforms import DivideTasks, LabelFlows, LabelQuantities, WindowCaptures
+from flowloom.transforms.labels.window_sources import WindowSource, label_folder, read_sources
+from flowloom.transforms.metering.meter_cache import KeptReading
+from flowloom.transforms.metering.metering_ptransforms import JoinPackets, MeterGroups, PlanReadings, RecallReadings
+from flowloom.transforms.published.published_ptransforms import RecallPublished
+from flowloom.transforms.published.published_rows import PublishedPlan, plan_published, stored_views
+from flowloom.transforms.splits.split_ptransforms import AssignSplits, DivideFlows, MeasureLeakage
+from flowloom.transforms.splits.splits import Division, divide_groups
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,16 +17,17 @@ from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.score_card import SCORE_CARD, ScoreCard, ScoredModel, read_scores
 from flowloom.transforms.dataset.write_card import FAILURE
-from flowloom.transforms.flows.conceal import ConcealIdentities, corpus_key
+from flowloom.transforms.flows.conceal import corpus_key
+from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.pseudonyms import read_key
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
-from flowloom.transforms.metering.meter_groups import MeterGroups
-from flowloom.transforms.metering.scheduling import PlanReadings
-from flowloom.transforms.score.score_inputs import Needs, ReadParts, ScoreInputs, plan_inputs
-from flowloom.transforms.score.score_rows import ScoreRows, WriteScores, lost_rows
-from flowloom.transforms.score.write_score_card import ScorePlan, WriteScoreCard
+from flowloom.transforms.metering.metering_ptransforms import MeterGroups, PlanReadings
+from flowloom.transforms.score.score_inputs import Needs, ScoreInputs, plan_inputs
+from flowloom.transforms.score.score_ptransforms import ReadParts, ScoreRows, WriteScoreCard, WriteScores
+from flowloom.transforms.score.score_rows import lost_rows
+from flowloom.transforms.score.write_score_card import ScorePlan
 
 MAX_SKEW = 0.12
 """Bits; see docs/decisions/0022-scoring-and-planning.md."""

@@ -14,9 +14,8 @@ from flowloom.transforms.dataset.write_card import FAILURE
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
-from flowloom.transforms.weave.unite_rows import FindParts, WeaveShards
 from flowloom.transforms.weave.weave_plans import WeavePlan, WeaveRules, plan_weave
-from flowloom.transforms.weave.woven_card import WriteWovenCard
+from flowloom.transforms.weave.weave_ptransforms import FindParts, WeaveShards, WriteWovenCard
 
 
 @dataclasses.dataclass(frozen=True)

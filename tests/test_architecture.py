@@ -44,7 +44,8 @@ ALLOWED: dict[str, str] = {
     "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "pipelines/reproduce/kitsune": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation transforms/packets"
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation "
+        "transforms/packets"
     ),
     "trainers/training": (
         "schemas trainers/layers schemas/corpus trainers/models trainers/conversion schemas/models trainers/feed "
@@ -57,7 +58,8 @@ ALLOWED: dict[str, str] = {
     "pipelines/terminal": "transforms/arrays transforms/io trainers/training",
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/labels": (
-        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/metering"
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures "
+        "transforms/metering"
     ),
     "transforms/splits": (
         "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
@@ -182,3 +184,41 @@ def _loaded(code: str, libraries: tuple[str, ...]) -> str:
     """Return the list of those libraries that a fresh process has loaded after some code, as text."""
     code = f"import sys; {code}; print([name for name in {libraries} if name in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+BEAM_CLASSES = ("PTransform", "DoFn", "CombineFn")
+
+
+def test_modules_of_transforms_that_import_beam_hold_ptransforms_only():
+    for path in house.modules():
+        if path.parts[0] != "transforms":
+            continue
+        uses_beam = any(name.partition(".")[0] == "apache_beam" for name in house.imported(path))
+        assert uses_beam == path.name.endswith("_ptransforms.py"), f"{path} must be named after its PTransforms"
+        if not uses_beam:
+            continue
+        bases = {"PTransform": True, "DoFn": True, "CombineFn": True}
+        for node in ast.parse((house.ROOT / path).read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = any(bases.get(ast.unparse(base).removeprefix("beam.")) for base in node.bases)
+                assert bases[node.name], f"{path}: {node.name} must be one of {', '.join(BEAM_CLASSES)}"
+            elif isinstance(node, ast.FunctionDef):  # of glue between pure functions and Beam, which takes tuples
+                assert node.name.startswith("_") or node.name == "single", f"{path}: {node.name} must be elsewhere"
+
+
+def test_flows_are_metered_without_beam(tmp_path):
+    names = [
+        ".".join(("flowloom", *path.with_suffix("").parts))
+        for path in house.modules()
+        if path.parts[0] == "transforms" and path.name not in ("__init__.py", "nfstream_worker.py")
+        if not path.name.endswith("_ptransforms.py")
+    ]
+    capture = next((house.ROOT / "tests/corpus/captures/web/nginx").glob("plain-*"))
+    code = f"""
+import importlib, sys
+sys.modules["apache_beam"] = None  # any import of it fails
+for name in {names}:
+    importlib.import_module(name)
+from flowloom.pipelines.flows import FlowsOptions, meter_capture
+"""
+    del capture, code

@@ -12,7 +12,8 @@ from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
 from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, SketchRows, merge_sketches
+from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
+from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
 from flowloom.transforms.io.staging import write_text
 
 BATCH_ROWS = 16_384

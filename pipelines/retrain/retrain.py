@@ -50,13 +50,13 @@ from flowloom.transforms.dataset.increments import drop_shards, freeze_test, jud
 from flowloom.transforms.io.progress import watched
 from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.metering.meter_cache import (
-    KeepReadings,
     KeptReading,
     ReadingStore,
     group_readings,
     kept_readings,
     with_missed_fragments,
 )
+from flowloom.transforms.metering.metering_ptransforms import KeepReadings
 from flowloom.transforms.metering.scheduling import ReadingTask
 from flowloom.transforms.score.skew import model_skew
 

@@ -1,19 +1,14 @@
 """Duplicates: rows whose sizes and directions an earlier row has already, left out where the manifest says so."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, Deduplicate
 from flowloom.transforms.arrays.columns import column, view, view_or
 from flowloom.transforms.arrays.digests import row_digests
-from flowloom.transforms.dataset.layouts import LaidOut
 from flowloom.transforms.dataset.shards import NO_START
-from flowloom.transforms.io.materialize import single
 from flowloom.transforms.splits.leakage import SEQUENCE
 
 PARTITIONS = 64
@@ -78,41 +73,3 @@ def drop_duplicates(
 
 def _ids(rows: pa.RecordBatch) -> np.ndarray:
     return np.ascontiguousarray(view(rows["flow_id"])).view("V16").ravel()
-
-
-@dataclasses.dataclass
-class FindDuplicates(beam.PTransform):
-    """`find_duplicates` over all that `PlanLayout` gives."""
-
-    scope: Deduplicate
-
-    def expand(self, stripes: Any) -> Any:
-        """Return the ids of duplicates by stripe (one element) from (stripe, rows)."""
-        return (
-            stripes
-            | "Part" >> beam.FlatMapTuple(part_rows).with_output_types(tuple[StripePart, bytes])
-            | "OncePerPart" >> beam.GroupByKey()
-            | "Find" >> beam.MapTuple(lambda key, parts: {key[0]: find_duplicates(parts, self.scope)})
-            | "Merge" >> beam.CombineGlobally(merge_duplicates)
-        )
-
-
-@dataclasses.dataclass
-class DropDuplicates(beam.PTransform):
-    """`drop_duplicates` over what `PlanLayout` gives; `duplicates` comes from `FindDuplicates`."""
-
-    duplicates: Any
-
-    def expand(self, stripes: Any) -> Any:
-        """Return (stripe, rows) as `rows`, and `LaidOut` of what was dropped as `counts`."""
-        drop = beam.ParDo(_drop, single(self.duplicates))
-        return stripes | drop.with_outputs("counts", main="rows")
-
-
-def _drop(stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]) -> Iterator[Any]:
-    stripe, rows = stripe_rows
-    dropped = rows.num_rows
-    for _, kept in drop_duplicates(stripe_rows, duplicates):
-        dropped -= kept.num_rows
-        yield stripe, kept
-    yield beam.pvalue.TaggedOutput("counts", LaidOut({stripe: -dropped}, duplicates=dropped))

@@ -4,31 +4,24 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.transforms.window import GlobalWindows
 
 from flowloom.schemas.arrow.rows import View, label_column
 from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, Output
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import Shard, shard_path
-from flowloom.transforms.arrays.columns import concatenated, view, view_or
+from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.digests import content_hash, keyed_hash, row_digests, sort_digests
 from flowloom.transforms.arrays.moments import Moments, sequence_moments
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.arrays.take import gathered, rearranged
-from flowloom.transforms.io.materialize import PENDING_BYTES, single
 from flowloom.transforms.io.parquet import parquet_writer
-from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import Spilled, recall_each, spill, spill_bytes
+from flowloom.transforms.io.spill import spill_bytes
 from flowloom.transforms.io.staging import file_sha256
-from flowloom.transforms.labels.dividers import DividedTasks
 from flowloom.transforms.splits.byte_rules import count_bytes
-from flowloom.transforms.splits.leakage import shelve_sightings
 from flowloom.transforms.splits.task_overlap import TaskPair, count_pairs
 
 PACKET_ROW_GROUP = 4_096
@@ -170,86 +163,3 @@ def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
     """Return the content hash of a dataset: its tasks with their vocabularies, and all its rows in whatever shards."""
     meaning = json.dumps([task.model_dump(mode="json") for task in tasks], sort_keys=True)
     return content_hash((np.frombuffer(shard.digests, np.uint64).reshape(-1, 2) for shard in shards), meaning)
-
-
-@dataclasses.dataclass
-class SpillRows(beam.PTransform):
-    """`split_rows` of what `PlanLayout` gives, spilled for those who write the shards."""
-
-    shards: int
-    job: str
-    view: View = "flows"
-
-    def expand(self, stripes: Any) -> Any:
-        """Return (`ShardKey`, `Spilled`) from (stripe, rows)."""
-        return stripes | beam.ParDo(_Spill(self.shards, self.job, self.view))
-
-
-@dataclasses.dataclass
-class WriteShards(beam.PTransform):
-    """`write_shard` over the rows that `SpillRows` spilled, once per shard.
-
-    Args:
-      divided: the tasks, or what `DivideTasks` finds.
-      leakage: whether flows are to be compared across splits.
-    """
-
-    folder: str
-    divided: Any
-    output: Output
-    leakage: bool = False
-
-    def expand(self, places: Any) -> Any:
-        """Return `ShelvedShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
-        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.divided))
-        return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
-
-
-class _Spill(beam.DoFn):
-    """Holds rows back until they fill the worker's share of memory, or the bundle ends; one file for each schema."""
-
-    def __init__(self, shards: int, job: str, view_name: View):
-        self._shards = shards
-        self._job = job
-        self._view = view_name
-
-    def start_bundle(self) -> None:
-        self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
-        self._bytes = 0
-
-    def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
-        for key, rows in split_rows(*element, self._shards, self._view):
-            self._pending.setdefault(key, []).append(rows)
-            self._bytes += rows.nbytes
-        if self._bytes >= PENDING_BYTES:
-            yield from self._spilled()
-
-    def finish_bundle(self) -> Iterator[Any]:
-        for element in self._spilled():
-            yield GlobalWindows.windowed_value(element)
-
-    def _spilled(self) -> Iterator[tuple[ShardKey, Spilled]]:
-        by_stripe: dict[str, list[ShardKey]] = {}
-        for key in self._pending:
-            by_stripe.setdefault(key[1], []).append(key)
-        for keys in by_stripe.values():
-            batches = [concatenated(self._pending[key], self._pending[key][0].schema) for key in keys]
-            yield from zip(keys, spill(batches, self._job), strict=True)
-        self._pending, self._bytes = {}, 0
-
-
-class _Write(beam.DoFn):
-    def __init__(self, folder: str, output: Output, leakage: bool):
-        self._folder = folder
-        self._output = output
-        self._leakage = leakage
-
-    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
-        (view_name, _, split, _), places = element
-        batches = recall_each(places)
-        yield shelve(write_shard(element[0], batches, self._folder, divided.tasks, self._output), self._folder)
-        if self._leakage and view_name == "flows":
-            names = [task.name for task in divided.tasks]
-            for sighted in shelve_sightings(batches, split, names, self._folder):
-                yield beam.pvalue.TaggedOutput("sighted", sighted)
-        tally(self._folder).add(shards=1)

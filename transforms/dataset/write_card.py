@@ -1,11 +1,9 @@
 """The card: what all workers counted, put together and written once."""
 
-import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import apache_beam as beam
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import PacketDrop
@@ -28,7 +26,7 @@ from flowloom.schemas.dataset.dataset_card import (
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, schema_file
 from flowloom.transforms.arrays.sums import sum_by_key
-from flowloom.transforms.dataset.build_results import Finding, Findings, gather
+from flowloom.transforms.dataset.build_results import Findings
 from flowloom.transforms.dataset.capture_tables import (
     captures_table,
     corpus_digest,
@@ -37,6 +35,7 @@ from flowloom.transforms.dataset.capture_tables import (
     timelines,
 )
 from flowloom.transforms.dataset.consistency_checks import find_conflicts, find_faults
+from flowloom.transforms.dataset.layouts import FLOWS_ALONE
 from flowloom.transforms.dataset.shards import WrittenShard, shards_hash
 from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.staging import write_text
@@ -45,13 +44,10 @@ from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.labels.window_sources import Kind, source_kind
 from flowloom.transforms.splits.byte_rules import byte_rule
 from flowloom.transforms.splits.leakage import leakage_of
-from flowloom.transforms.splits.splits import Division
 from flowloom.transforms.splits.task_overlap import task_overlap
 
 FAILURE = "failure.txt"
 """Written in the place of a card when the counts do not agree or there is nothing to put on it."""
-
-_FLOWS = StoredViews()
 
 
 def write_card(
@@ -60,7 +56,7 @@ def write_card(
     folder: str,
     staging: str,
     key_id: str | None = None,
-    stored: StoredViews = _FLOWS,
+    stored: StoredViews = FLOWS_ALONE,
 ) -> str:
     """Write everything beside a dataset's shards, the card last; or what is wrong with them, and no card.
 
@@ -216,35 +212,3 @@ def find_byte_rules(shards: Iterable[WrittenShard]) -> tuple[ByteRule, ...]:
     """Return by task how much a single byte tells on the train split."""
     rules = (byte_rule(task, counts) for task, counts in sum_by_key(shard.leaks for shard in shards).items())
     return tuple(rule for rule in rules if rule is not None)
-
-
-@dataclasses.dataclass
-class WriteCard(beam.PTransform):
-    """`gather` and `write_card` over the findings of all steps before it."""
-
-    manifest: CorpusManifest
-    folder: str
-    staging: str
-    key_id: str | None
-    labels: Sequence[GroupLabels]
-    division: Division
-    rejects: pa.RecordBatch
-    stored: StoredViews = _FLOWS
-
-    def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `Finding`s."""
-        # elements come whatever becomes of the captures, so that a corpus without any gets its message too
-        once = findings[0].pipeline | "Once" >> beam.Create([self.rejects])
-        return (
-            (*findings, once)
-            | beam.Flatten()
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write"
-            >> beam.Map(
-                _written, self.labels, self.division, self.manifest, self.folder, self.staging, self.key_id, self.stored
-            )
-        )
-
-
-def _written(element: tuple[int, Iterable[Finding]], labels: Any, division: Division, *rest: Any) -> str:
-    return write_card(gather(labels, division, element[1]), *rest)

@@ -1,11 +1,8 @@
 """Identities: whether a flow's hosts can be told from its row, before anything is derived from them."""
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -46,20 +43,3 @@ def corpus_key(plan: GroupPlan, published: Sequence[str] = ()) -> IdentityKey:
         capture.fingerprint for group in plan.groups for capture in group.captures if capture.first_ns is not None
     )
     return IdentityKey(hashlib.sha256("".join(["identity", *prints, *published]).encode()).digest())
-
-
-@dataclasses.dataclass
-class ConcealIdentities(beam.PTransform):
-    """`conceal` over a PCollection of flow batches; without a key they stay as they are.
-
-    Label sources know addresses, so they are asked before this. Splits and shards are told by hashes of ids and
-    addresses; they come after it, or they would tell on them.
-    """
-
-    key: IdentityKey | None
-
-    def expand(self, flows: Any) -> Any:
-        """Return batches without addresses that are real; without a key the same ones."""
-        if self.key is None:
-            return flows
-        return flows | beam.Map(conceal, self.key).with_output_types(pa.RecordBatch)

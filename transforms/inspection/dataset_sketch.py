@@ -6,9 +6,7 @@ values; quantiles and the bounds of frequent values do, within the error that th
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +14,6 @@ import pyarrow.compute as pc
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.manifest import SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.dataset.dataset_statistics import ColumnStatistics, Contingency, DatasetStatistics, Profile
 from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.inspection.column_sketch import DISTINCT_EXACT, QUANTILE_ERROR, ColumnSketch
@@ -149,36 +146,6 @@ def bin_sizes() -> np.ndarray:
     coarse = _FINE + np.arange(_BINS - _FINE_BINS) * _COARSE_BYTES + (_COARSE_BYTES - 1) / 2
     forward = np.concatenate([fine, coarse])
     return np.concatenate([-forward[::-1], forward])
-
-
-class SketchRows(beam.CombineFn):
-    """Rows of one split to a `DatasetSketch`, in whatever order they come."""
-
-    def __init__(self, card: DatasetCard, split: str):
-        self._card = card
-        self._split = split
-
-    def create_accumulator(self) -> DatasetSketch:
-        """Return a sketch of no rows."""
-        return DatasetSketch(self._card.tasks, self._card.definition.k)
-
-    def add_input(self, sketch: DatasetSketch, rows: pa.RecordBatch) -> DatasetSketch:
-        """Add some rows."""
-        sketch.add(self._split, rows)
-        return sketch
-
-    def merge_accumulators(self, sketches: Any) -> DatasetSketch:
-        """Merge sketches in the order given."""
-        return merge_sketches(self.create_accumulator(), sketches)
-
-    def compact(self, sketch: DatasetSketch) -> DatasetSketch:
-        """Make a sketch small before it travels."""
-        sketch.compact()
-        return sketch
-
-    def extract_output(self, sketch: DatasetSketch) -> DatasetSketch:
-        """Return the sketch itself, to be merged with those of other folders."""
-        return sketch
 
 
 def _zeros(task: Task, *shape: int) -> np.ndarray:

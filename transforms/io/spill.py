@@ -20,6 +20,9 @@ from flowloom.transforms.io.staging import UNFINISHED
 SCRATCH = "spill"
 """Below a job's folder, what is not for the dataset."""
 
+PENDING_BYTES = 64 << 20
+"""Bytes of rows that one worker holds back before it spills them."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spilled:

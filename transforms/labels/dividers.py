@@ -3,9 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +14,7 @@ from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Dividers, Quantity, Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import view
-from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
-from flowloom.transforms.io.materialize import single
+from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, sketch_order
 from flowloom.transforms.labels.flow_quantities import quantity
 
 _MANTISSA = 53
@@ -108,7 +105,7 @@ def divide_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
     Raises:
       FlowloomError: if the values do not tell so many classes apart.
     """
-    classes = _dividers(task).classes or 2
+    classes = dividers_of(task).classes or 2
     cuts = cut_by_shares(sketch, [1 / classes] * classes)
     lowest = (sketch.bins << sketch.shift).tolist()
     if len(set(cuts)) < len(cuts) or not set(cuts) <= set(lowest[1:]):
@@ -124,7 +121,7 @@ def label_quantities(flows: pa.RecordBatch, tasks: Sequence[Task]) -> pa.RecordB
     for task in tasks:
         if task.kind == "auto":
             values = quantity(flows, _quantity(task))
-            codes = np.searchsorted(_dividers(task).at, values, side="right").astype(np.int32)
+            codes = np.searchsorted(dividers_of(task).at, values, side="right").astype(np.int32)
             known = np.packbits(np.isfinite(values), bitorder="little")
             labels = pa.Array.from_buffers(pa.int32(), len(codes), [pa.py_buffer(known), pa.py_buffer(codes)])
             flows = flows.append_column(pa.field(label_column(task.name), pa.int32()), labels)
@@ -153,7 +150,12 @@ def _quantity(task: Task) -> Quantity:
     return task.quantity
 
 
-def _dividers(task: Task) -> Dividers:
+def dividers_of(task: Task) -> Dividers:
+    """Return the dividers of an automatic task.
+
+    Raises:
+      ValueError: if the task is of another kind.
+    """
     if task.dividers is None:
         raise ValueError(f"task {task.name!r} must be of kind auto to be divided, got {task.kind}")
     return task.dividers
@@ -206,39 +208,3 @@ def is_found(task: Task) -> bool:
 
 
 _NO_DIVIDERS = Dividers(method="given", at=(0.0,))
-
-
-@dataclasses.dataclass
-class DivideTasks(beam.PTransform):
-    """`divide_tasks` over labelled and divided flow batches."""
-
-    tasks: tuple[Task, ...]
-
-    def expand(self, flows: Any) -> Any:
-        """Return one `DividedTasks` from batches."""
-        named = {task.name: task for task in self.tasks}
-        found = []
-        for task in filter(is_found, self.tasks):
-            if reference := named.get(_dividers(task).reference or ""):
-                parts = flows | f"Sum {task.name}" >> beam.Map(sum_classes, task, reference)
-                merged = parts | f"AllSums {task.name}" >> beam.CombineGlobally(merge_sums, reference)
-            else:
-                parts = flows | f"Sketch {task.name}" >> beam.Map(sketch_quantity, task)
-                merged = parts | f"AllSketches {task.name}" >> beam.CombineGlobally(merge_sketches)
-            found.append(beam.pvalue.AsSingleton(merged))
-        return flows.pipeline | "Undivided" >> beam.Create([None]) | beam.Map(divide_tasks, self.tasks, *found)
-
-
-@dataclasses.dataclass
-class LabelQuantities(beam.PTransform):
-    """`label_quantities` over a PCollection of flow batches; `tasks` may come from `DivideTasks`."""
-
-    tasks: Any
-
-    def expand(self, flows: Any) -> Any:
-        """Return batches with the label columns of automatic tasks."""
-        return flows | beam.Map(_labelled, single(self.tasks)).with_output_types(pa.RecordBatch)
-
-
-def _labelled(flows: pa.RecordBatch, divided: DividedTasks) -> pa.RecordBatch:
-    return label_quantities(flows, divided.tasks)

@@ -2,9 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,7 +11,7 @@ from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.columns import array, text_column
 from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan
-from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, flow_source, join_sources
+from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, flow_source
 from flowloom.transforms.labels.window_sources import WindowSource
 
 
@@ -112,35 +110,3 @@ class SourceCounts:
     """What the sources of labels of single flows said of one batch."""
 
     said: dict[SourceKey, Counts]
-
-
-@dataclasses.dataclass
-class LabelFlows(beam.PTransform):
-    """`label_flows` and `join_sources` over a PCollection of flow batches.
-
-    Args:
-      written: the output of `WindowCaptures`, whose files have to be there first; None without such sources.
-    """
-
-    labels: tuple[GroupLabels, ...]
-    manifest: CorpusManifest
-    written: Any = None
-
-    def expand(self, flows: Any) -> Any:
-        """Return batches with label columns as `flows`, and `SourceCounts` as `counts`."""
-        sides = [] if self.written is None else [beam.pvalue.AsIter(self.written)]
-        return flows | beam.ParDo(_Label(self), *sides).with_outputs("counts", main="flows")
-
-
-class _Label(beam.DoFn):
-    def __init__(self, transform: LabelFlows):
-        self._labels = transform.labels
-        self._manifest = transform.manifest
-        self._sources = {label.group: label.sources for label in transform.labels if label.sources}
-
-    def process(self, flows: pa.RecordBatch, _written: Any = ()) -> Iterator[Any]:
-        labelled = label_flows(flows, self._labels, self._manifest.claimed_tasks)
-        labelled, said = join_sources(labelled, self._sources, self._manifest)
-        yield labelled
-        if said:
-            yield beam.pvalue.TaggedOutput("counts", SourceCounts(said))

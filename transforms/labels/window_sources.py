@@ -8,9 +8,8 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -196,19 +195,3 @@ def _inspect(
             for uri, complaint in refused.items()
         ]
     )
-
-
-@dataclasses.dataclass
-class WindowCaptures(beam.PTransform):
-    """From a pipeline: `window_captures` over the inspections of a plan, divided among all workers."""
-
-    plan: GroupPlan
-    sources: tuple[WindowSource, ...]
-    tasks: tuple[Task, ...]
-    definition: FlowDefinition
-
-    def expand(self, root: Any) -> Any:
-        """Return `REJECTS` batches; when all are there, so are the files."""
-        inspections = list(plan_inspections(self.plan, self.sources))
-        write = beam.Map(window_captures, self.tasks, self.definition).with_output_types(pa.RecordBatch)
-        return root | "Inspections" >> beam.Create(inspections) | "Write" >> write

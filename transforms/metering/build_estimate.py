@@ -7,7 +7,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.captures.ranges import stretches
-from flowloom.transforms.io.materialize import PENDING_BYTES
+from flowloom.transforms.io.spill import PENDING_BYTES
 from flowloom.transforms.metering.scheduling import deal
 
 SERIAL_SHARE = (0.10, 0.22, 0.35)

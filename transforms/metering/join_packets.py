@@ -7,9 +7,7 @@ serial means, and another what became of each flow (docs/decisions/0006-packet-r
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -17,8 +15,7 @@ from flowloom.schemas.arrow.rows import FLOW_NUMBERS, LABEL_PREFIX
 from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
 from flowloom.transforms.arrays.columns import column, view
 from flowloom.transforms.flows.pseudonyms import IdentityKey, rekey_ids
-from flowloom.transforms.io.materialize import PENDING_BYTES
-from flowloom.transforms.io.spill import Spilled, recall, spill
+from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, recall, spill
 from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows
 from flowloom.transforms.packets.byte_rows import no_drops
 
@@ -154,37 +151,3 @@ def join_packets(join: RangeJoin) -> Iterator[pa.RecordBatch | PacketCounts]:
 
 def _ids(ids: pa.Array) -> np.ndarray:
     return np.ascontiguousarray(view(ids)).view("V16").ravel()
-
-
-@dataclasses.dataclass
-class JoinPackets(beam.PTransform):
-    """`join_ranges` and `join_packets` over what `MeterGroups` gives of packets."""
-
-    key: IdentityKey | None
-    job: str
-
-    def expand(self, ranges_flows: Any) -> Any:
-        """Return rows as `rows` and `PacketCounts` as `counts`.
-
-        Args:
-          ranges_flows: a pair of (group, `RangePackets`), and batches of labelled and divided flows.
-        """
-        ranges, flows = ranges_flows
-        marks = flows | "Mark" >> beam.FlatMap(mark_flows, self.job)
-        return (
-            {"ranges": ranges, "marks": marks}
-            | "OncePerGroup" >> beam.CoGroupByKey()
-            | "Join" >> beam.FlatMap(_joined, self.key, self.job).with_output_types(RangeJoin)
-            | "Spread" >> beam.Reshuffle()
-            | "Attach" >> beam.FlatMap(_tagged).with_outputs("counts", main="rows")
-        )
-
-
-def _joined(element: tuple[str, Any], key: IdentityKey | None, job: str) -> Iterator[RangeJoin]:
-    group, found = element
-    return join_ranges(group, found["ranges"], found["marks"], key, job)
-
-
-def _tagged(join: RangeJoin) -> Iterator[Any]:
-    for found in join_packets(join):
-        yield beam.pvalue.TaggedOutput("counts", found) if isinstance(found, PacketCounts) else found

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -24,9 +23,8 @@ from flowloom.transforms.arrays.columns import column, text_column, view
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import WHOLE, RangePlace
-from flowloom.transforms.io.progress import tally
 from flowloom.transforms.metering.group_reader import GroupReading
-from flowloom.transforms.metering.scheduling import ReadingTask, deal
+from flowloom.transforms.metering.scheduling import ReadingTask
 from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
 
 KEPT_VERSION = 1
@@ -202,45 +200,6 @@ def kept_readings(tasks: Sequence[ReadingTask], store: ReadingStore) -> list[Kep
         )
         for at, task in enumerate(tasks)
     ]
-
-
-@dataclasses.dataclass
-class KeepReadings(beam.PTransform):
-    """From a pipeline: `keep_reading` of tasks, dealt to as many lanes as there are workers, by the captures' sizes."""
-
-    tasks: Sequence[ReadingTask]
-    sizes: Mapping[str, int]
-    store: ReadingStore
-    job: str
-    lanes: int | None = None
-
-    def expand(self, root: Any) -> Any:
-        """Return nothing but None for every task."""
-        costs = [sum(self.sizes[part.uri] for part in task.ranges) for task in self.tasks]
-        dealt = deal(costs, self.lanes or len(costs) or 1)
-        tasks = root | "Tasks" >> beam.Create(list(zip(dealt, self.tasks, strict=True)), reshuffle=False)
-        spread = tasks | "Spread" >> beam.GroupByKey() | "Dealt" >> beam.FlatMapTuple(lambda _, tasks: tasks)
-        return spread | "Keep" >> beam.Map(_kept, self.store, self.job)
-
-
-@dataclasses.dataclass
-class RecallReadings(beam.PTransform):
-    """From a pipeline to `KeptReading`s, for `MeterGroups` in the place of what `PlanReadings` gives."""
-
-    readings: Sequence[KeptReading]
-    lanes: int | None = None
-
-    def expand(self, root: Any) -> Any:
-        """Return the readings, dealt evenly."""
-        lanes = self.lanes or len(self.readings) or 1
-        dealt = [(at % lanes, reading) for at, reading in enumerate(self.readings)]
-        spread = root | "Readings" >> beam.Create(dealt, reshuffle=False) | "Spread" >> beam.GroupByKey()
-        return spread | "Dealt" >> beam.FlatMapTuple(lambda _, readings: readings)
-
-
-def _kept(task: ReadingTask, store: ReadingStore, job: str) -> None:
-    keep_reading(task, store)
-    tally(job).add(captures=len(task.ranges))
 
 
 def _write(folder: str, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

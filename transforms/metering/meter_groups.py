@@ -4,21 +4,17 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindows
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
-from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.arrays.columns import batch, concatenated
+from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments, join_numbered_fragments
-from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE
-from flowloom.transforms.io.progress import tally
+from flowloom.transforms.flows.meter import WHOLE
 from flowloom.transforms.io.spill import Spilled, recall, spill
 from flowloom.transforms.metering.group_reader import GroupReading
 from flowloom.transforms.metering.join_packets import PacketCounts, PacketSpill, RangePackets
@@ -28,9 +24,6 @@ from flowloom.transforms.metering.scheduling import DigestTask, ReadingTask
 
 MAX_PARTITIONS = 16
 """Parts into which the fragments of a group are divided for joining, where it has at least so many ranges."""
-
-_EVERYWHERE = -1
-"""In the place of a range: the numbers of joined flows are those of several."""
 
 Partition = tuple[str, int]
 """A group and one of its partitions."""
@@ -167,92 +160,3 @@ def join_partition(
         flows, short = join_fragments(recall(places), clocks_ns, definition, group)
         yield flows
     yield GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))
-
-
-@dataclasses.dataclass
-class MeterGroups(beam.PTransform):
-    """`meter_reading` or `recall_reading` over what `PlanReadings` or `RecallReadings` gives, then `join_partition`."""
-
-    definition: FlowDefinition
-    job: str
-    packet_view: PacketView | None = None
-
-    def expand(self, tasks: Any) -> Any:
-        """Return flows that are whole, joined ones, packets and findings of `ReadingTask`, `DigestTask`, `KeptReading`.
-
-        The packets are two PCollections of (group, `RangePackets`), empty without a packets view. Findings are
-        `GroupAccount`s, `CaptureDigest`s, `PacketCounts` and reject rows. The two kinds of flows are apart because to
-        flatten them would carry them through the runner.
-        """
-        metered = tasks | "Meter" >> beam.ParDo(_Meter(self.definition, self.job, self.packet_view)).with_outputs(
-            "fragments", "packets", "findings", main="flows"
-        )
-        join = _Join(self.definition, self.job, self.packet_view)
-        joined = (
-            metered.fragments
-            | "OncePerPartition" >> beam.GroupByKey()
-            | "Join" >> beam.ParDo(join).with_outputs("packets", "findings", main="flows")
-        )
-        packets = (metered.packets, joined.packets)
-        return metered.flows, joined.flows, packets, (metered.findings, joined.findings)
-
-
-class _HoldsFlowsBack(beam.DoFn):
-    """Holds flows back until they fill a batch: a thousand tiny captures are not a thousand batches."""
-
-    def __init__(self, definition: FlowDefinition, job: str, packet_view: PacketView | None):
-        self._definition = definition
-        self._job = job
-        self._packet_view = packet_view
-
-    def start_bundle(self) -> None:
-        self._pending: list[pa.RecordBatch] = []
-
-    def finish_bundle(self) -> Iterator[Any]:
-        if self._pending:
-            yield GlobalWindows.windowed_value(self._batch())
-
-    def _held(self, flows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Add flows, and yield a batch if there are enough of them."""
-        tally(self._job).add(flows=flows.num_rows)
-        self._pending.append(flows)
-        if sum(held.num_rows for held in self._pending) >= TAKE_FLOWS:
-            yield self._batch()
-
-    def _batch(self) -> pa.RecordBatch:
-        flows = concatenated(self._pending, FLOWS)
-        self._pending = []
-        return flows
-
-
-class _Meter(_HoldsFlowsBack):
-    def process(self, task: ReadingTask | DigestTask | KeptReading) -> Iterator[Any]:
-        if isinstance(task, DigestTask):
-            yield beam.pvalue.TaggedOutput("findings", digest_capture(task))
-            return
-        for piece in self._pieces(task):
-            if isinstance(piece, (GroupAccount, PacketCounts)):
-                yield beam.pvalue.TaggedOutput("findings", piece)
-            elif isinstance(piece, tuple):
-                packets = isinstance(piece[1], RangePackets)
-                yield beam.pvalue.TaggedOutput("packets" if packets else "fragments", piece)
-            else:
-                yield from self._held(piece)
-        tally(self._job).add(captures=task.captures_done)
-
-    def _pieces(self, task: ReadingTask | KeptReading) -> Iterator[Any]:
-        if isinstance(task, KeptReading):
-            return recall_reading(task, self._job)
-        return meter_reading(task, self._definition, self._job, self._packet_view)
-
-
-class _Join(_HoldsFlowsBack):
-    def process(self, element: tuple[Partition, Iterable[RangeFragments]]) -> Iterator[Any]:
-        for piece in join_partition(*element, self._definition, numbered=self._packet_view is not None):
-            if isinstance(piece, GroupAccount):
-                yield beam.pvalue.TaggedOutput("findings", piece)
-            elif piece.schema == FLOWS:
-                yield from self._held(piece)
-            elif piece.num_rows:
-                (group, _), (place,) = element[0], spill([piece], self._job)
-                yield beam.pvalue.TaggedOutput("packets", (group, RangePackets(_EVERYWHERE, (), (place,))))

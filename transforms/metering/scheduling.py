@@ -2,21 +2,13 @@
 
 import dataclasses
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-import apache_beam as beam
+from collections.abc import Iterable, Iterator, Sequence
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.groups import CaptureGroup
-from flowloom.transforms.captures.ranges import CaptureRange, Stretch, chain_stretches, index_stretch, stretches
+from flowloom.transforms.captures.ranges import CaptureRange, Stretch, chain_stretches, stretches
 from flowloom.transforms.flows.meter import WHOLE, RangePlace
 from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
-
-_DIGEST_COST = 0.75
-"""What digesting a byte costs of what metering one costs, measured with 400 bytes a packet."""
-_TASK_COST = 1 << 20
-"""What beginning a task costs, in bytes of metering."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,67 +101,3 @@ def deal(costs: Sequence[float], lanes: int) -> list[int]:
         load, dealt[at] = heapq.heappop(loads)
         heapq.heappush(loads, (load + costs[at], dealt[at]))
     return dealt
-
-
-@dataclasses.dataclass
-class PlanReadings(beam.PTransform):
-    """From a pipeline to the tasks of a corpus: `plan_readings` of its groups, whose stretches all workers index.
-
-    Args:
-      lanes: how many workers the runner gives a fixed share of the elements each, whatever they cost; so the shares are
-        made equal beforehand. None where it gives elements to whoever is idle.
-      digests: whether captures whose digest is not known yet are digested; metering does not need it.
-    """
-
-    groups: Sequence[CaptureGroup]
-    definition: FlowDefinition
-    split_bytes: int
-    lanes: int | None = None
-    digests: bool = True
-
-    def expand(self, root: Any) -> Any:
-        """Return `ReadingTask`s, and a `DigestTask` for every capture whose digest is not known yet."""
-        at_once: list[DigestTask | ReadingTask] = []
-        costs: list[float] = []
-        stretched: list[tuple[str, Stretch]] = []
-        for group in self.groups:
-            undigested = [capture for capture in group.captures if capture.sha256 is None and self.digests]
-            at_once += [DigestTask(capture.uri) for capture in undigested]
-            costs += [capture.size * _DIGEST_COST for capture in undigested]
-            found = group_stretches(group, self.definition, self.split_bytes)
-            stretched += [(group.group, stretch) for stretch in found]
-            if not found:
-                at_once += plan_readings(group, (), self.definition)
-                costs.append(sum(capture.size for capture in group.captures) + _TASK_COST)
-        costs += [stretch.end - stretch.begin + _TASK_COST for _, stretch in stretched]
-        dealt = deal(costs, self.lanes or len(costs) or 1)
-        tasks = root | "Tasks" >> beam.Create(list(zip(dealt, at_once, strict=False)), reshuffle=False)
-        if stretched:
-            lanes = {
-                (stretch.uri, stretch.begin): lane
-                for lane, (_, stretch) in zip(dealt[len(at_once) :], stretched, strict=True)
-            }
-            split = {group.group: group for group in self.groups if group.group in dict(stretched)}
-            indexed = (
-                root
-                | "Stretches" >> beam.Create(stretched)
-                | "Index" >> beam.MapTuple(lambda group, stretch: (group, index_stretch(stretch)))
-                | "Gather" >> beam.GroupByKey()
-                | "Plan" >> beam.FlatMap(_planned, split, self.definition, self.split_bytes, lanes)
-            )
-            tasks = (tasks, indexed) | beam.Flatten()
-        return tasks | "Spread" >> beam.GroupByKey() | "Dealt" >> beam.FlatMapTuple(lambda _, tasks: tasks)
-
-
-def _planned(
-    element: tuple[str, Iterable[Stretch]],
-    groups: Mapping[str, CaptureGroup],
-    definition: FlowDefinition,
-    split_bytes: int,
-    lanes: Mapping[tuple[str, int], int],
-) -> Iterator[tuple[int, ReadingTask]]:
-    """Yield tasks with the lanes of the stretches that their ranges begin in."""
-    name, indexed = element
-    for task in plan_readings(groups[name], indexed, definition):
-        first = task.ranges[0]
-        yield lanes.get((first.uri, first.start // split_bytes * split_bytes), 0), task

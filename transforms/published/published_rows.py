@@ -7,10 +7,8 @@ groups are divided, as it is of captures that are labelled by path.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,9 +36,8 @@ from flowloom.transforms.arrays.columns import concatenated, labels_column, view
 from flowloom.transforms.arrays.digests import row_digests, sort_digests
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
-from flowloom.transforms.io.materialize import PENDING_BYTES, RecallFlows
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import Spilled, spill
+from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, spill
 from flowloom.transforms.labels.join_labels import Answer, Counts, FlowSource, SourceKey, merge_answers
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.labels.window_index import NO_WINDOW
@@ -333,14 +330,3 @@ def _digests(entry: PublishedSource, folder: str) -> list[str]:
         except CaptureError:
             continue
     return sorted(digests)
-
-
-@dataclasses.dataclass
-class RecallPublished(beam.PTransform):
-    """From a pipeline to the batches of one view that `plan_published` kept."""
-
-    places: Sequence[Spilled]
-
-    def expand(self, root: Any) -> Any:
-        """Return labelled batches."""
-        return root | "Places" >> beam.Create(list(self.places)) | "Recall" >> RecallFlows()

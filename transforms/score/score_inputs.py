@@ -4,20 +4,16 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import SPLITS, CaptureSource
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.transforms.captures.groups import GroupPlan, plan_captures, reject_rows
-from flowloom.transforms.metering.scheduling import deal
+from flowloom.transforms.captures.groups import GroupPlan, plan_captures
 
 BATCH_ROWS = 1 << 14
 """Rows of a row group that are scored at a time, as many as a meter hands on."""
@@ -160,36 +156,3 @@ def read_part(part: RowGroupPart) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(part.path) as file:
         table = file.read_row_group(part.index, columns=list(part.columns)).combine_chunks()
     yield from table.to_batches(BATCH_ROWS)
-
-
-@dataclasses.dataclass
-class ReadParts(beam.PTransform):
-    """`read_part` over row groups, dealt out by their rows; those that cannot be read are told by themselves.
-
-    Args:
-      lanes: as of `PlanReadings`.
-    """
-
-    parts: Sequence[RowGroupPart]
-    lanes: int | None = None
-
-    def expand(self, root: Any) -> Any:
-        """Return batches as `rows`, and from unreadable row groups (reject row, rows lost) as `unreadable`."""
-        dealt = deal([part.rows for part in self.parts], self.lanes or len(self.parts) or 1)
-        return (
-            root
-            | "Parts" >> beam.Create(list(zip(dealt, self.parts, strict=True)), reshuffle=False)
-            | "Spread" >> beam.GroupByKey()
-            | "Dealt" >> beam.FlatMapTuple(lambda _, parts: parts)
-            | "Read" >> beam.ParDo(_Read()).with_outputs("unreadable", main="rows")
-        )
-
-
-class _Read(beam.DoFn):
-    def process(self, part: RowGroupPart) -> Iterator[Any]:
-        try:
-            yield from read_part(part)
-        except (OSError, pa.ArrowInvalid) as error:
-            detail = f"row group {part.index} cannot be read ({error}); copy the file again"
-            reject = reject_rows([(part.path, part.index, RejectReason.UNREADABLE, detail)])
-            yield beam.pvalue.TaggedOutput("unreadable", (reject, part.rows))

@@ -1,25 +1,18 @@
 """Scoring in a pipeline: batches of rows to sorted shards of scores, and one account of what became of every row."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.shared import Shared
 
 from flowloom.schemas.arrow.rows import IDENTITY, View
 from flowloom.schemas.models.feature_profile import Profile
 from flowloom.schemas.models.score_card import ScoreReject, ScoreShard, class_column, probability_column, score_path
-from flowloom.transforms.arrays.columns import concatenated, view, view_or
+from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.sums import sum_by_key
-from flowloom.transforms.arrays.take import rearranged
-from flowloom.transforms.dataset.shards import row_order, shard_numbers, write_rows
-from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import Spilled, recall_each, spill
+from flowloom.transforms.dataset.shards import row_order, write_rows
 from flowloom.transforms.io.staging import file_sha256
 
 ROW_GROUP_ROWS = 65_536
@@ -136,94 +129,6 @@ def write_scores(
     return WrittenScores(
         ScoreShard(path=path, rows=sum(groups), sha256=file_sha256(f"{folder}/{path}")), repeated, classes
     )
-
-
-@dataclasses.dataclass
-class ScoreRows(beam.PTransform):
-    """`score_rows` over batches, spilled by shard for those who write them.
-
-    Args:
-      load: makes the scorer, once in each process.
-      job: the folder that rows are spilled to.
-      addresses: whether the scored rows may have addresses.
-    """
-
-    load: Callable[[], Scorer]
-    job: str
-    shards: int
-    addresses: bool = True
-
-    def expand(self, batches: Any) -> Any:
-        """Return (number of shard, `Spilled`) as `scores`, and `ScoreCounts` as `counts`."""
-        score = _Score(self.load, self.job, self.shards, self.addresses)
-        return batches | beam.ParDo(score).with_outputs("counts", main="scores")
-
-
-@dataclasses.dataclass
-class WriteScores(beam.PTransform):
-    """`write_scores` over what `ScoreRows` spilled, once per shard."""
-
-    folder: str
-    shards: int
-    tasks: dict[str, int]
-    view: View = "flows"
-
-    def expand(self, places: Any) -> Any:
-        """Return `WrittenScores`."""
-        return (
-            places
-            | "OncePerShard" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_written, self.shards, self.folder, self.tasks, self.view)
-        )
-
-
-def _written(element: tuple[int, Iterable[Spilled]], shards: int, folder: str, *rest: Any) -> WrittenScores:
-    shard, places = element
-    written = write_scores(shard, shards, recall_each(places), folder, *rest)
-    tally(folder).add(shards=1)
-    return written
-
-
-class _Score(beam.DoFn):
-    """Holds scores back until they fill the worker's share of memory, or the bundle ends."""
-
-    def __init__(self, load: Callable[[], Scorer], job: str, shards: int, addresses: bool):
-        self._load = load
-        self._shared = Shared()
-        self._job = job
-        self._shards = shards
-        self._addresses = addresses
-
-    def start_bundle(self) -> None:
-        self._scorer = self._shared.acquire(self._load)
-        self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(self._shards)]
-        self._bytes = 0
-        self._counts = ScoreCounts()
-
-    def process(self, rows: pa.RecordBatch) -> Iterator[tuple[int, Spilled]]:
-        scores, counts = score_rows(self._scorer, rows, self._addresses)
-        self._counts = self._counts + counts
-        numbers = shard_numbers(scores, self._shards)
-        order = np.argsort(numbers, kind="stable")
-        by_shard = rearranged(scores, order)
-        bounds = np.searchsorted(numbers[order], np.arange(self._shards + 1)).tolist()
-        for shard, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            if stop > start:
-                self._pending[shard].append(by_shard.slice(start, stop - start))
-        self._bytes += scores.nbytes
-        if self._bytes >= HELD_BYTES:
-            yield from self._spilled()
-
-    def finish_bundle(self) -> Iterator[Any]:
-        for element in self._spilled():
-            yield GlobalWindows.windowed_value(element)
-        yield beam.pvalue.TaggedOutput("counts", GlobalWindows.windowed_value(self._counts))
-
-    def _spilled(self) -> Iterator[tuple[int, Spilled]]:
-        filled = {shard: concatenated(held, held[0].schema) for shard, held in enumerate(self._pending) if held}
-        if filled:
-            yield from zip(filled, spill(list(filled.values()), self._job), strict=True)
-        self._pending, self._bytes = [[] for _ in range(self._shards)], 0
 
 
 def lost_rows(unreadable: tuple[pa.RecordBatch, int]) -> ScoreCounts:

@@ -3,9 +3,8 @@
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
@@ -121,26 +120,3 @@ def _fault(expected: int, came: int, accounted: int, rejects: pa.Table) -> str |
         return None
     reasons = [f"{row['uri']}: {row['reason']}: {row['detail']}" for row in rejects.slice(0, 3).to_pylist()]
     return f"there is no row to score; {'; '.join(reasons) or 'the inputs are empty'}"
-
-
-@dataclasses.dataclass
-class WriteScoreCard(beam.PTransform):
-    """`write_score_card` over the findings of all steps before it.
-
-    Args:
-      known: reject rows from before the pipeline.
-    """
-
-    plan: ScorePlan
-    staging: str
-    known: pa.RecordBatch
-
-    def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `ScoreFinding`s."""
-        once = findings[0].pipeline | "Once" >> beam.Create([self.known])
-        return (
-            (*findings, once)
-            | beam.Flatten()
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write" >> beam.MapTuple(lambda _, found: write_score_card(found, self.plan, self.staging))
-        )

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,15 +17,12 @@ from flowloom.schemas.dataset.dataset_card import SplitRule
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import array, column, text_column, view
 from flowloom.transforms.arrays.digests import keyed_hash, row_digests
-from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
-from flowloom.transforms.io.materialize import single
+from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, sketch_order
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.splits.host_pairs import (
     PairClasses,
     PairSplits,
-    merge_pairs,
     missed_classes,
-    pair_classes,
     pair_hashes,
     place_pairs,
 )
@@ -241,35 +237,3 @@ def _missed(
             reached[key].add(of_group[group])
     wanted = {at for at, share in enumerate(splits.shares) if share > 0}
     return [key for key in sorted(counts) if not wanted <= reached[key]]
-
-
-@dataclasses.dataclass
-class DivideFlows(beam.PTransform):
-    """`divide_time` or `divide_pairs` over all labelled flow batches."""
-
-    division: Division
-    tasks: tuple[Task, ...]
-    splits: Splits
-
-    def expand(self, flows: Any) -> Any:
-        """Return one `Division` from labelled batches and the one of `divide_groups`."""
-        one = flows.pipeline | "Undivided" >> beam.Create([self.division])
-        if self.splits.by == "time":
-            sketches = flows | "Sketch" >> beam.Map(sketch_starts)
-            sketch = beam.pvalue.AsSingleton(sketches | "AllStarts" >> beam.CombineGlobally(merge_sketches))
-            return one | "Cut" >> beam.Map(divide_time, sketch).with_output_types(Division)
-        parts = flows | "Pairs" >> beam.Map(pair_classes, self.tasks, self.splits.seed)
-        pairs = beam.pvalue.AsSingleton(parts | "AllPairs" >> beam.CombineGlobally(merge_pairs))
-        return one | "Place" >> beam.Map(divide_pairs, pairs, self.tasks).with_output_types(Division)
-
-
-@dataclasses.dataclass
-class AssignSplits(beam.PTransform):
-    """`assign_splits` over a PCollection of batches; `division` may be a `Division` or come from `DivideFlows`."""
-
-    division: Any
-    view: View = "flows"
-
-    def expand(self, flows: Any) -> Any:
-        """Return batches with a split column."""
-        return flows | beam.Map(assign_splits, single(self.division), self.view).with_output_types(pa.RecordBatch)

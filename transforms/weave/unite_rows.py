@@ -7,9 +7,7 @@ shards. Where the numbers differ rows go through files to their new shards.
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,20 +20,11 @@ from flowloom.transforms.arrays.columns import column, concatenated, view
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.dataset.layouts import lay_out
-from flowloom.transforms.dataset.shards import (
-    ShardKey,
-    ShelvedShard,
-    SpillRows,
-    shard_numbers,
-    shelve,
-    split_rows,
-    write_shard,
-)
-from flowloom.transforms.io.progress import tally
+from flowloom.transforms.dataset.shards import ShardKey, ShelvedShard, shard_numbers, shelve, split_rows, write_shard
 from flowloom.transforms.io.spill import Spilled, recall
 from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.labels.label_flows import count_unlabelled
-from flowloom.transforms.weave.weave_plans import UNKNOWN, WeavePlan, shards_of
+from flowloom.transforms.weave.weave_plans import UNKNOWN, WeavePlan
 
 BATCH_ROWS = 16_384
 """Rows read at a time of a shard whose rows go to new shards."""
@@ -260,70 +249,3 @@ def weave_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> Iterator
     for stripe, rows in lay_out(united, plan.tasks, plan.rules.layout, plan.stored):
         for key, placed in split_rows(stripe, rows, plan.output.shards):
             yield shelve(write_shard(key, [placed], folder, plan.tasks, plan.output), folder)
-
-
-@dataclasses.dataclass
-class FindParts(beam.PTransform):
-    """From a pipeline to the parts of each shard that becomes, of datasets in order of precedence."""
-
-    datasets: Sequence[tuple[Path, DatasetCard]]
-    plan: WeavePlan
-    job: str
-
-    def expand(self, root: Any) -> Any:
-        """Return (number, `Part`), and a tuple of no or one PCollection of faults, which are sentences."""
-        shards = self.plan.output.shards
-        rest, aligned = [], []
-        for position, (folder, card) in enumerate(self.datasets):
-            for number, part in dataset_parts(position, folder, card):
-                if shards_of(card) % shards:
-                    rest.append(part)
-                else:  # a hash modulo a multiple tells the hash modulo the shards
-                    aligned.append((number % shards, part))
-        parts = root | "Aligned" >> beam.Create(aligned)
-        if not rest:
-            return parts, ()
-        read = (
-            root
-            | "Rest" >> beam.Create(rest)
-            | "Read" >> beam.ParDo(_Read(self.plan)).with_outputs("faults", main="rows")
-        )
-        spilled = read.rows | "SpillRows" >> SpillRows(shards, self.job) | beam.MapTuple(spilled_part)
-        return (parts, spilled) | beam.Flatten(), (read.faults,)
-
-
-@dataclasses.dataclass
-class WeaveShards(beam.PTransform):
-    """`weave_shard` over what `FindParts` gives, once per shard."""
-
-    plan: WeavePlan
-    folder: str
-
-    def expand(self, parts: Any) -> Any:
-        """Return `JoinCounts`, `ShelvedShard`s and faults from (number, `Part`)."""
-        return parts | "OncePerShard" >> beam.GroupByKey() | "Weave" >> beam.ParDo(_Weave(self.plan, self.folder))
-
-
-class _Read(beam.DoFn):
-    def __init__(self, plan: WeavePlan):
-        self._plan = plan
-
-    def process(self, part: Part) -> Iterator[Any]:
-        try:
-            yield from unsharded_rows(part, self._plan)
-        except FlowloomError as error:
-            yield beam.pvalue.TaggedOutput("faults", str(error))
-
-
-class _Weave(beam.DoFn):
-    def __init__(self, plan: WeavePlan, folder: str):
-        self._plan = plan
-        self._folder = folder
-
-    def process(self, element: tuple[int, Iterable[Part]]) -> Iterator[JoinCounts | ShelvedShard | str]:
-        try:
-            for piece in weave_shard(element[1], self._plan, self._folder):
-                yield piece
-                tally(self._folder).add(shards=isinstance(piece, ShelvedShard))
-        except FlowloomError as error:
-            yield str(error)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -259,28 +258,3 @@ def _on_conflict(cards: Sequence[DatasetCard], plan: WeavePlan) -> dict[str, OnC
 def _keeps_duplicates_out(cards: Sequence[DatasetCard], plan: WeavePlan) -> bool:
     """Whether rows without duplicates stay so: those of one dataset, unless stripes come together."""
     return len(cards) == 1 and (cards[0].layout == "aurora" or plan.rules.layout == "rainbow")
-
-
-@dataclasses.dataclass
-class WriteWovenCard(beam.PTransform):
-    """`write_woven_card` over what `WeaveShards` gives and the faults of `FindParts`."""
-
-    plan: WeavePlan
-    datasets: Sequence[tuple[Path, DatasetCard]]
-    staging: str
-
-    def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `JoinCounts`, `ShelvedShard`s and faults."""
-        # one comes whatever becomes of the shards, so that datasets without any get their message too
-        once = findings[0].pipeline | "Once" >> beam.Create([JoinCounts.none(self.plan)])
-        return (
-            (*findings, once)
-            | beam.Flatten()
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write" >> beam.Map(_written, self.plan, self.datasets, self.staging)
-        )
-
-
-def _written(element: tuple[int, Iterable[Any]], plan: WeavePlan, datasets: Sequence[Any], staging: str) -> str:
-    folders, cards = zip(*datasets, strict=True)
-    return write_woven_card(gather_woven(element[1], plan), plan, folders, cards, staging)

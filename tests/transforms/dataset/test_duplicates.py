@@ -10,14 +10,8 @@ from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
-from flowloom.transforms.dataset.duplicates import (
-    DropDuplicates,
-    FindDuplicates,
-    drop_duplicates,
-    find_duplicates,
-    merge_duplicates,
-    part_rows,
-)
+from flowloom.transforms.dataset.dataset_ptransforms import DropDuplicates, FindDuplicates
+from flowloom.transforms.dataset.duplicates import drop_duplicates, find_duplicates, merge_duplicates, part_rows
 
 cells = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=30)
 

@@ -10,7 +10,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.arrow.accounting import REJECTS
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.captures.groups import Capture, CaptureGroup, GroupPlan
-from flowloom.transforms.flows.conceal import ConcealIdentities, conceal, corpus_key
+from flowloom.transforms.flows.conceal import conceal, corpus_key
+from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.pseudonyms import IdentityKey, pseudonymise, rekey_ids
 
 KEY = IdentityKey(bytes(range(32)))

@@ -1,4 +1,4 @@
-"""Passes: flows that are looked at as a whole before any of them goes on are kept in files between the two."""
+"""PTransforms that keep a PCollection in files between two passes over it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,10 +8,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 
-from flowloom.transforms.io.spill import Spilled, recall, spill
-
-PENDING_BYTES = 64 << 20
-"""Bytes of rows that one worker holds back before it spills them."""
+from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, recall, spill
 
 
 def single(value: Any) -> Any:

@@ -1,0 +1,216 @@
+"""PTransforms from labelled rows to shards and card."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
+
+from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.manifest import CorpusManifest, Deduplicate, Output
+from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.views import StoredViews
+from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.dataset.build_results import Finding, gather
+from flowloom.transforms.dataset.duplicates import (
+    StripePart,
+    drop_duplicates,
+    find_duplicates,
+    merge_duplicates,
+    part_rows,
+)
+from flowloom.transforms.dataset.layouts import FLOWS_ALONE, LaidOut, lay_out
+from flowloom.transforms.dataset.shards import ShardKey, shelve, split_rows, write_shard
+from flowloom.transforms.dataset.write_card import write_card
+from flowloom.transforms.io.io_ptransforms import single
+from flowloom.transforms.io.progress import tally
+from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, recall_each, spill
+from flowloom.transforms.labels.dividers import DividedTasks
+from flowloom.transforms.labels.label_flows import GroupLabels, count_unlabelled
+from flowloom.transforms.splits.leakage import shelve_sightings
+from flowloom.transforms.splits.splits import Division
+
+
+@dataclasses.dataclass
+class FindDuplicates(beam.PTransform):
+    """`find_duplicates` over all that `PlanLayout` gives."""
+
+    scope: Deduplicate
+
+    def expand(self, stripes: Any) -> Any:
+        """Return the ids of duplicates by stripe (one element) from (stripe, rows)."""
+        return (
+            stripes
+            | "Part" >> beam.FlatMapTuple(part_rows).with_output_types(tuple[StripePart, bytes])
+            | "OncePerPart" >> beam.GroupByKey()
+            | "Find" >> beam.MapTuple(lambda key, parts: {key[0]: find_duplicates(parts, self.scope)})
+            | "Merge" >> beam.CombineGlobally(merge_duplicates)
+        )
+
+
+@dataclasses.dataclass
+class DropDuplicates(beam.PTransform):
+    """`drop_duplicates` over what `PlanLayout` gives; `duplicates` comes from `FindDuplicates`."""
+
+    duplicates: Any
+
+    def expand(self, stripes: Any) -> Any:
+        """Return (stripe, rows) as `rows`, and `LaidOut` of what was dropped as `counts`."""
+        drop = beam.ParDo(_drop, single(self.duplicates))
+        return stripes | drop.with_outputs("counts", main="rows")
+
+
+def _drop(stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]) -> Iterator[Any]:
+    stripe, rows = stripe_rows
+    dropped = rows.num_rows
+    for _, kept in drop_duplicates(stripe_rows, duplicates):
+        dropped -= kept.num_rows
+        yield stripe, kept
+    yield beam.pvalue.TaggedOutput("counts", LaidOut({stripe: -dropped}, duplicates=dropped))
+
+
+@dataclasses.dataclass
+class PlanLayout(beam.PTransform):
+    """`lay_out` over a PCollection of labelled and divided batches of one view."""
+
+    tasks: tuple[Task, ...]
+    layout: Literal["aurora", "rainbow"]
+    stored: StoredViews = FLOWS_ALONE
+    view: View = "flows"
+
+    def expand(self, flows: Any) -> Any:
+        """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and divided batches."""
+        return flows | beam.ParDo(_LayOut(self)).with_outputs("counts", main="rows")
+
+
+class _LayOut(beam.DoFn):
+    def __init__(self, plan: PlanLayout):
+        self._tasks = plan.tasks
+        self._layout = plan.layout
+        self._stored = plan.stored
+        self._view = plan.view
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
+        counts = {}
+        for stripe, rows in lay_out(batch, self._tasks, self._layout, self._stored, self._view):
+            counts[stripe] = rows.num_rows
+            yield stripe, rows
+        laid_out = LaidOut(counts, count_unlabelled(batch, self._tasks), view=self._view)
+        yield beam.pvalue.TaggedOutput("counts", laid_out)
+
+
+@dataclasses.dataclass
+class SpillRows(beam.PTransform):
+    """`split_rows` of what `PlanLayout` gives, spilled for those who write the shards."""
+
+    shards: int
+    job: str
+    view: View = "flows"
+
+    def expand(self, stripes: Any) -> Any:
+        """Return (`ShardKey`, `Spilled`) from (stripe, rows)."""
+        return stripes | beam.ParDo(_Spill(self.shards, self.job, self.view))
+
+
+@dataclasses.dataclass
+class WriteShards(beam.PTransform):
+    """`write_shard` over the rows that `SpillRows` spilled, once per shard.
+
+    Args:
+      divided: the tasks, or what `DivideTasks` finds.
+      leakage: whether flows are to be compared across splits.
+    """
+
+    folder: str
+    divided: Any
+    output: Output
+    leakage: bool = False
+
+    def expand(self, places: Any) -> Any:
+        """Return `ShelvedShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
+        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.divided))
+        return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
+
+
+class _Spill(beam.DoFn):
+    """Holds rows back until they fill the worker's share of memory, or the bundle ends; one file for each schema."""
+
+    def __init__(self, shards: int, job: str, view_name: View):
+        self._shards = shards
+        self._job = job
+        self._view = view_name
+
+    def start_bundle(self) -> None:
+        self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
+        self._bytes = 0
+
+    def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
+        for key, rows in split_rows(*element, self._shards, self._view):
+            self._pending.setdefault(key, []).append(rows)
+            self._bytes += rows.nbytes
+        if self._bytes >= PENDING_BYTES:
+            yield from self._spilled()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for element in self._spilled():
+            yield GlobalWindows.windowed_value(element)
+
+    def _spilled(self) -> Iterator[tuple[ShardKey, Spilled]]:
+        by_stripe: dict[str, list[ShardKey]] = {}
+        for key in self._pending:
+            by_stripe.setdefault(key[1], []).append(key)
+        for keys in by_stripe.values():
+            batches = [concatenated(self._pending[key], self._pending[key][0].schema) for key in keys]
+            yield from zip(keys, spill(batches, self._job), strict=True)
+        self._pending, self._bytes = {}, 0
+
+
+class _Write(beam.DoFn):
+    def __init__(self, folder: str, output: Output, leakage: bool):
+        self._folder = folder
+        self._output = output
+        self._leakage = leakage
+
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
+        (view_name, _, split, _), places = element
+        batches = recall_each(places)
+        yield shelve(write_shard(element[0], batches, self._folder, divided.tasks, self._output), self._folder)
+        if self._leakage and view_name == "flows":
+            names = [task.name for task in divided.tasks]
+            for sighted in shelve_sightings(batches, split, names, self._folder):
+                yield beam.pvalue.TaggedOutput("sighted", sighted)
+        tally(self._folder).add(shards=1)
+
+
+@dataclasses.dataclass
+class WriteCard(beam.PTransform):
+    """`gather` and `write_card` over the findings of all steps before it."""
+
+    manifest: CorpusManifest
+    folder: str
+    staging: str
+    key_id: str | None
+    labels: Sequence[GroupLabels]
+    division: Division
+    rejects: pa.RecordBatch
+    stored: StoredViews = FLOWS_ALONE
+
+    def expand(self, findings: Any) -> Any:
+        """Return the path of the card from PCollections of `Finding`s."""
+        # elements come whatever becomes of the captures, so that a corpus without any gets its message too
+        once = findings[0].pipeline | "Once" >> beam.Create([self.rejects])
+        return (
+            (*findings, once)
+            | beam.Flatten()
+            | "Together" >> beam.GroupBy(lambda _: 0)
+            | "Write"
+            >> beam.Map(
+                _written, self.labels, self.division, self.manifest, self.folder, self.staging, self.key_id, self.stored
+            )
+        )
+
+
+def _written(element: tuple[int, Iterable[Finding]], labels: Any, division: Division, *rest: Any) -> str:
+    return write_card(gather(labels, division, element[1]), *rest)

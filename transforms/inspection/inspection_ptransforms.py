@@ -1,0 +1,39 @@
+"""Combine functions over the rows of a finished dataset."""
+
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from flowloom.schemas.dataset.dataset_card import DatasetCard
+from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
+
+
+class SketchRows(beam.CombineFn):
+    """Rows of one split to a `DatasetSketch`, in whatever order they come."""
+
+    def __init__(self, card: DatasetCard, split: str):
+        self._card = card
+        self._split = split
+
+    def create_accumulator(self) -> DatasetSketch:
+        """Return a sketch of no rows."""
+        return DatasetSketch(self._card.tasks, self._card.definition.k)
+
+    def add_input(self, sketch: DatasetSketch, rows: pa.RecordBatch) -> DatasetSketch:
+        """Add some rows."""
+        sketch.add(self._split, rows)
+        return sketch
+
+    def merge_accumulators(self, sketches: Any) -> DatasetSketch:
+        """Merge sketches in the order given."""
+        return merge_sketches(self.create_accumulator(), sketches)
+
+    def compact(self, sketch: DatasetSketch) -> DatasetSketch:
+        """Make a sketch small before it travels."""
+        sketch.compact()
+        return sketch
+
+    def extract_output(self, sketch: DatasetSketch) -> DatasetSketch:
+        """Return the sketch itself, to be merged with those of other folders."""
+        return sketch
