@@ -15,7 +15,7 @@ from flowloom.trainers.evaluation import cost
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.recipes.recipe import Recipe
-from flowloom.trainers.recipes.run_directory import Source, write_json
+from flowloom.trainers.recipes.run_directory import TrainingData, write_json
 
 K = 20
 TASKS = tuple(Task(name=name, kind="binary") for name in ("a", "b", "c"))
@@ -44,7 +44,7 @@ def _write_run(root: Path, tasks: tuple[Task, ...], experts: int, units: int) ->
     documents = {
         "recipe.json": Recipe(name="multa", scaling="fixed"),
         "features.json": features,
-        "source.json": Source(path="", name="", content_hash="", definition=FlowDefinition(k=K), tasks=tasks),
+        "source.json": TrainingData(path="", name="", content_hash="", definition=FlowDefinition(k=K), tasks=tasks),
     }
     root.mkdir()
     for name, document in documents.items():

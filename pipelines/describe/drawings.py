@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S
-from flowloom.schemas.dataset.dataset_statistics import LEVELS, Profile, ValueStatistics
+from flowloom.schemas.dataset.dataset_statistics import LEVELS, ClassProfile, ValueStatistics
 
 PROFILE_WIDTH, PROFILE_HEIGHT = 232.0, 150.0
 STRIP_WIDTH = 420.0
@@ -56,7 +56,7 @@ class ProfileDrawing:
     zero: float
 
 
-def draw_profile(profile: Profile, largest: float, positions: int) -> ProfileDrawing:
+def draw_profile(profile: ClassProfile, largest: float, positions: int) -> ProfileDrawing:
     """Place a profile on axes that several share: sizes up to `largest` either way, so many positions."""
     step = (PROFILE_WIDTH - _MARGIN) / positions
     zero = (PROFILE_HEIGHT - 14) / 2
@@ -78,7 +78,7 @@ def draw_profile(profile: Profile, largest: float, positions: int) -> ProfileDra
     return ProfileDrawing(profile.word, profile.flows[0], stems, round(max(step * 0.62, 1.5), 1), ticks, zero)
 
 
-def profile_scale(profiles: Iterable[Profile]) -> float:
+def profile_scale(profiles: Iterable[ClassProfile]) -> float:
     """Return a round size that no quartile of the profiles exceeds."""
     largest = max((abs(size) for profile in profiles for size in (*profile.lower, *profile.upper)), default=1.0)
     unit = 10 ** math.floor(math.log10(max(largest, 100)))

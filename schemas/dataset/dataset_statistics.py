@@ -68,7 +68,7 @@ class Contingency(pydantic.BaseModel):
     """A row for each word of the first task, then unknown; in it a number for each of the second, then unknown."""
 
 
-class Profile(pydantic.BaseModel):
+class ClassProfile(pydantic.BaseModel):
     """The first packets of one class in the train split: quartiles of size times direction by position."""
 
     model_config = _STRICT
@@ -103,7 +103,7 @@ class DatasetStatistics(pydantic.BaseModel):
     """By split and column."""
     contingencies: tuple[Contingency, ...]
     """Of each pair of tasks that share rows: every pair under Aurora, none under Rainbow."""
-    profiles: tuple[Profile, ...]
+    profiles: tuple[ClassProfile, ...]
 
 
 def read_statistics(dataset: str | os.PathLike[str]) -> DatasetStatistics | None:

@@ -25,7 +25,7 @@ PROFILED: dict[str, tuple[Bins, int]] = {
 """The columns that are counted beside `PACKETS`, and how many bins each has; a direction of -1 is value 255."""
 
 
-class Profile(pydantic.BaseModel):
+class FeatureProfile(pydantic.BaseModel):
     """Counts over rows of flows as a model sees them: their first k packets."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")

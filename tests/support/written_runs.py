@@ -7,7 +7,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.recipe import Recipe
-from flowloom.trainers.recipes.run_directory import Source, write_json
+from flowloom.trainers.recipes.run_directory import TrainingData, write_json
 
 K, CHANNELS = 4, ("size", "direction", "gap")
 TASKS = (
@@ -26,7 +26,9 @@ def write_run(root, model, tasks=TASKS):
     documents = {
         "recipe.json": Recipe.named("multa", [f"k={K}", "scaling=fixed"]),
         "features.json": FeatureSpec(k=K, channels=CHANNELS, scaling="fixed"),
-        "source.json": Source(path="/x", name="x", content_hash="0" * 64, definition=FlowDefinition(k=K), tasks=tasks),
+        "source.json": TrainingData(
+            path="/x", name="x", content_hash="0" * 64, definition=FlowDefinition(k=K), tasks=tasks
+        ),
     }
     for name, document in documents.items():
         (root / name).write_text(document.model_dump_json())

@@ -11,7 +11,7 @@ import pydantic
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.models.feature_profile import Profile
+from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.trainers.deploy.export_layout import CONTRACT, LITERT, SAVED_MODEL, WEIGHTS
 from flowloom.trainers.deploy.flow_scorer import MixtureScorer
 from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
@@ -46,7 +46,7 @@ class DeployedModel:
     features: RowSpec
     definition: FlowDefinition
     dataset: str
-    profile: Profile | None
+    profile: FeatureProfile | None
     profile_missing: str | None
     engine: str
 
@@ -186,7 +186,7 @@ def _contract(root: Path) -> dict[str, Any] | None:
         raise FlowloomError(f"the export {root} is damaged ({error}); export the run again") from None
 
 
-def _trained_profile(run: Any) -> tuple[Profile | None, str | None]:
+def _trained_profile(run: Any) -> tuple[FeatureProfile | None, str | None]:
     """Return the profile of a run's training, measured again if the run has none; or why it is not to be had."""
     from flowloom.trainers.feed.dataset import Dataset
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import SEQUENCES
-from flowloom.schemas.models.feature_profile import Profile
+from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import (
     IDENTIFYING,
     ScoreReject,
@@ -35,7 +35,7 @@ class ScoredRows:
 
     scores: pa.RecordBatch
     rejected: dict[str, int]
-    profile: Profile | None
+    profile: FeatureProfile | None
 
 
 class Scorer:

@@ -12,7 +12,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.evaluation import cost, metrics
 from flowloom.trainers.evaluation.baselines import DEFAULT_BASELINES, baseline_predictions, check_baselines
 from flowloom.trainers.evaluation.predictions import compiled, predict
-from flowloom.trainers.evaluation.run_report import Findings, render
+from flowloom.trainers.evaluation.run_report import RunResults, render
 from flowloom.trainers.feed.byte_spec import ByteSpec
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
@@ -85,7 +85,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
     }
     progress("writing the report")
     run_files.write_json(run.root / run_files.METRICS, found)
-    run_files.write_text(run.root / run_files.REPORT, render(Findings(run, dataset.card, found, predictions, gates)))
+    run_files.write_text(run.root / run_files.REPORT, render(RunResults(run, dataset.card, found, predictions, gates)))
     return found
 
 

@@ -26,7 +26,7 @@ TEMPLATE = "report.html.j2"
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
+class RunResults:
     """What an evaluation found."""
 
     run: Run
@@ -38,7 +38,7 @@ class Findings:
     """Mean weight of each expert per task; None for a model without gates."""
 
 
-def render(findings: Findings) -> str:
+def render(findings: RunResults) -> str:
     """Return the report as one HTML page with inline styles and figures."""
     run, card = findings.run, findings.card
     return rendered(
@@ -85,7 +85,7 @@ def _share(value: float, low: float = 0.0, high: float = 1.0) -> str:
     return f"{100 * min(max((value - low) / (high - low), 0.0), 1.0):.1f}%"
 
 
-def _summary(findings: Findings) -> str:
+def _summary(findings: RunResults) -> str:
     """Return the outcome in two sentences."""
     run, metrics, unit = findings.run, findings.metrics, UNITS[findings.run.features.view]
     parameters, time_us = _count(metrics["cost"]["parameters"]), _count(metrics["cost"]["inference_us"])
@@ -97,7 +97,7 @@ def _summary(findings: Findings) -> str:
     return f"{model} {reads} Over all tasks its mean AUC on the {metrics['split']} split is {metrics['mean_auc']:.3f}."
 
 
-def _verdict(findings: Findings, task: Task) -> str:
+def _verdict(findings: RunResults, task: Task) -> str:
     """Return how well a task goes, and how that compares with the baselines."""
     found = findings.metrics["tasks"][task.name]
     if found["auc"] is None:
@@ -122,7 +122,7 @@ def _verdict(findings: Findings, task: Task) -> str:
     return " ".join(sentences)
 
 
-def _warnings(findings: Findings) -> list[str]:
+def _warnings(findings: RunResults) -> list[str]:
     """Return what a reader must know before believing a figure."""
     split, unit = findings.metrics["split"], UNITS[findings.run.features.view]
     warnings = []
@@ -163,7 +163,7 @@ def _latecomers(run: Run) -> dict[str, Any] | None:
     return json.loads(path.read_bytes()) if path.exists() else None
 
 
-def _confusion_rows(findings: Findings, task: Task) -> list[dict[str, Any]]:
+def _confusion_rows(findings: RunResults, task: Task) -> list[dict[str, Any]]:
     """Return the rows of a confusion table: word, support, and per said class the count and its share of the row."""
     confusion = findings.metrics["tasks"][task.name]["confusion"]
     return [

@@ -13,7 +13,7 @@ import pydantic
 
 from flowloom.schemas.arrow.rows import SEQUENCES
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, Profile, bins_of
+from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, FeatureProfile, bins_of
 from flowloom.trainers.feed.arrow_views import list_offsets, numbers
 from flowloom.trainers.feed.dataset import Dataset
 
@@ -50,10 +50,10 @@ class ProfileCounts:
         packets = _packets(flows, lists[0])
         self.counts[PACKETS] += np.bincount(np.minimum(packets, self.k + 1) - 1, minlength=self.k + 1)[: self.k + 1]
 
-    def profile(self, classes: dict[str, dict[str, int]] | None = None) -> Profile:
+    def profile(self, classes: dict[str, dict[str, int]] | None = None) -> FeatureProfile:
         """Return what was counted."""
         counts = {name: tuple(bins.tolist()) for name, bins in self.counts.items() if bins.any()}
-        return Profile(k=self.k, rows=self.rows, counts=counts, classes=classes or {})
+        return FeatureProfile(k=self.k, rows=self.rows, counts=counts, classes=classes or {})
 
 
 def profiled_columns(columns: Iterable[str]) -> list[str]:
@@ -61,7 +61,7 @@ def profiled_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in PROFILED if name in {*columns, "protocol"}]
 
 
-def profile_dataset(dataset: Dataset, columns: Iterable[str], k: int) -> Profile:
+def profile_dataset(dataset: Dataset, columns: Iterable[str], k: int) -> FeatureProfile:
     """Return the profile of the train split of a dataset with flows; one row group is in memory at a time."""
     columns = tuple(columns)
     counts = ProfileCounts(columns, k)
@@ -84,14 +84,14 @@ def known_rows(rows: pa.RecordBatch, columns: Iterable[str]) -> pa.RecordBatch:
     return rows.filter(known)
 
 
-def read_profile(folder: Path) -> Profile | None:
+def read_profile(folder: Path) -> FeatureProfile | None:
     """Return the profile beside a model; None without one.
 
     Raises:
       FlowloomError: if it is damaged.
     """
     try:
-        return Profile.model_validate_json((folder / PROFILE).read_bytes())
+        return FeatureProfile.model_validate_json((folder / PROFILE).read_bytes())
     except FileNotFoundError:
         return None
     except pydantic.ValidationError as error:

@@ -34,7 +34,7 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 
 
-class Source(pydantic.BaseModel):
+class TrainingData(pydantic.BaseModel):
     """The dataset that a run was trained on, and what of it scoring must know."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ class Run:
     root: Path
     recipe: Recipe
     features: AnyRowSpec
-    source: Source
+    source: TrainingData
     history: list[dict[str, Any]]
     summary: dict[str, Any]
 
@@ -89,7 +89,7 @@ class Run:
                 root,
                 recipe,
                 ROW_SPECS[recipe.view].model_validate_json((root / FEATURES).read_bytes()),
-                Source.model_validate_json((root / SOURCE).read_bytes()),
+                TrainingData.model_validate_json((root / SOURCE).read_bytes()),
                 json.loads((root / HISTORY).read_bytes()),
                 json.loads((root / FINISHED).read_bytes()),
             )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flowloom.schemas.models.feature_profile import Profile
+from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.retrain_state import Figures, PromotionRule, Verdict
 from flowloom.trainers.conversion.growth import grown
 from flowloom.trainers.evaluation import metrics
@@ -136,7 +136,7 @@ def _beside(drop: float) -> str:
     return f"{abs(drop):.4f} {'below' if drop > 0 else 'above'}" if drop else "as high as"
 
 
-def profiles(champion: Path, newest: Path) -> tuple[Profile, Profile] | None:
+def profiles(champion: Path, newest: Path) -> tuple[FeatureProfile, FeatureProfile] | None:
     """Return the profile of the rows that a champion was trained on, and that of new rows; None without the first."""
     trained = read_profile(champion)
     if trained is None:

@@ -110,7 +110,7 @@ def train_from(
     beginnings = {
         run_files.RECIPE: recipe,
         run_files.FEATURES: features,
-        run_files.SOURCE: run_files.Source.of(dataset.root, dataset.card),
+        run_files.SOURCE: run_files.TrainingData.of(dataset.root, dataset.card),
     }
     _check_begun(root, beginnings)
     made = _made(recipe, trained, features, root)

@@ -74,7 +74,7 @@ class Search:
 
 
 @dataclasses.dataclass(frozen=True)
-class Single:
+class SingleNetwork:
     """What the search for the size of an expert found for one task."""
 
     units: int
@@ -94,7 +94,7 @@ class Tuning:
     """By task, of that LMMoE."""
     met: bool
     """Whether all tasks are within the drop of what was asked, or of their best single LSTM where that is less."""
-    singles: dict[str, Single]
+    singles: dict[str, SingleNetwork]
     walked: tuple[Trial, ...]
     """All trainings in their order."""
     exhaustive: int
@@ -123,7 +123,7 @@ def tune(tasks: Sequence[str], oracle: Oracle, search: Search) -> Tuning:
             known[key] = {task: statistics.median(each[task] for each in found) for task in among}
         return known[key]
 
-    singles: dict[str, Single] = {}
+    singles: dict[str, SingleNetwork] = {}
     units = 0
     for task in tasks:
         singles[task] = _smallest(task, lambda size, task=task: auc(1, size, (task,))[task], units, search)  # type: ignore[misc]
@@ -151,7 +151,7 @@ def tune(tasks: Sequence[str], oracle: Oracle, search: Search) -> Tuning:
     )
 
 
-def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search) -> Single:
+def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search) -> SingleNetwork:
     """Return the smallest size that reaches the target, not looking below a floor that an earlier task needs anyway."""
     tried: dict[int, float] = {}
 
@@ -160,7 +160,7 @@ def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search
         return tried[units] >= search.target(task)
 
     if floor and reaches(floor):
-        return Single(floor, tried[floor], met=True)
+        return SingleNetwork(floor, tried[floor], met=True)
     low, high = floor, min(max(search.start_units, 2 * floor), search.largest_units)
     best, stalled = tried.get(floor, 0.0), 0
     while not reaches(high):
@@ -168,9 +168,9 @@ def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search
         best = max(tried.values())
         if stalled >= search.patience or high == search.largest_units:
             smallest = min(units for units, found in tried.items() if found >= best - search.epsilon)
-            return Single(smallest, tried[smallest], met=False)
+            return SingleNetwork(smallest, tried[smallest], met=False)
         low, high = high, min(2 * high, search.largest_units)
     while high - low > search.granularity:
         middle = (low + high) // 2 // search.granularity * search.granularity
         low, high = (low, middle) if reaches(middle) else (middle, high)
-    return Single(high, tried[high], met=True)
+    return SingleNetwork(high, tried[high], met=True)

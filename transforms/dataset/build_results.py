@@ -26,7 +26,7 @@ from flowloom.transforms.splits.splits import Division
 
 
 @dataclasses.dataclass
-class Findings:
+class BuildResults:
     """What was decided before a build's workers started, and everything that they hand over.
 
     Attributes:
@@ -82,9 +82,9 @@ Finding: TypeAlias = (
 """What a worker hands over; a batch is one of reject rows."""
 
 
-def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Iterable[Finding]) -> Findings:
+def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Iterable[Finding]) -> BuildResults:
     """Put together what was decided before the workers started and what they hand over, in any order."""
-    findings = Findings(labels, division)
+    findings = BuildResults(labels, division)
     for found in handed_over:
         match found:
             case GroupAccount():

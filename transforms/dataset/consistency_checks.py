@@ -8,14 +8,14 @@ from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import Accounting, LabelCoverage
-from flowloom.transforms.dataset.build_results import Findings
+from flowloom.transforms.dataset.build_results import BuildResults
 from flowloom.transforms.dataset.layouts import AURORA
 
 _SHOWN_REJECTS = 3
 
 
 def find_faults(
-    accounting: Accounting, findings: Findings, captures: pa.Table, rejects: pa.Table, manifest: CorpusManifest
+    accounting: Accounting, findings: BuildResults, captures: pa.Table, rejects: pa.Table, manifest: CorpusManifest
 ) -> list[str]:
     """Return a sentence for everything that must agree and does not; an empty list is a dataset that closes."""
     if not sum(findings.rows.values()):

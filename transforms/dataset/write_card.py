@@ -26,7 +26,7 @@ from flowloom.schemas.dataset.dataset_card import (
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, schema_file
 from flowloom.transforms.arrays.sums import sum_by_key
-from flowloom.transforms.dataset.build_results import Findings
+from flowloom.transforms.dataset.build_results import BuildResults
 from flowloom.transforms.dataset.capture_tables import (
     captures_table,
     corpus_digest,
@@ -51,7 +51,7 @@ FAILURE = "failure.txt"
 
 
 def write_card(
-    findings: Findings,
+    findings: BuildResults,
     manifest: CorpusManifest,
     folder: str,
     staging: str,
@@ -127,7 +127,7 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
     return f"{staging}/{CARD}"
 
 
-def account(captures: pa.Table, rejects: pa.Table, findings: Findings) -> Accounting:
+def account(captures: pa.Table, rejects: pa.Table, findings: BuildResults) -> Accounting:
     """Add up where all records and flows went."""
     short = sum(group.flows_short for group in findings.accounts)
     return Accounting(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.manifest import SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_statistics import ColumnStatistics, Contingency, DatasetStatistics, Profile
+from flowloom.schemas.dataset.dataset_statistics import ClassProfile, ColumnStatistics, Contingency, DatasetStatistics
 from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.inspection.column_sketch import DISTINCT_EXACT, QUANTILE_ERROR, ColumnSketch
 
@@ -158,7 +158,7 @@ def _codes(rows: pa.RecordBatch, task: Task) -> np.ndarray:
     return view(rows[label_column(task.name)].fill_null(len(task.vocabulary))).astype(np.int64)
 
 
-def _profile(task: str, word: str, counts: np.ndarray) -> Profile:
+def _profile(task: str, word: str, counts: np.ndarray) -> ClassProfile:
     """Return the quartiles of counts [positions, bins]: the bins in which the values of their ranks lie."""
     flows = counts.sum(axis=1)
     reached = int(np.count_nonzero(flows))  # a flow that reaches a position has all before it
@@ -167,4 +167,6 @@ def _profile(task: str, word: str, counts: np.ndarray) -> Profile:
         tuple(sizes[(cumulated < np.ceil(flows[:reached] * share)[:, None]).sum(axis=1)].tolist())
         for share in (0.25, 0.5, 0.75)
     )
-    return Profile(task=task, word=word, flows=tuple(flows[:reached].tolist()), lower=lower, median=median, upper=upper)
+    return ClassProfile(
+        task=task, word=word, flows=tuple(flows[:reached].tolist()), lower=lower, median=median, upper=upper
+    )

@@ -16,7 +16,7 @@ from flowloom.transforms.labels.window_sources import WindowSource
 
 
 @dataclasses.dataclass(frozen=True)
-class Claim:
+class LabelClaim:
     """One source's word on one task for one group; `upheld` unless an earlier source said another word."""
 
     task: str
@@ -33,7 +33,7 @@ class GroupLabels:
 
     group: str
     codes: tuple[int | None, ...]
-    claims: tuple[Claim, ...]
+    claims: tuple[LabelClaim, ...]
     has_records: bool
     sources: tuple[FlowSource, ...] = ()
 
@@ -44,7 +44,7 @@ def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence
     With `missing: negative` under Aurora an unknown label becomes 0, the first word of its vocabulary.
     """
     codes: list[int | None] = []
-    claims: list[Claim] = []
+    claims: list[LabelClaim] = []
     sources: list[FlowSource] = []
     for task in manifest.claimed_tasks:
         ranked = list(_sources(group, manifest, task, windows))
@@ -56,7 +56,7 @@ def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence
         disputed = False
         for source in ranked:
             code = source.code if code is None else code
-            claims.append(Claim(task.name, source.name, upheld=source.code == code))
+            claims.append(LabelClaim(task.name, source.name, upheld=source.code == code))
             disputed |= source.code != code
         if disputed and manifest.on_conflict.get(task.name) == "unknown":
             code = None

@@ -23,8 +23,8 @@ from flowloom.transforms.metering.scheduling import deal
 from flowloom.transforms.score.score_inputs import RowGroupPart, read_part
 from flowloom.transforms.score.score_rows import (
     HELD_BYTES,
+    RowScorer,
     ScoreCounts,
-    Scorer,
     WrittenScores,
     score_rows,
     write_scores,
@@ -75,7 +75,7 @@ class ScoreRows(beam.PTransform):
       addresses: whether the scored rows may have addresses.
     """
 
-    load: Callable[[], Scorer]
+    load: Callable[[], RowScorer]
     job: str
     shards: int
     addresses: bool = True
@@ -114,7 +114,7 @@ def _written(element: tuple[int, Iterable[Spilled]], shards: int, folder: str, *
 class _Score(beam.DoFn):
     """Holds scores back until they fill the worker's share of memory, or the bundle ends."""
 
-    def __init__(self, load: Callable[[], Scorer], job: str, shards: int, addresses: bool):
+    def __init__(self, load: Callable[[], RowScorer], job: str, shards: int, addresses: bool):
         self._load = load
         self._shared = Shared()
         self._job = job

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import IDENTITY, View
-from flowloom.schemas.models.feature_profile import Profile
+from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import ScoreReject, ScoreShard, class_column, probability_column, score_path
 from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.sums import sum_by_key
@@ -25,10 +25,10 @@ class Scored(Protocol):
 
     scores: pa.RecordBatch
     rejected: dict[str, int]
-    profile: Profile | None
+    profile: FeatureProfile | None
 
 
-class Scorer(Protocol):
+class RowScorer(Protocol):
     """What scores batches; one is loaded in each process, and its threads share it."""
 
     def score(self, rows: pa.RecordBatch) -> Scored:
@@ -66,7 +66,7 @@ class WrittenScores:
     classes: dict[str, np.ndarray]
 
 
-def score_rows(scorer: Scorer, rows: pa.RecordBatch, addresses: bool = True) -> tuple[pa.RecordBatch, ScoreCounts]:
+def score_rows(scorer: RowScorer, rows: pa.RecordBatch, addresses: bool = True) -> tuple[pa.RecordBatch, ScoreCounts]:
     """Return the scores of rows, and what became of these.
 
     Args:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from flowloom.schemas.logarithm import LN_2, natural_log
-from flowloom.schemas.models.feature_profile import Profile, bin_name
+from flowloom.schemas.models.feature_profile import FeatureProfile, bin_name
 from flowloom.schemas.models.score_card import FeatureSkew, ModelSkew
 
 
-def model_skew(trained: Profile, scored: Profile, threshold: float) -> ModelSkew | None:
+def model_skew(trained: FeatureProfile, scored: FeatureProfile, threshold: float) -> ModelSkew | None:
     """Compare two profiles of the same k; None where there is nothing to compare.
 
     A feature is skewed where the Jensen-Shannon divergence of its histograms is above `threshold` by more than the
@@ -57,8 +57,8 @@ def _skew(
     name: str,
     counts: tuple[int, ...],
     found: tuple[int, ...],
-    trained: Profile,
-    scored: Profile,
+    trained: FeatureProfile,
+    scored: FeatureProfile,
     threshold: float,
     feature: str | None = None,
 ) -> FeatureSkew:

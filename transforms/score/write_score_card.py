@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, Accounting
-from flowloom.schemas.models.feature_profile import Profile
+from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import SCORE_CARD, ScoreCard, ScoredModel, ScoreReject
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import captures_table, count_captures, rejects_table
@@ -38,7 +38,7 @@ class ScorePlan:
     """
 
     model: ScoredModel
-    trained: Profile | None
+    trained: FeatureProfile | None
     untrained: str | None
     threshold: float
     inputs: tuple[str, ...]
@@ -86,7 +86,7 @@ def write_score_card(findings: Iterable[ScoreFinding], plan: ScorePlan, staging:
     skew = missing = None
     if plan.trained is not None:
         told = {name: tuple(bins.tolist()) for name, bins in counts.counts.items()}
-        profile = Profile(k=plan.trained.k, rows=counts.profiled, counts=told, classes=classes)
+        profile = FeatureProfile(k=plan.trained.k, rows=counts.profiled, counts=told, classes=classes)
         skew = model_skew(plan.trained, profile, plan.threshold)
         missing = None if skew else "no row was scored, or none was trained on"
     short = sum(account.flows_short for account in accounts)

@@ -64,7 +64,7 @@ class Fit:
     """The weights that all tasks share, for another network to adopt."""
 
 
-class Trials:
+class FlowTrials:
     """Trains the network of a recipe, each time from new weights.
 
     A training depends on its arguments alone: weights and optimizer start anew, only the traced graphs stay.

@@ -10,7 +10,7 @@ from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     PAPER_DROPOUT,
     SESSIONS,
     TABLES,
-    Outcomes,
+    MTCOutcomes,
     dropout_arm,
 )
 from flowloom.schemas.dataset.dataset_card import ByteRule
@@ -60,7 +60,7 @@ FAR = 2.0
 """Points between two settings of tables 6 to 8 that are more than noise."""
 
 
-def claims(sets: Sequence[RowSet], outcomes: Outcomes, byte_rule: ByteRule | None) -> list[Claim]:
+def claims(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | None) -> list[Claim]:
     """Return every claim of the paper that the rows can decide, and what ours adds.
 
     Args:
@@ -85,7 +85,7 @@ def claims(sets: Sequence[RowSet], outcomes: Outcomes, byte_rule: ByteRule | Non
     return found
 
 
-def _sessions(outcomes: Outcomes) -> list[Claim]:
+def _sessions(outcomes: MTCOutcomes) -> list[Claim]:
     """Return what tables 4 and 6 to 8 claim of ISCX, and what ours adds."""
     found = []
     for method in ("mtc-lite", "mtc"):
@@ -105,7 +105,7 @@ def _sessions(outcomes: Outcomes) -> list[Claim]:
     return found + _auxiliary(outcomes) + _settings(outcomes)
 
 
-def _auxiliary(outcomes: Outcomes) -> list[Claim]:
+def _auxiliary(outcomes: MTCOutcomes) -> list[Claim]:
     """Return what the auxiliary task is good for."""
     whole, scale = dropout_arm(PAPER_DROPOUT, outcomes.scale), outcomes.scale
     after = f"after {scale.ablation_updates} updates"
@@ -121,7 +121,7 @@ def _auxiliary(outcomes: Outcomes) -> list[Claim]:
     return found
 
 
-def _settings(outcomes: Outcomes) -> list[Claim]:
+def _settings(outcomes: MTCOutcomes) -> list[Claim]:
     """Return what tables 6 to 8 claim: that the best of their settings is better than the worst."""
     scale = outcomes.scale
     compared = (
@@ -150,7 +150,7 @@ def _settings(outcomes: Outcomes) -> list[Claim]:
     return found
 
 
-def _tables(outcomes: Outcomes) -> list[Claim]:
+def _tables(outcomes: MTCOutcomes) -> list[Claim]:
     """Return what table 4 claims of CICIDS2017."""
     found = []
     for method, (task, least) in itertools.product(("mtc-lite", "mtc"), LEAST.items()):
@@ -174,7 +174,7 @@ def _tables(outcomes: Outcomes) -> list[Claim]:
     return found
 
 
-def _headers(outcomes: Outcomes, rule: ByteRule) -> list[Claim]:
+def _headers(outcomes: MTCOutcomes, rule: ByteRule) -> list[Claim]:
     """Return what a header that is kept gives away."""
     right = outcomes.mean(HEADERS, "byte", "vpn").mean
     statement = (
@@ -186,7 +186,7 @@ def _headers(outcomes: Outcomes, rule: ByteRule) -> list[Claim]:
 
 
 def _above(
-    outcomes: Outcomes, name: str, arm: str, other: str, task: str, statement: str, paper: str
+    outcomes: MTCOutcomes, name: str, arm: str, other: str, task: str, statement: str, paper: str
 ) -> Claim:  # fmt: skip
     """Return the claim that an arm is above another by macro F1 of a task."""
     id = f"{name}-{arm}-above-{other}-{task}".replace(" ", "-")
@@ -194,7 +194,7 @@ def _above(
 
 
 def _compared(
-    outcomes: Outcomes, name: str, id: str, one: tuple[str, str], other: tuple[str, str], statement: str, paper: str,
+    outcomes: MTCOutcomes, name: str, id: str, one: tuple[str, str], other: tuple[str, str], statement: str, paper: str,
     least: float = 0.0,
 ) -> Claim:  # fmt: skip
     """Return the claim that one arm and task is more than `least` points of macro F1 above another."""

@@ -81,7 +81,7 @@ class RowSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class MTCSetting:
     """Everything that the result of a cell depends on."""
 
     dataset: str
@@ -120,7 +120,7 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiments:
+class MTCExperiments:
     """Computes cells on sets of rows, by name."""
 
     sets: Mapping[str, RowSet]
@@ -131,7 +131,7 @@ class Experiments:
         Nothing is chosen by the test rows: features, quantiles and balance are those of the train rows, and weights are
         kept by the validation rows.
         """
-        setting = Setting(**settings)
+        setting = MTCSetting(**settings)
         rows = _prepared(self.sets[setting.dataset], setting)
         begun = time.process_time()
         if setting.method == "byte":
@@ -160,7 +160,7 @@ class _Prepared:
         return (self.train, self.validation, self.test)
 
 
-def _prepared(rows: RowSet, setting: Setting) -> _Prepared:
+def _prepared(rows: RowSet, setting: MTCSetting) -> _Prepared:
     table = _table(rows.directory, rows.view, rows.distinct, setting.limit, setting.seed)
     split = table.split(setting.repeat, setting.seed, setting.together)
     if table.names:
@@ -169,7 +169,7 @@ def _prepared(rows: RowSet, setting: Setting) -> _Prepared:
     return _Prepared(table.tasks, *(whole.take(part) for part in (split.train, split.validation, split.test)))
 
 
-def _balanced(table: RowTable, split: RowSplit, setting: Setting) -> _Prepared:
+def _balanced(table: RowTable, split: RowSplit, setting: MTCSetting) -> _Prepared:
     """Return features as the paper prepares them, but all by the train rows alone (sections 3.2.1 and 3.2.3)."""
     seed = derived_seed(setting.seed, setting.repeat, 2)
     kept = selected_columns(table.values[split.train], FEATURES)
@@ -199,7 +199,7 @@ def _of_made(table: RowTable, task: str, codes: np.ndarray) -> np.ndarray:
     return table.labels[task][place][np.searchsorted(classes, codes)]
 
 
-def _trees(rows: _Prepared, setting: Setting) -> dict[str, Any]:
+def _trees(rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
     seed = derived_seed(setting.seed, setting.repeat, 1)
     figures = {}
     # threads of several processes would wait for each other
@@ -211,7 +211,7 @@ def _trees(rows: _Prepared, setting: Setting) -> dict[str, Any]:
     return {"tasks": figures}
 
 
-def _one_byte(rows: _Prepared, setting: Setting) -> dict[str, Any]:
+def _one_byte(rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
     """Say of each row what most train rows with the same link type are."""
     figures = {}
     for task in rows.tasks:
@@ -244,7 +244,7 @@ def _known(rows: LabelledRows, task: Task) -> tuple[np.ndarray, np.ndarray]:
     return rows.values[known], rows.labels[task.name][known]
 
 
-def _network(of: RowSet, rows: _Prepared, setting: Setting) -> dict[str, Any]:
+def _network(of: RowSet, rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
     left_out = (of.auxiliary,) if setting.method == "mtc-lite-2task" else ()
     tasks = tuple(task for task in rows.tasks if task.name not in left_out)
     length = rows.train.values.shape[1]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell
-from flowloom.pipelines.reproduce.mtc.mtc_experiments import RowSet, Setting
+from flowloom.pipelines.reproduce.mtc.mtc_experiments import MTCSetting, RowSet
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
 SESSIONS, HEADERS, TABLES, PACKETS = "iscx", "iscx-headers", "cicids2017", "embedded-packets"
@@ -41,7 +41,7 @@ PAPER_DROPOUT = 0.07
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class MTCScale:
     """How large the grid is.
 
     Attributes:
@@ -64,7 +64,7 @@ class Scale:
     boosted: bool = True
 
     @classmethod
-    def quick(cls) -> "Scale":
+    def quick(cls) -> "MTCScale":
         """Return a grid that shows the road, not the figures."""
         return cls(1, 120, 0.04, 12, 100, ((1, 5, 6),), (3, 6), (0.07,), False)
 
@@ -73,7 +73,7 @@ class Scale:
         return max(round(self.budget * UPDATES[name][method]), 1)
 
 
-def arms(name: str, scale: Scale) -> dict[str, dict[str, Any]]:
+def arms(name: str, scale: MTCScale) -> dict[str, dict[str, Any]]:
     """Return the settings of everything that is compared on a set of rows, by name."""
     if name == HEADERS:
         return {method: {"method": method, "tested": ("vpn",)} for method in ("forest", "byte")}
@@ -97,7 +97,7 @@ def arms(name: str, scale: Scale) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _ablations(scale: Scale, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+def _ablations(scale: MTCScale, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """Return the arms of tables 6 to 8 and of other heads, all of MTC lite."""
     common = {"updates": scale.ablation_updates, "moments": FEW_MOMENTS}
     found: dict[str, dict[str, Any]] = {}
@@ -118,15 +118,15 @@ def _ablations(scale: Scale, weights: Mapping[str, float]) -> dict[str, dict[str
     return found
 
 
-def dropout_arm(rate: float, scale: Scale) -> str:
+def dropout_arm(rate: float, scale: MTCScale) -> str:
     """Return the arm of a rate of table 8; one of them is in table 7 as well."""
     return "weight 6" if rate == 0.05 and 6 in scale.weights else f"dropout {rate:g}"
 
 
-def grid(sets: Sequence[RowSet], scale: Scale, seed: int) -> list[Cell]:
+def grid(sets: Sequence[RowSet], scale: MTCScale, seed: int) -> list[Cell]:
     """Return the cells of all arms, those of one network one after another."""
     cells = [
-        Setting(
+        MTCSetting(
             rows.name, rows.content, rows.limit, repeat=repeat, seed=seed, totals=dict(rows.totals), **settings
         ).cell(arm.replace(" ", "__"))
         for rows in sets
@@ -137,11 +137,11 @@ def grid(sets: Sequence[RowSet], scale: Scale, seed: int) -> list[Cell]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcomes:
+class MTCOutcomes:
     """The results of a grid, asked for by set of rows and arm."""
 
     results: Mapping[str, dict[str, Any]]
-    scale: Scale
+    scale: MTCScale
 
     def all_of(self, name: str, arm: str) -> list[dict[str, Any]]:
         """Return the results of an arm by repeat."""

@@ -26,7 +26,7 @@ from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     RATES,
     SESSIONS,
     TABLES,
-    Outcomes,
+    MTCOutcomes,
     arms,
     dropout_arm,
 )
@@ -38,7 +38,7 @@ BOTH = {"macro_f1": "F1", "macro_recall": "Rc"}
 DRAWN = ("mtc-lite", "mtc", "dense", "transformer", "cnn")
 
 
-def sections(sets: Sequence[RowSet], outcomes: Outcomes, byte_rule: ByteRule | None) -> list[Section]:
+def sections(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | None) -> list[Section]:
     """Return the parts of the page."""
     found = []
     by_name = {rows.name: rows for rows in sets}
@@ -61,7 +61,7 @@ def sections(sets: Sequence[RowSet], outcomes: Outcomes, byte_rule: ByteRule | N
     return found
 
 
-def _table_4(rows: RowSet, outcomes: Outcomes, tasks: Sequence[str], title: str) -> Section:
+def _table_4(rows: RowSet, outcomes: MTCOutcomes, tasks: Sequence[str], title: str) -> Section:
     """Return table 4, with what each training costs."""
     lines: list[Row] = []
     for arm in TITLES:
@@ -118,7 +118,7 @@ def _table_4(rows: RowSet, outcomes: Outcomes, tasks: Sequence[str], title: str)
     )
 
 
-def _classes(rows: RowSet, outcomes: Outcomes, tasks: Sequence[str]) -> Section:
+def _classes(rows: RowSet, outcomes: MTCOutcomes, tasks: Sequence[str]) -> Section:
     """Return figure 7 in numbers."""
     tables = {}
     drawn = [arm for arm in (*DRAWN, "forest") if arm in arms(rows.name, outcomes.scale)]
@@ -136,7 +136,7 @@ def _classes(rows: RowSet, outcomes: Outcomes, tasks: Sequence[str]) -> Section:
     return Section(f"Figure 7 on {rows.title}: by class", ["F1 and recall of each class, in per cent."], tables)
 
 
-def _ablations(outcomes: Outcomes) -> Section:
+def _ablations(outcomes: MTCOutcomes) -> Section:
     """Return tables 6 to 9."""
     scale = outcomes.scale
     layers = {f"layers {m[1]}-{m[2]}": (f"{m[1]}, {m[2]}", PAPER_TABLE_6[m[1], m[2]]) for m in scale.repetitions}
@@ -185,7 +185,9 @@ def _ablations(outcomes: Outcomes) -> Section:
     return Section("Tables 6 to 9", text, tables)
 
 
-def _settings(outcomes: Outcomes, title: str, heading: str, chosen: Mapping[str, tuple[str, Figures | None]]) -> Table:
+def _settings(
+    outcomes: MTCOutcomes, title: str, heading: str, chosen: Mapping[str, tuple[str, Figures | None]]
+) -> Table:
     """Return the figures of some arms beside the paper's of Tra."""
     lines: list[Row] = []
     for arm, (words, paper) in chosen.items():
@@ -202,7 +204,7 @@ def _settings(outcomes: Outcomes, title: str, heading: str, chosen: Mapping[str,
     return Table(title, columns, lines)
 
 
-def _why(rows: RowSet, outcomes: Outcomes, task: str) -> Section:
+def _why(rows: RowSet, outcomes: MTCOutcomes, task: str) -> Section:
     """Return learning curves and confusions."""
     compared = arms(rows.name, outcomes.scale)
     drawn = [arm for arm in DRAWN if arm in compared]
@@ -228,7 +230,7 @@ def _why(rows: RowSet, outcomes: Outcomes, task: str) -> Section:
     return Section(f"Why, on {rows.title}", text, {}, [drawing], confusions)
 
 
-def _by_class(rows: RowSet, outcomes: Outcomes, task: str, words: Sequence[str]) -> str:
+def _by_class(rows: RowSet, outcomes: MTCOutcomes, task: str, words: Sequence[str]) -> str:
     """Say in which classes MTC lite and the random forest differ the most."""
     f1 = {
         arm: {word: outcomes.of_class(rows.name, arm, task, word, "f1").mean for word in words}
@@ -248,7 +250,7 @@ def _by_class(rows: RowSet, outcomes: Outcomes, task: str, words: Sequence[str])
     )
 
 
-def _confused(outcomes: Outcomes, name: str, arm: str, task: str) -> np.ndarray:
+def _confused(outcomes: MTCOutcomes, name: str, arm: str, task: str) -> np.ndarray:
     """Return the confusion [true][said] of an arm, int64, test rows of all splits added up."""
     counts = [result["tasks"][task]["confusion"] for result in outcomes.all_of(name, arm)]
     return np.asarray(np.sum(counts, axis=0, dtype=np.int64))
@@ -267,7 +269,7 @@ def _most_confused(counts: Mapping[str, np.ndarray], words: Sequence[str]) -> st
     return f"Mistakes between {words[one]} and {words[other]}, of all mistakes: {', '.join(told)}."
 
 
-def _copies(outcomes: Outcomes, task: str) -> Section:
+def _copies(outcomes: MTCOutcomes, task: str) -> Section:
     """Return how near test sessions are to train sessions, and how often the nearest has their label."""
     by_split = [result["bands"][task] for result in outcomes.all_of(SESSIONS, "neighbour")]
     lines: list[Row] = []
@@ -290,7 +292,7 @@ def _copies(outcomes: Outcomes, task: str) -> Section:
     return Section("How near test sessions are to train sessions", text, {"nearest": table})
 
 
-def _headers(outcomes: Outcomes, rule: ByteRule | None) -> Section:
+def _headers(outcomes: MTCOutcomes, rule: ByteRule | None) -> Section:
     """Return what headers of pcap files give away."""
     lines: list[Row] = [
         {"said": f"byte {LINK_TYPE} alone, headers kept", "vpn": outcomes.mean(HEADERS, "byte", "vpn")},
@@ -312,7 +314,7 @@ def _headers(outcomes: Outcomes, rule: ByteRule | None) -> Section:
     return Section("The leak in the header", text, {"header_leak": table})
 
 
-def _units(outcomes: Outcomes) -> Section:
+def _units(outcomes: MTCOutcomes) -> Section:
     """Return what dividing packets instead of flows does to the figures."""
     shown = {f"{task}_{key}": (task, key) for task in ("app", "tunnel") for key in BOTH}
     lines: list[Row] = [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.mtc.mtc_experiments import RowSet
-    from flowloom.pipelines.reproduce.mtc.mtc_grid import Scale
+    from flowloom.pipelines.reproduce.mtc.mtc_grid import MTCScale
 
 TWELVE = [*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)]
 FAMILIES = ["benign", "dos", "portscan", "brute-force", "web-attack", "bot"]
@@ -37,18 +37,18 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.engine.single_thread import one_thread
     from flowloom.pipelines.reproduce.mtc.mtc_claims import claims
-    from flowloom.pipelines.reproduce.mtc.mtc_experiments import Experiments
-    from flowloom.pipelines.reproduce.mtc.mtc_grid import HEADERS, Outcomes, Scale, grid
+    from flowloom.pipelines.reproduce.mtc.mtc_experiments import MTCExperiments
+    from flowloom.pipelines.reproduce.mtc.mtc_grid import HEADERS, MTCOutcomes, MTCScale, grid
     from flowloom.pipelines.reproduce.mtc.mtc_tables import sections
 
-    scale = Scale.quick() if options.quick else Scale()
+    scale = MTCScale.quick() if options.quick else MTCScale()
     sets, lines = _sets(options, scale, display)
     cells = grid(sets, scale, options.seed)
     display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
-    experiments = Experiments({rows.name: rows for rows in sets})
+    experiments = MTCExperiments({rows.name: rows for rows in sets})
 
     results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, display.cells)
-    outcomes = Outcomes(results.by_name, scale)
+    outcomes = MTCOutcomes(results.by_name, scale)
     headers = next((rows for rows in sets if rows.name == HEADERS), None)
     rule = None if headers is None else _byte_rule(Path(headers.directory))
     lines.append(
@@ -73,7 +73,7 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
 
 
 def _sets(
-    options: "ReproduceOptions", scale: "Scale", display: ProgressDisplay
+    options: "ReproduceOptions", scale: "MTCScale", display: ProgressDisplay
 ) -> tuple[list["RowSet"], list[str]]:  # fmt: skip
     """Build the datasets that the data is enough for; return them, and what a reader must know of them.
 

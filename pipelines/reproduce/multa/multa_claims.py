@@ -7,7 +7,7 @@ from flowloom.pipelines.reproduce.multa.multa_experiments import mean_auc
 from flowloom.pipelines.reproduce.multa.multa_grid import EXPERTS, TaskSet
 from flowloom.pipelines.reproduce.multa.multa_tables import (
     PAPER_TABLE_2,
-    Findings,
+    MULTAResults,
     hand_action,
     single_action,
     tuned_action,
@@ -27,7 +27,7 @@ COLLAPSED = 0.05
 """A fall of AUC that is more than jitter."""
 
 
-def claims(findings: Findings) -> list[Claim]:
+def claims(findings: MULTAResults) -> list[Claim]:
     """Return every claim that the tasks can decide."""
     found = []
     for tasks in findings.sets:
@@ -44,7 +44,7 @@ def claims(findings: Findings) -> list[Claim]:
 class _Judge:
     """Decides the claims on one set of tasks."""
 
-    findings: Findings
+    findings: MULTAResults
     tasks: TaskSet
     size: Sizes
 

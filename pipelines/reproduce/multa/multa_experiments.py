@@ -12,7 +12,7 @@ import sklearn.metrics
 import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
-from flowloom.pipelines.reproduce.engine.flow_trials import Examples, Trials
+from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowTrials
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.evaluation.baselines import random_forest
 from flowloom.trainers.evaluation.predictions import compiled, predict
@@ -47,7 +47,7 @@ Latecomer = Literal["repair", "replay", "isolate"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class MULTASetting:
     """Everything that the result of a cell depends on."""
 
     dataset: str
@@ -92,7 +92,7 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiments:
+class MULTAExperiments:
     """Computes cells on datasets: {name: directory}."""
 
     datasets: Mapping[str, str]
@@ -102,13 +102,13 @@ class Experiments:
 
         Test rows choose nothing: sizes, epochs and targets come from the validation rows.
         """
-        setting = Setting(**{**settings, "tasks": tuple(settings["tasks"]), "tower": tuple(settings["tower"])})
+        setting = MULTASetting(**{**settings, "tasks": tuple(settings["tasks"]), "tower": tuple(settings["tower"])})
         path = self.datasets[setting.dataset]
         methods = {"network": _network, "forest": _forest, "latecomers": _latecomers}
         return methods[setting.method](setting, path)
 
 
-def _network(setting: Setting, path: str) -> dict[str, Any]:
+def _network(setting: MULTASetting, path: str) -> dict[str, Any]:
     """Train one network from new weights."""
     rows = examples(path)
     trials = _trials(dataclasses.replace(setting, seed=0, updates=0, epochs=0), path)
@@ -137,7 +137,7 @@ def _network(setting: Setting, path: str) -> dict[str, Any]:
     }
 
 
-def _forest(setting: Setting, path: str) -> dict[str, Any]:
+def _forest(setting: MULTASetting, path: str) -> dict[str, Any]:
     """Fit a random forest for each task."""
     found: dict[str, Any] = {"validation": {}, "test": {}}
     for task in _tasks(path, setting.tasks):
@@ -155,7 +155,7 @@ def _forest(setting: Setting, path: str) -> dict[str, Any]:
     return found
 
 
-def _latecomers(setting: Setting, path: str) -> dict[str, Any]:
+def _latecomers(setting: MULTASetting, path: str) -> dict[str, Any]:
     """Train tasks as they arrive (section IV-C), with the AUC of all of them on the test rows after every epoch.
 
     `unchanged` says whether the scores of every task on the test rows are, to the bit, those that it had when its own
@@ -191,7 +191,7 @@ def _latecomers(setting: Setting, path: str) -> dict[str, Any]:
     }
 
 
-def _aucs(trials: Trials, examples: Examples) -> dict[str, float]:
+def _aucs(trials: FlowTrials, examples: Examples) -> dict[str, float]:
     """Return the AUC of each task over its labelled rows."""
     found = {}
     for task, said in trials.predict(examples).items():
@@ -227,10 +227,10 @@ def _drawn(columns: Sequence[np.ndarray], share: float, seed: int) -> list[np.nd
 
 
 @functools.lru_cache(maxsize=2)
-def _trials(setting: Setting, path: str) -> Trials:
+def _trials(setting: MULTASetting, path: str) -> FlowTrials:
     """Return what trains a network of some size and tasks."""
     features = FeatureSpec.of(Dataset.open(path).card, K, CHANNELS, "standard")
-    return Trials(setting.recipe, features, _tasks(path, setting.tasks))
+    return FlowTrials(setting.recipe, features, _tasks(path, setting.tasks))
 
 
 def _tasks(path: str, names: Sequence[str]) -> list[Task]:

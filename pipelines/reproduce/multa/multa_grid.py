@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell
-from flowloom.pipelines.reproduce.multa.multa_experiments import LATECOMER_PROTOCOL, Setting, mean_auc
+from flowloom.pipelines.reproduce.multa.multa_experiments import LATECOMER_PROTOCOL, MULTASetting, mean_auc
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
 EXPERTS = (1, 2, 3)
@@ -36,7 +36,7 @@ class TaskSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class MULTAScale:
     """How large the grid is."""
 
     seeds: int = 5
@@ -53,7 +53,7 @@ class Scale:
     """Most features of one of Kitsune's autoencoders."""
 
     @classmethod
-    def quick(cls) -> "Scale":
+    def quick(cls) -> "MULTAScale":
         """Return a grid that shows the road, not the figures."""
         return cls(2, 50, (4, 8), (4, 8), (8,), 10, 2, 2, (10,))
 
@@ -62,7 +62,7 @@ class Scale:
         return self.updates * len(tasks.tasks)
 
 
-def arms(tasks: TaskSet, scale: Scale) -> dict[str, dict[str, Any]]:
+def arms(tasks: TaskSet, scale: MULTAScale) -> dict[str, dict[str, Any]]:
     """Return the settings of everything that is compared on a set of tasks, by name."""
     trained = {"updates": scale.shared_updates(tasks)}
     found: dict[str, dict[str, Any]] = {"forest": {"method": "forest"}}
@@ -101,7 +101,7 @@ def hand_arm(units: int) -> str:
     return f"hand units-{units}"
 
 
-def grid(sets: Sequence[TaskSet], scale: Scale, seed: int) -> list[Cell]:
+def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Cell]:
     """Return the cells of all arms; those of one arm follow each other and share its graphs."""
     cells = []
     for tasks in sets:
@@ -109,7 +109,7 @@ def grid(sets: Sequence[TaskSet], scale: Scale, seed: int) -> list[Cell]:
             aurora = settings.get("paradigm") == "aurora"
             content = tasks.aurora if aurora else tasks.content
             for number in range(scale.seeds):
-                setting = Setting(
+                setting = MULTASetting(
                     dataset_of(tasks, name), content, seed=seed + number,
                     **{"method": "network", "tasks": tasks.tasks, **settings},
                 )  # fmt: skip
@@ -123,11 +123,11 @@ def dataset_of(tasks: TaskSet, arm: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcomes:
+class MULTAOutcomes:
     """The results of a grid, asked for by set of tasks and arm."""
 
     results: Mapping[str, dict[str, Any]]
-    scale: Scale
+    scale: MULTAScale
     seed: int
 
     def all_of(self, tasks: TaskSet, arm: str) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from flowloom.pipelines.reproduce.multa.multa_experiments import mean_auc
 from flowloom.pipelines.reproduce.multa.multa_grid import (
     LATECOMERS,
     PARADIGMS,
-    Outcomes,
-    Scale,
+    MULTAOutcomes,
+    MULTAScale,
     TaskSet,
     hand_arm,
     kitsune_name,
@@ -33,11 +33,11 @@ ON = "litert trained"
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
+class MULTAResults:
     """Everything that claims are decided by, and the page shows."""
 
     sets: Sequence[TaskSet]
-    outcomes: Outcomes
+    outcomes: MULTAOutcomes
     sizes: Mapping[str, Mapping[int, Sizes]]
     """By set of tasks and units of the hand-sized MULTA."""
     chosen: Mapping[str, Sizes]
@@ -65,7 +65,9 @@ class Findings:
         return sum(self.kitsune[kitsune_name(tasks, task, cluster)]["parameters"] for task in tasks.tasks)
 
 
-def actions(sets: Sequence[TaskSet], found: Mapping[str, Mapping[int, Sizes]], scale: Scale) -> dict[str, list[Shape]]:
+def actions(
+    sets: Sequence[TaskSet], found: Mapping[str, Mapping[int, Sizes]], scale: MULTAScale
+) -> dict[str, list[Shape]]:
     """Return every inference action of figure 4 by name: networks that score one flow for all tasks."""
     wanted = {hand_action(units): hand_shapes(3, units) for units in scale.hand}
     for tasks in sets:
@@ -103,7 +105,7 @@ def tuned_action(size: Sizes) -> str:
     return f"MULTA tuned, {size.tuning.experts} of {size.tuning.units} units"
 
 
-def sections(findings: Findings) -> list[Section]:
+def sections(findings: MULTAResults) -> list[Section]:
     """Return the parts of the page."""
     found = [_balance(findings, tasks) for tasks in findings.sets]
     found.append(_costs(findings))
@@ -112,7 +114,7 @@ def sections(findings: Findings) -> list[Section]:
     return found
 
 
-def _balance(findings: Findings, tasks: TaskSet) -> Section:
+def _balance(findings: MULTAResults, tasks: TaskSet) -> Section:
     """Return figure 4 on one set of tasks."""
     outcomes, scale = findings.outcomes, findings.outcomes.scale
     rows: list[Row] = []
@@ -193,7 +195,7 @@ def _by_what_was_found(
     return [(sizes[units[0]], f"for the AUC of {', '.join(map(str, units))} by hand") for units in alike.values()]
 
 
-def _costs(findings: Findings) -> Section:
+def _costs(findings: MULTAResults) -> Section:
     """Return what the architecture gains in each runtime, and what a runtime gains; never both in one figure."""
     rows: list[Row] = []
     for tasks in findings.sets:
@@ -239,7 +241,7 @@ def _costs(findings: Findings) -> Section:
     return Section("Cost of an inference", text, tables)
 
 
-def _paradigms(findings: Findings, tasks: TaskSet) -> Section:
+def _paradigms(findings: MULTAResults, tasks: TaskSet) -> Section:
     """Return table II on one set of tasks."""
     outcomes = findings.outcomes
     rows: list[Row] = []
@@ -264,7 +266,7 @@ def _paradigms(findings: Findings, tasks: TaskSet) -> Section:
     return Section(f"Aurora and Rainbow on {tasks.title}", text, {f"table_2_{tasks.name}": table})
 
 
-def _arrivals(findings: Findings, tasks: TaskSet) -> Section:
+def _arrivals(findings: MULTAResults, tasks: TaskSet) -> Section:
     """Return figure 5 on one set of tasks, with the matrix of AUCs."""
     outcomes = findings.outcomes
     rows: list[Row] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
     from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
-    from flowloom.pipelines.reproduce.multa.multa_grid import Scale, TaskSet
+    from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale, TaskSet
     from flowloom.pipelines.reproduce.multa.sizes import Sizes
     from flowloom.trainers.evaluation.cost import Form
     from flowloom.trainers.training.train import TrainOptions
@@ -44,7 +44,7 @@ QUICK = ("corpus", "packets")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class MULTASource:
     """Three tasks to experiment on.
 
     Attributes:
@@ -70,11 +70,11 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.engine.single_thread import one_thread
     from flowloom.pipelines.reproduce.multa.multa_claims import claims
-    from flowloom.pipelines.reproduce.multa.multa_grid import Outcomes, Scale, grid
-    from flowloom.pipelines.reproduce.multa.multa_tables import Findings, sections
+    from flowloom.pipelines.reproduce.multa.multa_grid import MULTAOutcomes, MULTAScale, grid
+    from flowloom.pipelines.reproduce.multa.multa_tables import MULTAResults, sections
     from flowloom.pipelines.reproduce.multa.sizes import best_hand, sizes
 
-    scale = Scale.quick() if options.quick else Scale()
+    scale = MULTAScale.quick() if options.quick else MULTAScale()
     sources = multa_sources(options.data)
     if options.quick:
         sources = [source for source in sources if source.name in QUICK]
@@ -90,13 +90,13 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     results = run_cells(
         cells, MultaExperiments(datasets), options.out / "cells", options.workers, one_thread, display.cells
     ).by_name  # fmt: skip
-    outcomes = Outcomes(results, scale, options.seed)
+    outcomes = MULTAOutcomes(results, scale, options.seed)
     found = {
         tasks.name: {units: sizes(tasks, outcomes, units) for units in scale.hand} for tasks in sets
     }  # fmt: skip
     chosen = {tasks.name: found[tasks.name][best_hand(tasks, outcomes)] for tasks in sets}
     measured = _measured(sources, sets, found, chosen, datasets, scale, options, display)
-    findings = Findings(sets, outcomes, found, chosen, results, processor=processor(), **measured)
+    findings = MULTAResults(sets, outcomes, found, chosen, results, processor=processor(), **measured)
     lines = [source.line for source in sources]
     lines.append(
         f"Each figure is a mean over {scale.seeds} seeds of weights and order of rows, on one split, with its 95 % "
@@ -122,7 +122,7 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     )  # fmt: skip
 
 
-def multa_sources(data: Path) -> list[Source]:
+def multa_sources(data: Path) -> list[MULTASource]:
     """Return the sets of tasks that the data is enough for; the embedded corpus' are always there.
 
     Raises:
@@ -138,7 +138,7 @@ def multa_sources(data: Path) -> list[Source]:
     there = all(any((captures / name).glob("*_pcap.pcap*")) for name in KITSUNE)
     if there:
         found.append(
-            Source(
+            MULTASource(
                 "kitsune", "Kitsune's sets", "Kitsune's SSDP Flood, SSL Renegotiation and SYN DoS: the sets of the "
                 "paper, a decision for each packet; of splits with more than 200,000 rows so many were drawn.",
                 tuple(KITSUNE.values()),
@@ -152,7 +152,7 @@ def multa_sources(data: Path) -> list[Source]:
         "form kitsune-*.yaml, which are tested on the head of the Mirai set. What stands in for them: "
     )
     found.append(
-        Source(
+        MULTASource(
             "corpus", "the embedded corpus", ("" if there else missing) + "the three attacks of the embedded corpus "
             "(flows of real programs in a laboratory), a stripe of flows for each, divided by capture.",
             ATTACKS, (_corpus_manifest(),),
@@ -160,7 +160,7 @@ def multa_sources(data: Path) -> list[Source]:
     )  # fmt: skip
     found += _certta_sources(data / "certta")
     found.append(
-        Source(
+        MULTASource(
             "packets", "packets of the embedded corpus", "The same attacks packet by packet, each with the last 20 "
             "between its two hosts, and only the traffic recorded beside them: here Kitsune runs on the same rows. The "
             "corpus keeps attack and other traffic in files of their own, so Kitsune learns from all train packets "
@@ -209,7 +209,7 @@ def _packets_manifest() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _certta_sources(folder: Path) -> list[Source]:
+def _certta_sources(folder: Path) -> list[MULTASource]:
     """Return CertTA's three tasks, if all of its files are there."""
     tasks = {task: words for _, attacks in CERTTA.values() for task, words in attacks.items()}
     captures: list[dict[str, Any]] = [
@@ -236,11 +236,11 @@ def _certta_sources(folder: Path) -> list[Source]:
         "benign flows (DNS over HTTPS, audio, video), divided by flow. Benign flows count in all three stripes. Its "
         "files have no addresses and no packets' bytes, so that Kitsune cannot be run on it."
     )
-    return [Source("certta", "CertTA", line, tuple(tasks), (manifest,))]
+    return [MULTASource("certta", "CertTA", line, tuple(tasks), (manifest,))]
 
 
 def _prepared(
-    source: Source, scale: "Scale", folder: Path, display: ProgressDisplay
+    source: MULTASource, scale: "MULTAScale", folder: Path, display: ProgressDisplay
 ) -> tuple["TaskSet", dict[str, str]]:
     """Build the datasets of a set of tasks; return it and where they are."""
     from flowloom.pipelines.reproduce.multa.multa_grid import TaskSet
@@ -273,9 +273,9 @@ class MultaExperiments:
     def __call__(self, settings: "Settings") -> dict[str, Any]:
         """Return what a cell comes to; what it costs is no part of it."""
         if "cluster" not in settings:
-            from flowloom.pipelines.reproduce.multa.multa_experiments import Experiments
+            from flowloom.pipelines.reproduce.multa.multa_experiments import MULTAExperiments
 
-            return Experiments(self.datasets)(settings)
+            return MULTAExperiments(self.datasets)(settings)
         figures = kitsune_baseline(_kitsune_options(settings, self.datasets)).figures
         return {name: value for name, value in figures.items() if not name.endswith("_us")}
 
@@ -287,7 +287,7 @@ def _kitsune_options(settings: "Settings", datasets: Mapping[str, str]) -> Kitsu
     )  # fmt: skip
 
 
-def _kitsune_cells(sources: list[Source], sets: list["TaskSet"], scale: "Scale") -> list["Cell"]:
+def _kitsune_cells(sources: list[MULTASource], sets: list["TaskSet"], scale: "MULTAScale") -> list["Cell"]:
     """Return a cell for each task of sets of packets and each size of Kitsune, which no seed changes."""
     from flowloom.pipelines.reproduce.engine.experiments import Cell
     from flowloom.pipelines.reproduce.multa.multa_grid import kitsune_name
@@ -300,7 +300,7 @@ def _kitsune_cells(sources: list[Source], sets: list["TaskSet"], scale: "Scale")
     ]  # fmt: skip
 
 
-def _kitsune_settings(source: Source, content: str, task: str, cluster: int) -> dict[str, Any]:
+def _kitsune_settings(source: MULTASource, content: str, task: str, cluster: int) -> dict[str, Any]:
     return {
         "dataset": source.name, "content": content, "task": task, "cluster": cluster, "map_rows": source.map_rows,
         "benign": source.kitsune, "protocol": 1,
@@ -308,8 +308,8 @@ def _kitsune_settings(source: Source, content: str, task: str, cluster: int) -> 
 
 
 def _measured(
-    sources: list[Source], sets: list["TaskSet"], found: Mapping[str, Mapping[int, "Sizes"]],
-    chosen: Mapping[str, "Sizes"], datasets: Mapping[str, str], scale: "Scale", options: "ReproduceOptions",
+    sources: list[MULTASource], sets: list["TaskSet"], found: Mapping[str, Mapping[int, "Sizes"]],
+    chosen: Mapping[str, "Sizes"], datasets: Mapping[str, str], scale: "MULTAScale", options: "ReproduceOptions",
     display: ProgressDisplay,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what things cost: `costs`, `streaming` and `kitsune_times` of `Findings`.
@@ -346,7 +346,7 @@ def _measured(
     return measured
 
 
-def _packet_times(source: Source, datasets: Mapping[str, str], scale: "Scale") -> dict[str, Any]:
+def _packet_times(source: MULTASource, datasets: Mapping[str, str], scale: "MULTAScale") -> dict[str, Any]:
     """Return the time of Kitsune for one packet and one task, by the size of its autoencoders."""
     found = {}
     for cluster in scale.clusters:
@@ -356,7 +356,7 @@ def _packet_times(source: Source, datasets: Mapping[str, str], scale: "Scale") -
     return found
 
 
-def _tuned_name(tasks: "TaskSet", size: "Sizes", scale: "Scale", seed: int) -> str:
+def _tuned_name(tasks: "TaskSet", size: "Sizes", scale: "MULTAScale", seed: int) -> str:
     """Return a name for the run of a tuned MULTA by all that it depends on."""
     found, updates = size.tuning, scale.shared_updates(tasks)
     return f"{tasks.name}-{found.experts}x{found.units}-{tasks.content[:8]}-{updates}-seed-{seed}"

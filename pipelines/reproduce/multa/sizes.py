@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flowloom.pipelines.reproduce.multa.multa_grid import (
     EXPERTS,
-    Outcomes,
+    MULTAOutcomes,
     TaskSet,
     hand_arm,
     shared_arm,
@@ -58,7 +58,7 @@ class Sizes:
         return [single_arm(task, self.tuning.units) for task in tasks.tasks]
 
 
-def sizes(tasks: TaskSet, outcomes: Outcomes, hand_units: int) -> Sizes:
+def sizes(tasks: TaskSet, outcomes: MULTAOutcomes, hand_units: int) -> Sizes:
     """Find what reaches the AUC of one point of the curve that was sized by hand (figure 4)."""
     hand = outcomes.all_of(tasks, hand_arm(hand_units))
     reached = {task: statistics.mean(each["validation"][task] for each in hand) for task in tasks.tasks}
@@ -82,7 +82,7 @@ def sizes(tasks: TaskSet, outcomes: Outcomes, hand_units: int) -> Sizes:
     )  # fmt: skip
 
 
-def best_hand(tasks: TaskSet, outcomes: Outcomes) -> int:
+def best_hand(tasks: TaskSet, outcomes: MULTAOutcomes) -> int:
     """Return the units of the hand-sized MULTA with the highest mean validation AUC, of several the smallest."""
     return max(
         outcomes.scale.hand, key=lambda units: (outcomes.mean(tasks, [hand_arm(units)], "validation").mean, -units)
@@ -95,7 +95,7 @@ def within_a_step(found: Sizes, tasks: TaskSet) -> bool:
     return abs(found.tuning.experts - experts) <= 1 and abs(found.tuning.units - units) <= tasks.units[0]
 
 
-def _cheapest_singles(tasks: TaskSet, outcomes: Outcomes, least: float) -> tuple[bool, tuple[int, ...]]:
+def _cheapest_singles(tasks: TaskSet, outcomes: MULTAOutcomes, least: float) -> tuple[bool, tuple[int, ...]]:
     """Return whether three LSTMs reach a mean validation AUC, and the sizes of the cheapest ones, else the best."""
 
     def reached(chosen: Sequence[int]) -> float:
@@ -112,7 +112,7 @@ def _cheapest_singles(tasks: TaskSet, outcomes: Outcomes, least: float) -> tuple
     return False, max(every, key=lambda chosen: (reached(chosen), -parameters(chosen)))
 
 
-def _smallest(tasks: TaskSet, outcomes: Outcomes, search: Search, tuning: Tuning) -> tuple[int, int]:
+def _smallest(tasks: TaskSet, outcomes: MULTAOutcomes, search: Search, tuning: Tuning) -> tuple[int, int]:
     """Return the LMMoE of the grid with the fewest parameters that does as algorithm 1 asks, else what it found."""
     wanted = {
         task: min(search.target(task), max(_median(outcomes, tasks, single_arm(task, units), task)
@@ -128,5 +128,5 @@ def _smallest(tasks: TaskSet, outcomes: Outcomes, search: Search, tuning: Tuning
     return min(enough)[1:] if enough else (tuning.experts, tuning.units)
 
 
-def _median(outcomes: Outcomes, tasks: TaskSet, arm: str, task: str) -> float:
+def _median(outcomes: MULTAOutcomes, tasks: TaskSet, arm: str, task: str) -> float:
     return statistics.median(result["validation"][task] for result in outcomes.all_of(tasks, arm))

@@ -46,8 +46,13 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.engine.single_thread import one_thread
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import claims
-    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import Experiments
-    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import FlowSet, Outcomes, Scale, grid
+    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuExperiments
+    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
+        FlowSet,
+        RezaeiLiuOutcomes,
+        RezaeiLiuScale,
+        grid,
+    )
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_tables import sections
 
     sources = _sources(options.data, options.quick)
@@ -61,13 +66,13 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
                 card.definition.k, source.name.startswith("quic"), source.name == "quic-texts",
             )
         )  # fmt: skip
-    scale = Scale.quick() if options.quick else Scale()
+    scale = RezaeiLiuScale.quick() if options.quick else RezaeiLiuScale()
     cells = grid(sets, scale, options.seed)
     display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
-    experiments = Experiments({flows.name: (flows.directory, flows.task) for flows in sets})
+    experiments = RezaeiLiuExperiments({flows.name: (flows.directory, flows.task) for flows in sets})
 
     results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, display.cells)
-    outcomes = Outcomes(results.by_name, scale)
+    outcomes = RezaeiLiuOutcomes(results.by_name, scale)
     totals = _totals(options.data)
     lines = [source.line for source in sources]
     lines.append(
@@ -87,7 +92,7 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class RezaeiLiuSource:
     """A dataset to build for the experiments."""
 
     name: str
@@ -99,7 +104,7 @@ class Source:
     signed: bool
 
 
-def _sources(data: Path, quick: bool) -> list[Source]:
+def _sources(data: Path, quick: bool) -> list[RezaeiLiuSource]:
     """Return the datasets that the data is enough for.
 
     Raises:
@@ -108,7 +113,7 @@ def _sources(data: Path, quick: bool) -> list[Source]:
     return [*_quic_sources(data / "quic-ucdavis", quick), *_second_source(data)]
 
 
-def _quic_sources(folder: Path, quick: bool) -> list[Source]:
+def _quic_sources(folder: Path, quick: bool) -> list[RezaeiLiuSource]:
     automatic = {
         name: {"kind": "auto", "quantity": name, "dividers": {"method": "class-means", "reference": "service"}}
         for name in ("bandwidth", "duration")
@@ -128,7 +133,11 @@ def _quic_sources(folder: Path, quick: bool) -> list[Source]:
     if whole:
         line = "QUIC (UC Davis): the text files of the pretraining part, with directions; the paper's protocol in full."
         captures = [texts(path) for path in (*whole, *sorted(folder.glob("retraining*")))]
-        return [Source("quic", "service", "QUIC (UC Davis)", line, manifest("quic-ucdavis", captures, 65_535), True)]
+        return [
+            RezaeiLiuSource(
+                "quic", "service", "QUIC (UC Davis)", line, manifest("quic-ucdavis", captures, 65_535), True
+            )
+        ]
     few = sorted(folder.glob("flows-150*"))
     arrays = [
         {"published": "quic-ucdavis-arrays", "path": os.path.abspath(folder / f"{part}Data.npy"),
@@ -147,19 +156,21 @@ def _quic_sources(folder: Path, quick: bool) -> list[Source]:
         "here. No flow is in both: no two share their first 20 lengths."
     )
     both = manifest("quic-ucdavis-450", [*entries, *arrays], 120)
-    found = [Source("quic", "service", "QUIC (450 flows)", line, both, False)]
+    found = [RezaeiLiuSource("quic", "service", "QUIC (450 flows)", line, both, False)]
     if not quick:
         also = "The 150 text flows alone show what directions and whole flows add."
         alone = manifest("quic-ucdavis-150", entries, 65_535)
-        found.append(Source("quic-texts", "service", "QUIC (150 text flows)", also, alone, True))
+        found.append(RezaeiLiuSource("quic-texts", "service", "QUIC (150 text flows)", also, alone, True))
     return found
 
 
-def _second_source(data: Path) -> list[Source]:
+def _second_source(data: Path) -> list[RezaeiLiuSource]:
     folder = data / "iscx-vpn-nonvpn-2016"
     if folder.is_dir() and any(folder.glob("*.pcap*")):
         line = "ISCX VPN-nonVPN 2016: the captures, as in the paper; TCP flows end with FIN, UDP flows after 15 s."
-        return [Source("iscx", "traffic", "ISCX VPN-nonVPN", line, iscx_manifest(os.path.abspath(folder)), True)]
+        return [
+            RezaeiLiuSource("iscx", "traffic", "ISCX VPN-nonVPN", line, iscx_manifest(os.path.abspath(folder)), True)
+        ]
     files = [data / "certta" / name for name in CERTTA if (data / "certta" / name).is_file()]
     if not files:
         return []
@@ -179,7 +190,7 @@ def _second_source(data: Path) -> list[Source]:
         "CertTA stands in for ISCX, whose captures are not here: 2,160 flows of nine classes out of two other sets, "
         "each with its first 30 to 100 packets, so that bandwidth and duration are those of its beginning."
     )
-    return [Source("certta", "traffic", "CertTA", line, manifest, True)]
+    return [RezaeiLiuSource("certta", "traffic", "CertTA", line, manifest, True)]
 
 
 def iscx_manifest(folder: str) -> dict[str, Any]:

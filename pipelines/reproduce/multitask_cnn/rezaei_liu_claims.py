@@ -12,7 +12,7 @@ from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
     LOWEST_LABELS,
     PAPER_DIVIDERS,
     FlowSet,
-    Outcomes,
+    RezaeiLiuOutcomes,
     divider_settings,
 )
 from flowloom.trainers.evaluation.intervals import Claim, claim_above
@@ -78,7 +78,7 @@ class LabelledTotals:
     """s, float64 [N]."""
 
 
-def claims(sets: Sequence[FlowSet], outcomes: Outcomes, totals: LabelledTotals | None) -> list[Claim]:
+def claims(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: LabelledTotals | None) -> list[Claim]:
     """Return every claim of the paper that the flows can decide, and what ours gains."""
     found = _arithmetic(sets, outcomes, totals)
     compared = [flows for flows in sets if not flows.texts_only]
@@ -97,7 +97,7 @@ class _Judge:
     """Decides the claims that compare two arms on one set of flows."""
 
     flows: FlowSet
-    outcomes: Outcomes
+    outcomes: RezaeiLiuOutcomes
     table: str
     """The paper's table of the set that these flows are, or stand in for."""
 
@@ -175,7 +175,7 @@ class _Judge:
 _DRAWN = "a figure without numbers"
 
 
-def _arithmetic(sets: Sequence[FlowSet], outcomes: Outcomes, totals: LabelledTotals | None) -> list[Claim]:
+def _arithmetic(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: LabelledTotals | None) -> list[Claim]:
     """Return the claims that no training decides."""
     found = []
     five = next((flows for flows in sets if len(flows.words) == 5 and not flows.texts_only), None)

@@ -10,7 +10,7 @@ import sklearn.metrics
 import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
-from flowloom.pipelines.reproduce.engine.flow_trials import Examples, Fit, Trials
+from flowloom.pipelines.reproduce.engine.flow_trials import Examples, Fit, FlowTrials
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed, repeated_split
 from flowloom.pipelines.reproduce.multitask_cnn import auxiliary_labels
 from flowloom.pipelines.reproduce.multitask_cnn.flow_statistics import SIDES, flow_statistics
@@ -45,7 +45,7 @@ PAPER_EPOCHS = {"transfer": 20, "cnn-rnn2": 30, "single-task": 30}
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class RezaeiLiuSetting:
     """Everything that the result of a cell depends on."""
 
     dataset: str
@@ -76,7 +76,7 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiments:
+class RezaeiLiuExperiments:
     """Computes cells on datasets: {name: (directory, class task)}."""
 
     datasets: Mapping[str, tuple[str, str]]
@@ -87,7 +87,7 @@ class Experiments:
         Nothing is chosen by the test rows: labels and dividers come from the train rows, epochs from the validation
         rows.
         """
-        setting = Setting(**settings)
+        setting = RezaeiLiuSetting(**settings)
         path, task = self.datasets[setting.dataset]
         trial = _Trial(setting, path, task)
         return trial.trees() if setting.method in TREES else trial.network()
@@ -96,7 +96,7 @@ class Experiments:
 class _Trial:
     """One cell in the making."""
 
-    def __init__(self, setting: Setting, path: str, task: str) -> None:
+    def __init__(self, setting: RezaeiLiuSetting, path: str, task: str) -> None:
         table = _table(path, task)
         self.setting, self.table, self.place = setting, table, (path, task)
         self.split: RowSplit = repeated_split(table.flow_ids, table.labels, setting.repeat, setting.seed)
@@ -192,7 +192,9 @@ class _Trial:
         validation = self._examples(labels, self.split.validation).only(AUXILIARY)
         return trials.fit(train, validation, self.seed, self._updates_in_epochs(train)).shared
 
-    def _fit_few(self, trials: Trials, train: Examples, validation: Examples, adopt: Sequence[np.ndarray] = ()) -> Fit:
+    def _fit_few(
+        self, trials: FlowTrials, train: Examples, validation: Examples, adopt: Sequence[np.ndarray] = ()
+    ) -> Fit:
         """Train on rows that may be few, as long as the budget says."""
         setting = self.setting
         if setting.budget == "paper" and len(train.length) < len(self.split.train):
@@ -246,7 +248,7 @@ class _Trial:
         sequence, length = features.render(self.table.flows, rows)
         return Examples(sequence, length, {task: column[rows] for task, column in labels.items()})
 
-    def _fitted(self, trials: Trials, fit: Fit, labels: dict[str, np.ndarray]) -> "_Fitted":
+    def _fitted(self, trials: FlowTrials, fit: Fit, labels: dict[str, np.ndarray]) -> "_Fitted":
         return _Fitted(trials.parameters, fit, trials.predict(self._examples(labels, self._test)))
 
     def _scores(self, said: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -307,17 +309,17 @@ def _statistics(table_path: str, task: str, sides: tuple[str, ...]) -> np.ndarra
 
 
 @functools.lru_cache(maxsize=32)
-def _trials(method: str, k: int, classes: int, tasks: tuple[str, ...]) -> Trials:
+def _trials(method: str, k: int, classes: int, tasks: tuple[str, ...]) -> FlowTrials:
     """Return what trains a network of some tasks, all of as many classes."""
     recipe = recipe_of(method)
     words = tuple(str(code) for code in range(classes))
     shape = FeatureSpec(k=k, channels=recipe.channels, scaling="linear")
     named = [Task(name=task, kind="multiclass", vocabulary=words) for task in tasks]
-    return Trials(recipe, shape, named, MaskedInput if method == "multi-task-masked-input" else None)
+    return FlowTrials(recipe, shape, named, MaskedInput if method == "multi-task-masked-input" else None)
 
 
 @functools.lru_cache(maxsize=2)
-def _pretrained(setting: Setting, path: str, task: str) -> list[np.ndarray]:
+def _pretrained(setting: RezaeiLiuSetting, path: str, task: str) -> list[np.ndarray]:
     return _Trial(setting, path, task).pretrain()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell
-from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import Setting
+from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuSetting
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
 FEW = 20
@@ -48,7 +48,7 @@ class FlowSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class RezaeiLiuScale:
     """How large the grid is."""
 
     repeats: int = 5
@@ -59,12 +59,12 @@ class Scale:
     dividers: int = len(PAPER_DIVIDERS)
 
     @classmethod
-    def quick(cls) -> "Scale":
+    def quick(cls) -> "RezaeiLiuScale":
         """Return a grid that shows the road, not the figures."""
         return cls(2, 60, LOWEST_LABELS, (30, 60), (1.0, 10.0), 2)
 
 
-def arms(flows: FlowSet, scale: Scale) -> dict[str, dict[str, Any]]:
+def arms(flows: FlowSet, scale: RezaeiLiuScale) -> dict[str, dict[str, Any]]:
     """Return the settings of everything that is compared on a set of flows, by name."""
     if flows.texts_only:
         few = {"labels": LOWEST_LABELS[0]}
@@ -99,10 +99,10 @@ def arms(flows: FlowSet, scale: Scale) -> dict[str, dict[str, Any]]:
     found["single-task all"] = {"method": "single-task", "budget": "converged"}
     found["cnn-rnn2 all"] = {"method": "cnn-rnn2", "budget": "converged"}
     for k in scale.packets:
-        if k <= flows.packets and k != Setting.k:
+        if k <= flows.packets and k != RezaeiLiuSetting.k:
             found[f"multi-task k-{k}"] = {"method": "multi-task", "labels": FEW, "k": k}
     for weight in scale.weights:
-        if weight != Setting.weight:
+        if weight != RezaeiLiuSetting.weight:
             found[f"multi-task lambda-{weight:g}"] = {"method": "multi-task", "labels": FEW, "weight": weight}
     for number, dividers in enumerate(divider_settings(flows, scale)):
         found[f"multi-task dividers-{number}"] = {"method": "multi-task", "labels": FEW, "dividers": dividers}
@@ -111,19 +111,19 @@ def arms(flows: FlowSet, scale: Scale) -> dict[str, dict[str, Any]]:
     return found
 
 
-def divider_settings(flows: FlowSet, scale: Scale) -> list[Any]:
+def divider_settings(flows: FlowSet, scale: RezaeiLiuScale) -> list[Any]:
     """Return the dividers that are compared: the optimal ones first."""
     given = [(tuple(KBPS * each for each in bandwidth), duration) for bandwidth, duration in PAPER_DIVIDERS[1:]]
     return (["all", *given] if flows.paper_dividers else ["all", "shares", "crowded"])[: scale.dividers]
 
 
-def grid(sets: Sequence[FlowSet], scale: Scale, seed: int) -> list[Cell]:
+def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Cell]:
     """Return the cells of all arms; those of a transfer on one split share its first training."""
     cells = []
     for flows in sets:
         for repeat in range(scale.repeats):
             for name, settings in sorted(arms(flows, scale).items()):
-                setting = Setting(
+                setting = RezaeiLiuSetting(
                     flows.name, flows.content, repeat=repeat, seed=seed, updates=scale.updates,
                     **{"signed": flows.signed, **settings},
                 )  # fmt: skip
@@ -133,11 +133,11 @@ def grid(sets: Sequence[FlowSet], scale: Scale, seed: int) -> list[Cell]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcomes:
+class RezaeiLiuOutcomes:
     """The results of a grid, asked for by set of flows and arm."""
 
     results: Mapping[str, dict[str, Any]]
-    scale: Scale
+    scale: RezaeiLiuScale
 
     def all_of(self, flows: FlowSet, arm: str) -> list[dict[str, Any]]:
         """Return the results of an arm by repeat."""

@@ -19,7 +19,7 @@ from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
     KBPS,
     LOWEST_LABELS,
     FlowSet,
-    Outcomes,
+    RezaeiLiuOutcomes,
     arms,
     divider_settings,
 )
@@ -31,7 +31,7 @@ WHOLE_FLOW = 65_535
 DIVIDER_TITLES = {"all": "class means of all train rows", "shares": "equal shares", "crowded": "all in the upper tenth"}
 
 
-def sections(sets: Sequence[FlowSet], outcomes: Outcomes, totals: LabelledTotals | None) -> list[Section]:
+def sections(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: LabelledTotals | None) -> list[Section]:
     """Return the parts of the page."""
     compared = [flows for flows in sets if not flows.texts_only]
     found = []
@@ -44,7 +44,7 @@ def sections(sets: Sequence[FlowSet], outcomes: Outcomes, totals: LabelledTotals
     return found + ([_confound(totals)] if totals is not None else [])
 
 
-def _accuracy_section(flows: FlowSet, outcomes: Outcomes, table: str) -> Section:
+def _accuracy_section(flows: FlowSet, outcomes: RezaeiLiuOutcomes, table: str) -> Section:
     """Return table III or V."""
     rows: list[Row] = []
     known = arms(flows, outcomes.scale)
@@ -96,7 +96,7 @@ def _accuracy_section(flows: FlowSet, outcomes: Outcomes, table: str) -> Section
     return Section(f"Accuracy on {flows.title}", text, {name: Table(f"Table {table}", columns, rows, caption)})
 
 
-def _sweeps(flows: FlowSet, outcomes: Outcomes, numbers: tuple[int, int]) -> Section:
+def _sweeps(flows: FlowSet, outcomes: RezaeiLiuOutcomes, numbers: tuple[int, int]) -> Section:
     """Return figures 5 and 6, or 7 and 8."""
     few = f"multi-task labels-{FEW}"
     packets = sorted(k for k in outcomes.scale.packets if k <= flows.packets)
@@ -123,7 +123,7 @@ def _sweeps(flows: FlowSet, outcomes: Outcomes, numbers: tuple[int, int]) -> Sec
     return Section(f"Packets and lambda on {flows.title}", text, tables, drawn)
 
 
-def _dividers(flows: FlowSet, outcomes: Outcomes) -> Section:
+def _dividers(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
     """Return table IV, or the like of it."""
     rows: list[Row] = []
     for number, dividers in enumerate(divider_settings(flows, outcomes.scale)):
@@ -150,7 +150,7 @@ def _dividers(flows: FlowSet, outcomes: Outcomes) -> Section:
     return Section(f"Dividers on {flows.title}", [f"All with {FEW} labels per class."], {name: table})
 
 
-def _why(flows: FlowSet, outcomes: Outcomes) -> Section:
+def _why(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
     """Return learning curves and confusions where labels are fewest."""
     labels = min(outcomes.scale.labels)
     methods = ("multi-task", "multi-task-windows", "transfer-converged", "cnn-rnn2-converged")
@@ -171,7 +171,7 @@ def _why(flows: FlowSet, outcomes: Outcomes) -> Section:
     return Section(f"Why, on {flows.title}", text, {}, [figures.validation_curves(title, curves)], confusions)
 
 
-def _texts(flows: FlowSet, outcomes: Outcomes) -> Section:
+def _texts(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
     """Return what directions add where they are known."""
     titles = {
         "multi-task signed": "multi-task CNN, lengths with the sign of the direction",

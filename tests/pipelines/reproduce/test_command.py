@@ -93,10 +93,10 @@ def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     data.mkdir()
     (data / "quic-ucdavis").symlink_to(real_data / "quic-ucdavis")
-    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import Scale
+    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import MULTAScale
 
-    small = Scale(2, 5, (10, 20), (30, 60), (1.0, 10.0), 2)
-    monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
+    small = MULTAScale(2, 5, (10, 20), (30, 60), (1.0, 10.0), 2)
+    monkeypatch.setattr(MULTAScale, "quick", classmethod(lambda cls: small))
     found = reproduced_twice("multitask-cnn", data, tmp_path / "out", capsys)
     claims = {claim["id"]: claim for claim in found["claims"]}
     assert claims["parameters"]["ours"] == "296,847"
@@ -145,10 +145,10 @@ def test_the_quick_road_of_multa(tmp_path, monkeypatch, capsys):
     """On the packets of the corpus alone, where Kitsune runs too; a second call finds everything."""
     (tmp_path / "data").mkdir()
     from flowloom.pipelines.reproduce.multa import reproduce_multa
-    from flowloom.pipelines.reproduce.multa.multa_grid import Scale
+    from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale
 
-    small = Scale(2, 4, (4, 8), (4, 8), (4,), 2, 1, 1, (10,))
-    monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
+    small = MULTAScale(2, 4, (4, 8), (4, 8), (4,), 2, 1, 1, (10,))
+    monkeypatch.setattr(MULTAScale, "quick", classmethod(lambda cls: small))
     every = reproduce_multa.multa_sources(tmp_path / "data")
     monkeypatch.setattr(reproduce_multa, "multa_sources", lambda data: every[-1:])
     found = reproduced_twice("multa", tmp_path / "data", tmp_path / "out", capsys)

@@ -12,11 +12,11 @@ from flowloom.schemas.corpus.manifest import Output, parse_manifest
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, SplitRule, read_card
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.captures.groups import reject_rows
-from flowloom.transforms.dataset.build_results import Findings, gather
+from flowloom.transforms.dataset.build_results import BuildResults, gather
 from flowloom.transforms.dataset.layouts import AURORA, LaidOut
 from flowloom.transforms.dataset.shards import shelve, write_shard
 from flowloom.transforms.dataset.write_card import FAILURE, write_card
-from flowloom.transforms.labels.label_flows import Claim, GroupLabels, label_flows
+from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_flows
 from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
 from flowloom.transforms.splits.splits import Division
 
@@ -29,7 +29,7 @@ MANIFEST = parse_manifest(
     "m.yaml",
 )
 GROUP = "a" * 16
-LABELS = (GroupLabels(GROUP, (1,), (Claim("attack", "a", True), Claim("attack", "b", False)), True),)
+LABELS = (GroupLabels(GROUP, (1,), (LabelClaim("attack", "a", True), LabelClaim("attack", "b", False)), True),)
 CAPTURE = {
     "uri": "/in/a", "sha256": "a" * 64, "group": GROUP, "bytes": 9, "format": "pcap", "compression": "none",
     "link_types": [1], "records": 32, "metered": 30, **dict.fromkeys(DROPPED_COLUMNS, 0), "dropped_not_ip": 2,
@@ -38,7 +38,7 @@ CAPTURE = {
 
 
 @pytest.fixture
-def findings(tmp_path) -> Findings:
+def findings(tmp_path) -> BuildResults:
     rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
     written = write_shard(("flows", AURORA, "train", 0), [rows], str(tmp_path), MANIFEST.tasks, Output(shards=1))
     shard = shelve(written, str(tmp_path))
@@ -49,7 +49,7 @@ def findings(tmp_path) -> Findings:
     )
 
 
-def failure(findings: Findings, staging: Path) -> str:
+def failure(findings: BuildResults, staging: Path) -> str:
     assert write_card(findings, MANIFEST, "/in", str(staging)) == f"{staging}/{FAILURE}"
     assert not (staging / CARD).exists()
     return (staging / FAILURE).read_text()

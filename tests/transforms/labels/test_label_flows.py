@@ -6,8 +6,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.transforms.captures.groups import Capture, CaptureGroup, GroupPlan, reject_rows
 from flowloom.transforms.labels.label_flows import (
-    Claim,
     GroupLabels,
+    LabelClaim,
     count_unlabelled,
     label_flows,
     label_group,
@@ -38,7 +38,11 @@ def group(*sources: int) -> CaptureGroup:
 def test_sources_are_joined_and_the_first_wins():
     labels = label_group(group(0, 1), manifest())
     assert labels.codes == (1, 1)
-    assert labels.claims == (Claim("app", "one", True), Claim("app", "two", False), Claim("attack", "two", True))
+    assert labels.claims == (
+        LabelClaim("app", "one", True),
+        LabelClaim("app", "two", False),
+        LabelClaim("attack", "two", True),
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from flowloom.schemas.models.feature_profile import PACKETS, Profile, bin_name, bins_of
+from flowloom.schemas.models.feature_profile import PACKETS, FeatureProfile, bin_name, bins_of
 from flowloom.transforms.score.skew import expected_divergence, jensen_shannon, model_skew
 
 K = 20
@@ -16,7 +16,7 @@ def profile(sizes, rows=None, classes=None):
     """Return a profile of one feature, whose values are so many in each of the first bins."""
     bins = np.zeros(bins_of("pkt_size", K), int)
     bins[: len(sizes)] = sizes
-    return Profile(k=K, rows=rows or int(sum(sizes)), counts={"pkt_size": bins.tolist()}, classes=classes or {})
+    return FeatureProfile(k=K, rows=rows or int(sum(sizes)), counts={"pkt_size": bins.tolist()}, classes=classes or {})
 
 
 @given(histograms, histograms, st.integers(1, 9))
@@ -62,7 +62,7 @@ def test_classes_are_compared_with_the_labels_of_the_training():
 
 
 def test_nothing_scored_is_nothing_to_compare():
-    assert model_skew(profile([1]), Profile(k=K, rows=0, counts={}), 0.1) is None
+    assert model_skew(profile([1]), FeatureProfile(k=K, rows=0, counts={}), 0.1) is None
 
 
 def test_bins_are_named_by_their_values():

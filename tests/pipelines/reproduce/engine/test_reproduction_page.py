@@ -8,7 +8,13 @@ import pytest
 
 from flowloom.pipelines.reproduce.engine.reproduction_page import PAGE, RESULTS, Reproduction
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import LabelledTotals, claims
-from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import FlowSet, Outcomes, Scale, arms, grid
+from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
+    FlowSet,
+    RezaeiLiuOutcomes,
+    RezaeiLiuScale,
+    arms,
+    grid,
+)
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_tables import sections
 
 WORDS = ("a", "b", "c", "d", "e")
@@ -33,7 +39,7 @@ def outcomes(scale, accuracy):
                     "dividers": {"bandwidth": [1e5, 2e5], "duration": [1.0, 2.0]},
                     "history": [{"validation_accuracy": {"class": 0.2}}, {"validation_accuracy": {"class": 0.5}}],
                 }  # fmt: skip
-    return Outcomes(results, scale)
+    return RezaeiLiuOutcomes(results, scale)
 
 
 def totals():
@@ -46,7 +52,7 @@ def better(arm, repeat):
     return {"multi-task": 0.9, "multi-task-windows": 0.95}.get(arm.split()[0], 0.6) + 0.01 * repeat
 
 
-@pytest.mark.parametrize("scale", [Scale(), Scale.quick()], ids=["whole", "quick"])
+@pytest.mark.parametrize("scale", [RezaeiLiuScale(), RezaeiLiuScale.quick()], ids=["whole", "quick"])
 def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
     found = outcomes(scale, better)
     judged = claims(SETS, found, totals())
@@ -74,14 +80,14 @@ def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
 
 
 def test_claims_are_decided_by_paired_differences():
-    held = {claim.id: claim.holds for claim in claims(SETS, outcomes(Scale(), better), totals())}
+    held = {claim.id: claim.holds for claim in claims(SETS, outcomes(RezaeiLiuScale(), better), totals())}
     assert held["parameters"]
     assert held["divider-rule"]
     assert held["duration-dividers"]
     assert all(
         held[f"multi-task-above-{other}-{labels}-quic"] for other in ("transfer", "cnn-rnn2") for labels in (10, 20)
     )
-    worse = {claim.id: claim for claim in claims(SETS, outcomes(Scale(), lambda arm, repeat: 0.5), None)}
+    worse = {claim.id: claim for claim in claims(SETS, outcomes(RezaeiLiuScale(), lambda arm, repeat: 0.5), None)}
     lost = worse["multi-task-above-transfer-10-quic"]
     assert not lost.holds
     assert (lost.paper, lost.ours) == ("93.33 against 85.33", "50.0 against 50.0")
@@ -89,6 +95,6 @@ def test_claims_are_decided_by_paired_differences():
 
 
 def test_cells_have_names_of_their_own_and_settings_of_their_own():
-    cells = grid(SETS, Scale(), 7)
+    cells = grid(SETS, RezaeiLiuScale(), 7)
     assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells)
-    assert {cell.key for cell in grid(SETS, Scale(), 8)}.isdisjoint(cell.key for cell in cells)
+    assert {cell.key for cell in grid(SETS, RezaeiLiuScale(), 8)}.isdisjoint(cell.key for cell in cells)

@@ -11,7 +11,16 @@ import pytest
 from flowloom.pipelines.reproduce.engine.reproduction_page import PAGE, RESULTS, Reproduction
 from flowloom.pipelines.reproduce.mtc.mtc_claims import claims
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import MOMENTS, RowSet
-from flowloom.pipelines.reproduce.mtc.mtc_grid import HEADERS, PACKETS, SESSIONS, TABLES, Outcomes, Scale, arms, grid
+from flowloom.pipelines.reproduce.mtc.mtc_grid import (
+    HEADERS,
+    PACKETS,
+    SESSIONS,
+    TABLES,
+    MTCOutcomes,
+    MTCScale,
+    arms,
+    grid,
+)
 from flowloom.pipelines.reproduce.mtc.mtc_tables import sections
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import ByteRule
@@ -65,7 +74,7 @@ def outcomes(scale, score):
                 if settings["method"] == "neighbour":
                     found["bands"] = {"tra": [band(0, 3, 10, 4), band(4, None, 10, 9 + repeat % 2)]}
                 results[f"{rows.name}__{arm.replace(' ', '__')}__repeat-{repeat}"] = found
-    return Outcomes(results, scale)
+    return MTCOutcomes(results, scale)
 
 
 def band(least, most, rows, right):
@@ -84,7 +93,7 @@ def as_the_paper_says(name, arm, task, repeat):
     return best + 0.001 * repeat + (0.025 if name == TABLES and arm == "mtc" else 0.0)
 
 
-@pytest.mark.parametrize("scale", [Scale(), Scale.quick()], ids=["whole", "quick"])
+@pytest.mark.parametrize("scale", [MTCScale(), MTCScale.quick()], ids=["whole", "quick"])
 def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
     found = outcomes(scale, as_the_paper_says)
     judged = claims(SETS, found, RULE)
@@ -108,13 +117,13 @@ def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
 
 
 def test_near_copies_of_train_sessions_are_counted_over_all_splits():
-    found = outcomes(dataclasses.replace(Scale(), repeats=2), as_the_paper_says)
+    found = outcomes(dataclasses.replace(MTCScale(), repeats=2), as_the_paper_says)
     tables = {name: table for section in sections(SETS, found, RULE) for name, table in section.tables.items()}
     assert [tuple(row.values()) for row in tables["nearest"].rows] == [("0 to 3", 20, 40), ("4 and more", 20, 95)]
 
 
 def test_the_papers_figures_stand_beside_ours():
-    found = outcomes(Scale(), as_the_paper_says)
+    found = outcomes(MTCScale(), as_the_paper_says)
     tables = {name: table for section in sections(SETS, found, RULE) for name, table in section.tables.items()}
     rows = {row["arm"]: row for row in tables["table_4_iscx"].rows}
     assert rows["cnn"]["paper_tra_macro_f1"] == 89.36
@@ -136,7 +145,7 @@ def test_the_papers_figures_stand_beside_ours():
 
 
 def test_the_classes_that_are_confused_the_most_are_told():
-    found = outcomes(dataclasses.replace(Scale(), repeats=2), as_the_paper_says)
+    found = outcomes(dataclasses.replace(MTCScale(), repeats=2), as_the_paper_says)
     for repeat, (wrong, back) in enumerate(((3, 1), (2, 1))):
         confusion = found.results[f"iscx__mtc-lite__repeat-{repeat}"]["tasks"]["tra"]["confusion"]
         confusion[4][7], confusion[7][4], confusion[0][1] = wrong, back, 2
@@ -149,7 +158,7 @@ def test_the_classes_that_are_confused_the_most_are_told():
 
 
 def test_claims_are_decided_by_paired_differences():
-    held = {claim.id: claim.holds for claim in claims(SETS, outcomes(Scale(), as_the_paper_says), RULE)}
+    held = {claim.id: claim.holds for claim in claims(SETS, outcomes(MTCScale(), as_the_paper_says), RULE)}
     for other in ("transformer", "cnn", "forest", "mtc", "dense"):
         assert held[f"iscx-mtc-lite-above-{other}-tra"]
     assert held["leak"]
@@ -158,7 +167,7 @@ def test_claims_are_decided_by_paired_differences():
     assert held["cicids2017-mtc-above-forest-attack"]
     assert held["embedded-packets-forest-by-row-above-forest-by-flow-app"]
     assert not any(held[f"{id}-matter"] for id in ("layers", "weights", "dropout"))
-    alike = {claim.id: claim for claim in claims(SETS, outcomes(Scale(), lambda *of: 0.5), RULE)}
+    alike = {claim.id: claim for claim in claims(SETS, outcomes(MTCScale(), lambda *of: 0.5), RULE)}
     lost = alike["iscx-mtc-lite-above-cnn-tra"]
     assert not lost.holds
     assert (lost.paper, lost.ours) == ("97.94 against 89.36", "50.0 against 50.0")
@@ -169,21 +178,21 @@ def test_claims_are_decided_by_paired_differences():
 
 
 def test_one_repeat_decides_no_difference():
-    judged = claims(SETS, outcomes(Scale.quick(), as_the_paper_says), RULE)
+    judged = claims(SETS, outcomes(MTCScale.quick(), as_the_paper_says), RULE)
     assert not any(claim.holds for claim in judged if "above" in claim.id)
 
 
 def test_sets_that_are_not_there_are_left_out():
-    found = outcomes(Scale(), as_the_paper_says)
+    found = outcomes(MTCScale(), as_the_paper_says)
     assert all(claim.id.startswith("cicids") for claim in claims([SETS[2]], found, None))
     assert [section.title for section in sections([SETS[3]], found, None)] == ["Packets or flows"]
 
 
 def test_cells_have_names_and_settings_of_their_own_and_networks_follow_each_other():
-    cells = grid(SETS, Scale(), 7)
-    assert (len(cells), len(grid(SETS, Scale.quick(), 7))) == (96, 24)
+    cells = grid(SETS, MTCScale(), 7)
+    assert (len(cells), len(grid(SETS, MTCScale.quick(), 7))) == (96, 24)
     assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells)
-    assert {cell.key for cell in grid(SETS, Scale(), 8)}.isdisjoint(cell.key for cell in cells)
+    assert {cell.key for cell in grid(SETS, MTCScale(), 8)}.isdisjoint(cell.key for cell in cells)
     networks = [cell.together for cell in cells if cell.together]
     assert len(set(networks)) == sum(one != other for one, other in itertools.pairwise(networks)) + 1
 
@@ -194,7 +203,7 @@ def test_settings_are_judged_by_the_papers_best_and_worst():
     def score(name, arm, task, repeat):
         return {"layers 5-6": 0.9, "layers 6-6": 0.8, "weight 7": 0.99, "weight 5": 0.1}.get(arm, 0.85)
 
-    judged = {claim.id: claim for claim in claims(SETS, outcomes(Scale(), score), RULE)}
+    judged = {claim.id: claim for claim in claims(SETS, outcomes(MTCScale(), score), RULE)}
     assert judged["layers-matter"].holds
     assert "90.0 (layers 5-6) against 80.0 (layers 6-6)" in judged["layers-matter"].ours
     assert not judged["weights-matter"].holds
@@ -203,13 +212,13 @@ def test_settings_are_judged_by_the_papers_best_and_worst():
 
 def test_what_is_compared_has_the_same_budget():
     for name in (SESSIONS, TABLES):
-        found = arms(name, Scale())
+        found = arms(name, MTCScale())
         assert found["dense"]["updates"] == found["mtc-lite"]["updates"]
-        half = arms(name, dataclasses.replace(Scale(), budget=0.5))
+        half = arms(name, dataclasses.replace(MTCScale(), budget=0.5))
         for arm, settings in found.items():
             if "updates" in settings and "moments" not in settings:
                 assert half[arm]["updates"] == settings["updates"] / 2
-    compared = [settings for settings in arms(SESSIONS, Scale()).values() if "moments" in settings]
+    compared = [settings for settings in arms(SESSIONS, MTCScale()).values() if "moments" in settings]
     assert len(compared) == 4 + 5 + 2 + 2
-    assert {each["updates"] for each in compared} == {Scale().ablation_updates}
+    assert {each["updates"] for each in compared} == {MTCScale().ablation_updates}
     assert all(each["method"].startswith("mtc-lite") for each in compared)

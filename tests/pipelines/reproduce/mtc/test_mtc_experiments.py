@@ -10,7 +10,7 @@ import sklearn.metrics
 from tiny_network import TinyNetwork
 
 from flowloom.pipelines.reproduce.mtc import mtc_experiments as mtc_experiment
-from flowloom.pipelines.reproduce.mtc.mtc_experiments import LINK_TYPE, Experiments, RowSet, Setting, network
+from flowloom.pipelines.reproduce.mtc.mtc_experiments import LINK_TYPE, MTCExperiments, MTCSetting, RowSet, network
 from flowloom.pipelines.reproduce.mtc.row_table import RowTable
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.feed.byte_spec import ByteSpec
@@ -69,7 +69,7 @@ def experiments(monkeypatch):
     monkeypatch.setattr(mtc_experiment, "_table", lambda path, *others: tables[path])
     monkeypatch.setattr(mtc_experiment, "network", tiny)
     mtc_experiment._trials.cache_clear()
-    return Experiments(SETS)
+    return MTCExperiments(SETS)
 
 
 def tiny(method, view, length, tasks, *others):
@@ -81,7 +81,7 @@ def settings_of(name="bytes", method="cnn", **others):
     updates = 0 if method in ("forest", "boosted-trees", "byte", "neighbour") else 24
     totals = TOTALS if name == "tables" else {}
     fields = {"limit": 600, "repeat": 0, "seed": 7, "updates": updates, "totals": totals, **others}
-    return dataclasses.asdict(Setting(name, "hash", method=method, **fields))
+    return dataclasses.asdict(MTCSetting(name, "hash", method=method, **fields))
 
 
 def timeless(found):
@@ -179,7 +179,7 @@ def test_trees_answer_the_tasks_they_are_asked_for(experiments):
 
 
 def test_train_rows_of_tables_are_balanced_and_the_others_stay_as_they_are(experiments):
-    setting = Setting(**settings_of("tables", "forest"))
+    setting = MTCSetting(**settings_of("tables", "forest"))
     rows = mtc_experiment._prepared(SETS["tables"], setting)
     assert np.bincount(rows.train.labels["attack"]).tolist() == list(TOTALS.values())
     assert np.array_equal(rows.train.labels["mal"], rows.train.labels["attack"] > 0)
@@ -195,7 +195,7 @@ def test_train_rows_of_tables_are_balanced_and_the_others_stay_as_they_are(exper
 
 
 def test_features_and_scales_are_those_of_the_train_rows(experiments, monkeypatch):
-    setting = Setting(**settings_of("tables", "forest"))
+    setting = MTCSetting(**settings_of("tables", "forest"))
     before = mtc_experiment._prepared(SETS["tables"], setting)
     table = feature_table()
     test = table.split(0, 7).test

@@ -39,10 +39,10 @@ def test_without_sessions_and_tables_it_says_what_is_missing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_quick_road_on_real_rows(real_data, tmp_path, monkeypatch, capsys):
-    from flowloom.pipelines.reproduce.mtc.mtc_grid import Scale
+    from flowloom.pipelines.reproduce.mtc.mtc_grid import MTCScale
 
-    small = Scale(1, 30, 0.001, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)
-    monkeypatch.setattr(Scale, "quick", classmethod(lambda cls: small))
+    small = MTCScale(1, 30, 0.001, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)
+    monkeypatch.setattr(MTCScale, "quick", classmethod(lambda cls: small))
     found = reproduced_twice("mtc", real_data, tmp_path / "out", capsys)
     claims = {claim["id"]: claim for claim in found["claims"]}
     assert claims["leak"]["holds"]

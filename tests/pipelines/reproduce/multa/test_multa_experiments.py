@@ -9,22 +9,24 @@ from flowloom.pipelines.reproduce.multa.arrivals import arrival_findings
 from flowloom.pipelines.reproduce.multa.multa_claims import claims
 from flowloom.pipelines.reproduce.multa.multa_grid import (
     EXPERTS,
-    Outcomes,
-    Scale,
+    MULTAOutcomes,
+    MULTAScale,
     TaskSet,
     arms,
     dataset_of,
     grid,
     kitsune_name,
 )
-from flowloom.pipelines.reproduce.multa.multa_tables import Findings, actions, chosen_actions, sections
+from flowloom.pipelines.reproduce.multa.multa_tables import MULTAResults, actions, chosen_actions, sections
 from flowloom.pipelines.reproduce.multa.sizes import best_hand, sizes, within_a_step
 
 TASKS = ("a", "b", "c")
 FLOWS = TaskSet("flows", "flows", "1", TASKS, (2, 4, 6, 8), "2")
 PACKETS = TaskSet("packets", "packets", "3", TASKS, (4, 8), kitsune=True)
 SETS = [FLOWS, PACKETS]
-SCALE = Scale(seeds=3, units=FLOWS.units, packet_units=PACKETS.units, phase_epochs=2, repair_epochs=2, clusters=(5, 10))
+SCALE = MULTAScale(
+    seeds=3, units=FLOWS.units, packet_units=PACKETS.units, phase_epochs=2, repair_epochs=2, clusters=(5, 10)
+)
 NEEDED = {"a": 2, "b": 4, "c": 6}
 """Units from which on a task has its full AUC."""
 
@@ -56,7 +58,7 @@ def outcomes(scale=SCALE, auc=auc_of, shared_auc=None, arrival=None, unchanged=T
                 result["unchanged"] = dict.fromkeys(TASKS, unchanged)
             for seed in range(7, 7 + scale.seeds):
                 results[f"{dataset_of(tasks, arm)}__{arm.replace(' ', '__')}__seed-{seed}"] = result
-    return Outcomes(results, scale, 7)
+    return MULTAOutcomes(results, scale, 7)
 
 
 def findings(found, slower=1.0):
@@ -75,7 +77,7 @@ def findings(found, slower=1.0):
     }  # fmt: skip
     times = {str(cluster): {"features_cpu_us": 50.0, "inference_cpu_us": 20.0} for cluster in scale.clusters}
     streamed = {"one_by_one": 30_000.0, "batched": 300_000.0, "largest_error": 2e-7}
-    return Findings(
+    return MULTAResults(
         SETS, found, found_sizes, chosen, kitsune,
         {"tensorflow trained": costs, "litert trained": costs, "litert fused": fused},
         dict.fromkeys(("flows", "packets"), streamed), {"packets": times}, "a processor",
@@ -172,7 +174,7 @@ def test_latecomers_are_judged_by_what_they_did_to_the_tasks_before():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_page_has_every_table_and_the_json_every_claim(tmp_path, seeds):
-    found = findings(outcomes(Scale(**{**vars(SCALE), "seeds": seeds})))
+    found = findings(outcomes(MULTAScale(**{**vars(SCALE), "seeds": seeds})))
     judged = claims(found)
     assert len({claim.id for claim in judged}) == len(judged)
     reproduction = Reproduction(

@@ -7,7 +7,7 @@ import pytest
 
 from flowloom.pipelines.reproduce.multa import multa_experiments as multa
 from flowloom.pipelines.reproduce.multa.costs import hand_shapes, shared_shapes, single_shapes, streaming_figures
-from flowloom.pipelines.reproduce.multa.multa_experiments import Experiments, Setting, examples, words
+from flowloom.pipelines.reproduce.multa.multa_experiments import MULTAExperiments, MULTASetting, examples, words
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.deploy.export import ExportOptions, export
 from flowloom.trainers.feed.dataset import Dataset
@@ -29,14 +29,14 @@ def experiments(stripes, monkeypatch):
     monkeypatch.setattr(multa, "K", 8)
     for cached in (multa.examples, multa._trials):
         cached.cache_clear()
-    yield Experiments({"made": stripes})
+    yield MULTAExperiments({"made": stripes})
     for cached in (multa.examples, multa._trials):
         cached.cache_clear()
 
 
 def settings_of(**others):
     fields = {"dataset": "made", "content": "hash", "method": "network", "tasks": TASKS, "seed": 7, "units": 4}
-    return dataclasses.asdict(Setting(**{**fields, **others}))
+    return dataclasses.asdict(MULTASetting(**{**fields, **others}))
 
 
 def test_a_cell_is_a_function_of_its_settings_whatever_ran_before(experiments):
@@ -52,7 +52,7 @@ def test_a_cell_is_a_function_of_its_settings_whatever_ran_before(experiments):
 
 
 def test_stripes_take_turns_until_each_has_shown_its_rows(experiments):
-    setting = Setting(**settings_of(paradigm="rainbow"))
+    setting = MULTASetting(**settings_of(paradigm="rainbow"))
     train = examples(experiments.datasets["made"])[0].only(TASKS, labelled=True)
     order = np.random.default_rng(1).permutation(len(train.length))
     batches = multa._trials(setting, experiments.datasets["made"])._batches(train, order)

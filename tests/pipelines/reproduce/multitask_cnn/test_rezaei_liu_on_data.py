@@ -10,7 +10,7 @@ import pytest
 from flowloom.pipelines.reproduce.engine.experiments import run_cells
 from flowloom.pipelines.reproduce.multitask_cnn import rezaei_liu_experiments as rezaei_liu
 from flowloom.pipelines.reproduce.multitask_cnn.flow_table import FlowTable
-from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import Experiments, Setting
+from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuExperiments, RezaeiLiuSetting
 from flowloom.schemas.arrow.rows import FLOWS, label_column
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
@@ -46,12 +46,12 @@ def experiments(monkeypatch):
     monkeypatch.setattr(rezaei_liu, "_table", lambda path, task: table)
     rezaei_liu._pretrained.cache_clear()
     rezaei_liu._statistics.cache_clear()
-    return Experiments({"made": ("", "app")})
+    return RezaeiLiuExperiments({"made": ("", "app")})
 
 
 def settings_of(method="multi-task", **others):
     fields = {"labels": 5, "updates": 6, "k": 16, "repeat": 0, "seed": 7, **others}
-    return dataclasses.asdict(Setting("made", "hash", method, **fields))
+    return dataclasses.asdict(RezaeiLiuSetting("made", "hash", method, **fields))
 
 
 def test_a_cell_is_a_function_of_its_settings_whatever_ran_before(experiments):
@@ -95,7 +95,7 @@ def test_trees_learn_from_the_labelled_rows(experiments, method):
 
 
 def test_a_grid_goes_on_where_it_was(experiments, tmp_path):
-    cells = [Setting("made", "hash", "forest", repeat, 7, 6).cell("forest") for repeat in range(3)]
+    cells = [RezaeiLiuSetting("made", "hash", "forest", repeat, 7, 6).cell("forest") for repeat in range(3)]
     first = run_cells(cells[:2], experiments, tmp_path)
     again = run_cells(cells, experiments, tmp_path)
     assert (first.computed, again.computed) == (2, 1)
