@@ -26,7 +26,7 @@ ALLOWED: dict[str, str] = {
     "schemas/corpus": "schemas schemas/arrow",
     "trainers/models": "trainers/layers",
     "schemas/dataset": "schemas schemas/arrow schemas/corpus",
-    "trainers/conversion": "schemas trainers trainers/models",
+    "trainers/conversion": "trainers trainers/models",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
     "transforms/arrays": "schemas schemas/arrow schemas/dataset",
     "trainers/feed": "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models",
@@ -158,6 +158,12 @@ def test_folders_are_small_and_say_what_belongs_in_them():
         assert first.endswith("."), f"{folder}/__init__.py must say in one line what belongs there"
         assert files[folder] <= MOST_FILES, f"{folder} has {files[folder]} files"
         assert files[folder] >= FEWEST_FILES or reason, f"{folder} has {files[folder]} files and no reason for so few"
+
+
+def test_tests_mirror_the_folders():
+    tested = {path.parent for half in house.HALVES for path in (house.ROOT / "tests" / half).rglob("test_*.py")}
+    for folder in tested:
+        assert (house.ROOT / folder.relative_to(house.ROOT / "tests")).is_dir(), f"{folder} tests a folder that is gone"
 
 
 def test_no_two_files_have_one_name():

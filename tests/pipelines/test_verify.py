@@ -26,7 +26,7 @@ FLAGS = "pkt_tcp_flags"
 
 @pytest.fixture(scope="module")
 def whole(corpus, manifest, tmp_path_factory) -> Path:
-    """A dataset as `build` wrote it; `test_cli.py` verifies one in the other layout."""
+    """A dataset as `build` wrote it; `cli/test_main.py` verifies one in the other layout."""
     path = corpus / "verify.yaml"
     path.write_text(manifest + "layout: rainbow\n")
     out = tmp_path_factory.mktemp("verify") / "dataset"

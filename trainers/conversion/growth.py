@@ -1,8 +1,5 @@
 """Latecomer tasks (MULTA, section IV-C): a model grows by one, and says of the old ones to the bit what it did."""
 
-import keras
-
-from flowloom.schemas.errors import did_you_mean
 from flowloom.trainers.conversion.layer_weights import layer_weights, set_layer_weights
 from flowloom.trainers.models.lmmoe import LMMoE
 
@@ -11,7 +8,8 @@ def grown(model: LMMoE, task: str, classes: int, expert: bool = True) -> LMMoE:
     """Return a model with one more task, whose own parts are new; everything else is a copy.
 
     The new task's gate is a softmax over all experts, the new one included; gates of old tasks keep their width and
-    never see it. As long as only `new_variables` are trained, the outputs of old tasks stay the same to the bit.
+    never see it. As long as only the variables of layers that the smaller model lacks are trained, the outputs of old
+    tasks stay the same to the bit.
 
     Args:
       model: not in its batched form; fuse the grown one.
@@ -37,18 +35,3 @@ def grown(model: LMMoE, task: str, classes: int, expert: bool = True) -> LMMoE:
     )
     set_layer_weights(larger, layer_weights(model))
     return larger
-
-
-def new_variables(model: LMMoE, before: LMMoE) -> list[keras.Variable]:
-    """Return the variables that a grown model has and the one before it had not: what `isolate` trains.
-
-    Raises:
-      ValueError: if the one was not grown out of the other.
-    """
-    if missing := [task for task in before.tasks if task not in model.tasks]:
-        raise ValueError(
-            f"model must have the tasks of the one before, got one without {', '.join(missing)}"
-            f"{did_you_mean(missing[0], model.tasks)}"
-        )
-    known = {layer.name for layer in before.layers}
-    return [variable for layer in model.layers if layer.name not in known for variable in layer.trainable_variables]
