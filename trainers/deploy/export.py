@@ -23,7 +23,7 @@ from flowloom.trainers.conversion.lstm_weights import streaming_structure, strea
 from flowloom.trainers.conversion.pruning import prune_experts
 from flowloom.trainers.conversion.random_rows import random_rows
 from flowloom.trainers.deploy.export_layout import CONTRACT, FORMAT_VERSION, LITERT, SAVED_MODEL, WEIGHTS
-from flowloom.trainers.feed import flow_spec as scaling
+from flowloom.trainers.feed import flow_spec
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.native_logs import native_stderr_muted
 from flowloom.trainers.recipes.run_directory import Run, write_json
@@ -161,7 +161,7 @@ def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions
         "feature_names": list(run.features.names),
         "constants": {
             name.lower(): value
-            for name, value in vars(scaling).items()
+            for name, value in vars(flow_spec).items()
             if name.startswith(("FIXED_", "LINEAR_"))
         },
         "definition": run.source.definition.model_dump(mode="json"),

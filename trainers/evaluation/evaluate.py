@@ -19,7 +19,7 @@ from flowloom.trainers.feed.feed import Feed
 from flowloom.trainers.feed.few_labels import kept_flows
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.table_spec import TableSpec
-from flowloom.trainers.recipes import run_directory as run_files
+from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.run_directory import Run
 
 EVALUATION_BATCH = 1024
@@ -84,8 +84,10 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
         "seed": seed,
     }
     progress("writing the report")
-    run_files.write_json(run.root / run_files.METRICS, found)
-    run_files.write_text(run.root / run_files.REPORT, render(RunResults(run, dataset.card, found, predictions, gates)))
+    run_directory.write_json(run.root / run_directory.METRICS, found)
+    run_directory.write_text(
+        run.root / run_directory.REPORT, render(RunResults(run, dataset.card, found, predictions, gates))
+    )
     return found
 
 

@@ -11,7 +11,7 @@ from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.pages import rendered
 from flowloom.trainers.evaluation.predictions import Predictions
-from flowloom.trainers.recipes import run_directory as run_files
+from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.run_directory import Run
 
 FEW = 30
@@ -159,7 +159,7 @@ def _epochs(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _latecomers(run: Run) -> dict[str, Any] | None:
     """Return what an incremental training did to each task, None of any other."""
-    path = run.root / run_files.LATECOMERS
+    path = run.root / run_directory.LATECOMERS
     return json.loads(path.read_bytes()) if path.exists() else None
 
 

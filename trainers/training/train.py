@@ -20,7 +20,7 @@ from flowloom.trainers.feed.profile_counts import profile_dataset
 from flowloom.trainers.feed.synthetic_rows import with_made_rows
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
-from flowloom.trainers.recipes import run_directory as run_files
+from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.builders import MultiTaskModel
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.row_specs import AnyRowSpec, row_spec
@@ -108,9 +108,9 @@ def train_from(
     features = start.features if start else row_spec(recipe, dataset)
     trained = dataset.restricted(start.trained) if start else dataset
     beginnings = {
-        run_files.RECIPE: recipe,
-        run_files.FEATURES: features,
-        run_files.SOURCE: run_files.TrainingData.of(dataset.root, dataset.card),
+        run_directory.RECIPE: recipe,
+        run_directory.FEATURES: features,
+        run_directory.SOURCE: run_directory.TrainingData.of(dataset.root, dataset.card),
     }
     _check_begun(root, beginnings)
     made = _made(recipe, trained, features, root)
@@ -119,21 +119,21 @@ def train_from(
     if earlier:
         training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, checkpoint_s, progress))
     parts = {"model": training.model, "optimizer": training.optimizer, "weighting": training.weighting}
-    checkpoints = Checkpoints(root / run_files.CHECKPOINTS, parts)
+    checkpoints = Checkpoints(root / run_directory.CHECKPOINTS, parts)
 
     history, begun = _resume(root, checkpoints)
     for record in training.epochs(history, progress, begun, _every(checkpoint_s, checkpoints.save_inside)):
-        run_files.write_json(root / run_files.HISTORY, history)
+        run_directory.write_json(root / run_directory.HISTORY, history)
         checkpoints.save(record["epoch"], keep={training.kept_epoch(history)})
         progress(Progress(record["epoch"], training.planned_epochs, record["steps"], record["steps"], record))
 
     best = training.kept_epoch(history)
     checkpoints.restore(best)
     if training.arrivals:
-        run_files.write_json(root / run_files.LATECOMERS, latecomers.findings(training.arrivals, history))
+        run_directory.write_json(root / run_directory.LATECOMERS, latecomers.findings(training.arrivals, history))
     if isinstance(features, FeatureSpec):
         profile = profile_dataset(dataset, features.columns, features.k)
-        run_files.write_text(root / PROFILE, profile.model_dump_json() + "\n")
+        run_directory.write_text(root / PROFILE, profile.model_dump_json() + "\n")
     summary = RunSummary(
         run=root,
         recipe=recipe.name,
@@ -193,8 +193,8 @@ def _pretrain(
     recipe: Recipe, dataset: Dataset, root: Path, checkpoint_s: float, progress: Callable[[Progress], None]
 ) -> MultitaskCNN:
     """Return the network of the earlier tasks, trained in a run inside of the run unless it was before."""
-    pretrained = root / run_files.PRETRAINED
-    if not (pretrained / run_files.FINISHED).exists():
+    pretrained = root / run_directory.PRETRAINED
+    if not (pretrained / run_directory.FINISHED).exists():
         earlier = {
             "paradigm": "aurora",
             "epochs": recipe.pretrain_epochs,
@@ -203,7 +203,7 @@ def _pretrain(
             "balance": None,  # is of the tasks that come after
         }
         train_from(recipe.model_copy(update=earlier), dataset, pretrained, checkpoint_s, progress)
-    return cast(MultitaskCNN, run_files.Run.open(pretrained).load_model())
+    return cast(MultitaskCNN, run_directory.Run.open(pretrained).load_model())
 
 
 def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) -> Dataset | None:
@@ -211,18 +211,18 @@ def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) ->
     if recipe.balance is None or recipe.balance.how != "smote":
         return None
     root.mkdir(parents=True, exist_ok=True)
-    path = root / run_files.MADE
+    path = root / run_directory.MADE
     return with_made_rows(dataset, cast(TableSpec, features), recipe.balance, recipe.seed, path)
 
 
 def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bool:
     """Say whether an unfinished run began with just this; refuse a directory that holds anything else."""
-    if (root / run_files.FINISHED).exists():
+    if (root / run_directory.FINISHED).exists():
         raise FlowloomError(f"{root} holds a finished run; evaluate it, or train into another directory")
     if root.exists() and not root.is_dir():
         raise FlowloomError(f"{root} is a file; name a directory for the run")
-    if not (root / run_files.RECIPE).exists():
-        expected = {*beginnings, run_files.TUNING, run_files.MADE}
+    if not (root / run_directory.RECIPE).exists():
+        expected = {*beginnings, run_directory.TUNING, run_directory.MADE}
         if root.exists() and any(path.name.removeprefix(".partial-") not in expected for path in root.iterdir()):
             raise FlowloomError(f"{root} is not empty and holds no run; train into another directory")
         return False
@@ -248,14 +248,14 @@ def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     # the recipe comes last: it is what marks the directory as a run that can be continued
     for name in reversed(list(beginnings)):
-        run_files.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
+        run_directory.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
 
 
 def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], Begun | None]:
     """Restore the latest checkpoint and return the history up to it, and how far the epoch after that has come."""
     if not (epochs := checkpoints.epochs()):
         return [], checkpoints.restore_inside(1)
-    history = json.loads((root / run_files.HISTORY).read_bytes())[: epochs[-1]]
+    history = json.loads((root / run_directory.HISTORY).read_bytes())[: epochs[-1]]
     if not (begun := checkpoints.restore_inside(epochs[-1] + 1)):
         checkpoints.restore(epochs[-1])
     return history, begun
@@ -276,13 +276,13 @@ def _every(seconds: float, save: Callable[[Begun], None]) -> Callable[[Begun], N
 
 def _finish(summary: RunSummary, model: Any) -> None:
     """Write the model, then the marker that the run is complete."""
-    partial = summary.run / f".partial-{run_files.MODEL}"
+    partial = summary.run / f".partial-{run_directory.MODEL}"
     model.save(partial)
-    os.replace(partial, summary.run / run_files.MODEL)
+    os.replace(partial, summary.run / run_directory.MODEL)
     versions = {
         name: importlib.metadata.version(name) for name in ("flowloom", "tensorflow", "keras", "numpy", "pyarrow")
     }
     facts = {**dataclasses.asdict(summary), "run": summary.run.name}
-    run_files.write_json(
-        summary.run / run_files.FINISHED, {**facts, "versions": versions, "python": platform.python_version()}
+    run_directory.write_json(
+        summary.run / run_directory.FINISHED, {**facts, "versions": versions, "python": platform.python_version()}
     )

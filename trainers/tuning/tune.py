@@ -13,7 +13,7 @@ from typing import Any
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import FeatureSpec
-from flowloom.trainers.recipes import run_directory as run_files
+from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.loop import Training
 from flowloom.trainers.training.train import TrainOptions, check_tasks, train
@@ -92,15 +92,15 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
             f"tuning is of an LMMoE whose tasks are trained together, got model={recipe.model} and "
             f"paradigm={recipe.paradigm}; choose another recipe"
         )
-    if (options.run / run_files.FINISHED).exists():
+    if (options.run / run_directory.FINISHED).exists():
         raise FlowloomError(f"{options.run} holds a finished run; tune into another directory")
     dataset = dataset.restricted(recipe.tasks or [task.name for task in dataset.tasks])
-    root = options.run / run_files.TUNING
+    root = options.run / run_directory.TUNING
     trials = RememberedTrials(root, recipe, dataset, progress)
     found = tune(recipe.tasks or [task.name for task in dataset.tasks], trials, search)
     document = _document(search, found, trials)
-    run_files.write_json(root / FOUND, document)
-    run_files.write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
+    run_directory.write_json(root / FOUND, document)
+    run_directory.write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
     words = (*options.words, f"experts={found.experts}", f"units={found.units}")
     progress(f"{_described(found.experts, found.units)} it is; training {options.run}")
     train(TrainOptions(options.dataset, options.run, options.recipe, words))
@@ -131,7 +131,7 @@ class RememberedTrials:
                 )
             return
         (root / TRIALS).mkdir(parents=True, exist_ok=True)
-        run_files.write_json(root / BASIS, basis)
+        run_directory.write_json(root / BASIS, basis)
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Return the validation AUC of each task of a trial, at its best epoch."""
@@ -157,7 +157,7 @@ class RememberedTrials:
                 "which lacks flows of two classes; build the dataset with a larger share for it"
             )
         cost = {"parameters": training.model.count_params(), "macs": training.model.macs}
-        run_files.write_json(path, {"auc": auc, **cost, "epochs": len(history)})
+        run_directory.write_json(path, {"auc": auc, **cost, "epochs": len(history)})
         return json.loads(path.read_bytes())
 
 

@@ -26,7 +26,23 @@ import pyarrow as pa
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.arrays.hash_table import fill_slots, find_slot
-from flowloom.transforms.packets.afterimage_names import DECAYS, afterimage_features
+
+DECAYS = (5.0, 3.0, 1.0, 0.1, 0.01)
+"""Decay factors in 1/s: after t seconds a packet weighs 2^(-decay * t)."""
+
+_OF_ONE = ("weight", "mean", "std")
+_OF_TWO = ("magnitude", "radius", "covariance", "pcc")
+
+STREAMS: dict[str, tuple[str, ...]] = {
+    "MI_dir": _OF_ONE,
+    "H": _OF_ONE,
+    "HH": _OF_ONE + _OF_TWO,
+    "HH_jit": _OF_ONE,
+    "HpHp": _OF_ONE + _OF_TWO,
+}
+"""The streams that a packet belongs to, and the statistics of each: frame sizes (bytes) by source MAC and IP address,
+by source address, by channel (source and destination address), gaps (seconds) by channel, sizes by socket (addresses,
+ports and protocol). Statistics of two are over a stream and the one in the opposite direction."""
 
 _COLUMNS = ("time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "wire_bytes")
 
@@ -37,6 +53,16 @@ _LEAST = 1e-9
 
 # what a row holds for each decay: (w, m, M) of either direction, (S, its weight), last residuals, (w, m, M) of gaps
 _SHARED, _RESIDUAL, _GAPS, _WIDTH = 6, 8, 10, 16
+
+
+def afterimage_features(decays: Sequence[float] = DECAYS) -> tuple[str, ...]:
+    """Return the names of all features in order: by stream, then decay, then statistic."""
+    return tuple(
+        f"{stream}_L{decay:g}_{statistic}"
+        for stream, statistics in STREAMS.items()
+        for decay in decays
+        for statistic in statistics
+    )
 
 
 class AfterImage:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from flowloom.pipelines.engines import worker_check as roll_call
+from flowloom.pipelines.engines import worker_check
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
 from flowloom.pipelines.engines.worker_check import AnswerRoll, Roll
 from flowloom.schemas.errors import FlowloomError
@@ -15,7 +15,7 @@ def test_hosts_answer_into_the_folder(tmp_path):
     roll = Roll.begin(str(tmp_path))
     with start_pipeline(EMBEDDED, 1, []) as pipeline:
         pipeline | AnswerRoll(roll)
-    assert roll.check() == [roll_call.socket.gethostname()]
+    assert roll.check() == [worker_check.socket.gethostname()]
     clear(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -43,7 +43,7 @@ def test_answers_have_to_arrive(tmp_path):
 
 def test_another_version_is_named(tmp_path, monkeypatch):
     roll = Roll.begin(str(tmp_path))
-    monkeypatch.setattr(roll_call.importlib.metadata, "version", lambda _: "9.9")
+    monkeypatch.setattr(worker_check.importlib.metadata, "version", lambda _: "9.9")
     roll.answer(0)
     monkeypatch.undo()
     with pytest.raises(FlowloomError, match=r"has 9\.9; install the same version there"):

@@ -8,7 +8,7 @@ from synthetic import synthetic_flows
 
 from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, Splits
 from flowloom.schemas.dataset.dataset_card import SplitRule
-from flowloom.transforms.arrays import quantile_sketch as order_sketch
+from flowloom.transforms.arrays import quantile_sketch
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import column
 from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches
@@ -32,7 +32,7 @@ def same(one: OrderSketch, other: OrderSketch) -> bool:
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_any_cuts_and_order_merge_to_the_sketch_of_the_whole(starts, edges):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(order_sketch, "MOST_BINS", 7)
+        patch.setattr(quantile_sketch, "MOST_BINS", 7)
         whole = sketch_starts(flows_at(starts))
         parts = [sketch_starts(flows_at(list(part))) for part in np.split(np.array(starts), sorted(edges))]
         assert same(merge_sketches(parts), whole)

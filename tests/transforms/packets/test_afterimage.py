@@ -12,8 +12,7 @@ from packet_rows import SECOND, START, A, B, answered, packet
 
 from flowloom.schemas.arrow.rows import PACKETS
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.packets.afterimage import AfterImage
-from flowloom.transforms.packets.afterimage_names import DECAYS, afterimage_features
+from flowloom.transforms.packets.afterimage import DECAYS, AfterImage, afterimage_features
 from flowloom.transforms.published.kitsune import read_kitsune_packets
 from flowloom.transforms.published.published_rejects import SetAside
 

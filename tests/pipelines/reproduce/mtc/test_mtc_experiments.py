@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 from tiny_network import TinyNetwork
 
-from flowloom.pipelines.reproduce.mtc import mtc_experiments as mtc_experiment
+from flowloom.pipelines.reproduce.mtc import mtc_experiments
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import LINK_TYPE, MTCExperiments, MTCSetting, RowSet, network
 from flowloom.pipelines.reproduce.mtc.row_table import RowTable
 from flowloom.schemas.corpus.tasks import Task
@@ -66,9 +66,9 @@ def feature_table(rows=300):
 @pytest.fixture
 def experiments(monkeypatch):
     tables = {"bytes": byte_table(), "tables": feature_table()}
-    monkeypatch.setattr(mtc_experiment, "_table", lambda path, *others: tables[path])
-    monkeypatch.setattr(mtc_experiment, "network", tiny)
-    mtc_experiment._trials.cache_clear()
+    monkeypatch.setattr(mtc_experiments, "_table", lambda path, *others: tables[path])
+    monkeypatch.setattr(mtc_experiments, "network", tiny)
+    mtc_experiments._trials.cache_clear()
     return MTCExperiments(SETS)
 
 
@@ -180,7 +180,7 @@ def test_trees_answer_the_tasks_they_are_asked_for(experiments):
 
 def test_train_rows_of_tables_are_balanced_and_the_others_stay_as_they_are(experiments):
     setting = MTCSetting(**settings_of("tables", "forest"))
-    rows = mtc_experiment._prepared(SETS["tables"], setting)
+    rows = mtc_experiments._prepared(SETS["tables"], setting)
     assert np.bincount(rows.train.labels["attack"]).tolist() == list(TOTALS.values())
     assert np.array_equal(rows.train.labels["mal"], rows.train.labels["attack"] > 0)
     assert np.bincount(rows.validation.labels["attack"]).tolist() == [38, 5, 5]
@@ -196,12 +196,12 @@ def test_train_rows_of_tables_are_balanced_and_the_others_stay_as_they_are(exper
 
 def test_features_and_scales_are_those_of_the_train_rows(experiments, monkeypatch):
     setting = MTCSetting(**settings_of("tables", "forest"))
-    before = mtc_experiment._prepared(SETS["tables"], setting)
+    before = mtc_experiments._prepared(SETS["tables"], setting)
     table = feature_table()
     test = table.split(0, 7).test
     table.values[test] *= 1e3
-    monkeypatch.setattr(mtc_experiment, "_table", lambda *others: table)
-    after = mtc_experiment._prepared(SETS["tables"], setting)
+    monkeypatch.setattr(mtc_experiments, "_table", lambda *others: table)
+    after = mtc_experiments._prepared(SETS["tables"], setting)
     np.testing.assert_array_equal(before.train.values, after.train.values)
     np.testing.assert_array_equal(before.validation.values, after.validation.values)
     assert not np.array_equal(before.test.values, after.test.values)

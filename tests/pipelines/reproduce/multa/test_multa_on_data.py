@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from flowloom.pipelines.reproduce.multa import multa_experiments as multa
+from flowloom.pipelines.reproduce.multa import multa_experiments
 from flowloom.pipelines.reproduce.multa.costs import hand_shapes, shared_shapes, single_shapes, streaming_figures
 from flowloom.pipelines.reproduce.multa.multa_experiments import MULTAExperiments, MULTASetting, examples, words
 from flowloom.schemas.errors import FlowloomError
@@ -26,11 +26,11 @@ def stripes(synthetic):
 @pytest.fixture
 def experiments(stripes, monkeypatch):
     """Experiments on flows of 8 packets in stripes, two of which are binary."""
-    monkeypatch.setattr(multa, "K", 8)
-    for cached in (multa.examples, multa._trials):
+    monkeypatch.setattr(multa_experiments, "K", 8)
+    for cached in (multa_experiments.examples, multa_experiments._trials):
         cached.cache_clear()
     yield MULTAExperiments({"made": stripes})
-    for cached in (multa.examples, multa._trials):
+    for cached in (multa_experiments.examples, multa_experiments._trials):
         cached.cache_clear()
 
 
@@ -55,7 +55,7 @@ def test_stripes_take_turns_until_each_has_shown_its_rows(experiments):
     setting = MULTASetting(**settings_of(paradigm="rainbow"))
     train = examples(experiments.datasets["made"])[0].only(TASKS, labelled=True)
     order = np.random.default_rng(1).permutation(len(train.length))
-    batches = multa._trials(setting, experiments.datasets["made"])._batches(train, order)
+    batches = multa_experiments._trials(setting, experiments.datasets["made"])._batches(train, order)
     stripes = [stripe for stripe, _ in batches]
     assert stripes[: 2 * min(map(stripes.count, TASKS))] == list(TASKS) * min(map(stripes.count, TASKS))
     for task in TASKS:
@@ -90,7 +90,7 @@ def test_latecomers_are_watched_on_test_rows(experiments, latecomer, phases):
 def test_larger_splits_are_drawn_from(experiments, monkeypatch):
     whole = examples(experiments.datasets["made"])[0]
     examples.cache_clear()
-    monkeypatch.setattr(multa, "MOST_ROWS", len(whole.length) // 2)
+    monkeypatch.setattr(multa_experiments, "MOST_ROWS", len(whole.length) // 2)
     some = [examples(experiments.datasets["made"])[0]]
     examples.cache_clear()
     some.append(examples(experiments.datasets["made"])[0])
@@ -100,7 +100,7 @@ def test_larger_splits_are_drawn_from(experiments, monkeypatch):
 
 @pytest.mark.slow
 def test_the_tuned_run_is_the_cell_s_and_streams_what_it_says(stripes, tmp_path, monkeypatch):
-    monkeypatch.setattr(multa, "K", 8)
+    monkeypatch.setattr(multa_experiments, "K", 8)
     examples.cache_clear()
     overrides = (*words(stripes, 2, 4, 3, 7), "tasks=[attack, bulk]")
     run = train(TrainOptions(stripes, tmp_path / "run", "multa", overrides)).run

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from flowloom.pipelines.reproduce.engine.experiments import run_cells
-from flowloom.pipelines.reproduce.multitask_cnn import rezaei_liu_experiments as rezaei_liu
+from flowloom.pipelines.reproduce.multitask_cnn import rezaei_liu_experiments
 from flowloom.pipelines.reproduce.multitask_cnn.flow_table import FlowTable
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuExperiments, RezaeiLiuSetting
 from flowloom.schemas.arrow.rows import FLOWS, label_column
@@ -43,9 +43,9 @@ def experiments(monkeypatch):
         "pkt_dir": lists("pkt_dir", np.ones((ROWS, PACKETS), np.int8)),
     }
     table = FlowTable("made", "hash", TASK, pa.RecordBatch.from_pydict(columns))
-    monkeypatch.setattr(rezaei_liu, "_table", lambda path, task: table)
-    rezaei_liu._pretrained.cache_clear()
-    rezaei_liu._statistics.cache_clear()
+    monkeypatch.setattr(rezaei_liu_experiments, "_table", lambda path, task: table)
+    rezaei_liu_experiments._pretrained.cache_clear()
+    rezaei_liu_experiments._statistics.cache_clear()
     return RezaeiLiuExperiments({"made": ("", "app")})
 
 
@@ -58,7 +58,7 @@ def test_a_cell_is_a_function_of_its_settings_whatever_ran_before(experiments):
     transfer, together = settings_of("transfer"), settings_of()
     first = [experiments(transfer), experiments(together)]
     experiments(settings_of(repeat=1, weight=100.0))
-    rezaei_liu._pretrained.cache_clear()
+    rezaei_liu_experiments._pretrained.cache_clear()
     assert [experiments(settings) for settings in (transfer, together)] == first
     assert experiments(settings_of(seed=8))["history"] != first[1]["history"]
     assert experiments(settings_of(weight=100.0))["history"] != first[1]["history"]
