@@ -13,7 +13,7 @@ import pytest
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.dataset import shards
+from flowloom.transforms.dataset import dataset_ptransforms
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -71,7 +71,7 @@ def test_spark_builds_the_same_dataset(small, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of Beam, when its server is lost
 def test_an_engine_that_is_lost_leaves_no_dataset(small, prism, tmp_path, monkeypatch):
-    write_shard = shards.write_shard
+    write_shard = dataset_ptransforms.write_shard
     with serving(prism) as (process, address):
 
         def lose_engine(*arguments):
@@ -79,7 +79,7 @@ def test_an_engine_that_is_lost_leaves_no_dataset(small, prism, tmp_path, monkey
             process.wait()
             return write_shard(*arguments)
 
-        monkeypatch.setattr(shards, "write_shard", lose_engine)
+        monkeypatch.setattr(dataset_ptransforms, "write_shard", lose_engine)
         flags = (f"--job_endpoint={address}", "--environment_type=LOOPBACK")
         with pytest.raises(FlowloomError, match="the engine gave the job up: "):
             build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", flags))

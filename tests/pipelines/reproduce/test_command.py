@@ -93,10 +93,10 @@ def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     data.mkdir()
     (data / "quic-ucdavis").symlink_to(real_data / "quic-ucdavis")
-    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import MULTAScale
+    from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import RezaeiLiuScale
 
-    small = MULTAScale(2, 5, (10, 20), (30, 60), (1.0, 10.0), 2)
-    monkeypatch.setattr(MULTAScale, "quick", classmethod(lambda cls: small))
+    small = RezaeiLiuScale(2, 5, (10, 20), (30, 60), (1.0, 10.0), 2)
+    monkeypatch.setattr(RezaeiLiuScale, "quick", classmethod(lambda cls: small))
     found = reproduced_twice("multitask-cnn", data, tmp_path / "out", capsys)
     claims = {claim["id"]: claim for claim in found["claims"]}
     assert claims["parameters"]["ours"] == "296,847"
