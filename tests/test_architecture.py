@@ -5,8 +5,8 @@ import collections
 import subprocess
 import sys
 
-import house
 import pytest
+import source_tree
 
 HEAVY = ("apache_beam", "numba", "numpy", "polars", "pandas", "tensorflow", "keras")
 SKETCHES = "tfx_bsl.sketches"
@@ -127,55 +127,59 @@ ALLOWED: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("folder", house.edges())
+@pytest.mark.parametrize("folder", source_tree.edges())
 def test_folders_import_only_what_the_architecture_allows(folder):
-    assert set(house.edges()[folder]) <= set(ALLOWED[folder].split())
+    assert set(source_tree.edges()[folder]) <= set(ALLOWED[folder].split())
 
 
 def test_the_architecture_lists_what_there_is_and_has_no_circle():
-    edges = house.edges()
+    edges = source_tree.edges()
     assert set(ALLOWED) == set(edges)
     unused = {folder: set(told.split()) - set(edges[folder]) for folder, told in ALLOWED.items()}
     assert not any(unused.values()), f"edges that nothing needs any more: {unused}"
-    layers = house.layers({folder: dict.fromkeys(told.split(), 1) for folder, told in ALLOWED.items()})
+    layers = source_tree.layers({folder: dict.fromkeys(told.split(), 1) for folder, told in ALLOWED.items()})
     assert [folder for layer in layers for folder in layer] == list(ALLOWED), "write the folders in their layers"
 
 
 @pytest.mark.parametrize("half", FOREIGN)
 def test_halves_import_no_library_of_another_half(half):
-    for path in house.modules():
+    for path in source_tree.modules():
         if path.parts[0] == half:
-            for name in house.imported(path):
+            for name in source_tree.imported(path):
                 assert name.partition(".")[0] not in FOREIGN[half] or name == SKETCHES, f"{path} imports {name}"
 
 
 def test_folders_are_small_and_say_what_belongs_in_them():
-    files = collections.Counter(path.parent for path in house.modules() if path.name != "__init__.py")
-    for folder in {path.parent for path in house.modules()}:
-        first, *reason = (ast.get_docstring(ast.parse((house.ROOT / folder / "__init__.py").read_text())) or "").split(
-            "\n"
-        )
+    files = collections.Counter(path.parent for path in source_tree.modules() if path.name != "__init__.py")
+    for folder in {path.parent for path in source_tree.modules()}:
+        first, *reason = (
+            ast.get_docstring(ast.parse((source_tree.ROOT / folder / "__init__.py").read_text())) or ""
+        ).split("\n")
         assert first.endswith("."), f"{folder}/__init__.py must say in one line what belongs there"
         assert files[folder] <= MOST_FILES, f"{folder} has {files[folder]} files"
         assert files[folder] >= FEWEST_FILES or reason, f"{folder} has {files[folder]} files and no reason for so few"
 
 
 def test_tests_mirror_the_folders():
-    tested = {path.parent for half in house.HALVES for path in (house.ROOT / "tests" / half).rglob("test_*.py")}
+    tested = {
+        path.parent for half in source_tree.HALVES for path in (source_tree.ROOT / "tests" / half).rglob("test_*.py")
+    }
     for folder in tested:
-        assert (house.ROOT / folder.relative_to(house.ROOT / "tests")).is_dir(), f"{folder} tests a folder that is gone"
+        assert (source_tree.ROOT / folder.relative_to(source_tree.ROOT / "tests")).is_dir(), (
+            f"{folder} tests a folder that is gone"
+        )
 
 
 def test_no_two_files_have_one_name():
-    names = collections.Counter(path.name for path in house.modules() if path.name != "__init__.py")
+    names = collections.Counter(path.name for path in source_tree.modules() if path.name != "__init__.py")
     assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_two_public_classes_have_one_name():
     names = collections.Counter(
         node.name
-        for path in house.modules()
-        for node in ast.parse((house.ROOT / path).read_text()).body
+        for path in source_tree.modules()
+        for node in ast.parse((source_tree.ROOT / path).read_text()).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, count in names.items() if count > 1] == []
@@ -183,7 +187,9 @@ def test_no_two_public_classes_have_one_name():
 
 def test_schemas_import_nothing_heavy():
     modules = [
-        ".".join(("flowloom", *path.with_suffix("").parts)) for path in house.modules() if path.parts[0] == "schemas"
+        ".".join(("flowloom", *path.with_suffix("").parts))
+        for path in source_tree.modules()
+        if path.parts[0] == "schemas"
     ]
     assert ast.literal_eval(_loaded(f"import {', '.join(modules)}", HEAVY)) in ([], ["numpy"])  # pyarrow brings NumPy
 
@@ -202,15 +208,15 @@ def _loaded(code: str, libraries: tuple[str, ...]) -> str:
 
 
 def test_modules_of_transforms_that_import_beam_hold_ptransforms_only():
-    for path in house.modules():
+    for path in source_tree.modules():
         if path.parts[0] != "transforms":
             continue
-        uses_beam = any(name.partition(".")[0] == "apache_beam" for name in house.imported(path))
+        uses_beam = any(name.partition(".")[0] == "apache_beam" for name in source_tree.imported(path))
         assert uses_beam == path.name.endswith("_ptransforms.py"), f"{path} must be named after its PTransforms"
         if not uses_beam:
             continue
         bases = dict.fromkeys(BEAM_CLASSES, True)
-        for node in ast.parse((house.ROOT / path).read_text()).body:
+        for node in ast.parse((source_tree.ROOT / path).read_text()).body:
             if isinstance(node, ast.ClassDef):
                 bases[node.name] = any(bases.get(ast.unparse(base).removeprefix("beam.")) for base in node.bases)
                 assert bases[node.name], f"{path}: {node.name} must be one of {', '.join(BEAM_CLASSES)}"
@@ -243,11 +249,11 @@ print(flows)
 def test_flows_are_metered_without_beam():
     names = [
         ".".join(("flowloom", *path.with_suffix("").parts))
-        for path in house.modules()
+        for path in source_tree.modules()
         if path.parts[0] == "transforms" and path.name not in ("__init__.py", "nfstream_worker.py")
         if not path.name.endswith("_ptransforms.py")
     ]
-    code = WITHOUT_BEAM.format(names=names, pattern=str(house.ROOT / "tests/corpus/captures/web/nginx/plain-*"))
+    code = WITHOUT_BEAM.format(names=names, pattern=str(source_tree.ROOT / "tests/corpus/captures/web/nginx/plain-*"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10

@@ -1,10 +1,11 @@
 """Folders of the source: files, lines and imports between folders, for `tests/test_architecture.py` and for people.
 
-python tests/support/house.py
+python tests/support/source_tree.py
 """
 
 import ast
 import collections
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,10 +13,11 @@ HALVES = ("schemas", "transforms", "trainers", "pipelines")
 
 
 def modules() -> list[Path]:
-    """Return every module of the house, relative to the root, at every depth."""
+    """Return every module of the package, relative to the root, at every depth."""
     return sorted(path.relative_to(ROOT) for half in HALVES for path in (ROOT / half).rglob("*.py"))
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Return every dotted name that a module imports: at its top, inside a function, or for types alone."""
     names = set()
@@ -28,7 +30,7 @@ def imported(path: Path) -> set[str]:
 
 
 def module_of(name: str) -> Path | None:
-    """Return the module of the house that holds a dotted name; None for names from elsewhere."""
+    """Return the module of the package that holds a dotted name; None for names from elsewhere."""
     parts = name.split(".")
     if parts[0] != "flowloom":
         return None
@@ -40,6 +42,7 @@ def module_of(name: str) -> Path | None:
     return None
 
 
+@functools.cache
 def edges() -> dict[str, dict[str, int]]:
     """Return by folder which other folders its modules import from, and by how many imports."""
     found: dict[str, dict[str, int]] = {}
