@@ -17,7 +17,7 @@ from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.transforms.arrays.columns import column, list_column, repeated_text
 from flowloom.transforms.labels.join_labels import FlowSource, join_sources
-from flowloom.transforms.labels.label_flows import GroupLabels, label_flows
+from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path
 from flowloom.transforms.labels.window_index import load_index, window_batch, write_windows
 
 WINDOWS, FLOW_ROWS, BATCH_ROWS = 1_000_000, 5_000_000, 65_536
@@ -98,11 +98,11 @@ def join(folder: str, rows: int) -> dict[str, float]:
     labels = (GroupLabels(GROUP, (None,), (), True, (source,)),)
 
     def labelled(flows: pa.RecordBatch) -> pa.RecordBatch:
-        return join_sources(label_flows(flows, labels, MANIFEST.tasks), {GROUP: (source,)}, MANIFEST)[0]
+        return join_sources(label_by_path(flows, labels, MANIFEST.tasks), {GROUP: (source,)}, MANIFEST)[0]
 
     small = write_small(folder, windows)
     join_sources(
-        label_flows(flow_batch(windows, 0, 64), labels, MANIFEST.tasks), {GROUP: (small,)}, MANIFEST
+        label_by_path(flow_batch(windows, 0, 64), labels, MANIFEST.tasks), {GROUP: (small,)}, MANIFEST
     )  # compiles, or loads what was
     begun = time.process_time()
     load_index(path, "time")

@@ -14,7 +14,7 @@ SKETCHES = "tfx_bsl.sketches"
 FOREIGN = {"schemas": set(HEAVY), "transforms": {"tensorflow", "keras", "tfx_bsl"}, "trainers": {"apache_beam"}}
 MOST_FILES = 14
 FEWEST_FILES = 4
-BEAM_CLASSES = ("PTransform", "DoFn", "CombineFn")
+BEAM_CLASSES = ("PTransform", "DoFn", "CombineFn", "NamedTuple")  # the last for transforms with several outputs
 
 # which folders each folder may import, lowest layer first; a new edge is a decision (docs/decisions/0026-layout.md)
 ALLOWED: dict[str, str] = {

@@ -11,7 +11,7 @@ from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.columns import array, text_column
 from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan
-from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, flow_source
+from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, flow_source, join_sources
 from flowloom.transforms.labels.window_sources import WindowSource
 
 
@@ -36,6 +36,13 @@ class GroupLabels:
     claims: tuple[LabelClaim, ...]
     has_records: bool
     sources: tuple[FlowSource, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceCounts:
+    """Answers of the sources that label single flows, counted over one batch."""
+
+    said: dict[SourceKey, Counts]
 
 
 def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
@@ -86,8 +93,21 @@ def _sources(
                 yield flow_source(source, task, group.group)
 
 
-def label_flows(flows: pa.RecordBatch, labels: tuple[GroupLabels, ...], tasks: Sequence[Task]) -> pa.RecordBatch:
-    """Append one label column per task: int32 position in its vocabulary, null = unknown, by the flow's group."""
+def label_flows(
+    flows: pa.RecordBatch, labels: Sequence[GroupLabels], manifest: CorpusManifest
+) -> tuple[pa.RecordBatch, SourceCounts]:
+    """Appends one label column per claimed task to a batch of flows, from all sources of each flow's group.
+
+    Returns:
+      the batch, and the answers of the sources that label single flows.
+    """
+    sources = {label.group: label.sources for label in labels if label.sources}
+    labelled, counts = join_sources(label_by_path(flows, labels, manifest.claimed_tasks), sources, manifest)
+    return labelled, SourceCounts(counts)
+
+
+def label_by_path(flows: pa.RecordBatch, labels: Sequence[GroupLabels], tasks: Sequence[Task]) -> pa.RecordBatch:
+    """Appends one label column per task by the flow's group: int32 position in its vocabulary, null if unknown."""
     group = pc.index_in(flows["group"], text_column([label.group for label in labels]))
     for at, task in enumerate(tasks):
         codes = array([label.codes[at] for label in labels], pa.int32())
@@ -102,11 +122,3 @@ def count_unlabelled(flows: pa.RecordBatch, tasks: Iterable[Task]) -> int:
     for valid in known[1:]:
         unlabelled = pc.and_not(unlabelled, valid)
     return pc.sum(unlabelled).as_py() or 0
-
-
-@dataclasses.dataclass
-@dataclasses.dataclass(frozen=True)
-class SourceCounts:
-    """What the sources of labels of single flows said of one batch."""
-
-    said: dict[SourceKey, Counts]

@@ -1,11 +1,12 @@
 """PTransforms that label flows."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import TaggedOutput
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import CorpusManifest
@@ -23,7 +24,6 @@ from flowloom.transforms.labels.dividers import (
     sketch_quantity,
     sum_classes,
 )
-from flowloom.transforms.labels.join_labels import join_sources
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts, label_flows
 from flowloom.transforms.labels.window_sources import WindowSource, plan_inspections, window_captures
 
@@ -64,36 +64,47 @@ def _labelled(flows: pa.RecordBatch, divided: DividedTasks) -> pa.RecordBatch:
     return label_quantities(flows, divided.tasks)
 
 
+class LabelledFlows(NamedTuple):
+    """Outputs of `LabelFlows`: batches with label columns, and the counted answers of their sources."""
+
+    flows: beam.PCollection[pa.RecordBatch]
+    counts: beam.PCollection[SourceCounts]
+
+
 @dataclasses.dataclass
 class LabelFlows(beam.PTransform):
-    """`label_flows` and `join_sources` over a PCollection of flow batches.
+    """`label_flows` over a PCollection of flow batches.
 
     Args:
-      written: the output of `WindowCaptures`, whose files have to be there first; None without such sources.
+      windows: the output of `WindowCaptures`, whose files must exist first; None without such sources.
     """
 
     labels: tuple[GroupLabels, ...]
     manifest: CorpusManifest
-    written: Any = None
+    windows: beam.PCollection[pa.RecordBatch] | None = None
 
-    def expand(self, flows: Any) -> Any:
-        """Return batches with label columns as `flows`, and `SourceCounts` as `counts`."""
-        sides = [] if self.written is None else [beam.pvalue.AsIter(self.written)]
-        return flows | beam.ParDo(_Label(self), *sides).with_outputs("counts", main="flows")
+    @beam.typehints.no_annotations
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> LabelledFlows:
+        """Labels batches of `schemas.rows.FLOWS`."""
+        after = [] if self.windows is None else [beam.pvalue.AsIter(self.windows)]
+        labelled = flows | beam.ParDo(_LabelFlows(self.labels, self.manifest), *after).with_outputs(
+            "counts", main="flows"
+        )
+        return LabelledFlows(labelled.flows, labelled.counts)
 
 
-class _Label(beam.DoFn):
-    def __init__(self, transform: LabelFlows):
-        self._labels = transform.labels
-        self._manifest = transform.manifest
-        self._sources = {label.group: label.sources for label in transform.labels if label.sources}
+class _LabelFlows(beam.DoFn):
+    def __init__(self, labels: tuple[GroupLabels, ...], manifest: CorpusManifest):
+        self._labels = labels
+        self._manifest = manifest
 
-    def process(self, flows: pa.RecordBatch, _written: Any = ()) -> Iterator[Any]:
-        labelled = label_flows(flows, self._labels, self._manifest.claimed_tasks)
-        labelled, said = join_sources(labelled, self._sources, self._manifest)
+    def process(
+        self, flows: pa.RecordBatch, _windows: Iterable[pa.RecordBatch] = ()
+    ) -> Iterator[pa.RecordBatch | TaggedOutput[Literal["counts"], SourceCounts]]:
+        labelled, counts = label_flows(flows, self._labels, self._manifest)
         yield labelled
-        if said:
-            yield beam.pvalue.TaggedOutput("counts", SourceCounts(said))
+        if counts.said:
+            yield TaggedOutput("counts", counts)
 
 
 @dataclasses.dataclass

@@ -16,7 +16,7 @@ from flowloom.transforms.dataset.build_results import BuildResults, gather
 from flowloom.transforms.dataset.layouts import AURORA, LaidOut
 from flowloom.transforms.dataset.shards import shelve, write_shard
 from flowloom.transforms.dataset.write_card import FAILURE, write_card
-from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_flows
+from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
 from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
 from flowloom.transforms.splits.splits import Division
 
@@ -39,7 +39,7 @@ CAPTURE = {
 
 @pytest.fixture
 def findings(tmp_path) -> BuildResults:
-    rows = label_flows(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
+    rows = label_by_path(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
     written = write_shard(("flows", AURORA, "train", 0), [rows], str(tmp_path), MANIFEST.tasks, Output(shards=1))
     shard = shelve(written, str(tmp_path))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))

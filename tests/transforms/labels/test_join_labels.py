@@ -15,7 +15,7 @@ from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.labels.join_labels import Answer, Counts, FlowSource, ask, join_sources, merge_answers
-from flowloom.transforms.labels.label_flows import GroupLabels, label_flows, label_group
+from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path, label_group
 from flowloom.transforms.labels.packet_labels import packet_windows
 from flowloom.transforms.labels.window_index import NO_WINDOW, window_batch, write_windows
 from flowloom.transforms.labels.window_sources import WindowSource
@@ -115,7 +115,7 @@ def test_a_default_labels_what_no_row_matches(tmp_path):
     source = FlowSource("attack", "t", "table", windows=path, default=0)
     labels = (GroupLabels(GROUP, (None,), (), True, (source,)),)
     described = manifest(label_table=TABLE)
-    joined, counts = join_sources(label_flows(flows, labels, described.tasks), {GROUP: [source]}, described)
+    joined, counts = join_sources(label_by_path(flows, labels, described.tasks), {GROUP: [source]}, described)
     assert joined["label_attack"].to_pylist() == [1] * 30 + [0] * 70
     assert counts == {("attack", "t"): Counts(100, 100, 0, 0, 70, 0)}
 
@@ -128,7 +128,7 @@ def test_only_flows_of_groups_with_sources_are_asked_about(tmp_path):
     source = FlowSource("attack", "t", "table", windows=path)
     labels = (GroupLabels(GROUP, (None,), (), True, (source,)), GroupLabels("b" * 16, (0,), (), True))
     described = manifest(label_table=TABLE)
-    joined, counts = join_sources(label_flows(mixed, labels, described.tasks), {GROUP: [source]}, described)
+    joined, counts = join_sources(label_by_path(mixed, labels, described.tasks), {GROUP: [source]}, described)
     assert joined["label_attack"].to_pylist() == [1] * 10 + [0] * 10 + [1] * 10
     assert counts["attack", "t"].flows == 20
     assert joined.drop_columns(["label_attack"]) == mixed

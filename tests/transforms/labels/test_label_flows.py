@@ -9,7 +9,7 @@ from flowloom.transforms.labels.label_flows import (
     GroupLabels,
     LabelClaim,
     count_unlabelled,
-    label_flows,
+    label_by_path,
     label_group,
     label_groups,
 )
@@ -71,9 +71,9 @@ def test_plans_are_labelled_in_their_order():
 def test_flows_get_the_labels_of_their_group():
     batch = synthetic_flows(10, group="a" * 16)
     labels = (GroupLabels("b" * 16, (0, 0), (), True), GroupLabels("a" * 16, (1, None), (), True))
-    labelled = label_flows(batch, labels, manifest().tasks)
+    labelled = label_by_path(batch, labels, manifest().tasks)
     assert labelled.select(batch.schema.names).equals(batch)
     assert labelled["label_app"].to_pylist() == [1] * 10
     assert labelled["label_attack"].null_count == 10
     assert count_unlabelled(labelled, manifest().tasks) == 0
-    assert count_unlabelled(label_flows(batch, labels[:1], manifest().tasks), manifest().tasks) == 10
+    assert count_unlabelled(label_by_path(batch, labels[:1], manifest().tasks), manifest().tasks) == 10
