@@ -30,7 +30,7 @@ from flowloom.transforms.flows.conceal import corpus_key
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.pseudonyms import IdentityKey, read_key
 from flowloom.transforms.io.filesystems import is_url
-from flowloom.transforms.io.io_ptransforms import KeepFlows, RecallFlows
+from flowloom.transforms.io.io_ptransforms import ReadSpilled, SpillBatches
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import passing_folder, staged_folder
@@ -259,18 +259,20 @@ def compose_flows(pipeline: beam.Pipeline, corpus: Corpus, metered: dict[str, An
     divided: Any = DividedTasks(tasks)
     duplicates = None
     if manifest.looks_twice:
-        kept = tuple(flows | f"Keep{name}" >> KeepFlows(staging) for name, flows in branches.items()) | beam.Flatten()
-        branches = {"All": kept | "RecallAll" >> RecallFlows()}
+        kept = (
+            tuple(flows | f"Spill{name}" >> SpillBatches(staging) for name, flows in branches.items()) | beam.Flatten()
+        )
+        branches = {"All": kept | "ReadAll" >> ReadSpilled()}
         if manifest.splits.by in ("time", "host_pair"):
-            looked_at = kept | "RecallForSplits" >> RecallFlows()
+            looked_at = kept | "ReadForSplits" >> ReadSpilled()
             division = looked_at | "DivideFlows" >> DivideFlows(division, manifest.claimed_tasks, manifest.splits)
             findings.append(division)
         if any(map(is_found, tasks)):
-            looked_at = kept | "RecallForTasks" >> RecallFlows() | "AssignSplitsForTasks" >> AssignSplits(division)
+            looked_at = kept | "ReadForTasks" >> ReadSpilled() | "AssignSplitsForTasks" >> AssignSplits(division)
             divided = looked_at | "DivideTasks" >> DivideTasks(tasks)
             findings.append(divided)
         if manifest.deduplicate != "none":
-            looked_at = kept | "RecallForDuplicates" >> RecallFlows()
+            looked_at = kept | "ReadForDuplicates" >> ReadSpilled()
             known = looked_at | "DivideRowsForDuplicates" >> DivideRows(manifest, division, divided)
             stripes = known | "PlanLayoutForDuplicates" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored)
             duplicates = stripes.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)

@@ -48,16 +48,30 @@ def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Rec
     return pa.Table.from_batches(filled, schema).combine_chunks().to_batches()[0]
 
 
+class RowBuffer:
+    """Batches of one schema, held until they have at least `rows` rows together."""
+
+    def __init__(self, rows: int):
+        self._rows = rows
+        self._pending: list[pa.RecordBatch] = []
+
+    def add(self, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Adds a batch; returns everything held as one batch if the rows are enough, and nothing otherwise."""
+        self._pending.append(batch)
+        return self.flush() if sum(held.num_rows for held in self._pending) >= self._rows else []
+
+    def flush(self) -> list[pa.RecordBatch]:
+        """Returns the batches that are left as one, and nothing if there are none."""
+        pending, self._pending = self._pending, []
+        return [concatenated(pending, pending[0].schema)] if pending else []
+
+
 def filled(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield batches of one schema joined until each has at least `rows` rows, but for the last."""
-    held: list[pa.RecordBatch] = []
+    """Yields batches of one schema joined until each has at least `rows` rows, but for the last."""
+    buffer = RowBuffer(rows)
     for one in batches:
-        held.append(one)
-        if sum(part.num_rows for part in held) >= rows:
-            yield concatenated(held, one.schema)
-            held = []
-    if held:
-        yield concatenated(held, held[0].schema)
+        yield from buffer.add(one)
+    yield from buffer.flush()
 
 
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -12,7 +12,6 @@ from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.manifest import CorpusManifest, Deduplicate, Output
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.views import StoredViews
-from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.dataset.build_results import Finding, gather
 from flowloom.transforms.dataset.duplicates import (
     StripePart,
@@ -26,7 +25,7 @@ from flowloom.transforms.dataset.shards import ShardKey, shelve, split_rows, wri
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, recall_each, spill
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
 from flowloom.transforms.labels.dividers import DividedTasks
 from flowloom.transforms.labels.label_flows import GroupLabels, count_unlabelled
 from flowloom.transforms.splits.leakage import shelve_sightings
@@ -135,36 +134,20 @@ class WriteShards(beam.PTransform):
 
 
 class _Spill(beam.DoFn):
-    """Holds rows back until they fill the worker's share of memory, or the bundle ends; one file for each schema."""
-
     def __init__(self, shards: int, job: str, view_name: View):
         self._shards = shards
         self._job = job
         self._view = view_name
 
     def start_bundle(self) -> None:
-        self._pending: dict[ShardKey, list[pa.RecordBatch]] = {}
-        self._bytes = 0
+        self._buffer = SpillBuffer[ShardKey](self._job)
 
     def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
-        for key, rows in split_rows(*element, self._shards, self._view):
-            self._pending.setdefault(key, []).append(rows)
-            self._bytes += rows.nbytes
-        if self._bytes >= PENDING_BYTES:
-            yield from self._spilled()
+        yield from self._buffer.add(split_rows(*element, self._shards, self._view))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for element in self._spilled():
+        for element in self._buffer.flush():
             yield GlobalWindows.windowed_value(element)
-
-    def _spilled(self) -> Iterator[tuple[ShardKey, Spilled]]:
-        by_stripe: dict[str, list[ShardKey]] = {}
-        for key in self._pending:
-            by_stripe.setdefault(key[1], []).append(key)
-        for keys in by_stripe.values():
-            batches = [concatenated(self._pending[key], self._pending[key][0].schema) for key in keys]
-            yield from zip(keys, spill(batches, self._job), strict=True)
-        self._pending, self._bytes = {}, 0
 
 
 class _Write(beam.DoFn):
@@ -175,7 +158,7 @@ class _Write(beam.DoFn):
 
     def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
         (view_name, _, split, _), places = element
-        batches = recall_each(places)
+        batches = read_batches(places)
         yield shelve(write_shard(element[0], batches, self._folder, divided.tasks, self._output), self._folder)
         if self._leakage and view_name == "flows":
             names = [task.name for task in divided.tasks]

@@ -1,4 +1,4 @@
-"""PTransforms that keep a PCollection in files between two passes over it."""
+"""PTransforms that keep a PCollection in spill files between several passes over it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,52 +7,51 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
-from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, recall, spill
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled
 
 
 def single(value: Any) -> Any:
-    """Return a value as an argument of `beam.Map`: itself, or the only element of a PCollection as a side input."""
+    """Returns a value as an argument of `beam.Map`; the only element of a PCollection becomes a side input."""
     return beam.pvalue.AsSingleton(value) if isinstance(value, beam.PCollection) else value
 
 
 @dataclasses.dataclass
-class KeepFlows(beam.PTransform):
-    """Flow batches to their places in files below a job's folder."""
+class SpillBatches(beam.PTransform):
+    """`spill_batches` over a PCollection: row batches to their places in files below a job's folder."""
 
     job: str
 
-    def expand(self, flows: Any) -> Any:
-        """Return `Spilled` from flow batches."""
-        return flows | beam.ParDo(_Keep(self.job))
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[Spilled]:
+        """Returns a place for each batch."""
+        return batches | beam.ParDo(_Spill(self.job))
 
 
 @dataclasses.dataclass
-class RecallFlows(beam.PTransform):
-    """Places from `KeepFlows` to flow batches; once for each pass, so that the runner does not carry the flows."""
+class ReadSpilled(beam.PTransform):
+    """`read_spilled` of each place; one transform for each pass, so that the runner does not carry the rows."""
 
-    def expand(self, places: Any) -> Any:
-        """Return flow batches from `Spilled`."""
-        recalled = beam.Map(lambda place: recall([place])).with_output_types(pa.RecordBatch)
-        return places | "Spread" >> beam.Reshuffle() | "Recall" >> recalled
+    def expand(self, places: beam.PCollection[Spilled]) -> beam.PCollection[pa.RecordBatch]:
+        """Returns a batch for each place."""
+        return places | "Spread" >> beam.Reshuffle() | "Read" >> beam.Map(_read)
 
 
-class _Keep(beam.DoFn):
+class _Spill(beam.DoFn):
     def __init__(self, job: str):
         self._job = job
 
     def start_bundle(self) -> None:
-        self._pending: list[pa.RecordBatch] = []
+        self._buffer = SpillBuffer[None](self._job, joined=False)
 
-    def process(self, flows: pa.RecordBatch) -> Iterator[Spilled]:
-        self._pending.append(flows)
-        if sum(held.nbytes for held in self._pending) >= PENDING_BYTES:
-            yield from self._spilled()
+    def process(self, batch: pa.RecordBatch) -> Iterator[Spilled]:
+        for _, place in self._buffer.add([(None, batch)]):
+            yield place
 
-    def finish_bundle(self) -> Iterator[Any]:
-        for place in self._spilled():
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for _, place in self._buffer.flush():
             yield GlobalWindows.windowed_value(place)
 
-    def _spilled(self) -> list[Spilled]:
-        pending, self._pending = self._pending, []
-        return spill(pending, self._job) if pending else []
+
+def _read(place: Spilled) -> pa.RecordBatch:
+    return read_spilled([place])

@@ -1,16 +1,17 @@
-"""Spill: rows on their way from worker to worker lie in files of the job's folder, and only their places are shuffled.
+"""Spill files: rows between two steps of a job lie in files, and only their places are shuffled.
 
-A shuffle that carries rows holds them in memory several times over, and copies them through coders and sockets. Files
-are mapped by whoever reads them. A bundle that is tried again writes new files; what the first attempt left is never
-asked for, and goes away with the folder.
+A shuffle that carries rows holds them in memory several times, and copies them through coders and sockets. A reader
+maps the files instead. A bundle that is tried again writes new files; nobody reads those of the first attempt, and they
+are removed with the folder.
 """
 
 import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
@@ -18,10 +19,12 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.io.staging import UNFINISHED
 
 SCRATCH = "spill"
-"""Below a job's folder, what is not for the dataset."""
+"""Folder of the spill files below a job's folder; it is no part of the dataset."""
 
 PENDING_BYTES = 64 << 20
-"""Bytes of rows that one worker holds back before it spills them."""
+"""Bytes of rows that one worker holds in memory before it spills them."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Spilled:
     batch: int
 
 
-def spill(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
-    """Write batches of one schema into one new file below a job's folder and return their places, in order."""
+def spill_batches(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
+    """Writes batches of one schema into a new file below a job's folder and returns their places, in order."""
     path = _new_file(job)
     with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches[0].schema) as writer:
         for batch in batches:
@@ -42,11 +45,59 @@ def spill(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
 
 
 def spill_bytes(content: bytes, job: str) -> str:
-    """Write bytes into one new file below a job's folder and return its path."""
+    """Writes bytes into a new file below a job's folder and returns its path."""
     path = _new_file(job)
     with open(path, "wb") as file:
         file.write(content)
     return path
+
+
+class SpillBuffer(Generic[Key]):
+    """Rows by key, held in memory until they fill a spill file.
+
+    Rows of equal schemas are spilled into one file, so that a bundle makes few files however many keys it has.
+
+    Args:
+      job: the job's folder.
+      limit_bytes: bytes of rows from which on everything is spilled.
+      joined: whether all rows of a key become one batch in the file; otherwise batches stay as they were added.
+    """
+
+    def __init__(self, job: str, limit_bytes: int = PENDING_BYTES, *, joined: bool = True):
+        self._job = job
+        self._limit_bytes = limit_bytes
+        self._joined = joined
+        self._pending: dict[Key, list[pa.RecordBatch]] = {}
+        self._bytes = 0
+
+    def add(self, parts: Iterable[tuple[Key, pa.RecordBatch]]) -> list[tuple[Key, Spilled]]:
+        """Adds rows, and spills everything once all of them are in and the limit is reached.
+
+        Args:
+          parts: keys and rows; the rows of one key have one schema.
+
+        Returns:
+          Keys and places of what was spilled, empty below the limit.
+        """
+        for key, rows in parts:
+            self._pending.setdefault(key, []).append(rows)
+            self._bytes += rows.nbytes
+        return self.flush() if self._bytes >= self._limit_bytes else []
+
+    def flush(self) -> list[tuple[Key, Spilled]]:
+        """Spills the rows that are left; returns their keys and places, by schema and in the order of adding."""
+        pending, self._pending, self._bytes = self._pending, {}, 0
+        files: dict[pa.Schema, list[Key]] = {}
+        for key, batches in pending.items():
+            files.setdefault(batches[0].schema, []).append(key)
+        places: list[tuple[Key, Spilled]] = []
+        for schema, keys in files.items():
+            rows = [(key, batch) for key in keys for batch in self._batches(pending[key], schema)]
+            places += zip((key for key, _ in rows), spill_batches([batch for _, batch in rows], self._job), strict=True)
+        return places
+
+    def _batches(self, rows: list[pa.RecordBatch], schema: pa.Schema) -> list[pa.RecordBatch]:
+        return [concatenated(rows, schema)] if self._joined else rows
 
 
 def _new_file(job: str) -> str:
@@ -55,14 +106,14 @@ def _new_file(job: str) -> str:
     return f"{folder}/{uuid.uuid4().hex}"
 
 
-def recall(places: Iterable[Spilled]) -> pa.RecordBatch:
-    """Return spilled rows as one batch, in the order of `recall_each`; there must be at least one place."""
-    batches = recall_each(places)
+def read_spilled(places: Iterable[Spilled]) -> pa.RecordBatch:
+    """Returns spilled rows as one batch, in the order of `read_batches`; there must be at least one place."""
+    batches = read_batches(places)
     return concatenated(batches, batches[0].schema)
 
 
-def recall_each(places: Iterable[Spilled]) -> list[pa.RecordBatch]:
-    """Return spilled batches, whose pages are mapped, in the order of the places' files and positions."""
+def read_batches(places: Iterable[Spilled]) -> list[pa.RecordBatch]:
+    """Returns spilled batches as views of their mapped files, in the order of paths and positions."""
     by_path: dict[str, list[int]] = {}
     for place in places:
         by_path.setdefault(place.path, []).append(place.batch)
@@ -74,7 +125,7 @@ def recall_each(places: Iterable[Spilled]) -> list[pa.RecordBatch]:
 
 
 def clear(job: str) -> None:
-    """Remove everything that a job spilled, and what workers left that were lost while they wrote."""
+    """Removes all spill files of a job, and the unfinished files of workers that were lost."""
     shutil.rmtree(f"{job}/{SCRATCH}", ignore_errors=True)
     for path in Path(job).rglob(f"*{UNFINISHED}"):
         path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from flowloom.schemas.arrow.rows import FLOW_NUMBERS, LABEL_PREFIX
 from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
 from flowloom.transforms.arrays.columns import column, view
 from flowloom.transforms.flows.pseudonyms import IdentityKey, rekey_ids
-from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, recall, spill
+from flowloom.transforms.io.spill import Spilled, read_spilled, spill_batches
 from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows
 from flowloom.transforms.packets.byte_rows import no_drops
 
@@ -52,33 +52,6 @@ class RangeJoin:
     flows: Spilled | None
 
 
-class PacketSpill:
-    """Keeps the packet rows of one range in files below a job's folder, a bounded part of them in memory."""
-
-    def __init__(self, job: str):
-        self._job = job
-        self._pending: list[pa.RecordBatch] = []
-        self._bytes = 0
-        self._places: list[Spilled] = []
-
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Take rows, which stay one batch."""
-        self._pending.append(rows)
-        self._bytes += rows.nbytes
-        if self._bytes >= PENDING_BYTES:
-            self._spill()
-
-    def places(self) -> tuple[Spilled, ...]:
-        """Return where all rows are; call it at the end."""
-        self._spill()
-        return tuple(self._places)
-
-    def _spill(self) -> None:
-        if self._pending:
-            self._places += spill(self._pending, self._job)
-        self._pending, self._bytes = [], 0
-
-
 def mark_flows(flows: pa.RecordBatch, job: str) -> list[tuple[str, Spilled]]:
     """Spill the ids, labels and splits of a batch's flows and return their places by group."""
     names = [name for name in flows.schema.names if name.startswith(LABEL_PREFIX) or name == SPLIT_COLUMN]
@@ -88,7 +61,7 @@ def mark_flows(flows: pa.RecordBatch, job: str) -> list[tuple[str, Spilled]]:
     marks = flows.select(["flow_id", *names]).take(column(order, pa.int64()))
     starts = np.searchsorted(number[order], np.arange(len(encoded.dictionary) + 1)).tolist()
     parts = [marks.slice(a, b - a) for a, b in itertools.pairwise(starts)]
-    return list(zip(encoded.dictionary.to_pylist(), spill(parts, job), strict=True)) if parts else []
+    return list(zip(encoded.dictionary.to_pylist(), spill_batches(parts, job), strict=True)) if parts else []
 
 
 def join_ranges(
@@ -112,9 +85,9 @@ def join_ranges(
     if not places:  # all flows were too short
         yield from (RangeJoin(group, part.packets, None) for part in packets)
         return
-    numbers = recall(places)
+    numbers = read_spilled(places)
     ids = numbers["flow_id"] if key is None else rekey_ids(numbers["flow_id"], key)
-    flows = recall(marks)
+    flows = read_spilled(marks)
     marked = _ids(flows["flow_id"])
     order = np.argsort(marked)
     at = np.minimum(np.searchsorted(marked[order], _ids(ids)), len(marked) - 1)
@@ -127,18 +100,18 @@ def join_ranges(
         rows = np.flatnonzero(position == part.position)
         rows = rows[np.argsort(serial[rows], kind="stable")]
         found.append(flows.take(column(rows, pa.int64())))
-    for part, place in zip(packets, spill(found, job), strict=True):
+    for part, place in zip(packets, spill_batches(found, job), strict=True):
         yield RangeJoin(group, part.packets, place)
 
 
 def join_packets(join: RangeJoin) -> Iterator[pa.RecordBatch | PacketCounts]:
     """Yield a range's rows of the packets view with labels and splits of their flows, and how many there were."""
     dropped, rows = no_drops(), 0
-    known = None if join.flows is None else recall([join.flows])
+    known = None if join.flows is None else read_spilled([join.flows])
     serials = np.empty(0, np.int64) if known is None else view(known["serial"])
     flows = RangeFlows(serials, pa.nulls(0, pa.binary(16)) if known is None else known["flow_id"])
     for place in join.packets:
-        numbered = recall([place])
+        numbered = read_spilled([place])
         at = flows.find(view(numbered["serial"]))
         attached = attach_flows(numbered, flows, join.group, dropped)
         rows += attached.num_rows

@@ -15,9 +15,9 @@ from flowloom.transforms.captures.capture_files import CaptureError, capture_sha
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments, join_numbered_fragments
 from flowloom.transforms.flows.meter import WHOLE
-from flowloom.transforms.io.spill import Spilled, recall, spill
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled, spill_batches
 from flowloom.transforms.metering.group_reader import GroupReading
-from flowloom.transforms.metering.join_packets import PacketCounts, PacketSpill, RangePackets
+from flowloom.transforms.metering.join_packets import PacketCounts, RangePackets
 from flowloom.transforms.metering.meter_cache import KeptReading
 from flowloom.transforms.metering.packet_reader import PacketReading
 from flowloom.transforms.metering.scheduling import DigestTask, ReadingTask
@@ -85,16 +85,18 @@ def meter_reading(
             yield rows
     else:
         reading = numbered = PacketReading(task.ranges, task.group, definition, packet_view, **how)
-        packets = PacketSpill(job)
+        buffer = SpillBuffer[None](job, joined=False)
+        packets: list[tuple[None, Spilled]] = []
         for name, rows in numbered.views():
             if name == "packets":
-                packets.add(rows)
+                packets += buffer.add([(None, rows)])
             else:
                 flows += rows.num_rows
                 yield rows
+        packets += buffer.flush()
         numbers = numbered.numbers()
-        kept = tuple(spill([numbers], job)) if numbers.num_rows else ()
-        yield task.group, RangePackets(task.place.position, packets.places(), kept)
+        kept = tuple(spill_batches([numbers], job)) if numbers.num_rows else ()
+        yield task.group, RangePackets(task.place.position, tuple(place for _, place in packets), kept)
         yield PacketCounts(0, tuple(numbered.dropped.tolist()))
     if task.place != WHOLE:
         yield from _fragments(reading, task.group, task.place.position, task.of, job)
@@ -119,7 +121,7 @@ def _fragments(
     """Yield what a range has of each partition, its rows spilled."""
     partitions = min(of, MAX_PARTITIONS)
     parts = dict(fragment_partitions(reading.fragments(), partitions))
-    places = dict(zip(parts, spill(list(parts.values()), job), strict=True)) if parts else {}
+    places = dict(zip(parts, spill_batches(list(parts.values()), job), strict=True)) if parts else {}
     for number in range(partitions):
         yield (group, number), RangeFragments(position, reading.clock_ns, places.get(number))
 
@@ -153,10 +155,10 @@ def join_partition(
         return
     clocks_ns = running_clocks((part.position, part.clock_ns) for part in parts)
     if numbered:
-        flows, short, numbers = join_numbered_fragments(recall(places), clocks_ns, definition, group)
+        flows, short, numbers = join_numbered_fragments(read_spilled(places), clocks_ns, definition, group)
         yield flows
         yield numbers
     else:
-        flows, short = join_fragments(recall(places), clocks_ns, definition, group)
+        flows, short = join_fragments(read_spilled(places), clocks_ns, definition, group)
         yield flows
     yield GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))

@@ -11,13 +11,13 @@ from apache_beam.transforms.window import GlobalWindows
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.arrays.columns import RowBuffer
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch
 from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.flows.pseudonyms import IdentityKey
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import spill
+from flowloom.transforms.io.spill import spill_batches
 from flowloom.transforms.metering.join_packets import (
     PacketCounts,
     RangeJoin,
@@ -153,23 +153,16 @@ class _HoldsFlowsBack(beam.DoFn):
         self._packet_view = packet_view
 
     def start_bundle(self) -> None:
-        self._pending: list[pa.RecordBatch] = []
+        self._buffer = RowBuffer(TAKE_FLOWS)
 
     def finish_bundle(self) -> Iterator[Any]:
-        if self._pending:
-            yield GlobalWindows.windowed_value(self._batch())
+        for flows in self._buffer.flush():
+            yield GlobalWindows.windowed_value(flows)
 
     def _held(self, flows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Add flows, and yield a batch if there are enough of them."""
         tally(self._job).add(flows=flows.num_rows)
-        self._pending.append(flows)
-        if sum(held.num_rows for held in self._pending) >= TAKE_FLOWS:
-            yield self._batch()
-
-    def _batch(self) -> pa.RecordBatch:
-        flows = concatenated(self._pending, FLOWS)
-        self._pending = []
-        return flows
+        yield from self._buffer.add(flows)
 
 
 class _Meter(_HoldsFlowsBack):
@@ -201,7 +194,7 @@ class _Join(_HoldsFlowsBack):
             elif piece.schema == FLOWS:
                 yield from self._held(piece)
             elif piece.num_rows:
-                (group, _), (place,) = element[0], spill([piece], self._job)
+                (group, _), (place,) = element[0], spill_batches([piece], self._job)
                 yield beam.pvalue.TaggedOutput("packets", (group, RangePackets(_EVERYWHERE, (), (place,))))
 
 

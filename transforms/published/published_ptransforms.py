@@ -6,7 +6,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from flowloom.transforms.io.io_ptransforms import RecallFlows
+from flowloom.transforms.io.io_ptransforms import ReadSpilled
 from flowloom.transforms.io.spill import Spilled
 
 
@@ -18,4 +18,4 @@ class RecallPublished(beam.PTransform):
 
     def expand(self, root: Any) -> Any:
         """Return labelled batches."""
-        return root | "Places" >> beam.Create(list(self.places)) | "Recall" >> RecallFlows()
+        return root | "Places" >> beam.Create(list(self.places)) | "Recall" >> ReadSpilled()

@@ -37,7 +37,7 @@ from flowloom.transforms.arrays.digests import row_digests, sort_digests
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import PENDING_BYTES, Spilled, spill
+from flowloom.transforms.io.spill import SpillBuffer, Spilled
 from flowloom.transforms.labels.join_labels import Answer, Counts, FlowSource, SourceKey, merge_answers
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.labels.window_index import NO_WINDOW
@@ -235,7 +235,7 @@ class _EntryRows:
         self._job = job
         self._known = known
         self._refused: set[str] = set()
-        self._pending: list[pa.RecordBatch] = []
+        self._buffer = SpillBuffer[None](job)
         self._places: list[Spilled] = []
         self._digests: list[np.ndarray] = []
         self.codes: dict[str, list[int]] = {}
@@ -266,19 +266,11 @@ class _EntryRows:
             self._digests.append(row_digests(feature_rows(labelled), ""))
         self.rows += labelled.num_rows
         tally(self._job).add(flows=labelled.num_rows)
-        self._pending.append(labelled)
-        if sum(held.nbytes for held in self._pending) >= PENDING_BYTES:
-            self._spill()
-
-    def _spill(self) -> None:
-        joined = concatenated(self._pending, self._pending[0].schema)
-        self._places += spill([joined], self._job)
-        self._pending = []
+        self._places += (place for _, place in self._buffer.add([(None, labelled)]))
 
     def places(self) -> list[Spilled]:
         """Return where all rows are; call it at the end."""
-        if self._pending:
-            self._spill()
+        self._places += (place for _, place in self._buffer.flush())
         return self._places
 
     @property

@@ -13,12 +13,11 @@ from apache_beam.utils.shared import Shared
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import View
-from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.dataset.shards import shard_numbers
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import Spilled, recall_each, spill
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
 from flowloom.transforms.metering.scheduling import deal
 from flowloom.transforms.score.score_inputs import RowGroupPart, read_part
 from flowloom.transforms.score.score_rows import (
@@ -106,14 +105,12 @@ class WriteScores(beam.PTransform):
 
 def _written(element: tuple[int, Iterable[Spilled]], shards: int, folder: str, *rest: Any) -> WrittenScores:
     shard, places = element
-    written = write_scores(shard, shards, recall_each(places), folder, *rest)
+    written = write_scores(shard, shards, read_batches(places), folder, *rest)
     tally(folder).add(shards=1)
     return written
 
 
 class _Score(beam.DoFn):
-    """Holds scores back until they fill the worker's share of memory, or the bundle ends."""
-
     def __init__(self, load: Callable[[], RowScorer], job: str, shards: int, addresses: bool):
         self._load = load
         self._shared = Shared()
@@ -123,8 +120,7 @@ class _Score(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._scorer = self._shared.acquire(self._load)
-        self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(self._shards)]
-        self._bytes = 0
+        self._buffer = SpillBuffer[int](self._job, HELD_BYTES)
         self._counts = ScoreCounts()
 
     def process(self, rows: pa.RecordBatch) -> Iterator[tuple[int, Spilled]]:
@@ -134,23 +130,16 @@ class _Score(beam.DoFn):
         order = np.argsort(numbers, kind="stable")
         by_shard = rearranged(scores, order)
         bounds = np.searchsorted(numbers[order], np.arange(self._shards + 1)).tolist()
-        for shard, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            if stop > start:
-                self._pending[shard].append(by_shard.slice(start, stop - start))
-        self._bytes += scores.nbytes
-        if self._bytes >= HELD_BYTES:
-            yield from self._spilled()
+        yield from self._buffer.add(
+            (shard, by_shard.slice(start, stop - start))
+            for shard, (start, stop) in enumerate(itertools.pairwise(bounds))
+            if stop > start
+        )
 
     def finish_bundle(self) -> Iterator[Any]:
-        for element in self._spilled():
+        for element in self._buffer.flush():
             yield GlobalWindows.windowed_value(element)
         yield beam.pvalue.TaggedOutput("counts", GlobalWindows.windowed_value(self._counts))
-
-    def _spilled(self) -> Iterator[tuple[int, Spilled]]:
-        filled = {shard: concatenated(held, held[0].schema) for shard, held in enumerate(self._pending) if held}
-        if filled:
-            yield from zip(filled, spill(list(filled.values()), self._job), strict=True)
-        self._pending, self._bytes = [[] for _ in range(self._shards)], 0
 
 
 @dataclasses.dataclass

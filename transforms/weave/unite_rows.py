@@ -21,7 +21,7 @@ from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.dataset.layouts import lay_out
 from flowloom.transforms.dataset.shards import ShardKey, ShelvedShard, shard_numbers, shelve, split_rows, write_shard
-from flowloom.transforms.io.spill import Spilled, recall
+from flowloom.transforms.io.spill import Spilled, read_spilled
 from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.weave.weave_plans import UNKNOWN, WeavePlan
@@ -192,7 +192,7 @@ def read_part(part: Part, plan: WeavePlan) -> Iterator[pa.RecordBatch]:
       FlowloomError: if its file is not the one that the card of its dataset lists.
     """
     if isinstance(part.place, Spilled):
-        yield recall([part.place])
+        yield read_spilled([part.place])
         return
     names = [part.task] if part.task else list(plan.recodings[part.dataset])
     schema = labelled(plan.stored.schema("flows", ()), names)

@@ -15,7 +15,6 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.moments import sequence_moments
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.dataset.shards import row_order, shards_hash, shelve, split_rows, unshelve, write_shard
-from flowloom.transforms.io.spill import clear, recall, spill
 
 TASKS = (Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns")),)
 KEY = ("flows", "", "train", 1)
@@ -54,17 +53,6 @@ def test_a_row_finds_the_same_shard_in_any_batch():
     for start in range(0, 200, 33):
         for key, piece in split_rows("", batch.slice(start, 33), 5):
             assert {place[flow] for flow in piece["flow_id"].to_pylist()} == {key}
-
-
-def test_rows_survive_the_way_through_files(tmp_path):
-    batch = rows(100)
-    first = spill([batch.slice(0, 30), batch.slice(30, 40)], str(tmp_path))
-    second = spill([batch.slice(70)], str(tmp_path))
-    assert recall([first[1]]).equals(batch.slice(30, 40))
-    found = recall([second[0], first[1], first[0]])
-    assert sorted_table(pa.table(found)) == sorted_table(pa.table(batch))
-    clear(str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_sorting_is_total_even_among_equal_ids():

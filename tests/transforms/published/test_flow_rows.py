@@ -8,7 +8,7 @@ from synthetic import synthetic_flows
 from flowloom.schemas.arrow.rows import FLOWS, PUBLISHED_FLOWS
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.io.parquet import write_table
-from flowloom.transforms.io.spill import recall, spill
+from flowloom.transforms.io.spill import read_spilled, spill_batches
 from flowloom.transforms.published.flow_rows import forget
 
 UNKNOWN = ("start", "protocol", "src_ip", "packets_fwd", "pkt_ttl", "pkt_tcp_flags")
@@ -33,7 +33,7 @@ def test_forgotten_columns_are_null_on_disk_and_change_the_digest(tmp_path):
     read = stored.slice(20).combine_chunks().to_batches()[0]
     assert {name for name in FLOWS.names if read[name].null_count} == set(UNKNOWN)
     assert read.equals(partly)
-    sliced = recall(spill([forget(flows, ()), partly], str(tmp_path))).slice(20)
+    sliced = read_spilled(spill_batches([forget(flows, ()), partly], str(tmp_path))).slice(20)
     np.testing.assert_array_equal(row_digests(sliced, "x"), row_digests(partly, "x"))
     assert not (row_digests(partly, "x") == row_digests(flows, "x")).all(axis=1).any()
     np.testing.assert_array_equal(row_digests(forget(flows, ()), "x"), row_digests(flows, "x"))

@@ -13,7 +13,7 @@ from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.io.spill import spill
+from flowloom.transforms.io.spill import spill_batches
 from flowloom.transforms.weave.unite_rows import JoinCounts, Part, dataset_parts, read_part, unite_rows, weave_shard
 from flowloom.transforms.weave.weave_plans import WeaveRules, plan_weave, shards_of
 
@@ -233,7 +233,7 @@ def test_parts_are_read_only_from_the_files_that_the_card_lists(tmp_path):
     card = read_card(folder)
     plan = plan_weave([card], WeaveRules("rainbow"))
     parts = [part for _, part in dataset_parts(0, folder, card)]
-    (spilled,) = spill([next(iter(read_part(parts[0], plan)))], str(tmp_path))
+    (spilled,) = spill_batches([next(iter(read_part(parts[0], plan)))], str(tmp_path))
     again = Part(0, None, parts[0].split, spilled)
     assert next(iter(read_part(again, plan))).equals(next(iter(read_part(parts[0], plan))))
     (folder / card.shards[0].path).write_bytes(b"PAR1")
