@@ -25,7 +25,6 @@ from flowloom.transforms.dataset.dataset_ptransforms import (
     WriteCard,
     WriteShards,
 )
-from flowloom.transforms.dataset.write_card import FAILURE
 from flowloom.transforms.flows.conceal import corpus_key
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.pseudonyms import IdentityKey, read_key
@@ -34,6 +33,7 @@ from flowloom.transforms.io.io_ptransforms import ReadSpilled, SpillBatches
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import passing_folder, staged_folder
+from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.dividers import DividedTasks, is_found
 from flowloom.transforms.labels.label_flows import GroupLabels, label_groups
 from flowloom.transforms.labels.label_ptransforms import DivideTasks, LabelFlows, LabelQuantities, WindowCaptures
@@ -152,9 +152,7 @@ def _build(
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
             compose(pipeline, corpus, staging, options.lanes)
-    if not os.path.exists(f"{staging}/{CARD}"):
-        with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
-            raise FlowloomError(file.read())
+    require_success(staging, CARD)
     clear(staging)
     return read_card(staging)
 

@@ -20,7 +20,7 @@ from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.captures.capture_files import open_stored
 from flowloom.transforms.captures.groups import Capture, GroupPlan, plan_corpus
-from flowloom.transforms.dataset.write_card import FAILURE
+from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.window_sources import label_folder
 from flowloom.transforms.metering.build_estimate import (
     STORED,
@@ -162,9 +162,10 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
         with start_pipeline(EMBEDDED, 1, ()) as pipeline:
             compose(pipeline, corpus, staging, 1)
     taken = time.process_time() - begun
-    if not os.path.exists(f"{staging}/{CARD}"):
-        with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
-            raise FlowloomError(f"a sample of the corpus cannot be built ({file.read()}); estimate with --rates stored")
+    try:
+        require_success(staging, CARD)
+    except FlowloomError as error:
+        raise FlowloomError(f"a sample of the corpus cannot be built ({error}); use --rates stored") from None
     account = read_card(staging).accounting
     spilled = _folder_bytes(f"{staging}/spill")
     shards = sum(_folder_bytes(f"{staging}/{view}") for view in small.views)

@@ -15,22 +15,20 @@ from rich.table import Table
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.models.score_card import SCORE_CARD, ScoreCard, ScoredModel, read_scores
-from flowloom.transforms.dataset.write_card import FAILURE
+from flowloom.schemas.models.score_card import MAX_SKEW, SCORE_CARD, ScoreCard, ScoredModel, read_scores
 from flowloom.transforms.flows.conceal import corpus_key
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.pseudonyms import read_key
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
+from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.metering.metering_ptransforms import MeterGroups, PlanReadings
 from flowloom.transforms.score.score_inputs import Needs, ScoreInputs, plan_inputs
 from flowloom.transforms.score.score_ptransforms import ReadParts, ScoreRows, WriteScoreCard, WriteScores
 from flowloom.transforms.score.score_rows import lost_rows
 from flowloom.transforms.score.write_score_card import ScorePlan
 
-MAX_SKEW = 0.12
-"""Bits; see docs/decisions/0022-scoring-and-planning.md."""
 _DEFAULT = Output()
 
 
@@ -125,9 +123,7 @@ def score(options: ScoreOptions, progress: Callable[[Tally], None] | None = None
     with staged_folder(os.fspath(options.out)) as staging:
         with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
             compose(pipeline, inputs, needs, plan, load, options, staging)
-        if not os.path.exists(f"{staging}/{SCORE_CARD}"):
-            with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
-                raise FlowloomError(file.read())
+        require_success(staging, SCORE_CARD)
         clear(staging)
         return read_scores(staging)
 

@@ -10,10 +10,10 @@ import apache_beam as beam
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.dataset.write_card import FAILURE
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
+from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.weave.weave_plans import WeavePlan, WeaveRules, plan_weave
 from flowloom.transforms.weave.weave_ptransforms import FindParts, WeaveShards, WriteWovenCard
 
@@ -49,9 +49,7 @@ def weave(options: WeaveOptions, progress: Callable[[Tally], None] | None = None
     with staged_folder(os.fspath(options.out)) as staging:
         with watched(staging, progress), start_pipeline(EMBEDDED, options.workers, ()) as pipeline:
             compose(pipeline, datasets, plan, staging)
-        if not os.path.exists(f"{staging}/{CARD}"):
-            with open(f"{staging}/{FAILURE}", encoding="utf-8") as file:
-                raise FlowloomError(file.read())
+        require_success(staging, CARD)
         clear(staging)
         return read_card(staging)
 

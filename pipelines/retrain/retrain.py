@@ -23,7 +23,6 @@ from flowloom.pipelines.retrain.continuity import (
 from flowloom.pipelines.retrain.model_registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain.retrain_page import write_report
 from flowloom.pipelines.retrain.state_lock import locked
-from flowloom.pipelines.score import MAX_SKEW
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.corpus.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import DatasetCard
@@ -44,6 +43,7 @@ from flowloom.schemas.models.retrain_state import (
     read_state,
     write_state,
 )
+from flowloom.schemas.models.score_card import MAX_SKEW
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.captures.inventory import FoundCaptures, find_captures
 from flowloom.transforms.dataset.increments import drop_shards, freeze_test, judgeable_tasks, write_newest

@@ -17,6 +17,8 @@ from flowloom.schemas.dataset.dataset_card import Accounting
 from flowloom.schemas.errors import FlowloomError
 
 SCORE_CARD = "scores.json"
+MAX_SKEW = 0.12
+"""Divergence in bits above which a feature counts as skewed (docs/decisions/0022-scoring-and-planning.md)."""
 
 IDENTIFYING: dict[View, tuple[str, ...]] = {
     "flows": (

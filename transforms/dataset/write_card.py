@@ -39,15 +39,13 @@ from flowloom.transforms.dataset.layouts import FLOWS_ALONE
 from flowloom.transforms.dataset.shards import WrittenShard, shards_hash
 from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.staging import write_text
+from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.labels.join_labels import Counts, SourceKey
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.labels.window_sources import Kind, source_kind
 from flowloom.transforms.splits.byte_rules import byte_rule
 from flowloom.transforms.splits.leakage import leakage_of
 from flowloom.transforms.splits.task_overlap import task_overlap
-
-FAILURE = "failure.txt"
-"""Written in the place of a card when the counts do not agree or there is nothing to put on it."""
 
 
 def write_card(
@@ -78,8 +76,7 @@ def write_card(
     coverage = count_coverage(findings.labels, flows, manifest, findings.sources)
     faults = find_faults(accounting, findings, captures, rejects, manifest) or find_conflicts(coverage, manifest)
     if faults:
-        write_text(f"{staging}/{FAILURE}", "; ".join(faults))
-        return f"{staging}/{FAILURE}"
+        return fail(staging, faults)
     tasks = findings.tasks or manifest.tasks
     shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
     measured = manifest.leakage == "measure"

@@ -14,9 +14,9 @@ from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import SCORE_CARD, ScoreCard, ScoredModel, ScoreReject
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import captures_table, count_captures, rejects_table
-from flowloom.transforms.dataset.write_card import FAILURE
 from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.staging import write_text
+from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.metering.meter_groups import GroupAccount
 from flowloom.transforms.score.score_rows import ScoreCounts, WrittenScores
 from flowloom.transforms.score.skew import model_skew
@@ -76,8 +76,7 @@ def write_score_card(findings: Iterable[ScoreFinding], plan: ScorePlan, staging:
     rejected = sum_by_key([counts.rejected, {ScoreReject.REPEATED: repeated} if repeated else {}])
     expected = sum(account.flows for account in accounts) + plan.part_rows
     if fault := _fault(expected, counts.rows, scored + sum(rejected.values()), refused):
-        write_text(f"{staging}/{FAILURE}", fault)
-        return f"{staging}/{FAILURE}"
+        return fail(staging, [fault])
     sums = sum_by_key(shard.classes for shard in written)
     classes = {
         task: dict(zip(words, sums.get(task, np.zeros(len(words), np.int64)).tolist(), strict=True))

@@ -27,8 +27,8 @@ from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
 from flowloom.transforms.dataset.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
-from flowloom.transforms.dataset.write_card import FAILURE, count_overlap, count_splits, normalisation, store_card
-from flowloom.transforms.io.staging import write_text
+from flowloom.transforms.dataset.write_card import count_overlap, count_splits, normalisation, store_card
+from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.labels.join_labels import Counts
 from flowloom.transforms.weave.unite_rows import JoinCounts
 from flowloom.transforms.weave.weave_plans import Missing, OnConflict, WeavePlan
@@ -192,8 +192,7 @@ def write_woven_card(
     coverage = unite_coverage(cards, plan, findings.counts)
     faults = find_woven_faults(findings, coverage, plan)
     if faults:
-        write_text(f"{staging}/{FAILURE}", "; ".join(faults))
-        return f"{staging}/{FAILURE}"
+        return fail(staging, faults)
     tables = [
         (pq.ParquetFile(folder / CAPTURES_TABLE).read(), pq.ParquetFile(folder / REJECTS_TABLE).read())
         for folder in folders

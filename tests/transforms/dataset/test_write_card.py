@@ -15,7 +15,8 @@ from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.dataset.build_results import BuildResults, gather
 from flowloom.transforms.dataset.layouts import AURORA, LaidOut
 from flowloom.transforms.dataset.shards import shelve, write_shard
-from flowloom.transforms.dataset.write_card import FAILURE, write_card
+from flowloom.transforms.dataset.write_card import write_card
+from flowloom.transforms.io.verdict import FAILURE
 from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
 from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
 from flowloom.transforms.splits.splits import Division
