@@ -1,16 +1,15 @@
 """The corpus manifest: which captures, which labels, which tasks, which layout; checked as a whole when it is made."""
 
-import math
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_words
+from flowloom.schemas.corpus.manifest_errors import CAPTURED, explain
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.corpus.published_sources import (
-    FORMATS,
     CerttaFlows,
     CicidsTables,
     IscxImages,
@@ -20,12 +19,9 @@ from flowloom.schemas.corpus.published_sources import (
     QuicTexts,
     published_format,
 )
+from flowloom.schemas.corpus.split_options import Splits
 from flowloom.schemas.corpus.tasks import LabelValue, Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-
-SPLITS = ("train", "validation", "test")
-SPLIT_COLUMN = "split"
-"""A travelling row's split: int8 position in `SPLITS`. Not stored: a shard's place says it."""
 
 Identity = Literal["keep", "pseudonym", "drop"]
 """What becomes of addresses: kept, replaced by pseudonyms of a key that keep common prefixes, or left out."""
@@ -70,44 +66,17 @@ class CaptureSource(pydantic.BaseModel):
         return (*tables, *self.label_tables, *rest)
 
 
-_CAPTURED = "glob"
-
 Entry = Annotated[
-    Annotated[CaptureSource, pydantic.Tag(_CAPTURED)]
+    Annotated[CaptureSource, pydantic.Tag(CAPTURED)]
     | Annotated[QuicTexts, pydantic.Tag("quic-ucdavis")]
     | Annotated[QuicArrays, pydantic.Tag("quic-ucdavis-arrays")]
     | Annotated[CerttaFlows, pydantic.Tag("certta")]
     | Annotated[KitsuneFlows, pydantic.Tag("kitsune")]
     | Annotated[IscxImages, pydantic.Tag("iscx-wang2017")]
     | Annotated[CicidsTables, pydantic.Tag("cicids2017")],
-    pydantic.Discriminator(lambda entry: published_format(entry, _CAPTURED)),
+    pydantic.Discriminator(lambda entry: published_format(entry, CAPTURED)),
 ]
 """Captures, or published files: an entry with `published` is of the format that this names."""
-
-
-class Splits(pydantic.BaseModel):
-    """How rows are divided: by capture group, by the unordered pair of addresses, by start (train first), by flow, or
-    (`auto`) by capture group where every class has enough of them, else by flow."""
-
-    model_config = _STRICT
-
-    by: Literal["auto", "capture", "host_pair", "time", "flow", "packet"] = "auto"
-    train: float = pydantic.Field(0.64, ge=0, le=1)
-    validation: float = pydantic.Field(0.16, ge=0, le=1)
-    test: float = pydantic.Field(0.20, ge=0, le=1)
-    seed: int = 7
-
-    @pydantic.model_validator(mode="after")
-    def _shares_add_up(self) -> Self:
-        shares = self.train + self.validation + self.test
-        if not math.isclose(shares, 1.0, abs_tol=1e-9):
-            raise ValueError(f"train + validation + test must be 1, got {shares:g}")
-        return self
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        """The shares in the order of `SPLITS`."""
-        return self.train, self.validation, self.test
 
 
 class Output(pydantic.BaseModel):
@@ -361,54 +330,4 @@ def parse_manifest(document: Any, where: str) -> CorpusManifest:
     try:
         return CorpusManifest.model_validate(document)
     except pydantic.ValidationError as error:
-        found = error.errors()
-        # an entry that is wrong inside is taken out, and its list then seems too short: say only what is inside
-        inner = [e for e in found if not any(_holds(e, other) for other in found)]
-        raise FlowloomError(f"{where}: " + "; ".join(map(_explain, inner))) from None
-
-
-def _holds(outer: Any, inner: Any) -> bool:
-    place = outer["loc"]
-    return len(inner["loc"]) > len(place) and inner["loc"][: len(place)] == place
-
-
-def _explain(entry: Any) -> str:
-    """Return one pydantic error as `captures.0.glb: unknown key, expected one of ...`."""
-    loc = entry["loc"]
-    tagged = loc[:1] == ("captures",) and len(loc) > 2  # the third part is the entry's format, not a key
-    place = ".".join(str(part) for part in ((*loc[:2], *loc[3:]) if tagged else loc)) or "manifest"
-    if entry["type"] == "union_tag_invalid":
-        word = entry["ctx"]["tag"]
-        return f"{place}.published: expected one of {', '.join(FORMATS)}, got {word!r}{did_you_mean(word, FORMATS)}"
-    if entry["type"] == "extra_forbidden":
-        known = _known_keys(loc[:-1])
-        listed, of, word = ", ".join(known), "", str(loc[-1])
-        if loc[:1] == ("captures",) and len(loc) == 4:  # an entry's own keys, which depend on its kind
-            if loc[2] == _CAPTURED:
-                known, listed = [*known, "published"], f"{listed}, or published with keys of its own"
-            else:
-                of = f" of published: {loc[2]}"
-        return f"{place}: unknown key{of}, expected one of {listed}{did_you_mean(word, known)}"
-    if entry["type"] == "missing":
-        return f"{place}: required and missing"
-    message = entry["msg"].removeprefix("Value error, ")
-    shown = repr(entry["input"])
-    return f"{place}: {message}" + (f", got {shown}" if len(shown) < 80 and "got " not in message else "")
-
-
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the model at a place of the manifest has."""
-    model: type[pydantic.BaseModel] = CorpusManifest
-    for part in place:
-        if part in FORMATS:
-            model = FORMATS[str(part)]
-        elif isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
-    """Return the model that an annotation such as `tuple[Task, ...]` or `Dpi | None` is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
-    return next(filter(None, map(_model_in, get_args(annotation))), None)
+        raise FlowloomError(f"{where}: {explain(error, CorpusManifest)}") from None

@@ -17,7 +17,8 @@ from capture_files import ethernet, ipv4, pcap, udp
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, CorpusManifest
+from flowloom.schemas.corpus.manifest import CorpusManifest
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.errors import FlowloomError

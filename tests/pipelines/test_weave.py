@@ -13,7 +13,7 @@ from stored_datasets import BY_FLOW, labelled_flows, random_labels, relabel, sel
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.verify import verify
 from flowloom.pipelines.weave import WeaveOptions, weave
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError

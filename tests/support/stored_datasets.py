@@ -12,7 +12,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, Output
+from flowloom.schemas.corpus.manifest import Output
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import Accounting, DatasetCard, SplitRule
 from flowloom.schemas.dataset.views import StoredViews

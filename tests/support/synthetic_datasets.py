@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column, labelled
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import (
     CARD,

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, Deduplicate
+from flowloom.schemas.corpus.manifest import Deduplicate
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.transforms.arrays.columns import column, view, view_or
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.dataset.shards import NO_START

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.rows import View, label_column
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.views import StoredViews
 

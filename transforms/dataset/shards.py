@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.rows import View, label_column
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, Output
+from flowloom.schemas.corpus.manifest import Output
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import Shard, shard_path
 from flowloom.transforms.arrays.columns import view, view_or

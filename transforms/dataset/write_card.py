@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import PacketDrop
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.corpus.manifest import SPLITS, CorpusManifest
+from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.published_sources import PublishedSource
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import (
     CAPTURES_TABLE,

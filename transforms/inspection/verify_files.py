@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason
 from flowloom.schemas.arrow.rows import SEQUENCES, label_column
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import (
     CAPTURES_TABLE,

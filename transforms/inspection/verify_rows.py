@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowloom.schemas.corpus.manifest import SPLITS, Deduplicate
+from flowloom.schemas.corpus.manifest import Deduplicate
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import Accounting, DatasetCard
 from flowloom.transforms.arrays.digests import sort_digests
 from flowloom.transforms.dataset.shards import shards_hash

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pydantic
 
 from flowloom.schemas.arrow.rows import label_column
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Dividers, Quantity, Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import view

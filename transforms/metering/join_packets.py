@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import FLOW_NUMBERS, LABEL_PREFIX
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.transforms.arrays.columns import column, view
 from flowloom.transforms.flows.pseudonyms import IdentityKey, rekey_ids
 from flowloom.transforms.io.spill import Spilled, read_spilled, spill_batches

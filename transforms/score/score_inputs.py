@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.manifest import SPLITS, CaptureSource
+from flowloom.schemas.corpus.manifest import CaptureSource
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.captures.groups import GroupPlan, plan_captures

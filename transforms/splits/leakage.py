@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import IDENTITY, label_column
-from flowloom.schemas.corpus.manifest import SPLITS, Identity
+from flowloom.schemas.corpus.manifest import Identity
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import Leakage, Overlap, read_card
 from flowloom.transforms.arrays.columns import filled, view
 from flowloom.transforms.arrays.digests import row_digests

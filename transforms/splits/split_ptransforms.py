@@ -7,7 +7,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.corpus.manifest import Splits
+from flowloom.schemas.corpus.split_options import Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.io.io_ptransforms import single

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, Splits
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS, Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import SplitRule
 from flowloom.transforms.arrays.apportion import quotas

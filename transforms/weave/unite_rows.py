@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import label_column, labelled
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.dataset.dataset_card import DatasetCard, shard_place
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import column, concatenated, view

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
-from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import (
     CAPTURES_TABLE,
     REJECTS_TABLE,

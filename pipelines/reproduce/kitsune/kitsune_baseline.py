@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import PACKETS, label_column
-from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.columns import column, view, view_or

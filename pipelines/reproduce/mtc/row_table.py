@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, repeated_split
 from flowloom.schemas.arrow.rows import View, label_column
-from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.dataset import Dataset

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from flowloom.pipelines.reproduce.multitask_cnn.auxiliary_labels import quantities
 from flowloom.schemas.arrow.rows import label_column
-from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.dataset import Dataset

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, Splits
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, Splits
 from flowloom.schemas.dataset.dataset_card import SplitRule
 from flowloom.transforms.arrays import quantile_sketch
 from flowloom.transforms.arrays.apportion import quotas

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.transforms.dataset.dataset_ptransforms import DropDuplicates, FindDuplicates
 from flowloom.transforms.dataset.duplicates import drop_duplicates, find_duplicates, merge_duplicates, part_rows
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS, label_column
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.transforms.dataset.layouts import lay_out

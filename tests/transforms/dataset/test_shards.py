@@ -10,7 +10,8 @@ import pytest
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS, labelled
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS, Output
+from flowloom.schemas.corpus.manifest import Output
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.moments import sequence_moments
 from flowloom.transforms.arrays.take import rearranged

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import column

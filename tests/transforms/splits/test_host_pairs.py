@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, Splits
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes, pair_hashes

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS
-from flowloom.schemas.corpus.manifest import SPLITS
+from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import CARD, shard_path
 from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.splits import leakage

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
-from flowloom.schemas.corpus.manifest import SPLITS, Splits
+from flowloom.schemas.corpus.split_options import SPLITS, Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.splits.splits import assign_splits, divide_groups, quotas

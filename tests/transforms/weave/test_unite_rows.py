@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stored_datasets import labelled_flows, random_labels, select_rows, store_dataset
 from synthetic import synthetic_flows
 
-from flowloom.schemas.corpus.manifest import SPLIT_COLUMN, SPLITS
+from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
