@@ -3,6 +3,7 @@
 from typing import Any
 
 from hypothesis import strategies as st
+from reference_decoder import Packet
 
 GROUP = "00c0ffee00c0ffee"
 SECOND = 1_000_000_000
@@ -25,6 +26,12 @@ def answered(row: dict[str, Any]) -> dict[str, Any]:
     return row | {
         "src_ip": row["dst_ip"], "dst_ip": row["src_ip"], "src_port": row["dst_port"], "dst_port": row["src_port"],
     }  # fmt: skip
+
+
+def reference_packet(row: dict[str, Any]) -> Packet:
+    """Returns a `PACKETS` row as a packet of the reference meter."""
+    fields = {name: value for name, value in row.items() if name != "record"}
+    return Packet(**fields, fragment="whole", transport=b"")
 
 
 packet_rows = st.builds(

@@ -1,126 +1,377 @@
-"""A reference meter: the flow rules packet by packet in plain Python, slow and obviously right."""
+"""Reference meter: capture files to flow rows as docs/flow-definitions.md says, packet by packet in plain Python.
+
+It is slow, shares no code with `flowloom.transforms` and knows every option of a flow definition. A change of what a
+flow is begins here; the property tests then hold the pipeline against it.
+"""
 
 import dataclasses
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from reference_decoder import TCP, UDP, Decoder, DropError, Packet
+from reference_records import Damage, read_records
+
+from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 SIZE_COLUMN = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
+LARGEST = 65_535
+
+Endpoint = tuple[bytes, int]
+"""Address and port."""
 
 
 @dataclasses.dataclass
-class _Open:
-    first: dict[str, Any]
-    forward_source: tuple[bytes, int]
-    packets: list[tuple[dict[str, Any], bool]]
+class Account:
+    """What became of the records of one capture file: the columns of `schemas.arrow.accounting.CAPTURES`."""
+
+    records: int = 0
+    metered: int = 0
+    dropped: dict[DropReason, int] = dataclasses.field(default_factory=dict)
+    link_types: set[int] = dataclasses.field(default_factory=set)
+    first_ns: int | None = None
+    last_ns: int | None = None
+    damage: Damage | None = None
+
+
+@dataclasses.dataclass
+class Metered:
+    """What the reference meter makes of a capture group.
+
+    Attributes:
+      flows: the columns of `schemas.arrow.rows.FLOWS`, `start` in nanoseconds, in no particular order.
+      flows_short: the number of flows with fewer packets than `min_packets`.
+      captures: one account a file.
+    """
+
+    flows: list[dict[str, Any]]
+    flows_short: int
+    captures: list[Account]
+
+
+def reference_meter(files: Sequence[bytes], definition: FlowDefinition, group: str) -> Metered:
+    """Meters the files of a capture group, in their order."""
+    packets, captures = reference_packets(files, definition)
+    if definition.decision == "packet":
+        return Metered(list(packet_rows(packets, definition, group)), 0, captures)
+    flows = [flow_row(flow, definition, group) for flow in flows_of(packets, definition)]
+    kept = [row for row in flows if row["packets_fwd"] + row["packets_bwd"] >= definition.min_packets]
+    return Metered(kept, len(flows) - len(kept), captures)
+
+
+def reference_packets(files: Sequence[bytes], definition: FlowDefinition) -> tuple[list[Packet], list[Account]]:
+    """Returns the packets of a group in captured order, and the account of each file."""
+    decoder = Decoder(definition.fragments, definition.tunnels)
+    packets, captures = [], []
+    for data in files:
+        records, damage = read_records(data)
+        account = Account(len(records), damage=damage, link_types={record.link_type for record in records})
+        for record in records:
+            try:
+                packets.append(decoder.packet(record))
+                account.metered += 1
+            except DropError as drop:
+                account.dropped[drop.reason] = account.dropped.get(drop.reason, 0) + 1
+        times = [record.time_ns for record in records if record.time_ns is not None]
+        account.first_ns, account.last_ns = min(times, default=None), max(times, default=None)
+        captures.append(account)
+    return packets, captures
+
+
+# keys, clocks and sizes ---------------------------------------------------------------------------------------------
+
+
+def source(packet: Packet) -> Endpoint:
+    """Returns the sender of a packet."""
+    return packet.src_ip, packet.src_port
+
+
+def target(packet: Packet) -> Endpoint:
+    """Returns the receiver of a packet."""
+    return packet.dst_ip, packet.dst_port
+
+
+def key_vlan(packet: Packet, definition: FlowDefinition) -> int:
+    """Returns the VLAN identifier as far as it is part of the key (`vlan_in_key`)."""
+    return packet.vlan if definition.vlan_in_key else 0
+
+
+def key_tunnel(packet: Packet, definition: FlowDefinition) -> int:
+    """Returns the tunnel identifier as far as it is part of the key (`tunnel_in_key`)."""
+    return packet.tunnel_id if definition.tunnel_in_key else 0
+
+
+def key_of(packet: Packet, definition: FlowDefinition) -> Any:
+    """Returns what packets share that belong together: by default the five-tuple in either direction (`key`)."""
+    network = key_vlan(packet, definition), key_tunnel(packet, definition)
+    if definition.key == "host_pair":
+        return frozenset([packet.src_ip, packet.dst_ip]), network
+    if definition.key == "source":
+        return packet.src_ip, network
+    return frozenset([source(packet), target(packet)]), packet.protocol, network
+
+
+def clocked(packets: Iterable[Packet]) -> Iterator[tuple[Packet, int]]:
+    """Yields each packet with the clock at it, which is the latest packet time so far."""
+    clock = 0
+    for packet in packets:
+        clock = max(clock, packet.time_ns)
+        yield packet, clock
+
+
+def idle_ns(protocol: int, definition: FlowDefinition) -> int:
+    """Returns the idle timeout of a protocol (`idle_s`, `idle_udp_s`)."""
+    idle_s = definition.idle_s
+    if protocol == UDP and definition.idle_udp_s is not None:
+        idle_s = definition.idle_udp_s
+    return round(idle_s * 1e9)
+
+
+def size_of(packet: Packet, definition: FlowDefinition) -> int:
+    """Returns the size of a packet (`size`)."""
+    return getattr(packet, SIZE_COLUMN[definition.size])
+
+
+# flows: docs/flow-definitions.md, "States" --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Flow:
+    """The packets of one flow so far.
+
+    Attributes:
+      forward: the endpoint that forward packets come from.
+      start_clock, clock: the clock at its first and at its last packet.
+      fins: the senders of a FIN.
+      closed: whether the connection was closed, by the table of `tcp_close`.
+    """
+
+    packets: list[Packet]
+    forward: Endpoint
     start_clock: int
     clock: int
-    fins: set[bool] = dataclasses.field(default_factory=set)
+    fins: set[Endpoint] = dataclasses.field(default_factory=set)
     closed: bool = False
+    end_reason: EndReason = EndReason.FORCED_END
 
 
-def reference_flows(packets: list[dict[str, Any]], definition: FlowDefinition) -> list[dict[str, Any]]:
-    """Return the flows of packets (`PACKETS` rows as dicts, in captured order), sorted by key and start."""
-    open_flows: dict[Any, _Open] = {}
-    done: list[dict[str, Any]] = []
-    clock = None
-    for packet in packets:
-        clock = packet["time_ns"] if clock is None else max(clock, packet["time_ns"])
-        source = (packet["src_ip"], packet["src_port"])
-        target = (packet["dst_ip"], packet["dst_port"])
-        vlan = packet["vlan"] if definition.vlan_in_key else 0
-        tunnel = packet["tunnel_id"] if definition.tunnel_in_key else 0
-        key = (frozenset([source, target]), packet["protocol"], vlan, tunnel)
+def flows_of(packets: Iterable[Packet], definition: FlowDefinition) -> Iterator[Flow]:
+    """Yields the flows of packets in captured order."""
+    open_flows: dict[Any, Flow] = {}
+    now = 0
+    for packet, now in clocked(packets):
+        key = key_of(packet, definition)
         flow = open_flows.get(key)
-        is_syn = packet["protocol"] == 6 and packet["tcp_flags"] & 0x12 == 0x02
-        if flow is not None and (reason := _cut(flow, packet, source, is_syn, clock, definition)):
-            done.append(_row(flow, EndReason.END_DETECTED if flow.closed else reason, definition))
-            flow = None
-        if flow is None:
-            answer = definition.orient == "syn" and packet["protocol"] == 6 and packet["tcp_flags"] & 0x12 == 0x12
-            flow = _Open(packet, target if answer else source, [], clock, clock)
-            open_flows[key] = flow
-        forward = source == flow.forward_source
-        flow.packets.append((packet, forward))
-        flow.clock = clock
-        if definition.tcp_close == "lifecycle" and packet["protocol"] == 6:
-            if packet["tcp_flags"] & 1:
-                flow.fins.add(source <= target)
-            if packet["tcp_flags"] & 4 or len(flow.fins) == 2:
-                flow.closed = True
-        if definition.tcp_close == "fin" and packet["protocol"] == 6 and packet["tcp_flags"] & 1:
-            flow.closed = True
+        reason = flow and end_before(flow, packet, now, definition)
+        if reason:
+            yield ended(flow, reason)
+        if flow is None or reason:
+            flow = open_flows[key] = Flow([], forward_endpoint(packet, definition), now, now)
+        flow.packets.append(packet)
+        flow.clock = now
+        close(flow, packet, definition)
     for flow in open_flows.values():
-        assert clock is not None
-        reason = EndReason.IDLE_TIMEOUT if clock - flow.clock > _idle_ns(flow, definition) else EndReason.FORCED_END
-        done.append(_row(flow, EndReason.END_DETECTED if flow.closed else reason, definition))
-    return sorted((row for row in done if len(row["times"]) >= definition.min_packets), key=_order)
+        idle = now - flow.clock > idle_ns(flow.packets[0].protocol, definition)
+        yield ended(flow, EndReason.IDLE_TIMEOUT if idle else EndReason.FORCED_END)
 
 
-def _order(row: dict[str, Any]) -> Any:
-    return row["src_ip"], row["dst_ip"], row["src_port"], row["dst_port"], row["protocol"], row["start"], row["isn"]
+def forward_endpoint(first: Packet, definition: FlowDefinition) -> Endpoint:
+    """Returns the sender of a flow's first packet; under `orient: syn` the receiver of a SYN-ACK."""
+    answers = first.protocol == TCP and first.tcp_flags & (SYN | ACK) == SYN | ACK
+    return target(first) if definition.orient == "syn" and answers else source(first)
 
 
-def _idle_ns(flow: _Open, definition: FlowDefinition) -> int:
-    if flow.first["protocol"] == 17 and definition.idle_udp_s is not None:
-        return round(definition.idle_udp_s * 1e9)
-    return round(definition.idle_s * 1e9)
+def ended(flow: Flow, reason: EndReason) -> Flow:
+    """Writes the end reason, which is `end detected` for a flow that was closed, whatever ends it."""
+    flow.end_reason = EndReason.END_DETECTED if flow.closed else reason
+    return flow
 
 
-def _cut(flow, packet, source, is_syn, clock, definition) -> EndReason | None:
-    if clock - flow.clock > _idle_ns(flow, definition):
+def end_before(flow: Flow, packet: Packet, now: int, definition: FlowDefinition) -> EndReason | None:
+    """Returns why a packet of its key ends a flow and begins a new one, or None: it belongs to the flow."""
+    if now - flow.clock > idle_ns(packet.protocol, definition):
         return EndReason.IDLE_TIMEOUT
-    if definition.active_s is not None and clock - flow.start_clock > round(definition.active_s * 1e9):
+    if definition.active_s is not None and now - flow.start_clock > round(definition.active_s * 1e9):
         return EndReason.ACTIVE_TIMEOUT
-    if definition.tcp_close == "fin" and flow.closed and packet["protocol"] == 6:
-        teardown = packet["tcp_flags"] & 1 or packet["payload_bytes"] == 0
-        if packet["tcp_flags"] & 2 or not teardown:
-            return EndReason.END_DETECTED
-    if definition.tcp_close == "lifecycle" and is_syn:
-        first = flow.first
-        own = (first["src_ip"], first["src_port"]) == source and first["tcp_flags"] & 0x12 == 0x02
-        if not (own and first["tcp_seq"] == packet["tcp_seq"]):
-            return EndReason.END_DETECTED
+    if packet.protocol == TCP and definition.tcp_close == "lifecycle" and opens_another(flow, packet):
+        return EndReason.END_DETECTED
+    if packet.protocol == TCP and definition.tcp_close == "fin" and flow.closed and cannot_follow_fin(packet):
+        return EndReason.END_DETECTED
     return None
 
 
-def _row(flow: _Open, reason: EndReason, definition: FlowDefinition) -> dict[str, Any]:
-    size = SIZE_COLUMN[definition.size]
-    first = flow.first
-    source, target = (first["src_ip"], first["src_port"]), (first["dst_ip"], first["dst_port"])
-    if source != flow.forward_source:
-        source, target = target, source
-    times = [p["time_ns"] for p, _ in flow.packets]
-    identities = [(p["time_ns"], p["ip_id"], p["ip_bytes"]) for p, _ in flow.packets]
-    neighbours = list(itertools.pairwise(identities))
-    kept = [(p, f) for p, f in flow.packets if definition.zero_payload == "keep" or p["payload_bytes"] > 0]
-    kept = kept[: definition.k]
-    kept_times = [p["time_ns"] for p, _ in kept]
-    syn = definition.tcp_close == "lifecycle" and first["protocol"] == 6 and first["tcp_flags"] & 0x12 == 0x02
+def is_syn(packet: Packet) -> bool:
+    """Whether a packet is a SYN without ACK."""
+    return packet.protocol == TCP and packet.tcp_flags & (SYN | ACK) == SYN
+
+
+def opens_another(flow: Flow, packet: Packet) -> bool:
+    """Whether a packet is a SYN, and not the flow's own again (`tcp_close: lifecycle`)."""
+    own = flow.packets[0]
+    repeats = is_syn(own) and source(own) == source(packet) and own.tcp_seq == packet.tcp_seq
+    return is_syn(packet) and not repeats
+
+
+def cannot_follow_fin(packet: Packet) -> bool:
+    """Whether a packet is a SYN, or payload without FIN (`tcp_close: fin`)."""
+    return bool(packet.tcp_flags & SYN or (packet.payload_bytes > 0 and not packet.tcp_flags & FIN))
+
+
+def close(flow: Flow, packet: Packet, definition: FlowDefinition) -> None:
+    """Notes the FIN or RST of a packet that belongs to a flow."""
+    if packet.protocol != TCP:
+        return
+    if packet.tcp_flags & FIN:
+        flow.fins.add(source(packet))
+    if definition.tcp_close == "lifecycle" and (packet.tcp_flags & RST or len(flow.fins) == 2):
+        flow.closed = True
+    if definition.tcp_close == "fin" and packet.tcp_flags & FIN:
+        flow.closed = True
+
+
+# rows: docs/data-contract.md, "A flow row" --------------------------------------------------------------------------
+
+
+def flow_row(flow: Flow, definition: FlowDefinition, group: str) -> dict[str, Any]:
+    """Returns the row of a flow."""
+    first, packets = flow.packets[0], flow.packets
+    forward, backward = flow.forward, target(first) if flow.forward == source(first) else source(first)
+    is_forward = [source(packet) == flow.forward for packet in packets]
+    listed = [
+        (packet, sent)
+        for packet, sent in zip(packets, is_forward, strict=True)
+        if definition.zero_payload == "keep" or packet.payload_bytes > 0
+    ]
+    own_syn = definition.tcp_close == "lifecycle" and is_syn(first)
+    origin = first.tcp_seq << 1 | 1 if own_syn else 0
     return {
-        "src_ip": source[0],
-        "dst_ip": target[0],
-        "src_port": source[1],
-        "dst_port": target[1],
-        "protocol": first["protocol"],
-        "tunnel_id": first["tunnel_id"],
-        "start": times[0],
-        "isn": first["tcp_seq"] if syn else 0,
-        "duration_ns": max(times) - times[0],
-        "packets_fwd": sum(f for _, f in flow.packets),
-        "packets_bwd": sum(not f for _, f in flow.packets),
-        "bytes_fwd": sum(p[size] for p, f in flow.packets if f),
-        "bytes_bwd": sum(p[size] for p, f in flow.packets if not f),
-        "end_reason": int(reason),
-        "out_of_order": sum(after[0] < before[0] for before, after in neighbours),
-        "duplicates": sum(after == before for before, after in neighbours),
-        "times": times,
-        "pkt_size": [min(p[size], 65_535) for p, _ in kept],
-        "pkt_dir": [1 if f else -1 for _, f in kept],
-        "pkt_gap_ns": [0] * bool(kept) + [max(0, b - a) for a, b in itertools.pairwise(kept_times)],
-        "pkt_tcp_flags": [p["tcp_flags"] for p, _ in kept],
-        "pkt_tcp_window": [p["tcp_window"] for p, _ in kept],
-        "pkt_ttl": [p["ttl"] for p, _ in kept],
-        "pkt_payload": [min(p["payload_bytes"], 65_535) for p, _ in kept],
+        "flow_id": flow_id(group, forward, backward, first, definition, origin),
+        "duration_ns": max(packet.time_ns for packet in packets) - first.time_ns,
+        "end_reason": flow.end_reason,
+        **common_columns(first, group, forward, backward),
+        **counts(packets, is_forward, definition),
+        **disorder(packets),
+        **sequences(listed[: definition.k], definition),
     }
+
+
+def common_columns(packet: Packet, group: str, forward: Endpoint, backward: Endpoint) -> dict[str, Any]:
+    """Returns the columns that a row has from its first packet."""
+    return {
+        "group": group,
+        "start": packet.time_ns,
+        "ip_version": packet.ip_version,
+        "protocol": packet.protocol,
+        "src_ip": forward[0],
+        "dst_ip": backward[0],
+        "src_port": forward[1],
+        "dst_port": backward[1],
+        "vlan": packet.vlan,
+        "tunnel_id": packet.tunnel_id,
+    }
+
+
+def counts(packets: Sequence[Packet], is_forward: Sequence[bool], definition: FlowDefinition) -> dict[str, int]:
+    """Returns packets and bytes by direction."""
+    sizes = [size_of(packet, definition) for packet in packets]
+    forward = [size for size, sent in zip(sizes, is_forward, strict=True) if sent]
+    return {
+        "packets_fwd": len(forward),
+        "packets_bwd": len(packets) - len(forward),
+        "bytes_fwd": sum(forward),
+        "bytes_bwd": sum(sizes) - sum(forward),
+    }
+
+
+def disorder(packets: Sequence[Packet]) -> dict[str, int]:
+    """Returns how many packets are earlier than the one before, and how many equal it in time, IP id and length."""
+    pairs = list(itertools.pairwise((packet.time_ns, packet.ip_id, packet.ip_bytes) for packet in packets))
+    return {
+        "out_of_order": sum(after[0] < before[0] for before, after in pairs),
+        "duplicates": sum(after == before for before, after in pairs),
+    }
+
+
+def sequences(listed: Sequence[tuple[Packet, bool]], definition: FlowDefinition) -> dict[str, list[int]]:
+    """Returns the list columns of packets and whether each was sent forward."""
+    packets = [packet for packet, _ in listed]
+    times = [packet.time_ns for packet in packets]
+    return {
+        "pkt_size": [min(size_of(packet, definition), LARGEST) for packet in packets],
+        "pkt_dir": [1 if sent else -1 for _, sent in listed],
+        "pkt_gap_ns": [0] * len(times[:1]) + [max(after - before, 0) for before, after in itertools.pairwise(times)],
+        "pkt_tcp_flags": [packet.tcp_flags for packet in packets],
+        "pkt_tcp_window": [packet.tcp_window for packet in packets],
+        "pkt_ttl": [packet.ttl for packet in packets],
+        "pkt_payload": [min(packet.payload_bytes, LARGEST) for packet in packets],
+    }
+
+
+# a row for each packet: docs/flow-definitions.md, "A row for each packet" -------------------------------------------
+
+
+def packet_rows(packets: Iterable[Packet], definition: FlowDefinition, group: str) -> Iterator[dict[str, Any]]:
+    """Yields a row for each packet with the last k packets of its key, of which it is the last itself."""
+    windows: dict[Any, tuple[list[Packet], int]] = {}
+    for number, (packet, now) in enumerate(clocked(packets)):
+        key = key_of(packet, definition)
+        window, clock = windows.get(key, ([], now))
+        if now - clock > idle_ns(packet.protocol, definition):
+            window = []
+        window = [*window, packet]
+        windows[key] = window, now
+        sent = [side(held, definition) == side(window[0], definition) for held in window]
+        ends = (source(packet), target(packet)) if sent[-1] else (target(packet), source(packet))
+        yield {
+            "flow_id": flow_id(group, *ends, packet, definition, (number & 0xFFFFFFFF) << 1),
+            "duration_ns": 0,
+            "end_reason": EndReason.FORCED_END,
+            **common_columns(packet, group, *ends),
+            **counts([packet], sent[-1:], definition),
+            **disorder(window[-2:]),
+            **sequences(list(zip(window, sent, strict=True))[-definition.k :], definition),
+        }
+
+
+def side(packet: Packet, definition: FlowDefinition) -> Any:
+    """Returns what tells the two directions of a key apart; between two ports of one host that is the lower port."""
+    if definition.key == "five_tuple":
+        return source(packet)
+    if definition.key == "host_pair" and packet.src_ip == packet.dst_ip:
+        return packet.src_port <= packet.dst_port
+    return packet.src_ip
+
+
+# flow ids -----------------------------------------------------------------------------------------------------------
+
+
+def flow_id(
+    group: str, forward: Endpoint, backward: Endpoint, first: Packet, definition: FlowDefinition, origin: int
+) -> bytes:
+    """Returns the hash of group, directed key, start and origin, which is the initial SYN or a packet's number."""
+    rest = first.protocol << 48 | key_vlan(first, definition) << 32 | forward[1] << 16 | backward[1]
+    rest += key_tunnel(first, definition) * 0xD6E8FEB86659FD93
+    addresses = [
+        int.from_bytes(address[at : at + 8], "little") for address in (forward[0], backward[0]) for at in (0, 8)
+    ]
+    one = int(group[:16], 16)
+    two = one ^ 0x9E3779B97F4A7C15
+    for word in (*addresses, rest, first.time_ns, origin):
+        one = wrapped(mixed(one + word) + two)
+        two = wrapped(mixed(two ^ wrapped(word)) + one)
+    return b"".join(mixed(half).to_bytes(8, "little") for half in (one, two))
+
+
+def mixed(word: int) -> int:
+    """Returns a 64-bit number with its bits spread: the finalizer of splitmix64."""
+    word = wrapped(word)
+    word = wrapped((word ^ word >> 30) * 0xBF58476D1CE4E5B9)
+    word = wrapped((word ^ word >> 27) * 0x94D049BB133111EB)
+    return word ^ word >> 31
+
+
+def wrapped(number: int) -> int:
+    """Returns a number modulo 2^64."""
+    return number & 0xFFFFFFFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""Packet windows against a list of packets for each key: any packets, keys and batches."""
+"""Packet windows against the reference meter: any packets, keys and batches."""
 
 import itertools
 from typing import Any
@@ -8,75 +8,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packet_rows import GROUP, SECOND, START, A, B, answered, packet, packet_rows
+from packet_rows import GROUP, SECOND, START, A, B, answered, packet, packet_rows, reference_packet
+from reference_meter import packet_rows as reference_rows
 
 from flowloom.schemas.arrow.rows import FLOWS, PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.flows.meter import TAKE_FLOWS, RangePlace
 from flowloom.transforms.flows.packet_windows import PacketWindows, open_meter
-
-SIZE = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
-
-
-def key_and_side(row: dict[str, Any], definition: FlowDefinition) -> tuple[Any, Any]:
-    """What a packet shares a window by, and what tells the two directions of it apart."""
-    more = (row["vlan"] if definition.vlan_in_key else 0, row["tunnel_id"] if definition.tunnel_in_key else 0)
-    source, target = (row["src_ip"], row["src_port"]), (row["dst_ip"], row["dst_port"])
-    if definition.key == "five_tuple":
-        return (frozenset([source, target]), row["protocol"], more), source
-    if definition.key == "host_pair":
-        return (frozenset([source[0], target[0]]), more), source[0]
-    return (source[0], more), source[0]
-
-
-def reference(packets: list[dict[str, Any]], definition: FlowDefinition) -> list[dict[str, Any]]:
-    """A row for each packet, from the list of all packets before it."""
-    idle = {17: round((definition.idle_udp_s or definition.idle_s) * 1e9)}
-    keys: dict[Any, list[tuple[dict, int]]] = {}
-    rows = []
-    clock = None
-    for row in packets:
-        clock = row["time_ns"] if clock is None else max(clock, row["time_ns"])
-        key, side = key_and_side(row, definition)
-        known = keys.setdefault(key, [])
-        if known and clock - known[-1][1] > idle.get(row["protocol"], round(definition.idle_s * 1e9)):
-            known.clear()
-        before = known[-1][0] if known else None
-        known.append((row, clock))
-        first = key_and_side(known[0][0], definition)[1]
-        window = [held for held, _ in known][-definition.k :]
-        ends = [(row["src_ip"], row["src_port"]), (row["dst_ip"], row["dst_port"])]
-        if side != first:
-            ends.reverse()
-        size = SIZE[definition.size]
-        identity = ("time_ns", "ip_id", "ip_bytes")
-        rows.append(
-            {
-                "start": row["time_ns"],
-                "duration_ns": 0,
-                "src_ip": ends[0][0],
-                "dst_ip": ends[1][0],
-                "src_port": ends[0][1],
-                "dst_port": ends[1][1],
-                **{name: row[name] for name in ("protocol", "ip_version", "vlan", "tunnel_id")},
-                "packets_fwd": int(side == first),
-                "packets_bwd": int(side != first),
-                "bytes_fwd": row[size] * (side == first),
-                "bytes_bwd": row[size] * (side != first),
-                "end_reason": 4,
-                "out_of_order": int(before is not None and row["time_ns"] < before["time_ns"]),
-                "duplicates": int(before is not None and all(row[n] == before[n] for n in identity)),
-                "pkt_size": [min(held[size], 65_535) for held in window],
-                "pkt_dir": [1 if key_and_side(held, definition)[1] == first else -1 for held in window],
-                "pkt_gap_ns": [0]
-                + [max(b["time_ns"] - a["time_ns"], 0) for a, b in itertools.pairwise(window)],
-                "pkt_tcp_flags": [held["tcp_flags"] for held in window],
-                "pkt_tcp_window": [held["tcp_window"] for held in window],
-                "pkt_ttl": [held["ttl"] for held in window],
-                "pkt_payload": [min(held["payload_bytes"], 65_535) for held in window],
-            }
-        )  # fmt: skip
-    return rows
 
 
 def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> pa.Table:
@@ -100,6 +38,11 @@ def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: lis
     return table.set_column(2, "start", table["start"].cast(pa.int64()))
 
 
+def expected(packets: list[dict[str, Any]], definition: FlowDefinition) -> list[dict[str, Any]]:
+    """The reference meter's rows of the same packets."""
+    return list(reference_rows(map(reference_packet, packets), definition, GROUP))
+
+
 definitions = st.builds(
     lambda key, k, options: FlowDefinition.of("packet-windows", key=key, k=k, **options),
     st.sampled_from(["five_tuple", "host_pair", "source"]),
@@ -121,8 +64,7 @@ def test_equals_the_reference_however_it_is_cut(gaps_and_rows, definition, cuts)
     packets = [row | {"time_ns": time} for time, (_, row) in zip(times, gaps_and_rows, strict=False)]
     found = windows(packets, definition, cuts)
     assert len(set(found["flow_id"].to_pylist())) == len(packets)
-    assert found.drop_columns(["flow_id", "group"]).to_pylist() == reference(packets, definition)
-    assert found["flow_id"].to_pylist() == windows(packets, definition)["flow_id"].to_pylist()
+    assert found.to_pylist() == expected(packets, definition)
 
 
 def test_a_window_by_hand():
@@ -143,7 +85,7 @@ def test_idle_keys_are_forgotten_and_others_kept():
         *(row | {"time_ns": START + 1} for row in wave[:700]),
         *(row | {"time_ns": START + 200 * SECOND} for row in wave),
     ]
-    assert windows(packets, definition).drop_columns(["flow_id", "group"]).to_pylist() == reference(packets, definition)
+    assert windows(packets, definition).to_pylist() == expected(packets, definition)
     meter = PacketWindows(definition, GROUP)
     for at in range(20):
         later = [row | {"time_ns": START + at * 200 * SECOND, "src_port": at} for row in wave[:1_000]]

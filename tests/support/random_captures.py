@@ -1,0 +1,329 @@
+"""Random capture groups for hypothesis: bytes of capture files out of packets that often meet, and flow definitions."""
+
+import dataclasses
+import itertools
+import struct
+from collections.abc import Callable
+
+from capture_files import enhanced, ethernet, interface, ipv4, ipv6, obsolete, pcap, section, simple, tcp, udp
+from hypothesis import strategies as st
+
+from flowloom.schemas.corpus.flow_definition import TUNNELS, FlowDefinition
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+FAR_TICKS = 2**64 - 1
+"""A pcapng timestamp that int64 nanoseconds do not reach."""
+
+HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.2", "192.168.7.9")
+HOSTS_6 = ("fd00::1", "fd00::2", "fd00::2", "2001:db8::9")
+TCP_FLAGS = (0x02, 0x12, 0x10, 0x18, 0x11, 0x14, 0x04, 0xC2)
+EXTENSIONS = (
+    (),
+    ((0, b"\0" * 6),),  # hop-by-hop options
+    ((60, b"\0" * 14), (51, b"\0" * 10)),  # destination options, authentication
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPacket:
+    """The choices that make one frame.
+
+    Attributes:
+      gap_ns: time since the packet before.
+      piece: None for a whole datagram, else the number of the IP fragment.
+      around: the tunnels around it, the innermost first.
+      link: the number of its variant of the link layer.
+      keep: captured bytes of the frame; None for all.
+      damage: position and value of one changed byte, if any.
+      far: whether a pcapng file gives it a time that is out of range.
+    """
+
+    gap_ns: int
+    version: int
+    hosts: tuple[int, int]
+    port: int
+    protocol: int
+    flags: int
+    seq: int
+    payload: int
+    ip_id: int
+    piece: int | None
+    extensions: int
+    around: tuple[str, ...]
+    link: int
+    keep: int | None
+    damage: tuple[int, int] | None
+    far: bool
+
+    def frame(self, link_type: int) -> bytes:
+        """Returns the frame, before it is cut off."""
+        packet = self._ip(self._transport())
+        for kind in self.around:
+            packet = AROUND[kind](packet, self)
+        frame = bytearray(LINKS[link_type][self.link % len(LINKS[link_type])](packet))
+        if self.damage:
+            at, value = self.damage
+            frame[at % len(frame)] = value
+        return bytes(frame)
+
+    def _transport(self) -> bytes:
+        ports = (4000 + self.port, 443) if self.hosts[0] <= self.hosts[1] else (443, 4000 + self.port)
+        payload = bytes(self.payload)
+        if self.protocol == 6:
+            return tcp(payload, *ports, self.flags, self.seq, window=self.payload)
+        if self.protocol == 17:
+            return udp(payload, *ports)
+        if self.protocol == 132:
+            return struct.pack(">HHII", *ports, 0, 0) + payload
+        return bytes(8) + payload
+
+    def _ip(self, content: bytes) -> bytes:
+        source, target = self.hosts
+        if self.version == 4:
+            offset = 0
+            if self.piece is not None:
+                content = content[self.piece * 16 :][:16]
+                offset = self.piece * 2 | 0x2000 * (self.piece < 2)
+            length = 0 if self.payload == 1400 else None  # as segmentation offload writes it
+            options = bytes(4 * self.extensions)
+            return ipv4(
+                content, HOSTS[source], HOSTS[target], self.protocol, ip_id=self.ip_id, fragment=offset,
+                ttl=60 + self.seq, options=options, length=length,
+            )  # fmt: skip
+        protocol = self.protocol
+        if self.piece is not None:
+            content = content[self.piece * 16 :][:16]
+            offset = self.piece * 16 | (self.piece < 2)
+            content = struct.pack(">BBHI", protocol, 0, offset, self.ip_id << 20) + content
+            protocol = 44
+        for kind, body in EXTENSIONS[self.extensions]:
+            words = (len(body) + 2) // 4 - 2 if kind == 51 else (len(body) + 2) // 8 - 1
+            content = bytes([protocol, words]) + body + content
+            protocol = kind
+        return ipv6(content, HOSTS_6[source], HOSTS_6[target], protocol, hop_limit=60 + self.seq)
+
+
+def _outer(content: bytes, protocol: int, packet: RandomPacket) -> bytes:
+    if packet.version == 4:
+        return ipv6(content, "fd00::a", "fd00::b", protocol)
+    return ipv4(content, "172.16.0.1", "172.16.0.2", protocol)
+
+
+def _ip_in_ip(inner: bytes, packet: RandomPacket) -> bytes:
+    return _outer(inner, 4 if inner[0] >> 4 == 4 else 41, packet)
+
+
+def _gre(inner: bytes, packet: RandomPacket) -> bytes:
+    key = struct.pack(">I", packet.port) if packet.seq else b""
+    flags = 0x2000 * bool(key)
+    if packet.ip_id:
+        return _outer(struct.pack(">HH", flags, 0x6558) + key + ethernet(inner), 47, packet)
+    return _outer(struct.pack(">HH", flags, 0x0800 if inner[0] >> 4 == 4 else 0x86DD) + key + inner, 47, packet)
+
+
+def _gtp_u(inner: bytes, packet: RandomPacket) -> bytes:
+    extension = b"\0\0\0\x85" + b"\x01\0\0\0" if packet.seq else b""
+    header = struct.pack(">BBHI", 0x34 if extension else 0x30, 255, len(extension) + len(inner), packet.port + 1)
+    return _outer(udp(header + extension + inner, 2152, 2152), 17, packet)
+
+
+def _vxlan(inner: bytes, packet: RandomPacket) -> bytes:
+    frame = ethernet(inner, vlans=[packet.port] if packet.seq else [])
+    return _outer(udp(struct.pack(">II", 0x08 << 24, packet.port << 8) + frame, 5000, 4789), 17, packet)
+
+
+def _teredo(inner: bytes, packet: RandomPacket) -> bytes:
+    return _outer(udp(bytes(8) * bool(packet.seq) + inner, 3544, 5000), 17, packet)
+
+
+AROUND: dict[str, Callable[[bytes, RandomPacket], bytes]] = {
+    "ip-in-ip": _ip_in_ip,
+    "gre": _gre,
+    "gtp-u": _gtp_u,
+    "vxlan": _vxlan,
+    "teredo": _teredo,
+}
+
+
+def _kind(packet: bytes) -> int:
+    return 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+
+
+def _ppp(packet: bytes) -> bytes:
+    return (b"\x00\x21" if packet[0] >> 4 == 4 else b"\x00\x57") + packet
+
+
+LINKS: dict[int, tuple[Callable[[bytes], bytes], ...]] = {
+    1: (
+        ethernet,
+        lambda packet: ethernet(packet, vlans=[7]),
+        lambda packet: ethernet(packet, vlans=[7, 9]),
+        lambda packet: ethernet(packet) + bytes(6),  # padded
+        lambda packet: ethernet(b"\x00\x01\x00\x40" + b"\x00\x02\x01\x40" + packet, 0x8847),  # two MPLS labels
+        lambda packet: ethernet(b"\x11\x00\x00\x01\x00\x00" + _ppp(packet), 0x8864),  # PPPoE
+        lambda packet: ethernet(b"\xaa\xaa\x03\x00\x00\x00" + struct.pack(">H", _kind(packet)) + packet, 1000),  # SNAP
+        lambda packet: ethernet(b"\x40\x20" + ethernet(packet), 0x8903),  # FabricPath
+        lambda packet: ethernet(packet, 0x0806),  # no IP
+    ),
+    0: (lambda packet: struct.pack("<I", 2) + packet, lambda packet: struct.pack(">I", 30) + packet),
+    9: (_ppp, lambda packet: b"\xff\x03" + _ppp(packet)[1:], lambda packet: b"\x0f\0\x08\0" + packet),
+    51: (lambda packet: b"\x11\x00\x00\x01\x00\x00" + _ppp(packet),),
+    101: (lambda packet: packet,),
+    104: (lambda packet: b"\x0f\x00" + struct.pack(">H", _kind(packet)) + packet,),
+    113: (lambda packet: bytes(14) + struct.pack(">H", _kind(packet)) + packet,),
+    147: (lambda packet: packet,),  # no decoder
+    276: (lambda packet: struct.pack(">H", _kind(packet)) + bytes(18) + packet,),
+}
+
+_seldom = st.integers(0, 15).map(lambda number: number == 15)
+
+packets = st.builds(
+    RandomPacket,
+    gap_ns=st.sampled_from([0, 1, 999, SECOND, 5 * SECOND, 31 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]),
+    version=st.sampled_from([4, 4, 6]),
+    hosts=st.sampled_from([(0, 1), (1, 0), (0, 1), (1, 0), (0, 3), (2, 1)]),
+    port=st.integers(0, 1),
+    protocol=st.sampled_from([6, 6, 6, 17, 17, 1, 132, 89]),
+    flags=st.sampled_from(TCP_FLAGS),
+    seq=st.integers(0, 1),
+    payload=st.sampled_from([0, 0, 1, 60, 1400]),
+    ip_id=st.integers(0, 1),
+    piece=st.sampled_from([None, None, None, 0, 1, 2]),
+    extensions=st.sampled_from([0, 0, 1, 2]),
+    around=st.sampled_from([(), (), (), *((kind,) for kind in TUNNELS), ("gre", "vxlan"), ("ip-in-ip",) * 9]),
+    link=st.integers(0, 8),
+    keep=st.one_of(st.none(), st.none(), st.integers(0, 120)),
+    damage=st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 150), st.integers(0, 255))),
+    far=_seldom,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomFile:
+    """The choices that make one capture file.
+
+    Attributes:
+      form: "pcap-us", "pcap-ns", or "pcapng".
+      order: byte order, "<" or ">".
+      cut: bytes that the file lacks at its end.
+    """
+
+    form: str
+    order: str
+    link_type: int
+    packets: tuple[RandomPacket, ...]
+    cut: int
+
+    def parts(self, start_ns: int) -> list[bytes]:
+        """Returns the file's header, and then each of its records."""
+        times = itertools.accumulate((packet.gap_ns for packet in self.packets), initial=start_ns)
+        timed = list(zip(self.packets, list(times)[1:], strict=True))
+        if self.form == "pcapng":
+            header = section(self.order) + interface(self.link_type, resolution=9, order=self.order)
+            header += interface(1, offset_s=-5, order=self.order)
+            return [header, *(self._block(packet, time_ns) for packet, time_ns in timed)]
+        nanoseconds = self.form == "pcap-ns"
+        header = pcap([], link_type=self.link_type, nanoseconds=nanoseconds, order=self.order)
+        return [
+            header,
+            *(
+                _kept(
+                    pcap([(time_ns, packet.frame(self.link_type))], nanoseconds=nanoseconds, order=self.order)[24:],
+                    packet.keep, self.order,
+                )
+                for packet, time_ns in timed
+            ),
+        ]  # fmt: skip
+
+    def _block(self, packet: RandomPacket, time_ns: int) -> bytes:
+        if packet.far:
+            return enhanced(packet.frame(self.link_type), FAR_TICKS, order=self.order)
+        if packet.port == 0:
+            return enhanced(packet.frame(self.link_type), time_ns, order=self.order)
+        if packet.seq == 0:
+            ticks = (time_ns + 5 * SECOND) // 1000
+            return obsolete(packet.frame(1), ticks, interface_id=1, order=self.order)
+        frame = packet.frame(self.link_type)
+        return simple(frame + bytes(-len(frame) % 4), len(frame), self.order)
+
+
+def _kept(record: bytes, keep: int | None, order: str) -> bytes:
+    """Returns a pcap record with at most `keep` captured bytes."""
+    if keep is None or keep >= len(record) - 16:
+        return record
+    return record[:8] + struct.pack(order + "I", keep) + record[12 : 16 + keep]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomGroup:
+    """The choices that make the files of one capture group."""
+
+    files: tuple[RandomFile, ...]
+
+    def parts(self) -> list[list[bytes]]:
+        """Returns of each file its header and its records; a file that is cut off lacks the end of its last record."""
+        start_ns, found = START, []
+        for file in self.files:
+            parts = file.parts(start_ns)
+            start_ns += sum(packet.gap_ns for packet in file.packets)
+            if file.cut and len(parts) > 1:
+                parts[-1] = parts[-1][: -min(file.cut, len(parts[-1]) - 1)]
+            found.append(parts)
+        return found
+
+
+def groups(most_files: int = 3, most_packets: int = 12) -> st.SearchStrategy[RandomGroup]:
+    """Returns a strategy for capture groups."""
+    file = st.builds(
+        RandomFile,
+        form=st.sampled_from(["pcap-us", "pcap-ns", "pcapng"]),
+        order=st.sampled_from("<>"),
+        link_type=st.sampled_from([1, 1, 1, *LINKS]),
+        packets=st.lists(packets, max_size=most_packets).map(tuple),
+        cut=st.sampled_from([0, 0, 0, 3, 40]),
+    )
+    return st.lists(file, min_size=1, max_size=most_files).map(lambda files: RandomGroup(tuple(files)))
+
+
+OPTIONS: dict[str, st.SearchStrategy] = {
+    "decision": st.sampled_from(["flow", "flow", "flow", "packet"]),
+    "k": st.sampled_from([1, 3, 9, 60]),
+    "idle_s": st.sampled_from([1.5, 60.0, 120.0]),
+    "idle_udp_s": st.sampled_from([None, 0.5, 15.0]),
+    "active_s": st.sampled_from([None, None, None, 120.0, 200.0]),
+    "tcp_close": st.sampled_from(["none", "lifecycle", "lifecycle", "fin"]),
+    "size": st.sampled_from(["ip", "wire", "payload"]),
+    "zero_payload": st.sampled_from(["keep", "skip"]),
+    "min_packets": st.sampled_from([1, 1, 2, 3]),
+    "orient": st.sampled_from(["first-packet", "syn"]),
+    "vlan_in_key": st.booleans(),
+    "fragments": st.sampled_from(["join", "join", "drop"]),
+    "tunnels": st.one_of(st.just(TUNNELS), st.just(()), st.sets(st.sampled_from(TUNNELS)).map(tuple)),
+    "tunnel_in_key": st.booleans(),
+    "key": st.sampled_from(["five_tuple", "host_pair", "source"]),
+}
+"""Each option of a flow definition with the values that the property tests try."""
+
+NOT_OF_PACKETS = ("active_s", "tcp_close", "zero_payload", "min_packets", "orient")
+
+
+def _definition(options: dict) -> FlowDefinition:
+    options = dict(options)
+    if options["decision"] == "packet":
+        return FlowDefinition.of("packet-windows", **_without(options, NOT_OF_PACKETS))
+    return FlowDefinition.of(**_without(options, ("key",)))
+
+
+def _without(options: dict, names: tuple[str, ...]) -> dict:
+    left = {name: value for name, value in options.items() if name not in names}
+    return left | {"tunnel_in_key": left["tunnel_in_key"] and bool(left["tunnels"])}
+
+
+definitions = st.fixed_dictionaries(OPTIONS).map(_definition)
+"""Flow definitions with any options that go together."""
+
+associative_definitions = st.fixed_dictionaries(
+    OPTIONS | {"decision": st.just("flow"), "active_s": st.none()}
+).map(_definition)  # fmt: skip
+"""Flow definitions whose captures are read in ranges."""

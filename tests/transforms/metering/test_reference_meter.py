@@ -1,0 +1,215 @@
+"""The pipeline against the reference meter: any packets, any definition, however the captures are cut."""
+
+import dataclasses
+import gzip
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_captures import OPTIONS, RandomGroup, associative_definitions, definitions, groups
+from reference_meter import Account, Metered, reference_meter
+
+from flowloom.schemas.arrow.accounting import DropReason
+from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.captures import capture_files, records
+from flowloom.transforms.captures.groups import Capture, CaptureGroup
+from flowloom.transforms.captures.ranges import Stretch, index_stretch, stretches
+from flowloom.transforms.flows.flow_fragments import join_fragments
+from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.meter_groups import running_clocks
+from flowloom.transforms.metering.scheduling import ReadingTask, plan_readings
+
+GROUP = "00c0ffee00c0ffee"
+
+
+@dataclasses.dataclass
+class Cut:
+    """How the captures of a group are cut.
+
+    Attributes:
+      edges: for each file the bytes where ranges end; None for a file that is not indexed.
+      chunk_records: records that are decoded at a time.
+    """
+
+    edges: Sequence[Sequence[int] | None]
+    chunk_records: int = records.CHUNK_RECORDS
+
+
+def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> list[ReadingTask]:
+    """Plans the reading of a group, as the pipeline does, from ranges that end where the cut says."""
+    indexed = []
+    for uri, edges in zip(uris, cut.edges, strict=True):
+        if edges is not None and definition.associative:
+            indexed += [index_stretch(stretch) for stretch in cut_stretches(uri, edges)]
+    captures = tuple(Capture(uri, Path(uri).stat().st_size, "", "", None, ()) for uri in uris)
+    return list(plan_readings(CaptureGroup(GROUP, captures), indexed, definition))
+
+
+def cut_stretches(uri: str, edges: Sequence[int]) -> list[Stretch]:
+    """Returns the stretches of a capture that end at some bytes."""
+    size = Path(uri).stat().st_size
+    template = stretches(uri, size // 2 + 1)
+    if not template:
+        return []
+    preamble = template[-1].before
+    edges = [0, *sorted({edge for edge in edges if 0 < edge < size}), size]
+    return [
+        Stretch(uri, begin, end, None if begin else 0, None, preamble if begin else b"", b"", 0, None, 0)
+        for begin, end in itertools.pairwise(edges)
+    ]
+
+
+def metered(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> Metered:
+    """Meters a group with the pipeline's functions; what comes out is written as the reference meter writes it."""
+    planned = tasks(uris, definition, cut)
+    flows, fragments, clocks, accounts, short = [], [], [], [], 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "CHUNK_RECORDS", cut.chunk_records)
+        for task in planned:
+            reading = GroupReading(task.ranges, GROUP, definition, place=task.place, earlier=task.earlier)
+            flows += reading.flows()
+            fragments += reading.fragments()
+            clocks.append((task.place.position, reading.clock_ns))
+            accounts += zip(reading.captures().to_pylist(), itertools.repeat(reading.rejects().to_pylist()))
+            short += reading.flows_short
+    if len(planned) > 1:
+        joined, joined_short = join_fragments(
+            concatenated(fragments, FRAGMENTS), running_clocks(clocks), definition, GROUP
+        )
+        flows.append(joined)
+        short += joined_short
+    table = pa.Table.from_batches(flows, FLOWS)
+    table = table.set_column(2, "start", table["start"].cast(pa.int64()))
+    return Metered(table.to_pylist(), short, [merged(accounts, uri) for uri in uris])
+
+
+def merged(accounts: Sequence[tuple[dict, list[dict]]], uri: str) -> Account:
+    """Adds up the accounts of the ranges of one capture."""
+    total = Account()
+    for row, rejects in accounts:
+        if row["uri"] != uri:
+            continue
+        total.records += row["records"]
+        total.metered += row["metered"]
+        for reason in DropReason:
+            if row[reason.column]:
+                total.dropped[reason] = total.dropped.get(reason, 0) + row[reason.column]
+        total.link_types.update(row["link_types"])
+        times = [time for time in (total.first_ns, total.last_ns, row["first_ns"], row["last_ns"]) if time is not None]
+        total.first_ns, total.last_ns = min(times, default=None), max(times, default=None)
+        if row["rejects"]:
+            (total.damage,) = ((reject["reason"], reject["offset"]) for reject in rejects if reject["uri"] == uri)
+    return total
+
+
+def assert_equal(found: Metered, expected: Metered) -> None:
+    assert in_order(found.flows) == in_order(expected.flows)
+    assert found.flows_short == expected.flows_short
+    assert found.captures == expected.captures
+
+
+def in_order(flows: Sequence[dict[str, Any]]) -> list[tuple]:
+    """Returns rows as tuples in one order, whatever their own."""
+    return sorted(
+        tuple(tuple(row[name]) if isinstance(row[name], list) else row[name] for name in FLOWS.names) for row in flows
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("captures")
+
+
+def write(group: RandomGroup, folder: Path, *, compressed: bool = False) -> tuple[list[str], list[list[int]]]:
+    """Writes the files of a group; returns their paths and the bytes behind each header and each record."""
+    uris, edges = [], []
+    for number, parts in enumerate(group.parts()):
+        path = folder / f"{number}.capture"
+        path.write_bytes(gzip.compress(b"".join(parts), 1) if compressed else b"".join(parts))
+        uris.append(str(path))
+        edges.append(list(itertools.accumulate(map(len, parts))))
+    return uris, edges
+
+
+def expected_of(group: RandomGroup, definition: FlowDefinition) -> Metered:
+    return reference_meter([b"".join(parts) for parts in group.parts()], definition, GROUP)
+
+
+def test_random_definitions_try_every_option():
+    assert set(OPTIONS) == set(FlowDefinition.model_fields) - {"preset"}
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(groups(), definitions, st.sampled_from([1, 2, 5, records.CHUNK_RECORDS]))
+def test_a_group_that_is_read_in_one_piece(folder, group, definition, chunk_records):
+    uris, _ = write(group, folder)
+    one_piece = Cut([None] * len(uris), chunk_records)
+    assert_equal(metered(uris, definition, one_piece), expected_of(group, definition))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(groups(most_files=2, most_packets=6), associative_definitions)
+def test_a_group_that_is_cut_at_each_record_and_at_all_records(folder, group, definition):
+    uris, edges = write(group, folder)
+    expected = expected_of(group, definition)
+    uncut = [[] for _ in edges]
+    for number, boundaries in enumerate(edges):
+        for boundary in boundaries:
+            cut = Cut([*uncut[:number], [boundary], *uncut[number + 1 :]])
+            assert_equal(metered(uris, definition, cut), expected)
+    assert_equal(metered(uris, definition, Cut(edges)), expected)
+    assert_equal(metered(uris, definition, Cut([None, *edges[1:]])), expected)
+
+
+byte_edges = st.none() | st.lists(st.integers(0, 2000), max_size=5)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(groups(), associative_definitions, st.lists(byte_edges, min_size=3, max_size=3), st.sampled_from([1, 2, 7]))
+def test_a_group_that_is_cut_at_any_bytes(folder, group, definition, edges, chunk_records):
+    uris, _ = write(group, folder)
+    cut = Cut(edges[: len(uris)], chunk_records)
+    assert_equal(metered(uris, definition, cut), expected_of(group, definition))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(groups(), definitions, st.sampled_from([40, 300, 3000]))
+def test_compressed_captures_that_are_streamed_in_small_windows(folder, group, definition, window_bytes):
+    uris, _ = write(group, folder, compressed=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture_files, "READ_BYTES", window_bytes)
+        patch.setattr(capture_files, "_PIECE_BYTES", window_bytes)
+        found = metered(uris, definition, Cut([None] * len(uris)))
+    assert_equal(found, expected_of(group, definition))
+
+
+REAL_CAPTURES = (
+    "dns_doh.pcap", "dnscrypt-v1-and-resolver-pings.pcap", "sip.pcap", "skype.pcap", "reasm_crash_anon.pcapng",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("definition", [FlowDefinition.of(k=20), FlowDefinition.of("nfstream", k=10)])
+@pytest.mark.parametrize("name", REAL_CAPTURES)
+def test_real_captures(real_data, name, definition):
+    path = real_data / "nfstream-tests/pcaps" / name
+    found = metered([str(path)], definition, Cut([[10_000, 20_000]], 100))
+    assert_equal(found, reference_meter([path.read_bytes()], definition, GROUP))
+
+
+@pytest.mark.slow
+@settings(max_examples=1200, deadline=None, derandomize=True)
+@given(
+    groups(4, 40), associative_definitions, st.lists(byte_edges, min_size=4, max_size=4),
+    st.sampled_from([1, 3, records.CHUNK_RECORDS]),
+)  # fmt: skip
+def test_many_large_groups_that_are_cut_at_any_bytes(folder, group, definition, edges, chunk_records):
+    uris, _ = write(group, folder)
+    cut = Cut(edges[: len(uris)], chunk_records)
+    assert_equal(metered(uris, definition, cut), expected_of(group, definition))
