@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from flowloom.trainers.models.softmax_heads import SoftmaxHeads
+from flowloom.trainers.models.heads import SoftmaxHeads
 from flowloom.trainers.models.tokens import row_input
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowloom.trainers.feed.feed import Feed
-from flowloom.trainers.recipes.builders import MultiTaskModel
+from flowloom.trainers.models.protocol import MultiTaskModel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.balancing import Balance, TrainLabels
 from flowloom.trainers.feed.dataset import Dataset, RowGroup
-from flowloom.trainers.feed.random_starts import window_starts
+from flowloom.trainers.feed.flow_spec import window_starts
 from flowloom.trainers.feed.row_group_cache import RowGroups
 from flowloom.trainers.feed.row_spec import RowSpec
 

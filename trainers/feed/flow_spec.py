@@ -1,10 +1,9 @@
-"""The traffic feature representation F = {M_k} of MULTA (section III-A): what a model sees of a packet, how scaled."""
+"""Features of flows: the representation F = {M_k} of MULTA (section III-A), k packets of C scaled features."""
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -13,18 +12,27 @@ import pydantic
 from flowloom.schemas.arrow.rows import SEQUENCES, View
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.schemas.logarithm import LN_2, natural_log
+from flowloom.schemas.logarithm import natural_log
 from flowloom.trainers.feed.arrow_views import arrow_array, list_offsets, numbers
+from flowloom.trainers.feed.flow_kernels import (
+    FROM_THE_FIRST,
+    FirstFeatures,
+    PacketColumns,
+    ScalingTables,
+    gather_packets,
+    logarithms,
+    scale_packets,
+)
 from flowloom.trainers.feed.row_spec import Input, aligned_empty, require_view
 
 
 class Channel(NamedTuple):
-    """A group of features that is switched on or off as a whole."""
+    """A group of features that a recipe selects as a whole."""
 
     column: str
-    """The flow column it is made of."""
+    """The flow column that it reads."""
     features: tuple[str, ...]
-    """Names of the features of one packet, in order."""
+    """Names of its features of one packet, in order."""
 
 
 CHANNELS: dict[str, Channel] = {
@@ -40,7 +48,10 @@ CHANNELS: dict[str, Channel] = {
 """s_k, i_k, d_k and h_k of equation (2): size, interval, direction, and five selected header fields."""
 
 STANDARDISED = ("size", "gap", "window", "payload")
-"""Channels with a heavy tail, which scaling `standard` turns into z-scores of ln(1 + x)."""
+"""Heavy-tailed channels, which the scaling `standard` turns into z-scores of ln(1 + x)."""
+
+_SEQUENCE = "sequence"
+"""Column of prepared flows that holds the scaled features."""
 
 FIXED_SIZE = 1500.0  # bytes: the Ethernet MTU; larger values are clipped to 1
 FIXED_GAP_US = 6e7  # microseconds: one minute maps to 1
@@ -53,13 +64,27 @@ Scaling = Literal["standard", "fixed", "linear", "code_compat"]
 
 
 class FeatureSpec(pydantic.BaseModel):
-    """What a model sees of a flow; stored with every run, because export and scoring must repeat it to the bit.
+    """Input features of flows: float32 [k, C] from k packets of C features, and the number of packets.
 
-    `standard` scaling is the z-score of ln(1 + x) with the moments of the train split, `fixed` uses the constants
-    above. `linear` is as Rezaei and Liu write (section IV-C): size over 1,434 bytes with the sign of the direction, gap
-    over 1 s, both clipped at 1. `code_compat` is as their published code computes: size over 1,434 bytes unsigned and
-    not clipped, gap mapped to [-1, 1], and sequences at the end of the tensor, the padding in front. Direction is -1 or
-    +1, flags and protocol are 0 or 1, ttl lies in [0, 1] under all.
+    Every run stores its spec, because export and scoring must repeat the features to the bit.
+
+    The four scalings:
+      standard: the z-score of ln(1 + x), with the moments of the train split.
+      fixed: the constants of this module.
+      linear: as in Rezaei and Liu (section IV-C): size / 1,434 bytes with the sign of the direction, and gap / 1 s,
+        both clipped at 1.
+      code_compat: as in the published code of Rezaei and Liu: size / 1,434 bytes, unsigned and not clipped; gap mapped
+        to [-1, 1]; the padding stands before the packets.
+
+    Under all four, direction is -1 or +1, flags and protocol are 0 or 1, and ttl lies in [0, 1].
+
+    Example:
+
+    >>> spec = FeatureSpec(k=20, channels=("size", "direction"), scaling="fixed")
+    >>> spec.features
+    ('size', 'direction')
+    >>> spec.inputs["sequence"].shape
+    (20, 2)
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +98,7 @@ class FeatureSpec(pydantic.BaseModel):
     moments: dict[str, tuple[float, float]] = {}
     """Mean and standard deviation of ln(1 + x) of each standardised channel."""
     signed: bool = True
-    """Whether `linear` gives sizes the sign of the direction; some published flows do not tell directions."""
+    """Under `linear`, gives sizes the sign of the direction; false for published flows without directions."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
@@ -93,16 +118,16 @@ class FeatureSpec(pydantic.BaseModel):
 
     @classmethod
     def of(cls, card: DatasetCard, k: int, channels: tuple[str, ...], scaling: Scaling, signed: bool = True) -> Self:
-        """Return the representation of a dataset's flows, with the card's moments where the scaling needs them.
+        """Returns the spec for a dataset's flows, with the card's moments where the scaling needs them.
 
         Raises:
-          FlowloomError: if the dataset has no flows, keeps fewer than `k` packets of each, or lacks the moments.
+          FlowloomError: if the dataset has no flows, keeps fewer than `k` packets per flow, or lacks the moments.
         """
         require_view(card, cls.view)
         if k > card.definition.k:
             raise FlowloomError(
-                f"k must be at most {card.definition.k}, which dataset {card.name!r} keeps of every flow, got {k}; "
-                f"set k={card.definition.k}, or build the dataset with a larger k"
+                f"k must be at most {card.definition.k}, the packets that dataset {card.name!r} keeps of every flow, "
+                f"got {k}; set k={card.definition.k}, or build the dataset with a larger k"
             )
         moments = {}
         if scaling == "standard":
@@ -121,17 +146,17 @@ class FeatureSpec(pydantic.BaseModel):
 
     @property
     def seen(self) -> str:
-        """What of a row a model sees, in words."""
+        """The input in words, for reports."""
         return f"its first {self.k} packets"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the C features of one packet, in order."""
+        """Names of the C features of one packet, in order."""
         return self.features
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The flow columns that must be decoded."""
+        """The flow columns to decode."""
         columns = [CHANNELS[channel].column for channel in self.channels]
         if self._signed:
             columns.append(CHANNELS["direction"].column)
@@ -139,50 +164,50 @@ class FeatureSpec(pydantic.BaseModel):
 
     @property
     def _signed(self) -> bool:
-        """Whether sizes carry the direction as their sign."""
+        """True if sizes carry the sign of the direction."""
         return self.signed and self.scaling == "linear" and "size" in self.channels
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The names of the C features of one packet, in order."""
+        """Names of the C features of one packet, in order."""
         return tuple(feature for channel in self.channels for feature in CHANNELS[channel].features)
 
     @property
     def inputs(self) -> dict[str, Input]:
-        """What a model is given of a flow."""
+        """The model inputs of one flow: `sequence` and `length`."""
         return {"sequence": Input((self.k, len(self.features)), np.float32), "length": Input((), np.int32)}
 
     def render(
         self, flows: pa.RecordBatch, rows: npt.NDArray[np.int64], starts: npt.NDArray[np.int64] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gather flows into a zero-padded tensor, in the order of `rows`.
+        """Returns the features of some flows, zero-padded to k packets.
 
         Args:
           flows: a batch with at least `columns`.
           rows: int64 [N], positions in `flows`.
-          starts: int64 [N], the packet of each flow that is seen first, its last one at most, with the gap of a first
-            packet; None: the first.
+          starts: int64 [N], the packet that each flow begins at (at most its last one), which then has the gap of a
+            first packet; None begins every flow at its first packet.
 
         Returns:
-          float32 [N, k, C] and the lengths, int32 [N], each at most k. Padding is behind the packets, but in front of
-          them under `code_compat`.
+          The sequences, float32 [N, k, C], and the lengths, int32 [N], each at most k. The padding stands behind the
+          packets, except under `code_compat`.
 
         Raises:
-          FlowloomError: if the sequences of a flow differ in length, or a column is not known of some flows.
+          FlowloomError: if the lists of a flow differ in length, or a column is unknown for some flows.
         """
         furthest = 0 if starts is None else int(starts.max(initial=0))
         return self.renderer(self.prepared(flows, furthest))(rows, starts)
 
     def prepared(self, flows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
-        """Scale the packets of flows once for all epochs; every other column stays.
+        """Scales the packets of flows once for all epochs.
 
         Args:
           flows: a batch with at least `columns`.
-          furthest_start: the latest packet that a flow may be rendered from.
+          furthest_start: the latest packet that a flow may begin at.
 
         Returns:
-          instead of `columns` one column `sequence`: of each flow the features, float32 [C], of its first k packets and
-          `furthest_start` more. It is as wide as the features, where the columns are 13 to 17 bytes a packet.
+          The batch with one column `sequence` in place of `columns`: for each flow a list of float32 [C], the features
+          of its first k + `furthest_start` packets. A packet takes 4 C bytes, against 13 to 17 bytes in the columns.
 
         Raises:
           FlowloomError: as `render`.
@@ -190,21 +215,15 @@ class FeatureSpec(pydantic.BaseModel):
         for column in self.columns:
             if flows[column].null_count:
                 raise FlowloomError(
-                    f"column {column} is not known of {flows[column].null_count} of {flows.num_rows} flows; "
-                    f"leave its channel out of channels={','.join(self.channels)}"
+                    f"column {column} is unknown for {flows[column].null_count} of {flows.num_rows} flows; "
+                    f"remove its channel from channels={','.join(self.channels)}"
                 )
         values, offsets = self._buffers(flows)
-        tables = self._tables
         protocol = numbers(flows["protocol"]) if "protocol" in self.channels else np.empty(0, np.uint8)
         kept = np.zeros(len(offsets), np.int32)
         np.cumsum(np.minimum(np.diff(offsets), self.k + furthest_start), out=kept[1:])
         scaled = np.empty((kept[-1], len(self.features)), np.float32)
-        _scale(
-            offsets, kept, *values, protocol,
-            tables.size, tables.window, tables.ttl, tables.payload,
-            tables.gap_unit, tables.gap_limit, tables.gap_shift, tables.gap_scale,
-            self._signed, self._positions, scaled,
-        )  # fmt: skip
+        scale_packets(offsets, kept, values, protocol, self._tables, self._signed, self._first, scaled)
         packets = pa.FixedSizeListArray.from_arrays(arrow_array(scaled.reshape(-1), pa.float32()), len(self.features))
         others = {name: flows[name] for name in flows.schema.names if name not in self.columns}
         return pa.RecordBatch.from_pydict(
@@ -212,27 +231,26 @@ class FeatureSpec(pydantic.BaseModel):
         )
 
     def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        """Return `render` of `prepared` flows, for many calls."""
+        """Returns a function that renders `prepared` flows as `render` does."""
         lists = rows[_SEQUENCE]
         offsets = list_offsets(lists)
-        packets = numbers(lists.values.flatten())  # of a slice those before it, too, as its offsets count them
-        at_gap = self._positions[list(CHANNELS).index("gap")]
+        packets = numbers(lists.values.flatten())  # includes packets before a slice, which its offsets count
 
         def gathered(
             positions: npt.NDArray[np.int64], starts: npt.NDArray[np.int64] | None = None
         ) -> tuple[np.ndarray, np.ndarray]:
             sequence = aligned_empty((len(positions), self.k, len(self.features)), np.float32)
             lengths = aligned_empty((len(positions),), np.int32)
-            _gather(
-                positions, _FROM_THE_FIRST if starts is None else starts, offsets, packets,
-                self.scaling == "code_compat", at_gap, self._no_gap, sequence, lengths,
+            gather_packets(
+                positions, FROM_THE_FIRST if starts is None else starts, offsets, packets,
+                self.scaling == "code_compat", self._first.gap, self._no_gap, sequence, lengths,
             )  # fmt: skip
             return sequence, lengths
 
         return gathered
 
-    def _buffers(self, flows: pa.RecordBatch) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the flat values of every sequence column (empty where not selected) and their common offsets."""
+    def _buffers(self, flows: pa.RecordBatch) -> tuple[PacketColumns, np.ndarray]:
+        """Returns the flat values of the sequence columns and their common offsets."""
         values = []
         offsets: np.ndarray | None = None
         for column, item in SEQUENCES.items():
@@ -246,160 +264,67 @@ class FeatureSpec(pydantic.BaseModel):
             if offsets is None:
                 offsets = starts
             elif not np.array_equal(offsets, starts):
-                raise FlowloomError(f"column {column} has lists of other lengths than the columns before it")
+                raise FlowloomError(
+                    f"column {column} must have lists as long as the other sequence columns; build the dataset again"
+                )
             values.append(numbers(lists.values)[first:last])
-        assert offsets is not None  # a per-packet channel is always there
-        return values, offsets
+        assert offsets is not None  # a spec has at least one per-packet channel
+        return PacketColumns(*values), offsets
 
     @functools.cached_property
-    def _positions(self) -> tuple[int, ...]:
-        """The first feature of each channel in the order of `CHANNELS`, -1 where not selected."""
-        return tuple(
-            self.features.index(channel.features[0]) if name in self.channels else -1
-            for name, channel in CHANNELS.items()
+    def _first(self) -> FirstFeatures:
+        """Position of the first feature of each channel, -1 where not selected."""
+        return FirstFeatures(
+            *(
+                self.features.index(channel.features[0]) if name in self.channels else -1
+                for name, channel in CHANNELS.items()
+            )
         )
 
     @property
     def _no_gap(self) -> np.float32:
-        """What a first packet's gap of 0 is scaled to."""
+        """Scaled gap of a first packet, which is 0 ns."""
         return np.float32((0.0 - self._tables.gap_shift) * self._tables.gap_scale)
 
     @functools.cached_property
-    def _tables(self) -> "_Tables":
+    def _tables(self) -> ScalingTables:
         sixteen_bits = np.arange(65_536, dtype=np.float64)
         ttl = (np.arange(256) / FIXED_TTL).astype(np.float32)
-        logarithms = _logarithms(1.0 + sixteen_bits)
-        window = (logarithms / natural_log(1.0 + FIXED_WINDOW)).astype(np.float32)
+        logs = logarithms(1.0 + sixteen_bits)
+        window = (logs / natural_log(1.0 + FIXED_WINDOW)).astype(np.float32)
         if self.scaling == "fixed":
             clipped = np.minimum(sixteen_bits / FIXED_SIZE, 1.0).astype(np.float32)
-            return _Tables(clipped, window, ttl, clipped, 1e-3, 0.0, 0.0, 1 / natural_log(1.0 + FIXED_GAP_US))
+            return ScalingTables(clipped, window, ttl, clipped, 1e-3, 0.0, 0.0, 1 / natural_log(1.0 + FIXED_GAP_US))
         if self.scaling == "linear":
             clipped = np.minimum(sixteen_bits / LINEAR_SIZE, 1.0).astype(np.float32)
-            return _Tables(clipped, window, ttl, clipped, 1e-9, LINEAR_GAP_S, 0.0, 1 / LINEAR_GAP_S)
+            return ScalingTables(clipped, window, ttl, clipped, 1e-9, LINEAR_GAP_S, 0.0, 1 / LINEAR_GAP_S)
         if self.scaling == "code_compat":
             size = (sixteen_bits / LINEAR_SIZE).astype(np.float32)
-            return _Tables(size, window, ttl, size, 1e-9, LINEAR_GAP_S, 0.5 * LINEAR_GAP_S, 2 / LINEAR_GAP_S)
+            return ScalingTables(size, window, ttl, size, 1e-9, LINEAR_GAP_S, 0.5 * LINEAR_GAP_S, 2 / LINEAR_GAP_S)
 
         def standardised(channel: str) -> np.ndarray:
             shift, scale = _shift_and_scale(self.moments, channel)
-            return ((logarithms - shift) * scale).astype(np.float32)
+            return ((logs - shift) * scale).astype(np.float32)
 
         gap = _shift_and_scale(self.moments, "gap")
-        return _Tables(standardised("size"), standardised("window"), ttl, standardised("payload"), 1.0, 0.0, *gap)
-
-
-class _Tables(NamedTuple):
-    """The scaled value of every possible field value, and the constants of the one field too wide for a table."""
-
-    size: np.ndarray
-    window: np.ndarray
-    ttl: np.ndarray
-    payload: np.ndarray
-    gap_unit: float
-    gap_limit: float
-    """Where gaps are clipped; 0: their logarithm is taken instead."""
-    gap_shift: float
-    gap_scale: float
+        return ScalingTables(standardised("size"), standardised("window"), ttl, standardised("payload"), 1.0, 0.0, *gap)
 
 
 def _shift_and_scale(moments: Mapping[str, tuple[float, float]], channel: str) -> tuple[float, float]:
-    """Return (mean, 1 / standard deviation); a constant channel is only centred, an unselected one left alone."""
+    """Returns (mean, 1 / standard deviation); a constant channel is only centred, an unselected one unchanged."""
     mean, deviation = moments.get(channel, (0.0, 1.0))
     return mean, 1.0 / deviation if deviation > 0 else 1.0
 
 
-_SEQUENCE = "sequence"
-_FROM_THE_FIRST = np.empty(0, np.int64)
+def window_starts(generator: np.random.Generator, rows: int, furthest: int) -> npt.NDArray[np.int64]:
+    """Draws the packet that each training row begins at, int64 [rows].
 
-_MANTISSA_BITS = 52
-_LOG_BITS = 11  # of the mantissa that the tables know
-_MANTISSAS = 1.0 + np.arange(1 << _LOG_BITS) / (1 << _LOG_BITS)
-_RECIPROCALS = 1.0 / _MANTISSAS
-_LOGARITHMS = np.array([natural_log(mantissa) for mantissa in _MANTISSAS.tolist()])
+    An augmentation for few labels: the packets of a flow from the tenth on resemble those from the first on. Half of
+    the rows begin at the first packet, because predicted rows do.
 
-_natural_log = numba.njit(nogil=True)(natural_log)
-
-
-@numba.njit(nogil=True, cache=True)
-def _logarithms(values: Any) -> Any:
-    logarithms = np.empty(len(values))
-    for at, value in enumerate(values):
-        logarithms[at] = _natural_log(value)
-    return logarithms
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _log1p(x: float) -> float:
-    """Return ln(1 + x) of x >= 0 to 1e-12, by a table of mantissas: the C library's costs half of the gather."""
-    bits = np.float64(1.0 + x).view(np.int64)
-    near = (bits >> (_MANTISSA_BITS - _LOG_BITS)) & ((1 << _LOG_BITS) - 1)
-    mantissa = np.int64((bits & ((1 << _MANTISSA_BITS) - 1)) | (1023 << _MANTISSA_BITS)).view(np.float64)
-    rest = mantissa * _RECIPROCALS[near] - 1.0  # below 2^-11
-    return ((bits >> _MANTISSA_BITS) - 1023) * LN_2 + _LOGARITHMS[near] + rest * (1.0 - rest * (0.5 - rest / 3.0))
-
-
-@numba.njit(nogil=True, cache=True)
-def _scale(
-    offsets: Any, kept: Any,
-    size: Any, direction: Any, gap: Any, flags: Any, window: Any, ttl: Any, payload: Any, protocol: Any,
-    size_table: Any, window_table: Any, ttl_table: Any, payload_table: Any,
-    gap_unit: float, gap_limit: float, gap_shift: float, gap_scale: float,
-    signed: bool, positions: Any, scaled: Any,
-) -> None:  # fmt: skip
-    """Write every selected channel of the first packets of each flow, in the places that `kept` gives them.
-
-    Positions are in the order of `CHANNELS`.
+    Args:
+      generator: source of randomness.
+      rows: number of rows.
+      furthest: latest start; starts from 0 to `furthest` are equally likely, 0 begins every row at its first packet.
     """
-    at_size, at_gap, at_direction, at_flags, at_protocol, at_ttl, at_window, at_payload = positions
-    for row in range(kept.shape[0] - 1):
-        for place in range(kept[row], kept[row + 1]):
-            packet = offsets[row] + place - kept[row]
-            out = scaled[place]
-            if at_size >= 0:
-                out[at_size] = size_table[size[packet]]
-                if signed and direction[packet] < 0:
-                    out[at_size] = -out[at_size]
-            if at_gap >= 0:
-                since = max(gap[packet], 0) * gap_unit
-                since = min(since, gap_limit) if gap_limit > 0 else _log1p(since)
-                out[at_gap] = (since - gap_shift) * gap_scale
-            if at_direction >= 0:
-                out[at_direction] = direction[packet]
-            if at_flags >= 0:
-                for bit in range(8):
-                    out[at_flags + bit] = (flags[packet] >> bit) & 1
-            if at_protocol >= 0:
-                out[at_protocol : at_protocol + 4] = 0.0
-                number = protocol[row]
-                kind = 0 if number == 6 else 1 if number == 17 else 2 if number == 1 or number == 58 else 3
-                out[at_protocol + kind] = 1.0
-            if at_ttl >= 0:
-                out[at_ttl] = ttl_table[ttl[packet]]
-            if at_window >= 0:
-                out[at_window] = window_table[window[packet]]
-            if at_payload >= 0:
-                out[at_payload] = payload_table[payload[packet]]
-
-
-@numba.njit(nogil=True, cache=True)
-def _gather(
-    positions: Any, starts: Any, offsets: Any, packets: Any,
-    padded_in_front: bool, at_gap: int, no_gap: Any, sequence: Any, lengths: Any,
-) -> None:  # fmt: skip
-    """Copy k packets of each flow, from its first on unless there are starts, and write zeros around them."""
-    _, k, features = sequence.shape
-    flat = sequence.reshape(-1, k * features)
-    for n in range(positions.shape[0]):
-        start, stop = np.int64(offsets[positions[n]]), np.int64(offsets[positions[n] + 1])
-        if starts.shape[0] > 0:
-            start += max(min(starts[n], stop - start - 1), 0)
-        length = min(stop - start, k)
-        lengths[n] = length
-        first = k - length if padded_in_front else 0
-        flat[n, : first * features] = 0.0
-        flat[n, first * features : (first + length) * features] = packets[
-            start * features : (start + length) * features
-        ]
-        flat[n, (first + length) * features :] = 0.0
-        if starts.shape[0] > 0 and at_gap >= 0 and length > 0:
-            sequence[n, first, at_gap] = no_gap
+    return generator.integers(0, furthest + 1, rows) * generator.integers(0, 2, rows)

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from flowloom.trainers.layers.batch_norm import EPSILON, MOMENTUM
+from flowloom.trainers.models.heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.row_model import RowModel
-from flowloom.trainers.models.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.tokens import Source, row_input
 
 CONVOLUTIONS = ((4, 3), (5, 1))

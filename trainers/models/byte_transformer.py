@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from flowloom.trainers.layers.transformer_encoder import EncoderLayer
+from flowloom.trainers.models.heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.row_model import RowModel
-from flowloom.trainers.models.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.tokens import Source, as_tokens, row_input, token_shape
 from flowloom.trainers.models.tokens import attention_heads as default_heads
 

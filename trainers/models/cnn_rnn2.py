@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from flowloom.trainers.models.multitask_cnn import layer_macs, task_head
+from flowloom.trainers.models.heads import task_head
+from flowloom.trainers.models.multitask_cnn import layer_macs
 
 FILTERS = (32, 64)
 KERNEL, POOL = 4, 2

@@ -12,7 +12,7 @@ from keras import ops
 from flowloom.trainers.layers.batched_lstm import BatchedLSTM
 from flowloom.trainers.layers.kernel_lstm import KernelLSTM
 from flowloom.trainers.models.gates import GateInput, Gating, among_all, gate_layer, gate_view
-from flowloom.trainers.models.towers import task_heads, task_towers
+from flowloom.trainers.models.heads import task_heads, task_towers
 
 
 @keras.saving.register_keras_serializable(package="flowloom")

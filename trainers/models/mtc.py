@@ -13,8 +13,8 @@ from flowloom.trainers.layers.position_embedding import StepPositions
 from flowloom.trainers.layers.transformer_encoder import EncoderLayer
 from flowloom.trainers.layers.wide_readout import WideReadout
 from flowloom.trainers.models.byte_transformer import positions as sines
+from flowloom.trainers.models.heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.row_model import RowModel
-from flowloom.trainers.models.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.tokens import Source, as_tokens, row_input, token_shape, with_expansion
 from flowloom.trainers.models.tokens import attention_heads as default_heads
 

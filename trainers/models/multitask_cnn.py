@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import keras
 
+from flowloom.trainers.models.heads import task_heads
+
 BLOCKS = ((32, 32), (64, 64), (128, 128))
 """Filters of the convolutions before each pooling (table II)."""
 KERNEL, POOL = 3, 2
@@ -53,7 +55,7 @@ class MultitaskCNN(keras.Model):
             for block, widths in enumerate(fitting_blocks(k, convolutions))
         ]
         dense = [keras.layers.Dense(width, activation="relu", name=f"dense_{n}") for n, width in enumerate(DENSE)]
-        heads = {task: task_head(task, classes) for task, classes in tasks.items()}
+        heads = task_heads(tasks)
 
         # forward
         sequence = keras.Input((k, channels), name="sequence")
@@ -128,12 +130,6 @@ def fitting_blocks(k: int, convolutions: Convolutions) -> list[tuple[int, ...]]:
             break
         steps = max(1, (steps - len(widths) * (KERNEL - 1)) // POOL)
     return blocks
-
-
-def task_head(task: str, classes: int) -> keras.layers.Dense:
-    """Return the output layer of a task: a softmax, or one sigmoid for two classes, always in float32."""
-    units, activation = (classes, "softmax") if classes > 2 else (1, "sigmoid")
-    return keras.layers.Dense(units, activation=activation, dtype="float32", name=f"{task}_head")
 
 
 def layer_macs(layer: keras.layers.Layer) -> int:

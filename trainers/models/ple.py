@@ -10,8 +10,8 @@ from keras import ops
 from flowloom.trainers.layers.batched_lstm import BatchedLSTM
 from flowloom.trainers.layers.kernel_lstm import KernelLSTM
 from flowloom.trainers.models.gates import GateInput, among_all, gate_view
+from flowloom.trainers.models.heads import task_heads, task_towers
 from flowloom.trainers.models.lmmoe import shared_and_own
-from flowloom.trainers.models.towers import task_heads, task_towers
 
 SHARED = "shared"
 """What the gate over all experts of the first level is named after."""

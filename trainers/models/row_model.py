@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from flowloom.trainers.models.softmax_heads import ClassSum, SoftmaxHeads
+from flowloom.trainers.models.heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.tokens import Source
 
 

@@ -1,7 +1,7 @@
 """Which model a recipe names, and how it is made from the recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 
@@ -12,42 +12,13 @@ from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.models.byte_cnn import ByteCNN
 from flowloom.trainers.models.byte_transformer import ByteTransformer
 from flowloom.trainers.models.cnn_rnn2 import CNNRNN2
+from flowloom.trainers.models.heads import ClassSum
 from flowloom.trainers.models.lmmoe import LMMoE, shared_and_own
 from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
 from flowloom.trainers.models.ple import PLE
-from flowloom.trainers.models.softmax_heads import ClassSum
 from flowloom.trainers.models.tokens import token_shape
 from flowloom.trainers.recipes.recipe import Recipe, SummedTask
-
-
-class MultiTaskModel(Protocol):
-    """What paradigms and evaluation need of a Keras model, whichever its architecture."""
-
-    def __call__(self, inputs: Any, training: bool = False) -> dict[str, Any]:
-        """Return {task: probabilities [B, 1] for two classes, [B, classes] for more}."""
-
-    @property
-    def shared_variables(self) -> list[keras.Variable]:
-        """The variables that every task trains."""
-
-    @property
-    def last_shared_variables(self) -> list[keras.Variable]:
-        """The weights of the last layer that every task trains, biases aside, where gradients of tasks are compared."""
-
-    def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone."""
-
-    @property
-    def losses(self) -> Sequence[Any]:
-        """Penalties on variables, which are added to the losses of the tasks."""
-
-    def count_params(self) -> int:
-        """Return the number of parameters."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one inference."""
 
 
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:

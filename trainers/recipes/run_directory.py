@@ -13,9 +13,8 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
-from flowloom.trainers.recipes import (
-    builders as models,  # the model classes must be known to Keras before a model is loaded
-)
+from flowloom.trainers.models.protocol import MultiTaskModel
+from flowloom.trainers.recipes import builders  # noqa: F401 - registers the model classes with Keras, which loads them
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.row_specs import ROW_SPECS, AnyRowSpec
 
@@ -101,7 +100,7 @@ class Run:
         """The tasks of the model, in the order of its dataset."""
         return self.source.tasks
 
-    def load_model(self) -> models.MultiTaskModel:
+    def load_model(self) -> MultiTaskModel:
         """Return the trained model.
 
         Raises:

@@ -16,7 +16,8 @@ from flowloom.trainers.feed.few_labels import kept_flows
 from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.layers.kernel_lstm import without_kernels
-from flowloom.trainers.recipes.builders import MODELS, MultiTaskModel
+from flowloom.trainers.models.protocol import MultiTaskModel
+from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.early_stopping import best_epoch, mean, score, stalled, total_loss
 from flowloom.trainers.training.latecomers import Arrivals, LatecomerFeed

@@ -12,7 +12,7 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.feed.feed import Batch
 from flowloom.trainers.models.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
-from flowloom.trainers.recipes.builders import MultiTaskModel
+from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.training.gradient_surgery import PCGrad
 from flowloom.trainers.training.weighting import DynamicWeightAverage, GradNorm, Uncertainty, Weighting
 

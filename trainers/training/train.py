@@ -20,8 +20,8 @@ from flowloom.trainers.feed.profile_counts import profile_dataset
 from flowloom.trainers.feed.synthetic_rows import with_made_rows
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
+from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes import run_directory
-from flowloom.trainers.recipes.builders import MultiTaskModel
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.row_specs import AnyRowSpec, row_spec
 from flowloom.trainers.training import latecomers

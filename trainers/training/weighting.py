@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowloom.trainers.recipes.builders import MultiTaskModel
+from flowloom.trainers.models.protocol import MultiTaskModel
 
 DWA_TEMPERATURE = 2.0
 """T of dynamic weight average (Liu et al., 2019, section 3.3)."""

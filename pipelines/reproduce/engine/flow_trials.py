@@ -12,8 +12,7 @@ import tensorflow as tf
 from flowloom.pipelines.reproduce.engine.fresh_start import FreshStart
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.evaluation.predictions import Predictions, both_classes
-from flowloom.trainers.feed.flow_spec import FeatureSpec
-from flowloom.trainers.feed.random_starts import window_starts
+from flowloom.trainers.feed.flow_spec import FeatureSpec, window_starts
 from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.paradigms import PARADIGMS, Paradigm

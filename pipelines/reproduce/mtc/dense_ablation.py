@@ -7,8 +7,8 @@ import keras
 
 from flowloom.trainers.layers.byte_mask import ByteMask
 from flowloom.trainers.layers.wide_readout import WideReadout
+from flowloom.trainers.models.heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.row_model import RowModel
-from flowloom.trainers.models.softmax_heads import ClassSum, SoftmaxHeads
 from flowloom.trainers.models.tokens import Source, as_tokens, row_input, with_expansion
 
 

@@ -168,7 +168,7 @@ def test_lists_of_unequal_length_are_refused():
         [pa.array([[1, 2]], FLOWS.field("pkt_size").type), pa.array([[1]], FLOWS.field("pkt_dir").type)],
         names=["pkt_size", "pkt_dir"],
     )
-    with pytest.raises(FlowloomError, match="pkt_dir has lists of other lengths"):
+    with pytest.raises(FlowloomError, match="pkt_dir must have lists as long as"):
         FeatureSpec(k=2, channels=("size", "direction"), scaling="fixed").render(batch, np.arange(1))
 
 
@@ -206,7 +206,7 @@ def test_columns_that_published_files_do_not_tell_cannot_be_selected(dataset, fl
         partly = flows.set_column(position, name, column.cast(flows[name].type))
         channel = next(channel for channel, (column, _) in CHANNELS.items() if column == name)
         spec = FeatureSpec.of(dataset.card, 5, ("size", channel), "fixed")
-        with pytest.raises(FlowloomError, match=f"column {name} is not known of 2 of"):
+        with pytest.raises(FlowloomError, match=f"column {name} is unknown for 2 of"):
             spec.render(partly, np.arange(3))
         others = FeatureSpec.of(dataset.card, 5, ("size", "gap", "direction"), "standard")
         np.testing.assert_array_equal(others.render(partly, np.arange(9))[0], others.render(flows, np.arange(9))[0])

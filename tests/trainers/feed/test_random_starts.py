@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
-from flowloom.trainers.feed.flow_spec import FeatureSpec
-from flowloom.trainers.feed.random_starts import window_starts
+from flowloom.trainers.feed.flow_spec import FeatureSpec, window_starts
 
 K, FURTHEST = 12, 5
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.trainers.conversion.fused import fused
 from flowloom.trainers.conversion.growth import grown
+from flowloom.trainers.conversion.inference_form import fused
 from flowloom.trainers.conversion.pruning import prune_experts
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.layers.batched_lstm import BatchedLSTM

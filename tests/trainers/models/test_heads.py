@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from flowloom.trainers.models.softmax_heads import SoftmaxHeads
+from flowloom.trainers.models.heads import SoftmaxHeads
 
 TASKS = {"app": 3, "tunnel_traffic": 4, "traffic": 2}
 SUMS = {"traffic": {"of": "tunnel_traffic", "classes": [0, 1, 0, 1]}}
@@ -47,7 +47,7 @@ def test_a_sum_agrees_with_what_it_is_a_sum_of():
         ({}, {}, "at least one task"),
         ({"app": 1}, {}, "2 or more classes"),
         (TASKS, {"kind": SUMS["traffic"]}, "sums must name tasks among app, .* got 'kind'"),
-        (TASKS, {"traffic": {"of": "traffic", "classes": [0, 1]}}, "each a sum of one that is none"),
+        (TASKS, {"traffic": {"of": "traffic", "classes": [0, 1]}}, "each the sum of a task that is not a sum itself"),
         (TASKS, {"traffic": {"of": "app", "classes": [0, 1, 0, 1]}}, "must be 3 numbers from 0 to 1, got"),
         (TASKS, {"traffic": {"of": "app", "classes": [0, 1, 2]}}, "must be 3 numbers from 0 to 1, got"),
     ],
