@@ -19,9 +19,10 @@ from flowloom.schemas.dataset.dataset_card import Accounting, DatasetCard, Split
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.dataset.card_counts import count_splits, normalisation
 from flowloom.transforms.dataset.layouts import lay_out
 from flowloom.transforms.dataset.shards import shards_hash, split_rows, write_shard
-from flowloom.transforms.dataset.write_card import count_splits, normalisation, store_card
+from flowloom.transforms.dataset.write_card import store_card
 from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.splits.splits import Division, assign_splits
 

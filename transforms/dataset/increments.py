@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card, shard_place
+from flowloom.transforms.dataset.card_counts import count_splits, normalisation
 from flowloom.transforms.dataset.shards import WrittenShard, shards_hash, write_shard
-from flowloom.transforms.dataset.write_card import count_splits, normalisation
 from flowloom.transforms.io.staging import write_text
 
 

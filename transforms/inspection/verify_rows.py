@@ -9,8 +9,8 @@ from flowloom.schemas.corpus.manifest import Deduplicate
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import Accounting, DatasetCard
 from flowloom.transforms.arrays.digests import sort_digests
+from flowloom.transforms.dataset.card_counts import count_overlap, count_splits, find_byte_rules, normalisation
 from flowloom.transforms.dataset.shards import shards_hash
-from flowloom.transforms.dataset.write_card import count_overlap, count_splits, find_byte_rules, normalisation
 from flowloom.transforms.inspection.verify_files import CheckedShard, broken, differs
 
 _NO_IDS = np.empty((0, 2), np.uint64)

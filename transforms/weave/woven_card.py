@@ -26,8 +26,9 @@ from flowloom.schemas.dataset.dataset_card import (
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.dataset.card_counts import count_overlap, count_splits, normalisation
 from flowloom.transforms.dataset.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
-from flowloom.transforms.dataset.write_card import count_overlap, count_splits, normalisation, store_card
+from flowloom.transforms.dataset.write_card import store_card
 from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.labels.join_labels import Counts
 from flowloom.transforms.weave.unite_rows import JoinCounts
