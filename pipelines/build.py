@@ -34,16 +34,16 @@ from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import passing_folder, staged_folder
 from flowloom.transforms.io.verdict import require_success
-from flowloom.transforms.labels.dividers import DividedTasks, is_found
+from flowloom.transforms.labels.label_bins import LabelBins, has_measured_bins
 from flowloom.transforms.labels.label_flows import GroupLabels, label_groups
-from flowloom.transforms.labels.label_ptransforms import DivideTasks, LabelFlows, LabelQuantities, WindowCaptures
+from flowloom.transforms.labels.label_ptransforms import FindLabelBins, LabelFlows, LabelQuantities, WindowCaptures
 from flowloom.transforms.labels.window_sources import WindowSource, label_folder, read_sources
 from flowloom.transforms.metering.meter_cache import KeptReading
 from flowloom.transforms.metering.metering_ptransforms import JoinPackets, MeterGroups, PlanReadings, RecallReadings
 from flowloom.transforms.published.published_ptransforms import RecallPublished
 from flowloom.transforms.published.published_rows import PublishedPlan, plan_published, stored_views
-from flowloom.transforms.splits.split_ptransforms import AssignSplits, DivideFlows, MeasureLeakage
-from flowloom.transforms.splits.splits import Division, divide_groups
+from flowloom.transforms.splits.split_ptransforms import AssignSplits, CompleteSplitPlan, MeasureLeakage
+from flowloom.transforms.splits.splits import SplitPlan, plan_splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Corpus:
     sources: tuple[WindowSource, ...]
     unread: pa.RecordBatch
     labels: tuple[GroupLabels, ...]
-    division: Division
+    split_plan: SplitPlan
     key: IdentityKey | None
     published: PublishedPlan
     stored: StoredViews
@@ -171,11 +171,11 @@ def look_at(
     plan = metered.plan if metered else plan_corpus(manifest, folder, workers)
     published = plan_published(manifest, folder, staging)
     labels = label_groups(plan, manifest, sources)
-    division = divide_groups([*labels, *published.labels], manifest.claimed_tasks, manifest.splits)
+    split_plan = plan_splits([*labels, *published.labels], manifest.claimed_tasks, manifest.splits)
     key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
     readings = metered.readings if metered else None
-    return Corpus(manifest, folder, plan, sources, unread, labels, division, key, published, stored, readings)
+    return Corpus(manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, readings)
 
 
 def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
@@ -193,26 +193,26 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
 
     flows = compose_flows(pipeline, corpus, {"Whole": whole, "Joined": joined}, staging)
     findings, places = [*accounts, *flows.findings], [*flows.places]
-    rows = compose_published(pipeline, corpus, flows.division)
+    rows = compose_published(pipeline, corpus, flows.split_plan)
     if packet_view is not None:
         rows["Packets"], counts = compose_packets(corpus, packets, flows, staging)
         findings.append(counts)
-    for name, (view, divided) in rows.items():
-        stripes = divided | f"PlanLayout {name}" >> PlanLayout(tasks, manifest.layout, corpus.stored, view)
+    for name, (view, split_rows) in rows.items():
+        stripes = split_rows | f"PlanLayout {name}" >> PlanLayout(tasks, manifest.layout, corpus.stored, view)
         findings.append(stripes.counts)
         places.append(stripes.rows | f"SpillRows {name}" >> SpillRows(output.shards, staging, view))
 
     if manifest.published:
         findings.append(pipeline | "PublishedFindings" >> beam.Create([corpus.published.findings]))
     measured = manifest.leakage == "measure"
-    write = WriteShards(staging, flows.divided, output, measured)
+    write = WriteShards(staging, flows.label_bins, output, measured)
     written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> write
     findings.append(written.shards)
     if measured:
         findings.append(written.sighted | "MeasureLeakage" >> MeasureLeakage(tuple(task.name for task in tasks)))
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
     tuple(findings) | "WriteCard" >> WriteCard(
-        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.division, plan.rejects, corpus.stored
+        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.split_plan, plan.rejects, corpus.stored
     )
 
 
@@ -221,14 +221,14 @@ class ComposedFlows:
     """What becomes of the flows of a build, as PCollections.
 
     Attributes:
-      divided, division: the tasks and the rule of the splits; what is found of them on the flows if anything is.
+      label_bins, split_plan: the tasks and the rule of the splits; what is found of them on the flows if anything is.
       marked: flows with all labels and their splits.
       places: of rows of the flows view, for those who write shards.
       findings: what is counted on the way.
     """
 
-    division: Any
-    divided: Any
+    split_plan: Any
+    label_bins: Any
     marked: list[Any]
     places: list[Any]
     findings: list[Any]
@@ -253,8 +253,8 @@ def compose_flows(pipeline: beam.Pipeline, corpus: Corpus, metered: dict[str, An
         flows = pipeline | "RecallPublished" >> RecallPublished(published.places["flows"])
         branches["Published"] = flows | "ConcealIdentitiesPublished" >> ConcealIdentities(corpus.key)
 
-    division: Any = corpus.division
-    divided: Any = DividedTasks(tasks)
+    split_plan: Any = corpus.split_plan
+    label_bins: Any = LabelBins(tasks)
     duplicates = None
     if manifest.looks_twice:
         kept = (
@@ -263,22 +263,26 @@ def compose_flows(pipeline: beam.Pipeline, corpus: Corpus, metered: dict[str, An
         branches = {"All": kept | "ReadAll" >> ReadSpilled()}
         if manifest.splits.by in ("time", "host_pair"):
             looked_at = kept | "ReadForSplits" >> ReadSpilled()
-            division = looked_at | "DivideFlows" >> DivideFlows(division, manifest.claimed_tasks, manifest.splits)
-            findings.append(division)
-        if any(map(is_found, tasks)):
-            looked_at = kept | "ReadForTasks" >> ReadSpilled() | "AssignSplitsForTasks" >> AssignSplits(division)
-            divided = looked_at | "DivideTasks" >> DivideTasks(tasks)
-            findings.append(divided)
+            split_plan = looked_at | "CompleteSplitPlan" >> CompleteSplitPlan(
+                split_plan, manifest.claimed_tasks, manifest.splits
+            )
+            findings.append(split_plan)
+        if any(map(has_measured_bins, tasks)):
+            looked_at = kept | "ReadForTasks" >> ReadSpilled() | "AssignSplitsForTasks" >> AssignSplits(split_plan)
+            label_bins = looked_at | "FindLabelBins" >> FindLabelBins(tasks)
+            findings.append(label_bins)
         if manifest.deduplicate != "none":
             looked_at = kept | "ReadForDuplicates" >> ReadSpilled()
-            known = looked_at | "DivideRowsForDuplicates" >> DivideRows(manifest, division, divided)
+            known = looked_at | "AssignSplitsAndBinsForDuplicates" >> AssignSplitsAndBins(
+                manifest, split_plan, label_bins
+            )
             stripes = known | "PlanLayoutForDuplicates" >> PlanLayout(manifest.tasks, manifest.layout, corpus.stored)
             duplicates = stripes.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
 
     places = []
     marked = []
     for name, flows in branches.items():
-        known = flows | f"DivideRows{name}" >> DivideRows(manifest, division, divided)
+        known = flows | f"AssignSplitsAndBins{name}" >> AssignSplitsAndBins(manifest, split_plan, label_bins)
         marked.append(known)
         if "flows" not in manifest.views:
             continue
@@ -288,7 +292,7 @@ def compose_flows(pipeline: beam.Pipeline, corpus: Corpus, metered: dict[str, An
             stripes = stripes.rows | f"DropDuplicates{name}" >> DropDuplicates(duplicates)
             findings.append(stripes.counts)
         places.append(stripes.rows | f"SpillRows{name}" >> SpillRows(output.shards, staging))
-    return ComposedFlows(division, divided, marked, places, findings)
+    return ComposedFlows(split_plan, label_bins, marked, places, findings)
 
 
 def compose_packets(corpus: Corpus, packets: Any, flows: ComposedFlows, staging: str) -> tuple[tuple[View, Any], Any]:
@@ -298,32 +302,32 @@ def compose_packets(corpus: Corpus, packets: Any, flows: ComposedFlows, staging:
     attached = (ranges, marked) | "JoinPackets" >> JoinPackets(corpus.key, staging)
     rows = attached.rows
     if corpus.manifest.splits.by == "packet":
-        rows = rows | "AssignSplitsPackets" >> AssignSplits(flows.division, "packets")
+        rows = rows | "AssignSplitsPackets" >> AssignSplits(flows.split_plan, "packets")
     return ("packets", rows), attached.counts
 
 
-def compose_published(pipeline: beam.Pipeline, corpus: Corpus, division: Any) -> dict[str, tuple[View, Any]]:
+def compose_published(pipeline: beam.Pipeline, corpus: Corpus, split_plan: Any) -> dict[str, tuple[View, Any]]:
     """Lay the road of published rows other than flows, by name, to divided rows of their view."""
     rows: dict[str, tuple[View, Any]] = {}
     for view, places in corpus.published.places.items():
         if view != "flows":
             recalled = pipeline | f"RecallPublished {view}" >> RecallPublished(places)
-            rows[f"Published {view}"] = view, recalled | f"AssignSplits {view}" >> AssignSplits(division, view)
+            rows[f"Published {view}"] = view, recalled | f"AssignSplits {view}" >> AssignSplits(split_plan, view)
     return rows
 
 
 @dataclasses.dataclass
-class DivideRows(beam.PTransform):
+class AssignSplitsAndBins(beam.PTransform):
     """Labelled flows to flows that their layout can be planned of: with their splits and what is measured of them."""
 
     manifest: CorpusManifest
-    division: Any
-    divided: Any
+    split_plan: Any
+    label_bins: Any
 
     def expand(self, flows: Any) -> Any:
-        """Return batches with all labels and, unless packets are divided one by one, a split column."""
+        """Return batches with all labels and, unless the splits are by packet, a split column."""
         if self.manifest.splits.by != "packet":
-            flows = flows | "AssignSplits" >> AssignSplits(self.division)
+            flows = flows | "AssignSplits" >> AssignSplits(self.split_plan)
         if len(self.manifest.claimed_tasks) < len(self.manifest.tasks):
-            flows = flows | "LabelQuantities" >> LabelQuantities(self.divided)
+            flows = flows | "LabelQuantities" >> LabelQuantities(self.label_bins)
         return flows

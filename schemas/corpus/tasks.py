@@ -128,14 +128,14 @@ class Task(pydantic.BaseModel):
         """Leave out what only automatic tasks have; the content hash of a dataset is made with this."""
         return {name: value for name, value in handler(self).items() if value is not None}
 
-    def divided(self, at: Sequence[float]) -> "Task":
+    def with_bins(self, at: Sequence[float]) -> "Task":
         """Return an automatic task with its dividers, and with words for its ranges unless it has some.
 
         Raises:
           ValueError: if it is not automatic, the dividers do not ascend, or the words are too few or too many.
         """
         if self.dividers is None:
-            raise ValueError(f"task {self.name!r} must be of kind auto to be divided, got {self.kind}")
+            raise ValueError(f"task {self.name!r} must be of kind auto to have label bins, got {self.kind}")
         return Task.model_validate({**self.model_dump(), "dividers": {**self.dividers.model_dump(), "at": tuple(at)}})
 
     def index(self, value: LabelValue) -> int:

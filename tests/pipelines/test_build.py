@@ -33,7 +33,13 @@ from flowloom.transforms.metering.group_reader import GroupReading
 from flowloom.transforms.splits import leakage
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.splits.leakage import measure_leakage
-from flowloom.transforms.splits.splits import assign_splits, divide_groups, divide_pairs, divide_time, sketch_starts
+from flowloom.transforms.splits.splits import (
+    assign_splits,
+    plan_pair_splits,
+    plan_splits,
+    plan_time_splits,
+    sketch_starts,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -73,7 +79,7 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     }
     plan: GroupPlan = plan_groups([identify_capture(*item) for item in uris.items()], manifest.captures)
     labels = label_groups(plan, manifest)
-    division = divide_groups(labels, manifest.tasks, manifest.splits)
+    split_plan = plan_splits(labels, manifest.tasks, manifest.splits)
     key = IdentityKey(KEY) if manifest.identity == "pseudonym" else corpus_key(plan)
     labelled: list[pa.RecordBatch] = []
     for group in plan.groups:
@@ -82,13 +88,13 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
             flows = read if manifest.identity == "keep" else conceal(read, key)
             labelled.append(label_by_path(flows, labels, manifest.tasks))
     if manifest.splits.by == "time":
-        division = divide_time(division, merge_sketches(map(sketch_starts, labelled)))
+        split_plan = plan_time_splits(split_plan, merge_sketches(map(sketch_starts, labelled)))
     if manifest.splits.by == "host_pair":
         pairs = [pair_classes(flows, manifest.tasks, manifest.splits.seed) for flows in labelled]
-        division = divide_pairs(division, merge_pairs(pairs), manifest.tasks)
+        split_plan = plan_pair_splits(split_plan, merge_pairs(pairs), manifest.tasks)
     stripes: dict[tuple[str, str], list[pa.RecordBatch]] = {}
     for flows in labelled:
-        rows = assign_splits(flows, division)
+        rows = assign_splits(flows, split_plan)
         for stripe, laid in lay_out(rows, manifest.tasks, manifest.layout, StoredViews(manifest.identity)):
             for at, split in enumerate(SPLITS):
                 kept = laid.filter(pc.equal(laid[SPLIT_COLUMN], at)).drop_columns([SPLIT_COLUMN])

@@ -24,7 +24,7 @@ from flowloom.transforms.dataset.layouts import lay_out
 from flowloom.transforms.dataset.shards import shards_hash, split_rows, write_shard
 from flowloom.transforms.dataset.write_card import store_card
 from flowloom.transforms.labels.label_flows import count_unlabelled
-from flowloom.transforms.splits.splits import Division, assign_splits
+from flowloom.transforms.splits.splits import SplitPlan, assign_splits
 
 BY_FLOW = SplitRule(by="flow", reason="asked for", seed=7, shares=(0.5, 0.25, 0.25))
 
@@ -36,7 +36,7 @@ def labelled_flows(rows: int, labels: Labels, seed: int = 0, rule: SplitRule = B
     flows = synthetic_flows(rows, seed)
     for task, codes in labels.items():
         flows = flows.append_column(pa.field(label_column(task), pa.int32()), pa.array(codes, pa.int32()))
-    return assign_splits(flows, Division(rule, {}))
+    return assign_splits(flows, SplitPlan(rule, {}))
 
 
 def store_dataset(

@@ -14,15 +14,15 @@ from flowloom.schemas.dataset.dataset_card import PublishedAccount
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.layouts import LaidOut
 from flowloom.transforms.dataset.shards import ShelvedShard, WrittenShard, unshelve
-from flowloom.transforms.labels.dividers import DividedTasks
 from flowloom.transforms.labels.join_labels import Counts, SourceKey
+from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
 from flowloom.transforms.packets.byte_rows import no_drops
 from flowloom.transforms.published.published_rows import PublishedFindings
 from flowloom.transforms.splits.leakage import PartCounts
-from flowloom.transforms.splits.splits import Division
+from flowloom.transforms.splits.splits import SplitPlan
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ class BuildResults:
     """
 
     labels: Sequence[GroupLabels]
-    division: Division
+    split_plan: SplitPlan
     accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     rejects: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
@@ -70,8 +70,8 @@ Finding: TypeAlias = (
     GroupAccount
     | CaptureDigest
     | SourceCounts
-    | Division
-    | DividedTasks
+    | SplitPlan
+    | LabelBins
     | LaidOut
     | ShelvedShard
     | PacketCounts
@@ -82,9 +82,9 @@ Finding: TypeAlias = (
 """What a worker hands over; a batch is one of reject rows."""
 
 
-def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Iterable[Finding]) -> BuildResults:
+def gather(labels: Sequence[GroupLabels], split_plan: SplitPlan, handed_over: Iterable[Finding]) -> BuildResults:
     """Put together what was decided before the workers started and what they hand over, in any order."""
-    findings = BuildResults(labels, division)
+    findings = BuildResults(labels, split_plan)
     for found in handed_over:
         match found:
             case GroupAccount():
@@ -102,9 +102,9 @@ def gather(labels: Sequence[GroupLabels], division: Division, handed_over: Itera
                 findings.rejects.append(found.rejects)
             case PartCounts():
                 findings.leakage.append(found)
-            case Division():
-                findings.division = found
-            case DividedTasks():
+            case SplitPlan():
+                findings.split_plan = found
+            case LabelBins():
                 findings.tasks, findings.fault = found.tasks, found.fault
             case LaidOut():
                 findings.rows.update({(found.view, stripe): rows for stripe, rows in found.rows.items()})

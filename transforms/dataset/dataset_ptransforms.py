@@ -26,10 +26,10 @@ from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
-from flowloom.transforms.labels.dividers import DividedTasks
+from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, count_unlabelled
 from flowloom.transforms.splits.leakage import shelve_sightings
-from flowloom.transforms.splits.splits import Division
+from flowloom.transforms.splits.splits import SplitPlan
 
 
 @dataclasses.dataclass
@@ -72,7 +72,7 @@ def _drop(stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, byte
 
 @dataclasses.dataclass
 class PlanLayout(beam.PTransform):
-    """`lay_out` over a PCollection of labelled and divided batches of one view."""
+    """`lay_out` over a PCollection of labelled and split batches of one view."""
 
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
@@ -80,7 +80,7 @@ class PlanLayout(beam.PTransform):
     view: View = "flows"
 
     def expand(self, flows: Any) -> Any:
-        """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and divided batches."""
+        """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and split batches."""
         return flows | beam.ParDo(_LayOut(self)).with_outputs("counts", main="rows")
 
 
@@ -118,18 +118,18 @@ class WriteShards(beam.PTransform):
     """`write_shard` over the rows that `SpillRows` spilled, once per shard.
 
     Args:
-      divided: the tasks, or what `DivideTasks` finds.
+      label_bins: the tasks, or what `FindLabelBins` finds.
       leakage: whether flows are to be compared across splits.
     """
 
     folder: str
-    divided: Any
+    label_bins: Any
     output: Output
     leakage: bool = False
 
     def expand(self, places: Any) -> Any:
         """Return `ShelvedShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
-        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.divided))
+        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.label_bins))
         return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
 
 
@@ -156,12 +156,12 @@ class _Write(beam.DoFn):
         self._output = output
         self._leakage = leakage
 
-    def process(self, element: tuple[ShardKey, Iterable[Spilled]], divided: DividedTasks) -> Iterator[Any]:
+    def process(self, element: tuple[ShardKey, Iterable[Spilled]], label_bins: LabelBins) -> Iterator[Any]:
         (view_name, _, split, _), places = element
         batches = read_batches(places)
-        yield shelve(write_shard(element[0], batches, self._folder, divided.tasks, self._output), self._folder)
+        yield shelve(write_shard(element[0], batches, self._folder, label_bins.tasks, self._output), self._folder)
         if self._leakage and view_name == "flows":
-            names = [task.name for task in divided.tasks]
+            names = [task.name for task in label_bins.tasks]
             for sighted in shelve_sightings(batches, split, names, self._folder):
                 yield beam.pvalue.TaggedOutput("sighted", sighted)
         tally(self._folder).add(shards=1)
@@ -176,7 +176,7 @@ class WriteCard(beam.PTransform):
     staging: str
     key_id: str | None
     labels: Sequence[GroupLabels]
-    division: Division
+    split_plan: SplitPlan
     rejects: pa.RecordBatch
     stored: StoredViews = FLOWS_ALONE
 
@@ -190,10 +190,17 @@ class WriteCard(beam.PTransform):
             | "Together" >> beam.GroupBy(lambda _: 0)
             | "Write"
             >> beam.Map(
-                _written, self.labels, self.division, self.manifest, self.folder, self.staging, self.key_id, self.stored
+                _written,
+                self.labels,
+                self.split_plan,
+                self.manifest,
+                self.folder,
+                self.staging,
+                self.key_id,
+                self.stored,
             )
         )
 
 
-def _written(element: tuple[int, Iterable[Finding]], labels: Any, division: Division, *rest: Any) -> str:
-    return write_card(gather(labels, division, element[1]), *rest)
+def _written(element: tuple[int, Iterable[Finding]], labels: Any, split_plan: SplitPlan, *rest: Any) -> str:
+    return write_card(gather(labels, split_plan, element[1]), *rest)

@@ -96,7 +96,7 @@ def assemble_card(
         on_conflict=manifest.on_conflict,
         identity=manifest.identity,
         key_id=key_id,
-        split_rule=findings.division.rule,
+        split_rule=findings.split_plan.rule,
         splits=count_splits(shards, tasks, manifest.views[0]),
         view_splits={view: count_splits(shards, tasks, view) for view in manifest.views[1:]},
         coverage=coverage,

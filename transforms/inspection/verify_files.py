@@ -40,7 +40,7 @@ from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.splits.byte_rules import count_bytes
 from flowloom.transforms.splits.host_pairs import pair_hashes
 from flowloom.transforms.splits.leakage import SEQUENCE, measure_leakage
-from flowloom.transforms.splits.splits import Division, assign_splits
+from flowloom.transforms.splits.splits import SplitPlan, assign_splits
 from flowloom.transforms.splits.task_overlap import count_pairs
 
 BATCH_ROWS = 16_384
@@ -279,7 +279,7 @@ def _check_sequences(rows: pa.RecordBatch, k: int, shard: Shard) -> None:
 
 
 def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
-    split = view(assign_splits(rows, Division(rule, {}), shard.view)[SPLIT_COLUMN])
+    split = view(assign_splits(rows, SplitPlan(rule, {}), shard.view)[SPLIT_COLUMN])
     elsewhere = np.flatnonzero(split != SPLITS.index(shard.split))
     if len(elsewhere):
         flow = rows["flow_id"][elsewhere[0]].as_py().hex()

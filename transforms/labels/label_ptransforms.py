@@ -14,13 +14,13 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.captures.groups import GroupPlan
 from flowloom.transforms.io.io_ptransforms import single
-from flowloom.transforms.labels.dividers import (
-    DividedTasks,
-    divide_tasks,
+from flowloom.transforms.labels.label_bins import (
+    LabelBins,
     dividers_of,
-    is_found,
+    has_measured_bins,
     label_quantities,
     merge_sums,
+    set_label_bins,
     sketch_quantity,
     sum_classes,
 )
@@ -29,16 +29,16 @@ from flowloom.transforms.labels.window_sources import WindowSource, plan_inspect
 
 
 @dataclasses.dataclass
-class DivideTasks(beam.PTransform):
-    """`divide_tasks` over labelled and divided flow batches."""
+class FindLabelBins(beam.PTransform):
+    """`set_label_bins` over labelled and split flow batches."""
 
     tasks: tuple[Task, ...]
 
     def expand(self, flows: Any) -> Any:
-        """Return one `DividedTasks` from batches."""
+        """Return one `LabelBins` from batches."""
         named = {task.name: task for task in self.tasks}
         found = []
-        for task in filter(is_found, self.tasks):
+        for task in filter(has_measured_bins, self.tasks):
             if reference := named.get(dividers_of(task).reference or ""):
                 parts = flows | f"Sum {task.name}" >> beam.Map(sum_classes, task, reference)
                 merged = parts | f"AllSums {task.name}" >> beam.CombineGlobally(merge_sums, reference)
@@ -46,12 +46,12 @@ class DivideTasks(beam.PTransform):
                 parts = flows | f"Sketch {task.name}" >> beam.Map(sketch_quantity, task)
                 merged = parts | f"AllSketches {task.name}" >> beam.CombineGlobally(merge_sketches)
             found.append(beam.pvalue.AsSingleton(merged))
-        return flows.pipeline | "Undivided" >> beam.Create([None]) | beam.Map(divide_tasks, self.tasks, *found)
+        return flows.pipeline | "Undivided" >> beam.Create([None]) | beam.Map(set_label_bins, self.tasks, *found)
 
 
 @dataclasses.dataclass
 class LabelQuantities(beam.PTransform):
-    """`label_quantities` over a PCollection of flow batches; `tasks` may come from `DivideTasks`."""
+    """`label_quantities` over a PCollection of flow batches; `tasks` may come from `FindLabelBins`."""
 
     tasks: Any
 
@@ -60,8 +60,8 @@ class LabelQuantities(beam.PTransform):
         return flows | beam.Map(_labelled, single(self.tasks)).with_output_types(pa.RecordBatch)
 
 
-def _labelled(flows: pa.RecordBatch, divided: DividedTasks) -> pa.RecordBatch:
-    return label_quantities(flows, divided.tasks)
+def _labelled(flows: pa.RecordBatch, label_bins: LabelBins) -> pa.RecordBatch:
+    return label_quantities(flows, label_bins.tasks)
 
 
 class LabelledFlows(NamedTuple):
@@ -109,7 +109,7 @@ class _LabelFlows(beam.DoFn):
 
 @dataclasses.dataclass
 class WindowCaptures(beam.PTransform):
-    """From a pipeline: `window_captures` over the inspections of a plan, divided among all workers."""
+    """From a pipeline: `window_captures` over the inspections of a plan, shared among all workers."""
 
     plan: GroupPlan
     sources: tuple[WindowSource, ...]

@@ -13,7 +13,13 @@ from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.splits.leakage import LeakagePart, PartCounts, count_part, plan_parts
-from flowloom.transforms.splits.splits import Division, assign_splits, divide_pairs, divide_time, sketch_starts
+from flowloom.transforms.splits.splits import (
+    SplitPlan,
+    assign_splits,
+    plan_pair_splits,
+    plan_time_splits,
+    sketch_starts,
+)
 
 
 @dataclasses.dataclass
@@ -34,32 +40,32 @@ class MeasureLeakage(beam.PTransform):
 
 
 @dataclasses.dataclass
-class DivideFlows(beam.PTransform):
-    """`divide_time` or `divide_pairs` over all labelled flow batches."""
+class CompleteSplitPlan(beam.PTransform):
+    """`plan_time_splits` or `plan_pair_splits` over all labelled flow batches."""
 
-    division: Division
+    split_plan: SplitPlan
     tasks: tuple[Task, ...]
     splits: Splits
 
     def expand(self, flows: Any) -> Any:
-        """Return one `Division` from labelled batches and the one of `divide_groups`."""
-        one = flows.pipeline | "Undivided" >> beam.Create([self.division])
+        """Return one `SplitPlan` from labelled batches and the one of `plan_splits`."""
+        one = flows.pipeline | "Undivided" >> beam.Create([self.split_plan])
         if self.splits.by == "time":
             sketches = flows | "Sketch" >> beam.Map(sketch_starts)
             sketch = beam.pvalue.AsSingleton(sketches | "AllStarts" >> beam.CombineGlobally(merge_sketches))
-            return one | "Cut" >> beam.Map(divide_time, sketch).with_output_types(Division)
+            return one | "Cut" >> beam.Map(plan_time_splits, sketch).with_output_types(SplitPlan)
         parts = flows | "Pairs" >> beam.Map(pair_classes, self.tasks, self.splits.seed)
         pairs = beam.pvalue.AsSingleton(parts | "AllPairs" >> beam.CombineGlobally(merge_pairs))
-        return one | "Place" >> beam.Map(divide_pairs, pairs, self.tasks).with_output_types(Division)
+        return one | "Place" >> beam.Map(plan_pair_splits, pairs, self.tasks).with_output_types(SplitPlan)
 
 
 @dataclasses.dataclass
 class AssignSplits(beam.PTransform):
-    """`assign_splits` over a PCollection of batches; `division` may be a `Division` or come from `DivideFlows`."""
+    """`assign_splits` over a PCollection of batches, with a plan that may come from `CompleteSplitPlan`."""
 
-    division: Any
+    split_plan: Any
     view: View = "flows"
 
     def expand(self, flows: Any) -> Any:
         """Return batches with a split column."""
-        return flows | beam.Map(assign_splits, single(self.division), self.view).with_output_types(pa.RecordBatch)
+        return flows | beam.Map(assign_splits, single(self.split_plan), self.view).with_output_types(pa.RecordBatch)

@@ -34,7 +34,7 @@ _ASKED_FOR = "asked for by the manifest"
 
 
 @dataclasses.dataclass(frozen=True)
-class Division:
+class SplitPlan:
     """The rule that divides rows, and by capture or host pair the split of each of these as a position in `SPLITS`."""
 
     rule: SplitRule
@@ -42,10 +42,10 @@ class Division:
     of_pair: PairSplits | None = None
 
 
-def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Splits) -> Division:
+def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Splits) -> SplitPlan:
     """Decide how a corpus is divided, from the labels and ids of its groups and the seed alone.
 
-    By host pair and by time take a look at the flows before rows can be assigned: `divide_pairs`, `divide_time`.
+    Plans by host pair and by time are completed from the flows: see `plan_pair_splits` and `plan_time_splits`.
     Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
     and all of them can reach train, validation and test together. Classes of a task that a source labels flow by flow
     are not known before the flows are, so with such a task it divides by flow.
@@ -59,9 +59,9 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
             counts[key] = counts.get(key, 0) + 1
     if splits.by == "packet":
         reason = f"{_ASKED_FOR}; it leaks: a flow in test has packets in train, by which a model knows it again"
-        return Division(_rule("packet", reason, splits), {})
+        return SplitPlan(_rule("packet", reason, splits), {})
     if splits.by in ("flow", "host_pair", "time"):
-        return Division(_rule(splits.by, _ASKED_FOR, splits), {})
+        return SplitPlan(_rule(splits.by, _ASKED_FOR, splits), {})
     of_group = _spread(known, splits)
     missed = _missed(known, of_group, counts, splits)
     if splits.by == "capture":
@@ -70,21 +70,21 @@ def divide_groups(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: 
             reason += f"; not in every split: {_named(missed, tasks, counts)}"
         if by_flow:
             reason += f"; not balanced, as their labels differ within a group: {', '.join(by_flow)}"
-        return Division(_rule("capture", reason, splits), of_group)
+        return SplitPlan(_rule("capture", reason, splits), of_group)
     if by_flow:
         reason = (
             f"a split by capture needs labels that are the same for all flows of a group; not so: {', '.join(by_flow)}"
         )
-        return Division(_rule("flow", reason, splits), {})
+        return SplitPlan(_rule("flow", reason, splits), {})
     few = [key for key in sorted(counts) if counts[key] < len(SPLITS)]
     if few:
         reason = f"a split by capture needs 3 capture groups of every class; fewer have {_named(few, tasks, counts)}"
-        return Division(_rule("flow", reason, splits), {})
+        return SplitPlan(_rule("flow", reason, splits), {})
     if missed:
         reason = f"no split by capture puts into train, validation and test {_named(missed, tasks, counts)}"
-        return Division(_rule("flow", reason, splits), {})
+        return SplitPlan(_rule("flow", reason, splits), {})
     reason = "every class of every task has at least 3 capture groups"
-    return Division(_rule("capture", reason, splits), of_group)
+    return SplitPlan(_rule("capture", reason, splits), of_group)
 
 
 def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
@@ -92,15 +92,15 @@ def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
     return sketch_order(view(flows["start"]))
 
 
-def divide_time(division: Division, sketch: OrderSketch) -> Division:
+def plan_time_splits(split_plan: SplitPlan, sketch: OrderSketch) -> SplitPlan:
     """Set the cuts of a split by time from the starts of all flows."""
-    cuts = cut_by_shares(sketch, division.rule.shares)
-    return dataclasses.replace(division, rule=division.rule.model_copy(update={"cuts_ns": cuts}))
+    cuts = cut_by_shares(sketch, split_plan.rule.shares)
+    return dataclasses.replace(split_plan, rule=split_plan.rule.model_copy(update={"cuts_ns": cuts}))
 
 
-def divide_pairs(division: Division, pairs: PairClasses, tasks: Sequence[Task]) -> Division:
+def plan_pair_splits(split_plan: SplitPlan, pairs: PairClasses, tasks: Sequence[Task]) -> SplitPlan:
     """Place all host pairs, and say in the reason which classes have too few of them for every split."""
-    rule = division.rule
+    rule = split_plan.rule
     placed = place_pairs(pairs, rule.shares)
     classes = [(task, code) for task, known in enumerate(tasks) for code in range(len(known.vocabulary))]
     wanted = [at for at, share in enumerate(rule.shares) if share > 0]
@@ -108,31 +108,31 @@ def divide_pairs(division: Division, pairs: PairClasses, tasks: Sequence[Task]) 
     if missed:
         reason = f"{rule.reason}; not in every split: {_named(missed, tasks, missed)}"
         rule = rule.model_copy(update={"reason": reason})
-    return dataclasses.replace(division, rule=rule, of_pair=placed)
+    return dataclasses.replace(split_plan, rule=rule, of_pair=placed)
 
 
-def assign_splits(flows: pa.RecordBatch, division: Division, view_name: View = "flows") -> pa.RecordBatch:
+def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View = "flows") -> pa.RecordBatch:
     """Append the split of each row, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
 
     A row of a table has its features hashed in the place of an id, so that equal rows stay together; under `by: packet`
     a packet its place too, so that those of a flow do not.
 
     Raises:
-      ValueError: by time or host pair, if the division has not seen the flows yet.
+      ValueError: by time or host pair, if the plan has not been completed from the flows.
     """
-    rule = division.rule
+    rule = split_plan.rule
     if rule.by == "capture":
-        at = pc.index_in(flows["group"], text_column(list(division.of_group)))
-        # groups that seemed to have no records are in no division; should one have flows after all, they train
-        split = pc.fill_null(array(list(division.of_group.values()), pa.int8()).take(at), 0)
+        at = pc.index_in(flows["group"], text_column(list(split_plan.of_group)))
+        # groups that seemed to have no records are not in the plan; should one have flows after all, they train
+        split = pc.fill_null(array(list(split_plan.of_group.values()), pa.int8()).take(at), 0)
     elif rule.by == "time":
         if rule.cuts_ns is None:
-            raise ValueError("a split by time needs cuts from divide_time, got None")
+            raise ValueError("a split by time needs cuts from plan_time_splits, got None")
         split = column(np.searchsorted(rule.cuts_ns, view(flows["start"]), side="right").astype(np.int8), pa.int8())
     elif rule.by == "host_pair":
-        if division.of_pair is None:
-            raise ValueError("a split by host pair needs places from divide_pairs, got None")
-        split = column(division.of_pair.of(pair_hashes(flows, rule.seed)), pa.int8())
+        if split_plan.of_pair is None:
+            raise ValueError("a split by host pair needs places from plan_pair_splits, got None")
+        split = column(split_plan.of_pair.of(pair_hashes(flows, rule.seed)), pa.int8())
     else:
         uniform = (keyed_hash(_hashed_ids(flows, rule.by, view_name), f"split {rule.seed}") >> np.uint64(11)) * 2.0**-53
         edges = np.round(np.cumsum(rule.shares[:-1]), 12)

@@ -26,14 +26,14 @@ def test_words_are_longer_where_dividers_are_near():
 def test_dividers_are_found_later():
     task = automatic({"method": "class-means", "reference": "app"})
     assert task.vocabulary == ()
-    found = task.divided([3.0, 7.0])
+    found = task.with_bins([3.0, 7.0])
     assert found.vocabulary == ("below 3 bit/s", "3 to 7 bit/s", "from 7 bit/s")
     assert found.dividers is not None
     assert (found.dividers.at, found.dividers.reference, found.dividers.method) == ((3.0, 7.0), "app", "class-means")
     named = automatic({"method": "class-means", "reference": "app"}, vocabulary=("slow", "fast"))
-    assert named.divided([3.0]).vocabulary == ("slow", "fast")
+    assert named.with_bins([3.0]).vocabulary == ("slow", "fast")
     with pytest.raises(ValueError, match="has 3 classes, but 2 words"):
-        named.divided([3.0, 7.0])
+        named.with_bins([3.0, 7.0])
 
 
 def test_other_tasks_are_written_without_what_they_do_not_have():
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_named(fields, words):
 
 
 def test_only_automatic_tasks_are_divided_and_only_others_labelled():
-    with pytest.raises(ValueError, match="must be of kind auto to be divided, got binary"):
-        Task(name="attack", kind="binary").divided([1.0])
+    with pytest.raises(ValueError, match="must be of kind auto to have label bins, got binary"):
+        Task(name="attack", kind="binary").with_bins([1.0])
     with pytest.raises(ValueError, match="are measured, not given; remove the label 'slow'"):
         automatic({"method": "quantiles", "classes": 2}).index("slow")

@@ -12,7 +12,7 @@ from flowloom.transforms.arrays import quantile_sketch
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import column
 from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches
-from flowloom.transforms.splits.splits import Division, assign_splits, divide_groups, divide_time, sketch_starts
+from flowloom.transforms.splits.splits import SplitPlan, assign_splits, plan_splits, plan_time_splits, sketch_starts
 
 SHARES = (0.64, 0.16, 0.20)
 
@@ -47,12 +47,12 @@ def test_any_cuts_and_order_merge_to_the_sketch_of_the_whole(starts, edges):
 @given(st.lists(st.integers(0, 10**15), min_size=3, max_size=200, unique=True))
 def test_distinct_starts_are_shared_out_by_quota_in_order(starts):
     flows = flows_at(starts)
-    division = divide_time(divide_groups([], [], Splits(by="time")), sketch_starts(flows))
-    split = np.array(assign_splits(flows, division)[SPLIT_COLUMN].to_pylist())
+    split_plan = plan_time_splits(plan_splits([], [], Splits(by="time")), sketch_starts(flows))
+    split = np.array(assign_splits(flows, split_plan)[SPLIT_COLUMN].to_pylist())
     assert np.bincount(split, minlength=3).tolist() == quotas(len(starts), SHARES)
     assert (np.diff(split[np.argsort(starts)]) >= 0).all(), "train is before validation is before test"
-    assert division.rule.by == "time"
-    assert division.rule.reason == "asked for by the manifest"
+    assert split_plan.rule.by == "time"
+    assert split_plan.rule.reason == "asked for by the manifest"
 
 
 def test_flows_of_one_start_stay_together():
@@ -65,8 +65,8 @@ def test_many_starts_are_cut_near_their_quotas():
     flows = synthetic_flows(100_000)
     sketch = sketch_starts(flows)
     assert sketch.shift > 0
-    division = divide_time(divide_groups([], [], Splits(by="time")), sketch)
-    counts = np.bincount(assign_splits(flows, division)[SPLIT_COLUMN].to_pylist(), minlength=3)
+    split_plan = plan_time_splits(plan_splits([], [], Splits(by="time")), sketch)
+    counts = np.bincount(assign_splits(flows, split_plan)[SPLIT_COLUMN].to_pylist(), minlength=3)
     np.testing.assert_allclose(counts / 100_000, SHARES, atol=1e-4)
 
 
@@ -78,5 +78,5 @@ def test_a_share_of_nothing_gets_nothing():
 
 def test_rows_cannot_be_assigned_before_all_flows_were_seen():
     rule = SplitRule(by="time", reason="", seed=7, shares=SHARES)
-    with pytest.raises(ValueError, match="needs cuts from divide_time"):
-        assign_splits(synthetic_flows(3), Division(rule, {}))
+    with pytest.raises(ValueError, match="needs cuts from plan_time_splits"):
+        assign_splits(synthetic_flows(3), SplitPlan(rule, {}))

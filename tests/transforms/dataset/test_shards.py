@@ -27,7 +27,7 @@ def rows(count: int, seed: int = 0) -> pa.RecordBatch:
     return batch.append_column(pa.field("label_app", pa.int32()), pa.array(labels, pa.int32()))
 
 
-def divided(count: int) -> pa.RecordBatch:
+def labelled_flows(count: int) -> pa.RecordBatch:
     split = pa.array([at % 3 for at in range(count)], pa.int8())
     return rows(count).append_column(pa.field(SPLIT_COLUMN, pa.int8(), nullable=False), split)
 
@@ -37,7 +37,7 @@ def sorted_table(table: pa.Table) -> pa.Table:
 
 
 def test_every_row_goes_to_one_shard_of_its_split():
-    batch = divided(300)
+    batch = labelled_flows(300)
     pieces = list(split_rows("", batch, 4))
     keys = [key for key, _ in pieces]
     assert len(set(keys)) == len(keys) == 12
@@ -49,7 +49,7 @@ def test_every_row_goes_to_one_shard_of_its_split():
 
 
 def test_a_row_finds_the_same_shard_in_any_batch():
-    batch = divided(200)
+    batch = labelled_flows(200)
     place = {flow: key for key, piece in split_rows("", batch, 5) for flow in piece["flow_id"].to_pylist()}
     for start in range(0, 200, 33):
         for key, piece in split_rows("", batch.slice(start, 33), 5):
@@ -115,7 +115,7 @@ def test_only_the_train_split_is_measured(tmp_path, split):
 
 
 def test_the_content_hash_knows_no_shards_but_splits_and_words(tmp_path):
-    batch = divided(200).set_column(len(FLOWS) + 1, SPLIT_COLUMN, pa.array([0] * 200, pa.int8()))
+    batch = labelled_flows(200).set_column(len(FLOWS) + 1, SPLIT_COLUMN, pa.array([0] * 200, pa.int8()))
 
     def built(shards: int, split: str = "train") -> list:
         pieces = [((*key[:2], split, key[3]), piece) for key, piece in split_rows("", batch, shards)]

@@ -19,7 +19,7 @@ from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.verdict import FAILURE
 from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
 from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
-from flowloom.transforms.splits.splits import Division
+from flowloom.transforms.splits.splits import SplitPlan
 
 MANIFEST = parse_manifest(
     {
@@ -46,7 +46,9 @@ def findings(tmp_path) -> BuildResults:
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
     return gather(
-        LABELS, Division(rule, {}), [shard, reject_rows([]), LaidOut({AURORA: 8}, 0), LaidOut({AURORA: 12}, 0), account]
+        LABELS,
+        SplitPlan(rule, {}),
+        [shard, reject_rows([]), LaidOut({AURORA: 8}, 0), LaidOut({AURORA: 12}, 0), account],
     )
 
 
@@ -83,8 +85,8 @@ def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_i
     accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
     shards = [shelve(shard, str(tmp_path)) for shard in findings.shards]
     found = [*accounts, *shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
-    told = gather(LABELS, findings.division, [*found, CaptureDigest("/in/a", "b" * 64)])
-    assert "could be read once but not again" in failure(gather(LABELS, findings.division, found), tmp_path)
+    told = gather(LABELS, findings.split_plan, [*found, CaptureDigest("/in/a", "b" * 64)])
+    assert "could be read once but not again" in failure(gather(LABELS, findings.split_plan, found), tmp_path)
     write_card(told, MANIFEST, "/in", str(tmp_path))
     assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
 

@@ -20,7 +20,7 @@ from flowloom.transforms.labels.packet_labels import packet_windows
 from flowloom.transforms.labels.window_index import NO_WINDOW, window_batch, write_windows
 from flowloom.transforms.labels.window_sources import WindowSource
 from flowloom.transforms.metering.group_reader import GroupReading
-from flowloom.transforms.splits.splits import divide_groups
+from flowloom.transforms.splits.splits import plan_splits
 
 DEFINITION = FlowDefinition.of()
 GROUP = "00c0ffee00c0ffee"
@@ -208,10 +208,10 @@ def test_labels_that_differ_within_groups_are_divided_by_flow():
     described = manifest()
     source = FlowSource("attack", "t", "table")
     groups = [GroupLabels(f"{at:016x}", (None,), (), True, (source,)) for at in range(9)]
-    division = divide_groups(groups, described.tasks, described.splits)
-    assert division.rule.by == "flow"
-    assert "the same for all flows of a group; not so: attack" in division.rule.reason
-    insisted = divide_groups(groups, described.tasks, described.splits.model_copy(update={"by": "capture"}))
+    split_plan = plan_splits(groups, described.tasks, described.splits)
+    assert split_plan.rule.by == "flow"
+    assert "the same for all flows of a group; not so: attack" in split_plan.rule.reason
+    insisted = plan_splits(groups, described.tasks, described.splits.model_copy(update={"by": "capture"}))
     assert insisted.rule.by == "capture"
     assert "labels differ within a group: attack" in insisted.rule.reason
     assert set(insisted.of_group.values()) == {0, 1, 2}

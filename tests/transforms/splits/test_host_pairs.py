@@ -14,7 +14,7 @@ from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes, pair_hashes
-from flowloom.transforms.splits.splits import assign_splits, divide_groups, divide_pairs
+from flowloom.transforms.splits.splits import assign_splits, plan_pair_splits, plan_splits
 
 APP = Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns"))
 ATTACK = Task(name="attack", kind="binary")
@@ -36,12 +36,12 @@ def flows_of(cells: list[tuple[int, int, int | None, int | None]]) -> pa.RecordB
     return flows
 
 
-def divided(flows: pa.RecordBatch, splits: Splits = BY_PAIR):
-    return divide_pairs(divide_groups([], TASKS, splits), pair_classes(flows, TASKS, splits.seed), TASKS)
+def planned(flows: pa.RecordBatch, splits: Splits = BY_PAIR):
+    return plan_pair_splits(plan_splits([], TASKS, splits), pair_classes(flows, TASKS, splits.seed), TASKS)
 
 
 def assigned(flows: pa.RecordBatch, splits: Splits = BY_PAIR) -> list[int]:
-    return assign_splits(flows, divided(flows, splits))[SPLIT_COLUMN].to_pylist()
+    return assign_splits(flows, planned(flows, splits))[SPLIT_COLUMN].to_pylist()
 
 
 @settings(deadline=None, max_examples=25)
@@ -61,7 +61,7 @@ def test_neither_batches_nor_their_order_change_the_places(cells, edges):
     parts = [flows.slice(a, b - a) for a, b in itertools.pairwise(cuts)]
     pairs = [pair_classes(part, TASKS, BY_PAIR.seed) for part in parts]
     merged = merge_pairs([merge_pairs(pairs[::-1]), merge_pairs([])])
-    assert divide_pairs(divide_groups([], TASKS, BY_PAIR), merged, TASKS) == divided(flows)
+    assert plan_pair_splits(plan_splits([], TASKS, BY_PAIR), merged, TASKS) == planned(flows)
 
 
 @pytest.mark.parametrize("sizes", [(100, 40, 11), (3, 3, 3), (200, 2, 0)])
@@ -80,7 +80,7 @@ def test_each_class_gets_its_quotas_of_pairs(sizes):
 
 def test_a_class_with_too_few_pairs_is_in_the_reason():
     cells = [(1, 2, 1, None)] * 5 + [(host, 0, 0, None) for host in range(3, 30)]
-    rule = divided(flows_of(cells)).rule
+    rule = planned(flows_of(cells)).rule
     assert rule.reason == "asked for by the manifest; not in every split: app=ssh (1)"
     assert rule.by == "host_pair"
 

@@ -204,7 +204,7 @@ def test_measured_tasks_keep_their_dividers_and_must_share_them(tmp_path):
     flows = labelled_flows(6, {"speed": [0, 1] * 3})
     card = read_card(store_dataset(tmp_path, flows, [SPEED], name="a"))
     assert plan_weave([card, card], WeaveRules("aurora")).tasks == (SPEED,)
-    moved = SPEED.divided([11.0])
+    moved = SPEED.with_bins([11.0])
     other = card.model_copy(update={"name": "b", "tasks": (moved,)})
     with pytest.raises(FlowloomError, match=r"tasks 'speed' .* must agree, got dividers"):
         plan_weave([card, other], WeaveRules("aurora"))

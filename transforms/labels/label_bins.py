@@ -90,7 +90,7 @@ def midpoints(means: Iterable[float], task: str = "") -> tuple[float, ...]:
     return tuple(one + (other - one) / 2 for one, other in itertools.pairwise(ordered))
 
 
-def divide_by_means(task: Task, sums: ClassSums) -> Task:
+def bin_by_means(task: Task, sums: ClassSums) -> Task:
     """Return a task of method `class-means` with its dividers, half way between the means of classes that have rows.
 
     Raises:
@@ -99,7 +99,7 @@ def divide_by_means(task: Task, sums: ClassSums) -> Task:
     return _divided(task, midpoints((mean for mean in sums.means() if mean is not None), task.name))
 
 
-def divide_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
+def bin_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
     """Return a task of method `quantiles` with its dividers: each the lowest value of the class above it.
 
     Raises:
@@ -157,17 +157,17 @@ def dividers_of(task: Task) -> Dividers:
       ValueError: if the task is of another kind.
     """
     if task.dividers is None:
-        raise ValueError(f"task {task.name!r} must be of kind auto to be divided, got {task.kind}")
+        raise ValueError(f"task {task.name!r} must be of kind auto to have label bins, got {task.kind}")
     return task.dividers
 
 
 def _divided(task: Task, at: Sequence[float]) -> Task:
     try:
-        return task.divided(at)
+        return task.with_bins(at)
     except pydantic.ValidationError as error:
         shown = ", ".join(f"{each:g}" for each in at)
         why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise FlowloomError(f"task {task.name!r} cannot be divided at {shown}: {why}") from None
+        raise FlowloomError(f"task {task.name!r} cannot have label bins at {shown}: {why}") from None
 
 
 def _of(task: str) -> str:
@@ -175,34 +175,32 @@ def _of(task: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class DividedTasks:
+class LabelBins:
     """All tasks of a manifest, measured ones with the dividers that were found, or why there are none."""
 
     tasks: tuple[Task, ...]
     fault: str | None = None
 
 
-def divide_tasks(_: None, tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> DividedTasks:
-    """Divide measured tasks by what was found for each of them that `is_found`, in their order.
+def set_label_bins(_: None, tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> LabelBins:
+    """Divide measured tasks by what was found for each of them that `has_measured_bins`, in their order.
 
     Where one cannot be divided all of it has one divider, which no dataset is finished with.
     """
     divided, rest, fault = [], iter(found), None
     for task in tasks:
-        if is_found(task):
+        if has_measured_bins(task):
             try:
                 known = next(rest)
-                task = (
-                    divide_by_means(task, known) if isinstance(known, ClassSums) else divide_by_quantiles(task, known)
-                )
+                task = bin_by_means(task, known) if isinstance(known, ClassSums) else bin_by_quantiles(task, known)
             except FlowloomError as error:
                 fault = fault or str(error)
                 task = Task(name=task.name, kind="auto", quantity=task.quantity, dividers=_NO_DIVIDERS)
         divided.append(task)
-    return DividedTasks(tuple(divided), fault)
+    return LabelBins(tuple(divided), fault)
 
 
-def is_found(task: Task) -> bool:
+def has_measured_bins(task: Task) -> bool:
     """Whether a task's dividers come from the flows."""
     return task.dividers is not None and task.dividers.method != "given"
 

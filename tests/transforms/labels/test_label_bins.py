@@ -17,9 +17,10 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import column
 from flowloom.transforms.arrays.quantile_sketch import merge_sketches
-from flowloom.transforms.labels.dividers import (
-    divide_by_means,
-    divide_by_quantiles,
+from flowloom.transforms.labels.flow_quantities import quantity
+from flowloom.transforms.labels.label_bins import (
+    bin_by_means,
+    bin_by_quantiles,
     exact_sum,
     label_quantities,
     merge_sums,
@@ -27,7 +28,6 @@ from flowloom.transforms.labels.dividers import (
     sketch_quantity,
     sum_classes,
 )
-from flowloom.transforms.labels.flow_quantities import quantity
 
 APP = Task(name="app", kind="multiclass", vocabulary=("doc", "drive", "music", "search", "youtube"))
 doubles = st.floats(0, allow_infinity=False, allow_nan=False)
@@ -88,7 +88,7 @@ def test_the_published_dividers():
 def test_classes_lie_between_the_means_of_the_reference():
     means = {0: 2, 1: 10, 3: 40, 4: 100}  # no row is labelled music
     rows = [(seconds * NS + delta, code, 0) for code, seconds in means.items() for delta in (-NS, NS)]
-    task = divide_by_means(BY_MEANS, sum_classes(flows_of(rows), BY_MEANS, APP))
+    task = bin_by_means(BY_MEANS, sum_classes(flows_of(rows), BY_MEANS, APP))
     assert task.dividers is not None
     assert task.dividers.at == (6, 25, 70)
     assert task.vocabulary == ("below 6 s", "6 to 25 s", "25 to 70 s", "from 70 s")
@@ -111,7 +111,7 @@ def test_only_the_train_split_is_looked_at(rows, data):
 @given(st.lists(st.integers(0, 10**13), min_size=4, max_size=80, unique=True))
 def test_quantiles_make_classes_of_equal_size(durations):
     flows = flows_of([(duration, None, 0) for duration in durations])
-    task = divide_by_quantiles(BY_QUANTILES, sketch_quantity(flows, BY_QUANTILES))
+    task = bin_by_quantiles(BY_QUANTILES, sketch_quantity(flows, BY_QUANTILES))
     codes = label_quantities(flows, [task])["label_length"].to_pylist()
     counts = np.bincount(codes, minlength=4)
     assert counts.max() - counts.min() <= 1
@@ -129,15 +129,15 @@ def test_unknown_quantities_have_no_label():
 
 def test_what_cannot_be_divided_says_why():
     with pytest.raises(FlowloomError, match=r"two classes have the mean 3\.0, so that no divider .* fits"):
-        divide_by_means(BY_MEANS, sum_classes(flows_of([(3 * NS, 0, 0), (3 * NS, 1, 0)]), BY_MEANS, APP))
+        bin_by_means(BY_MEANS, sum_classes(flows_of([(3 * NS, 0, 0), (3 * NS, 1, 0)]), BY_MEANS, APP))
     with pytest.raises(FlowloomError, match="need the means of at least 2 classes, got 1 with labelled train rows"):
-        divide_by_means(BY_MEANS, sum_classes(flows_of([(3, 0, 0), (3, 1, 1), (3, None, 0)]), BY_MEANS, APP))
+        bin_by_means(BY_MEANS, sum_classes(flows_of([(3, 0, 0), (3, 1, 1), (3, None, 0)]), BY_MEANS, APP))
     for rows in ([], [(5, 0, 0)] * 100, [(5, 0, 0)] * 99 + [(6, 0, 0)]):
         flows = flows_of([*rows, (9, 0, 2)])
         with pytest.raises(FlowloomError, match=r"do not make 4 classes of task 'length'; write fewer classes"):
-            divide_by_quantiles(BY_QUANTILES, sketch_quantity(flows, BY_QUANTILES))
+            bin_by_quantiles(BY_QUANTILES, sketch_quantity(flows, BY_QUANTILES))
     named = BY_MEANS.model_copy(update={"vocabulary": ("short", "mid", "long")})
-    with pytest.raises(FlowloomError, match=r"cannot be divided at 2: automatic task .* 2 classes, but 3 words"):
-        divide_by_means(named, sum_classes(flows_of([(NS, 0, 0), (3 * NS, 1, 0)]), named, APP))
+    with pytest.raises(FlowloomError, match=r"cannot have label bins at 2: automatic task .* 2 classes, but 3 words"):
+        bin_by_means(named, sum_classes(flows_of([(NS, 0, 0), (3 * NS, 1, 0)]), named, APP))
     with pytest.raises(ValueError, match="must be of kind auto"):
         sketch_quantity(flows_of([(1, 0, 0)]), APP)
