@@ -17,7 +17,7 @@ FAR_TICKS = 2**64 - 1
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.2", "192.168.7.9")
 HOSTS_6 = ("fd00::1", "fd00::2", "fd00::2", "2001:db8::9")
-TCP_FLAGS = (0x02, 0x12, 0x10, 0x18, 0x11, 0x14, 0x04, 0xC2)
+TCP_FLAGS = (0x02, 0x02, 0x12, 0x10, 0x18, 0x18, 0x11, 0x11, 0x14, 0xC2)
 EXTENSIONS = (
     (),
     ((0, b"\0" * 6),),  # hop-by-hop options
@@ -34,6 +34,8 @@ class RandomPacket:
       piece: None for a whole datagram, else the number of the IP fragment.
       around: the tunnels around it, the innermost first.
       link: the number of its variant of the link layer.
+      excess: bytes that an IPv4 header claims beyond those that there are.
+      offset: the data offset of a TCP header in words.
       keep: captured bytes of the frame; None for all.
       damage: position and value of one changed byte, if any.
       far: whether a pcapng file gives it a time that is out of range.
@@ -52,6 +54,8 @@ class RandomPacket:
     extensions: int
     around: tuple[str, ...]
     link: int
+    excess: int
+    offset: int
     keep: int | None
     damage: tuple[int, int] | None
     far: bool
@@ -71,7 +75,9 @@ class RandomPacket:
         ports = (4000 + self.port, 443) if self.hosts[0] <= self.hosts[1] else (443, 4000 + self.port)
         payload = bytes(self.payload)
         if self.protocol == 6:
-            return tcp(payload, *ports, self.flags, self.seq, window=self.payload)
+            segment = bytearray(tcp(payload, *ports, self.flags, self.seq, window=self.payload))
+            segment[12] = self.offset << 4
+            return bytes(segment)
         if self.protocol == 17:
             return udp(payload, *ports)
         if self.protocol == 132:
@@ -83,18 +89,20 @@ class RandomPacket:
         if self.version == 4:
             offset = 0
             if self.piece is not None:
-                content = content[self.piece * 16 :][:16]
-                offset = self.piece * 2 | 0x2000 * (self.piece < 2)
-            length = 0 if self.payload == 1400 else None  # as segmentation offload writes it
+                content = content[self.piece * 24 :][:24]
+                offset = self.piece * 3 | 0x2000 * (self.piece < 2)
             options = bytes(4 * self.extensions)
+            length = 20 + len(options) + len(content) + self.excess
+            if self.payload == 1400:  # as segmentation offload writes it
+                length = 0
             return ipv4(
                 content, HOSTS[source], HOSTS[target], self.protocol, ip_id=self.ip_id, fragment=offset,
-                ttl=60 + self.seq, options=options, length=length,
+                ttl=60 + self.seq, options=options, length=max(length, 0),
             )  # fmt: skip
         protocol = self.protocol
         if self.piece is not None:
-            content = content[self.piece * 16 :][:16]
-            offset = self.piece * 16 | (self.piece < 2)
+            content = content[self.piece * 24 :][:24]
+            offset = self.piece * 24 | (self.piece < 2)
             content = struct.pack(">BBHI", protocol, 0, offset, self.ip_id << 20) + content
             protocol = 44
         for kind, body in EXTENSIONS[self.extensions]:
@@ -176,27 +184,57 @@ LINKS: dict[int, tuple[Callable[[bytes], bytes], ...]] = {
     276: (lambda packet: struct.pack(">H", _kind(packet)) + bytes(18) + packet,),
 }
 
-_seldom = st.integers(0, 15).map(lambda number: number == 15)
+CONVERSATION: dict[str, st.SearchStrategy] = {
+    "version": st.sampled_from([4, 4, 6]),
+    "hosts": st.sampled_from([(0, 1), (0, 1), (0, 3), (2, 1)]),
+    "port": st.integers(0, 1),
+    "protocol": st.sampled_from([6, 6, 6, 6, 6, 6, 17, 17, 17, 1, 132, 89]),
+    "ip_id": st.integers(0, 1),
+    "extensions": st.sampled_from([0, 0, 1, 2]),
+    "around": st.sampled_from([*[()] * 6, *((kind,) for kind in TUNNELS), ("gre", "vxlan"), ("ip-in-ip",) * 9]),
+    "link": st.integers(0, 8),
+}
+"""Choices that the packets of a conversation have in common, but for a few."""
 
-packets = st.builds(
-    RandomPacket,
-    gap_ns=st.sampled_from([0, 1, 999, SECOND, 5 * SECOND, 31 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]),
-    version=st.sampled_from([4, 4, 6]),
-    hosts=st.sampled_from([(0, 1), (1, 0), (0, 1), (1, 0), (0, 3), (2, 1)]),
-    port=st.integers(0, 1),
-    protocol=st.sampled_from([6, 6, 6, 17, 17, 1, 132, 89]),
-    flags=st.sampled_from(TCP_FLAGS),
-    seq=st.integers(0, 1),
-    payload=st.sampled_from([0, 0, 1, 60, 1400]),
-    ip_id=st.integers(0, 1),
-    piece=st.sampled_from([None, None, None, 0, 1, 2]),
-    extensions=st.sampled_from([0, 0, 1, 2]),
-    around=st.sampled_from([(), (), (), *((kind,) for kind in TUNNELS), ("gre", "vxlan"), ("ip-in-ip",) * 9]),
-    link=st.integers(0, 8),
-    keep=st.one_of(st.none(), st.none(), st.integers(0, 120)),
-    damage=st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 150), st.integers(0, 255))),
-    far=_seldom,
+TURN: dict[str, st.SearchStrategy] = {
+    "gap_ns": st.sampled_from(
+        [*(0, 0, 0, 1, 1, 999, SECOND, SECOND, SECOND), 31 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]
+    ),
+    "flags": st.sampled_from(TCP_FLAGS),
+    "seq": st.integers(0, 1),
+    "payload": st.sampled_from([0, 0, 1, 60, 1400]),
+}
+"""Choices of each packet alone."""
+
+ODD: dict[str, st.SearchStrategy] = {
+    **CONVERSATION,
+    "piece": st.integers(0, 2),
+    "excess": st.sampled_from([-70, -30, 4]),
+    "offset": st.sampled_from([4, 6, 15]),
+    "keep": st.integers(0, 80),
+    "damage": st.tuples(st.integers(0, 80), st.integers(0, 255)),
+    "far": st.just(True),
+}
+WHOLE = {"piece": None, "excess": 0, "offset": 5, "keep": None, "damage": None, "far": False}
+
+_odd = st.sampled_from([*ODD, "excess", "excess", "offset", "keep", "damage", "damage"]).flatmap(
+    lambda name: st.fixed_dictionaries({name: ODD[name]})
 )
+_pieces = st.fixed_dictionaries({"piece": st.integers(0, 2)})
+_turns = st.tuples(
+    st.integers(0, 3),
+    st.booleans(),
+    st.fixed_dictionaries(TURN),
+    st.one_of(*[st.just({})] * 3, _pieces, _odd),
+)
+
+
+def _packet(conversations: list[dict], turn: tuple[int, bool, dict, dict]) -> RandomPacket:
+    """Returns a packet of one of some conversations, in one direction or the other."""
+    number, answers, own, odd = turn
+    choices = {**conversations[number % len(conversations)], **WHOLE, **own, **odd}
+    source, target = choices.pop("hosts")
+    return RandomPacket(hosts=(target, source) if answers else (source, target), **choices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,26 +311,38 @@ class RandomGroup:
         return found
 
 
-def groups(most_files: int = 3, most_packets: int = 12) -> st.SearchStrategy[RandomGroup]:
-    """Returns a strategy for capture groups."""
-    file = st.builds(
-        RandomFile,
-        form=st.sampled_from(["pcap-us", "pcap-ns", "pcapng"]),
-        order=st.sampled_from("<>"),
-        link_type=st.sampled_from([1, 1, 1, *LINKS]),
-        packets=st.lists(packets, max_size=most_packets).map(tuple),
-        cut=st.sampled_from([0, 0, 0, 3, 40]),
+def groups(most_files: int = 3, most_packets: int = 16) -> st.SearchStrategy[RandomGroup]:
+    """Returns a strategy for capture groups of a few conversations, which go on from file to file."""
+    turns = st.lists(_turns, max_size=3) | st.lists(_turns, min_size=most_packets // 2, max_size=most_packets)
+    file = st.fixed_dictionaries(
+        {
+            "form": st.sampled_from(["pcap-us", "pcap-ns", "pcapng"]),
+            "order": st.sampled_from("<>"),
+            "link_type": st.sampled_from([1] * 8 + [*LINKS]),
+            "packets": turns,
+            "cut": st.sampled_from([0, 0, 0, 0, 3, 40]),
+        }
     )
-    return st.lists(file, min_size=1, max_size=most_files).map(lambda files: RandomGroup(tuple(files)))
+    conversations = st.lists(st.fixed_dictionaries(CONVERSATION), min_size=1, max_size=3)
+    return st.builds(_group, conversations, st.lists(file, min_size=1, max_size=most_files))
+
+
+def _group(conversations: list[dict], files: list[dict]) -> RandomGroup:
+    return RandomGroup(
+        tuple(
+            RandomFile(**file | {"packets": tuple(_packet(conversations, turn) for turn in file["packets"])})
+            for file in files
+        )
+    )
 
 
 OPTIONS: dict[str, st.SearchStrategy] = {
-    "decision": st.sampled_from(["flow", "flow", "flow", "packet"]),
+    "decision": st.sampled_from([*["flow"] * 5, "packet"]),
     "k": st.sampled_from([1, 3, 9, 60]),
-    "idle_s": st.sampled_from([1.5, 60.0, 120.0]),
+    "idle_s": st.sampled_from([1.5, 60.0, 120.0, 120.0]),
     "idle_udp_s": st.sampled_from([None, 0.5, 15.0]),
-    "active_s": st.sampled_from([None, None, None, 120.0, 200.0]),
-    "tcp_close": st.sampled_from(["none", "lifecycle", "lifecycle", "fin"]),
+    "active_s": st.sampled_from([None, None, 120.0, 150.0]),
+    "tcp_close": st.sampled_from(["none", "lifecycle", "lifecycle", "fin", "fin"]),
     "size": st.sampled_from(["ip", "wire", "payload"]),
     "zero_payload": st.sampled_from(["keep", "skip"]),
     "min_packets": st.sampled_from([1, 1, 2, 3]),

@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from capture_files import ethernet, ipv4, pcap, tcp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_captures import OPTIONS, RandomGroup, associative_definitions, definitions, groups
+from random_captures import OPTIONS, START, RandomGroup, associative_definitions, definitions, groups
 from reference_meter import Account, Metered, reference_meter
 
 from flowloom.schemas.arrow.accounting import DropReason
@@ -188,6 +189,39 @@ def test_compressed_captures_that_are_streamed_in_small_windows(folder, group, d
         patch.setattr(capture_files, "_PIECE_BYTES", window_bytes)
         found = metered(uris, definition, Cut([None] * len(uris)))
     assert_equal(found, expected_of(group, definition))
+
+
+SEGMENTS = {
+    "SYN": (0x02, 0, 0),
+    "another SYN": (0x02, 0, 1),
+    "SYN-ACK": (0x12, 0, 0),
+    "ACK": (0x10, 0, 0),
+    "data": (0x18, 9, 0),
+    "FIN": (0x11, 0, 0),
+    "FIN with data": (0x11, 9, 0),
+    "RST": (0x14, 0, 0),
+}
+"""Flags, payload and sequence number."""
+
+
+@pytest.mark.parametrize("orient", ["first-packet", "syn"])
+@pytest.mark.parametrize("tcp_close", ["none", "lifecycle", "fin"])
+def test_any_three_segments_in_any_directions(folder, tcp_close, orient):
+    turns = list(itertools.product(SEGMENTS.values(), [False, True]))
+    scripts = list(itertools.product(turns[::2], turns, turns))
+    frames = []
+    for number, segments in enumerate(zip(*scripts, strict=True)):
+        for connection, ((flags, payload, seq), answers) in enumerate(segments):
+            ends, hosts = (1 + connection, 80), ("10.0.0.1", "10.0.0.2")
+            ends, hosts = (ends[::-1], hosts[::-1]) if answers else (ends, hosts)
+            frames.append((START + number, ethernet(ipv4(tcp(bytes(payload), *ends, flags, seq), *hosts))))
+    path = folder / "0.capture"
+    path.write_bytes(pcap(frames))
+    definition = FlowDefinition.of(tcp_close=tcp_close, orient=orient, k=2)
+    expected = reference_meter([path.read_bytes()], definition, GROUP)
+    third = path.stat().st_size // 3
+    for edges in ([], [third, 2 * third]):
+        assert_equal(metered([str(path)], definition, Cut([edges])), expected)
 
 
 REAL_CAPTURES = (
