@@ -55,8 +55,9 @@ class IpFragmentTable:
         Returns:
           bool mask of the later fragments whose first was known.
         """
-        self._clock_ns = max(self._clock_ns, int(columns["time_ns"].max()))
+        # room first: what waited too long by the end of this chunk may still be waited for at its beginning
         self._make_room(int(np.count_nonzero(first)))
+        self._clock_ns = max(self._clock_ns, int(columns["time_ns"].max()))
         joined = self._joined(columns, first, later)
         missed = later & ~joined
         if self._earlier is not None and missed.any():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from capture_files import ethernet, ipv4, pcap, tcp
+from capture_files import ethernet, ipv4, pcap, tcp, udp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_captures import OPTIONS, START, RandomGroup, associative_definitions, definitions, groups
@@ -222,6 +222,21 @@ def test_any_three_segments_in_any_directions(folder, tcp_close, orient):
     third = path.stat().st_size // 3
     for edges in ([], [third, 2 * third]):
         assert_equal(metered([str(path)], definition, Cut([edges])), expected)
+
+
+@pytest.mark.parametrize("chunk_records", [1, 49, 50, records.CHUNK_RECORDS])
+def test_a_chunk_that_begins_with_a_later_fragment_and_ends_much_later(folder, chunk_records):
+    """The chunk has so many first fragments that the table forgets those that waited too long."""
+    piece = {"protocol": 17, "fragment": 0x2000}
+    first, later = ipv4(udp(bytes(16)), **piece), ipv4(bytes(8), protocol=17, fragment=3)
+    others = [ipv4(udp(bytes(16)), **piece, ip_id=1 + number) for number in range(40)]
+    packets = [(START, ipv4(udp(), protocol=17))] * 49 + [(START, first), (START + 1_000_000, later)]
+    packets += [(START + 40_000_000_000, other) for other in others]
+    path = folder / "0.capture"
+    path.write_bytes(pcap([(time_ns, ethernet(packet)) for time_ns, packet in packets]))
+    found = metered([str(path)], FlowDefinition.of(), Cut([None], chunk_records))
+    assert found.captures[0].dropped == {}
+    assert_equal(found, reference_meter([path.read_bytes()], FlowDefinition.of(), GROUP))
 
 
 REAL_CAPTURES = (
