@@ -256,7 +256,7 @@ def compose_flows(pipeline: beam.Pipeline, corpus: Corpus, metered: dict[str, An
     split_plan: Any = corpus.split_plan
     label_bins: Any = LabelBins(tasks)
     duplicates = None
-    if manifest.looks_twice:
+    if manifest.needs_all_flows:
         kept = (
             tuple(flows | f"Spill{name}" >> SpillBatches(staging) for name, flows in branches.items()) | beam.Flatten()
         )

@@ -1,5 +1,5 @@
-"""Data contracts: errors, logarithm and optional extras that every room needs; formats go into a folder below.
+"""Data contracts: errors, logarithm and optional extras that all packages need; formats go into the folders below.
 
-Imports pyarrow, pydantic and the standard library only, so that any half of Flowloom can read a dataset's contract.
-Fewer than four files, because nothing else is needed by all folders.
+Imports pyarrow, pydantic and the standard library only, so that both the Beam and the TensorFlow half can read a
+dataset. Fewer than four files, because the other packages need nothing else in common.
 """

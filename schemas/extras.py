@@ -1,4 +1,4 @@
-"""Whether the libraries are at hand that an extra of this package brings."""
+"""Check for the libraries of an optional extra, before a job that needs them starts."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -7,16 +7,16 @@ from flowloom.schemas.errors import FlowloomError
 
 
 def require_installed(purpose: str, libraries: Iterable[str], extra: str, otherwise: str = "") -> None:
-    """Refuse to begin what could not be done to its end; nothing is imported.
+    """Raises an error if a library is not installed; imports none of them.
 
     Args:
-      purpose: what needs the libraries, with its verb: "training needs".
+      purpose: subject and verb of the message, such as "training needs".
       libraries: names of modules.
-      extra: of this package, that brings them.
-      otherwise: what else to do, as the end of the sentence.
+      extra: name of this package's extra that installs the libraries.
+      otherwise: an alternative for the user, as the end of the message.
 
     Raises:
-      FlowloomError: if one of them is not installed.
+      FlowloomError: if a library is not installed; the message gives the command that installs it.
     """
     for library in libraries:
         if importlib.util.find_spec(library) is None:

@@ -1,8 +1,8 @@
-"""Natural logarithm with the same bits on every processor, for values that are stored or shown to a model.
+"""Natural logarithm with the same bits on every processor, for values that are stored or that a model reads.
 
-NumPy and the C library choose the code of their logarithms, and so the last bit of the result, by the vector and fused
-multiply-add units of the processor. This function is IEEE 754 additions, multiplications and divisions in one order. It
-is plain Python that `numba.njit` compiles to the same operations.
+NumPy and the C library choose the code of their logarithms by the vector and fused multiply-add units of the processor,
+which changes the last bit of results. This function is IEEE 754 additions, multiplications and divisions in one order.
+It is plain Python that `numba.njit` compiles to the same operations.
 """
 
 import math
@@ -15,7 +15,7 @@ _ROOT_HALF = 0.7071067811865476
 
 
 def natural_log(x: float) -> float:
-    """Return ln(x) of a positive finite number, within 1 unit in the last place.
+    """Returns ln(x) of a positive finite number, within 1 unit in the last place.
 
     Source: ln(x) = e ln 2 + 2 artanh(s), where x = 2^e (1 + f), s = f / (2 + f) and |s| < 0.172, by twelve terms of the
     series of artanh (Abramowitz and Stegun 4.1.27), with ln 2 in two parts (Cody and Waite 1980).

@@ -31,8 +31,8 @@ from flowloom.schemas.extras import require_installed
 from flowloom.schemas.models.retrain_state import (
     DATASET,
     FROZEN,
+    METER_CACHE,
     NEWEST,
-    READINGS,
     RUN,
     VERSIONS,
     Figures,
@@ -182,7 +182,7 @@ def _take_up(
     number = len(state.versions) + 1
     place = version_folder(root, number)
     place.mkdir(parents=True)
-    store = ReadingStore(str(root / READINGS), manifest.definition)
+    store = ReadingStore(str(root / METER_CACHE), manifest.definition)
     metered = meter_new(manifest, found, store, options.workers, str(place), display)
     card = build(BuildOptions(options.manifest, place / DATASET, options.workers), display.built, metered)
     if state.key_id is not None and card.key_id != state.key_id:

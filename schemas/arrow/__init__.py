@@ -1,1 +1,1 @@
-"""Arrow schemas of the rows that travel or are stored, and the reasons why records are dropped; no pydantic models."""
+"""Arrow schemas of rows in pipelines and in files, and the reasons for dropped records; no pydantic models."""

@@ -1,6 +1,7 @@
-"""Where every record of a capture went: drop reasons, the captures table and the rejects table.
+"""Accounting of captured records: drop reasons, the captures table and the rejects table.
 
-For every capture `records == metered + sum(dropped)`; what could not even be read as a record is a reject row.
+For every capture `records == metered + sum(dropped)`. Bytes that cannot be read as a record are a row of the rejects
+table.
 """
 
 import enum
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 
 class DropReason(enum.IntEnum):
-    """Why one captured record did not reach a flow. A closed set; the value is the code that kernels write."""
+    """Reasons for dropping a captured record. A closed set; the value is the code that kernels write."""
 
     NOT_IP = 1
     """The frame carries no IPv4 or IPv6 packet (ARP, LLDP, spanning tree, ...)."""
@@ -24,11 +25,11 @@ class DropReason(enum.IntEnum):
     FRAGMENT_DROPPED = 6
     """A later IP fragment, and the flow definition says `fragments: drop`."""
     TIME_OUT_OF_RANGE = 7
-    """The record is whole, but its time is before 1970 or behind 2262, which int64 nanoseconds cannot tell."""
+    """The record is whole, but its time is before 1970 or after 2262, outside of int64 nanoseconds."""
 
     @property
     def label(self) -> str:
-        """The reason as users read it, for example `not-ip`."""
+        """The reason in tables and output, for example `not-ip`."""
         return self.name.lower().replace("_", "-")
 
     @property
@@ -38,7 +39,7 @@ class DropReason(enum.IntEnum):
 
 
 class PacketDrop(enum.IntEnum):
-    """Why a metered packet is no row of the packets view. A closed set; the value is the code that kernels write."""
+    """Reasons for dropping a metered packet from the packets view. A closed set; the value is the code of kernels."""
 
     IPV6 = 1
     """An IPv6 packet; the view's header layout is IPv4's."""
@@ -51,27 +52,27 @@ class PacketDrop(enum.IntEnum):
     EMPTY_SEGMENT = 5
     """A TCP segment without payload: SYN, ACK, FIN, RST."""
     SHORT_FLOW = 6
-    """Of a flow that has fewer packets than the flow definition's `min_packets`."""
+    """A packet of a flow with fewer packets than the flow definition's `min_packets`."""
 
     @property
     def label(self) -> str:
-        """The reason as users read it, for example `empty-segment`."""
+        """The reason in tables and output, for example `empty-segment`."""
         return self.name.lower().replace("_", "-")
 
 
 class RejectReason(enum.StrEnum):
-    """Why a file or a part of it was not read: bytes of a capture, rows of a table. A closed set."""
+    """Reasons for rejecting a file or a part of it: bytes of a capture, rows of a table. A closed set."""
 
     NO_MATCH = "no-match"
     """The manifest's glob matches no file."""
     DUPLICATE = "duplicate"
-    """The file has the same bytes as another one, which is read once."""
+    """The file has the same bytes as another one; the bytes are read once."""
     UNREADABLE = "unreadable"
-    """The file is missing or may not be opened."""
+    """The file is missing or its permissions forbid reading."""
     EMPTY = "empty"
     """The file has no bytes."""
     NOT_A_CAPTURE = "not-a-capture"
-    """The content starts like no capture format that is known."""
+    """The content does not start like a known capture format."""
     CUT_OFF = "cut-off"
     """The file ends inside a record."""
     MALFORMED = "malformed"
@@ -79,20 +80,20 @@ class RejectReason(enum.StrEnum):
     DECOMPRESSION = "decompression"
     """The compressed stream is damaged; reading stopped there."""
     LABEL_ROWS = "label-rows"
-    """Rows of a label table say no time, address or label; the offset is the number of the first, the header not
-    counted."""
+    """Rows of a label table lack a valid time, address or label; the offset is the number of the first such row,
+    without the header."""
     LABEL_COUNT = "label-count"
-    """A packet table has other rows than its capture has records; the offset is the first without a partner."""
+    """A packet table and its capture differ in length; the offset is the first row or record without a partner."""
     DPI = "dpi"
-    """NFStream cannot read the capture, so that none of its flows has a label of it."""
+    """NFStream cannot read the capture, so its flows have no label by DPI."""
     OTHER_FORMAT = "other-format"
-    """A published file is not of the format it was given as; none of it was read."""
+    """A published file does not have the format that the manifest names; none of it was read."""
     BAD_ROW = "bad-row"
     """A row of a published file cannot be read or contradicts itself; the rows around it were read."""
     NOT_FINITE = "not-finite"
-    """A row of a published table has infinity, or no number, where a finite one is needed."""
+    """A row of a published table has infinity or NaN in a feature that must be finite."""
     NO_FLOW_KEY = "no-flow-key"
-    """A packet row of a published table does not tell a five-tuple, so no flow has it."""
+    """A packet row of a published table has no five-tuple, so it belongs to no flow."""
 
 
 DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)
@@ -114,7 +115,7 @@ CAPTURES = pa.schema(
         pa.field("last_ns", pa.int64()),
     ]
 )
-"""One row per capture that could be opened and is one; times are ns since the epoch, null without records."""
+"""One row per file that could be opened and is a capture; times are ns since the epoch, null without records."""
 
 REJECTS = pa.schema(
     [
@@ -124,6 +125,6 @@ REJECTS = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
-"""One row per place where reading stopped, or per row that was set aside: closed reason and a sentence.
+"""One row per place where reading stopped, or per rejected row: a `RejectReason` and a sentence.
 
 `offset` is a byte of the uncompressed capture; in a published file it is the position of a row, from 0."""

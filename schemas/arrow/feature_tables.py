@@ -1,4 +1,4 @@
-"""The tabular view: published tables of flow features, and how their headers and labels are spelt."""
+"""Tables view: published tables of flow features, and the spelling of their headers and labels."""
 
 import re
 from collections.abc import Iterable
@@ -26,12 +26,12 @@ CICIDS_FEATURES = (
 )  # fmt: skip
 """The 77 features that the variants of CICIDS2017's tables have in common.
 
-Times are microseconds. `fwd_header_length_1` repeats `fwd_header_length`, as the original tables do. Not among them are
-what names a connection (addresses, ports, time) and what some variants lack (`destination_port`).
+Times are microseconds. `fwd_header_length_1` repeats `fwd_header_length`, as the original tables do. The list excludes
+columns that identify a connection (addresses, ports, time) and columns that some variants lack (`destination_port`).
 """
 
 CICIDS_LABEL_HEADERS = ("label", "labels", "attack_type")
-"""Headers of the column with the labels."""
+"""Headers of the label column."""
 
 CICIDS_FAMILIES = {
     "benign": "benign",
@@ -58,16 +58,16 @@ CICIDS_FAMILIES = {
     "dos-slowloris": "dos",
     "dos-slowhttptest": "dos",
 }
-"""Family of each label in its one spelling: the seven classes of MTC, table 2, before it leaves out infiltration."""
+"""Family by normalised label: the seven classes of MTC, table 2, before the paper removes infiltration."""
 
 
 def feature_column(header: str) -> str:
-    """Return the column that a table's header means, whatever its spaces and capitals."""
+    """Returns the column of a table's header, in any spelling of spaces and capitals."""
     return re.sub(r"[^a-z0-9]+", "_", header.lower().replace("/s", "_per_s")).strip("_")
 
 
 def feature_columns(headers: Iterable[str]) -> list[str]:
-    """Return the columns that headers mean; the second of two equal ones gets `_1` behind it, the third `_2`."""
+    """Returns the columns of headers; the second of two equal ones ends in `_1`, the third in `_2`."""
     seen: dict[str, int] = {}
     columns = []
     for name in map(feature_column, headers):
@@ -78,5 +78,5 @@ def feature_columns(headers: Iterable[str]) -> list[str]:
 
 
 def feature_schema(features: Iterable[str]) -> pa.Schema:
-    """Return the schema of the tabular view: id, group, and one float64 column per feature, finite or null."""
+    """Returns the schema of the tables view: id, group, and one float64 column per feature, finite or null."""
     return pa.schema([FLOWS.field("flow_id"), FLOWS.field("group"), *(pa.field(f, pa.float64()) for f in features)])

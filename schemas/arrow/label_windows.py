@@ -1,4 +1,4 @@
-"""What a label window is: a five-tuple or a part of one, and a time in which a source says one word of one task."""
+"""Label windows: a source's label of one task for a five-tuple, or part of one, during a period."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,17 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOWS
 
 WINDOW_KEY = ("src_ip", "dst_ip", "src_port", "dst_port", "protocol")
-"""The columns that may say which flows a window means; a column that a source does not have means any value."""
+"""Columns that select the flows of a window; a column that a source lacks matches any value."""
 
-UNKNOWN_WORD = -1
-"""The code of a window whose word is none of its task: the source knows the flow, and not its label."""
+UNKNOWN_LABEL = -1
+"""Code of a window whose label is not in the task's vocabulary: the source has the flow, but not its label."""
 
 
 def label_windows(key: Sequence[str]) -> pa.Schema:
-    """Return the schema of label windows that are told apart by some of `WINDOW_KEY`; ends may be in either order.
+    """Returns the schema of label windows with some columns of `WINDOW_KEY`; source and destination are exchangeable.
 
-    `code` is a position in the task's vocabulary or `UNKNOWN_WORD`, `confidence` what the source says of its own word.
+    `code` is a position in the task's vocabulary or `UNKNOWN_LABEL`; `confidence` is the source's own, null if it has
+    none.
     """
     return pa.schema(
         [
@@ -44,4 +45,4 @@ INSPECTED = pa.schema(
         pa.field("confidence", pa.uint8(), nullable=False),
     ]
 )
-"""One flow as NFStream and nDPI see it; times are cut to milliseconds."""
+"""One flow in the output of NFStream and nDPI; times are cut to milliseconds."""

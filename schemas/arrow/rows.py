@@ -1,4 +1,4 @@
-"""What one packet and one flow are: the Arrow schemas that travel between rooms and lie in shards."""
+"""Arrow schemas of packets and flows, in pipelines and in shards."""
 
 from collections.abc import Iterable
 from typing import Literal, get_args
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 View = Literal["flows", "packets", "tables"]
 VIEWS: tuple[View, ...] = get_args(View)
-"""What a dataset can have rows of: flows, bytes of packets or sessions, tables of features."""
+"""Kinds of rows of a dataset: flows, bytes of packets or sessions, tables of features."""
 
 ADDRESS = pa.binary(16)
 """An IPv6 address, or an IPv4 one in its IPv4-mapped form ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2)."""
@@ -23,7 +23,7 @@ PACKETS = pa.schema(
         pa.field("protocol", pa.uint8(), nullable=False),  # IP protocol number after IPv6 extension headers
         pa.field("ip_version", pa.uint8(), nullable=False),
         pa.field("vlan", pa.uint16(), nullable=False),  # innermost 802.1Q identifier, 0 = untagged
-        pa.field("tunnel_id", pa.uint32(), nullable=False),  # of the innermost unwrapped tunnel that has one, else 0
+        pa.field("tunnel_id", pa.uint32(), nullable=False),  # of the innermost unwrapped tunnel with an id, else 0
         pa.field("wire_bytes", pa.uint32(), nullable=False),  # whole frame as sent
         pa.field("ip_bytes", pa.uint32(), nullable=False),  # IP header and payload
         pa.field("payload_bytes", pa.uint32(), nullable=False),  # after the transport header
@@ -34,7 +34,7 @@ PACKETS = pa.schema(
         pa.field("tcp_seq", pa.uint32(), nullable=False),
     ]
 )
-"""One decoded IP packet, in captured order: of each record the outermost, or the innermost behind unwrapped tunnels."""
+"""One decoded IP packet per record, in captured order: the outermost, or the innermost behind unwrapped tunnels."""
 
 SEQUENCES: dict[str, pa.DataType] = {
     "pkt_size": pa.uint16(),
@@ -52,7 +52,7 @@ the packet before it in the list (first = 0, out of order = 0). Sizes above 65,5
 """
 
 IDENTITY = ("src_ip", "dst_ip")
-"""Columns that name a host; absent from shards with `identity: drop`."""
+"""Columns that identify a host; shards lack them with `identity: drop`."""
 
 
 def _list(item: pa.DataType) -> pa.ListType:
@@ -119,22 +119,22 @@ FRAGMENTS = pa.schema(
         ),
     ]
 )
-"""One piece of a flow that a byte range or file of its capture group cut off; see `transforms/flows/flow_fragments.py`.
+"""One piece of a flow that the border of a byte range or file cut; see `transforms/flows/flow_fragments.py`.
 
-The key's endpoints are in canonical order, low and high; addresses are two words each in the order of their bytes.
+The key's endpoints are in canonical order, low and high; an address is two uint64 in the order of its bytes.
 """
 
-KNOWN_OF_PUBLISHED = ("flow_id", "group", "duration_ns", "bytes_fwd", "bytes_bwd", "pkt_size", "pkt_dir", "pkt_gap_ns")
+PUBLISHED_COLUMNS = ("flow_id", "group", "duration_ns", "bytes_fwd", "bytes_bwd", "pkt_size", "pkt_dir", "pkt_gap_ns")
 """Flow columns that every published format can fill."""
 
-PUBLISHED_FLOWS = pa.schema([field.with_nullable(field.name not in KNOWN_OF_PUBLISHED) for field in FLOWS])
-"""One flow out of a published file: as `FLOWS`, but null where the file does not tell (docs/decisions/0005)."""
+PUBLISHED_FLOWS = pa.schema([field.with_nullable(field.name not in PUBLISHED_COLUMNS) for field in FLOWS])
+"""One flow of a published file: `FLOWS`, with null for columns that the file lacks (docs/decisions/0005)."""
 
 
 def numbered_packet_schema(length: int) -> pa.Schema:
-    """Return the schema of the packets view while it travels with the flows of its range.
+    """Returns the schema of packet rows inside a pipeline, before flows have their ids.
 
-    `serial` is the meter's number of the packet's flow within the range; `bytes` has `length` of them.
+    `serial` is the meter's number of the packet's flow within its byte range; `bytes` has `length` bytes.
     """
     return pa.schema(
         [
@@ -147,7 +147,7 @@ def numbered_packet_schema(length: int) -> pa.Schema:
 
 
 def packet_schema(length: int) -> pa.Schema:
-    """Return the schema of the packets view as it is stored: the packet's flow, its place in it, and `length` bytes."""
+    """Returns the stored schema of the packets view: the packet's flow, its time and record, and `length` bytes."""
     return pa.schema(
         [
             pa.field("flow_id", pa.binary(16), nullable=False),
@@ -166,41 +166,41 @@ FLOW_NUMBERS = pa.schema(
         pa.field("flow_id", pa.binary(16), nullable=False),
     ]
 )
-"""Which flow a range's `serial` means: one row per flow of every range that holds packets of it."""
+"""Flow id of each `serial` of a byte range: one row per flow and range with packets of the flow."""
 
-WORD_PREFIX = "word_"
-
-
-def word_column(task: str) -> str:
-    """Return the name of the column with the words that a published file says of a task; null = it says none."""
-    return WORD_PREFIX + task
+PUBLISHED_LABEL_PREFIX = "word_"
 
 
-def worded(schema: pa.Schema, tasks: Iterable[str]) -> pa.Schema:
-    """Return `schema` with one nullable string column of words per task at its end."""
+def published_label_column(task: str) -> str:
+    """Returns the name of the column with a published file's own labels of a task; null = none."""
+    return PUBLISHED_LABEL_PREFIX + task
+
+
+def with_published_labels(schema: pa.Schema, tasks: Iterable[str]) -> pa.Schema:
+    """Returns `schema` with one nullable string column of published labels per task at its end."""
     for task in tasks:
-        schema = schema.append(pa.field(word_column(task), pa.string()))
+        schema = schema.append(pa.field(published_label_column(task), pa.string()))
     return schema
 
 
 def image_schema(length: int) -> pa.Schema:
-    """Return the schema of published packet or session images: id, group, and `length` bytes."""
+    """Returns the schema of published packet or session images: id, group, and `length` bytes."""
     return pa.schema([field for field in packet_schema(length) if field.name in ("flow_id", "group", "bytes")])
 
 
 GROUP_DIGITS = 16
-"""Hexadecimal digits of a group's name."""
+"""Hexadecimal digits of a capture group's name."""
 
 LABEL_PREFIX = "label_"
 
 
 def label_column(task: str) -> str:
-    """Return the name of a task's label column: int32 index into its vocabulary, null = unknown."""
+    """Returns the name of a task's label column: int32 index into its vocabulary, null = unknown."""
     return LABEL_PREFIX + task
 
 
 def labelled(schema: pa.Schema, tasks: list[str]) -> pa.Schema:
-    """Return `schema` with one nullable int32 label column per task at its end."""
+    """Returns `schema` with one nullable int32 label column per task at its end."""
     for task in tasks:
         schema = schema.append(pa.field(label_column(task), pa.int32()))
     return schema

@@ -1,1 +1,1 @@
-"""Models of files that a user writes: manifest, tasks, flow definition, label sources; nothing that Flowloom writes."""
+"""Models of files that users write: manifest, tasks, flow definition, label sources; no files that Flowloom writes."""

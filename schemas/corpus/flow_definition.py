@@ -1,4 +1,4 @@
-"""What counts as one flow: `FlowDefinition` and the presets that reproduce known tools."""
+"""Flow definitions: `FlowDefinition` and the presets that reproduce known tools."""
 
 import enum
 from typing import Any, Literal, Self, get_args
@@ -9,7 +9,7 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean
 
 
 class EndReason(enum.IntEnum):
-    """Why a flow ended: IPFIX flowEndReason (RFC 5102, section 5.11.3)."""
+    """Reasons for the end of a flow: IPFIX flowEndReason (RFC 5102, section 5.11.3)."""
 
     IDLE_TIMEOUT = 1
     ACTIVE_TIMEOUT = 2
@@ -20,21 +20,21 @@ class EndReason(enum.IntEnum):
 
 Tunnel = Literal["ip-in-ip", "gre", "gtp-u", "vxlan", "teredo"]
 TUNNELS: tuple[Tunnel, ...] = get_args(Tunnel)
-"""The kinds of tunnel that can be unwrapped: IP in IP (protocols 4 and 41), GRE (47), and over UDP GTP-U (2152), VXLAN
+"""Kinds of tunnel that the decoder unwraps: IP in IP (protocols 4 and 41), GRE (47), and over UDP GTP-U (2152), VXLAN
 (4789) and Teredo (3544)."""
 
 
 _OF_PACKETS = {
     "active_s": None, "tcp_close": "none", "zero_payload": "keep", "min_packets": 1, "orient": "first-packet",
 }  # fmt: skip
-"""The options that end or leave out flows, as decisions about packets have them: windows end by idle time alone."""
+"""Required values of the options that end or drop flows, with `decision: packet`: only idle time ends windows."""
 
 
 class FlowDefinition(pydantic.BaseModel):
-    """How packets become bidirectional flows; plain data, checked when made.
+    """Rule that turns packets into bidirectional flows.
 
-    Times are seconds, sizes bytes. A flow is *idle* when the capture's clock, which is the running maximum of its
-    packet times, has moved on by more than `idle_s` since the flow's last packet.
+    Times are in seconds, sizes in bytes. The capture's clock is the running maximum of its packet times. A flow is
+    *idle* when the clock is more than `idle_s` past the flow's last packet.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +42,7 @@ class FlowDefinition(pydantic.BaseModel):
     preset: str = "default"
     k: int = pydantic.Field(60, ge=1, le=65_535, description="packets kept in the sequences of a flow")
     idle_s: float = pydantic.Field(120.0, gt=0, le=1e9)
-    idle_udp_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="idle timeout of UDP, if another")
+    idle_udp_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="idle timeout of UDP; null = idle_s")
     active_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="cut flows at this age; null = never")
     tcp_close: Literal["none", "lifecycle", "fin"] = "lifecycle"
     size: Literal["ip", "wire", "payload"] = "ip"
@@ -51,17 +51,17 @@ class FlowDefinition(pydantic.BaseModel):
     orient: Literal["first-packet", "syn"] = "first-packet"
     vlan_in_key: bool = False
     fragments: Literal["join", "drop"] = "join"
-    tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to meter the inside of, or `all`")
+    tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to unwrap, or `all`")
     tunnel_in_key: bool = False
-    decision: Literal["flow", "packet"] = pydantic.Field("flow", description="what one row is")
+    decision: Literal["flow", "packet"] = pydantic.Field("flow", description="unit of a row")
     key: Literal["five_tuple", "host_pair", "source"] = pydantic.Field(
-        "five_tuple", description="whose last k packets decide about a packet"
+        "five_tuple", description="owner of the last k packets before a decision"
     )
 
     @pydantic.field_validator("tunnels", mode="before")
     @classmethod
     def _tunnels_in_order(cls, tunnels: Any) -> Any:
-        """Spell out `all`, and write a set of kinds in one way only."""
+        """Replaces `all` by the kinds, and puts kinds into one order."""
         if tunnels == "all":
             return TUNNELS
         if isinstance(tunnels, (list, tuple)) and set(tunnels) <= set(TUNNELS):
@@ -75,20 +75,22 @@ class FlowDefinition(pydantic.BaseModel):
             if idle is not None and self.active_s is not None and idle > self.active_s:
                 raise ValueError(f"{name} must be > 0 and <= active_s, got {name}={idle:g}, active_s={self.active_s:g}")
         if self.tunnel_in_key and not self.tunnels:
-            raise ValueError("tunnel_in_key needs tunnels to unwrap, got tunnels=()")
+            raise ValueError("tunnel_in_key needs tunnels, got none; name tunnels, or remove tunnel_in_key")
         if self.decision == "flow" and self.key != "five_tuple":
-            raise ValueError(f"flows have the key five_tuple, got {self.key}; write decision: packet")
+            raise ValueError(
+                f"key must be five_tuple with decision: flow, got {self.key}; write decision: packet, or remove key"
+            )
         if self.decision == "packet":
             wrong = [name for name, value in _OF_PACKETS.items() if getattr(self, name) != value]
             if wrong:
                 fits = ", ".join(f"{name}={_OF_PACKETS[name]!r}" for name in wrong)
                 got = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
-                raise ValueError(f"a decision about each packet needs {fits}, got {got}")
+                raise ValueError(f"decision: packet needs {fits}; got {got}")
         return self
 
     @property
     def associative(self) -> bool:
-        """Whether fragments of split captures merge to exactly the flows of the whole.
+        """True if fragments of split captures merge to exactly the flows of the whole capture.
 
         False with an active timeout, and for windows of packets.
         """
@@ -96,7 +98,7 @@ class FlowDefinition(pydantic.BaseModel):
 
     @classmethod
     def of(cls, preset: str = "default", **overrides: Any) -> Self:
-        """Return a preset with some fields replaced.
+        """Returns a preset with some fields replaced.
 
         Raises:
           FlowloomError: if the preset is unknown.
@@ -124,12 +126,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "packet-windows": {"k": 20, "tcp_close": "none", "size": "wire", "decision": "packet", "key": "host_pair"},
     "datazoo-30": {"k": 30, "idle_s": 65.0, "active_s": 300.0, "zero_payload": "skip"},
 }
-"""The definitions of known tools and papers; `docs/flow-definitions.md` gives each one's table of states.
+"""Definitions of known tools and papers; `docs/flow-definitions.md` has a table of states for each.
 
 `default`: idle 120 s, long flows never cut, TCP lifecycle. `multitask-cnn`: Rezaei and Liu, "Multitask Learning for
 Network Traffic Classification", section IV-B: the first FIN ends a TCP flow, 15 s without a packet a UDP flow, and the
-model sees 60 packets; the paper names no timeout for TCP, so the default's holds. `nfstream`: NFStream's defaults (k is
-ours to choose; see `docs/conformance.md`). `packet-windows`: a row for each packet with the
-last 20 packets of its two hosts, to compare MULTA with Kitsune (docs/decisions/0016-per-packet-decisions.md).
+model sees 60 packets; the paper names no timeout for TCP, so the default applies. `nfstream`: NFStream's defaults
+(NFStream has no k; see `docs/conformance.md`). `packet-windows`: a row for each packet with the last
+20 packets of its two hosts, to compare MULTA with Kitsune (docs/decisions/0016-per-packet-decisions.md).
 `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active.
 """

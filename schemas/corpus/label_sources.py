@@ -1,4 +1,4 @@
-"""Label sources beyond paths, as a manifest's user writes them: flow tables, packet tables and DPI."""
+"""Label sources in a manifest: flow tables, packet tables and deep packet inspection (DPI)."""
 
 import zoneinfo
 from typing import Annotated, Any, Literal, Self
@@ -11,38 +11,41 @@ from flowloom.schemas.errors import did_you_mean
 _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 EPOCHS = {"epoch_s": 1_000_000_000, "epoch_ms": 1_000_000, "epoch_us": 1_000, "epoch_ns": 1}
-"""Time formats that count from 1970-01-01 UTC, and the nanoseconds of their unit."""
+"""Nanoseconds per unit of each time format that counts from 1970-01-01 UTC."""
 
 
-def _numbers_as_words(words: object) -> object:
-    if isinstance(words, dict):
-        return {str(word) if type(word) is int else word: value for word, value in words.items()}
-    return words
+def _texts_of_numbers(mapping: object) -> object:
+    if isinstance(mapping, dict):
+        return {str(label) if type(label) is int else label: value for label, value in mapping.items()}
+    return mapping
 
 
-Words = Annotated[dict[str, LabelValue | None], pydantic.BeforeValidator(_numbers_as_words)]
-"""What a source's words mean for a task; null means unknown. Words of the vocabulary mean themselves unless listed."""
+LabelMapping = Annotated[dict[str, LabelValue | None], pydantic.BeforeValidator(_texts_of_numbers)]
+"""Label values of a task by a source's own labels; null means unknown.
+
+Labels that the mapping lacks keep their meaning if they are label values of the task.
+"""
 
 
-def word_code(word: str, words: dict[str, LabelValue | None], task: Task) -> int | None:
-    """Return the label number that a source's word means, -1 for one that means unknown, None for one that is foreign.
+def label_code(label: str, mapping: dict[str, LabelValue | None], task: Task) -> int | None:
+    """Returns the label number of a source's own label: -1 means unknown, None means that nothing defines the label.
 
-    A binary task takes 0 and 1 for its two words.
+    Also accepts 0 and 1 as the two values of a binary task.
     """
-    if word in words:
-        value = words[word]
+    if label in mapping:
+        value = mapping[label]
         return -1 if value is None else task.index(value)
-    if word in task.vocabulary:
-        return task.vocabulary.index(word)
-    if task.kind == "binary" and word in ("0", "1"):
-        return int(word)
+    if label in task.vocabulary:
+        return task.vocabulary.index(label)
+    if task.kind == "binary" and label in ("0", "1"):
+        return int(label)
     return None
 
 
 class TableColumns(pydantic.BaseModel):
-    """The names of a flow table's columns. A key column that is not named means any value.
+    """Names of a flow table's columns, without the white space around them.
 
-    Without an end or a duration a row is a moment. White space around names does not count.
+    A row matches any value of a key column that has no name here. Without an end or a duration a row is a moment.
     """
 
     model_config = _STRICT
@@ -63,14 +66,14 @@ class TableColumns(pydantic.BaseModel):
     def _one_end(self) -> Self:
         named = [name for name in ("end", "duration_s", "duration_ms", "duration_us") if getattr(self, name)]
         if len(named) > 1:
-            raise ValueError(f"name one column that says when a row ends, got {', '.join(named)}")
+            raise ValueError(f"columns must name one end or duration, got {', '.join(named)}; remove all but one")
         return self
 
 
 class LabelTable(pydantic.BaseModel):
-    """A flow table (CSV or Parquet): rows of five-tuple, time and label, matched in either direction.
+    """Flow table (CSV or Parquet): rows of five-tuple, time and label, matched in either direction.
 
-    A flow matches a row when its time and the row's, moved to the capture's clock, are at most `tolerance_s` apart.
+    A flow matches a row if their times, both on the capture's clock, are at most `tolerance_s` apart.
     """
 
     model_config = _STRICT
@@ -80,22 +83,22 @@ class LabelTable(pydantic.BaseModel):
     columns: TableColumns
     separator: str = pydantic.Field(",", min_length=1, max_length=1)
     time_format: str = "%Y-%m-%d %H:%M:%S%.f"
-    """How texts say times: a pattern of Rust's chrono (strptime's, and %.f for fractions of a second), or epoch_s,
+    """Format of times: a pattern of Rust's chrono (strptime's, and %.f for fractions of a second), or epoch_s,
     epoch_ms, epoch_us, epoch_ns."""
     time_zone: str = "UTC"
-    """Of times that do not say theirs. A time that happens twice when clocks are set back is the earlier one."""
+    """Time zone of times without one. A time that occurs twice when clocks are set back means the earlier one."""
     clock_offset_s: float = 0.0
-    """The table's clock less the capture's: -10800 for local times of UTC-3 that are read as UTC."""
+    """The table's clock minus the capture's: -10800 for local times of UTC-3 that are read as UTC."""
     tolerance_s: float = pydantic.Field(1.0, ge=0, le=1e9)
-    words: Words = {}
+    words: LabelMapping = {}
     unknown_words: Literal["error", "unknown"] = "error"
-    """What a label is that neither `words` nor the vocabulary has."""
+    """Treatment of labels that neither `words` nor the vocabulary has."""
     default: LabelValue | None = None
-    """The label of flows that no row matches."""
+    """Label of flows that match no row."""
 
     @pydantic.field_validator("time_format")
     @classmethod
-    def _says_a_time(cls, text: str) -> str:
+    def _valid_format(cls, text: str) -> str:
         if text not in EPOCHS and "%" not in text:
             raise ValueError(
                 f"time_format must be {', '.join(EPOCHS)} or a pattern such as %d/%m/%Y %H:%M:%S, got {text!r}"
@@ -121,11 +124,11 @@ class LabelTable(pydantic.BaseModel):
 
 
 class PacketTable(pydantic.BaseModel):
-    """A packet table (CSV): row by row the label of each record of one capture, in file order.
+    """Packet table (CSV): one row per record of one capture, in file order, with the record's label.
 
-    `any`: a flow has the word most of its packets have but the vocabulary's first, and the first only where all its
-    labelled packets have it; `majority`: the word of more than half of its packets; `all`: the word of all of them.
-    Where the rule gives no word the label is unknown.
+    `rule` derives a flow's label from its packets. `any`: the commonest label other than the vocabulary's first, and
+    the first only if all labelled packets have it. `majority`: the label of more than half of the packets. `all`: the
+    label of all packets. A flow to which the rule gives no label is unknown.
     """
 
     model_config = _STRICT
@@ -135,15 +138,15 @@ class PacketTable(pydantic.BaseModel):
     rule: Literal["any", "majority", "all"] = "any"
     header: bool = False
     column: str | None = None
-    """The column of labels, by its name in the header; the last one unless named."""
+    """Name of the label column in the header; by default the last column."""
     separator: str = pydantic.Field(",", min_length=1, max_length=1)
-    words: Words = {}
+    words: LabelMapping = {}
     unknown_words: Literal["error", "unknown"] = "error"
 
     @pydantic.model_validator(mode="after")
     def _named_by_a_header(self) -> Self:
         if self.column is not None and not self.header:
-            raise ValueError(f"a column is named by a header; write header: true, or leave out column {self.column!r}")
+            raise ValueError(f"column needs header: true, got {self.column!r}; write header: true, or remove column")
         return self
 
     @property
@@ -153,9 +156,9 @@ class PacketTable(pydantic.BaseModel):
 
 
 class Dpi(pydantic.BaseModel):
-    """Labels by deep packet inspection: what nDPI, run by NFStream over the captures, says of each flow.
+    """Labels by deep packet inspection: the result of nDPI, which NFStream runs over the captures, for each flow.
 
-    Names that neither `words` nor the vocabulary has are unknown; the card counts their flows.
+    Results that neither `words` nor the vocabulary has are unknown; the card counts their flows.
     """
 
     model_config = _STRICT
@@ -163,10 +166,10 @@ class Dpi(pydantic.BaseModel):
     task: str
     field: Literal["application_name", "application_category_name"] = "application_name"
     min_confidence: int = pydantic.Field(0, ge=0, le=255)
-    """The least confidence of nDPI that counts: 6 is inspection itself, 1 the port alone."""
+    """Minimum confidence of nDPI: 6 is inspection of content, 1 a guess from the port alone."""
     guesses: Literal["unknown", "keep"] = "unknown"
-    """What a result is that nDPI guessed from ports or addresses."""
-    words: Words = {}
+    """Treatment of results that nDPI guessed from ports or addresses."""
+    words: LabelMapping = {}
 
     @property
     def name(self) -> str:
@@ -175,18 +178,19 @@ class Dpi(pydantic.BaseModel):
 
 
 WindowSpec = LabelTable | PacketTable | Dpi
-"""A source whose labels are of flows, not of whole captures."""
+"""Source that labels single flows, not whole captures."""
 
 
-def check_words(spec: WindowSpec, tasks: dict[str, Task]) -> None:
-    """Check that a source's task exists and has the words that the source is to mean.
+def check_labels(spec: WindowSpec, tasks: dict[str, Task]) -> None:
+    """Checks that a source's task exists and has the label values that the source uses.
 
     Raises:
-      ValueError: naming what is not known.
+      ValueError: if the task or a label value is unknown.
     """
     if spec.task not in tasks:
         raise ValueError(
-            f"{spec.name!r} labels the task {spec.task!r}; tasks are {', '.join(tasks)}{did_you_mean(spec.task, tasks)}"
+            f"task of {spec.name!r} must be one of {', '.join(tasks)}, got {spec.task!r}"
+            f"{did_you_mean(spec.task, tasks)}"
         )
     values: list[Any] = [*spec.words.values(), spec.default if isinstance(spec, LabelTable) else None]
     for value in values:

@@ -1,4 +1,4 @@
-"""The corpus manifest: which captures, which labels, which tasks, which layout; checked as a whole when it is made."""
+"""Corpus manifest: captures, labels, tasks, splits and layout of a dataset, validated as a whole."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -6,7 +6,7 @@ import pydantic
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_words
+from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_labels
 from flowloom.schemas.corpus.manifest_errors import CAPTURED, explain
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.corpus.published_sources import (
@@ -24,10 +24,10 @@ from flowloom.schemas.corpus.tasks import LabelValue, Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 
 Identity = Literal["keep", "pseudonym", "drop"]
-"""What becomes of addresses: kept, replaced by pseudonyms of a key that keep common prefixes, or left out."""
+"""Treatment of addresses: kept, replaced by prefix-preserving pseudonyms of a key, or dropped."""
 
 Deduplicate = Literal["none", "split", "all"]
-"""Which of the rows of equal sizes and directions stay: all of them, the first of each split, or the first of all."""
+"""Rows kept among those with equal sizes and directions: all, the first of each split, or the first of all."""
 
 FILE_GROUP = "file"
 ROTATED_GROUP = "rotated"
@@ -36,9 +36,9 @@ _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class CaptureSource(pydantic.BaseModel):
-    """Captures by glob, relative to the manifest or by URL, and what is known of their flows.
+    """Captures by glob, relative to the manifest or by URL, with the sources of their labels.
 
-    `labels` are those of all flows; the other sources label flow by flow, and come after it.
+    `labels` apply to all flows and take precedence over the other sources, which label single flows.
     """
 
     model_config = _STRICT
@@ -50,17 +50,17 @@ class CaptureSource(pydantic.BaseModel):
     packet_table: PacketTable | None = None
     dpi: Dpi | None = None
     group: str = pydantic.Field(FILE_GROUP, min_length=1)
-    """`file`: each capture is its own vantage point; `rotated`: captures whose names differ by a counter or a time only
-    are one timeline; any other name: one timeline over all captures of that name."""
+    """Captures that form one timeline. `file`: each capture alone; `rotated`: captures whose names differ only by a
+    counter or a time; any other name: all captures with that group."""
 
     @property
     def name(self) -> str:
-        """What the source is called in messages and in the card."""
+        """Name of the source in messages and in the card."""
         return self.glob
 
     @property
     def window_specs(self) -> tuple[WindowSpec, ...]:
-        """The sources that label single flows, in order of precedence; `labels` comes before them."""
+        """The sources that label single flows, in order of precedence; `labels` precedes them."""
         tables = () if self.label_table is None else (self.label_table,)
         rest = (spec for spec in (self.packet_table, self.dpi) if spec is not None)
         return (*tables, *self.label_tables, *rest)
@@ -76,17 +76,17 @@ Entry = Annotated[
     | Annotated[CicidsTables, pydantic.Tag("cicids2017")],
     pydantic.Discriminator(lambda entry: published_format(entry, CAPTURED)),
 ]
-"""Captures, or published files: an entry with `published` is of the format that this names."""
+"""Entry of `captures`: captures, or published files of the format that the key `published` names."""
 
 
 class Output(pydantic.BaseModel):
-    """How the dataset lies on disk."""
+    """Sizes of the dataset's files."""
 
     model_config = _STRICT
 
     shards: int = pydantic.Field(8, ge=1, le=99_999, description="shards per stripe and split")
     split_bytes: pydantic.ByteSize = pydantic.Field(
-        pydantic.ByteSize(256 << 20), ge=1024, description="larger captures are read in stretches of this size"
+        pydantic.ByteSize(256 << 20), ge=1024, description="larger captures are read in ranges of this size"
     )
     row_group_rows: int = pydantic.Field(16_384, ge=1)
 
@@ -98,7 +98,7 @@ def _task_named(tasks: object) -> object:
 
 
 class CorpusManifest(pydantic.BaseModel):
-    """A corpus as its user describes it in YAML."""
+    """Description of a corpus and of the dataset to build from it; users write it in YAML."""
 
     model_config = _STRICT
 
@@ -107,53 +107,53 @@ class CorpusManifest(pydantic.BaseModel):
     definition: FlowDefinition = FlowDefinition()
     views: tuple[View, ...] = pydantic.Field(("flows",), min_length=1)
     packets: PacketView = PacketView()
-    """What a row of the packets view out of captures is."""
+    """Options of the packets view of captures."""
     tasks: Annotated[tuple[Task, ...], pydantic.BeforeValidator(_task_named)] = pydantic.Field(min_length=1)
     layout: Literal["aurora", "rainbow"] = "aurora"
     missing: Literal["unknown", "negative"] = "unknown"
-    """What an absent label means in the Aurora layout: unknown (masked), or the first word of the vocabulary. Rainbow
-    has no absent labels."""
+    """Meaning of an absent label in the Aurora ("fused") layout: unknown (masked), or the vocabulary's first value.
+    Rainbow ("striped") has no absent labels."""
     on_conflict: dict[str, Literal["first", "error", "unknown"]] = {}
-    """By task, what becomes of a flow of which two sources, or two windows of one source, say different words: it has
-    the first source's word (so unless said otherwise), there is no dataset, or it has no label."""
+    """By task, treatment of flows for which two sources, or two windows of one source, give different labels: take the
+    first source's label (default), stop the build, or leave the label unknown."""
     splits: Splits = Splits()
     deduplicate: Deduplicate = "none"
     leakage: Literal["measure", "skip"] = "measure"
-    """Whether the card tells what comes again across splits."""
+    """Whether the card counts flows, hosts and sequences that occur in more than one split."""
     identity: Identity = "keep"
     key_file: str | None = None
-    """Where the 32 bytes of the key for `identity: pseudonym` are, relative to the manifest."""
+    """Path of the file with the 32 key bytes for `identity: pseudonym`, relative to the manifest."""
     output: Output = Output()
 
     @property
     def published(self) -> tuple[PublishedSource, ...]:
-        """The entries that are published files."""
+        """The entries of published files."""
         return tuple(entry for entry in self.captures if isinstance(entry, PublishedSource))
 
     @property
     def published_only(self) -> bool:
-        """Whether no entry is one of captures."""
+        """True if all entries are published files."""
         return len(self.published) == len(self.captures)
 
     @property
     def has_captured_packets(self) -> bool:
-        """Whether packets of captures become rows."""
+        """True if packets of captures become rows."""
         return "packets" in self.views and not self.published_only
 
     @property
     def claimed_tasks(self) -> tuple[Task, ...]:
-        """The tasks whose labels come from sources; those of the others are measured."""
+        """The tasks with label sources, without measured (`auto`) tasks."""
         return tuple(task for task in self.tasks if task.kind != "auto")
 
     @property
-    def looks_twice(self) -> bool:
-        """Whether all flows have to be seen before the first of them can be written."""
+    def needs_all_flows(self) -> bool:
+        """True if the build must read all flows before it can write the first one."""
         found = any(task.dividers is not None and task.dividers.method != "given" for task in self.tasks)
         return found or self.splits.by in ("time", "host_pair") or self.deduplicate != "none"
 
     @property
     def absent_code(self) -> int | None:
-        """The label number of flows of which no source says anything; None for unknown."""
+        """Label number of flows without a label source; None for unknown."""
         return 0 if self.missing == "negative" and self.layout == "aurora" else None
 
     @pydantic.field_validator("definition", mode="before")
@@ -168,7 +168,7 @@ class CorpusManifest(pydantic.BaseModel):
             for name, value in source.labels.items():
                 if name not in tasks:
                     raise ValueError(
-                        f"labels of {source.name!r} name the task {name!r}; tasks are {', '.join(tasks)}"
+                        f"labels of {source.name!r}: task must be one of {', '.join(tasks)}, got {name!r}"
                         f"{did_you_mean(name, tasks)}"
                     )
                 try:
@@ -186,13 +186,13 @@ class CorpusManifest(pydantic.BaseModel):
             reference = task.dividers.reference
             if reference is not None and reference not in claimed:
                 raise ValueError(
-                    f"dividers of task {task.name!r} need a reference among the tasks that are not automatic, "
-                    f"{', '.join(claimed) or 'of which there are none'}; got {reference!r}"
+                    f"dividers of task {task.name!r}: reference must be a task that is not of kind auto "
+                    f"({', '.join(claimed) or 'this manifest has none'}), got {reference!r}"
                     f"{did_you_mean(reference, claimed)}"
                 )
             if task.dividers.method != "given" and task.dividers.at:
                 raise ValueError(
-                    f"dividers of task {task.name!r} by {task.dividers.method} are found, got at: "
+                    f"dividers of task {task.name!r}: method: {task.dividers.method} finds its dividers, got at: "
                     f"{list(task.dividers.at)}; remove at, or write method: given"
                 )
         return self
@@ -202,22 +202,22 @@ class CorpusManifest(pydantic.BaseModel):
         found = [task.name for task in self.tasks if task.dividers is not None and task.dividers.method != "given"]
         if self.splits.by == "packet" and found:
             raise ValueError(
-                f"dividers of task {found[0]!r} are found on the flows of the train split, and splits by packet give "
-                "flows to none; write method: given, or by: flow"
+                f"dividers of task {found[0]!r} need flows in the train split, and splits by packet assign packets "
+                "alone; write method: given, or by: flow"
             )
         if self.splits.by == "packet" and self.views != ("packets",):
             raise ValueError(
-                "splits by packet leak: packets of one flow lie in train and test, and a model knows them again; they "
-                f"are for repeating papers with views: [packets], got views {list(self.views)}; write by: flow"
+                "splits by packet leak, because train and test share flows; they must have views: [packets], to repeat "
+                f"papers, got views {list(self.views)}; write by: flow"
             )
         return self
 
     @pydantic.model_validator(mode="after")
-    def _windows_are_not_divided_unasked(self) -> Self:
+    def _windows_name_their_split(self) -> Self:
         if self.definition.decision == "packet" and self.splits.by == "auto":
             raise ValueError(
-                "windows of neighbouring packets overlap, so that dividing rows by flow leaks; with decision: packet "
-                "say how to divide: write by: time, host_pair or capture (or by: flow, to repeat papers)"
+                "splits.by must not be auto with decision: packet, because windows of neighbouring packets overlap and "
+                "splits by flow leak; write by: time, host_pair or capture (or by: flow, to repeat papers)"
             )
         return self
 
@@ -230,8 +230,8 @@ class CorpusManifest(pydantic.BaseModel):
             )
         if self.identity != "pseudonym" and self.key_file:
             raise ValueError(
-                f"key_file is used with identity: pseudonym only, got identity: {self.identity}; remove key_file, or "
-                "write identity: pseudonym"
+                f"key_file needs identity: pseudonym, got identity: {self.identity}; remove key_file, or write "
+                "identity: pseudonym"
             )
         return self
 
@@ -241,57 +241,60 @@ class CorpusManifest(pydantic.BaseModel):
         for name in self.on_conflict:
             if name not in tasks:
                 raise ValueError(
-                    f"on_conflict names the task {name!r}; tasks are {', '.join(tasks)}{did_you_mean(name, tasks)}"
+                    f"on_conflict: task must be one of {', '.join(tasks)}, got {name!r}{did_you_mean(name, tasks)}"
                 )
         for source in self.captures:
             for spec in source.window_specs:
-                check_words(spec, tasks)
+                check_labels(spec, tasks)
             if isinstance(source, PublishedSource):
-                source.check_words(tasks)
+                source.check_labels(tasks)
         return self
 
     @pydantic.model_validator(mode="after")
     def _views_have_entries(self) -> Self:
         if len(set(self.views)) < len(self.views):
-            raise ValueError(f"views must differ, got {list(self.views)}")
+            raise ValueError(f"views must not repeat, got {list(self.views)}; remove the repeated one")
         given: set[str] = {entry.view for entry in self.published}
         for entry in self.published:
             if entry.view not in self.views:
                 raise ValueError(
                     f"{entry.path!r} has rows of the view {entry.view}, views are {', '.join(self.views)}; write "
-                    f"views: [{', '.join([*self.views, entry.view])}], or take the entry out"
+                    f"views: [{', '.join([*self.views, entry.view])}], or remove the entry"
                 )
         captured = [entry for entry in self.captures if isinstance(entry, CaptureSource)]
         if captured:
             given |= {"flows", "packets"}
             if "flows" not in self.views and "packets" not in self.views:
                 raise ValueError(
-                    f"captures such as {captured[0].glob!r} have flows and packets, views are {', '.join(self.views)}"
+                    f"views must include flows or packets for captures such as {captured[0].glob!r}, got "
+                    f"{', '.join(self.views)}; add a view, or remove the captures"
                 )
         for view in self.views:
             if view not in given:
-                raise ValueError(f"no entry of captures has rows of the view {view}; take it out of views")
+                raise ValueError(f"views: no entry of captures has rows of the view {view}; remove it from views")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _published_files_tell_enough(self) -> Self:
+    def _published_files_suffice(self) -> Self:
         for entry in self.published:
-            lacking = {"time": not entry.knows_start, "host_pair": not entry.knows_hosts}.get(self.splits.by, False)
+            lacking = {"time": not entry.has_start, "host_pair": not entry.has_hosts}.get(self.splits.by, False)
             if lacking:
-                told = "starts" if self.splits.by == "time" else "addresses"
+                needed = "start times" if self.splits.by == "time" else "addresses"
                 raise ValueError(
-                    f"splits by {self.splits.by} need {told}, which {entry.path!r} ({entry.published}) does not tell; "
-                    "write by: flow, or by: capture"
+                    f"splits by {self.splits.by} need {needed}, which {entry.path!r} ({entry.published}) lacks; write "
+                    "by: flow, or by: capture"
                 )
             measured = [task.name for task in self.tasks if task.kind == "auto"]
             if measured and entry.view != "flows":
                 raise ValueError(
-                    f"task {measured[0]!r} is measured of flows, and {entry.path!r} ({entry.published}) has rows of "
-                    f"the view {entry.view}; take one of them out"
+                    f"task {measured[0]!r} is measured from flows, but {entry.path!r} ({entry.published}) has rows of "
+                    f"the view {entry.view}; remove the task or the entry"
                 )
         features = {entry.features: entry.path for entry in self.published if isinstance(entry, CicidsTables)}
         if len(features) > 1:
-            raise ValueError(f"tables need the same features, got other ones for {' and '.join(features.values())}")
+            raise ValueError(
+                f"features must be the same for all tables, got different ones for {' and '.join(features.values())}"
+            )
         if self.deduplicate != "none" and self.views != ("flows",):
             raise ValueError(
                 f"deduplicate compares the sizes and directions of flows, got views {list(self.views)}; write "
@@ -310,20 +313,20 @@ class CorpusManifest(pydantic.BaseModel):
                 if known != value:
                     raise ValueError(
                         f"captures of group {source.group!r} are one timeline, so their labels must agree; got {task}: "
-                        f"{known!r} for {glob!r} and {value!r} for {source.glob!r}; give them groups of their own"
+                        f"{known!r} for {glob!r} and {value!r} for {source.glob!r}; give them different groups"
                     )
         return self
 
 
 def parse_manifest(document: Any, where: str) -> CorpusManifest:
-    """Check a manifest that was read from YAML.
+    """Returns the manifest of a YAML document.
 
     Args:
-      document: what the YAML holds.
+      document: the parsed YAML.
       where: the manifest's path, for messages.
 
     Raises:
-      FlowloomError: naming every invalid key, what was expected there, and the nearest known word.
+      FlowloomError: if the document is invalid; the message names every invalid key, the expected ones and the nearest.
     """
     if not isinstance(document, dict):
         raise FlowloomError(f"{where}: expected a corpus manifest (a YAML mapping), got {type(document).__name__}")

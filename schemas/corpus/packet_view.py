@@ -1,4 +1,4 @@
-"""What a row of the packets view is: `PacketView`, the bytes of one packet behind the link layer."""
+"""Options of the packets view, whose rows are the bytes of one packet after the link layer."""
 
 from typing import Literal
 
@@ -9,12 +9,12 @@ NAME_SERVICE_PORTS = (53,)
 
 
 class PacketView(pydantic.BaseModel):
-    """How a packet becomes a row of bytes of a stated length; plain data, checked when made.
+    """Rule that turns a packet into a row of bytes.
 
     `paper` is the preprocessing of MTC, section 3.2.1: link layer stripped, IP addresses zeroed, transport header of 20
-    bytes. `strict` also zeroes what tells a connection or a host rather than its traffic: ports, sequence and
-    acknowledgement numbers, IP identification, time to live, checksums and IP options (Zhao et al., "The Sweet Danger
-    of Sugar", SIGCOMM 2025).
+    bytes. `strict` also zeroes fields that identify a connection or a host: ports, sequence and acknowledgement
+    numbers, IP identification, time to live, checksums and IP options (Zhao et al., "The Sweet Danger of Sugar",
+    SIGCOMM 2025).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -27,5 +27,5 @@ class PacketView(pydantic.BaseModel):
     @classmethod
     def _ports(cls, ports: tuple[int, ...]) -> tuple[int, ...]:
         if not all(0 < port <= 65_535 for port in ports):
-            raise ValueError(f"name_service_ports must lie in 1 to 65535, got {list(ports)}")
+            raise ValueError(f"name_service_ports must be from 1 to 65535, got {list(ports)}")
         return tuple(sorted(set(ports)))

@@ -1,4 +1,4 @@
-"""Published files as a manifest's user writes them: one model per format, and what its words mean for tasks."""
+"""Published files in a manifest: one model per format, and the meaning of its labels for tasks."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -6,14 +6,14 @@ import pydantic
 
 from flowloom.schemas.arrow.feature_tables import CICIDS_FEATURES
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.corpus.label_sources import WindowSpec, Words
+from flowloom.schemas.corpus.label_sources import LabelMapping, WindowSpec
 from flowloom.schemas.corpus.tasks import LabelValue, Task
 from flowloom.schemas.errors import did_you_mean
 
 Header = Literal["strip", "keep"]
-"""Whether images of `AllLayers` keep the headers of pcap files, records and frames."""
+"""Treatment of the headers of pcap files, records and frames in images of `AllLayers`."""
 Mask = Literal["none", "addresses", "strict"]
-"""What is zeroed in the IP packets of such images, from nothing to all that tells a connection."""
+"""Fields zeroed in the IP packets of such images: none, addresses, or all that identify a connection."""
 
 
 def _several(names: object) -> object:
@@ -23,158 +23,163 @@ def _several(names: object) -> object:
 
 
 class PublishedSource(pydantic.BaseModel):
-    """Rows out of an author's own processed files, and what their words mean; paths are relative to the manifest."""
+    """Processed files that a data set's authors published, and the meaning of their labels.
+
+    Paths are relative to the manifest.
+    """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     view: ClassVar[View] = "flows"
-    """The view that the format has rows of."""
-    tells: ClassVar[tuple[str, ...]] = ()
-    """What the format says words of."""
-    knows_start: ClassVar[bool] = False
-    knows_hosts: ClassVar[bool] = False
+    """View of the format's rows."""
+    label_kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of labels in the format, such as `service` or `attack`."""
+    has_start: ClassVar[bool] = False
+    """Whether rows have a start time."""
+    has_hosts: ClassVar[bool] = False
+    """Whether rows have addresses."""
 
     published: str
     path: str
     labels: dict[str, LabelValue] = {}
-    """What holds for all rows; it comes before their own words."""
+    """Labels of all rows; they take precedence over the rows' own."""
     labels_as: Annotated[dict[str, tuple[str, ...]], pydantic.BeforeValidator(_several)] = {}
-    """The task, or tasks, that the words of a kind (`tells`) label; one of the same name unless said otherwise."""
-    words: dict[str, Words] = {}
-    """By task, what words mean; null is unknown. Words of the vocabulary mean themselves unless listed."""
+    """Task or tasks that get the labels of a kind (`label_kinds`); by default the task of the same name."""
+    words: dict[str, LabelMapping] = {}
+    """By task, label values by the rows' own labels; see `LabelMapping`."""
     unknown_words: Literal["error", "unknown"] = "error"
 
     @property
     def name(self) -> str:
-        """What the source is called in messages and in the card."""
+        """Name of the source in messages and in the card."""
         return self.path
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything it reads."""
+        """All files of the entry."""
         return (self.path,)
 
     @property
     def group(self) -> str:
-        """Each of its files is a vantage point of its own."""
+        """Constant `file`: each file is a capture group."""
         return "file"
 
     @property
     def window_specs(self) -> tuple[WindowSpec, ...]:
-        """None: its rows have labels of their own."""
+        """Empty, because the rows have their own labels."""
         return ()
 
-    def told(self, task: str) -> str | None:
-        """Return the kind of words that label a task, None for a task that has no words here."""
+    def label_kind(self, task: str) -> str | None:
+        """Returns the kind of labels that a task gets, None if it gets none from this source."""
         named = (kind for kind, tasks in self.labels_as.items() if task in tasks)
-        unnamed = (kind for kind in self.tells if kind == task and kind not in self.labels_as)
+        unnamed = (kind for kind in self.label_kinds if kind == task and kind not in self.labels_as)
         return next(named, next(unnamed, None))
 
     def source_name(self, task: str) -> str:
-        """Return what its words of a task are called in the card."""
-        return f"{self.path} ({self.told(task)})"
+        """Returns the card's name for this source's labels of a task."""
+        return f"{self.path} ({self.label_kind(task)})"
 
-    def check_words(self, tasks: dict[str, Task]) -> None:
-        """Check that the tasks and words it names are known.
+    def check_labels(self, tasks: dict[str, Task]) -> None:
+        """Checks that the source's tasks, kinds of labels and label values exist.
 
         Raises:
-          ValueError: naming what is not, and the nearest word that is.
+          ValueError: if one does not; the message names the nearest that does.
         """
         for kind, named in self.labels_as.items():
-            if kind not in self.tells:
+            if kind not in self.label_kinds:
                 raise ValueError(
-                    f"labels_as of {self.path!r} must name what {self.published} tells, {', '.join(self.tells)}; got "
-                    f"{kind!r}{did_you_mean(kind, self.tells)}"
+                    f"labels_as of {self.path!r}: key must be a kind of labels of {self.published} "
+                    f"({', '.join(self.label_kinds)}), got {kind!r}{did_you_mean(kind, self.label_kinds)}"
                 )
             for name in named:
                 _named_task(name, tasks, f"labels_as of {self.path!r}")
-                if self.told(name) != kind:
+                if self.label_kind(name) != kind:
                     raise ValueError(
-                        f"labels_as of {self.path!r} gives task {name!r} the words of {self.told(name)} and of {kind}; "
-                        "name it once"
+                        f"labels_as of {self.path!r} must name task {name!r} once, got {self.label_kind(name)} and "
+                        f"{kind}; remove one"
                     )
-        for name, words in self.words.items():
+        for name, mapping in self.words.items():
             task = _named_task(name, tasks, f"words of {self.path!r}")
-            if self.told(name) is None:
+            if self.label_kind(name) is None:
                 raise ValueError(
-                    f"words of {self.path!r} are for task {name!r}, which has no words of {self.published}; write "
-                    f"labels_as: {{{self.tells[0]}: {name}}}"
+                    f"words of {self.path!r}: task {name!r} gets no labels of {self.published}; write "
+                    f"labels_as: {{{self.label_kinds[0]}: {name}}}"
                 )
-            for word, value in words.items():
+            for label, value in mapping.items():
                 try:
                     if value is not None:
                         task.index(value)
                 except ValueError as error:
-                    raise ValueError(f"words of {self.path!r}: {word!r}: {error}") from None
-        if not self.labels and not any(self.told(name) for name in tasks):
+                    raise ValueError(f"words of {self.path!r}: {label!r}: {error}") from None
+        if not self.labels and not any(self.label_kind(name) for name in tasks):
             raise ValueError(
-                f"{self.path!r} labels no task: {self.published} tells {', '.join(self.tells)}, tasks are "
-                f"{', '.join(tasks)}; write labels_as: {{{self.tells[0]}: {next(iter(tasks))}}}"
+                f"{self.path!r} labels no task: {self.published} has labels of {', '.join(self.label_kinds)}, tasks "
+                f"are {', '.join(tasks)}; write labels_as: {{{self.label_kinds[0]}: {next(iter(tasks))}}}"
             )
 
 
 def _named_task(name: str, tasks: dict[str, Task], where: str) -> Task:
     if name not in tasks:
-        raise ValueError(f"{where} names the task {name!r}; tasks are {', '.join(tasks)}{did_you_mean(name, tasks)}")
+        raise ValueError(f"{where}: task must be one of {', '.join(tasks)}, got {name!r}{did_you_mean(name, tasks)}")
     if tasks[name].kind == "auto":
-        raise ValueError(f"{where} names the task {name!r}, which is measured; remove it there")
+        raise ValueError(f"{where}: task {name!r} is measured and takes no labels; remove it there")
     return tasks[name]
 
 
 class QuicTexts(PublishedSource):
-    """Flows of the UC Davis QUIC set: a text file of each, in a folder or archive."""
+    """Flows of the UC Davis QUIC set: one text file per flow, in a folder or archive."""
 
-    tells = ("service",)
-    knows_start = True
+    label_kinds = ("service",)
+    has_start = True
     published: Literal["quic-ucdavis"]
 
 
 class QuicArrays(PublishedSource):
-    """Processed flows of the same set, without directions: an array of packets and one of labels."""
+    """Processed flows of the UC Davis QUIC set, without directions: an array of packets and one of labels."""
 
-    tells = ("service",)
+    label_kinds = ("service",)
     published: Literal["quic-ucdavis-arrays"]
     label_path: str
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything it reads."""
+        """All files of the entry."""
         return self.path, self.label_path
 
 
 class CerttaFlows(PublishedSource):
     """Flows of CertTA: the first 30 to 100 packets of each, in JSON."""
 
-    tells = ("class",)
+    label_kinds = ("class",)
     published: Literal["certta"]
 
 
 class KitsuneFlows(PublishedSource):
-    """Packets of a Kitsune set as a table, to be metered, with a label for each."""
+    """Packets of a Kitsune set as a table with a label per packet; the build meters them."""
 
-    tells = ("attack",)
-    knows_start = True
-    knows_hosts = True
+    label_kinds = ("attack",)
+    has_start = True
+    has_hosts = True
     published: Literal["kitsune"]
     label_path: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything it reads."""
+        """All files of the entry."""
         return (self.path,) if self.label_path is None else (self.path, self.label_path)
 
 
 class IscxImages(PublishedSource):
-    """Images of ISCX VPN-nonVPN: a pair of files, or all 12 classes of a variant out of the set's folder."""
+    """Images of ISCX VPN-nonVPN: a pair of files, or all 12 classes of a variant in the set's folder."""
 
     view = "packets"
-    tells = ("traffic", "tunnel", "tunnel_traffic")
+    label_kinds = ("traffic", "tunnel", "tunnel_traffic")
     published: Literal["iscx-wang2017"]
     label_path: str | None = None
     variant: Literal["SessionAllLayers", "SessionL7", "FlowAllLayers", "FlowL7"] | None = None
-    """With it `path` is the set's folder."""
+    """Variant of the set; with it `path` is the set's folder."""
     part: Literal["train", "test"] = "train"
-    """Which of the variant's two published parts."""
+    """One of the variant's two published parts."""
     classes: Literal[2, 6, 12] = 12
     tunnel: Literal["plain", "vpn"] | None = None
     header: Header = "strip"
@@ -182,7 +187,7 @@ class IscxImages(PublishedSource):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything it reads."""
+        """All files of the entry."""
         if self.label_path is not None:
             return self.path, self.label_path
         part = {"train": "train", "test": "t10k"}[self.part]
@@ -194,21 +199,21 @@ class IscxImages(PublishedSource):
     def _one_form(self) -> Self:
         if (self.label_path is None) == (self.variant is None):
             raise ValueError(
-                "give label_path with the path of an image file, or variant with the path of the set's folder, got "
-                f"label_path={self.label_path!r}, variant={self.variant!r}"
+                "an entry must have either label_path (path is an image file) or variant (path is the set's folder), "
+                f"got {'both' if self.variant else 'neither'}; {'remove' if self.variant else 'add'} one"
             )
         if self.variant is not None and self.classes != 12:
-            raise ValueError(f"a variant is put together to 12 classes, got classes={self.classes}")
+            raise ValueError(f"classes must be 12 with variant, got {self.classes}; remove classes")
         if self.tunnel is not None and self.classes != 6:
-            raise ValueError(f"tunnel goes with classes: 6, got classes: {self.classes}")
+            raise ValueError(f"tunnel needs classes: 6, got classes: {self.classes}; remove tunnel")
         return self
 
 
 class CicidsTables(PublishedSource):
-    """Tables of CICIDS2017: rows of flow features."""
+    """Tables of CICIDS2017, with flow features as columns."""
 
     view = "tables"
-    tells = ("attack", "family")
+    label_kinds = ("attack", "family")
     published: Literal["cicids2017"]
     features: tuple[str, ...] = CICIDS_FEATURES
     non_finite: Literal["set-aside", "zero", "null"] = "set-aside"
@@ -219,11 +224,11 @@ class CicidsTables(PublishedSource):
         for at, name in enumerate(features):
             if name not in CICIDS_FEATURES:
                 raise ValueError(
-                    f"features must be among the {len(CICIDS_FEATURES)} common ones, got {name!r}"
+                    f"features must be among the {len(CICIDS_FEATURES)} that all tables have, got {name!r}"
                     f"{did_you_mean(name, CICIDS_FEATURES)}"
                 )
             if name in features[:at]:
-                raise ValueError(f"features must differ, got {name!r} twice")
+                raise ValueError(f"features must not repeat, got {name!r} twice; remove one")
         return features
 
 
@@ -235,10 +240,10 @@ FORMATS: dict[str, type[PublishedSource]] = {
     "iscx-wang2017": IscxImages,
     "cicids2017": CicidsTables,
 }
-"""Every published format by the word that names it in a manifest."""
+"""Models of all published formats by their name in a manifest."""
 
 
 def published_format(entry: Any, other: str) -> str:
-    """Return the word that says which format a manifest's entry is of, `other` without one."""
+    """Returns the published format that an entry of a manifest names, or `other` if it names none."""
     named = entry.get("published", other) if isinstance(entry, dict) else getattr(entry, "published", other)
     return str(named)

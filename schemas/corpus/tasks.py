@@ -1,4 +1,4 @@
-"""What a task is: a name, a kind and a vocabulary whose order is the meaning of the label numbers."""
+"""Tasks: a name, a kind, and a vocabulary whose order defines the label numbers."""
 
 import decimal
 import itertools
@@ -15,12 +15,11 @@ NEGATIVE, POSITIVE = "negative", "positive"
 BINARY_VOCABULARY = (NEGATIVE, POSITIVE)
 
 LabelValue = bool | str
-"""A label as a manifest writes it; YAML's true and false mean positive and negative of a binary task."""
-
+"""Label value in a manifest; true and false mean positive and negative of a binary task."""
 
 Quantity = Literal["bandwidth", "duration", "mean_size", "gap_deviation", "bursts"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
-"""What can be measured of a flow itself; see `transforms/labels/flow_quantities.py`."""
+"""Measured quantities of a flow; see `transforms/labels/flow_quantities.py`."""
 _UNITS: dict[str, str] = {
     "bandwidth": " bit/s", "duration": " s", "mean_size": " B", "gap_deviation": " s", "bursts": ""
 }  # fmt: skip
@@ -28,40 +27,41 @@ _DIGITS = decimal.Context(prec=4, rounding=decimal.ROUND_HALF_UP)
 
 
 class Dividers(pydantic.BaseModel):
-    """Where the classes of an automatic task meet: class n holds what reaches divider n - 1 and is below divider n.
+    """Boundaries between the classes of an automatic task ("dividers" in Rezaei and Liu).
 
-    `class-means`: midpoints between the neighbouring means of a reference task's classes over the labelled rows of the
-    train split; `quantiles`: classes of equal size there; `given`: as written in `at`.
+    Class n has the values from divider n - 1 up to, but without, divider n. Methods: `class-means` puts dividers midway
+    between neighbouring means of a reference task's classes, over the labelled rows of the train split; `quantiles`
+    makes classes of equal size there; `given` takes `at`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["class-means", "quantiles", "given"]
     reference: str | None = None
-    """The task whose classes have the means."""
+    """Name of the task whose class means are used."""
     classes: int | None = pydantic.Field(None, ge=2)
-    """How many classes of equal size."""
+    """Number of classes of equal size."""
     at: tuple[float, ...] = ()
-    """The dividers themselves, ascending: written by the user, or found when the dataset was built."""
+    """Ascending dividers, from the manifest or found by the build."""
 
     @pydantic.model_validator(mode="after")
     def _method_has_what_it_needs(self) -> Self:
         needs = {"class-means": "reference", "quantiles": "classes", "given": "at"}[self.method]
         for name in ("reference", "classes"):
             if getattr(self, name) is not None and name != needs:
-                raise ValueError(f"dividers by {self.method} take {needs}, not {name}; remove {name}")
+                raise ValueError(f"dividers with method: {self.method} take {needs}, got {name}; remove {name}")
         if not getattr(self, needs):
-            raise ValueError(f"dividers by {self.method} need {needs}")
+            raise ValueError(f"dividers with method: {self.method} need {needs}, got none; add {needs}")
         if not all(map(math.isfinite, self.at)) or any(a >= b for a, b in itertools.pairwise(self.at)):
-            raise ValueError(f"dividers must be finite and ascend, got {list(self.at)}")
+            raise ValueError(f"dividers must be finite and ascending, got {list(self.at)}")
         return self
 
 
 class Task(pydantic.BaseModel):
-    """One question asked of every flow.
+    """Classification task, with one label per row.
 
-    Labels are int32 positions in `vocabulary`; null means unknown, which is not the same as negative. The labels of an
-    `auto` task are not claimed by a source but measured: the class of `quantity` between `dividers`.
+    Labels are int32 positions in `vocabulary`; null means unknown, which differs from negative. An `auto` task has no
+    label sources: its label is the class of a measured `quantity` between `dividers`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -69,13 +69,13 @@ class Task(pydantic.BaseModel):
     name: str
     kind: Literal["binary", "multiclass", "auto"]
     vocabulary: tuple[str, ...] = ()
-    """Of an `auto` task the ranges between its dividers, in words of the user's or its own."""
+    """Label values in order of their numbers; of an `auto` task the names of its ranges, generated if absent."""
     quantity: Quantity | None = None
     dividers: Dividers | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _binary_words(cls, task: object) -> object:
+    def _binary_vocabulary(cls, task: object) -> object:
         if isinstance(task, dict) and task.get("kind") == "binary" and not task.get("vocabulary"):
             return {**task, "vocabulary": BINARY_VOCABULARY}
         return task
@@ -83,7 +83,7 @@ class Task(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _given_ranges(cls, task: object) -> object:
-        """Name the ranges between dividers that are known, if they have no words yet."""
+        """Names the ranges between known dividers, unless the vocabulary does."""
         if isinstance(task, dict) and task.get("kind") == "auto" and not task.get("vocabulary"):
             dividers = task.get("dividers")
             at = dividers.get("at") if isinstance(dividers, dict) else getattr(dividers, "at", None)
@@ -96,69 +96,75 @@ class Task(pydantic.BaseModel):
         if self.kind == "auto":
             self._check_automatic()
         elif self.quantity or self.dividers:
-            raise ValueError(f"quantity and dividers of task {self.name!r} are for kind: auto, got kind: {self.kind}")
+            raise ValueError(
+                f"task {self.name!r}: quantity and dividers need kind: auto, got kind: {self.kind}; remove them, or "
+                "write kind: auto"
+            )
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(
                 f"task name must be lower-case letters, digits and _, starting with a letter, got {self.name!r}"
             )
         if len(set(self.vocabulary)) != len(self.vocabulary):
-            raise ValueError(f"vocabulary of task {self.name!r} must not repeat a word, got {list(self.vocabulary)}")
+            raise ValueError(f"vocabulary of task {self.name!r} must not repeat a value, got {list(self.vocabulary)}")
         if self.kind == "binary" and len(self.vocabulary) != 2:
             raise ValueError(
-                f"binary task {self.name!r} needs 2 words (the second is positive), got {list(self.vocabulary)}"
+                f"binary task {self.name!r} needs 2 label values, the second for positive, got {list(self.vocabulary)}"
             )
         if self.kind == "multiclass" and len(self.vocabulary) < 2:
             raise ValueError(
-                f"multiclass task {self.name!r} needs at least 2 words in its vocabulary, got {list(self.vocabulary)}"
+                f"multiclass task {self.name!r} needs at least 2 values in its vocabulary, got {list(self.vocabulary)}"
             )
         return self
 
     def _check_automatic(self) -> None:
         if not self.quantity or not self.dividers:
-            raise ValueError(f"automatic task {self.name!r} needs quantity and dividers")
+            raise ValueError(f"task {self.name!r} of kind auto needs quantity and dividers; add what is missing")
         if self.dividers.reference == self.name:
-            raise ValueError(f"automatic task {self.name!r} cannot be its own reference")
-        words, classes = len(self.vocabulary), self.dividers.classes or len(self.dividers.at) + 1
+            raise ValueError(f"reference of task {self.name!r} must be another task, got {self.name!r}")
+        values, classes = len(self.vocabulary), self.dividers.classes or len(self.dividers.at) + 1
         known = self.dividers.method != "class-means" or self.dividers.at
-        if self.vocabulary and known and words != classes:
-            raise ValueError(f"automatic task {self.name!r} has {classes} classes, but {words} words for them")
+        if self.vocabulary and known and values != classes:
+            raise ValueError(
+                f"vocabulary of task {self.name!r} must have {classes} label values, one per class, got {values}"
+            )
 
     @pydantic.model_serializer(mode="wrap")
     def _as_written(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what only automatic tasks have; the content hash of a dataset is made with this."""
+        """Leaves out absent fields of automatic tasks; content hashes of datasets depend on this form."""
         return {name: value for name, value in handler(self).items() if value is not None}
 
     def with_bins(self, at: Sequence[float]) -> "Task":
-        """Return an automatic task with its dividers, and with words for its ranges unless it has some.
+        """Returns an automatic task with its dividers, and with names for its ranges unless it has a vocabulary.
 
         Raises:
-          ValueError: if it is not automatic, the dividers do not ascend, or the words are too few or too many.
+          ValueError: if the task is not automatic, the dividers do not ascend, or the vocabulary's size differs from
+            the number of classes.
         """
         if self.dividers is None:
             raise ValueError(f"task {self.name!r} must be of kind auto to have label bins, got {self.kind}")
         return Task.model_validate({**self.model_dump(), "dividers": {**self.dividers.model_dump(), "at": tuple(at)}})
 
     def index(self, value: LabelValue) -> int:
-        """Return the label number of a word.
+        """Returns the number of a label value.
 
         Raises:
-          ValueError: if the word is not in the vocabulary.
+          ValueError: if the vocabulary lacks the value, or the task is automatic.
         """
         if self.kind == "auto":
-            raise ValueError(f"labels of task {self.name!r} are measured, not given; remove the label {value!r}")
+            raise ValueError(f"task {self.name!r} is measured and takes no labels, got {value!r}; remove the label")
         if isinstance(value, bool) and self.kind == "binary":
             return int(value)
-        word = str(value)
-        if word not in self.vocabulary:
+        text = str(value)
+        if text not in self.vocabulary:
             raise ValueError(
-                f"label of task {self.name!r} must be one of {', '.join(self.vocabulary)}, got {word!r}"
-                f"{did_you_mean(word, self.vocabulary)}"
+                f"label of task {self.name!r} must be one of {', '.join(self.vocabulary)}, got {text!r}"
+                f"{did_you_mean(text, self.vocabulary)}"
             )
-        return self.vocabulary.index(word)
+        return self.vocabulary.index(text)
 
 
 def _ranges(at: Sequence[float], unit: str) -> tuple[str, ...]:
-    """Return words for the ranges between dividers, in four digits where these tell them apart."""
+    """Returns names for the ranges between dividers, with four digits if that keeps them distinct."""
     shown = [f"{float(_DIGITS.create_decimal(repr(float(each)))):g}" for each in at]
     if len(set(shown)) < len(shown):
         shown = [repr(float(each)) for each in at]

@@ -1,4 +1,4 @@
-"""The dataset card: what a dataset directory holds and how it came to be. Written last: no card, no dataset."""
+"""Dataset card: contents and origin of a dataset directory. Builds write it last; without it there is no dataset."""
 
 import json
 import os
@@ -25,20 +25,22 @@ _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 def shard_path(view: str, task: str | None, split: str, shard: int, shards: int) -> str:
-    """Return a shard's path inside the dataset directory; `task` is its stripe under Rainbow, None under Aurora."""
+    """Returns a shard's path inside the dataset directory; `task` names its stripe (Rainbow) or is None (Aurora)."""
     stripe = f"task={task}/" if task else ""
     return f"{view}/{stripe}split={split}/part-{shard:05d}-of-{shards:05d}.parquet"
 
 
 def shard_place(path: str) -> tuple[int, int]:
-    """Return a shard's number and how many its stripe and split have, from its path.
+    """Returns a shard's number, and the number of shards of its stripe and split, from its path.
 
     Raises:
-      FlowloomError: if the path is none of `shard_path`.
+      FlowloomError: if `shard_path` did not make the path.
     """
     place = re.search(r"part-(\d+)-of-(\d+)\.parquet$", path)
     if place is None:
-        raise FlowloomError(f"shard {path!r} is not named part-<number>-of-<shards>.parquet; build the dataset again")
+        raise FlowloomError(
+            f"shard path must end in part-<number>-of-<shards>.parquet, got {path!r}; build the dataset again"
+        )
     return int(place[1]), int(place[2])
 
 
@@ -51,15 +53,15 @@ class Shard(pydantic.BaseModel):
     view: View
     split: str
     task: str | None
-    """The one task whose labels it carries (Rainbow), or None: all of them (Aurora)."""
+    """Name of the only task with labels here (Rainbow); None if all tasks have labels (Aurora)."""
     rows: int
     row_groups: tuple[int, ...]
-    """Rows of each row group; under Rainbow each is a miniset."""
+    """Rows of each row group; in the Rainbow layout each is a miniset."""
     sha256: str
 
 
 class SplitCounts(pydantic.BaseModel):
-    """Rows of one split, and per task how many of them bear each word; `null` labels are under `unknown`."""
+    """Row counts of one split, by task and label value; null labels count as `unknown`."""
 
     model_config = _STRICT
 
@@ -69,7 +71,7 @@ class SplitCounts(pydantic.BaseModel):
 
 
 class ChannelStatistics(pydantic.BaseModel):
-    """Moments of one sequence column over all packets of the train split; what a trainer normalises with."""
+    """Moments of one sequence column over all packets of the train split, used to normalise features."""
 
     model_config = _STRICT
 
@@ -84,7 +86,7 @@ class ChannelStatistics(pydantic.BaseModel):
 
 
 class Accounting(pydantic.BaseModel):
-    """Where the records of all captures went; `records == metered + sum(dropped)`."""
+    """Accounting of the records of all captures; `records == metered + sum(dropped)`."""
 
     model_config = _STRICT
 
@@ -94,24 +96,24 @@ class Accounting(pydantic.BaseModel):
     dropped: dict[str, int]
     rejects: int
     flows: int
-    """Flows metered, and those out of published files."""
+    """Metered flows and flows of published files."""
     flows_short: int
-    """Flows left out because they had fewer than the definition's `min_packets`."""
+    """Flows dropped because they have fewer packets than the definition's `min_packets`."""
     flows_unlabelled: int
-    """Flows left out because no task knows a label of theirs (Rainbow has no stripe for them)."""
+    """Flows dropped because they have no label of any task, so that Rainbow has no stripe for them."""
     packet_rows: int = 0
-    """Metered packets that are rows of the packets view; the others are under `packets_dropped`."""
+    """Metered packets in the packets view; `packets_dropped` counts the others by reason."""
     packets_dropped: dict[str, int] = {}
     rows_duplicate: int = 0
-    """Rows left out because of `deduplicate`: an earlier one has the same sizes and directions."""
+    """Rows dropped by `deduplicate`: an earlier row has the same sizes and directions."""
     flows_joined: int = 0
-    """Flows that several of the datasets that this one was woven from have; once for each of them but the first."""
+    """Flows that occur in several source datasets, counted for each source but the first."""
     flows_absent: int = 0
-    """Flows that the datasets that this one was woven from had left out, or that Rainbow has no stripe for."""
+    """Flows that the source datasets dropped, or that have no stripe in the Rainbow layout."""
 
 
 class Timeline(pydantic.BaseModel):
-    """How the captures of one group follow each other; times in seconds."""
+    """Gaps and overlaps between the captures of one group, in seconds."""
 
     model_config = _STRICT
 
@@ -119,123 +121,124 @@ class Timeline(pydantic.BaseModel):
     captures: int
     seconds: float
     gaps: int
-    """Neighbours where the next begins more than `GAP_THRESHOLD_S` after the one before ends."""
+    """Number of captures that begin more than `GAP_THRESHOLD_S` after the end of the previous one."""
     largest_gap_s: float
     overlaps: int
-    """Neighbours where the next begins before the one before ends."""
+    """Number of captures that begin before the end of the previous one."""
     largest_overlap_s: float
 
 
 GAP_THRESHOLD_S = 1.0
-"""Silence between two captures of a group from which on it counts as a gap."""
+"""Shortest time between two captures of a group that counts as a gap."""
 
 
 class SplitRule(pydantic.BaseModel):
-    """How rows were divided, and why so."""
+    """Rule by which rows were assigned to splits, with its reason."""
 
     model_config = _STRICT
 
     by: Literal["capture", "host_pair", "time", "flow", "packet", "inputs"]
-    """`inputs`: each row keeps the split that it had in the dataset it was woven from, whose rules differ."""
+    """Unit of the assignment. `inputs`: rows keep the splits of their source datasets, whose rules differ."""
     reason: str
     seed: int
     shares: tuple[float, float, float]
-    """What was asked for; by inputs, what the rows are."""
+    """Requested shares; with `inputs` the actual shares of rows."""
     cuts_ns: tuple[int, int] | None = None
-    """By time: the starts, ns since the epoch, from which on flows validate and test."""
+    """With `time`: earliest start times of validation and test flows, ns since the epoch."""
 
 
 class Overlap(pydantic.BaseModel):
-    """How far things of one kind come again, inside of a split and across; all by split.
+    """Repetition of items of one kind (sequences, hosts) within and across splits; all counts are by split.
 
-    A flow counts once, also where it is in several stripes.
+    A flow in several stripes counts once.
     """
 
     model_config = _STRICT
 
     distinct: dict[str, int]
+    """Number of distinct items."""
     distinct_in_train: dict[str, int]
-    """How many of them are in the train split too; of validation and test."""
+    """Distinct items of validation and test that also occur in the train split."""
     flows: dict[str, int]
     flows_repeated: dict[str, int]
-    """Flows with a thing that another flow of the same split has already."""
+    """Flows whose item an earlier flow of the same split has."""
     flows_in_train: dict[str, int]
-    """Flows with a thing that a flow of the train split has too; of validation and test."""
+    """Flows of validation and test whose item a flow of the train split has."""
 
 
 class Leakage(pydantic.BaseModel):
-    """What a model could know again from training instead of telling it."""
+    """Repetitions between splits that a model could memorise instead of learn."""
 
     model_config = _STRICT
 
     sequences: Overlap
     """Sizes and directions of the first k packets."""
     timed_sequences: Overlap
-    """The same with gaps."""
+    """Sizes, directions and gaps of the first k packets."""
     conflicts: dict[str, int]
-    """By task: labelled flows whose sizes and directions occur with another label of it too."""
+    """By task, labelled flows whose sizes and directions also occur with a different label."""
     host_pairs: Overlap | None
     """The two addresses of a flow in either order; None with `identity: drop`."""
     hosts: Overlap | None
-    """Single addresses; a flow counts for both of its own. None with `identity: drop`."""
+    """Single addresses; a flow counts for both of its addresses. None with `identity: drop`."""
 
 
 class PublishedAccount(pydantic.BaseModel):
-    """What became of the rows of one entry of published files."""
+    """Accounting of the rows of one entry of published files."""
 
     model_config = _STRICT
 
     path: str
     published: str
-    """Its format."""
+    """Format of the entry."""
     view: View
     sha256: str
-    """Over the sorted SHA-256 digests of its stored files."""
+    """SHA-256 over the sorted SHA-256 digests of the entry's files."""
     groups: int
-    """Files that rows came out of, members of archives among them."""
+    """Number of files with rows, including members of archives."""
     rows: int
     set_aside: dict[str, int]
-    """Rows, or files as a whole, that are none of the dataset's, by reason; `rejects.parquet` has each of them."""
+    """Rejected rows and files by reason; `rejects.parquet` lists them."""
     repeated: int = 0
-    """Of a table: rows whose features another row before it has."""
+    """Rows of a table whose features equal those of an earlier row."""
 
 
 class TaskOverlap(pydantic.BaseModel):
-    """How far two tasks have labels in common, in one split."""
+    """Dependence between the labels of two tasks in one split."""
 
     model_config = _STRICT
 
     tasks: tuple[str, str]
     split: str
     counts: tuple[tuple[int, ...], ...]
-    """Rows by the label of the first task, then by that of the second; rows without one of them do not count."""
+    """Rows by label [classes of the first task, classes of the second]; rows without both labels do not count."""
     cramers_v: float | None
-    """From 0, independent, to 1, one determined by the other; None where a task has fewer than two classes."""
+    """Cramer's V, from 0 (independent) to 1 (one determines the other); None if a task has fewer than two classes."""
     determined: float | None
-    """Share of the rows whose label of the first task the commonest one of their label of the second is."""
+    """Accuracy of predicting the first task's label as the commonest one of the second task's label."""
     commonest: float | None
-    """The same without looking: the share of the commonest label of the first task."""
+    """Accuracy of always predicting the first task's commonest label."""
 
 
 class ByteRule(pydantic.BaseModel):
-    """How often a single byte of the packets view tells a label on the train split."""
+    """Accuracy of predicting a task's label from a single byte of the packets view, on the train split."""
 
     model_config = _STRICT
 
     task: str
     rows: int
     position: int
-    """Of the byte, from 0, whose value tells most."""
+    """Position of the best byte, from 0."""
     right: float
-    """Share of the rows that have the commonest label of the rows of their value at this position."""
+    """Accuracy of predicting the commonest label of the byte's value."""
     commonest: float
-    """Share of the commonest label."""
+    """Share of the commonest label, the accuracy without the byte."""
     leaking: tuple[int, ...]
-    """Positions that determine the label nearly alone: no sign of traffic, but of how the set was made."""
+    """Positions that determine the label nearly alone: a sign of how the data set was made, not of traffic."""
 
 
 class LabelCoverage(pydantic.BaseModel):
-    """What one label source knew of one task."""
+    """Flows that one label source labelled for one task."""
 
     model_config = _STRICT
 
@@ -243,23 +246,23 @@ class LabelCoverage(pydantic.BaseModel):
     source: str
     kind: Literal["path", "table", "packets", "dpi", "published", "dataset"] = "path"
     flows: int = 0
-    """Flows of the captures that the source is about."""
+    """Flows of the source's captures."""
     labelled: int
-    """Flows it has a word for, `defaulted` among them."""
+    """Flows with a label of the source, including `defaulted`."""
     conflicts: int
-    """Flows it has another word for than a source before it."""
+    """Flows with a different label from an earlier source."""
     ambiguous: int = 0
-    """Flows of which it says several words, or, by the rule of a packet table, none."""
+    """Flows with several labels of the source, or to which the rule of a packet table gives none."""
     defaulted: int = 0
-    """Flows that no row of it matches and its `default` labels."""
+    """Flows that match no row and get the source's `default`."""
     unknown_words: int = 0
-    """Flows for which it has only a word that the task does not know."""
+    """Flows whose only label of the source is not in the task's vocabulary."""
     confidence: dict[int, int] = {}
-    """By DPI, labelled flows by nDPI's confidence in their words; empty for sources that do not tell theirs."""
+    """Labelled flows by nDPI's confidence; empty for sources without a confidence."""
 
 
-class WovenSource(pydantic.BaseModel):
-    """A dataset that another one was woven from."""
+class SourceDataset(pydantic.BaseModel):
+    """Source dataset of a dataset that `flowloom weave` made."""
 
     model_config = _STRICT
 
@@ -270,7 +273,7 @@ class WovenSource(pydantic.BaseModel):
 
 
 class DatasetCard(pydantic.BaseModel):
-    """Everything a reader needs to use a dataset, and everything a reviewer asks of it."""
+    """Card of a dataset: the facts needed to read it and to judge it."""
 
     model_config = _STRICT
 
@@ -284,7 +287,7 @@ class DatasetCard(pydantic.BaseModel):
     definition: FlowDefinition
     views: tuple[View, ...]
     packet_bytes: int | None = None
-    """Length of a row of the packets view."""
+    """Bytes of a row of the packets view."""
     features: tuple[str, ...] = ()
     """Columns of the tables view."""
     tasks: tuple[Task, ...]
@@ -297,9 +300,9 @@ class DatasetCard(pydantic.BaseModel):
     deduplicate: Deduplicate = "none"
     split_rule: SplitRule
     splits: dict[str, SplitCounts]
-    """Of the first view. Under Rainbow `rows` counts stripe rows: a flow with labels of two tasks counts in both."""
+    """Counts of the first view. In the Rainbow layout a flow counts once in each stripe."""
     view_splits: dict[str, dict[str, SplitCounts]] = {}
-    """The same of each further view."""
+    """Counts of each further view."""
     coverage: tuple[LabelCoverage, ...]
     timelines: tuple[Timeline, ...] = ()
     """One for each group of more than one capture."""
@@ -307,18 +310,18 @@ class DatasetCard(pydantic.BaseModel):
     published: tuple[PublishedAccount, ...] = ()
     normalisation: dict[str, ChannelStatistics]
     overlap: tuple[TaskOverlap, ...] = ()
-    """Of each two tasks by split, over the rows of the first view; Rainbow's stripes know one task each."""
+    """One per pair of tasks and split, over the rows of the first view; empty in the Rainbow layout."""
     byte_rules: tuple[ByteRule, ...] = ()
-    """By task, with a packets view."""
+    """One per task, if there is a packets view."""
     leakage: Leakage | None = None
-    """None where it was not measured."""
+    """None if it was not measured."""
     shards: tuple[Shard, ...]
-    sources: tuple[WovenSource, ...] = ()
-    """The datasets it was woven from, in order of precedence; none of a dataset that was built from captures."""
+    sources: tuple[SourceDataset, ...] = ()
+    """Source datasets in order of precedence; empty for a dataset built from captures."""
 
 
 def read_card(dataset: str | os.PathLike[str]) -> DatasetCard:
-    """Read the card of a dataset directory.
+    """Returns the card of a dataset directory.
 
     Raises:
       FlowloomError: if the card is missing, of another format version, or damaged.
@@ -330,14 +333,14 @@ def read_card(dataset: str | os.PathLike[str]) -> DatasetCard:
     except OSError:
         state = "the directory exists but was not finished" if root.is_dir() else "there is no such directory"
         raise FlowloomError(
-            f"{root} is no dataset: {CARD} is missing ({state}); make one with `flowloom build`"
+            f"{root} is not a dataset: {CARD} is missing ({state}); make one with `flowloom build`"
         ) from None
     except ValueError as error:
         raise FlowloomError(f"{where} is not JSON ({error}); build the dataset again") from None
     version = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:
         raise FlowloomError(
-            f"{where} has format version {version!r}, this Flowloom reads {FORMAT_VERSION}; "
+            f"{where}: format_version must be {FORMAT_VERSION}, got {version or 'none'}; "
             "build the dataset again with this version, or use the version that made it"
         )
     try:

@@ -1,4 +1,4 @@
-"""What `flowloom describe --statistics` finds in the rows of a dataset; it lies beside the card and belongs to it."""
+"""Statistics of a dataset's rows, which `flowloom describe --statistics` writes beside the card."""
 
 import json
 import os
@@ -13,7 +13,7 @@ REPORT = "report.html"
 STATISTICS_VERSION = 1
 
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-"""The shares of values that lie at or below each quantile."""
+"""Shares of values at or below each quantile."""
 
 _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -41,79 +41,79 @@ class TopValue(pydantic.BaseModel):
 
 
 class ColumnStatistics(pydantic.BaseModel):
-    """One column in the rows of one split; of a list column its items."""
+    """Statistics of one column in one split; for a list column, of its items."""
 
     model_config = _STRICT
 
     count: int
-    """Values that are not null; of a list column items."""
+    """Number of values that are not null; for a list column, of items."""
     nulls: int
     distinct: int
     """Exact up to `DatasetStatistics.distinct_exact`, estimated beyond."""
     top: tuple[TopValue, ...]
-    """The most frequent ones first; only values that are sure to occur more often than the sketch may err."""
+    """Most frequent values, in descending order; only those whose count exceeds the sketch's largest error."""
     numbers: ValueStatistics | None
-    """None of texts and bytes, and where there is no value."""
+    """None for texts and bytes, and for a column without values."""
     lengths: ValueStatistics | None
-    """Of a list column, its lists; None of others."""
+    """Lengths of the lists of a list column; None for other columns."""
 
 
 class Contingency(pydantic.BaseModel):
-    """Rows by their labels of two tasks, all splits together."""
+    """Row counts by the labels of two tasks, over all splits."""
 
     model_config = _STRICT
 
     tasks: tuple[str, str]
     counts: tuple[tuple[int, ...], ...]
-    """A row for each word of the first task, then unknown; in it a number for each of the second, then unknown."""
+    """Counts [classes of the first task + unknown, classes of the second task + unknown]."""
 
 
 class ClassProfile(pydantic.BaseModel):
-    """The first packets of one class in the train split: quartiles of size times direction by position."""
+    """Quartiles of size times direction at each packet position, for one class in the train split."""
 
     model_config = _STRICT
 
     task: str
     word: str
     flows: tuple[int, ...]
-    """Flows that have a packet there; positions that no flow reaches are left out of all four."""
+    """Number of flows with a packet at each position; the four tuples end at the longest flow."""
     lower: tuple[float, ...]
     median: tuple[float, ...]
     upper: tuple[float, ...]
 
 
 class DatasetStatistics(pydantic.BaseModel):
-    """What the rows of a dataset are like. A flow counts once in each stripe, as in the card."""
+    """Statistics of all rows of a dataset. A flow counts once in each stripe, as in the card."""
 
     model_config = _STRICT
 
     statistics_version: int = STATISTICS_VERSION
     content_hash: str
-    """Of the dataset that was described."""
+    """Content hash of the described dataset."""
     quantile_error: float
-    """How far the share of values at or below a quantile may be from its level."""
+    """Largest difference between a quantile's level and the actual share of values at or below it."""
     distinct_exact: int
     rows: dict[str, int]
-    """By split."""
+    """Rows by split."""
     classes: dict[str, dict[str, dict[str, int]]]
-    """By split, task and word: rows."""
+    """Rows by split, task and label value."""
     unknown: dict[str, dict[str, int]]
-    """By split and task: rows without a label."""
+    """Rows without a label, by split and task."""
     columns: dict[str, dict[str, ColumnStatistics]]
-    """By split and column."""
+    """Statistics by split and column."""
     contingencies: tuple[Contingency, ...]
-    """Of each pair of tasks that share rows: every pair under Aurora, none under Rainbow."""
+    """One per pair of tasks that share rows: all pairs in the Aurora layout, none in the Rainbow layout."""
     profiles: tuple[ClassProfile, ...]
 
 
 def read_statistics(dataset: str | os.PathLike[str]) -> DatasetStatistics | None:
-    """Read the statistics beside a dataset's card; None if they were not made.
+    """Returns the statistics beside a dataset's card, None if there are none.
 
     Raises:
-      FlowloomError: if they are of another version, or damaged.
+      FlowloomError: if the file has another version or is damaged.
     """
     where = Path(dataset) / STATISTICS
-    again = "make it again with `flowloom describe --statistics`"
+    again = "write it again with `flowloom describe --statistics`"
     if not where.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The dataset's schema for TensorFlow Metadata, as proto text made from the Arrow schema without importing either.
+"""TensorFlow Metadata schema of a dataset, as proto text, made from the Arrow schema without TensorFlow.
 
 Field names are those of `tensorflow_metadata/proto/v0/schema.proto`.
 """
@@ -11,20 +11,20 @@ from flowloom.schemas.arrow.rows import LABEL_PREFIX
 from flowloom.schemas.corpus.tasks import Task
 
 UNKNOWN = -1
-"""What a dense tensor of numbers holds for null."""
+"""Value of null in a dense tensor of integers."""
 
 
 def tensorflow_schema(schema: pa.Schema, tasks: Sequence[Task], k: int) -> str:
-    """Return `schema.pbtxt` of a dataset's shards.
+    """Returns `schema.pbtxt` of a dataset's shards.
 
-    Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k]. In the place of null,
-    which labels and columns of published files can be, stand `UNKNOWN`, not a number, no bytes, or no packets.
+    Scalars become dense tensors of shape [rows], sequences ragged ones of shape [rows, 1 to k]. Null, which occurs in
+    labels and in columns of published files, becomes `UNKNOWN`, NaN, empty bytes or an empty sequence.
 
     Args:
       schema: the shards' columns, labels of all tasks included; a Rainbow stripe lacks the labels of other tasks.
     """
-    words = {LABEL_PREFIX + task.name: task.vocabulary for task in tasks}
-    features = [line for field in schema for line in _feature(field, words.get(field.name), k)]
+    vocabularies = {LABEL_PREFIX + task.name: task.vocabulary for task in tasks}
+    features = [line for field in schema for line in _feature(field, vocabularies.get(field.name), k)]
     tensors = [line for field in schema for line in _tensor(field)]
     group = _block("tensor_representation_group", ['key: ""', *_block("value", tensors)])
     return "\n".join([*features, *group]) + "\n"
@@ -37,7 +37,7 @@ def _feature(field: pa.Field, vocabulary: tuple[str, ...] | None, k: int) -> lis
     lines += _block("value_count", ["min: 1", f"max: {k}"]) if pa.types.is_list(field.type) else ["shape {}"]
     if vocabulary is not None:
         lines += _block("int_domain", ["min: 0", f"max: {len(vocabulary) - 1}", "is_categorical: true"])
-        comment = ", ".join(f"{code} = {word}" for code, word in enumerate(vocabulary))
+        comment = ", ".join(f"{code} = {value}" for code, value in enumerate(vocabulary))
         lines += _block("annotation", ['tag: "label"', f'comment: "{_escaped(comment)}"'])
     elif domain := _domain(field):
         lines += _block("int_domain", [f"min: {domain[0]}", f"max: {domain[1]}"])

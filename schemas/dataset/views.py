@@ -1,4 +1,4 @@
-"""What the rows of each view are stored with, in one place for builds and for those who check them."""
+"""Stored columns of each view, for builds and for checks of datasets."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, DatasetCard
 
 PUBLISHED_PACKETS = ("time", "record")
-"""Columns of the packets view that published images do not tell."""
+"""Columns of the packets view that are null for published images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class StoredViews:
     """The columns of a dataset's views.
 
     Attributes:
-      identity: whether flows have addresses.
-      published: the views that published files have rows of, so that columns may be null.
+      identity: treatment of addresses; `drop` removes their columns.
+      published: views with rows of published files, whose columns may be null.
       packet_bytes: length of a row of the packets view.
       features: columns of the tables view.
     """
@@ -34,12 +34,12 @@ class StoredViews:
 
     @classmethod
     def of(cls, card: DatasetCard) -> Self:
-        """Return those that a card tells."""
+        """Returns the stored views of a dataset's card."""
         published = frozenset(entry.view for entry in card.published)
         return cls(card.identity, published, card.packet_bytes or 0, card.features)
 
     def schema(self, view: View, tasks: Sequence[Task]) -> pa.Schema:
-        """Return the schema of a view's shards with the labels of some tasks."""
+        """Returns the schema of a view's shards with the labels of some tasks."""
         return labelled(self._columns(view), [task.name for task in tasks])
 
     def _columns(self, view: View) -> pa.Schema:
@@ -55,11 +55,11 @@ class StoredViews:
 
 
 def dataset_files(card: DatasetCard) -> list[str]:
-    """Return the files of a dataset, relative to its directory, the card last; it may have those of `describe` too."""
+    """Returns the files of a dataset, relative to its directory, the card last; those of `describe` are not listed."""
     schemas = map(schema_file, card.views)
     return [*(shard.path for shard in card.shards), CAPTURES_TABLE, REJECTS_TABLE, *schemas, CARD]
 
 
 def schema_file(view: View) -> str:
-    """Return the name of the TensorFlow Metadata schema of a view's shards."""
+    """Returns the name of the TensorFlow Metadata schema of a view's shards."""
     return TF_SCHEMA if view == "flows" else f"schema.{view}.pbtxt"

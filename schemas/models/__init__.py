@@ -1,4 +1,4 @@
 """Models of files that describe trained models: profile, scores, retraining state; no Keras model.
 
-Three files, because runs keep their own models beside the trainers and only these are read by both halves.
+Three files: `trainers` and `transforms` both read these, and the other models of a run belong to `trainers`.
 """

@@ -1,4 +1,4 @@
-"""What the rows were like that a model was trained on, as counts in fixed bins: what scored rows are held against."""
+"""Profile of a model's training rows, as counts in fixed bins, to compare scored rows with."""
 
 from typing import Literal, Self
 
@@ -7,10 +7,10 @@ import pydantic
 PROFILE = "profile.json"
 
 PACKETS = "packets"
-"""The feature that counts packets of a flow: from 1 to k, and more than the model sees, which is the last bin."""
+"""Feature with the number of packets of a flow: one bin for each of 1 to k, and a last one for more."""
 
 Bins = Literal["quarter_octaves", "octaves", "values"]
-"""How values become bins: four to each power of two, one to each, or each value its own."""
+"""Bins of values: four per power of two, one per power of two, or one per value."""
 
 PROFILED: dict[str, tuple[Bins, int]] = {
     "pkt_size": ("quarter_octaves", 60),
@@ -22,11 +22,11 @@ PROFILED: dict[str, tuple[Bins, int]] = {
     "pkt_ttl": ("values", 256),
     "protocol": ("values", 256),
 }
-"""The columns that are counted beside `PACKETS`, and how many bins each has; a direction of -1 is value 255."""
+"""Counted columns besides `PACKETS`, with their kind and number of bins; a direction of -1 is value 255."""
 
 
 class FeatureProfile(pydantic.BaseModel):
-    """Counts over rows of flows as a model sees them: their first k packets."""
+    """Counts of feature values over the first k packets of flows."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -34,24 +34,24 @@ class FeatureProfile(pydantic.BaseModel):
     k: int = pydantic.Field(ge=1)
     rows: int = pydantic.Field(ge=0)
     counts: dict[str, tuple[int, ...]]
-    """By feature: how many values lie in each bin; features that are not known are left out."""
+    """Values in each bin, by feature; unknown features are absent."""
     classes: dict[str, dict[str, int]] = {}
-    """By task: rows of each word; of a training as labelled."""
+    """Rows by task and label value: actual in training, predicted in scoring."""
 
     @pydantic.model_validator(mode="after")
     def _bins_fit(self) -> Self:
         for feature, counts in self.counts.items():
-            expected = bins_of(feature, self.k)
+            expected = bin_count(feature, self.k)
             if len(counts) != expected:
                 raise ValueError(f"feature {feature!r} must have {expected} bins, got {len(counts)}")
         return self
 
 
-def bins_of(feature: str, k: int) -> int:
-    """Return how many bins a feature has.
+def bin_count(feature: str, k: int) -> int:
+    """Returns the number of bins of a feature.
 
     Raises:
-      ValueError: if it is none that is counted.
+      ValueError: if the feature is not counted.
     """
     if feature == PACKETS:
         return k + 1
@@ -61,7 +61,7 @@ def bins_of(feature: str, k: int) -> int:
 
 
 def bin_name(feature: str, number: int, k: int) -> str:
-    """Return what the values of a bin are, as people read it."""
+    """Returns the values of a bin as text, such as `8 to 9`."""
     if feature == PACKETS:
         return str(number + 1) if number < k else f"above {k}"
     kind, _ = PROFILED[feature]

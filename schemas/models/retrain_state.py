@@ -1,4 +1,4 @@
-"""What scheduled retraining remembers between runs, by which rule it promotes, and what a run reports."""
+"""State of scheduled retraining: seen captures, versions with their results, and the promotion rule."""
 
 import os
 from pathlib import Path
@@ -12,17 +12,17 @@ from flowloom.schemas.models.score_card import ModelSkew
 
 STATE = "state.json"
 VERSIONS = "versions"
-READINGS = "readings"
+METER_CACHE = "readings"
 DATASET, NEWEST, FROZEN, RUN = "dataset", "newest", "frozen", "run"
-"""Folders of a version: its dataset, the rows that the one before had not, test rows put aside for good, and
-the challenger."""
+"""Folders of a version: its dataset, the rows that the previous version does not have, the frozen test rows, and the
+challenger."""
 REPORT_JSON, REPORT_PAGE = "report.json", "report.html"
 
 _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class Stamp(pydantic.BaseModel):
-    """What a local file's metadata said when its bytes were digested: while it says so, they are taken for the same."""
+    """Metadata of a local file when its bytes were digested; unchanged metadata means unchanged bytes."""
 
     model_config = _STRICT
 
@@ -33,24 +33,24 @@ class Stamp(pydantic.BaseModel):
 
 
 class SeenCapture(pydantic.BaseModel):
-    """A capture of the corpus, known by its bytes, wherever it lies now, and kept when it is gone."""
+    """Capture of the corpus, identified by its bytes; it stays in the state after its file is deleted."""
 
     model_config = _STRICT
 
     uri: str
-    """Where it was last."""
+    """Last known location."""
     size: int
     sha256: str
     fingerprint: str
     first_ns: int | None
     stamp: Stamp | None
-    """None of files that are not local."""
+    """None for files that are not local."""
     group: str = ""
-    """The timeline that it is of; part of the ids of its flows."""
+    """Capture group, which is part of the ids of its flows."""
 
 
 class PromotionRule(pydantic.BaseModel):
-    """When a challenger becomes champion, by ROC-AUC on the frozen test rows."""
+    """Rule that promotes a challenger to champion, by ROC AUC on the frozen test rows."""
 
     model_config = _STRICT
 
@@ -65,20 +65,20 @@ class PromotionRule(pydantic.BaseModel):
 
 
 class Figures(pydantic.BaseModel):
-    """ROC-AUC of one task on the same rows; None where it is undefined or the model does not have the task."""
+    """ROC AUC of one task on the same rows; None if undefined or if a model lacks the task."""
 
     model_config = _STRICT
 
     rows: int
-    """Labelled ones."""
+    """Number of labelled rows."""
     champion: float | None
     challenger: float | None
     best: float | None = None
-    """The highest that a champion of this line had on these rows."""
+    """Highest ROC AUC of this line's champions on these rows."""
 
 
 class Verdict(pydantic.BaseModel):
-    """Whether a challenger becomes champion, and why."""
+    """Decision on a challenger, with its reasons."""
 
     model_config = _STRICT
 
@@ -87,7 +87,7 @@ class Verdict(pydantic.BaseModel):
 
 
 class Version(pydantic.BaseModel):
-    """One run that found something new: a dataset, a challenger trained on it, and what became of it."""
+    """Run that found new captures: a dataset, a challenger trained on it, and the verdict."""
 
     model_config = _STRICT
 
@@ -95,34 +95,34 @@ class Version(pydantic.BaseModel):
     finished: str
     """ISO 8601, UTC."""
     content_hash: str
-    """Of the dataset."""
+    """Content hash of the version's dataset."""
     captures: int
     new_captures: tuple[str, ...]
     gone_captures: int = 0
-    """Captures that are no longer where they were, and whose flows stay."""
+    """Captures whose files are gone; their flows stay in the dataset."""
     rows: dict[str, int]
-    """By split."""
+    """Rows by split."""
     new_rows: dict[str, int]
     tasks: tuple[str, ...]
     new_tasks: tuple[str, ...]
     frozen_tasks: tuple[str, ...]
-    """Tasks whose test rows were put aside in this version: the first in which they are of two classes."""
+    """Tasks whose test rows were frozen in this version, the first in which these rows have two classes."""
     recipe: str
     start: Literal["fresh", "warm", "grown"]
-    """What the challenger's training began with: new weights, the champion's, or the champion's and a new task's."""
+    """Initial weights of the challenger: new, the champion's, or the champion's plus a new task's."""
     start_reason: str
     champion: int | None
-    """The version that it was held against."""
+    """Version that the challenger was compared with."""
     frozen: dict[str, Figures]
     newest: dict[str, Figures]
     drift: ModelSkew | None
-    """Of the new train rows against those that the champion was trained on."""
+    """Skew of the new train rows relative to the rows that the champion was trained on."""
     rule: PromotionRule
     verdict: Verdict
 
 
 class Promotion(pydantic.BaseModel):
-    """A change of the champion."""
+    """Change of the champion."""
 
     model_config = _STRICT
 
@@ -133,7 +133,7 @@ class Promotion(pydantic.BaseModel):
 
 
 class RetrainState(pydantic.BaseModel):
-    """All that is true of a state; what lies in its folder and is not named here was left by a run that died."""
+    """State of a folder; other files in the folder are left from a run that died."""
 
     model_config = _STRICT
 
@@ -141,14 +141,14 @@ class RetrainState(pydantic.BaseModel):
     manifest: CorpusManifest | None = None
     key_id: str | None = None
     inputs: str = ""
-    """Digest of all that the newest dataset was built of; a run that finds the same has nothing to do."""
+    """Digest of the newest dataset's inputs; a run with the same digest has nothing to do."""
     seen: tuple[SeenCapture, ...] = ()
     versions: tuple[Version, ...] = ()
     promotions: tuple[Promotion, ...] = ()
 
     @property
     def line(self) -> tuple[int, ...]:
-        """The champions that led to the present one, which is the last: those rolled back from are not among them."""
+        """The champions up to the present one, which is last, without those that a rollback removed."""
         line: list[int] = []
         for promotion in self.promotions:
             if promotion.rollback:
@@ -158,43 +158,43 @@ class RetrainState(pydantic.BaseModel):
 
     @property
     def champion(self) -> int | None:
-        """The version that is in use."""
+        """Number of the version in use, None before the first promotion."""
         return self.line[-1] if self.promotions else None
 
     def version(self, number: int) -> Version:
-        """Return a version by its number."""
+        """Returns a version by its number."""
         return self.versions[number - 1]
 
 
 def read_state(folder: str | os.PathLike[str]) -> RetrainState:
-    """Return the state that a folder holds; an empty one if it holds nothing yet.
+    """Returns the state in a folder, an empty state if the folder has none yet.
 
     Raises:
-      FlowloomError: if the folder holds something else, or the state is of another version or damaged.
+      FlowloomError: if the folder has other contents, or the state has another version or is damaged.
     """
     root = Path(folder)
     try:
         return RetrainState.model_validate_json((root / STATE).read_bytes())
     except FileNotFoundError:
-        ours = {STATE, VERSIONS, READINGS}
+        ours = {STATE, VERSIONS, METER_CACHE}
         if root.is_dir() and any(not path.name.startswith(".") and path.name not in ours for path in root.iterdir()):
             raise FlowloomError(
-                f"{root} is not empty and holds no state of retraining: {STATE} is missing; name another folder"
+                f"{root} must be empty or have {STATE}, the state of retraining, got other files; name another folder"
             ) from None
         return RetrainState()
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise FlowloomError(
-            f"{root / STATE} cannot be read at {place}: {first['msg']}; put back a copy of it, or begin another state"
+            f"{root / STATE} cannot be read at {place}: {first['msg']}; restore a copy of it, or begin another state"
         ) from None
 
 
 def write_state(state: RetrainState, folder: str | os.PathLike[str]) -> None:
-    """Replace a folder's state at once: after a crash it is the old one or the new one, and what it names is there."""
+    """Replaces a folder's state atomically; files that the state names are on disk first."""
     root = Path(folder)
     partial = root / f".{STATE}"
-    os.sync()  # what is named must be on the disk before the name is
+    os.sync()  # files that the state names must be on disk before the state is
     with open(partial, "w", encoding="utf-8") as file:
         file.write(state.model_dump_json(indent=1) + "\n")
         file.flush()

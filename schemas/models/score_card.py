@@ -1,4 +1,4 @@
-"""What `flowloom score` leaves behind: the columns of its rows, why a row has no score, and its card."""
+"""Output of `flowloom score`: columns of scored rows, reasons for rejected rows, and the score card."""
 
 import enum
 import json
@@ -28,59 +28,59 @@ IDENTIFYING: dict[View, tuple[str, ...]] = {
     "packets": ("flow_id", "group", "time", "record"),
     "tables": ("flow_id", "group"),
 }  # fmt: skip
-"""What a scored row is known by, of each view; a column that no input tells is null."""
+"""Columns that identify a scored row, by view; a column that the inputs lack is null."""
 
-KNOWN = ("flow_id", "group")
+ALWAYS_KNOWN = ("flow_id", "group")
 
 VOCABULARY = b"vocabulary"
-"""The key of a field's metadata under which the words lie that its numbers mean, as a JSON list."""
+"""Metadata key of a field whose value is the vocabulary of its numbers, as a JSON list."""
 
 
 class ScoreReject(enum.StrEnum):
-    """Why a row of the input has no score. A closed set."""
+    """Reasons for rejecting a row of the input. A closed set."""
 
     UNKNOWN_FEATURE = "unknown-feature"
-    """A column that the model sees is not known of it."""
+    """The row lacks a column that the model reads."""
     EMPTY = "empty"
-    """A flow without packets."""
+    """The flow has no packets."""
     MALFORMED = "malformed"
-    """Its sequences have different lengths."""
+    """The flow's sequences have different lengths."""
     NOT_FINITE = "not-finite"
-    """A feature, or what the model says, is infinite or no number."""
+    """A feature or a predicted probability is infinite or NaN."""
     REPEATED = "repeated"
-    """Another row has its id: a flow of several stripes, or of several inputs, is scored once."""
+    """An earlier row has the same id: a flow in several stripes or inputs is scored once."""
     UNREADABLE = "unreadable"
-    """Its row group of a shard cannot be read."""
+    """The row's row group cannot be read."""
 
 
 def score_schema(view: View, tasks: Mapping[str, Sequence[str]]) -> pa.Schema:
-    """Return the schema of scored rows: what they are known by, then per task probabilities and the likeliest class.
+    """Returns the schema of scored rows: identifying columns, then probabilities and the predicted class of each task.
 
-    `probability_<task>` is a list of one float32 for each word of the task, in the order of its vocabulary, and
-    `class_<task>` the position of the largest; the metadata of both has the vocabulary.
+    `probability_<task>` is a list of one float32 per label value, in the order of the vocabulary. `class_<task>` is the
+    position of the largest. The metadata of both columns has the vocabulary.
     """
     columns = {field.name: field for schema in (FLOWS, packet_schema(1)) for field in schema}
-    fields = [columns[name].with_nullable(name not in KNOWN) for name in IDENTIFYING[view]]
+    fields = [columns[name].with_nullable(name not in ALWAYS_KNOWN) for name in IDENTIFYING[view]]
     for task, vocabulary in tasks.items():
-        words = {VOCABULARY: json.dumps(list(vocabulary)).encode()}
+        metadata = {VOCABULARY: json.dumps(list(vocabulary)).encode()}
         item = pa.field("item", pa.float32(), nullable=False)
-        fields.append(pa.field(probability_column(task), pa.list_(item, len(vocabulary)), False, words))
-        fields.append(pa.field(class_column(task), pa.int32(), False, words))
+        fields.append(pa.field(probability_column(task), pa.list_(item, len(vocabulary)), False, metadata))
+        fields.append(pa.field(class_column(task), pa.int32(), False, metadata))
     return pa.schema(fields)
 
 
 def probability_column(task: str) -> str:
-    """Return the name of a task's column of probabilities."""
+    """Returns the name of a task's probability column."""
     return f"probability_{task}"
 
 
 def class_column(task: str) -> str:
-    """Return the name of a task's column of likeliest classes: position in its vocabulary."""
+    """Returns the name of a task's column of predicted classes: positions in its vocabulary."""
     return f"class_{task}"
 
 
 def score_path(shard: int, shards: int) -> str:
-    """Return a shard's path inside the folder of scores."""
+    """Returns a shard's path inside the folder of scores."""
     return f"scores/part-{shard:05d}-of-{shards:05d}.parquet"
 
 
@@ -88,43 +88,43 @@ _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class FeatureSkew(pydantic.BaseModel):
-    """How far the values of one feature, or the classes of one task, differ from those of the training."""
+    """Difference between scored rows and training rows in one feature, or in the classes of one task."""
 
     model_config = _STRICT
 
     name: str
     jensen_shannon: float
-    """Divergence of the two histograms in bits: from 0, the same, to 1, no bin in common."""
+    """Jensen-Shannon divergence of the two histograms in bits, from 0 (equal) to 1 (no bin in common)."""
     l_infinity: float
-    """The largest difference of a bin's two shares."""
+    """Largest difference between the two shares of a bin."""
     largest_bin: str
-    """The values of that bin."""
+    """Values of the bin with the largest difference."""
     noise: float
-    """What the divergence would be on average between as many flows of the same kind."""
+    """Mean divergence between samples of these sizes from one distribution."""
     unseen: int
-    """Values in bins that the training had none of."""
+    """Values in bins that are empty in training."""
     values: int
     skewed: bool
-    """Whether the divergence is above the threshold even without the noise."""
+    """Whether the divergence minus the noise exceeds the threshold."""
 
 
 class ModelSkew(pydantic.BaseModel):
-    """How far the scored rows differ from those that the model was trained on."""
+    """Difference between the scored rows and the rows that the model was trained on."""
 
     model_config = _STRICT
 
     threshold: float
     rows: int
-    """Rows that were compared, repeated ones among them."""
+    """Compared rows, including repeated ones."""
     trained_rows: int
     features: tuple[FeatureSkew, ...]
-    """By descending divergence."""
+    """Features by descending divergence."""
     classes: tuple[FeatureSkew, ...]
-    """Predicted classes by task, against the labels of the training; no fault by themselves."""
+    """Predicted classes by task, compared with the labels of training; a difference alone is not an error."""
 
     @property
     def skewed(self) -> tuple[str, ...]:
-        """The features that are skewed."""
+        """Names of the skewed features."""
         return tuple(feature.name for feature in self.features if feature.skewed)
 
 
@@ -139,7 +139,7 @@ class ScoreShard(pydantic.BaseModel):
 
 
 class ScoredModel(pydantic.BaseModel):
-    """Which model said it."""
+    """Model that made the scores."""
 
     model_config = _STRICT
 
@@ -147,17 +147,17 @@ class ScoredModel(pydantic.BaseModel):
     kind: Literal["run", "export"]
     recipe: str
     dataset: str
-    """Content hash of what it was trained on."""
+    """Content hash of the training dataset."""
     definition: FlowDefinition
     tasks: dict[str, tuple[str, ...]]
     """Vocabulary by task."""
     view: View
     engine: str
-    """What computes: `lanes` (all flows side by side, no TensorFlow), `tensorflow` or `litert`."""
+    """Engine of the model: `lanes` (all flows side by side, without TensorFlow), `tensorflow` or `litert`."""
 
 
 class ScoreCard(pydantic.BaseModel):
-    """What was scored, by which model, and where every row went: `rows == scored + sum(rejected)`."""
+    """Card of a folder of scores, with its model and accounting: `rows == scored + sum(rejected)`."""
 
     model_config = _STRICT
 
@@ -165,27 +165,27 @@ class ScoreCard(pydantic.BaseModel):
     tool_version: str
     model: ScoredModel
     inputs: tuple[str, ...]
-    """As they were named."""
+    """Inputs as the user named them."""
     identity: Identity
-    """What became of the addresses of captures; rows of datasets have those of their dataset, if any."""
+    """Treatment of the addresses of captures; rows of datasets keep the addresses of their dataset."""
     rows: int
     """Rows that were metered or read."""
     scored: int
     rejected: dict[str, int]
-    """By reason, see `ScoreReject`."""
+    """Rejected rows by reason (`ScoreReject`)."""
     classes: dict[str, dict[str, int]]
-    """By task: scored rows by their likeliest class."""
+    """Scored rows by task and predicted class."""
     captures: Accounting | None
-    """Where the records of the captures went; None without captures."""
+    """Accounting of the captures' records; None without captures."""
     skew: ModelSkew | None
-    """None where it was not measured."""
+    """None if it was not measured."""
     skew_missing: str | None = None
-    """Why it was not."""
+    """Reason why the skew was not measured."""
     shards: tuple[ScoreShard, ...]
 
 
 def read_scores(folder: str | os.PathLike[str]) -> ScoreCard:
-    """Read the card of a folder of scores.
+    """Returns the card of a folder of scores.
 
     Raises:
       FlowloomError: if it is missing or damaged.
@@ -195,7 +195,7 @@ def read_scores(folder: str | os.PathLike[str]) -> ScoreCard:
         return ScoreCard.model_validate_json(where.read_bytes())
     except OSError:
         raise FlowloomError(
-            f"{folder} holds no scores: {SCORE_CARD} is missing; make some with `flowloom score`"
+            f"{folder} has no scores: {SCORE_CARD} is missing; make some with `flowloom score`"
         ) from None
     except pydantic.ValidationError as error:
         raise FlowloomError(f"{where} is damaged ({error.errors()[0]['msg']}); score again") from None

@@ -259,7 +259,7 @@ def test_what_is_not_whole_or_leaves_nothing_is_no_dataset(tmp_path, flows):
     for shards in (2, 3):
         with pytest.raises(FlowloomError, match=r"part-00000-of-00002.parquet is not the shard that its card lists"):
             weave(WeaveOptions((broken,), tmp_path / "out", WeaveRules("rainbow", shards=shards), workers=1))
-    with pytest.raises(FlowloomError, match="is no dataset"):
+    with pytest.raises(FlowloomError, match="is not a dataset"):
         weave(WeaveOptions((tmp_path,), tmp_path / "out", WeaveRules("aurora")))
     with pytest.raises(FlowloomError, match="needs at least 1 dataset, got none"):
         WeaveOptions((), tmp_path / "out", WeaveRules("aurora"))

@@ -13,7 +13,7 @@ import pydantic
 
 from flowloom.schemas.arrow.rows import SEQUENCES
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, FeatureProfile, bins_of
+from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, FeatureProfile, bin_count
 from flowloom.trainers.feed.arrow_views import list_offsets, numbers
 from flowloom.trainers.feed.dataset import Dataset
 
@@ -33,7 +33,7 @@ class ProfileCounts:
     def __init__(self, columns: Iterable[str], k: int) -> None:
         self.k = k
         self.rows = 0
-        self.counts = {name: np.zeros(bins_of(name, k), np.int64) for name in profiled_columns(columns)}
+        self.counts = {name: np.zeros(bin_count(name, k), np.int64) for name in profiled_columns(columns)}
         self.counts[PACKETS] = np.zeros(k + 1, np.int64)
 
     def add(self, flows: pa.RecordBatch) -> None:

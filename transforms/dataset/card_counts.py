@@ -66,8 +66,8 @@ def count_coverage(
         kinds |= {(task, entry.name): "path" for task in sorted(entry.labels)}
         kinds |= {(spec.task, spec.name): source_kind(spec) for spec in entry.window_specs}
         if isinstance(entry, PublishedSource):
-            worded = (task.name for task in manifest.claimed_tasks if entry.told(task.name))
-            kinds |= {(task, entry.source_name(task)): "published" for task in worded}
+            labelled_tasks = (task.name for task in manifest.claimed_tasks if entry.label_kind(task.name))
+            kinds |= {(task, entry.source_name(task)): "published" for task in labelled_tasks}
     counted = {key: (sources or {}).get(key, Counts()) for key in kinds}
     for label in labels:
         rows = flows.get(label.group, 0)

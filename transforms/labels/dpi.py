@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.arrow.label_windows import INSPECTED, UNKNOWN_WORD
+from flowloom.schemas.arrow.label_windows import INSPECTED, UNKNOWN_LABEL
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import Dpi, word_code
+from flowloom.schemas.corpus.label_sources import Dpi, label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.extras import require_installed
 from flowloom.transforms.arrays.columns import column, view
@@ -106,19 +106,19 @@ def read_inspected(path: str) -> pa.RecordBatch:
 def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBatch:
     """Return NFStream's flows (`INSPECTED`) as label windows, with nDPI's confidence; without those of damaged times.
 
-    What nDPI guessed or is less sure of than `min_confidence` is `UNKNOWN_WORD`, and so is a name that the source does
+    What nDPI guessed or is less sure of than `min_confidence` is `UNKNOWN_LABEL`, and so is a name that the source does
     not explain.
     """
     damaged = (view(inspected["first_ms"]) < 0) | (view(inspected["last_ms"]) >= END // _MS)
     if damaged.any():  # times that no packet which was metered has
         inspected = inspected.take(column(np.flatnonzero(~damaged), pa.int64()))
     names = inspected[dpi.field].dictionary_encode()
-    meanings = [word_code(name, dpi.words, task) for name in names.dictionary.to_pylist()]
-    codes = np.array([UNKNOWN_WORD if code is None else code for code in meanings], np.int32)[view(names.indices)]
+    meanings = [label_code(name, dpi.words, task) for name in names.dictionary.to_pylist()]
+    codes = np.array([UNKNOWN_LABEL if code is None else code for code in meanings], np.int32)[view(names.indices)]
     confidence = view(inspected["confidence"])
-    codes[confidence < dpi.min_confidence] = UNKNOWN_WORD
+    codes[confidence < dpi.min_confidence] = UNKNOWN_LABEL
     if dpi.guesses == "unknown":
-        codes[pc.cast(inspected["guessed"], pa.uint8()).to_numpy() == 1] = UNKNOWN_WORD
+        codes[pc.cast(inspected["guessed"], pa.uint8()).to_numpy() == 1] = UNKNOWN_LABEL
     (src, _), (dst, _) = (parse_addresses(inspected[name]) for name in ("src_ip", "dst_ip"))
     ends = {name: view(inspected[name]) for name in ("src_port", "dst_port", "protocol")}
     first_ns, last_ns = (view(inspected[name]) * _MS for name in ("first_ms", "last_ms"))

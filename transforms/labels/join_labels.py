@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD, WINDOW_KEY
+from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.label_sources import LabelTable, PacketTable
 from flowloom.schemas.corpus.manifest import CorpusManifest
@@ -37,7 +37,7 @@ class FlowSource:
     task: str
     name: str
     kind: Literal["path", "published"] | Kind
-    code: int = UNKNOWN_WORD
+    code: int = UNKNOWN_LABEL
     windows: str = ""
     measure: Measure = "time"
     tolerance_ns: int = 0
@@ -74,7 +74,7 @@ class Answer:
     """What one source says of flows.
 
     Attributes:
-      codes: int32 [rows], label number, `UNKNOWN_WORD` or `NO_WINDOW`.
+      codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
       ambiguous: bool [rows], whether it says several words, or cannot decide.
       defaulted: bool [rows], whether its word is its default.
       confidence: uint8 [rows], how sure it is of its word; None where it does not tell.
@@ -134,7 +134,7 @@ def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | No
     for answer in answers:
         said = answer.codes >= 0
         conflicts = said & (codes >= 0) & (codes != answer.codes)
-        foreign = (answer.codes == UNKNOWN_WORD) & ~answer.ambiguous
+        foreign = (answer.codes == UNKNOWN_LABEL) & ~answer.ambiguous
         columns = (said, conflicts, answer.ambiguous, answer.defaulted, foreign)
         labelled, conflicting, ambiguous, defaulted, unknown = (int(np.count_nonzero(values)) for values in columns)
         by_confidence = _by_confidence(answer.confidence, said)
@@ -144,7 +144,7 @@ def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | No
     if missing is not None:
         codes = np.where(codes == NO_WINDOW, np.int32(missing), codes)
     if on_conflict == "unknown":
-        codes = np.where(disputed, np.int32(UNKNOWN_WORD), codes)
+        codes = np.where(disputed, np.int32(UNKNOWN_LABEL), codes)
     return codes, counts
 
 

@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD, WINDOW_KEY
-from flowloom.schemas.corpus.label_sources import EPOCHS, LabelTable, PacketTable, word_code
+from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
+from flowloom.schemas.corpus.label_sources import EPOCHS, LabelTable, PacketTable, label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
@@ -77,7 +77,7 @@ def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.Recor
 
 
 def word_codes(words: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTable, task: Task) -> np.ndarray:
-    """Return the label numbers of a source's words, int32, `UNKNOWN_WORD` for those that mean unknown.
+    """Return the label numbers of a source's words, int32, `UNKNOWN_LABEL` for those that mean unknown.
 
     Args:
       rows: the position of each word in its table, for messages.
@@ -86,7 +86,7 @@ def word_codes(words: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTabl
       FlowloomError: if there is a word that the source does not explain, under `unknown_words: error`.
     """
     known = words.unique(maintain_order=True)
-    codes = [word_code(word, spec.words, task) for word in known.to_list()]
+    codes = [label_code(word, spec.words, task) for word in known.to_list()]
     foreign = [word for word, code in zip(known.to_list(), codes, strict=True) if code is None]
     if foreign and spec.unknown_words == "error":
         row = int(rows[(words == foreign[0]).arg_max() or 0]) + 1
@@ -96,7 +96,7 @@ def word_codes(words: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTabl
             f"{spec.path}: row {row}: label of task {task.name!r} must be one of {', '.join(meant)}, got {foreign[0]!r}"
             f"{more}{did_you_mean(foreign[0], meant)}; say what it means under words, or write unknown_words: unknown"
         )
-    numbers = pl.Series([UNKNOWN_WORD if code is None else code for code in codes], dtype=pl.Int32)
+    numbers = pl.Series([UNKNOWN_LABEL if code is None else code for code in codes], dtype=pl.Int32)
     return words.replace_strict(known, numbers, return_dtype=pl.Int32).to_numpy()
 
 
@@ -244,7 +244,7 @@ _EXPECTED = {
 
 
 def read_packet_labels(table: PacketTable, path: str, task: Task) -> np.ndarray:
-    """Return the label number of each row of a packet table, int32, `UNKNOWN_WORD` for an empty one.
+    """Return the label number of each row of a packet table, int32, `UNKNOWN_LABEL` for an empty one.
 
     Raises:
       FlowloomError: if the table cannot be read, lacks its column, or has a word that the task does not know.
@@ -259,7 +259,7 @@ def read_packet_labels(table: PacketTable, path: str, task: Task) -> np.ndarray:
             f"{did_you_mean(wanted, found)}"
         )
     words = collected(frame.select(label=_text(pl.col(found[wanted]))), path)["label"]
-    codes = np.full(len(words), UNKNOWN_WORD, np.int32)
+    codes = np.full(len(words), UNKNOWN_LABEL, np.int32)
     said = words.is_not_null().to_numpy()
     codes[said] = word_codes(words.drop_nulls(), np.flatnonzero(said), table, task)
     return codes

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD, WINDOW_KEY
+from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.schemas.arrow.rows import GROUP_DIGITS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import view
@@ -56,7 +56,7 @@ def rule_codes(match: WindowMatch, flows: pa.RecordBatch, rule: str) -> tuple[np
     packets = (view(flows["packets_fwd"]) + view(flows["packets_bwd"])).astype(np.int64)
     enough = 2 * match.shared > packets if rule == "majority" else match.shared >= packets
     undecided = (match.codes != NO_WINDOW) & ~enough
-    return np.where(undecided, np.int32(UNKNOWN_WORD), match.codes), undecided
+    return np.where(undecided, np.int32(UNKNOWN_LABEL), match.codes), undecided
 
 
 def _mismatch(name: str, rows: int, records: int) -> pa.RecordBatch:

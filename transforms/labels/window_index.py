@@ -58,7 +58,7 @@ class WindowMatch:
     """What the windows of one source say of flows.
 
     Attributes:
-      codes: int32 [rows], label number, `UNKNOWN_WORD` or `NO_WINDOW`.
+      codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
       shared: int64 [rows], what the windows of that word share with the flow, in the index's measure.
       several: bool [rows], whether windows of other words match too.
       confidence: uint8 [rows], the greatest of the windows of that word that the flow touches, or of the nearest; [0]

@@ -18,7 +18,7 @@ from flowloom.schemas.arrow.feature_tables import (
     feature_columns,
     feature_schema,
 )
-from flowloom.schemas.arrow.rows import worded
+from flowloom.schemas.arrow.rows import with_published_labels
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.columns import repeated_text
 from flowloom.transforms.published.delimited_text import TextRows, read_header, read_rows, word
@@ -102,7 +102,7 @@ def _batch(
     spelt = {text: word(text) for text in labels.unique()}
     attack = labels.replace_strict(spelt, return_dtype=pl.String)
     family = attack.replace_strict(CICIDS_FAMILIES, default=None, return_dtype=pl.String)
-    schema = worded(feature_schema(features), [ATTACK_TASK, FAMILY_TASK])
+    schema = with_published_labels(feature_schema(features), [ATTACK_TASK, FAMILY_TASK])
     arrays = [file.ids(rows.positions[kept]), repeated_text(file.group, len(kept))]
     arrays += [values[name].to_arrow() for name in features]
     arrays += [series.to_arrow().cast(pa.string()) for series in (attack, family)]

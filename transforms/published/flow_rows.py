@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from flowloom.schemas.arrow.rows import PUBLISHED_FLOWS, worded
+from flowloom.schemas.arrow.rows import PUBLISHED_FLOWS, with_published_labels
 from flowloom.transforms.arrays.columns import column, integer_dtype, list_column, repeated_text, text_column
 from flowloom.transforms.published.published_files import PublishedFile
 
@@ -77,7 +77,7 @@ def published_flows(
         else:
             arrays.append(pa.nulls(len(rows), field.type))
     arrays += [text_column(words[task]) for task in words]
-    return pa.RecordBatch.from_arrays(arrays, schema=worded(PUBLISHED_FLOWS, words))
+    return pa.RecordBatch.from_arrays(arrays, schema=with_published_labels(PUBLISHED_FLOWS, words))
 
 
 def forget(flows: pa.RecordBatch, unknown: Sequence[str]) -> pa.RecordBatch:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.arrow.rows import image_schema, worded
+from flowloom.schemas.arrow.rows import image_schema, with_published_labels
 from flowloom.schemas.corpus.published_sources import Header, Mask
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import column, repeated_text, text_column
@@ -155,7 +155,9 @@ def _batch(
         over = label // 6 if classes == 12 else np.full(len(label), TUNNELS.index(str(tunnel)))
         words[TUNNEL_TASK] = _words(TUNNELS, over)
         words[BOTH_TASK] = _words((*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)), over * 6 + label % 6)
-    return pa.RecordBatch.from_arrays([*arrays, *words.values()], schema=worded(image_schema(length), words))
+    return pa.RecordBatch.from_arrays(
+        [*arrays, *words.values()], schema=with_published_labels(image_schema(length), words)
+    )
 
 
 def _words(vocabulary: tuple[str, ...], codes: np.ndarray) -> pa.Array:

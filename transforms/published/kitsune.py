@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.arrow.rows import ADDRESS, GROUP_DIGITS, PACKETS, worded
+from flowloom.schemas.arrow.rows import ADDRESS, GROUP_DIGITS, PACKETS, with_published_labels
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import NEGATIVE, POSITIVE
 from flowloom.schemas.errors import FlowloomError
@@ -138,7 +138,7 @@ def read_kitsune_flows(
         flows = forget(flows, KITSUNE_UNKNOWN)
         codes = column(np.where(worst[numbers] < 0, 2, worst[numbers]), pa.int64())
         yield pa.RecordBatch.from_arrays(
-            [*flows.columns, words.take(codes)], schema=worded(flows.schema, [KITSUNE_TASK])
+            [*flows.columns, words.take(codes)], schema=with_published_labels(flows.schema, [KITSUNE_TASK])
         )
 
 

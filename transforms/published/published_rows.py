@@ -14,10 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
-from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD
-from flowloom.schemas.arrow.rows import WORD_PREFIX, View, label_column, packet_schema, word_column
+from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL
+from flowloom.schemas.arrow.rows import (
+    PUBLISHED_LABEL_PREFIX,
+    View,
+    label_column,
+    packet_schema,
+    published_label_column,
+)
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import word_code
+from flowloom.schemas.corpus.label_sources import label_code
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.published_sources import (
     CerttaFlows,
@@ -130,16 +136,16 @@ def label_published(
       FlowloomError: if a word is none of its task's, unless the entry says that such words are unknown.
     """
     nowhere = np.zeros(rows.num_rows, bool)
-    labelled = rows.select([name for name in rows.schema.names if not name.startswith(WORD_PREFIX)])
+    labelled = rows.select([name for name in rows.schema.names if not name.startswith(PUBLISHED_LABEL_PREFIX)])
     said: dict[SourceKey, Counts] = {}
     for task in manifest.claimed_tasks:
         answers: dict[SourceKey, Answer] = {}
         if task.name in entry.labels:
             code = np.full(rows.num_rows, task.index(entry.labels[task.name]), np.int32)
             answers[task.name, entry.name] = Answer(code, nowhere, nowhere)
-        kind = entry.told(task.name)
-        if kind is not None and word_column(kind) in rows.schema.names:
-            codes = _word_codes(rows[word_column(kind)], entry, task)
+        kind = entry.label_kind(task.name)
+        if kind is not None and published_label_column(kind) in rows.schema.names:
+            codes = _word_codes(rows[published_label_column(kind)], entry, task)
             answers[task.name, entry.source_name(task.name)] = Answer(codes, nowhere, nowhere)
         codes = np.full(rows.num_rows, -1 if manifest.absent_code is None else manifest.absent_code, np.int32)
         if answers:
@@ -151,18 +157,18 @@ def label_published(
 
 
 def _word_codes(words: pa.Array, entry: PublishedSource, task: Task) -> np.ndarray:
-    """Return the label number of each word, `UNKNOWN_WORD` where it means none, `NO_WINDOW` where there is no word."""
+    """Return the label number of each word, `UNKNOWN_LABEL` where it means none, `NO_WINDOW` where there is no word."""
     encoded = words.dictionary_encode()
     codes = []
     for word in encoded.dictionary.to_pylist():
-        code = word_code(word, entry.words.get(task.name, {}), task)
+        code = label_code(word, entry.words.get(task.name, {}), task)
         if code is None and entry.unknown_words == "error":
             raise FlowloomError(
-                f"{entry.path!r} says {word!r} of {entry.told(task.name)}, which is no word of task {task.name!r}; it "
-                f"has {', '.join(task.vocabulary)}{did_you_mean(word, task.vocabulary)}. Say what it means under "
-                f"words: {{{task.name}: {{{word}: ...}}}}, or write unknown_words: unknown"
+                f"{entry.path!r} says {word!r} of {entry.label_kind(task.name)}, which is no word of task "
+                f"{task.name!r}; it has {', '.join(task.vocabulary)}{did_you_mean(word, task.vocabulary)}. Say what it "
+                f"means under words: {{{task.name}: {{{word}: ...}}}}, or write unknown_words: unknown"
             )
-        codes.append(UNKNOWN_WORD if code is None else code)
+        codes.append(UNKNOWN_LABEL if code is None else code)
     at = pc.fill_null(encoded.indices, len(codes))
     return np.array([*codes, NO_WINDOW], np.int32)[view(at)]
 

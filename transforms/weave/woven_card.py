@@ -19,9 +19,9 @@ from flowloom.schemas.dataset.dataset_card import (
     DatasetCard,
     LabelCoverage,
     PublishedAccount,
+    SourceDataset,
     SplitCounts,
     SplitRule,
-    WovenSource,
 )
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.arrays.sums import sum_by_key
@@ -230,7 +230,7 @@ def write_woven_card(
         overlap=count_overlap(shards, "flows"),
         shards=tuple(shard.shard for shard in shards),
         sources=tuple(
-            WovenSource(name=card.name, content_hash=card.content_hash, layout=card.layout, missing=card.missing)
+            SourceDataset(name=card.name, content_hash=card.content_hash, layout=card.layout, missing=card.missing)
             for card in cards
         ),
     )

@@ -119,7 +119,7 @@ def test_failed_jobs_are_1_and_say_why_without_a_traceback(run, tmp_path, datase
             ("flows", corpus / "web/0.pcap", "-o", tmp_path / "f.parquet", "--preset", "nfstraem"),
             "did you mean 'nfstream'",
         ),
-        (("describe", tmp_path), "is no dataset"),
+        (("describe", tmp_path), "is not a dataset"),
     ):
         code, out, err = run(*words)
         assert (code, out) == (1, ""), words

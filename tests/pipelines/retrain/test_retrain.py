@@ -382,7 +382,7 @@ def test_the_command_wants_a_manifest_or_a_rollback(tmp_path, capsys):
 
 def test_a_folder_of_something_else_is_not_taken_for_a_state(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(FlowloomError, match="holds no state"):
+    with pytest.raises(FlowloomError, match="must be empty or have state"):
         read_state(tmp_path)
     (tmp_path / "state.json").write_text('{"state_version": 7}')
     with pytest.raises(FlowloomError, match="cannot be read at state_version"):

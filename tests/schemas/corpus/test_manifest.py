@@ -1,4 +1,4 @@
-"""A manifest is checked as a whole, and each message says what was expected and what to write instead."""
+"""A manifest is checked as a whole; each message gives the expected value and a correction."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def capture(**fields):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "parts"),
     [
         ({"layuot": "aurora"}, ["c.yaml", "layuot", "unknown key", "did you mean 'layout'"]),
         ({"captures": [{"glb": "a/*"}]}, ["captures.0.glb", "unknown key", "did you mean 'glob'"]),
@@ -44,27 +44,27 @@ def capture(**fields):
         ({"captures": capture(labels={"app": "skpye"})}, ["a/*", "task 'app'", "skpye", "did you mean 'skype'"]),
         ({"captures": capture(labels={"ap": "skype"})}, ["a/*", "'ap'", "did you mean 'app'"]),
         ({"captures": []}, ["captures", "at least 1"]),
-        ({"tasks": {"app": {"kind": "multiclass", "vocabulary": ["one"]}}, "captures": capture()}, ["2 words"]),
+        ({"tasks": {"app": {"kind": "multiclass", "vocabulary": ["one"]}}, "captures": capture()}, ["2 values"]),
         ({"splits": {"train": 0.5, "validation": 0.1, "test": 0.1}}, ["must be 1", "got 0.7"]),
         ({"definition": {"preset": "defualt"}}, ["preset", "did you mean 'default'"]),
         ({"definition": {"preset": "default", "kk": 3}}, ["definition.kk", "unknown key"]),
         ({"definition": {"preset": "packet-windows"}}, ["windows of neighbouring packets overlap", "write by: time"]),
-        ({"definition": {"preset": "default", "key": "source"}}, ["flows have the key five_tuple", "decision: packet"]),
+        ({"definition": {"preset": "default", "key": "source"}}, ["key must be five_tuple", "decision: packet"]),
         ({"splits": {"by": "packet"}}, ["splits by packet leak", "views: [packets]", "write by: flow"]),
         ({"tasks": {"pace": auto("class-means", reference="ap"), "app": APP}}, ["task 'pace'", "did you mean 'app'"]),
-        ({"tasks": {"pace": auto("quantiles", classes=2, at=[1]), "app": APP}}, ["'pace' by quantiles are found"]),
+        ({"tasks": {"pace": auto("quantiles", classes=2, at=[1]), "app": APP}}, ["quantiles finds its dividers"]),
         ({"tasks": {"pace": auto("quantiles", clases=2), "app": APP}}, ["dividers.clases", "did you mean 'classes'"]),
-        ({"tasks": {"app": auto("quantiles", classes=2)}}, ["'skype/*.pcap'", "measured, not given"]),
+        ({"tasks": {"app": auto("quantiles", classes=2)}}, ["'skype/*.pcap'", "is measured and takes no labels"]),
         ({"identity": "pseudonym"}, ["identity: pseudonym needs key_file", "head -c 32 /dev/urandom"]),
-        ({"identity": "drop", "key_file": "key"}, ["used with identity: pseudonym only", "got identity: drop"]),
+        ({"identity": "drop", "key_file": "key"}, ["key_file needs identity: pseudonym", "got identity: drop"]),
         ({"output": {"shards": 0}}, ["output.shards", "greater than or equal to 1", "got 0"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_what_to_write(changes, words):
+def test_messages_name_the_place_and_a_correction(changes, parts):
     with pytest.raises(FlowloomError) as caught:
         parse_manifest(document(**changes), "c.yaml")
-    for word in words:
-        assert word in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
 
 
 def test_one_timeline_cannot_have_two_labels():

@@ -14,19 +14,19 @@ def test_paths_name_stripe_split_and_shard():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (None, "the directory exists but was not finished"),
         ("{", "is not JSON"),
-        ("[]", "has format version None, this Flowloom reads 1"),
-        (json.dumps({"format_version": 2}), "has format version 2, this Flowloom reads 1"),
+        ("[]", "format_version must be 1, got none"),
+        (json.dumps({"format_version": 2}), "format_version must be 1, got 2"),
         (json.dumps({"format_version": 1, "name": 3}), "is damaged at"),
     ],
 )
-def test_what_is_no_card_is_named(tmp_path, text, words):
+def test_unreadable_cards_are_named(tmp_path, text, message):
     if text is not None:
         (tmp_path / CARD).write_text(text)
-    with pytest.raises(FlowloomError, match=words):
+    with pytest.raises(FlowloomError, match=message):
         read_card(tmp_path)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
-from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD, WINDOW_KEY
+from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.transforms.arrays.columns import view
@@ -65,7 +65,7 @@ def test_the_first_source_with_a_word_wins(said, on_conflict, missing):
 
 def test_labelled_flows_are_counted_by_confidence_and_batches_add_up():
     sure = [np.array([6, 1, 6, 3], np.uint8), np.array([6, 6, 0, 0], np.uint8)]
-    codes = [np.array([0, 1, UNKNOWN_WORD, 1], np.int32), np.array([1, NO_WINDOW, 0, 0], np.int32)]
+    codes = [np.array([0, 1, UNKNOWN_LABEL, 1], np.int32), np.array([1, NO_WINDOW, 0, 0], np.int32)]
     nowhere = np.zeros(4, bool)
     counts = [
         merge_answers([Answer(code, nowhere, nowhere, level)], "first", None)[1][0]
@@ -167,7 +167,7 @@ def test_packets_vote_for_their_flow(tmp_path, rule, labels):
     path = packet_capture(tmp_path, flows=5)
     positive = [0, 1, 2, 3, 0]
     codes = [0] + [
-        UNKNOWN_WORD if flow == 4 else int(packet < positive[flow]) for packet in range(4) for flow in range(5)
+        UNKNOWN_LABEL if flow == 4 else int(packet < positive[flow]) for packet in range(4) for flow in range(5)
     ]
     windows, rejects = packet_windows(path, np.array(codes, np.int32), DEFINITION, "p.csv")
     assert rejects.num_rows == 0

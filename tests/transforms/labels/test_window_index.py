@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
-from flowloom.schemas.arrow.label_windows import UNKNOWN_WORD, WINDOW_KEY
+from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.transforms.arrays.columns import column, view
 from flowloom.transforms.labels.window_index import (
     NO_WINDOW,
@@ -110,7 +110,7 @@ ends = st.fixed_dictionaries(
     }
 )  # fmt: skip
 flow_rows = st.builds(lambda key, time: key | time, ends, times)
-window_rows = st.builds(lambda row, code: row | {"code": code}, flow_rows, st.integers(UNKNOWN_WORD, 2))
+window_rows = st.builds(lambda row, code: row | {"code": code}, flow_rows, st.integers(UNKNOWN_LABEL, 2))
 named = st.sets(st.sampled_from(WINDOW_KEY)).map(lambda names: tuple(n for n in WINDOW_KEY if n in names))
 
 
@@ -126,7 +126,7 @@ def test_the_join_is_that_of_a_loop(windows, flows, tolerance, names):
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(st.tuples(times, st.integers(UNKNOWN_WORD, 1), st.integers(0, 9)), max_size=12),
+    st.lists(st.tuples(times, st.integers(UNKNOWN_LABEL, 1), st.integers(0, 9)), max_size=12),
     st.lists(times, max_size=9),
     st.integers(0, 4),
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowloom.schemas.arrow.rows import PUBLISHED_FLOWS, worded
+from flowloom.schemas.arrow.rows import PUBLISHED_FLOWS, with_published_labels
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.moments import sequence_moments
 from flowloom.transforms.published.published_rejects import SetAside
@@ -62,7 +62,7 @@ def test_a_text_file_is_one_flow(tmp_path_factory, lines, k):
 def test_the_published_text_flows(real_data):
     set_aside = SetAside()
     batches = list(read_quic_texts(str(real_data / "quic-ucdavis/flows-150.tar.xz"), set_aside))
-    flows = pa.Table.from_batches(batches, worded(PUBLISHED_FLOWS, ["service"]))
+    flows = pa.Table.from_batches(batches, with_published_labels(PUBLISHED_FLOWS, ["service"]))
     assert set_aside.counts() == {}
     assert collections.Counter(flows["word_service"].to_pylist()) == dict.fromkeys(ARRAY_CLASSES.values(), 30)
     assert np.sum([flows["packets_fwd"], flows["packets_bwd"]]) == 1_069_596

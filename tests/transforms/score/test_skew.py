@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from flowloom.schemas.models.feature_profile import PACKETS, FeatureProfile, bin_name, bins_of
+from flowloom.schemas.models.feature_profile import PACKETS, FeatureProfile, bin_count, bin_name
 from flowloom.transforms.score.skew import expected_divergence, jensen_shannon, model_skew
 
 K = 20
@@ -14,7 +14,7 @@ histograms = st.lists(st.integers(0, 50), min_size=6, max_size=6).filter(any)
 
 def profile(sizes, rows=None, classes=None):
     """Return a profile of one feature, whose values are so many in each of the first bins."""
-    bins = np.zeros(bins_of("pkt_size", K), int)
+    bins = np.zeros(bin_count("pkt_size", K), int)
     bins[: len(sizes)] = sizes
     return FeatureProfile(k=K, rows=rows or int(sum(sizes)), counts={"pkt_size": bins.tolist()}, classes=classes or {})
 
