@@ -1,4 +1,4 @@
-# Every target makes its own .venv from the committed lock; nothing else needs to be installed but Python, make and a package index.
+# Every target creates .venv from the committed lock; requirements: Python, make and a package index.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 FLINK  := .cache/flink
 SPARK  := .cache/spark
 
-# compiled modules are kept: importing TensorFlow's anew costs 10 s each time
+# keep compiled modules: compiling those of TensorFlow at import costs 10 s each time
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -14,17 +14,17 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
-	@echo "make test    lint, types, tests, wheel; with CI=true also the tests that take long"
+	@echo "make test    lint, types, tests, wheel; with CI=true also the slow tests"
 	@echo "make lint    ruff and mypy only"
-	@echo "make bench   the measured claims, one JSON line each"
-	@echo "make flink   fetch what the tests on Flink need: 380 MB, with Maven"
-	@echo "make spark   the same for Spark: 260 MB"
-	@echo "make lock    resolve requirements.lock again from pyproject.toml"
-	@echo "make clean   remove everything that was made"
+	@echo "make bench   all benchmarks, one JSON line each"
+	@echo "make flink   fetch the requirements of the tests on Flink: 380 MB, with Maven"
+	@echo "make spark   fetch those of the tests on Spark: 260 MB"
+	@echo "make lock    update requirements.lock from pyproject.toml"
+	@echo "make clean   remove all generated files"
 
-# plain pip brings uv, at the version and hash of the lock; uv brings the rest in seconds
+# pip installs uv at the version and hash of the lock; uv installs the rest in seconds
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "flowloom needs Python 3.11 to 3.13, got %d.%d; say which with make PYTHON=..." % v)'
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python must be 3.11 to 3.13, got %d.%d; choose one with make PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/# via/p' requirements.lock > $(VENV)/uv.lock
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.lock
@@ -42,14 +42,14 @@ lint: $(READY)
 	mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/flowloom
 	MYPYPATH=.cache/types $(BIN)/mypy -m flowloom -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
 
-# files are dealt to processes whole, so that what a file prepares is prepared once; those with slow tests first
+# each file runs in one process, so that its fixtures are made once; files with slow tests run first
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CI),,-m "not slow") $(PYTEST_ARGS)
 
 bench: $(READY)
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-# Beam's job server, and of Flink's distribution what job and task managers are made of
+# Beam's job server, and the parts of Flink's distribution for job and task managers
 flink: $(FLINK)/job-server.jar $(FLINK)/cluster
 
 $(FLINK)/job-server.jar: docs/engines/flink-job-server/pom.xml

@@ -1,4 +1,4 @@
-"""Flowloom: raw packet captures to multi-task datasets, and those to multi-task traffic models."""
+"""Flowloom builds multi-task datasets from packet captures, and trains multi-task traffic models on them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Return a public name, imported when it is first asked for (PEP 562), so that `import flowloom` costs nothing."""
+    """Returns a public name, imported at its first use (PEP 562), so that `import flowloom` loads nothing else."""
     if name == "__version__":
         import importlib.metadata
 
@@ -18,5 +18,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, the lazy ones included."""
+    """Returns the public names, including lazy ones."""
     return sorted({*globals(), *__all__})
