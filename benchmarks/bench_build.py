@@ -20,7 +20,7 @@ leakage: skip
 
 
 def main() -> None:
-    """Print the times of one large capture by build with 1 and 2 workers and by flows, and of many tiny captures."""
+    """Prints times of `build` with 1 and 2 workers and of `flows`, for one large capture and many tiny ones."""
     with workplace() as folder:
         SyntheticCapture(LARGE).write(folder / "large.pcap")
         (folder / "tiny").mkdir()

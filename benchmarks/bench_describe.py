@@ -21,7 +21,7 @@ splits: {by: flow}
 
 
 def main() -> None:
-    """Print peak MiB of a dataset and of one ten times larger, and the rows that a second of CPU time adds."""
+    """Prints peak MiB for a dataset and for one ten times larger, and the rows per second of CPU time."""
     runs, seconds, rows = [], [], []
     with workplace() as folder:
         (folder / "c.yaml").write_text(MANIFEST)

@@ -108,7 +108,7 @@ def chunks(feed: Feed) -> tf.data.Dataset:
 
 
 def measured(epochs: dict[str, Callable[[], object]], rows: int) -> dict[str, tuple[float, float]]:
-    """Run epochs in turn and return rows per CPU second and per second of each, medians; the first turn warms up."""
+    """Runs epochs in turn after a warm-up, and returns median rows per CPU second and per second of each."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in epochs}
     for _ in range(ROUNDS + 1):
         for name, epoch in epochs.items():

@@ -60,7 +60,7 @@ def table(seed: int = 0) -> pa.RecordBatch:
 
 
 def flow_batch(windows: pa.RecordBatch, seed: int, rows: int) -> pa.RecordBatch:
-    """Return flows of which about half are rows of the table, turned round at random, and the others are not."""
+    """Returns flows; about half are rows of the table, in random direction, and the others are not."""
     rng = np.random.default_rng([1, seed])
     listed = windows.take(column(rng.integers(0, windows.num_rows, rows), pa.int64()))
     foreign = tuples(rng, rows, 100_000)

@@ -24,7 +24,7 @@ def main() -> None:
         model = folder / "model"
         write_export(model)
         captures = {}
-        # both are of several ranges, as many of which are metered at once as there are cores
+        # both have several ranges; as many are metered at once as there are cores
         for name, flows in (("all", arguments.flows), ("more", MORE * arguments.flows)):
             captures[name] = folder / f"{name}.pcap"
             wanted = flows * PACKETS_PER_FLOW

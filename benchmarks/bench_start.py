@@ -1,4 +1,4 @@
-"""What a small job costs: `flowloom --help`, and `flowloom flows` on a capture of a thousand synthetic packets."""
+"""Cost of small jobs: `flowloom --help`, and `flowloom flows` on a capture of a thousand synthetic packets."""
 
 from generator import SyntheticCapture
 from measure import FLOWLOOM, alternate, report, workplace

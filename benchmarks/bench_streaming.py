@@ -17,7 +17,7 @@ ROUNDS = 5
 
 
 def main() -> None:
-    """Print packets a second of CPU time, for packets one by one and 256 at a time, by experts, width and gates."""
+    """Prints packets per second of CPU time, one by one and 256 at a time, by experts, width and gates."""
     os.sched_setaffinity(0, {0})
     packets = np.random.default_rng(1).normal(size=(K, FLOWS, C)).astype(np.float32)
     for experts, units, gate_input in ((1, 8, "mean"), (1, 32, "mean"), (2, 32, "mean"), (2, 32, "flatten")):
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _rate(scorer: StreamingScorer, packets: np.ndarray, size: int) -> float:
-    """Return packets a second of CPU time, taking `size` at a time, of as many flows as there are in `packets`."""
+    """Returns packets per second of CPU time, in batches of `size`, over all flows of `packets`."""
     flows = packets.shape[1] if size > 1 else 64
     scorer.reset(np.arange(flows))
     slots = np.arange(flows)

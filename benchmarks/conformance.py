@@ -70,7 +70,7 @@ CAUSES = {
     "ports; Flowloom counts them as malformed.",
     "reasm_crash_anon.pcapng": "A TCP header of 0 bytes: NFStream meters the packet; Flowloom counts it as malformed.",
 }
-"""Why a capture's flows differ, as its packets show."""
+"""Reasons for the differences between flows of a capture, found in its packets."""
 
 MADE = (
     "A gap of exactly the idle timeout, or an age of exactly the active one, ends a flow in NFStream; in Flowloom only "
@@ -83,7 +83,7 @@ MADE = (
 
 @dataclasses.dataclass
 class Conformance:
-    """What a comparison found.
+    """Result of a comparison.
 
     Attributes:
       captures: how many were compared.

@@ -38,7 +38,7 @@ Flow = tuple[int, int, str]
 
 @dataclasses.dataclass
 class Agreement:
-    """What a comparison of one field found.
+    """Result of comparing one field.
 
     Attributes:
       flows, results, equal: flows of Flowloom, of the results, and with packets, bytes and label in common.
@@ -122,7 +122,7 @@ CAUSES = (
     "`mongodb.pcap` has the same five-tuple on two VLANs at once, and label windows do not tell VLANs apart: the card "
     "counts such flows as ambiguous.",
 )
-"""Why labels differ, as the captures show."""
+"""Reasons for the differences between labels, found in the captures."""
 
 
 def page(found: dict[str, dict[str, Agreement]], captures: int) -> str:

@@ -17,7 +17,7 @@ _SYN, _SYN_ACK, _ACK, _FIN_ACK = 0x02, 0x12, 0x10, 0x11
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticCapture:
-    """What to generate: counts of packets, mean packets per flow, bytes captured per packet."""
+    """Size of a synthetic capture: counts of packets, mean packets per flow, bytes captured per packet."""
 
     packets: int
     packets_per_flow: float = 25.0

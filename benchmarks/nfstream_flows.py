@@ -1,4 +1,7 @@
-"""NFStream's flows of captures, a JSON line each; a process of its own, as NFStream forks and pins itself to a core."""
+"""NFStream's flows of captures, one JSON line each, in a separate process.
+
+NFStream forks and pins itself to a core.
+"""
 
 import json
 import sys

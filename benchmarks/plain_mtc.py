@@ -1,4 +1,4 @@
-"""MTC (Wang, Gao and Lei) as one would write it with the layers of Keras: what the faster one is measured against."""
+"""MTC (Wang, Gao and Lei) in plain Keras layers, as the baseline of the faster implementation."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -101,9 +101,9 @@ def plain_mtc(
 
 
 def paired_weights(plain: keras.Model, model: keras.Model) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Return each weight of a plain MTC with that of one of `trainers.mtc` of the same sizes, of maybe another shape.
+    """Returns each weight of a plain MTC with its counterpart in the fast MTC of the same sizes.
 
-    The layers of both are named accordingly.
+    Shapes may differ; layers have matching names.
     """
     wanted = {variable.path.replace("/", "_"): variable for variable in model.weights}
     projections = {"query": "query", "key": "key", "value": "value", "attention_output": "mix"}

@@ -1,4 +1,4 @@
-"""What every test may ask for: the real captures beside the repository, and outside tools."""
+"""Fixtures for all tests: the real captures beside the repository, outside tools, and synthetic datasets."""
 
 import os
 import shutil

@@ -18,7 +18,7 @@ from pace import think
 from scenarios import Visit
 
 BENIGN: tuple[Visit, ...] = (web.browse_pages, dialogues.look_up, dialogues.type_in_ssh, web.browse_pages)
-"""What the benign clients do, one each."""
+"""Activities of the benign clients, one each."""
 
 STUNNEL = """
 foreground = yes

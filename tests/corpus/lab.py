@@ -23,7 +23,7 @@ from typing import Self
 
 HERE = Path(__file__).resolve().parent
 SERVER_NET = ipaddress.ip_network("203.0.113.0/24")
-"""Where servers and VPN gateways live; TEST-NET-3 of RFC 5737."""
+"""Network of servers and VPN gateways: TEST-NET-3 of RFC 5737."""
 CLIENT_NET = ipaddress.ip_network("10.0.0.0/8")
 DOMAIN = "flowloom.example"
 COMMAND_SECONDS = 60.0
@@ -42,7 +42,7 @@ def command(words: Sequence[str], seconds: float = COMMAND_SECONDS, check: bool 
 
 @dataclasses.dataclass(frozen=True)
 class Impairment:
-    """What the path between clients and server does to packets."""
+    """Delay, jitter, loss and rate of the path between clients and server."""
 
     delay_ms: float
     jitter_ms: float
@@ -136,7 +136,7 @@ class Lab:
     def __init__(self, name: str, home: Path, shared: Path, draws: random.Random, scale: float):
         self.name, self.home, self.shared, self.draws = name, home, shared, draws
         self.scale = scale
-        """How much is moved and said, as a share of the usual."""
+        """Amount of traffic, as a share of the usual."""
         self.hosts: list[Host] = []
         self.impairment = Impairment.drawn(draws)
         self._client_net = ipaddress.ip_network((int(CLIENT_NET[0]) | draws.randrange(1 << 16) << 8, 24))

@@ -41,7 +41,7 @@ TOOLS = {
 }  # fmt: skip
 """Program -> Debian package(s) that bring it."""
 LIBRARIES = ("aioquic==1.7.2", "websockets==17.4", "aiosmtpd==1.4.6")
-"""What `peers.py` needs, from the Python package index, in an environment of its own."""
+"""Requirements of `peers.py` from the Python package index, installed in a separate environment."""
 
 TUNNELS = ("plain", "openvpn", "wireguard")
 FULL_PACKETS = 262_144
@@ -53,7 +53,7 @@ LONG_SNAP = {
 }  # fmt: skip
 """Bytes kept of a packet in sessions for models of bytes; those sessions move less."""
 SMALL_SCALE, ATTACK_SCALE, TUNNEL_SCALE = 0.25, 0.5, 0.5
-"""How much clients move in those sessions, meanwhile an attack, and in a tunnel, as a share of the usual."""
+"""Amount of traffic of clients in those sessions, during an attack, and in a tunnel, as a share of the usual."""
 SMALL_CLIENTS, TUNNEL_CLIENTS = 2, 6
 """Clients in those sessions and in tunnels, where each is one flow."""
 ENDINGS = {1: ".pcap.zst", 2: ".pcapng.gz", 3: ".pcap.zst", 4: ".pcap.xz", 5: ".pcap.zst", 6: ".pcap.zst"}
@@ -86,7 +86,7 @@ class Session:
 
 
 def plan(only: str, count: int, seed: int) -> list[Session]:
-    """Return the sessions to record in a drawn order, so that no class has a time of day of its own."""
+    """Returns the sessions to record in random order, so that no class has a typical time of day."""
     sessions = [
         Session(app.traffic, name, tunnel, number)
         for name, app in APPS.items() for tunnel in TUNNELS for number in range(1, count + 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from lab import Host, Lab, command
 
 PORTS = (443, 1194, 4500, 8443, 51820)
-"""Where a gateway may listen; both tunnels draw from the same ports, so that the port does not tell them apart."""
+"""Ports of gateways; both tunnels draw from the same ports, so the port does not tell them apart."""
 WIREGUARD_MTU = "1420"
 _numbers = itertools.count()
 

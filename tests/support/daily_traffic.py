@@ -42,7 +42,7 @@ output: {shards: 2}
 
 
 def packets(kind: str, days: int, drifts_on: int | None = None) -> list[tuple[int, bytes]]:
-    """Return the packets of one kind of traffic over some days, in their order; sizes double on a day of drift."""
+    """Returns the packets of one kind of traffic over some days, in order; sizes double on a day of drift."""
     draws = random.Random(kind)
     low, high = SIZES[kind]
     frames = []

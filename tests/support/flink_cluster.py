@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 FLINK = Path(__file__).resolve().parents[2] / ".cache" / "flink"
-"""What `make flink` fetches."""
+"""Folder that `make flink` fills."""
 
 _JOB_MANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"

@@ -12,7 +12,7 @@ A, B = (bytes(10) + b"\xff\xff" + bytes([10, 0, 0, last]) for last in (1, 2))
 
 
 def packet(**fields: Any) -> dict[str, Any]:
-    """One `PACKETS` row: a TCP ACK from A to B unless told otherwise."""
+    """One `PACKETS` row, by default a TCP ACK from A to B."""
     row = {
         "record": 0, "time_ns": START, "src_ip": A, "dst_ip": B, "src_port": 1000, "dst_port": 80, "protocol": 6,
         "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": 114, "ip_bytes": 100, "payload_bytes": 60, "ip_id": 0,

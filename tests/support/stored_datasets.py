@@ -54,7 +54,7 @@ def store_dataset(
 
     Args:
       captures: names of what was read; one of the same name is the same capture in every dataset.
-      rejects: uris that were set aside.
+      rejects: uris of rejected files.
     """
     tasks, output = tuple(tasks), Output(shards=shards, row_group_rows=16)
     pieces = [

@@ -16,7 +16,7 @@ ROW_GROUP_ROWS = 64
 
 
 def store_views(root: Path, card: DatasetCard, tables: Mapping[tuple[str, str], pa.Table], **changes: Any) -> Path:
-    """Write a dataset of one shard for each view and split, with the card of another one but for some changes."""
+    """Writes a dataset of one shard per view and split, with the changed card of another dataset."""
     shards = []
     for (view, split), table in tables.items():
         path = shard_path(view, None, split, 0, 1)

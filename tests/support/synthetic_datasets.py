@@ -105,7 +105,7 @@ class Synthetic:
     """Share of the labels that are null (Aurora)."""
     seed: int = 1
     automatic: bool = False
-    """Whether the tasks are `AUTO_TASKS`, of which one is multiclass and two label themselves."""
+    """Whether the tasks are `AUTO_TASKS`: one multiclass and two automatic ones."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
