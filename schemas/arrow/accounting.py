@@ -23,7 +23,7 @@ class DropReason(enum.IntEnum):
     FRAGMENT_WITHOUT_FIRST = 5
     """A later IP fragment whose first fragment was not seen."""
     FRAGMENT_DROPPED = 6
-    """A later IP fragment, and the flow definition says `fragments: drop`."""
+    """A later IP fragment, with `fragments: drop` in the flow definition."""
     TIME_OUT_OF_RANGE = 7
     """The record is whole, but its time is before 1970 or after 2262, outside of int64 nanoseconds."""
 

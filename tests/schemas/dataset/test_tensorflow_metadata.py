@@ -1,4 +1,4 @@
-"""The schema's text is what TensorFlow Metadata reads, and what tfx-bsl makes the right tensors of."""
+"""TensorFlow Metadata parses the schema, and tfx-bsl makes the right tensors with it."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ def parsed():
     return text_format.Parse(tensorflow_schema(SCHEMA, TASKS, k=30), schema_pb2.Schema())
 
 
-def test_features_say_type_presence_length_and_domain(parsed):
+def test_features_have_type_presence_length_and_domain(parsed):
     features = {feature.name: feature for feature in parsed.feature}
     assert list(features) == SCHEMA.names
     sizes = features["pkt_size"]
@@ -43,7 +43,7 @@ def test_tensors_are_dense_scalars_and_ragged_sequences(parsed):
     assert tensors["label_app"].dense_tensor.default_value.int_value == -1
 
 
-def test_columns_that_published_files_do_not_tell_may_be_absent():
+def test_columns_that_published_files_lack_may_be_absent():
     text_format = pytest.importorskip("google.protobuf.text_format")
     schema_pb2 = pytest.importorskip("tensorflow_metadata.proto.v0.schema_pb2")
     schema = text_format.Parse(tensorflow_schema(PUBLISHED_FLOWS, (), k=30), schema_pb2.Schema())
@@ -56,7 +56,7 @@ def test_columns_that_published_files_do_not_tell_may_be_absent():
 
 
 @pytest.mark.slow
-def test_tensor_adapter_reads_shards_by_it(parsed):
+def test_tensor_adapter_reads_shards_with_it(parsed):
     tensor_adapter = pytest.importorskip("tfx_bsl.tfxio.tensor_adapter")
     tensors = parsed.tensor_representation_group[""].tensor_representation
     flows = synthetic_flows(5, k=30)
