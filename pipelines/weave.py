@@ -1,4 +1,4 @@
-"""`flowloom weave`: finished datasets to one of another layout, from their shards alone."""
+"""`flowloom weave`: converts a finished dataset to another layout, or merges several, from their shards alone."""
 
 import dataclasses
 import os
@@ -15,12 +15,12 @@ from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.weave.weave_plans import WeavePlan, WeaveRules, plan_weave
-from flowloom.transforms.weave.weave_ptransforms import FindParts, WeaveShards, WriteWovenCard
+from flowloom.transforms.weave.weave_ptransforms import FindParts, MergeShards, WriteMergedCard
 
 
 @dataclasses.dataclass(frozen=True)
 class WeaveOptions:
-    """Which datasets, in order of precedence, become which one, and how."""
+    """Datasets to merge, in order of precedence, the folder to make, and the rules."""
 
     datasets: tuple[str | os.PathLike[str], ...]
     out: str | os.PathLike[str]
@@ -29,20 +29,20 @@ class WeaveOptions:
 
     def __post_init__(self) -> None:
         if not self.datasets:
-            raise FlowloomError("weave needs at least 1 dataset, got none")
+            raise FlowloomError("weave needs at least 1 dataset, got none; name a dataset directory")
         if self.workers < 1:
             raise FlowloomError(f"workers must be at least 1, got {self.workers}")
 
 
 def weave(options: WeaveOptions, progress: Callable[[Tally], None] | None = None) -> DatasetCard:
-    """Convert a dataset to another layout, or merge several, and return the card of the new one.
+    """Converts a dataset to another layout, or merges several, and returns the card of the new one.
 
     Args:
       progress: called about twice a second with what was done so far, from another thread.
 
     Raises:
-      FlowloomError: if there is no finished dataset, they do not fit together, a shard is damaged, flows are in several
-        splits, no row is left, or the output folder exists.
+      FlowloomError: if a dataset is not finished, the datasets do not fit together, a shard is damaged, a flow is in
+        several splits, no row is left, or the output folder exists.
     """
     datasets = [(Path(folder), read_card(folder)) for folder in options.datasets]
     plan = plan_weave([card for _, card in datasets], options.rules)
@@ -55,7 +55,8 @@ def weave(options: WeaveOptions, progress: Callable[[Tally], None] | None = None
 
 
 def compose(pipeline: beam.Pipeline, datasets: Sequence[tuple[Path, DatasetCard]], plan: WeavePlan, out: str) -> None:
-    """Lay the road from the shards of datasets to the card of the one that becomes of them."""
-    parts, faults = pipeline | "FindParts" >> FindParts(datasets, plan, out)
-    woven = parts | "WeaveShards" >> WeaveShards(plan, out)
-    (woven, *faults) | "WriteWovenCard" >> WriteWovenCard(plan, datasets, out)
+    """Builds the pipeline from the shards of datasets to the card of the merged one."""
+    found = pipeline | "FindParts" >> FindParts(datasets, plan, out)
+    merged = found.parts | "MergeShards" >> MergeShards(plan, out)
+    faults = (found.faults, merged.faults) | "AllFaults" >> beam.Flatten()
+    merged._replace(faults=faults) | "WriteMergedCard" >> WriteMergedCard(plan, datasets, out)

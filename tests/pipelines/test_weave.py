@@ -1,6 +1,5 @@
 """Weaving: there and back is the same dataset, datasets become one without losing a count, and all of it verifies."""
 
-import collections
 import json
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.spill import clear
-from flowloom.transforms.weave.unite_rows import dataset_parts, weave_shard
-from flowloom.transforms.weave.weave_plans import WeaveRules, plan_weave, shards_of
-from flowloom.transforms.weave.woven_card import gather_woven, write_woven_card
+from flowloom.transforms.weave.merge_rows import find_parts, merge_shards
+from flowloom.transforms.weave.weave_plans import WeaveRules, plan_weave
+from flowloom.transforms.weave.write_merged_card import write_merged_card
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,28 +31,23 @@ ROWS = 120
 
 @pytest.fixture(scope="module")
 def flows() -> pa.RecordBatch:
-    """Flows of which some have labels of several tasks, and some of none."""
+    """Flows with labels of several tasks, of one or of none."""
     labels = {"app": random_labels(ROWS, 3, 0.5, 1), "attack": random_labels(ROWS, 2, 0.5, 2)}
     return labelled_flows(ROWS, labels | {"speed": random_labels(ROWS, 2, 0.9, 3)})
 
 
-def woven(out: Path, *datasets: Path, layout: str, workers: int | None = None, **rules) -> DatasetCard:
-    """Weave, and verify the result; without workers the same functions are called one after the other."""
+def merge(out: Path, *datasets: Path, layout: str, workers: int | None = None, **rules) -> DatasetCard:
+    """Merges datasets and verifies the result; without workers, by the functions that the pipeline calls."""
     rules = WeaveRules(layout, **rules)
     if workers:
         card = weave(WeaveOptions(datasets, out, rules, workers))
     else:
-        cards = [read_card(folder) for folder in datasets]
-        plan = plan_weave(cards, rules)
-        parts = collections.defaultdict(list)
-        for position, folder in enumerate(datasets):
-            assert shards_of(cards[position]) % plan.output.shards == 0, "other numbers of shards need a pipeline"
-            for number, part in dataset_parts(position, folder, cards[position]):
-                parts[number % plan.output.shards].append(part)
-        pieces = [piece for some in parts.values() for piece in weave_shard(some, plan, str(out))]
-        findings = gather_woven(pieces, plan)
+        inputs = [(folder, read_card(folder)) for folder in datasets]
+        plan = plan_weave([card for _, card in inputs], rules)
+        parts, unread = find_parts(inputs, plan, str(out))
+        shards, counts, faults = merge_shards(parts, plan, str(out))
+        write_merged_card(shards, counts, [*unread, *faults], plan, inputs, str(out))
         clear(str(out))
-        write_woven_card(findings, plan, datasets, cards, str(out))
         card = read_card(out)
     assert verify(out).content_hash == card.content_hash
     return card
@@ -75,8 +69,8 @@ def digests(card: DatasetCard) -> dict[str, str]:
 
 def test_rainbow_to_aurora_and_back_is_the_same_to_the_byte(tmp_path, flows):
     stripes = store_dataset(tmp_path / "stripes", flows, (APP, ATTACK, SPEED), "rainbow")
-    fused = woven(tmp_path / "fused", stripes, layout="aurora")
-    back = woven(tmp_path / "back", tmp_path / "fused", layout="rainbow", workers=2)
+    fused = merge(tmp_path / "fused", stripes, layout="aurora")
+    back = merge(tmp_path / "back", tmp_path / "fused", layout="rainbow", workers=2)
     card = read_card(stripes)
     assert back.content_hash == card.content_hash
     assert digests(back) == digests(card)
@@ -97,47 +91,47 @@ def test_rainbow_to_aurora_and_back_is_the_same_to_the_byte(tmp_path, flows):
 def test_aurora_to_rainbow_and_back_loses_only_what_no_stripe_has_and_counts_it(tmp_path, flows):
     fused = store_dataset(tmp_path / "fused", flows, (APP, ATTACK, SPEED))
     lost = read_card(fused).accounting.flows_unlabelled
-    stripes = woven(tmp_path / "stripes", fused, layout="rainbow")
+    stripes = merge(tmp_path / "stripes", fused, layout="rainbow")
     assert stripes.accounting.flows_absent == stripes.accounting.flows_unlabelled == lost > 0
-    woven(tmp_path / "back", tmp_path / "stripes", layout="aurora")
+    merge(tmp_path / "back", tmp_path / "stripes", layout="aurora")
     assert len(read_rows(tmp_path / "back")) == ROWS - lost
-    again = woven(tmp_path / "again", tmp_path / "back", layout="rainbow")
+    again = merge(tmp_path / "again", tmp_path / "back", layout="rainbow")
     assert again.content_hash == stripes.content_hash
 
 
 def test_filled_labels_go_there_and_back(tmp_path, flows):
     full = relabel(flows, "app", random_labels(ROWS, 3, 0.0, 4))
     fused = store_dataset(tmp_path / "fused", full, (APP, ATTACK), missing="negative")
-    stripes = woven(tmp_path / "stripes", fused, layout="rainbow")
+    stripes = merge(tmp_path / "stripes", fused, layout="rainbow")
     assert stripes.missing == "negative"
-    back = woven(tmp_path / "back", tmp_path / "stripes", layout="aurora")
+    back = merge(tmp_path / "back", tmp_path / "stripes", layout="aurora")
     assert (back.content_hash, back.missing) == (read_card(fused).content_hash, "negative")
     assert digests(back) == digests(read_card(fused))
 
 
 def test_missing_labels_become_negative_but_measured_ones_do_not(tmp_path, flows):
     stripes = store_dataset(tmp_path / "stripes", flows, (APP, ATTACK, SPEED), "rainbow", missing="negative")
-    plain = woven(tmp_path / "plain", stripes, layout="aurora")
+    plain = merge(tmp_path / "plain", stripes, layout="aurora")
     assert plain.missing == "unknown"
-    filled = woven(tmp_path / "filled", stripes, layout="aurora", missing="negative")
+    filled = merge(tmp_path / "filled", stripes, layout="aurora", missing="negative")
     assert filled.missing == "negative"
     before, after = read_rows(tmp_path / "plain"), read_rows(tmp_path / "filled")
     for flow, row in before.items():
         expected = {name: 0 if row[name] is None else row[name] for name in ("label_app", "label_attack")}
         assert after[flow] == row | expected
     assert filled.tasks[2] == SPEED
-    spread = woven(tmp_path / "spread", tmp_path / "filled", layout="rainbow")
+    spread = merge(tmp_path / "spread", tmp_path / "filled", layout="rainbow")
     assert len(read_rows(tmp_path / "spread", "attack")) == len(before)
-    again = woven(tmp_path / "again", tmp_path / "spread", layout="aurora", missing="negative")
+    again = merge(tmp_path / "again", tmp_path / "spread", layout="aurora", missing="negative")
     assert again.content_hash == filled.content_hash
-    assert woven(tmp_path / "more", tmp_path / "again", layout="rainbow").content_hash == spread.content_hash
+    assert merge(tmp_path / "more", tmp_path / "again", layout="rainbow").content_hash == spread.content_hash
 
 
 @pytest.mark.parametrize("shards", [2, 3])
 def test_the_number_of_shards_changes_no_row(tmp_path, flows, shards):
     stripes = store_dataset(tmp_path / "stripes", flows, (APP, ATTACK), "rainbow", shards=4)
-    expected = woven(tmp_path / "fused", stripes, layout="aurora")
-    card = woven(tmp_path / "out", stripes, layout="aurora", shards=shards, workers=1)
+    expected = merge(tmp_path / "fused", stripes, layout="aurora")
+    card = merge(tmp_path / "out", stripes, layout="aurora", shards=shards, workers=1)
     assert card.content_hash == expected.content_hash
     assert all(shard.path.endswith(f"-of-{shards:05d}.parquet") for shard in card.shards)
     assert not list(tmp_path.glob("out/spill*"))
@@ -145,7 +139,7 @@ def test_the_number_of_shards_changes_no_row(tmp_path, flows, shards):
 
 def test_workers_change_no_byte(tmp_path, flows):
     stripes = store_dataset(tmp_path / "stripes", flows, (APP, ATTACK), "rainbow", shards=4)
-    cards = [woven(tmp_path / str(of), stripes, layout="aurora", shards=2, workers=of) for of in (None, 2)]
+    cards = [merge(tmp_path / str(of), stripes, layout="aurora", shards=2, workers=of) for of in (None, 2)]
     assert cards[0] == cards[1]
     files = [path.relative_to(tmp_path / "2") for path in (tmp_path / "2").rglob("*.*")]
     assert len(files) == len(cards[0].shards) + 4
@@ -168,7 +162,7 @@ def single(tmp_path_factory, flows) -> tuple[Path, Path]:
 
 
 def test_single_task_datasets_become_one_of_all_tasks(tmp_path, flows, single):
-    card = woven(tmp_path / "out", *single, layout="aurora", name="both", workers=2)
+    card = merge(tmp_path / "out", *single, layout="aurora", name="both", workers=2)
     rows = read_rows(tmp_path / "out")
     assert len(rows) == ROWS
     for at, row in enumerate(flows.to_pylist()):
@@ -191,28 +185,28 @@ def test_single_task_datasets_become_one_of_all_tasks(tmp_path, flows, single):
 
 
 def test_single_task_datasets_become_stripes(tmp_path, flows, single):
-    card = woven(tmp_path / "out", *single, layout="rainbow", workers=1)
+    card = merge(tmp_path / "out", *single, layout="rainbow", workers=1)
     assert card.name == "apps+floods"
     for task, some in (("app", range(80)), ("attack", range(40, ROWS))):
         part = select_rows(flows, list(some)).to_pylist()
         expected = {row["flow_id"]: row[f"label_{task}"] for row in part if row[f"label_{task}"] is not None}
         found = {flow: row[f"label_{task}"] for flow, row in read_rows(tmp_path / "out", task).items()}
         assert found == expected
-    fused = woven(tmp_path / "fused", *single, layout="aurora", shards=1)
-    assert woven(tmp_path / "split", tmp_path / "fused", layout="rainbow").content_hash == card.content_hash
+    fused = merge(tmp_path / "fused", *single, layout="aurora", shards=1)
+    assert merge(tmp_path / "split", tmp_path / "fused", layout="rainbow").content_hash == card.content_hash
     assert fused.accounting.flows_unlabelled == card.accounting.flows_unlabelled
 
 
 def test_conflicts_go_by_the_rule(tmp_path, flows):
     one = store_dataset(tmp_path / "one", relabel(flows, "app", [0] * ROWS), (APP,), name="one")
     two = store_dataset(tmp_path / "two", relabel(flows, "app", [at % 2 for at in range(ROWS)]), (APP,), name="two")
-    first = woven(tmp_path / "first", one, two, layout="aurora")
+    first = merge(tmp_path / "first", one, two, layout="aurora")
     assert {row["label_app"] for row in read_rows(tmp_path / "first").values()} == {0}
     assert [(entry.source, entry.conflicts) for entry in first.coverage] == [("one", 0), ("two", ROWS // 2)]
     assert first.on_conflict == {"app": "first"}
-    unknown = woven(tmp_path / "unknown", one, two, layout="rainbow", on_conflict="unknown")
+    unknown = merge(tmp_path / "unknown", one, two, layout="rainbow", on_conflict="unknown")
     assert len(read_rows(tmp_path / "unknown", "app")) == unknown.accounting.flows_absent == ROWS // 2
-    with pytest.raises(FlowloomError, match=r"labels of task 'app' must agree .* but 'two' has other ones of 60 flows"):
+    with pytest.raises(FlowloomError, match=r"labels of task 'app' must agree .* but 'two' labels 60 flows otherwise"):
         weave(WeaveOptions((one, two), tmp_path / "error", WeaveRules("aurora", on_conflict="error")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "one", "two", "unknown"]
 
@@ -223,7 +217,7 @@ def test_a_flow_in_two_splits_is_an_error_and_no_dataset(tmp_path, flows):
     moved = labelled_flows(ROWS, {"attack": [1] * ROWS}, rule=rule)
     two = store_dataset(tmp_path / "two", moved, (ATTACK,), name="two", split_rule=rule)
     differ = sum(a != b for a, b in zip(flows[SPLIT_COLUMN], moved[SPLIT_COLUMN], strict=True))
-    with pytest.raises(FlowloomError, match=rf"^{differ} flows are in one split here and in another there, first flow"):
+    with pytest.raises(FlowloomError, match=rf"^{differ} flows have other splits in other datasets, first flow"):
         weave(WeaveOptions((one, two), tmp_path / "out", WeaveRules("aurora"), workers=1))
     assert not (tmp_path / "out").exists()
 
@@ -233,7 +227,7 @@ def test_datasets_with_other_rules_keep_their_splits(tmp_path, flows):
     rule = BY_FLOW.model_copy(update={"seed": 8})
     others = labelled_flows(60, {"attack": [1] * 60}, seed=5, rule=rule)
     two = store_dataset(tmp_path / "two", others, (ATTACK,), name="two", split_rule=rule, captures=("z",))
-    card = woven(tmp_path / "out", one, two, layout="aurora")
+    card = merge(tmp_path / "out", one, two, layout="aurora")
     assert (card.split_rule.by, sum(card.split_rule.shares)) == ("inputs", pytest.approx(1))
     assert "one: by flow; two: by flow" in card.split_rule.reason
     rows = read_rows(tmp_path / "out")
@@ -245,9 +239,9 @@ def test_datasets_with_other_rules_keep_their_splits(tmp_path, flows):
 def test_duplicates_stay_out_of_stripes_but_may_meet_where_these_join(tmp_path, flows):
     labels = {"attack": random_labels(ROWS, 2, 0.0, 2)}
     fused = store_dataset(tmp_path / "fused", labelled_flows(ROWS, labels), (ATTACK,), deduplicate="all")
-    stripes = woven(tmp_path / "stripes", fused, layout="rainbow")
+    stripes = merge(tmp_path / "stripes", fused, layout="rainbow")
     assert stripes.deduplicate == "all"
-    assert woven(tmp_path / "back", tmp_path / "stripes", layout="aurora").deduplicate == "none"
+    assert merge(tmp_path / "back", tmp_path / "stripes", layout="aurora").deduplicate == "none"
 
 
 def test_what_is_not_whole_or_leaves_nothing_is_no_dataset(tmp_path, flows):
@@ -274,7 +268,7 @@ def test_both_layouts_of_a_build_are_woven_of_each_other(tmp_path, corpus, manif
         (corpus / "weave.yaml").write_text(f"{manifest}layout: {layout}\n")
         built[layout] = build(BuildOptions(corpus / "weave.yaml", tmp_path / layout, workers=1))
     for layout, other in (("aurora", "rainbow"), ("rainbow", "aurora")):
-        card = woven(tmp_path / f"{layout} woven", tmp_path / other, layout=layout)
+        card = merge(tmp_path / f"{layout} woven", tmp_path / other, layout=layout)
         assert digests(card) == digests(built[layout])
         assert card.content_hash == built[layout].content_hash
         own = built[layout].model_dump(exclude={"accounting", "sources", "leakage"})

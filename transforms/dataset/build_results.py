@@ -13,7 +13,7 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import PublishedAccount
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.layouts import LaidOut
-from flowloom.transforms.dataset.shards import ShelvedShard, WrittenShard, unshelve
+from flowloom.transforms.dataset.shards import SpilledShard, WrittenShard, read_digests
 from flowloom.transforms.labels.join_labels import Counts, SourceKey
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
@@ -73,7 +73,7 @@ Finding: TypeAlias = (
     | SplitPlan
     | LabelBins
     | LaidOut
-    | ShelvedShard
+    | SpilledShard
     | PacketCounts
     | PublishedFindings
     | PartCounts
@@ -110,8 +110,8 @@ def gather(labels: Sequence[GroupLabels], split_plan: SplitPlan, handed_over: It
                 findings.rows.update({(found.view, stripe): rows for stripe, rows in found.rows.items()})
                 findings.unlabelled += found.unlabelled if found.view == "flows" else 0
                 findings.duplicates += found.duplicates
-            case ShelvedShard():
-                findings.shards.append(unshelve(found))
+            case SpilledShard():
+                findings.shards.append(read_digests(found))
             case _:
                 findings.rejects.append(found)
     return findings

@@ -21,7 +21,7 @@ from flowloom.transforms.dataset.duplicates import (
     part_rows,
 )
 from flowloom.transforms.dataset.layouts import FLOWS_ALONE, LaidOut, lay_out
-from flowloom.transforms.dataset.shards import ShardKey, shelve, split_rows, write_shard
+from flowloom.transforms.dataset.shards import ShardKey, spill_digests, split_rows, write_shard
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.io.progress import tally
@@ -128,7 +128,7 @@ class WriteShards(beam.PTransform):
     leakage: bool = False
 
     def expand(self, places: Any) -> Any:
-        """Return `ShelvedShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
+        """Return `SpilledShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
         write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.label_bins))
         return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
 
@@ -159,7 +159,7 @@ class _Write(beam.DoFn):
     def process(self, element: tuple[ShardKey, Iterable[Spilled]], label_bins: LabelBins) -> Iterator[Any]:
         (view_name, _, split, _), places = element
         batches = read_batches(places)
-        yield shelve(write_shard(element[0], batches, self._folder, label_bins.tasks, self._output), self._folder)
+        yield spill_digests(write_shard(element[0], batches, self._folder, label_bins.tasks, self._output), self._folder)
         if self._leakage and view_name == "flows":
             names = [task.name for task in label_bins.tasks]
             for sighted in shelve_sightings(batches, split, names, self._folder):

@@ -51,22 +51,22 @@ class WrittenShard:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShelvedShard:
-    """A shard without its digests, and the file that has them: the runner would hold 16 bytes a row several times."""
+class SpilledShard:
+    """A shard whose digests lie in a spill file, as a runner would hold the 16 bytes a row several times."""
 
     written: WrittenShard
     path: str
 
 
-def shelve(shard: WrittenShard, job: str) -> ShelvedShard:
-    """Put a shard's digests into a new file below a job's folder."""
-    return ShelvedShard(dataclasses.replace(shard, digests=b""), spill_bytes(shard.digests, job))
+def spill_digests(shard: WrittenShard, job: str) -> SpilledShard:
+    """Moves the digests of a shard into a new file below a job's folder."""
+    return SpilledShard(dataclasses.replace(shard, digests=b""), spill_bytes(shard.digests, job))
 
 
-def unshelve(shelved: ShelvedShard) -> WrittenShard:
-    """Return a shard with its digests."""
-    with open(shelved.path, "rb") as file:
-        return dataclasses.replace(shelved.written, digests=file.read())
+def read_digests(spilled: SpilledShard) -> WrittenShard:
+    """Returns a shard with its digests."""
+    with open(spilled.path, "rb") as file:
+        return dataclasses.replace(spilled.written, digests=file.read())
 
 
 def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:

@@ -96,17 +96,17 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
         for task in card.tasks:
             owner, known = tasks.setdefault(task.name, (name, task))
             _check_task(known, task, (owner, name), recoded=task.name in rules.words)
-    united = {name: task for name, (_, task) in tasks.items()}
-    _check_words(rules.words, united, cards)
+    merged = {name: task for name, (_, task) in tasks.items()}
+    _check_words(rules.words, merged, cards)
     recodings = tuple(
-        {task.name: _recoding(united[task.name], task, rules.words.get(task.name, {}), name) for task in card.tasks}
+        {task.name: _recoding(merged[task.name], task, rules.words.get(task.name, {}), name) for task in card.tasks}
         for name, card in zip(names, cards, strict=True)
     )
     shards = rules.shards or max((shards_of(card) for card in cards), default=1)
     output = Output(shards=shards, row_group_rows=_row_group_rows(cards))
     published = frozenset(entry.view for card in cards for entry in card.published)
     stored = StoredViews(cards[0].identity, published)
-    return WeavePlan(rules, names, tuple(united.values()), recodings, stored, output)
+    return WeavePlan(rules, names, tuple(merged.values()), recodings, stored, output)
 
 
 def dataset_names(cards: Sequence[DatasetCard]) -> tuple[str, ...]:
@@ -186,17 +186,17 @@ def _check_words(
                     )
 
 
-def _recoding(united: Task, task: Task, meanings: Mapping[str, str], dataset: str) -> np.ndarray:
+def _recoding(merged: Task, task: Task, meanings: Mapping[str, str], dataset: str) -> np.ndarray:
     """Return the new label number of each word of a task, int32 [words]."""
     codes = []
     for word in task.vocabulary:
         meaning = meanings.get(word, word)
-        if meaning not in united.vocabulary:
+        if meaning not in merged.vocabulary:
             raise FlowloomError(
                 f"word {word!r} of task {task.name!r} in {dataset!r} is new, expected one of "
-                f"{', '.join(united.vocabulary)}; say what it means: --word {task.name}.{word}=..."
+                f"{', '.join(merged.vocabulary)}; say what it means: --word {task.name}.{word}=..."
             )
-        codes.append(united.vocabulary.index(meaning))
+        codes.append(merged.vocabulary.index(meaning))
     return np.array(codes, np.int32)
 
 

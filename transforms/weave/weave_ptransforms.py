@@ -3,114 +3,136 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
 import apache_beam as beam
+import pyarrow as pa
+from apache_beam.pvalue import AsList, PBegin, TaggedOutput
 
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.dataset.dataset_ptransforms import SpillRows
-from flowloom.transforms.dataset.shards import ShelvedShard
+from flowloom.transforms.dataset.shards import SpilledShard
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.weave.unite_rows import (
-    JoinCounts,
+from flowloom.transforms.weave.merge_rows import (
+    MergeCounts,
     Part,
-    dataset_parts,
+    merge_shard,
+    place_parts,
     spilled_part,
     unsharded_rows,
-    weave_shard,
 )
-from flowloom.transforms.weave.weave_plans import WeavePlan, shards_of
-from flowloom.transforms.weave.woven_card import gather_woven, write_woven_card
+from flowloom.transforms.weave.weave_plans import WeavePlan
+from flowloom.transforms.weave.write_merged_card import write_merged_card
+
+
+class FoundParts(NamedTuple):
+    """Outputs of `FindParts`: parts with the numbers of their new shards, and the faults of unreadable shards."""
+
+    parts: beam.PCollection[tuple[int, Part]]
+    faults: beam.PCollection[str]
 
 
 @dataclasses.dataclass
 class FindParts(beam.PTransform):
-    """From a pipeline to the parts of each shard that becomes, of datasets in order of precedence."""
+    """`find_parts` of datasets in order of precedence, from a pipeline."""
 
     datasets: Sequence[tuple[Path, DatasetCard]]
     plan: WeavePlan
     job: str
 
-    def expand(self, root: Any) -> Any:
-        """Return (number, `Part`), and a tuple of no or one PCollection of faults, which are sentences."""
-        shards = self.plan.output.shards
-        rest, aligned = [], []
-        for position, (folder, card) in enumerate(self.datasets):
-            for number, part in dataset_parts(position, folder, card):
-                if shards_of(card) % shards:
-                    rest.append(part)
-                else:  # a hash modulo a multiple tells the hash modulo the shards
-                    aligned.append((number % shards, part))
-        parts = root | "Aligned" >> beam.Create(aligned)
-        if not rest:
-            return parts, ()
+    @beam.typehints.no_annotations
+    def expand(self, root: PBegin) -> FoundParts:
+        """Returns whole shards as they are, and spills the rows of the others to new shards."""
+        placed, misplaced = place_parts(self.datasets, self.plan)
+        parts = root | "Placed" >> beam.Create(placed)
         read = (
             root
-            | "Rest" >> beam.Create(rest)
+            | "Misplaced" >> beam.Create(misplaced)
             | "Read" >> beam.ParDo(_Read(self.plan)).with_outputs("faults", main="rows")
         )
-        spilled = read.rows | "SpillRows" >> SpillRows(shards, self.job) | beam.MapTuple(spilled_part)
-        return (parts, spilled) | beam.Flatten(), (read.faults,)
+        spilled = (
+            read.rows
+            | "SpillRows" >> SpillRows(self.plan.output.shards, self.job)
+            | "Parts" >> beam.MapTuple(spilled_part)
+        )
+        return FoundParts((parts, spilled) | beam.Flatten(), read.faults)
+
+
+class MergedShards(NamedTuple):
+    """Outputs of `MergeShards`: new shards, their counts, and the faults of shards that cannot be read."""
+
+    shards: beam.PCollection[SpilledShard]
+    counts: beam.PCollection[MergeCounts]
+    faults: beam.PCollection[str]
 
 
 @dataclasses.dataclass
-class WeaveShards(beam.PTransform):
-    """`weave_shard` over what `FindParts` gives, once per shard."""
+class MergeShards(beam.PTransform):
+    """`merge_shards` over the parts of `FindParts`, each new shard at once."""
 
     plan: WeavePlan
     folder: str
 
-    def expand(self, parts: Any) -> Any:
-        """Return `JoinCounts`, `ShelvedShard`s and faults from (number, `Part`)."""
-        return parts | "OncePerShard" >> beam.GroupByKey() | "Weave" >> beam.ParDo(_Weave(self.plan, self.folder))
+    @beam.typehints.no_annotations
+    def expand(self, parts: beam.PCollection[tuple[int, Part]]) -> MergedShards:
+        """Groups the parts by shard, and writes each shard."""
+        merge = beam.ParDo(_Merge(self.plan, self.folder)).with_outputs("counts", "faults", main="shards")
+        merged = parts | "OncePerShard" >> beam.GroupByKey() | "Merge" >> merge
+        return MergedShards(merged.shards, merged.counts, merged.faults)
 
 
 class _Read(beam.DoFn):
     def __init__(self, plan: WeavePlan):
         self._plan = plan
 
-    def process(self, part: Part) -> Iterator[Any]:
+    def process(self, part: Part) -> Iterator[tuple[str, pa.RecordBatch] | TaggedOutput[Literal["faults"], str]]:
         try:
             yield from unsharded_rows(part, self._plan)
         except FlowloomError as error:
-            yield beam.pvalue.TaggedOutput("faults", str(error))
+            yield TaggedOutput("faults", str(error))
 
 
-class _Weave(beam.DoFn):
+class _Merge(beam.DoFn):
     def __init__(self, plan: WeavePlan, folder: str):
         self._plan = plan
         self._folder = folder
 
-    def process(self, element: tuple[int, Iterable[Part]]) -> Iterator[JoinCounts | ShelvedShard | str]:
+    def process(
+        self, element: tuple[int, Iterable[Part]]
+    ) -> Iterator[SpilledShard | TaggedOutput[Literal["counts"], MergeCounts] | TaggedOutput[Literal["faults"], str]]:
         try:
-            for piece in weave_shard(element[1], self._plan, self._folder):
-                yield piece
-                tally(self._folder).add(shards=isinstance(piece, ShelvedShard))
+            counts, shards = merge_shard(element[1], self._plan, self._folder)
         except FlowloomError as error:
-            yield str(error)
+            yield TaggedOutput[Literal["faults"], str]("faults", str(error))
+            return
+        yield TaggedOutput[Literal["counts"], MergeCounts]("counts", counts)
+        yield from shards
+        tally(self._folder).add(shards=len(shards))
 
 
 @dataclasses.dataclass
-class WriteWovenCard(beam.PTransform):
-    """`write_woven_card` over what `WeaveShards` gives and the faults of `FindParts`."""
+class WriteMergedCard(beam.PTransform):
+    """`write_merged_card` over the outputs of `MergeShards`, whose faults include those of `FindParts`."""
 
     plan: WeavePlan
     datasets: Sequence[tuple[Path, DatasetCard]]
     staging: str
 
-    def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `JoinCounts`, `ShelvedShard`s and faults."""
-        # one comes whatever becomes of the shards, so that datasets without any get their message too
-        once = findings[0].pipeline | "Once" >> beam.Create([JoinCounts.none(self.plan)])
-        return (
-            (*findings, once)
-            | beam.Flatten()
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write" >> beam.Map(_written, self.plan, self.datasets, self.staging)
-        )
+    @beam.typehints.no_annotations
+    def expand(self, merged: MergedShards) -> beam.PCollection[str]:
+        """Returns the path of the card, or of the faults."""
+        write = beam.Map(_write, *[AsList(each) for each in merged], self.plan, self.datasets, self.staging)
+        return merged.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
 
 
-def _written(element: tuple[int, Iterable[Any]], plan: WeavePlan, datasets: Sequence[Any], staging: str) -> str:
-    folders, cards = zip(*datasets, strict=True)
-    return write_woven_card(gather_woven(element[1], plan), plan, folders, cards, staging)
+def _write(
+    _: None,
+    shards: list[SpilledShard],
+    counts: list[MergeCounts],
+    faults: list[str],
+    plan: WeavePlan,
+    datasets: Sequence[tuple[Path, DatasetCard]],
+    staging: str,
+) -> str:
+    return write_merged_card(shards, counts, faults, plan, datasets, staging)

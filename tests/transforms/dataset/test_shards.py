@@ -15,7 +15,14 @@ from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.moments import sequence_moments
 from flowloom.transforms.arrays.take import rearranged
-from flowloom.transforms.dataset.shards import row_order, shards_hash, shelve, split_rows, unshelve, write_shard
+from flowloom.transforms.dataset.shards import (
+    read_digests,
+    row_order,
+    shards_hash,
+    spill_digests,
+    split_rows,
+    write_shard,
+)
 
 TASKS = (Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns")),)
 KEY = ("flows", "", "train", 1)
@@ -87,9 +94,9 @@ def test_neither_order_nor_batches_of_rows_change_a_byte(tmp_path):
 
 def test_digests_wait_in_a_file(tmp_path):
     written = write_shard(KEY, [rows(50)], str(tmp_path), TASKS, Output(shards=4))
-    shelved = shelve(written, str(tmp_path))
-    assert shelved.written.digests == b""
-    assert unshelve(shelved) == written
+    spilled = spill_digests(written, str(tmp_path))
+    assert spilled.written.digests == b""
+    assert read_digests(spilled) == written
 
 
 def test_a_shard_says_what_is_in_it(tmp_path):

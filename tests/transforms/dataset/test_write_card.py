@@ -14,7 +14,7 @@ from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.dataset.build_results import BuildResults, gather
 from flowloom.transforms.dataset.layouts import AURORA, LaidOut
-from flowloom.transforms.dataset.shards import shelve, write_shard
+from flowloom.transforms.dataset.shards import spill_digests, write_shard
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.verdict import FAILURE
 from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
@@ -42,7 +42,7 @@ CAPTURE = {
 def findings(tmp_path) -> BuildResults:
     rows = label_by_path(synthetic_flows(20, group=GROUP), LABELS, MANIFEST.tasks)
     written = write_shard(("flows", AURORA, "train", 0), [rows], str(tmp_path), MANIFEST.tasks, Output(shards=1))
-    shard = shelve(written, str(tmp_path))
+    shard = spill_digests(written, str(tmp_path))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
     return gather(
@@ -83,7 +83,7 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
 
 def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
-    shards = [shelve(shard, str(tmp_path)) for shard in findings.shards]
+    shards = [spill_digests(shard, str(tmp_path)) for shard in findings.shards]
     found = [*accounts, *shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
     told = gather(LABELS, findings.split_plan, [*found, CaptureDigest("/in/a", "b" * 64)])
     assert "could be read once but not again" in failure(gather(LABELS, findings.split_plan, found), tmp_path)

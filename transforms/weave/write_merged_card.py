@@ -1,7 +1,6 @@
-"""Cards of woven datasets: what the cards of several datasets say of their captures and labels, put together."""
+"""Card of a merged dataset, from the cards of its inputs and the counts of its shards."""
 
 import collections
-import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,60 +26,37 @@ from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
 from flowloom.transforms.dataset.card_counts import count_overlap, count_splits, normalisation
-from flowloom.transforms.dataset.shards import ShelvedShard, WrittenShard, shards_hash, unshelve
+from flowloom.transforms.dataset.shards import SpilledShard, WrittenShard, read_digests, shards_hash
 from flowloom.transforms.dataset.write_card import store_card
 from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.labels.join_labels import Counts
-from flowloom.transforms.weave.unite_rows import JoinCounts
+from flowloom.transforms.weave.merge_rows import MergeCounts
 from flowloom.transforms.weave.weave_plans import Missing, OnConflict, WeavePlan
 
 _ADDED = ("flows", "flows_short", "flows_joined", "rows_duplicate")
-_UNLIKE = {
-    "split": "{rows:,} flows are in one split here and in another there, first {first}; build the datasets with the "
-    "same splits, for example by: flow",
-    "packets": "{rows:,} flows of equal ids have other packets here than there, first {first}; build the datasets with "
-    "the same version",
+_CONTRADICTIONS = {
+    "split": "{rows:,} flows have other splits in other datasets, first {first}; build the datasets with the same "
+    "splits, for example by: flow",
+    "packets": "{rows:,} flows of equal ids have other packets in other datasets, first {first}; build the datasets "
+    "with the same version",
 }
 
 
-@dataclasses.dataclass
-class WovenFindings:
-    """What all workers hand over."""
-
-    counts: JoinCounts
-    shards: list[WrittenShard] = dataclasses.field(default_factory=list)
-    faults: list[str] = dataclasses.field(default_factory=list)
-
-
-def gather_woven(handed_over: Iterable[JoinCounts | ShelvedShard | str], plan: WeavePlan) -> WovenFindings:
-    """Put together what workers hand over, in any order; texts are faults."""
-    findings = WovenFindings(JoinCounts.none(plan))
-    for found in handed_over:
-        match found:
-            case JoinCounts():
-                findings.counts += found
-            case ShelvedShard():
-                findings.shards.append(unshelve(found))
-            case _:
-                findings.faults.append(found)
-    return findings
-
-
-def unite_captures(
+def merge_captures(
     cards: Sequence[DatasetCard], tables: Sequence[tuple[pa.Table, pa.Table]]
 ) -> tuple[pa.Table, pa.Table]:
-    """Return the captures and rejects of all datasets, each once, in order of their uris.
+    """Returns the captures and rejects of all datasets, each once, in order of their uris.
 
-    A capture of the same bytes in the same group is the same one, whatever its uri. A uri that means something else in
-    an earlier dataset gets the beginning of its dataset's content hash in front.
+    Captures of equal bytes in one group are one capture, whatever their uris. Where an earlier dataset uses a uri for
+    another capture, the beginning of the content hash is put in front of the uri.
     """
     captures: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
     known: set[tuple[str, str]] = set()
     taken: set[str] = set()
-    for card, (own, set_aside) in zip(cards, tables, strict=True):
+    for card, (own, rejected) in zip(cards, tables, strict=True):
         again = {row["uri"] for row in own.to_pylist() if (row["sha256"], row["group"]) in known}
-        said = [row for row in set_aside.to_pylist() if row["uri"] not in again and row not in rejects]
+        said = [row for row in rejected.to_pylist() if row["uri"] not in again and row not in rejects]
         news = [row for row in own.to_pylist() if row["uri"] not in again]
         for row in (*news, *said):
             if row["uri"] in taken:
@@ -96,10 +72,10 @@ def unite_captures(
     )
 
 
-def unite_accounting(
-    cards: Sequence[DatasetCard], captures: pa.Table, rejects: pa.Table, plan: WeavePlan, counts: JoinCounts
+def merge_accounting(
+    cards: Sequence[DatasetCard], captures: pa.Table, rejects: pa.Table, plan: WeavePlan, counts: MergeCounts
 ) -> Accounting:
-    """Add up where records and flows went; `flows - flows_short - flows_joined - flows_absent` are in the shards."""
+    """Returns the account of all inputs; the shards hold `flows - flows_short - flows_joined - flows_absent` flows."""
     total = collections.Counter[str]()
     for card in cards:
         total.update({name: getattr(card.accounting, name) for name in _ADDED})
@@ -113,13 +89,13 @@ def unite_accounting(
         flows_short=total["flows_short"],
         flows_unlabelled=counts.unlabelled + (earlier if stripes else 0),
         rows_duplicate=total["rows_duplicate"],
-        flows_joined=total["flows_joined"] + found - counts.united,
+        flows_joined=total["flows_joined"] + found - counts.merged,
         flows_absent=before + (counts.unlabelled if stripes else 0),
     )
 
 
-def unite_coverage(cards: Sequence[DatasetCard], plan: WeavePlan, counts: JoinCounts) -> tuple[LabelCoverage, ...]:
-    """Return what the sources of all datasets knew, and of several what each dataset did as a source of labels."""
+def merge_coverage(cards: Sequence[DatasetCard], plan: WeavePlan, counts: MergeCounts) -> tuple[LabelCoverage, ...]:
+    """Returns the coverage of the label sources of all datasets; each of several datasets is a source too."""
     found: dict[tuple[str, str, str], Counts] = {}
     for entry in (entry for card in cards for entry in card.coverage):
         counted = Counts(**entry.model_dump(exclude={"task", "source", "kind"}))
@@ -139,11 +115,11 @@ def unite_coverage(cards: Sequence[DatasetCard], plan: WeavePlan, counts: JoinCo
     )
 
 
-def unite_rules(cards: Sequence[DatasetCard], splits: dict[str, SplitCounts]) -> SplitRule:
-    """Return the rule that divides the rows of all datasets, or say that each has its own.
+def merge_split_rules(cards: Sequence[DatasetCard], splits: dict[str, SplitCounts]) -> SplitRule:
+    """Returns the split rule of all datasets, or the rule `inputs` if each has its own.
 
-    Rules by flow and by time tell a row's split from the row alone, so equal ones are one rule. Equal rules by capture
-    or host pair still place these by the classes of their dataset.
+    Rules by flow and by time follow from the row alone, so equal rules are one. Rules by capture or host pair depend on
+    the classes of their dataset even where they are equal.
     """
     first = cards[0].split_rule
     alike = all(card.split_rule.model_copy(update={"reason": first.reason}) == first for card in cards)
@@ -161,52 +137,84 @@ def unite_rules(cards: Sequence[DatasetCard], splits: dict[str, SplitCounts]) ->
     )
 
 
-def find_woven_faults(findings: WovenFindings, coverage: Iterable[LabelCoverage], plan: WeavePlan) -> list[str]:
-    """Return a sentence for everything that keeps datasets from becoming one."""
-    if findings.faults:
-        return sorted(findings.faults)[:1]
-    unlike = findings.counts.unlike
-    faults = [_UNLIKE[what].format(rows=unlike[what][0], first=unlike[what][1]) for what in _UNLIKE if what in unlike]
+def find_merge_faults(
+    counts: MergeCounts, shards: Sequence[WrittenShard], coverage: Iterable[LabelCoverage], plan: WeavePlan
+) -> list[str]:
+    """Returns a sentence for each contradiction between datasets that keeps them from being merged."""
+    faults = [
+        sentence.format(rows=counts.contradictions[what][0], first=counts.contradictions[what][1])
+        for what, sentence in _CONTRADICTIONS.items()
+        if what in counts.contradictions
+    ]
     if plan.rules.on_conflict == "error":
         disputed = [entry for entry in coverage if entry.kind == "dataset" and entry.conflicts]
         faults += [
-            f"labels of task {entry.task!r} must agree (on_conflict: error), but {entry.source!r} has other ones of "
-            f"{entry.conflicts:,} flows than the datasets before it; mend them, or say --on-conflict first or unknown"
+            f"labels of task {entry.task!r} must agree (on_conflict: error), but {entry.source!r} labels "
+            f"{entry.conflicts:,} flows otherwise than the datasets before it; use --on-conflict first or unknown"
             for entry in disputed
         ]
-    if not findings.shards:
+    if not shards:
         faults.append(
-            f"no row is left for layout {plan.rules.layout}: {findings.counts.united:,} flows, "
-            f"{findings.counts.unlabelled:,} of them without a label"
+            f"no row is left for layout {plan.rules.layout}: {counts.merged:,} flows, "
+            f"{counts.unlabelled:,} of them without a label"
         )
     return faults
 
 
-def write_woven_card(
-    findings: WovenFindings, plan: WeavePlan, folders: Sequence[Path], cards: Sequence[DatasetCard], staging: str
+def write_merged_card(
+    shards: Iterable[SpilledShard],
+    counts: Iterable[MergeCounts],
+    faults: Iterable[str],
+    plan: WeavePlan,
+    datasets: Sequence[tuple[Path, DatasetCard]],
+    staging: str,
 ) -> str:
-    """Write everything beside the shards of a woven dataset, the card last; or what is wrong, and no card.
+    """Writes everything beside the shards of a merged dataset, the card last; or the faults, and no card.
+
+    Args:
+      shards: the new shards, in any order.
+      counts: of all shards.
+      faults: sentences about shards that cannot be read.
+      datasets: folders and cards of the inputs, in order of precedence.
+      staging: the folder with the shards.
 
     Returns:
       The path of the file that was written last.
     """
-    coverage = unite_coverage(cards, plan, findings.counts)
-    faults = find_woven_faults(findings, coverage, plan)
-    if faults:
-        return fail(staging, faults)
+    cards = [card for _, card in datasets]
+    counted = sum(counts, MergeCounts.none(plan))
+    written = sorted(map(read_digests, shards), key=lambda shard: shard.shard.path)
+    coverage = merge_coverage(cards, plan, counted)
+    found = sorted(faults)[:1] or find_merge_faults(counted, written, coverage, plan)
+    if found:
+        return fail(staging, found)
     tables = [
         (pq.ParquetFile(folder / CAPTURES_TABLE).read(), pq.ParquetFile(folder / REJECTS_TABLE).read())
-        for folder in folders
+        for folder, _ in datasets
     ]
-    captures, rejects = unite_captures(cards, tables)
-    shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
+    captures, rejects = merge_captures(cards, tables)
+    accounting = merge_accounting(cards, captures, rejects, plan, counted)
+    return store_card(
+        assemble_merged_card(written, cards, plan, captures, accounting, coverage), captures, rejects, staging
+    )
+
+
+def assemble_merged_card(
+    shards: Sequence[WrittenShard],
+    cards: Sequence[DatasetCard],
+    plan: WeavePlan,
+    captures: pa.Table,
+    accounting: Accounting,
+    coverage: tuple[LabelCoverage, ...],
+) -> DatasetCard:
+    """Returns the card of a merged dataset without faults."""
     splits = count_splits(shards, plan.tasks, "flows")
     published: list[PublishedAccount] = []
     for entry in (entry for card in cards for entry in card.published):
         if entry not in published:
             published.append(entry)
     first = cards[0]
-    card = DatasetCard(
+    return DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         name=plan.rules.name or "+".join(dict.fromkeys(card.name for card in cards)),
         content_hash=shards_hash(shards, plan.tasks),
@@ -219,12 +227,12 @@ def write_woven_card(
         on_conflict=_on_conflict(cards, plan),
         identity=first.identity,
         key_id=first.key_id,
-        deduplicate=first.deduplicate if _keeps_duplicates_out(cards, plan) else "none",
-        split_rule=unite_rules(cards, splits),
+        deduplicate=first.deduplicate if _stays_deduplicated(cards, plan) else "none",
+        split_rule=merge_split_rules(cards, splits),
         splits=splits,
         coverage=coverage,
         timelines=timelines(captures),
-        accounting=unite_accounting(cards, captures, rejects, plan, findings.counts),
+        accounting=accounting,
         published=tuple(published),
         normalisation=normalisation(shards),
         overlap=count_overlap(shards, "flows"),
@@ -234,17 +242,16 @@ def write_woven_card(
             for card in cards
         ),
     )
-    return store_card(card, captures, rejects, staging)
 
 
 def _missing(cards: Sequence[DatasetCard], plan: WeavePlan) -> Missing:
-    """Return `negative` where absent labels were filled, now or before; the stripes of a build have none to fill."""
+    """Returns `negative` if absent labels were filled, now or before; the stripes of a build have none to fill."""
     filled = [card.missing for card in cards if card.layout == "aurora" or card.sources]
     return "negative" if "negative" in (plan.rules.missing, *filled) else "unknown"
 
 
 def _on_conflict(cards: Sequence[DatasetCard], plan: WeavePlan) -> dict[str, OnConflict]:
-    """Return the rule of each task that several datasets have, and what the one dataset says of the others."""
+    """Returns the conflict rule of each task; a task of one dataset keeps the rule of its dataset."""
     rules: dict[str, OnConflict] = {}
     for task in plan.tasks:
         owners = [card for card in cards if any(own.name == task.name for own in card.tasks)]
@@ -255,6 +262,6 @@ def _on_conflict(cards: Sequence[DatasetCard], plan: WeavePlan) -> dict[str, OnC
     return rules
 
 
-def _keeps_duplicates_out(cards: Sequence[DatasetCard], plan: WeavePlan) -> bool:
-    """Whether rows without duplicates stay so: those of one dataset, unless stripes come together."""
+def _stays_deduplicated(cards: Sequence[DatasetCard], plan: WeavePlan) -> bool:
+    """Returns whether rows without duplicates stay so: those of one dataset whose stripes are not merged."""
     return len(cards) == 1 and (cards[0].layout == "aurora" or plan.rules.layout == "rainbow")

@@ -1,4 +1,4 @@
-"""Rows that are woven are those that dictionaries join in memory, whatever the parts they come in."""
+"""Merged rows are those of an oracle with dictionaries, whatever the parts they come in."""
 
 import collections
 
@@ -14,7 +14,7 @@ from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.spill import spill_batches
-from flowloom.transforms.weave.unite_rows import JoinCounts, Part, dataset_parts, read_part, unite_rows, weave_shard
+from flowloom.transforms.weave.merge_rows import MergeCounts, Part, dataset_parts, merge_rows, merge_shard, read_part
 from flowloom.transforms.weave.weave_plans import WeaveRules, plan_weave, shards_of
 
 APP = Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns"))
@@ -116,10 +116,10 @@ def test_rows_of_a_flow_become_one_as_in_dictionaries(plan_of, datasets, missing
             [each for each in rows if any(each.get(task.name) is not None for task in TASKS)] for rows in datasets
         ]
     joined, labelled, conflicts = oracle(datasets, missing, on_conflict)
-    united, counts = unite_rows(parts, plan)
+    merged, counts = merge_rows(parts, plan)
     numbers = {flow: number for number, flow in enumerate(FLOWS["flow_id"].to_pylist())}
-    found = {numbers[each["flow_id"]]: each for each in united.to_pylist()}
-    assert united.num_rows == len(found) == counts.united == len(joined)
+    found = {numbers[each["flow_id"]]: each for each in merged.to_pylist()}
+    assert merged.num_rows == len(found) == counts.merged == len(joined)
     for flow, each in found.items():
         assert {task.name: each[f"label_{task.name}"] for task in TASKS} == joined[flow]
         assert SPLITS[each[SPLIT_COLUMN]] == split[flow]
@@ -131,7 +131,7 @@ def test_rows_of_a_flow_become_one_as_in_dictionaries(plan_of, datasets, missing
             assert counts.labelled[number, at] == labelled[number, task.name]
             assert counts.conflicts[number, at] == conflicts[number, task.name]
     assert counts.unlabelled == sum(all(label is None for label in labels.values()) for labels in joined.values())
-    assert not counts.unlike
+    assert not counts.contradictions
 
 
 def test_rows_that_contradict_each_other_are_counted(plan_of):
@@ -139,13 +139,13 @@ def test_rows_that_contradict_each_other_are_counted(plan_of):
     rows = stored([{"flow": flow, "app": 0, "attack": 0, "speed": 0} for flow in range(5)], TASKS)
     at = rows.schema.get_field_index("duration_ns")
     longer = rows.set_column(at, rows.schema.field(at), pa.array([7] * 5, pa.int64()))
-    _, counts = unite_rows([(Part(0, None, "train", None), rows), (Part(2, None, "test", None), longer)], plan)
-    assert {what: found[0] for what, found in counts.unlike.items()} == {"split": 5, "packets": 5}
-    assert "train in 'd0' and test in 'd2'" in counts.unlike["split"][1]
+    _, counts = merge_rows([(Part(0, None, "train", None), rows), (Part(2, None, "test", None), longer)], plan)
+    assert {what: found[0] for what, found in counts.contradictions.items()} == {"split": 5, "packets": 5}
+    assert "train in 'd0' and test in 'd2'" in counts.contradictions["split"][1]
     twice = counts + counts
-    assert twice.unlike["split"] == (10, counts.unlike["split"][1])
-    assert (twice.united, twice.flows.tolist()) == (10, [10, 0, 10])
-    assert (JoinCounts.none(plan) + counts).united == counts.united
+    assert twice.contradictions["split"] == (10, counts.contradictions["split"][1])
+    assert (twice.merged, twice.flows.tolist()) == (10, [10, 0, 10])
+    assert (MergeCounts.none(plan) + counts).merged == counts.merged
 
 
 def test_words_are_translated(tmp_path):
@@ -158,8 +158,8 @@ def test_words_are_translated(tmp_path):
     plan = plan_weave(cards, rules)
     assert plan.tasks == (APP,)
     rows = labelled_flows(6, {"app": [0, 1, 2, None, 0, 1]}).drop_columns([SPLIT_COLUMN])
-    united, _ = unite_rows([(Part(1, None, "train", None), rows)], plan)
-    by_flow = dict(zip(united["flow_id"].to_pylist(), united["label_app"].to_pylist(), strict=True))
+    merged, _ = merge_rows([(Part(1, None, "train", None), rows)], plan)
+    by_flow = dict(zip(merged["flow_id"].to_pylist(), merged["label_app"].to_pylist(), strict=True))
     words = [None if by_flow[flow] is None else APP.vocabulary[by_flow[flow]] for flow in rows["flow_id"].to_pylist()]
     assert words == ["dns", "web", "web", None, "dns", "web"]
 
@@ -238,10 +238,10 @@ def test_parts_are_read_only_from_the_files_that_the_card_lists(tmp_path):
     assert next(iter(read_part(again, plan))).equals(next(iter(read_part(parts[0], plan))))
     (folder / card.shards[0].path).write_bytes(b"PAR1")
     with pytest.raises(FlowloomError, match="is not the shard that its card lists"):
-        list(weave_shard([parts[0]], plan, str(tmp_path / "out")))
+        merge_shard([parts[0]], plan, str(tmp_path / "out"))
     (folder / card.shards[0].path).unlink()
     with pytest.raises(FlowloomError, match="cannot be read"):
-        list(weave_shard([parts[0]], plan, str(tmp_path / "out")))
+        merge_shard([parts[0]], plan, str(tmp_path / "out"))
 
 
 def test_flows_in_the_shard_of_others_are_refused(tmp_path):
