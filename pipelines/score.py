@@ -1,13 +1,13 @@
-"""`flowloom score`: captures or datasets to the probabilities of every task, with accounting and a look at skew."""
+"""`flowloom score`: writes the probabilities of every task for captures or datasets, with accounting and skew."""
 
 import dataclasses
 import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -23,10 +23,17 @@ from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
 from flowloom.transforms.io.verdict import require_success
+from flowloom.transforms.metering.meter_groups import GroupAccount
 from flowloom.transforms.metering.metering_ptransforms import MeterGroups, PlanReadings
 from flowloom.transforms.score.score_inputs import Needs, ScoreInputs, plan_inputs
-from flowloom.transforms.score.score_ptransforms import ReadParts, ScoreRows, WriteScoreCard, WriteScores
-from flowloom.transforms.score.score_rows import lost_rows
+from flowloom.transforms.score.score_ptransforms import (
+    ReadParts,
+    ScoreResults,
+    ScoreRows,
+    WriteScoreCard,
+    WriteScores,
+)
+from flowloom.transforms.score.score_rows import RowScorer
 from flowloom.transforms.score.write_score_card import ScorePlan
 
 _DEFAULT = Output()
@@ -34,17 +41,19 @@ _DEFAULT = Output()
 
 @dataclasses.dataclass(frozen=True)
 class ScoreOptions:
-    """What to score by which model, where to, and on which engine.
+    """Options of `flowloom score`: the model, the inputs, the output, and the engine.
 
     Attributes:
-      model: a run's folder, or an export's.
+      model: folder of a run or of an export.
       inputs: captures by path or glob, dataset folders, `.parquet` files of flows.
       out: the folder to make.
-      split: the split of datasets to score; None: all.
-      identity, key_file: what becomes of the addresses of captures; rows of datasets have what their dataset has.
-      shards: Parquet files to write at most.
-      split_bytes: larger captures are read in stretches of this size.
-      max_skew: from which divergence on a feature counts as skewed, in bits.
+      split: the split of datasets to score; None for all.
+      identity, key_file: treatment of the addresses of captures; rows of datasets stay as they are.
+      shards: largest number of Parquet files to write.
+      split_bytes: size of the ranges that larger captures are read in.
+      max_skew: divergence above which a feature counts as skewed, in bits.
+      runner: name of the Beam runner.
+      beam_args: further options of Beam, as on its command line.
     """
 
     model: str | os.PathLike[str]
@@ -71,23 +80,25 @@ class ScoreOptions:
         if self.identity not in ("keep", "pseudonym", "drop"):
             raise FlowloomError(f"identity must be keep, pseudonym or drop, got {self.identity!r}")
         if (self.identity == "pseudonym") != (self.key_file is not None):
-            raise FlowloomError("identity pseudonym needs a key file, and only that; see docs/data-contract.md")
+            raise FlowloomError(
+                "key_file must be given with identity pseudonym and only then; see docs/data-contract.md"
+            )
 
     @property
     def lanes(self) -> int | None:
-        """How many equal shares of the work the runner deals out; None where it gives work to whoever is idle."""
+        """Number of workers that get an equal share of the work; None if the runner gives work to idle workers."""
         return self.workers if self.runner == EMBEDDED else None
 
 
 def score(options: ScoreOptions, progress: Callable[[Tally], None] | None = None) -> ScoreCard:
-    """Score every row of the inputs and return the card of what was found.
+    """Scores every row of the inputs and returns the card of the scores.
 
     Args:
       progress: called about twice a second with what was done so far, from another thread.
 
     Raises:
-      FlowloomError: if the model cannot be read, an input has not what it sees, there is no row to score, or the output
-        folder exists.
+      FlowloomError: if the model cannot be read, an input lacks a column that it needs, there is no row to score, or
+        the output folder exists.
     """
     from flowloom.trainers.deploy.deployed_model import DeployedModel
     from flowloom.trainers.deploy.scorer import Scorer, columns_of
@@ -128,7 +139,7 @@ def score(options: ScoreOptions, progress: Callable[[Tally], None] | None = None
         return read_scores(staging)
 
 
-def _given(scorer: Any) -> Any:
+def _given(scorer: RowScorer) -> RowScorer:
     return scorer
 
 
@@ -137,44 +148,42 @@ def compose(
     inputs: ScoreInputs,
     needs: Needs,
     plan: ScorePlan,
-    load: Callable[[], Any],
+    load: Callable[[], RowScorer],
     options: ScoreOptions,
     staging: str,
 ) -> None:
-    """Lay the road from captures and row groups to shards of scores and their card."""
-    findings, places = [], []
+    """Builds the pipeline from captures and row groups to shards of scores and their card."""
+    rows: dict[str, tuple[beam.PCollection[pa.RecordBatch], bool]] = {}
+    accounts: tuple[beam.PCollection[GroupAccount], ...] = ()
     if inputs.captures.groups:
         plan_readings = PlanReadings(
             inputs.captures.groups, needs.definition, options.split_bytes, options.lanes, digests=False
         )
         meter = MeterGroups(needs.definition, staging)
         whole, joined, _, accounts = pipeline | "PlanReadings" >> plan_readings | "MeterGroups" >> meter
-        findings += accounts
         key = read_key(os.fspath(options.key_file)) if options.key_file else None
         key = corpus_key(inputs.captures) if options.identity == "drop" else key
         for name, flows in (("Whole", whole), ("Joined", joined)):
-            concealed = flows | f"ConcealIdentities {name}" >> ConcealIdentities(key)
-            score_rows = ScoreRows(load, staging, options.shards, addresses=options.identity != "drop")
-            scored = concealed | f"ScoreRows {name}" >> score_rows
-            findings.append(scored.counts)
-            places.append(scored.scores)
-    if inputs.parts:
-        read = pipeline | "ReadParts" >> ReadParts(inputs.parts, options.lanes)
-        scored = read.rows | "ScoreRows Parts" >> ScoreRows(load, staging, options.shards)
-        findings += [scored.counts, read.unreadable | "LostRows" >> beam.Map(lost_rows)]
-        findings.append(read.unreadable | "Unreadable" >> beam.MapTuple(lambda reject, _: reject))
-        places.append(scored.scores)
-    if places:
-        classes = {task: len(words) for task, words in plan.model.tasks.items()}
-        write = WriteScores(staging, options.shards, classes, needs.view)
-        findings.append(places | "AllScores" >> beam.Flatten() | "WriteScores" >> write)
-    else:
-        findings.append(pipeline | "Nothing" >> beam.Create([]))
-    tuple(findings) | "WriteScoreCard" >> WriteScoreCard(plan, staging, inputs.captures.rejects)
+            rows[name] = flows | f"ConcealIdentities {name}" >> ConcealIdentities(key), options.identity != "drop"
+    read = pipeline | "ReadParts" >> ReadParts(inputs.parts, options.lanes)
+    rows["Parts"] = read.rows, True
+    scored = [
+        batches | f"ScoreRows {name}" >> ScoreRows(load, staging, options.shards, addresses)
+        for name, (batches, addresses) in rows.items()
+    ]
+    classes = {task: len(values) for task, values in plan.model.tasks.items()}
+    write = WriteScores(staging, options.shards, classes, needs.view)
+    results = ScoreResults(
+        shards=tuple(each.scores for each in scored) | "AllScores" >> beam.Flatten() | "WriteScores" >> write,
+        counts=tuple(each.counts for each in scored) | "AllCounts" >> beam.Flatten(),
+        accounts=tuple(accounts) | "AllAccounts" >> beam.Flatten(pipeline=pipeline),
+        lost=read.lost,
+    )
+    results | "WriteScoreCard" >> WriteScoreCard(plan, staging, inputs.captures.rejects)
 
 
 def skew_table(card: ScoreCard) -> Group:
-    """Return the classes that were predicted, and how far features differ from training, as tables for people."""
+    """Returns tables of the predicted classes, and of the divergence of features from the training."""
     classes = Table(title="predicted classes", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     shares = {skew.name: skew for skew in card.skew.classes} if card.skew else {}
     for name, justify in (("task", "left"), ("class", "left"), ("rows", "right"), ("share", "right")):

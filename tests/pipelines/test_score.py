@@ -237,17 +237,17 @@ def test_inputs_that_do_not_fit_are_refused(run, exported, dataset, tmp_path):
         with pytest.raises(FlowloomError, match=message):
             score(ScoreOptions(exported, inputs, tmp_path / "out", **options))
 
-    refused("is a folder without dataset.json", str(tmp_path))
+    refused("a folder must be a dataset with dataset.json", str(tmp_path))
     refused("did you mean 'test'", str(dataset), split="tset")
     refused("needs at least 1 input")
-    refused("identity pseudonym needs a key file", "x.pcap", identity="pseudonym")
+    refused("key_file must be given with identity pseudonym and only then", "x.pcap", identity="pseudonym")
     pq.write_table(pa.table({"flow_id": [b"0" * 16]}), tmp_path / "odd.parquet")
-    refused("lacks the columns group, pkt_size", str(tmp_path / "odd.parquet"))
+    refused("the columns group, pkt_size are missing", str(tmp_path / "odd.parquet"))
     contract = json.loads((exported / "features.json").read_text())
     contract["definition"]["idle_s"] = 5.0
     other = shutil.copytree(exported, tmp_path / "other")
     (other / "features.json").write_text(json.dumps(contract))
-    with pytest.raises(FlowloomError, match=r"another flow definition .*\(idle_s differ\)"):
+    with pytest.raises(FlowloomError, match=r"must be that of the model's training, but idle_s differ"):
         score(ScoreOptions(other, (str(dataset),), tmp_path / "out"))
     with pytest.raises(FlowloomError, match="is no run"):
         score(ScoreOptions(tmp_path, (str(dataset),), tmp_path / "out"))

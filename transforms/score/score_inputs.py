@@ -1,28 +1,29 @@
-"""What is to be scored: captures, and row groups of finished datasets and other Parquet files, looked at beforehand."""
+"""Inputs of scoring: captures, and row groups of finished datasets and other Parquet files."""
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import CaptureSource
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.transforms.captures.groups import GroupPlan, plan_captures
+from flowloom.transforms.captures.groups import GroupPlan, plan_captures, reject_rows
 
 BATCH_ROWS = 1 << 14
-"""Rows of a row group that are scored at a time, as many as a meter hands on."""
+"""Rows of a row group that are scored at a time, as many as a meter yields."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RowGroupPart:
-    """A row group of a Parquet file, and the columns that are wanted of it."""
+    """A row group of a Parquet file, and the columns to read."""
 
     path: str
     index: int
@@ -31,13 +32,21 @@ class RowGroupPart:
 
 
 @dataclasses.dataclass(frozen=True)
+class LostRows:
+    """A row group that cannot be read: its number of rows, and its reject row."""
+
+    rows: int
+    reject: pa.RecordBatch
+
+
+@dataclasses.dataclass(frozen=True)
 class Needs:
-    """What a model asks of rows.
+    """Requirements of a model on the rows that it scores.
 
     Attributes:
-      columns: those that it sees.
-      wanted: those that are read where they are there.
-      definition: of the flows that it was trained on, with the k packets that it sees of each.
+      columns: columns that the model uses.
+      wanted: columns that are read if a file has them.
+      definition: flow definition of its training, with the k packets that it uses of each flow.
     """
 
     view: View
@@ -48,26 +57,28 @@ class Needs:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreInputs:
-    """Everything that is to be scored; `rows` are those of the row groups."""
+    """Captures and row groups to score."""
 
     captures: GroupPlan
     parts: tuple[RowGroupPart, ...]
 
     @property
     def rows(self) -> int:
-        """Rows of the row groups."""
+        """Number of rows in the row groups."""
         return sum(part.rows for part in self.parts)
 
 
 def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, workers: int = 1) -> ScoreInputs:
-    """Tell captures, datasets and Parquet files apart, and look at each.
+    """Plans the inputs of a scoring, after a look at each capture, dataset and Parquet file.
 
     Args:
       inputs: dataset directories, `.parquet` files, or captures by path or glob.
-      split: the split of datasets that is scored; None: all.
+      needs: the requirements of the model.
+      split: the split of datasets to score; None for all.
+      workers: threads that look at captures.
 
     Raises:
-      FlowloomError: if a dataset or a Parquet file has not what the model sees, or captures cannot have it.
+      FlowloomError: if an input does not have the columns or the flow definition of the model.
     """
     if split is not None and split not in SPLITS:
         raise FlowloomError(f"split must be one of {', '.join(SPLITS)}, got {split!r}{did_you_mean(split, SPLITS)}")
@@ -82,22 +93,20 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
             captures.append(CaptureSource(glob=name))
     if captures and needs.view != "flows":
         raise FlowloomError(
-            f"the model sees rows of the {needs.view} view, which captures alone do not have, got {captures[0].glob}; "
-            f"build a dataset with views: [{needs.view}], and score that"
+            f"{captures[0].glob}: the model scores rows of the {needs.view} view, which captures do not have; build a "
+            f"dataset with views: [{needs.view}], and score that"
         )
     return ScoreInputs(plan_captures(captures, os.getcwd(), workers), tuple(dict.fromkeys(parts)))
 
 
 def _dataset_parts(root: Path, needs: Needs, split: str | None) -> Iterator[RowGroupPart]:
     if not (root / CARD).is_file():
-        raise FlowloomError(
-            f"{root} is a folder without {CARD}; name a dataset, or captures by a glob such as {root}/*"
-        )
+        raise FlowloomError(f"{root}: a folder must be a dataset with {CARD}; for the captures in it write {root}/*")
     card = read_card(root)
     if needs.view not in card.views:
         raise FlowloomError(
-            f"dataset {root} has no {needs.view} view, only {', '.join(card.views)}, and the model sees that one; "
-            f"build the dataset with views: [{', '.join([needs.view, *card.views])}]"
+            f"{root}: the model scores rows of the {needs.view} view, got a dataset of {', '.join(card.views)}; build "
+            f"the dataset with views: [{', '.join([needs.view, *card.views])}]"
         )
     if needs.view == "flows":
         _check_definition(root, card, needs.definition)
@@ -110,18 +119,18 @@ def _dataset_parts(root: Path, needs: Needs, split: str | None) -> Iterator[RowG
 
 
 def _check_definition(root: Path, card: DatasetCard, wanted: FlowDefinition) -> None:
-    """Refuse flows that are something else than those that the model was trained on."""
+    """Checks that a dataset has the flow definition of the model's training."""
     there = card.definition
     if there.k < wanted.k:
         raise FlowloomError(
-            f"dataset {root} keeps {there.k} packets of a flow, and the model sees {wanted.k}; build it with "
-            f"definition: {{k: {wanted.k}}} or more"
+            f"{root}: flows must keep at least {wanted.k} packets for this model, got k = {there.k}; build the dataset "
+            f"with definition: {{k: {wanted.k}}} or more"
         )
     differing = [name for name, value in wanted if name not in ("k", "preset") and getattr(there, name) != value]
     if differing:
         raise FlowloomError(
-            f"dataset {root} was metered by another flow definition than the model was trained on "
-            f"({', '.join(differing)} differ); build it with the same definition, or score its captures"
+            f"{root}: the flow definition must be that of the model's training, but {', '.join(differing)} differ; "
+            "build the dataset with the same definition, or score its captures"
         )
 
 
@@ -133,27 +142,45 @@ def _file_parts(path: str, needs: Needs) -> Iterator[RowGroupPart]:
 
 
 def _columns(path: str, needs: Needs) -> tuple[str, ...]:
-    """Return the columns of a Parquet file that are to be read."""
+    """Returns the columns to read from a Parquet file."""
     try:
         there = pq.read_schema(path).names
     except (OSError, pa.ArrowInvalid) as error:
         raise FlowloomError(
-            f"{path} cannot be read as Parquet ({error}); name another file, or copy it again"
+            f"{path}: cannot be read as Parquet ({error}); name another file, or copy it again"
         ) from None
     if missing := [name for name in ("flow_id", "group", *needs.columns) if name not in there]:
         raise FlowloomError(
-            f"{path} lacks the columns {', '.join(missing)}, which the model sees or rows are known by; score a "
-            "dataset, or what `flowloom flows` wrote"
+            f"{path}: the columns {', '.join(missing)} are missing, which the model or its output needs; score a "
+            "dataset, or the output of `flowloom flows`"
         )
     return tuple(name for name in needs.wanted if name in there)
 
 
 def read_part(part: RowGroupPart) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a row group in batches of at most `BATCH_ROWS`.
+    """Yields the rows of a row group in batches of at most `BATCH_ROWS`.
 
     Raises:
-      OSError, pa.ArrowInvalid: if it cannot be read; then nothing was yielded.
+      OSError, pa.ArrowInvalid: if it cannot be read, before the first batch.
     """
     with pq.ParquetFile(part.path) as file:
         table = file.read_row_group(part.index, columns=list(part.columns)).combine_chunks()
     yield from table.to_batches(BATCH_ROWS)
+
+
+def read_parts(parts: Iterable[RowGroupPart]) -> tuple[list[pa.RecordBatch], list[LostRows]]:
+    """Returns the rows of all row groups, and the row groups that cannot be read."""
+    batches: list[pa.RecordBatch] = []
+    lost = []
+    for part in parts:
+        try:
+            batches += read_part(part)
+        except (OSError, pa.ArrowInvalid) as error:
+            lost.append(lost_rows(part, error))
+    return batches, lost
+
+
+def lost_rows(part: RowGroupPart, error: Exception) -> LostRows:
+    """Returns the record of a row group that cannot be read because of an error."""
+    detail = f"row group {part.index} cannot be read ({error}); copy the file again"
+    return LostRows(part.rows, reject_rows([(part.path, part.index, RejectReason.UNREADABLE, detail)]))

@@ -1,25 +1,26 @@
-"""PTransforms that read rows, score them and write scores."""
+"""PTransforms that read rows, score them, and write scores and their card."""
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Literal, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.pvalue import AsList, PBegin, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
 
-from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.transforms.arrays.take import rearranged
-from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.dataset.shards import shard_numbers
 from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
+from flowloom.transforms.metering.meter_groups import GroupAccount
 from flowloom.transforms.metering.scheduling import deal
-from flowloom.transforms.score.score_inputs import RowGroupPart, read_part
+from flowloom.transforms.score.score_inputs import LostRows, RowGroupPart, lost_rows, read_part
 from flowloom.transforms.score.score_rows import (
     HELD_BYTES,
     RowScorer,
@@ -31,46 +32,61 @@ from flowloom.transforms.score.score_rows import (
 from flowloom.transforms.score.write_score_card import ScorePlan, write_score_card
 
 
+class PartRows(NamedTuple):
+    """Outputs of `ReadParts`: batches of rows, and the row groups that cannot be read."""
+
+    rows: beam.PCollection[pa.RecordBatch]
+    lost: beam.PCollection[LostRows]
+
+
 @dataclasses.dataclass
 class ReadParts(beam.PTransform):
-    """`read_part` over row groups, dealt out by their rows; those that cannot be read are told by themselves.
+    """`read_parts` from a pipeline: row groups of Parquet files, distributed by their rows.
 
     Args:
-      lanes: as of `PlanReadings`.
+      lanes: number of workers that get an equal share of the rows; None if the runner gives work to idle workers.
     """
 
     parts: Sequence[RowGroupPart]
     lanes: int | None = None
 
-    def expand(self, root: Any) -> Any:
-        """Return batches as `rows`, and from unreadable row groups (reject row, rows lost) as `unreadable`."""
-        dealt = deal([part.rows for part in self.parts], self.lanes or len(self.parts) or 1)
-        return (
+    @beam.typehints.no_annotations
+    def expand(self, root: PBegin) -> PartRows:
+        """Reads each row group in one piece."""
+        lanes = deal([part.rows for part in self.parts], self.lanes or len(self.parts) or 1)
+        read = (
             root
-            | "Parts" >> beam.Create(list(zip(dealt, self.parts, strict=True)), reshuffle=False)
+            | "Parts" >> beam.Create(list(zip(lanes, self.parts, strict=True)), reshuffle=False)
             | "Spread" >> beam.GroupByKey()
-            | "Dealt" >> beam.FlatMapTuple(lambda _, parts: parts)
-            | "Read" >> beam.ParDo(_Read()).with_outputs("unreadable", main="rows")
+            | "EachPart" >> beam.FlatMapTuple(lambda _, parts: parts).with_output_types(RowGroupPart)
+            | "Read" >> beam.ParDo(_Read()).with_outputs("lost", main="rows")
         )
+        return PartRows(read.rows, read.lost)
 
 
 class _Read(beam.DoFn):
-    def process(self, part: RowGroupPart) -> Iterator[Any]:
+    def process(self, part: RowGroupPart) -> Iterator[pa.RecordBatch | TaggedOutput[Literal["lost"], LostRows]]:
         try:
             yield from read_part(part)
         except (OSError, pa.ArrowInvalid) as error:
-            detail = f"row group {part.index} cannot be read ({error}); copy the file again"
-            reject = reject_rows([(part.path, part.index, RejectReason.UNREADABLE, detail)])
-            yield beam.pvalue.TaggedOutput("unreadable", (reject, part.rows))
+            yield TaggedOutput("lost", lost_rows(part, error))
+
+
+class ScoredBatches(NamedTuple):
+    """Outputs of `ScoreRows`: places of scores by shard number, and counts of the rows."""
+
+    scores: beam.PCollection[tuple[int, Spilled]]
+    counts: beam.PCollection[ScoreCounts]
 
 
 @dataclasses.dataclass
 class ScoreRows(beam.PTransform):
-    """`score_rows` over batches, spilled by shard for those who write them.
+    """`score_rows` over batches, whose scores are spilled by shard.
 
     Args:
       load: makes the scorer, once in each process.
-      job: the folder that rows are spilled to.
+      job: the folder for spill files.
+      shards: number of shards that the scores are written to.
       addresses: whether the scored rows may have addresses.
     """
 
@@ -79,33 +95,34 @@ class ScoreRows(beam.PTransform):
     shards: int
     addresses: bool = True
 
-    def expand(self, batches: Any) -> Any:
-        """Return (number of shard, `Spilled`) as `scores`, and `ScoreCounts` as `counts`."""
+    @beam.typehints.no_annotations
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> ScoredBatches:
+        """Scores batches with the columns that the model needs."""
         score = _Score(self.load, self.job, self.shards, self.addresses)
-        return batches | beam.ParDo(score).with_outputs("counts", main="scores")
+        scored = batches | beam.ParDo(score).with_outputs("counts", main="scores")
+        return ScoredBatches(scored.scores, scored.counts)
 
 
 @dataclasses.dataclass
 class WriteScores(beam.PTransform):
-    """`write_scores` over what `ScoreRows` spilled, once per shard."""
+    """`write_scores` over the outputs of `ScoreRows`, each shard at once."""
 
     folder: str
     shards: int
     tasks: dict[str, int]
     view: View = "flows"
 
-    def expand(self, places: Any) -> Any:
-        """Return `WrittenScores`."""
-        return (
-            places
-            | "OncePerShard" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_written, self.shards, self.folder, self.tasks, self.view)
-        )
+    def expand(self, places: beam.PCollection[tuple[int, Spilled]]) -> beam.PCollection[WrittenScores]:
+        """Groups the places by shard, and writes each shard."""
+        write = beam.Map(_write_shard, self.shards, self.folder, self.tasks, self.view)
+        return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write
 
 
-def _written(element: tuple[int, Iterable[Spilled]], shards: int, folder: str, *rest: Any) -> WrittenScores:
+def _write_shard(
+    element: tuple[int, Iterable[Spilled]], shards: int, folder: str, tasks: dict[str, int], view: View
+) -> WrittenScores:
     shard, places = element
-    written = write_scores(shard, shards, read_batches(places), folder, *rest)
+    written = write_scores(shard, shards, read_batches(places), folder, tasks, view)
     tally(folder).add(shards=1)
     return written
 
@@ -123,7 +140,9 @@ class _Score(beam.DoFn):
         self._buffer = SpillBuffer[int](self._job, HELD_BYTES)
         self._counts = ScoreCounts()
 
-    def process(self, rows: pa.RecordBatch) -> Iterator[tuple[int, Spilled]]:
+    def process(
+        self, rows: pa.RecordBatch
+    ) -> Iterator[tuple[int, Spilled] | TaggedOutput[Literal["counts"], ScoreCounts]]:
         scores, counts = score_rows(self._scorer, rows, self._addresses)
         self._counts = self._counts + counts
         numbers = shard_numbers(scores, self._shards)
@@ -136,30 +155,49 @@ class _Score(beam.DoFn):
             if stop > start
         )
 
-    def finish_bundle(self) -> Iterator[Any]:
+    def finish_bundle(self) -> Iterator[WindowedValue | TaggedOutput[Literal["counts"], WindowedValue]]:
         for element in self._buffer.flush():
             yield GlobalWindows.windowed_value(element)
-        yield beam.pvalue.TaggedOutput("counts", GlobalWindows.windowed_value(self._counts))
+        yield TaggedOutput("counts", GlobalWindows.windowed_value(self._counts))
+
+
+class ScoreResults(NamedTuple):
+    """Inputs of `WriteScoreCard`, from all steps before it."""
+
+    shards: beam.PCollection[WrittenScores]
+    counts: beam.PCollection[ScoreCounts]
+    accounts: beam.PCollection[GroupAccount]
+    lost: beam.PCollection[LostRows]
 
 
 @dataclasses.dataclass
 class WriteScoreCard(beam.PTransform):
-    """`write_score_card` over the findings of all steps before it.
+    """`write_score_card` over the results of all steps before it.
 
     Args:
-      known: reject rows from before the pipeline.
+      rejects: reject rows from before the pipeline.
     """
 
     plan: ScorePlan
     staging: str
-    known: pa.RecordBatch
+    rejects: pa.RecordBatch
 
-    def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `ScoreFinding`s."""
-        once = findings[0].pipeline | "Once" >> beam.Create([self.known])
-        return (
-            (*findings, once)
-            | beam.Flatten()
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write" >> beam.MapTuple(lambda _, found: write_score_card(found, self.plan, self.staging))
-        )
+    @beam.typehints.no_annotations
+    def expand(self, results: ScoreResults) -> beam.PCollection[str]:
+        """Returns the path of the card, or of the faults."""
+        inputs = [AsList(each) for each in results]
+        write = beam.Map(_write_card, *inputs, self.rejects, self.plan, self.staging)
+        return results.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
+
+
+def _write_card(
+    _: None,
+    shards: list[WrittenScores],
+    counts: list[ScoreCounts],
+    accounts: list[GroupAccount],
+    lost: list[LostRows],
+    rejects: pa.RecordBatch,
+    plan: ScorePlan,
+    staging: str,
+) -> str:
+    return write_score_card(shards, counts, accounts, lost, rejects, plan, staging)

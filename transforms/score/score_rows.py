@@ -1,4 +1,4 @@
-"""Scoring in a pipeline: batches of rows to sorted shards of scores, and one account of what became of every row."""
+"""Scores of row batches: written to sorted shards, with counts of scored and rejected rows."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import IDENTITY, View
 from flowloom.schemas.models.feature_profile import FeatureProfile
-from flowloom.schemas.models.score_card import ScoreReject, ScoreShard, class_column, probability_column, score_path
+from flowloom.schemas.models.score_card import ScoreShard, class_column, probability_column, score_path
 from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.shards import row_order, write_rows
@@ -17,30 +17,41 @@ from flowloom.transforms.io.staging import file_sha256
 
 ROW_GROUP_ROWS = 65_536
 HELD_BYTES = 16 << 20
-"""Scores that a worker holds back before it spills them: 80,000 rows of three tasks."""
+"""Bytes of scores that a worker holds in memory before it spills them, about 80,000 rows of three tasks."""
 
 
 class Scored(Protocol):
-    """What a scorer says of a batch: see `trainers.scorer.ScoredRows`."""
+    """Result of a scorer for one batch, such as `trainers.deploy.scorer.ScoredRows`."""
 
-    scores: pa.RecordBatch
-    rejected: dict[str, int]
-    profile: FeatureProfile | None
+    @property
+    def scores(self) -> pa.RecordBatch:
+        """Rows with the columns of the score schema."""
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Number of rows without a score, by reason."""
+
+    @property
+    def profile(self) -> FeatureProfile | None:
+        """Feature profile of the scored rows."""
 
 
 class RowScorer(Protocol):
-    """What scores batches; one is loaded in each process, and its threads share it."""
+    """Scorer of row batches; each process loads one, and its threads share it."""
 
     def score(self, rows: pa.RecordBatch) -> Scored:
-        """Return the scores of some rows."""
+        """Returns the scores of rows."""
 
 
 @dataclasses.dataclass
 class ScoreCounts:
-    """What became of some rows: how many came, how many were rejected by reason, and what the others are like.
+    """Counts of rows that a scorer got.
 
     Attributes:
-      counts: of `Profile.counts`, whose rows are `profiled`.
+      rows: all rows.
+      rejected: rows without a score, by reason.
+      profiled: rows that the histograms in `counts` are of.
+      counts: histogram of each feature, as in `FeatureProfile.counts`.
     """
 
     rows: int = 0
@@ -59,7 +70,7 @@ class ScoreCounts:
 
 @dataclasses.dataclass(frozen=True)
 class WrittenScores:
-    """A shard of scores, the rows left out of it because they came again, and rows of each class by task."""
+    """A shard of scores, the number of repeated rows that it leaves out, and rows of each class by task."""
 
     shard: ScoreShard
     repeated: int
@@ -67,7 +78,7 @@ class WrittenScores:
 
 
 def score_rows(scorer: RowScorer, rows: pa.RecordBatch, addresses: bool = True) -> tuple[pa.RecordBatch, ScoreCounts]:
-    """Return the scores of rows, and what became of these.
+    """Returns the scores of rows, and counts of the rows.
 
     Args:
       addresses: whether the scored rows may have addresses.
@@ -83,12 +94,12 @@ def score_rows(scorer: RowScorer, rows: pa.RecordBatch, addresses: bool = True) 
 
 
 def score_order(batches: Sequence[pa.RecordBatch], tasks: Iterable[str], view_name: View) -> tuple[np.ndarray, int]:
-    """Return the positions of rows, through all batches, in the order of their view without those that come again.
+    """Returns the positions of rows in the order of their view, each id once.
 
-    Of the rows with one id that one stays whose scores come first; so it does not matter in which order they came.
+    Of several rows with one id, the row with the smallest scores stays, so the order of the batches does not matter.
 
     Returns:
-      the positions, and how many others there are.
+      Positions through all batches, and the number of rows that are left out.
     """
     rows = sum(batch.num_rows for batch in batches)
     order = row_order(batches, np.zeros((rows, 2), np.uint64), view_name)
@@ -99,13 +110,13 @@ def score_order(batches: Sequence[pa.RecordBatch], tasks: Iterable[str], view_na
     again = np.zeros(rows, bool)
     again[1:] = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
     if again.any():
-        said = [
+        outputs_of = [
             np.concatenate([batch[probability_column(task)].flatten().to_numpy() for batch in batches])
             for task in tasks
         ]
-        columns = [column for outputs in said for column in outputs.reshape(rows, -1).T]
+        columns = [column for outputs in outputs_of for column in outputs.reshape(rows, -1).T]
         behind = np.lexsort([column[order] for column in columns])
-        # a stable sort by what `again` tells apart puts equal ids side by side once more, the first scores first
+        # a stable sort by id puts equal ids side by side again, the smallest scores first
         block = np.cumsum(~again)[behind]
         order = order[behind[np.argsort(block, kind="stable")]]
     return order[~again], int(again.sum())
@@ -114,7 +125,7 @@ def score_order(batches: Sequence[pa.RecordBatch], tasks: Iterable[str], view_na
 def write_scores(
     shard: int, shards: int, batches: Sequence[pa.RecordBatch], folder: str, tasks: dict[str, int], view_name: View
 ) -> WrittenScores:
-    """Write the scores of one shard, in any order, and return what is counted of them.
+    """Writes the scores of one shard, given in any order, and returns their counts.
 
     Args:
       tasks: number of classes by task.
@@ -129,9 +140,3 @@ def write_scores(
     return WrittenScores(
         ScoreShard(path=path, rows=sum(groups), sha256=file_sha256(f"{folder}/{path}")), repeated, classes
     )
-
-
-def lost_rows(unreadable: tuple[pa.RecordBatch, int]) -> ScoreCounts:
-    """Return what became of the rows of a row group that cannot be read."""
-    _, rows = unreadable
-    return ScoreCounts(rows, {ScoreReject.UNREADABLE: rows} if rows else {})

@@ -1,9 +1,8 @@
-"""The card of scores: what all workers counted, put together, checked, and written last."""
+"""Score card: assembles and checks the counts of all workers, and writes the card last."""
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,30 +10,29 @@ import pyarrow as pa
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, Accounting
 from flowloom.schemas.models.feature_profile import FeatureProfile
-from flowloom.schemas.models.score_card import SCORE_CARD, ScoreCard, ScoredModel, ScoreReject
+from flowloom.schemas.models.score_card import SCORE_CARD, ModelSkew, ScoreCard, ScoredModel, ScoreReject
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import captures_table, count_captures, rejects_table
 from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.staging import write_text
 from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.metering.meter_groups import GroupAccount
+from flowloom.transforms.score.score_inputs import LostRows
 from flowloom.transforms.score.score_rows import ScoreCounts, WrittenScores
 from flowloom.transforms.score.skew import model_skew
-
-ScoreFinding: TypeAlias = GroupAccount | ScoreCounts | WrittenScores | pa.RecordBatch
 
 
 @dataclasses.dataclass(frozen=True)
 class ScorePlan:
-    """What is known of a scoring before it starts.
+    """Facts of a scoring that are known before it starts.
 
     Attributes:
-      trained: the profile of the training; None for the reason `untrained`.
-      threshold: of skew, in bits.
-      inputs: as the user named them.
-      folder: what paths in the tables are relative to, where they lie below it.
+      trained: feature profile of the training; None for the reason in `untrained`.
+      threshold: divergence above which a feature is skewed, in bits.
+      inputs: inputs as the user named them.
+      folder: the folder that paths in the tables are relative to, if they lie below it.
       captured: whether captures are among the inputs.
-      part_rows: rows of the row groups.
+      part_rows: number of rows in the row groups.
     """
 
     model: ScoredModel
@@ -48,61 +46,54 @@ class ScorePlan:
     part_rows: int
 
 
-def write_score_card(findings: Iterable[ScoreFinding], plan: ScorePlan, staging: str) -> str:
-    """Write the tables of captures and rejects and the card; or what is wrong, and no card.
+def write_score_card(
+    shards: Iterable[WrittenScores],
+    counts: Iterable[ScoreCounts],
+    accounts: Sequence[GroupAccount],
+    lost: Sequence[LostRows],
+    rejects: pa.RecordBatch,
+    plan: ScorePlan,
+    staging: str,
+) -> str:
+    """Writes the tables of captures and rejects and the card; or the fault of the job, and no card.
+
+    Args:
+      shards: the written scores, in any order.
+      counts: of all batches that were scored.
+      accounts: of the captures that were metered.
+      lost: row groups that cannot be read.
+      rejects: reject rows of the inputs.
+      plan: the plan of the job.
+      staging: the folder with the shards.
 
     Returns:
       The path of the file that was written last.
     """
-    accounts: list[GroupAccount] = []
-    rejects: list[pa.RecordBatch] = []
-    written: list[WrittenScores] = []
-    counts = ScoreCounts()
-    for found in findings:
-        match found:
-            case GroupAccount():
-                accounts.append(found)
-            case ScoreCounts():
-                counts = counts + found
-            case WrittenScores():
-                written.append(found)
-            case _:
-                rejects.append(found)
     captures = captures_table(accounts, {}, plan.folder)
-    refused = rejects_table(accounts, rejects, plan.folder)
-    written.sort(key=lambda shard: shard.shard.path)
-    scored = sum(shard.shard.rows for shard in written)
+    refused = rejects_table(accounts, [rejects, *(part.reject for part in lost)], plan.folder)
+    unread = sum(part.rows for part in lost)
+    total = sum([*counts, ScoreCounts(unread, {ScoreReject.UNREADABLE: unread} if unread else {})], ScoreCounts())
+    written = sorted(shards, key=lambda shard: shard.shard.path)
     repeated = sum(shard.repeated for shard in written)
-    rejected = sum_by_key([counts.rejected, {ScoreReject.REPEATED: repeated} if repeated else {}])
+    rejected = sum_by_key([total.rejected, {ScoreReject.REPEATED: repeated} if repeated else {}])
+    scored = sum(shard.shard.rows for shard in written)
     expected = sum(account.flows for account in accounts) + plan.part_rows
-    if fault := _fault(expected, counts.rows, scored + sum(rejected.values()), refused):
+    if fault := _fault(expected, total.rows, scored + sum(rejected.values()), refused):
         return fail(staging, [fault])
-    sums = sum_by_key(shard.classes for shard in written)
-    classes = {
-        task: dict(zip(words, sums.get(task, np.zeros(len(words), np.int64)).tolist(), strict=True))
-        for task, words in plan.model.tasks.items()
-    }
-    skew = missing = None
-    if plan.trained is not None:
-        told = {name: tuple(bins.tolist()) for name, bins in counts.counts.items()}
-        profile = FeatureProfile(k=plan.trained.k, rows=counts.profiled, counts=told, classes=classes)
-        skew = model_skew(plan.trained, profile, plan.threshold)
-        missing = None if skew else "no row was scored, or none was trained on"
-    short = sum(account.flows_short for account in accounts)
-    flows = sum(account.flows for account in accounts) + short
-    told = count_captures(captures, refused)
+    classes = count_classes(written, plan.model)
+    skew, skew_missing = compare_with_training(total, classes, plan)
     card = ScoreCard(
         tool_version=importlib.metadata.version("flowloom"),
         model=plan.model,
         inputs=plan.inputs,
         identity=plan.identity,
-        rows=counts.rows,
+        rows=total.rows,
         scored=scored,
         rejected={str(reason): rejected[reason] for reason in sorted(rejected)},
         classes=classes,
-        captures=Accounting(**told, flows=flows, flows_short=short, flows_unlabelled=0) if plan.captured else None,
+        captures=account_captures(accounts, captures, refused) if plan.captured else None,
         skew=skew,
-        skew_missing=missing or plan.untrained,
+        skew_missing=skew_missing,
         shards=tuple(shard.shard for shard in written),
     )
     write_table(f"{staging}/{CAPTURES_TABLE}", captures)
@@ -111,11 +102,42 @@ def write_score_card(findings: Iterable[ScoreFinding], plan: ScorePlan, staging:
     return f"{staging}/{SCORE_CARD}"
 
 
+def count_classes(shards: Iterable[WrittenScores], model: ScoredModel) -> dict[str, dict[str, int]]:
+    """Returns the number of rows of each predicted class, by task."""
+    sums = sum_by_key(shard.classes for shard in shards)
+    return {
+        task: dict(zip(values, sums.get(task, np.zeros(len(values), np.int64)).tolist(), strict=True))
+        for task, values in model.tasks.items()
+    }
+
+
+def compare_with_training(
+    counts: ScoreCounts, classes: dict[str, dict[str, int]], plan: ScorePlan
+) -> tuple[ModelSkew | None, str | None]:
+    """Returns the skew of scored rows against the training, or the reason why there is none."""
+    if plan.trained is None:
+        return None, plan.untrained
+    histograms = {name: tuple(bins.tolist()) for name, bins in counts.counts.items()}
+    profile = FeatureProfile(k=plan.trained.k, rows=counts.profiled, counts=histograms, classes=classes)
+    skew = model_skew(plan.trained, profile, plan.threshold)
+    return skew, plan.untrained if skew else "no row was scored, or none was trained on"
+
+
+def account_captures(accounts: Sequence[GroupAccount], captures: pa.Table, rejects: pa.Table) -> Accounting:
+    """Returns the account of the captures that were metered for scoring."""
+    short = sum(account.flows_short for account in accounts)
+    flows = sum(account.flows for account in accounts) + short
+    return Accounting(**count_captures(captures, rejects), flows=flows, flows_short=short, flows_unlabelled=0)
+
+
 def _fault(expected: int, came: int, accounted: int, rejects: pa.Table) -> str | None:
-    """Return what is wrong with the counts, if anything is."""
+    """Returns the fault of counts that do not agree, or None."""
     if expected != came or came != accounted:
-        return f"rows do not add up: {expected} were metered or read, {came} came to the model, {accounted} are told of"
+        return (
+            f"rows must add up, got {expected:,} metered or read, {came:,} given to the model, "
+            f"{accounted:,} scored or rejected"
+        )
     if came:
         return None
     reasons = [f"{row['uri']}: {row['reason']}: {row['detail']}" for row in rejects.slice(0, 3).to_pylist()]
-    return f"there is no row to score; {'; '.join(reasons) or 'the inputs are empty'}"
+    return f"there is no row to score: {'; '.join(reasons) or 'the inputs are empty'}"
