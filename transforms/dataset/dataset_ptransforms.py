@@ -159,7 +159,9 @@ class _Write(beam.DoFn):
     def process(self, element: tuple[ShardKey, Iterable[Spilled]], label_bins: LabelBins) -> Iterator[Any]:
         (view_name, _, split, _), places = element
         batches = read_batches(places)
-        yield spill_digests(write_shard(element[0], batches, self._folder, label_bins.tasks, self._output), self._folder)
+        yield spill_digests(
+            write_shard(element[0], batches, self._folder, label_bins.tasks, self._output), self._folder
+        )
         if self._leakage and view_name == "flows":
             names = [task.name for task in label_bins.tasks]
             for sighted in shelve_sightings(batches, split, names, self._folder):
