@@ -80,9 +80,7 @@ class ScoreOptions:
         if self.identity not in ("keep", "pseudonym", "drop"):
             raise FlowloomError(f"identity must be keep, pseudonym or drop, got {self.identity!r}")
         if (self.identity == "pseudonym") != (self.key_file is not None):
-            raise FlowloomError(
-                "key_file must be given with identity pseudonym and only then; see docs/data-contract.md"
-            )
+            raise FlowloomError("key_file must be given with identity pseudonym and only then; see docs/manifest.md")
 
     @property
     def lanes(self) -> int | None:

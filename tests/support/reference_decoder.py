@@ -214,7 +214,7 @@ def transport_layer(packet: Packet) -> None:
     packet.payload_bytes -= header
 
 
-# tunnels: docs/data-contract.md, "Tunnels" --------------------------------------------------------------------------
+# tunnels: docs/manifest.md, "Tunnels" --------------------------------------------------------------------------
 
 
 def innermost(packet: Packet, tunnels: Iterable[str]) -> Packet:
