@@ -40,8 +40,8 @@ from flowloom.transforms.labels.label_ptransforms import FindLabelBins, LabelFlo
 from flowloom.transforms.labels.window_sources import WindowSource, label_folder, read_sources
 from flowloom.transforms.metering.meter_cache import KeptReading
 from flowloom.transforms.metering.metering_ptransforms import JoinPackets, MeterGroups, PlanReadings, RecallReadings
+from flowloom.transforms.published.plan_published import PublishedPlan, plan_published, stored_views
 from flowloom.transforms.published.published_ptransforms import RecallPublished
-from flowloom.transforms.published.published_rows import PublishedPlan, plan_published, stored_views
 from flowloom.transforms.splits.split_ptransforms import AssignSplits, CompleteSplitPlan, MeasureLeakage
 from flowloom.transforms.splits.splits import SplitPlan, plan_splits
 

@@ -60,12 +60,12 @@ ALLOWED: dict[str, str] = {
     "transforms/labels": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/metering"
     ),
-    "transforms/splits": (
-        "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
-    ),
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
-        "transforms/flows transforms/packets transforms/labels transforms/splits"
+        "transforms/flows transforms/packets transforms/labels"
+    ),
+    "transforms/splits": (
+        "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
     ),
     "transforms/dataset": (
         "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "

@@ -80,3 +80,8 @@ def feature_columns(headers: Iterable[str]) -> list[str]:
 def feature_schema(features: Iterable[str]) -> pa.Schema:
     """Returns the schema of the tables view: id, group, and one float64 column per feature, finite or null."""
     return pa.schema([FLOWS.field("flow_id"), FLOWS.field("group"), *(pa.field(f, pa.float64()) for f in features)])
+
+
+def feature_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns the feature columns of rows of the tabular view, which are those of float64."""
+    return rows.select([field.name for field in rows.schema if pa.types.is_floating(field.type)])

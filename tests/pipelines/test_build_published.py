@@ -198,7 +198,9 @@ def test_what_is_wrong_is_named(changes, words):
 
 def test_a_foreign_word_stops_the_build_and_names_the_nearest(published, tmp_path):
     tasks = {"app": {"kind": "multiclass", "vocabulary": ["docs", "drive"]}}
-    with pytest.raises(FlowloomError, match=r"'quic' says 'doc' of service.*did you mean 'docs'"):
+    with pytest.raises(
+        FlowloomError, match=r"'quic': service must be a label value of task 'app'.*got 'doc'.*did you mean 'docs'"
+    ):
         built(published, tmp_path / "out", QUIC, tasks=tasks)
     card, _ = built(published, tmp_path / "out", {**QUIC, "unknown_words": "unknown"}, tasks=tasks)
     assert sum(split.unknown["app"] for split in card.splits.values()) == 6

@@ -20,7 +20,7 @@ from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
 from flowloom.transforms.packets.byte_rows import no_drops
-from flowloom.transforms.published.published_rows import PublishedFindings
+from flowloom.transforms.published.plan_published import PublishedFindings
 from flowloom.transforms.splits.leakage import PartCounts
 from flowloom.transforms.splits.splits import SplitPlan
 
@@ -98,7 +98,7 @@ def gather(labels: Sequence[GroupLabels], split_plan: SplitPlan, handed_over: It
                 findings.packets_dropped = findings.packets_dropped + np.array(found.dropped)
             case PublishedFindings():
                 findings.published = found.accounts
-                findings.add_sources(found.said)
+                findings.add_sources(found.sources)
                 findings.rejects.append(found.rejects)
             case PartCounts():
                 findings.leakage.append(found)

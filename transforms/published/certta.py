@@ -11,7 +11,7 @@ from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.published.delimited_text import word
 from flowloom.transforms.published.flow_rows import published_flows
 from flowloom.transforms.published.published_files import published_files
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 CERTTA_TASK = "class"
 
@@ -25,7 +25,7 @@ _PROTOCOLS = {"TCP": 6, "UDP": 17}
 _LARGEST_NS = 2**62
 
 
-def read_certta_flows(path: str, set_aside: SetAside, *, k: int = 60) -> Iterator[pa.RecordBatch]:
+def read_certta_flows(path: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.RecordBatch]:
     """Yield flows out of JSON arrays of records.
 
     A flow is what the file has of it, its first 30 to 100 packets: counters and duration are over these. Times count
@@ -39,8 +39,8 @@ def read_certta_flows(path: str, set_aside: SetAside, *, k: int = 60) -> Iterato
     Yields:
       one batch per file: `schemas.rows.PUBLISHED_FLOWS` with the words of task `class`.
     """
-    for file in published_files(path, set_aside):
-        content = file.read(set_aside)
+    for file in published_files(path, rejects):
+        content = file.read(rejects)
         if content is None:
             continue
         try:
@@ -48,7 +48,7 @@ def read_certta_flows(path: str, set_aside: SetAside, *, k: int = 60) -> Iterato
             records = records.select(name for name in _FIELDS)
         except pl.exceptions.PolarsError as error:
             detail = f"expected a JSON array of records with {', '.join(_FIELDS)} ({str(error).splitlines()[0]})"
-            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+            rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
         time, length = pl.col("timestamp"), pl.col("direction_length")
         good = records.select(
@@ -62,7 +62,7 @@ def read_certta_flows(path: str, set_aside: SetAside, *, k: int = 60) -> Iterato
         )
         mask = good.to_series().fill_null(False).to_numpy()
         detail = "expected as many times as lengths, at least one, no length of 0, and a label"
-        set_aside.add(file.uri, np.flatnonzero(~mask), RejectReason.BAD_ROW, detail)
+        rejects.add(file.uri, np.flatnonzero(~mask), RejectReason.BAD_ROW, detail)
         rows = np.flatnonzero(mask)
         records = records.filter(mask)
         offsets = np.concatenate([np.zeros(1, np.int64), records.select(length.list.len()).to_series().cum_sum()])

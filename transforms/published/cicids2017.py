@@ -23,7 +23,7 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.columns import repeated_text
 from flowloom.transforms.published.delimited_text import TextRows, read_header, read_rows, word
 from flowloom.transforms.published.published_files import PublishedFile, published_files
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 ATTACK_TASK, FAMILY_TASK = "attack", "family"
 
@@ -31,7 +31,7 @@ NonFinite = Literal["set-aside", "zero", "null"]
 
 
 def read_cicids_tables(
-    path: str, set_aside: SetAside, *, features: Sequence[str] = CICIDS_FEATURES, non_finite: NonFinite = "set-aside"
+    path: str, rejects: Rejects, *, features: Sequence[str] = CICIDS_FEATURES, non_finite: NonFinite = "set-aside"
 ) -> Iterator[pa.RecordBatch]:
     """Return an iterator over the rows of one table, a folder or an archive of tables.
 
@@ -55,26 +55,26 @@ def read_cicids_tables(
             )
     if non_finite not in ("set-aside", "zero", "null"):
         raise FlowloomError(f"non_finite must be set-aside, zero or null, got {non_finite!r}")
-    return _tables(path, set_aside, list(features), non_finite)
+    return _tables(path, rejects, list(features), non_finite)
 
 
-def _tables(path: str, set_aside: SetAside, features: list[str], non_finite: NonFinite) -> Iterator[pa.RecordBatch]:
-    for file in published_files(path, set_aside):
-        columns = feature_columns(read_header(file, ",", set_aside))
+def _tables(path: str, rejects: Rejects, features: list[str], non_finite: NonFinite) -> Iterator[pa.RecordBatch]:
+    for file in published_files(path, rejects):
+        columns = feature_columns(read_header(file, ",", rejects))
         label = next((name for name in CICIDS_LABEL_HEADERS if name in columns), None)
         missing = [name for name in features if name not in columns]
         if label is None or missing:
             detail = f"expected a label column and {len(features)} features, got {len(columns)} columns"
             detail += f"; {', '.join(missing)} are missing" if missing else "; none is a label"
-            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+            rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
         wanted = {name: columns.index(name) for name in [*features, label]}
-        for rows in read_rows(file, ",", len(columns), wanted, set_aside):
-            yield _batch(file, rows, features, label, non_finite, set_aside)
+        for rows in read_rows(file, ",", len(columns), wanted, rejects):
+            yield _batch(file, rows, features, label, non_finite, rejects)
 
 
 def _batch(
-    file: PublishedFile, rows: TextRows, features: list[str], label: str, non_finite: NonFinite, set_aside: SetAside
+    file: PublishedFile, rows: TextRows, features: list[str], label: str, non_finite: NonFinite, rejects: Rejects
 ) -> pa.RecordBatch:
     table = pl.DataFrame({name: pl.Series(rows.columns[name]) for name in [*features, label]})
     table = table.with_columns(pl.all().str.strip_chars())
@@ -83,13 +83,13 @@ def _batch(
     text = values.select(pl.all().is_null()).to_numpy() & ~empty.to_numpy()
     bad = text.any(axis=1) | (table[label] == "").to_numpy()
     detail = f"expected {len(features)} numbers and a label"
-    set_aside.add(file.uri, rows.positions[bad], RejectReason.BAD_ROW, detail)
+    rejects.add(file.uri, rows.positions[bad], RejectReason.BAD_ROW, detail)
     finite = values.select(pl.all().is_finite().fill_null(False))
     keep = ~bad
     if non_finite == "set-aside":
         infinite = keep & ~finite.select(pl.all_horizontal(pl.all())).to_series().to_numpy()
         detail = "a feature is NaN, infinite or empty"
-        set_aside.add(file.uri, rows.positions[infinite], RejectReason.NOT_FINITE, detail)
+        rejects.add(file.uri, rows.positions[infinite], RejectReason.NOT_FINITE, detail)
         keep &= ~infinite
     else:
         other = 0.0 if non_finite == "zero" else None

@@ -11,7 +11,7 @@ import pyarrow.csv as csv
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.published.published_files import DAMAGED, PublishedFile
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 BLOCK_BYTES = 4 << 20
 
@@ -36,18 +36,18 @@ class TextRows:
         return TextRows(self.positions[mask.to_numpy(zero_copy_only=False)], self.columns.filter(mask))
 
 
-def read_header(file: PublishedFile, delimiter: str, set_aside: SetAside) -> list[str]:
+def read_header(file: PublishedFile, delimiter: str, rejects: Rejects) -> list[str]:
     """Read a file's first line and return its words without spaces around them, none where it is damaged."""
     try:
         line = file.content.readline().decode("latin1").removeprefix("\xef\xbb\xbf").rstrip("\r\n")
     except DAMAGED as error:
-        set_aside.add(file.uri, [0], RejectReason.DECOMPRESSION, f"the compressed stream is damaged ({error})")
+        rejects.add(file.uri, [0], RejectReason.DECOMPRESSION, f"the compressed stream is damaged ({error})")
         return []
     return [word.strip() for word in line.split(delimiter)]
 
 
 def read_rows(
-    file: PublishedFile, delimiter: str, width: int, wanted: Mapping[str, int], set_aside: SetAside
+    file: PublishedFile, delimiter: str, width: int, wanted: Mapping[str, int], rejects: Rejects
 ) -> Iterator[TextRows]:
     """Yield the rows of a file from where it stands; those of another width are set aside.
 
@@ -89,8 +89,8 @@ def read_rows(
     except (pa.ArrowInvalid, *DAMAGED) as error:
         reason = RejectReason.BAD_ROW if isinstance(error, pa.ArrowInvalid) else RejectReason.DECOMPRESSION
         detail = f"reading stopped here: {error}; rows before that were read"
-        set_aside.add(file.uri, [row + len(skipped)], reason, detail)
-    set_aside.add(file.uri, skipped, RejectReason.BAD_ROW, f"expected {width} columns separated by {delimiter!r}")
+        rejects.add(file.uri, [row + len(skipped)], reason, detail)
+    rejects.add(file.uri, skipped, RejectReason.BAD_ROW, f"expected {width} columns separated by {delimiter!r}")
 
 
 def _positions(row: int, rows: int, skipped: list[int]) -> np.ndarray:

@@ -26,7 +26,7 @@ from flowloom.transforms.captures.records import MAX_RECORD_BYTES, u32
 from flowloom.transforms.packets.header_masks import clear_addresses, clear_connection, clear_within
 from flowloom.transforms.packets.link_layer import network_header
 from flowloom.transforms.published.published_files import PublishedFile, published_files
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 TRAFFIC = ("chat", "email", "file", "p2p", "streaming", "voip")
 """Words of the six classes, in the order of their numbers."""
@@ -52,7 +52,7 @@ _WRONG = {
 def read_iscx_images(
     images: str,
     labels: str,
-    set_aside: SetAside,
+    rejects: Rejects,
     *,
     classes: int,
     tunnel: str | None = None,
@@ -84,11 +84,11 @@ def read_iscx_images(
         raise FlowloomError(f"header must be {' or '.join(get_args(Header))}, got {header!r}")
     if mask not in _MASKS:
         raise FlowloomError(f"mask must be one of {', '.join(_MASKS)}, got {mask!r}")
-    return _rows(images, labels, set_aside, classes, tunnel, header == "strip", mask)
+    return _rows(images, labels, rejects, classes, tunnel, header == "strip", mask)
 
 
 def read_iscx_twelve(
-    folder: str, variant: str, set_aside: SetAside, *, split: Literal["train", "t10k"] = "train",
+    folder: str, variant: str, rejects: Rejects, *, split: Literal["train", "t10k"] = "train",
     header: Header = "strip", mask: Mask = "addresses",
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
     """Return an iterator over a 12-class set, put together from the two 6-class sets it was made of.
@@ -103,7 +103,7 @@ def read_iscx_twelve(
     for name, tunnel in (("Novpn", "plain"), ("Vpn", "vpn")):
         place = Path(folder) / "6class" / f"{name}{variant}"
         images, labels = (_stored(place / f"{split}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
-        yield from read_iscx_images(images, labels, set_aside, classes=6, tunnel=tunnel, header=header, mask=mask)
+        yield from read_iscx_images(images, labels, rejects, classes=6, tunnel=tunnel, header=header, mask=mask)
 
 
 def _stored(path: Path) -> str:
@@ -112,17 +112,17 @@ def _stored(path: Path) -> str:
 
 
 def _rows(
-    images: str, labels: str, set_aside: SetAside, classes: int, tunnel: str | None, strip: bool, mask: Mask
+    images: str, labels: str, rejects: Rejects, classes: int, tunnel: str | None, strip: bool, mask: Mask
 ) -> Iterator[pa.RecordBatch]:
-    for file in published_files(images, set_aside):
-        content = _idx(file, _IMAGES, set_aside)
-        numbers = [_idx(other, _LABELS, set_aside) for other in published_files(labels, set_aside)]
+    for file in published_files(images, rejects):
+        content = _idx(file, _IMAGES, rejects)
+        numbers = [_idx(other, _LABELS, rejects) for other in published_files(labels, rejects)]
         if content is None or not numbers or numbers[0] is None:
             continue
         rows, label = content.reshape(len(content), -1), numbers[0]
         if len(rows) != len(label):
             detail = f"expected a label for each of {len(rows)} images, got {len(label)} labels"
-            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+            rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
         length = rows.shape[1]
         layers = len(rows) > 0 and length > PCAP_HEADER and _begins_pcap(rows[0], 0)
@@ -133,10 +133,10 @@ def _rows(
                 published, chosen = chosen, np.zeros_like(chosen)
                 _take_apart(published.ravel(), length, strip, _MASKS.index(mask), chosen.ravel(), state)
             for wrong, detail in _WRONG.items():
-                set_aside.add(file.uri, positions[state == wrong], RejectReason.BAD_ROW, detail)
+                rejects.add(file.uri, positions[state == wrong], RejectReason.BAD_ROW, detail)
             unknown = (state == _GOOD) & (label[positions] >= classes)
             detail = f"expected a label below {classes}"
-            set_aside.add(file.uri, positions[unknown], RejectReason.BAD_ROW, detail)
+            rejects.add(file.uri, positions[unknown], RejectReason.BAD_ROW, detail)
             good = (state == _GOOD) & ~unknown
             yield _batch(file, positions[good], chosen[good], label[positions[good]], classes, tunnel)
 
@@ -164,22 +164,22 @@ def _words(vocabulary: tuple[str, ...], codes: np.ndarray) -> pa.Array:
     return text_column(vocabulary).take(column(codes.astype(np.int64), pa.int64()))
 
 
-def _idx(file: PublishedFile, magic: bytes, set_aside: SetAside) -> np.ndarray | None:
+def _idx(file: PublishedFile, magic: bytes, rejects: Rejects) -> np.ndarray | None:
     """Return the uint8 array of an idx file; rows that are not there are set aside."""
-    content = file.read(set_aside)
+    content = file.read(rejects)
     if content is None:
         return None
     start = 4 + 4 * magic[3]
     if content[:4] != magic or len(content) < start:
         detail = f"expected an idx file of uint8 with {magic[3]} dimensions, it starts with {content[:4]!r}"
-        set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+        rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
         return None
     rows, *shape = np.frombuffer(content, ">u4", magic[3], 4).tolist()
     width = int(np.prod(shape, dtype=np.int64))
     whole = min((len(content) - start) // width, rows) if width else 0
     if whole < rows:
         detail = f"the file ends inside this row, {rows - whole} of {rows} are missing"
-        set_aside.add(file.uri, [whole], RejectReason.CUT_OFF, detail)
+        rejects.add(file.uri, [whole], RejectReason.CUT_OFF, detail)
     return np.frombuffer(content, np.uint8, whole * width, start).reshape(whole, *shape)
 
 

@@ -21,7 +21,7 @@ from flowloom.transforms.flows.packet_windows import open_meter
 from flowloom.transforms.published.delimited_text import SECONDS, TextRows, read_header, read_rows, seconds_ns
 from flowloom.transforms.published.flow_rows import forget
 from flowloom.transforms.published.published_files import PublishedFile, published_files
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 KITSUNE_TASK = "attack"
 
@@ -56,7 +56,7 @@ _NO_GROUP = "0" * GROUP_DIGITS
 _ICMP, _TCP, _UDP, _NONE = 1, 6, 17, 255
 
 
-def read_kitsune_packets(path: str, set_aside: SetAside) -> Iterator[pa.RecordBatch]:
+def read_kitsune_packets(path: str, rejects: Rejects) -> Iterator[pa.RecordBatch]:
     """Yield the packets of a table as `schemas.rows.PACKETS`, to be metered.
 
     Known are time, frame length, addresses, protocol and ports; `ip_bytes` and `payload_bytes` are the frame's less its
@@ -64,26 +64,26 @@ def read_kitsune_packets(path: str, set_aside: SetAside) -> Iterator[pa.RecordBa
     that are no IP, or of another protocol than TCP, UDP and ICMP, tell no flow key and are set aside. `record` counts
     these too, so that it is the packet's place among the labels.
     """
-    for file in published_files(path, set_aside):
-        header = read_header(file, "\t", set_aside)
+    for file in published_files(path, rejects):
+        header = read_header(file, "\t", rejects)
         missing = [name for name in _FIELDS.values() if name not in header]
         if missing:
             detail = f"expected a table with the columns of tshark, {', '.join(missing)} are missing"
-            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+            rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
         wanted = {name: header.index(field) for name, field in _FIELDS.items()}
-        for rows in read_rows(file, "\t", len(header), wanted, set_aside):
-            yield _packets(file, rows, set_aside)
+        for rows in read_rows(file, "\t", len(header), wanted, rejects):
+            yield _packets(file, rows, rejects)
 
 
-def read_kitsune_labels(path: str, set_aside: SetAside) -> np.ndarray:
+def read_kitsune_labels(path: str, rejects: Rejects) -> np.ndarray:
     """Return the labels of a set in the order of its packets: int8 0 benign, 1 attack, -1 where a row cannot be read.
 
     A row is the label, or a number and the label, separated by a comma.
     """
     labels: list[np.ndarray] = []
-    for file in published_files(path, set_aside):
-        parts = [_labels(file, rows, set_aside) for rows in read_rows(file, "\t", 1, {"line": 0}, set_aside)]
+    for file in published_files(path, rejects):
+        parts = [_labels(file, rows, rejects) for rows in read_rows(file, "\t", 1, {"line": 0}, rejects)]
         read = np.full(max((int(at[-1]) + 1 for at, _ in parts if len(at)), default=0), -1, np.int8)
         for at, values in parts:
             read[at] = values
@@ -105,7 +105,7 @@ def check_kitsune_definition(definition: FlowDefinition) -> None:
 
 
 def read_kitsune_flows(
-    path: str, labels: str | None, definition: FlowDefinition, set_aside: SetAside
+    path: str, labels: str | None, definition: FlowDefinition, rejects: Rejects
 ) -> Iterator[pa.RecordBatch]:
     """Yield the flows of one table, metered; a flow is an attack if any of its packets is.
 
@@ -121,11 +121,11 @@ def read_kitsune_flows(
       FlowloomError: if the definition does not fit.
     """
     check_kitsune_definition(definition)
-    meter = open_meter(definition, next((file.group for file in published_files(path, SetAside())), _NO_GROUP))
-    known = np.empty(0, np.int8) if labels is None else read_kitsune_labels(labels, set_aside)
+    meter = open_meter(definition, next((file.group for file in published_files(path, Rejects())), _NO_GROUP))
+    known = np.empty(0, np.int8) if labels is None else read_kitsune_labels(labels, rejects)
     known = np.append(known, np.int8(-1))  # for the packets behind the last label
     of_flow: list[np.ndarray] = []
-    for packets in read_kitsune_packets(path, set_aside):
+    for packets in read_kitsune_packets(path, rejects):
         at = np.minimum(view(packets["record"]).astype(np.int64), len(known) - 1)
         of_flow.append(np.stack([meter.update(packets), known[at]]))
     meter.finish()
@@ -142,7 +142,7 @@ def read_kitsune_flows(
         )
 
 
-def _packets(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> pa.RecordBatch:
+def _packets(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.RecordBatch:
     """Return the rows that have a flow key as packets; the others are set aside."""
     table = pl.DataFrame({name: pl.Series(rows.columns[name]) for name in _FIELDS})
     given = {name: (table[name] != "").to_numpy() for name in _FIELDS}
@@ -161,11 +161,11 @@ def _packets(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> pa.Rec
     for side in ("src", "dst"):
         whole &= (ports[side] >= 0) & (ports[side] < 1 << 16) & addresses[side][1]
     keyed = ip & (protocol != _NONE)
-    set_aside.add(file.uri, rows.positions[~ip], RejectReason.NO_FLOW_KEY, "no IP packet")
+    rejects.add(file.uri, rows.positions[~ip], RejectReason.NO_FLOW_KEY, "no IP packet")
     other = "an IP packet, but neither TCP nor UDP nor ICMP"
-    set_aside.add(file.uri, rows.positions[ip & ~keyed], RejectReason.NO_FLOW_KEY, other)
+    rejects.add(file.uri, rows.positions[ip & ~keyed], RejectReason.NO_FLOW_KEY, other)
     detail = "expected epoch seconds with up to 9 decimals, a frame length above 14, addresses and ports"
-    set_aside.add(file.uri, rows.positions[keyed & ~whole], RejectReason.BAD_ROW, detail)
+    rejects.add(file.uri, rows.positions[keyed & ~whole], RejectReason.BAD_ROW, detail)
 
     kept = np.flatnonzero(keyed & whole)
     values = {
@@ -218,9 +218,9 @@ def _addresses(four: pl.Series, six: pl.Series) -> tuple[np.ndarray, np.ndarray]
     return packed, valid
 
 
-def _labels(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> tuple[np.ndarray, np.ndarray]:
+def _labels(file: PublishedFile, rows: TextRows, rejects: Rejects) -> tuple[np.ndarray, np.ndarray]:
     """Return positions and labels of rows, -1 where a row says neither 0 nor 1."""
     line = pl.Series(rows.columns["line"]).str.split(",").list.last()
     labels = line.str.strip_chars('" \r').replace_strict({"0": 0, "1": 1}, default=-1, return_dtype=pl.Int8).to_numpy()
-    set_aside.add(file.uri, rows.positions[labels < 0], RejectReason.BAD_ROW, "expected a label, 0 or 1")
+    rejects.add(file.uri, rows.positions[labels < 0], RejectReason.BAD_ROW, "expected a label, 0 or 1")
     return rows.positions, labels

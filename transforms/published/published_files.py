@@ -20,7 +20,7 @@ from flowloom.schemas.arrow.rows import GROUP_DIGITS
 from flowloom.transforms.arrays.columns import column
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
 """What reading a compressed file or an archive raises where it is damaged."""
@@ -43,12 +43,12 @@ class PublishedFile:
     group: str
     content: io.BufferedReader
 
-    def read(self, set_aside: SetAside) -> bytes | None:
+    def read(self, rejects: Rejects) -> bytes | None:
         """Return all of it, or set it aside where its stream is damaged."""
         try:
             return self.content.read()
         except DAMAGED as error:
-            set_aside.add(self.uri, [0], RejectReason.DECOMPRESSION, f"the compressed stream is damaged ({error})")
+            rejects.add(self.uri, [0], RejectReason.DECOMPRESSION, f"the compressed stream is damaged ({error})")
             return None
 
     def ids(self, rows: np.ndarray) -> pa.Array:
@@ -57,7 +57,7 @@ class PublishedFile:
         return column(row_digests(positions, f"published {self.group}"), pa.binary(16))
 
 
-def published_files(path: str, set_aside: SetAside) -> Iterator[PublishedFile]:
+def published_files(path: str, rejects: Rejects) -> Iterator[PublishedFile]:
     """Yield the files at a path: itself, all files below a folder by name, or the members of a tar archive in order.
 
     What cannot be opened or comes twice is set aside, and so is an archive from its damage on. Reading `content` raises
@@ -70,11 +70,11 @@ def published_files(path: str, set_aside: SetAside) -> Iterator[PublishedFile]:
         try:
             _, fingerprint = capture_fingerprint(str(file))
         except CaptureError as error:
-            set_aside.add(str(file), [error.offset], error.reason, error.detail)
+            rejects.add(str(file), [error.offset], error.reason, error.detail)
             continue
         if fingerprint in seen:  # its rows would have the same ids
             detail = "has the same bytes as a file before it, which is read once"
-            set_aside.add(str(file), [0], RejectReason.DUPLICATE, detail)
+            rejects.add(str(file), [0], RejectReason.DUPLICATE, detail)
             continue
         seen.add(fingerprint)
         try:
@@ -85,7 +85,7 @@ def published_files(path: str, set_aside: SetAside) -> Iterator[PublishedFile]:
                     name = str(file.relative_to(root)) if root.is_dir() else file.name
                     yield PublishedFile(str(file), name, _group(fingerprint), content)
         except DAMAGED as error:
-            set_aside.add(str(file), [0], RejectReason.DECOMPRESSION, f"the archive is damaged ({error})")
+            rejects.add(str(file), [0], RejectReason.DECOMPRESSION, f"the archive is damaged ({error})")
 
 
 def _members(file: Path, content: io.BufferedReader, fingerprint: str) -> Iterator[PublishedFile]:

@@ -10,7 +10,7 @@ from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
 from flowloom.transforms.arrays.columns import column, concatenated, repeated_text
 
 
-class SetAside:
+class Rejects:
     """Collects what a reader of published files does not give as rows, so that nothing vanishes."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.published.delimited_text import SECONDS, TextRows, read_rows, seconds_ns, word
 from flowloom.transforms.published.flow_rows import published_flows
 from flowloom.transforms.published.published_files import PublishedFile, published_files
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 QUIC_PROTOCOL, QUIC_TASK = 17, "service"
 
@@ -33,7 +33,7 @@ _COLUMNS = {"time": 0, "relative": 1, "length": 2, "direction": 3}
 _LENGTH, _DIRECTION = r"^\d{1,6}$", r"^[01]$"
 
 
-def read_quic_texts(path: str, set_aside: SetAside, *, k: int = 60) -> Iterator[pa.RecordBatch]:
+def read_quic_texts(path: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.RecordBatch]:
     """Yield flows out of text files, one flow each: epoch time, relative time, length, direction, separated by tabs.
 
     Known are times to the ns, sizes as published (the length of the frame), directions, and the protocol, which is UDP.
@@ -46,11 +46,11 @@ def read_quic_texts(path: str, set_aside: SetAside, *, k: int = 60) -> Iterator[
     Yields:
       one batch per file: `schemas.rows.PUBLISHED_FLOWS` with the words of task `service`.
     """
-    for file in published_files(path, set_aside):
-        parts = [_checked(file, rows, set_aside) for rows in read_rows(file, "\t", 4, _COLUMNS, set_aside)]
+    for file in published_files(path, rejects):
+        parts = [_checked(file, rows, rejects) for rows in read_rows(file, "\t", 4, _COLUMNS, rejects)]
         table = pa.Table.from_batches(parts).combine_chunks() if parts else None
         if table is None or not table.num_rows:
-            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, "expected a flow of at least one packet")
+            rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, "expected a flow of at least one packet")
             continue
         time_ns = seconds_ns(table["time"].chunk(0))
         size = view(pc.cast(table["length"], pa.int64()).chunk(0))
@@ -62,7 +62,7 @@ def read_quic_texts(path: str, set_aside: SetAside, *, k: int = 60) -> Iterator[
         )  # fmt: skip
 
 
-def read_quic_arrays(data: str, labels: str, set_aside: SetAside, *, k: int = 60) -> Iterator[pa.RecordBatch]:
+def read_quic_arrays(data: str, labels: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.RecordBatch]:
     """Yield flows out of the processed arrays.
 
     The arrays tell of each flow's first 120 packets inter-arrival times, scaled to [-1, 1] and cut at one second, and
@@ -77,14 +77,14 @@ def read_quic_arrays(data: str, labels: str, set_aside: SetAside, *, k: int = 60
     Yields:
       one batch: `schemas.rows.PUBLISHED_FLOWS` with the words of task `service`.
     """
-    for file in published_files(data, set_aside):
-        values = _array(file, 2 * ARRAY_PACKETS, set_aside)
-        named = [_array(other, 3, set_aside) for other in published_files(labels, set_aside)]
+    for file in published_files(data, rejects):
+        values = _array(file, 2 * ARRAY_PACKETS, rejects)
+        named = [_array(other, 3, rejects) for other in published_files(labels, rejects)]
         if values is None or not named or named[0] is None:
             continue
         if len(values) != len(named[0]):
             detail = f"expected a label for each of {len(values)} flows, got {len(named[0])} labels"
-            set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+            rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
         bandwidth, duration, classes = named[0].T
         pairs = values.reshape(len(values), ARRAY_PACKETS, 2)
@@ -92,7 +92,7 @@ def read_quic_arrays(data: str, labels: str, set_aside: SetAside, *, k: int = 60
         good = np.isfinite(values).all(axis=1) & _good_labels(named[0])
         good &= (pairs[:, :, 0] <= 1).all(axis=1) & (size > 0).all(axis=1)
         detail = "expected 120 scaled times and lengths, a bandwidth, a duration and a class from 1 to 5"
-        set_aside.add(file.uri, np.flatnonzero(~good), RejectReason.BAD_ROW, detail)
+        rejects.add(file.uri, np.flatnonzero(~good), RejectReason.BAD_ROW, detail)
         rows = np.flatnonzero(good)
         flows = len(rows)
         yield published_flows(
@@ -105,7 +105,7 @@ def read_quic_arrays(data: str, labels: str, set_aside: SetAside, *, k: int = 60
         )  # fmt: skip
 
 
-def read_quic_labels(path: str, set_aside: SetAside) -> np.ndarray:
+def read_quic_labels(path: str, rejects: Rejects) -> np.ndarray:
     """Return the labels of flows, of which the packets may not have been published.
 
     Args:
@@ -115,12 +115,12 @@ def read_quic_labels(path: str, set_aside: SetAside) -> np.ndarray:
       float64 [flows, 3]: bandwidth in bytes a second, duration in s, and a key of `ARRAY_CLASSES`.
     """
     found = [np.empty((0, 3))]
-    for file in published_files(path, set_aside):
-        labels = _array(file, 3, set_aside)
+    for file in published_files(path, rejects):
+        labels = _array(file, 3, rejects)
         if labels is not None:
             good = _good_labels(labels)
             detail = "expected a bandwidth, a duration and a class from 1 to 5"
-            set_aside.add(file.uri, np.flatnonzero(~good), RejectReason.BAD_ROW, detail)
+            rejects.add(file.uri, np.flatnonzero(~good), RejectReason.BAD_ROW, detail)
             found.append(labels[good])
     return np.concatenate(found)
 
@@ -132,13 +132,13 @@ def _good_labels(labels: np.ndarray) -> np.ndarray:
     )
 
 
-def _checked(file: PublishedFile, rows: TextRows, set_aside: SetAside) -> pa.RecordBatch:
+def _checked(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.RecordBatch:
     """Return the rows that are a time, a length and a direction; the others are set aside."""
     good = pc.match_substring_regex(rows.columns["time"], SECONDS)
     good = pc.and_(good, pc.match_substring_regex(rows.columns["length"], _LENGTH))
     good = pc.and_(good, pc.match_substring_regex(rows.columns["direction"], _DIRECTION))
     detail = "expected epoch seconds with up to 9 decimals, a relative time, a length and a direction of 0 or 1"
-    set_aside.add(file.uri, rows.keep(pc.invert(good)).positions, RejectReason.BAD_ROW, detail)
+    rejects.add(file.uri, rows.keep(pc.invert(good)).positions, RejectReason.BAD_ROW, detail)
     return rows.keep(good).columns
 
 
@@ -148,14 +148,14 @@ def _service(name: str) -> str:
     return word(named).replace("-", "")
 
 
-def _array(file: PublishedFile, width: int, set_aside: SetAside) -> np.ndarray | None:
+def _array(file: PublishedFile, width: int, rejects: Rejects) -> np.ndarray | None:
     try:
         values = np.lib.format.read_array(file.content, allow_pickle=False)
     except ValueError as error:
-        set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, f"expected a NumPy array ({error})")
+        rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, f"expected a NumPy array ({error})")
         return None
     if values.ndim != 2 or values.shape[1] != width or values.dtype.kind != "f":
         detail = f"expected floats of shape [flows, {width}], got {values.dtype} of shape {list(values.shape)}"
-        set_aside.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
+        rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
         return None
     return values

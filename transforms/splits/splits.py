@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flowloom.schemas.arrow.feature_tables import feature_rows
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS, Splits
 from flowloom.schemas.corpus.tasks import Task
@@ -146,11 +147,6 @@ def _hashed_ids(rows: pa.RecordBatch, by: str, view_name: View) -> pa.Array:
     if by == "packet":
         return column(row_digests(rows.select(["flow_id", "record"]), ""), pa.binary(16))
     return rows["flow_id"]
-
-
-def feature_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the columns of a table's rows that are features."""
-    return rows.select([field.name for field in rows.schema if pa.types.is_floating(field.type)])
 
 
 def _rule(by: Any, reason: str, splits: Splits) -> SplitRule:

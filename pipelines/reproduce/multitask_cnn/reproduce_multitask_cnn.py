@@ -11,7 +11,7 @@ from flowloom.pipelines.reproduce.engine.datasets import built_once
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 from flowloom.transforms.published.ucdavis_quic import ARRAY_CLASSES, read_quic_labels
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _totals(data: Path) -> Any:
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import LabelledTotals
 
     paths = [data / "quic-ucdavis" / f"{part}Label.npy" for part in ("train", "val", "test")]
-    found = [read_quic_labels(str(path), SetAside()) for path in paths if path.is_file()]
+    found = [read_quic_labels(str(path), Rejects()) for path in paths if path.is_file()]
     if not sum(map(len, found)):
         return None
     bandwidth, duration, classes = np.concatenate(found).T

@@ -14,7 +14,7 @@ from flowloom.schemas.arrow.rows import PACKETS
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.packets.afterimage import DECAYS, AfterImage, afterimage_features
 from flowloom.transforms.published.kitsune import read_kitsune_packets
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 C = bytes(10) + b"\xff\xff" + bytes([192, 168, 0, 7])
 
@@ -187,7 +187,7 @@ def test_rows_that_are_silent_are_forgotten_and_others_kept():
 def test_published_packets_have_finite_features(real_data):
     afterimage = AfterImage()
     path = str(real_data / "kitsune-mirai" / "mirai_head.pcap.tsv.xz")
-    packets = [part for part, _ in zip(read_kitsune_packets(path, SetAside()), range(4), strict=False)]
+    packets = [part for part, _ in zip(read_kitsune_packets(path, Rejects()), range(4), strict=False)]
     found = np.concatenate([afterimage.update(part) for part in packets])
     assert np.isfinite(found).all()
     pcc = found[:, [name.endswith("pcc") for name in afterimage.features]]

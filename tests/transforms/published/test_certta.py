@@ -6,7 +6,7 @@ import json
 import pyarrow as pa
 
 from flowloom.transforms.published.certta import read_certta_flows
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 SOURCE = "./SET/pcap/Brute_http/x/UDP_1-1-1-1_5_2-2-2-2_6/7.pcap"
 
@@ -22,16 +22,16 @@ def record(**fields):
 
 
 def read(path, **how):
-    set_aside = SetAside()
-    rows = [row for batch in read_certta_flows(str(path), set_aside, **how) for row in batch.to_pylist()]
-    return rows, set_aside
+    rejects = Rejects()
+    rows = [row for batch in read_certta_flows(str(path), rejects, **how) for row in batch.to_pylist()]
+    return rows, rejects
 
 
 def test_the_published_flows(real_data):
     seen, total = collections.Counter(), 0
     for path in sorted((real_data / "certta").glob("*/[tv]*.json")):
-        rows, set_aside = read(path, k=20)
-        assert set_aside.counts() == {}
+        rows, rejects = read(path, k=20)
+        assert rejects.counts() == {}
         records = json.loads(path.read_text())
         for row, published in zip(rows, records, strict=True):
             signs = [
@@ -63,9 +63,9 @@ def test_records_that_contradict_themselves_are_set_aside(tmp_path):
         record(source_file=None),
     ]
     (tmp_path / "r.json").write_text(json.dumps(records))
-    rows, set_aside = read(tmp_path / "r.json")
-    assert set_aside.rows()["offset"].to_pylist() == [1, 2, 3, 4, 5, 6, 7]
-    assert set_aside.counts() == {"bad-row": 7}
+    rows, rejects = read(tmp_path / "r.json")
+    assert rejects.rows()["offset"].to_pylist() == [1, 2, 3, 4, 5, 6, 7]
+    assert rejects.counts() == {"bad-row": 7}
     assert [(row["word_class"], row["protocol"]) for row in rows] == [("brute-http", 17), ("3", None)]
     assert (rows[0]["pkt_dir"], rows[0]["pkt_gap_ns"], rows[0]["bytes_bwd"]) == ([1, -1], [0, 500_000_000], 70)
 
@@ -73,6 +73,6 @@ def test_records_that_contradict_themselves_are_set_aside(tmp_path):
 def test_what_is_no_such_json_is_set_aside(tmp_path):
     for content in (b"", b"{", b'[{"a": 1}]', b"\xff\xfe", b'[{"timestamp": "x"}]'):
         (tmp_path / "r.json").write_bytes(content)
-        rows, set_aside = read(tmp_path / "r.json")
+        rows, rejects = read(tmp_path / "r.json")
         assert rows == []
-        assert pa.compute.sum(pa.array(set_aside.counts().values())).as_py() == 1
+        assert pa.compute.sum(pa.array(rejects.counts().values())).as_py() == 1

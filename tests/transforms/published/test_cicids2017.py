@@ -10,15 +10,15 @@ import pytest
 from flowloom.schemas.arrow.feature_tables import CICIDS_FEATURES, feature_columns
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.published.cicids2017 import read_cicids_tables
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 SOME = ("flow_duration", "flow_bytes_per_s", "fwd_header_length", "fwd_header_length_1")
 
 
-def read(path, **how) -> tuple[list[dict], SetAside]:
-    set_aside = SetAside()
-    rows = [row for batch in read_cicids_tables(str(path), set_aside, **how) for row in batch.to_pylist()]
-    return rows, set_aside
+def read(path, **how) -> tuple[list[dict], Rejects]:
+    rejects = Rejects()
+    rows = [row for batch in read_cicids_tables(str(path), rejects, **how) for row in batch.to_pylist()]
+    return rows, rejects
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def read(path, **how) -> tuple[list[dict], SetAside]:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_header_variants_mean_the_same(tmp_path, header, end):
     (tmp_path / "t.csv").write_bytes(end.join([header, b"1,2.5,20,20,BENIGN", b" 3,4e3,32,32,Bot "]) + end)
-    rows, set_aside = read(tmp_path / "t.csv", features=SOME)
-    assert set_aside.counts() == {}
+    rows, rejects = read(tmp_path / "t.csv", features=SOME)
+    assert rejects.counts() == {}
     assert [[row[name] for name in (*SOME, "word_attack")] for row in rows] == [
         [1.0, 2.5, 20.0, 20.0, "benign"], [3.0, 4000.0, 32.0, 32.0, "bot"],
     ]  # fmt: skip
@@ -78,35 +78,35 @@ TABLE = b"Flow Duration,Flow Bytes/s,Label\n1,2,A\n1,NaN,A\n1,Infinity,A\n1,,A\n
 )
 def test_what_is_no_number_is_set_aside_or_replaced(tmp_path, non_finite, rates, counts):
     (tmp_path / "t.csv").write_bytes(TABLE)
-    rows, set_aside = read(tmp_path / "t.csv", features=["flow_duration", "flow_bytes_per_s"], non_finite=non_finite)
+    rows, rejects = read(tmp_path / "t.csv", features=["flow_duration", "flow_bytes_per_s"], non_finite=non_finite)
     assert [row["flow_bytes_per_s"] for row in rows] == rates
-    assert set_aside.counts() == counts
-    assert len(rows) + set_aside.rows().num_rows == 10
-    offsets = {row["offset"] for row in set_aside.rows().to_pylist() if row["reason"] == "bad-row"}
+    assert rejects.counts() == counts
+    assert len(rows) + rejects.rows().num_rows == 10
+    offsets = {row["offset"] for row in rejects.rows().to_pylist() if row["reason"] == "bad-row"}
     assert offsets == {4, 5, 6, 7, 8}
 
 
 def test_tables_without_a_feature_or_a_label_are_set_aside(tmp_path):
     for header in (b"Flow Duration,Label\n1,A\n", b"Flow Duration,Flow Bytes/s\n1,2\n", b"\n", b"\x00\x01\x02"):
         (tmp_path / "t.csv").write_bytes(header)
-        rows, set_aside = read(tmp_path / "t.csv", features=["flow_duration", "flow_bytes_per_s"])
-        assert (rows, set_aside.counts()) == ([], {"other-format": 1})
+        rows, rejects = read(tmp_path / "t.csv", features=["flow_duration", "flow_bytes_per_s"])
+        assert (rows, rejects.counts()) == ([], {"other-format": 1})
 
 
 @pytest.mark.parametrize("bad", [{"features": ["flow_durations"]}, {"non_finite": "drop"}])
 def test_bad_arguments_raise_at_once(bad):
     with pytest.raises(FlowloomError, match="got"):
-        read_cicids_tables("t.csv", SetAside(), **bad)
+        read_cicids_tables("t.csv", Rejects(), **bad)
 
 
 def test_the_published_tables(real_data):
-    set_aside = SetAside()
+    rejects = Rejects()
     archive = str(real_data / "cicids2017-subset.tar.xz")
-    rows = pa.Table.from_batches(read_cicids_tables(archive, set_aside))
+    rows = pa.Table.from_batches(read_cicids_tables(archive, rejects))
     assert len(CICIDS_FEATURES) == len(set(CICIDS_FEATURES)) == 77
     assert rows.num_rows == 68_910
-    assert set_aside.counts() == {"not-finite": 67, "other-format": 1}  # 59,993 + 6,311 + 2,673 rows; dicot lacks 26
-    (other,) = (row for row in set_aside.rows().to_pylist() if row["reason"] == "other-format")
+    assert rejects.counts() == {"not-finite": 67, "other-format": 1}  # 59,993 + 6,311 + 2,673 rows; dicot lacks 26
+    (other,) = (row for row in rejects.rows().to_pylist() if row["reason"] == "other-format")
     assert other["uri"].endswith("!dicot.csv")
     assert collections.Counter(rows["word_family"].to_pylist()) == {
         "benign": 60_155, "web-attack": 2_853, "bot": 1_956, "dos": 1_953, "portscan": 1_404, "brute-force": 553,
@@ -124,11 +124,11 @@ def test_the_published_duplicates_and_the_narrow_table(real_data, tmp_path):
             member = archive.extractfile(names[name])
             assert member is not None
             (tmp_path / name).write_bytes(member.read())
-    rows = pa.Table.from_batches(read_cicids_tables(str(tmp_path / "starrix.csv"), SetAside(), non_finite="null"))
+    rows = pa.Table.from_batches(read_cicids_tables(str(tmp_path / "starrix.csv"), Rejects(), non_finite="null"))
     table = pl.DataFrame({name: rows[name] for name in (*CICIDS_FEATURES, "word_attack")})
     assert (len(table), len(table) - len(table.unique())) == (6_311, 1_015)
     header = (tmp_path / "dicot.csv").read_text().splitlines()[0].split(",")
     narrow = [name for name in feature_columns(header) if name in CICIDS_FEATURES]
-    rows = pa.Table.from_batches(read_cicids_tables(str(tmp_path / "dicot.csv"), SetAside(), features=narrow))
+    rows = pa.Table.from_batches(read_cicids_tables(str(tmp_path / "dicot.csv"), Rejects(), features=narrow))
     assert (len(narrow), rows.num_rows) == (51, 12_000)
     assert None not in rows["word_family"].to_pylist()

@@ -11,7 +11,7 @@ from capture_files import ethernet, ipv4, ipv6, pcap, tcp, udp
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.published.iscx_images import TRAFFIC, read_iscx_images, read_iscx_twelve
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 SIDE = 28
 LENGTH = SIDE * SIDE
@@ -26,10 +26,10 @@ def write(folder, images: list[bytes], labels: list[int], *, missing: int = 0) -
 
 
 def read(folder, images, labels=None, **how):
-    set_aside = SetAside()
+    rejects = Rejects()
     paths = write(folder, images, labels or [0] * len(images), missing=how.pop("missing", 0))
-    rows = [r for b in read_iscx_images(*paths, set_aside, **{"classes": 6} | how) for r in b.to_pylist()]
-    return rows, set_aside
+    rows = [r for b in read_iscx_images(*paths, rejects, **{"classes": 6} | how) for r in b.to_pylist()]
+    return rows, rejects
 
 
 def session(frames: list[bytes], link_type: int = 1, order: str = ">") -> bytes:
@@ -54,11 +54,11 @@ def test_only_packets_stay_one_behind_the_other(tmp_path, order, link_type):
         wrapped[0] += b"\xee" * 6  # padding of a short frame
         wrapped.insert(1, ethernet(b"\xaa" * 28, 0x0806))
     image = session(wrapped, link_type, order)
-    (row,), set_aside = read(tmp_path, [image])
+    (row,), rejects = read(tmp_path, [image])
     # the last packet is cut where the image ends
     cut = LENGTH - (len(image) - len(PACKETS[2]))
     assert row["bytes"] == b"".join(map(masked, [*PACKETS[:2], PACKETS[2][:cut]])).ljust(LENGTH, b"\0")
-    assert set_aside.counts() == {}
+    assert rejects.counts() == {}
     (row,), _ = read(tmp_path, [image], mask="none")
     assert row["bytes"] == b"".join([*PACKETS[:2], PACKETS[2][:cut]]).ljust(LENGTH, b"\0")
 
@@ -150,8 +150,8 @@ def test_strict_leaves_nothing_of_a_connection_or_host_and_all_else(tmp_path, ve
                     kept += packet[: max(LENGTH - at - 16 - len(frame) + len(packet), 0)]
                 at += 16 + len(frame)
             expected.append(kept.ljust(LENGTH, b"\0"))
-    rows, set_aside = read(tmp_path, images, header=header, mask="strict")
-    assert set_aside.counts() == {}
+    rows, rejects = read(tmp_path, images, header=header, mask="strict")
+    assert rejects.counts() == {}
     assert len(rows) == len(images)
     for row, wanted in zip(rows, expected, strict=True):
         assert row["bytes"] == wanted
@@ -186,25 +186,25 @@ def test_bad_images_are_set_aside(tmp_path):
     good = session([ethernet(PACKETS[0])])
     broken = good[:32] + struct.pack(">I", 1 << 20) + good[36:]
     images = [good, b"none", broken, session([ethernet(bytes(28), 0x0806)]), good]
-    rows, set_aside = read(tmp_path, images, [0, 0, 0, 0, 6])
+    rows, rejects = read(tmp_path, images, [0, 0, 0, 0, 6])
     assert len(rows) == 1
-    assert sorted(set_aside.rows()["offset"].to_pylist()) == [1, 2, 3, 4]
-    assert set_aside.counts() == {"bad-row": 4}
-    rows, set_aside = read(tmp_path, [good], [0, 0, 0], missing=2)
-    assert (rows, set_aside.counts()) == ([], {"cut-off": 1, "other-format": 1})
+    assert sorted(rejects.rows()["offset"].to_pylist()) == [1, 2, 3, 4]
+    assert rejects.counts() == {"bad-row": 4}
+    rows, rejects = read(tmp_path, [good], [0, 0, 0], missing=2)
+    assert (rows, rejects.counts()) == ([], {"cut-off": 1, "other-format": 1})
 
 
 @pytest.mark.parametrize("bad", [{"classes": 7}, {"classes": 12, "tunnel": "vpn"}, {"classes": 6, "tunnel": "x"},
                                  {"classes": 6, "header": "none"}, {"classes": 6, "mask": "all"}])  # fmt: skip
 def test_bad_arguments_raise_at_once(bad):
     with pytest.raises(FlowloomError, match="got"):
-        read_iscx_images("images", "labels", SetAside(), **bad)
+        read_iscx_images("images", "labels", Rejects(), **bad)
 
 
 def test_the_twelve_classes_are_put_together(real_data):
-    folder, set_aside = real_data / "iscx-wang2017", SetAside()
-    rows = pa.Table.from_batches(read_iscx_twelve(str(folder), "SessionAllLayers", set_aside))
-    assert (rows.num_rows, set_aside.counts()) == (35_501, {})
+    folder, rejects = real_data / "iscx-wang2017", Rejects()
+    rows = pa.Table.from_batches(read_iscx_twelve(str(folder), "SessionAllLayers", rejects))
+    assert (rows.num_rows, rejects.counts()) == (35_501, {})
     words = [*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)]
     stored = gzip.decompress((folder / "12class/SessionAllLayers/train-labels-idx1-ubyte.gz").read_bytes())
     published = np.bincount(np.frombuffer(stored, np.uint8, offset=8))
@@ -219,11 +219,11 @@ def test_the_twelve_classes_are_put_together(real_data):
 
 
 def test_put_together_payload_images_are_those_published(real_data):
-    folder, set_aside = str(real_data / "iscx-wang2017"), SetAside()
-    built = pa.Table.from_batches(read_iscx_twelve(folder, "SessionL7", set_aside, split="t10k"))
+    folder, rejects = str(real_data / "iscx-wang2017"), Rejects()
+    built = pa.Table.from_batches(read_iscx_twelve(folder, "SessionL7", rejects, split="t10k"))
     names = [f"{folder}/12class/SessionL7/t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
-    published = pa.Table.from_batches(read_iscx_images(*names, set_aside, classes=12))
-    assert set_aside.counts() == {}
+    published = pa.Table.from_batches(read_iscx_images(*names, rejects, classes=12))
+    assert rejects.counts() == {}
     columns = ("bytes", "word_traffic", "word_tunnel", "word_tunnel_traffic")
     both = [
         collections.Counter(zip(*(t[name].to_pylist() for name in columns), strict=True)) for t in (built, published)

@@ -19,7 +19,7 @@ from flowloom.transforms.published.kitsune import (
     read_kitsune_labels,
     read_kitsune_packets,
 )
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 DEFINITION = FlowDefinition.of("default", size="wire", tcp_close="none", k=5)
 HEADER = [
@@ -51,16 +51,16 @@ def tcp(src="10.0.0.1", dst="10.0.0.2", src_port="5", dst_port="80", **more) -> 
     return {"ip.src": src, "ip.dst": dst, "tcp.srcport": src_port, "tcp.dstport": dst_port, **more}
 
 
-def packets_of(path: str) -> tuple[pa.Table, SetAside]:
-    set_aside = SetAside()
-    return pa.Table.from_batches(read_kitsune_packets(path, set_aside), PACKETS), set_aside
+def packets_of(path: str) -> tuple[pa.Table, Rejects]:
+    rejects = Rejects()
+    return pa.Table.from_batches(read_kitsune_packets(path, rejects), PACKETS), rejects
 
 
 def test_the_published_table_equals_its_capture(real_data):
     folder = real_data / "kitsune-mirai"
-    packets, set_aside = packets_of(str(folder / "mirai_head.pcap.tsv.xz"))
+    packets, rejects = packets_of(str(folder / "mirai_head.pcap.tsv.xz"))
     assert packets.num_rows == 35_294
-    assert set_aside.counts() == {"no-flow-key": 3_069, "bad-row": 1}  # the last line is cut off
+    assert rejects.counts() == {"no-flow-key": 3_069, "bad-row": 1}  # the last line is cut off
     assert packets.num_rows + 3_069 == 38_363
     capture = CaptureBytes(str(folder / "mirai2000.pcap"))
     decoded = PacketDecoder(IpFragmentTable()).decode(open_records(capture).scan())
@@ -75,11 +75,11 @@ def test_the_published_table_equals_its_capture(real_data):
 
 
 def test_the_published_labels_and_flows(real_data):
-    folder, set_aside = real_data / "kitsune-mirai", SetAside()
-    labels = read_kitsune_labels(str(folder / "mirai_labels.csv.xz"), set_aside)
-    assert (len(labels), int(np.argmax(labels)), set_aside.counts()) == (764_137, 121_621, {})
+    folder, rejects = real_data / "kitsune-mirai", Rejects()
+    labels = read_kitsune_labels(str(folder / "mirai_labels.csv.xz"), rejects)
+    assert (len(labels), int(np.argmax(labels)), rejects.counts()) == (764_137, 121_621, {})
     paths = [str(folder / name) for name in ("mirai_head.pcap.tsv.xz", "mirai_labels.csv.xz")]
-    flows = pa.Table.from_batches(read_kitsune_flows(*paths, DEFINITION, set_aside))
+    flows = pa.Table.from_batches(read_kitsune_flows(*paths, DEFINITION, rejects))
     assert np.sum([flows["packets_fwd"], flows["packets_bwd"]]) == 35_294
     assert set(flows["word_attack"].to_pylist()) == {"negative"}
     assert flows["pkt_ttl"].null_count == flows.num_rows
@@ -89,21 +89,21 @@ def test_a_flow_is_an_attack_if_any_of_its_packets_is(tmp_path):
     back = tcp("10.0.0.2", "10.0.0.1", "80", "5")
     path = table(tmp_path / "t.tsv", tcp(), {"frame.len": "42"}, back, tcp(src_port="6"), tcp(src_port="7"))
     (tmp_path / "l.csv").write_text('"",x\n1,0\n2,0\n3,1\n4,0\n')
-    set_aside = SetAside()
+    rejects = Rejects()
     (tmp_path / "l.csv").write_text("0\n0\n1\n0\n")
-    flows = [r for b in read_kitsune_flows(path, str(tmp_path / "l.csv"), DEFINITION, set_aside) for r in b.to_pylist()]
+    flows = [r for b in read_kitsune_flows(path, str(tmp_path / "l.csv"), DEFINITION, rejects) for r in b.to_pylist()]
     words = {row["src_port"]: row["word_attack"] for row in flows}
     assert words == {5: "positive", 6: "negative", 7: None}
     assert {
-        row["word_attack"] for b in read_kitsune_flows(path, None, DEFINITION, SetAside()) for row in b.to_pylist()
+        row["word_attack"] for b in read_kitsune_flows(path, None, DEFINITION, Rejects()) for row in b.to_pylist()
     } == {None}
 
 
 def test_numbered_labels_are_read_too(tmp_path):
     (tmp_path / "l.csv.xz").write_bytes(lzma.compress(b'"1","0"\r\n"2","1"\r\n"3","x"\r\n4,1'))
-    set_aside = SetAside()
-    assert read_kitsune_labels(str(tmp_path / "l.csv.xz"), set_aside).tolist() == [0, 1, -1, 1]
-    assert set_aside.rows()["offset"].to_pylist() == [2]
+    rejects = Rejects()
+    assert read_kitsune_labels(str(tmp_path / "l.csv.xz"), rejects).tolist() == [0, 1, -1, 1]
+    assert rejects.rows()["offset"].to_pylist() == [2]
 
 
 def test_rows_without_a_key_and_bad_rows_are_set_aside(tmp_path):
@@ -114,19 +114,19 @@ def test_rows_without_a_key_and_bad_rows_are_set_aside(tmp_path):
         tcp(src="10.0.0.256"), tcp(src="10.0.0.1,10.0.0.2"), tcp(src_port="65536"), tcp(dst_port="http"),
         {**tcp(), "frame.len": "x"}, {**tcp(), "frame.time_epoch": "1e9"}, {**six, "ipv6.src": "fd00::x"},
     )  # fmt: skip
-    packets, set_aside = packets_of(path)
+    packets, rejects = packets_of(path)
     rows = packets.select(["record", "protocol", "src_port", "ip_version", "time_ns"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         (0, 6, 5, 4, 5_250_000_000), (1, 17, 9, 6, 5_250_000_000), (2, 1, 0, 4, 5_250_000_000),
     ]  # fmt: skip
-    assert set_aside.counts() == {"no-flow-key": 2, "bad-row": 7}
-    assert sorted(set_aside.rows()["offset"].to_pylist()) == list(range(3, 12))
+    assert rejects.counts() == {"no-flow-key": 2, "bad-row": 7}
+    assert sorted(rejects.rows()["offset"].to_pylist()) == list(range(3, 12))
 
 
 def test_another_table_is_set_aside_and_definitions_are_checked(tmp_path):
     (tmp_path / "t.tsv").write_text("a\tb\n1\t2\n")
-    packets, set_aside = packets_of(str(tmp_path / "t.tsv"))
-    assert (packets.num_rows, set_aside.counts()) == (0, {"other-format": 1})
+    packets, rejects = packets_of(str(tmp_path / "t.tsv"))
+    assert (packets.num_rows, rejects.counts()) == (0, {"other-format": 1})
     with pytest.raises(
         FlowloomError, match="expected size='wire', tcp_close='none', got size='ip', tcp_close='lifecycle'"
     ):

@@ -7,15 +7,15 @@ import tarfile
 
 from flowloom.transforms.published.cicids2017 import read_cicids_tables
 from flowloom.transforms.published.published_files import published_files
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 
 TABLE = b"Flow Duration,Label\n" + b"".join(b"%d,A\n" % at for at in range(50_000))
 
 
 def rows(path):
-    set_aside = SetAside()
-    batches = list(read_cicids_tables(str(path), set_aside, features=["flow_duration"]))
-    return [row for batch in batches for row in batch.to_pylist()], set_aside
+    rejects = Rejects()
+    batches = list(read_cicids_tables(str(path), rejects, features=["flow_duration"]))
+    return [row for batch in batches for row in batch.to_pylist()], rejects
 
 
 def archive(**members: bytes) -> bytes:
@@ -36,9 +36,9 @@ def test_plain_compressed_foldered_and_archived_files_have_the_same_rows(tmp_pat
     wanted = [float(at) for at in range(50_000)] * 2
     ids = set()
     for path in ("folder", "t.tar.xz"):
-        found, set_aside = rows(tmp_path / path)
+        found, rejects = rows(tmp_path / path)
         assert [row["flow_duration"] for row in found] == wanted
-        assert set_aside.counts() == {}
+        assert rejects.counts() == {}
         ids.update(row["flow_id"] for row in found)
     assert len(ids) == 4 * 50_000
 
@@ -55,18 +55,18 @@ def test_ids_are_named_by_content(tmp_path):
 def test_damage_keeps_what_came_before(tmp_path):
     wide = b"Flow Duration,Label\n" + b"".join(b"%d,%064x\n" % (at, at * at) for at in range(200_000))
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(wide)[:-1000])
-    found, set_aside = rows(tmp_path / "cut.csv.gz")
+    found, rejects = rows(tmp_path / "cut.csv.gz")
     assert found
     assert [row["flow_duration"] for row in found] == [float(at) for at in range(len(found))]
-    assert set_aside.counts() == {"decompression": 1}
-    assert set_aside.rows()["offset"].to_pylist() == [len(found)]
+    assert rejects.counts() == {"decompression": 1}
+    assert rejects.rows()["offset"].to_pylist() == [len(found)]
 
 
 def test_cut_off_archives_and_files_that_are_none_are_set_aside(tmp_path):
     (tmp_path / "cut.tar").write_bytes(archive(x=TABLE, y=TABLE)[: len(TABLE) + 1600])
-    found, set_aside = rows(tmp_path / "cut.tar")
+    found, rejects = rows(tmp_path / "cut.tar")
     assert len(found) > 50_000 - 1
-    assert set_aside.rows().num_rows > 0
-    found, set_aside = rows(tmp_path / "missing.csv")
-    assert (found, set_aside.counts()) == ([], {"unreadable": 1})
-    assert [file.name for file in published_files(str(tmp_path), SetAside())] == ["x", "y"]
+    assert rejects.rows().num_rows > 0
+    found, rejects = rows(tmp_path / "missing.csv")
+    assert (found, rejects.counts()) == ([], {"unreadable": 1})
+    assert [file.name for file in published_files(str(tmp_path), Rejects())] == ["x", "y"]

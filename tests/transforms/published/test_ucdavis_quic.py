@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flowloom.schemas.arrow.rows import PUBLISHED_FLOWS, with_published_labels
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.moments import sequence_moments
-from flowloom.transforms.published.published_rejects import SetAside
+from flowloom.transforms.published.published_rejects import Rejects
 from flowloom.transforms.published.ucdavis_quic import ARRAY_CLASSES, read_quic_arrays, read_quic_texts
 
 START = 1_522_917_394_974_941_000
@@ -34,9 +34,9 @@ def test_a_text_file_is_one_flow(tmp_path_factory, lines, k):
         text.append(line)
     path = tmp_path_factory.mktemp("quic") / "GoogleDoc-7.txt"
     path.write_bytes("".join(f"{line}\n" for line in text).encode("latin1"))
-    set_aside = SetAside()
-    flows = [row for batch in read_quic_texts(str(path), set_aside, k=k) for row in batch.to_pylist()]
-    rejected = set_aside.rows().to_pylist()
+    rejects = Rejects()
+    flows = [row for batch in read_quic_texts(str(path), rejects, k=k) for row in batch.to_pylist()]
+    rejected = rejects.rows().to_pylist()
     assert sorted(row["offset"] for row in rejected if row["reason"] == "bad-row") == [
         at for at, line in enumerate(lines) if isinstance(line, str)
     ]
@@ -60,10 +60,10 @@ def test_a_text_file_is_one_flow(tmp_path_factory, lines, k):
 
 
 def test_the_published_text_flows(real_data):
-    set_aside = SetAside()
-    batches = list(read_quic_texts(str(real_data / "quic-ucdavis/flows-150.tar.xz"), set_aside))
+    rejects = Rejects()
+    batches = list(read_quic_texts(str(real_data / "quic-ucdavis/flows-150.tar.xz"), rejects))
     flows = pa.Table.from_batches(batches, with_published_labels(PUBLISHED_FLOWS, ["service"]))
-    assert set_aside.counts() == {}
+    assert rejects.counts() == {}
     assert collections.Counter(flows["word_service"].to_pylist()) == dict.fromkeys(ARRAY_CLASSES.values(), 30)
     assert np.sum([flows["packets_fwd"], flows["packets_bwd"]]) == 1_069_596
     assert len(set(flows["flow_id"].to_pylist())) == 150
@@ -75,12 +75,12 @@ def test_the_published_text_flows(real_data):
 
 
 def test_the_published_arrays(real_data):
-    folder, set_aside, batches = real_data / "quic-ucdavis", SetAside(), []
+    folder, rejects, batches = real_data / "quic-ucdavis", Rejects(), []
     for split in ("val", "test"):
         data, labels = (str(folder / f"{split}{kind}.npy") for kind in ("Data", "Label"))
-        batches += read_quic_arrays(data, labels, set_aside, k=120)
+        batches += read_quic_arrays(data, labels, rejects, k=120)
     flows = pa.Table.from_batches(batches)
-    assert set_aside.counts() == {}
+    assert rejects.counts() == {}
     assert collections.Counter(flows["word_service"].to_pylist()) == dict.fromkeys(ARRAY_CLASSES.values(), 60)
     data = np.concatenate([np.load(folder / f"{split}Data.npy") for split in ("val", "test")]).reshape(300, 120, 2)
     labels = np.concatenate([np.load(folder / f"{split}Label.npy") for split in ("val", "test")])
@@ -105,7 +105,7 @@ def test_the_published_arrays(real_data):
 def test_bad_arrays_are_set_aside(tmp_path, values, labels, counts):
     np.save(tmp_path / "d.npy", values)
     np.save(tmp_path / "l.npy", labels.astype(float))
-    set_aside = SetAside()
-    rows = sum(b.num_rows for b in read_quic_arrays(str(tmp_path / "d.npy"), str(tmp_path / "l.npy"), set_aside))
-    assert set_aside.counts() == counts
+    rejects = Rejects()
+    rows = sum(b.num_rows for b in read_quic_arrays(str(tmp_path / "d.npy"), str(tmp_path / "l.npy"), rejects))
+    assert rejects.counts() == counts
     assert rows == (1 if "bad-row" in counts else 0)
