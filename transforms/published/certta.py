@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.published.delimited_text import word
+from flowloom.transforms.published.delimited_text import plain_label
 from flowloom.transforms.published.flow_rows import published_flows
 from flowloom.transforms.published.published_files import published_files
 from flowloom.transforms.published.published_rejects import Rejects
@@ -26,18 +26,18 @@ _LARGEST_NS = 2**62
 
 
 def read_certta_flows(path: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.RecordBatch]:
-    """Yield flows out of JSON arrays of records.
+    """Yields flows from JSON arrays of records.
 
-    A flow is what the file has of it, its first 30 to 100 packets: counters and duration are over these. Times count
-    from the flow's beginning, so the start is not known. The path of the capture a record was made from names its
-    class and its transport protocol; the class's number stands in where there is no such path.
+    A record has the first 30 to 100 packets of a flow; counters and duration are those of these packets. Times are
+    relative to the flow's start, which is unknown. The class and the transport protocol come from the path of the
+    capture in the record; without such a path the label is the number of the class.
 
     Args:
       path: a file, or a folder or archive with nothing else in it.
       k: packets of a sequence.
 
     Yields:
-      one batch per file: `schemas.rows.PUBLISHED_FLOWS` with the words of task `class`.
+      One batch per file: `schemas.arrow.rows.PUBLISHED_FLOWS` with published labels of the kind `class`.
     """
     for file in published_files(path, rejects):
         content = file.read(rejects)
@@ -71,14 +71,14 @@ def read_certta_flows(path: str, rejects: Rejects, *, k: int = 60) -> Iterator[p
         parts = pl.col("source_file").str.split("/")
         named = records.select(
             protocol=parts.list.get(-2, null_on_oob=True).str.head(3).replace_strict(_PROTOCOLS, default=None),
-            word=pl.coalesce(
+            label=pl.coalesce(
                 pl.col("source_file").str.extract(r"/pcap/([^/]+)/"), pl.col("label").cast(pl.String)
             ),
         )  # fmt: skip
         lengths = np.diff(offsets)
         batch = published_flows(
             file, rows, offsets, np.abs(signed), signed * np.repeat(np.sign(signed[offsets[:-1]]), lengths) > 0,
-            np.diff(time_ns, prepend=0), k, {CERTTA_TASK: [word(text) for text in named["word"]]},
+            np.diff(time_ns, prepend=0), k, {CERTTA_TASK: [plain_label(text) for text in named["label"]]},
         )  # fmt: skip
         protocol = named["protocol"].cast(pl.UInt8).to_arrow()
         yield batch.set_column(batch.schema.get_field_index("protocol"), batch.schema.field("protocol"), protocol)

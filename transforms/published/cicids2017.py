@@ -1,6 +1,6 @@
-"""Tables of CICIDS2017 (Sharafaldin et al., ICISSP 2018) in the variants that are passed around.
+"""Tables of CICIDS2017 (Sharafaldin et al., ICISSP 2018) in their published variants.
 
-They differ in the order, spelling and number of columns, in line ends and encodings, and in the words of their labels.
+The variants differ in the order, spelling and number of columns, in line ends, in encodings, and in their labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from flowloom.schemas.arrow.feature_tables import (
 from flowloom.schemas.arrow.rows import with_published_labels
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.columns import repeated_text
-from flowloom.transforms.published.delimited_text import TextRows, read_header, read_rows, word
+from flowloom.transforms.published.delimited_text import TextRows, plain_label, read_header, read_rows
 from flowloom.transforms.published.published_files import PublishedFile, published_files
 from flowloom.transforms.published.published_rejects import Rejects
 
@@ -33,24 +33,24 @@ NonFinite = Literal["set-aside", "zero", "null"]
 def read_cicids_tables(
     path: str, rejects: Rejects, *, features: Sequence[str] = CICIDS_FEATURES, non_finite: NonFinite = "set-aside"
 ) -> Iterator[pa.RecordBatch]:
-    """Return an iterator over the rows of one table, a folder or an archive of tables.
+    """Returns an iterator over the rows of one table, a folder or an archive of tables.
 
     Args:
-      features: columns to read, of `CICIDS_FEATURES`; a table that lacks one of them is set aside as a whole.
-      non_finite: what becomes of NaN, infinity and empty cells, such as the rates of flows without duration: rows with
-        one are set aside, or they become 0, or null.
+      features: columns to read, of `CICIDS_FEATURES`; a table that lacks one of them is a reject as a whole.
+      non_finite: treatment of NaN, infinity and empty cells, such as the rates of flows without duration:
+        `set-aside` rejects their rows, `zero` and `null` replace the cells.
 
     Returns:
-      batches of `schemas.tables.feature_schema`, with the words of the tasks `attack`, the label in one spelling, and
-      `family` (`CICIDS_FAMILIES`), null for a label that is not known.
+      Batches of `schemas.arrow.feature_tables.feature_schema` with published labels of the kinds `attack`, as
+      `plain_label` spells them, and `family` (`CICIDS_FAMILIES`), null for labels without a family.
 
     Raises:
-      FlowloomError: if a feature or `non_finite` is none of these.
+      FlowloomError: if a feature or `non_finite` has another value.
     """
     for name in features:
         if name not in CICIDS_FEATURES:
             raise FlowloomError(
-                f"features must be among the {len(CICIDS_FEATURES)} common ones, got {name!r}"
+                f"features must be among the {len(CICIDS_FEATURES)} that all tables have, got {name!r}"
                 f"{did_you_mean(name, CICIDS_FEATURES)}"
             )
     if non_finite not in ("set-aside", "zero", "null"):
@@ -99,7 +99,7 @@ def _batch(
         )
     kept = np.flatnonzero(keep)
     values, labels = values[kept], table[label][kept]
-    spelt = {text: word(text) for text in labels.unique()}
+    spelt = {text: plain_label(text) for text in labels.unique()}
     attack = labels.replace_strict(spelt, return_dtype=pl.String)
     family = attack.replace_strict(CICIDS_FAMILIES, default=None, return_dtype=pl.String)
     schema = with_published_labels(feature_schema(features), [ATTACK_TASK, FAMILY_TASK])

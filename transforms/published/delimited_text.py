@@ -1,4 +1,4 @@
-"""Text rows: delimited text files as columns of strings, row by row accounted for; no Python object per row."""
+"""Delimited text files as columns of strings; each row is read or a reject, without a Python object per row."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from flowloom.transforms.published.published_rejects import Rejects
 BLOCK_BYTES = 4 << 20
 
 SECONDS = r"^\d{1,10}(\.\d{1,9})?$"
-"""What a time in seconds since the epoch looks like."""
+"""Pattern of a time in seconds since the epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,37 +25,37 @@ class TextRows:
 
     Attributes:
       positions: int64 position of each row in the file, from 0, the header not counted.
-      columns: strings, by the names that were asked for.
+      columns: strings, by the names of `read_rows`.
     """
 
     positions: np.ndarray
     columns: pa.RecordBatch
 
     def keep(self, mask: pa.Array) -> "TextRows":
-        """Return the rows where a boolean mask without nulls holds."""
+        """Returns the rows where a boolean mask is true; it must not have nulls."""
         return TextRows(self.positions[mask.to_numpy(zero_copy_only=False)], self.columns.filter(mask))
 
 
 def read_header(file: PublishedFile, delimiter: str, rejects: Rejects) -> list[str]:
-    """Read a file's first line and return its words without spaces around them, none where it is damaged."""
+    """Returns the column headers in a file's first line, stripped; an empty list if the file is damaged."""
     try:
         line = file.content.readline().decode("latin1").removeprefix("\xef\xbb\xbf").rstrip("\r\n")
     except DAMAGED as error:
         rejects.add(file.uri, [0], RejectReason.DECOMPRESSION, f"the compressed stream is damaged ({error})")
         return []
-    return [word.strip() for word in line.split(delimiter)]
+    return [header.strip() for header in line.split(delimiter)]
 
 
 def read_rows(
     file: PublishedFile, delimiter: str, width: int, wanted: Mapping[str, int], rejects: Rejects
 ) -> Iterator[TextRows]:
-    """Yield the rows of a file from where it stands; those of another width are set aside.
+    """Yields the remaining rows of a file; rows with another number of columns are rejects.
 
-    Bytes are read as Latin-1, which knows every byte: published tables mix encodings.
+    Bytes are read as Latin-1, which decodes every byte, because published tables mix encodings.
 
     Args:
       width: columns of the file.
-      wanted: position in the file of each column to read, by the name it shall have.
+      wanted: column number in the file by the name that the column gets.
     """
     skipped: list[int] = []
 
@@ -94,19 +94,23 @@ def read_rows(
 
 
 def _positions(row: int, rows: int, skipped: list[int]) -> np.ndarray:
-    """Return the positions in the file of rows that are counted without those skipped."""
+    """Returns positions in the file of `rows` rows that follow `row` others, where skipped rows were not counted."""
     counted = np.arange(row, row + rows, dtype=np.int64)
     before = np.array(skipped, np.int64) - np.arange(len(skipped))
     return counted + np.searchsorted(before, counted, side="right")
 
 
 def seconds_ns(texts: pa.Array) -> np.ndarray:
-    """Return seconds written as `SECONDS` matches them as int64 ns, to the last digit."""
+    """Returns times that match `SECONDS` as int64 ns, exact to the last digit."""
     # the unscaled value of a decimal with 9 digits behind the point is ns; its upper word is zero
     unscaled = np.frombuffer(pc.cast(texts, pa.decimal128(28, 9)).buffers()[1], np.int64)[::2]
     return unscaled[: len(texts)]
 
 
-def word(text: str) -> str:
-    """Return a published label in one spelling: lower case, anything but letters and digits a single hyphen."""
+def plain_label(text: str) -> str:
+    """Returns a published label in lower case, with a single hyphen for all but letters and digits.
+
+    >>> plain_label("Web Attack - XSS")
+    'web-attack-xss'
+    """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,4 +1,4 @@
-"""Published flows: sequences of sizes, directions and times out of published files, as flow rows with nulls."""
+"""Flow rows from published sequences of sizes, directions and times."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,42 +20,27 @@ def published_flows(
     forward: np.ndarray,
     gap_ns: np.ndarray,
     k: int,
-    words: Mapping[str, Sequence[str]],
+    labels: Mapping[str, Sequence[str]],
     **known: np.ndarray | None,
 ) -> pa.RecordBatch:
-    """Return flows as `schemas.rows.PUBLISHED_FLOWS` with a word column per task; null where nothing is known.
+    """Returns flows as `schemas.arrow.rows.PUBLISHED_FLOWS` with published labels, null in unknown columns.
 
-    Counters and duration are taken over all packets given, the sequences are their first k.
+    Counters and duration are those of all given packets; the sequences have the first k.
 
     Args:
-      file: where they come from; names group and ids.
+      file: the flows' file, which names group and ids.
       rows: int64 [flows] positions of the flows in the file.
       offsets: int64 [flows + 1] positions of their packets, at least one each.
       size: bytes of each packet, at least 0.
-      forward: bool, whether each packet goes the way of its flow's first.
-      gap_ns: int64 time since the packet before; that of a flow's first does not count.
-      words: what the file says of each task.
-      known: flow columns that the file tells otherwise; None = it does not tell.
+      forward: bool, whether each packet has the direction of its flow's first.
+      gap_ns: int64 time since the packet before; that of a flow's first is ignored.
+      labels: published labels of the flows by kind.
+      known: other flow columns from the file; None for a column that is unknown.
     """
     starts, lengths = offsets[:-1], np.diff(offsets)
-    first = np.zeros(len(size), bool)
-    first[starts] = True
-    gaps = np.where(first, 0, gap_ns)
-    elapsed = np.cumsum(gaps)
-    elapsed -= np.repeat(elapsed[starts], lengths)
-
-    def over(values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
-
-    columns: dict[str, np.ndarray | None] = {
-        "duration_ns": np.maximum.reduceat(elapsed, starts) if len(starts) else np.zeros(0, np.int64),
-        "packets_fwd": over(forward),
-        "packets_bwd": over(~forward),
-        "bytes_fwd": over(np.where(forward, size, 0)),
-        "bytes_bwd": over(np.where(forward, 0, size)),
-        "out_of_order": over(gaps < 0),
-        **known,
-    }
+    gaps = gap_ns.copy()
+    gaps[starts] = 0
+    columns = _totals(starts, lengths, size, forward, gaps) | known
     head = np.arange(len(size)) - np.repeat(starts, lengths) < k
     sequences = {
         "pkt_size": np.minimum(size, _LARGEST)[head],
@@ -76,11 +61,31 @@ def published_flows(
             arrays.append(column(values.astype(integer_dtype(field.type)), field.type))
         else:
             arrays.append(pa.nulls(len(rows), field.type))
-    arrays += [text_column(words[task]) for task in words]
-    return pa.RecordBatch.from_arrays(arrays, schema=with_published_labels(PUBLISHED_FLOWS, words))
+    arrays += [text_column(labels[kind]) for kind in labels]
+    return pa.RecordBatch.from_arrays(arrays, schema=with_published_labels(PUBLISHED_FLOWS, labels))
 
 
-def forget(flows: pa.RecordBatch, unknown: Sequence[str]) -> pa.RecordBatch:
-    """Return metered flows (`schemas.rows.FLOWS`) as `PUBLISHED_FLOWS`, null in columns that their packets lacked."""
+def _totals(
+    starts: np.ndarray, lengths: np.ndarray, size: np.ndarray, forward: np.ndarray, gaps: np.ndarray
+) -> dict[str, np.ndarray | None]:
+    """Returns the columns that are sums or maxima over the packets of each flow."""
+    elapsed = np.cumsum(gaps)
+    elapsed -= np.repeat(elapsed[starts], lengths)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
+
+    return {
+        "duration_ns": np.maximum.reduceat(elapsed, starts) if len(starts) else np.zeros(0, np.int64),
+        "packets_fwd": total(forward),
+        "packets_bwd": total(~forward),
+        "bytes_fwd": total(np.where(forward, size, 0)),
+        "bytes_bwd": total(np.where(forward, 0, size)),
+        "out_of_order": total(gaps < 0),
+    }
+
+
+def with_nulls(flows: pa.RecordBatch, unknown: Sequence[str]) -> pa.RecordBatch:
+    """Returns metered flows (`schemas.arrow.rows.FLOWS`) as `PUBLISHED_FLOWS`, null in the unknown columns."""
     arrays = [pa.nulls(len(flows), f.type) if f.name in unknown else flows[f.name] for f in PUBLISHED_FLOWS]
     return pa.RecordBatch.from_arrays(arrays, schema=PUBLISHED_FLOWS)

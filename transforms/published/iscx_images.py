@@ -1,10 +1,10 @@
 """Images of the ISCX VPN-nonVPN set by Wang et al. ("End-to-end Encrypted Traffic Classification with 1D CNN", 2017).
 
 An image is the first 784 bytes of a session or flow. `L7` images are payload alone. `AllLayers` images are the first
-bytes of a pcap file: its header tells the tunnel (link type 1 without a VPN, 101 in most captures with one), record
-headers tell the time, and frames tell hosts. So by default only IP packets stay, one behind the other, with addresses
-zeroed; the last one is cut where the image ends, and a piece of a record header there is left out. What else tells a
-connection or a host rather than its traffic goes by `mask="strict"`, as in rows of packets (`schemas.packet_view`).
+bytes of a pcap file: its header reveals the tunnel (link type 1 without a VPN, 101 in most captures with one), record
+headers reveal the time, and frames reveal hosts. So by default only IP packets stay, one behind the other, with
+addresses zeroed; the image's end cuts the last one, and a piece of a record header there is removed. `mask="strict"`
+also zeroes all other fields that identify a connection or a host, as in packet rows (`schemas.corpus.packet_view`).
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from flowloom.transforms.published.published_files import PublishedFile, publish
 from flowloom.transforms.published.published_rejects import Rejects
 
 TRAFFIC = ("chat", "email", "file", "p2p", "streaming", "voip")
-"""Words of the six classes, in the order of their numbers."""
+"""Labels of the six classes, in the order of their numbers."""
 TUNNELS = ("plain", "vpn")
 TRAFFIC_TASK, TUNNEL_TASK, BOTH_TASK = "traffic", "tunnel", "tunnel_traffic"
 
@@ -59,27 +59,30 @@ def read_iscx_images(
     header: Header = "strip",
     mask: Mask = "addresses",
 ) -> Iterator[pa.RecordBatch]:
-    """Return an iterator over the rows of one pair of idx files.
+    """Returns an iterator over the rows of one pair of idx files.
 
     Args:
       images, labels: idx files of uint8 [rows, 28, 28] and [rows].
-      classes: what a label means: 2 (plain, VPN), 6 (`TRAFFIC`), or 12 (`TRAFFIC`, then the same over VPN).
+      classes: number of classes: 2 (plain, VPN), 6 (`TRAFFIC`), or 12 (`TRAFFIC`, then `TRAFFIC` over VPN).
       tunnel: for 6 classes one of `TUNNELS`, if all rows are of one.
       header: `keep` leaves pcap, record and frame headers of `AllLayers` images in place.
-      mask: what is zeroed in `AllLayers` images: nothing; IP addresses and, where frames are kept, those of Ethernet
-        and all of frames without an IP packet; or (`strict`) also ports, sequence and acknowledgement numbers, IP
-        identification, time to live, flow label, checksums, and options of IPv4 and TCP.
+      mask: bytes that are zeroed in `AllLayers` images. `none`: no byte. `addresses`: IP addresses and, where frames
+        are kept, Ethernet addresses and all of frames without an IP packet. `strict`: also ports, sequence and
+        acknowledgement numbers, IP identification, time to live, flow label, checksums, and options of IPv4 and TCP.
 
     Returns:
-      batches of `schemas.rows.image_schema`, with the words of the tasks `traffic`, `tunnel` and `tunnel_traffic`.
+      Batches of `schemas.arrow.rows.image_schema` with published labels of the kinds `traffic`, `tunnel` and
+      `tunnel_traffic`.
 
     Raises:
-      FlowloomError: if `classes`, `tunnel`, `header` or `mask` is none of these.
+      FlowloomError: if `classes`, `tunnel`, `header` or `mask` has another value.
     """
     if classes not in (2, 6, 12):
         raise FlowloomError(f"classes must be 2, 6 or 12, got {classes}")
     if tunnel is not None and (classes != 6 or tunnel not in TUNNELS):
-        raise FlowloomError(f"tunnel must be one of {', '.join(TUNNELS)} and goes with 6 classes, got {tunnel!r}")
+        raise FlowloomError(
+            f"tunnel must be one of {', '.join(TUNNELS)} and needs classes 6, got {tunnel!r} with classes {classes}"
+        )
     if header not in get_args(Header):
         raise FlowloomError(f"header must be {' or '.join(get_args(Header))}, got {header!r}")
     if mask not in _MASKS:
@@ -91,7 +94,7 @@ def read_iscx_twelve(
     folder: str, variant: str, rejects: Rejects, *, split: Literal["train", "t10k"] = "train",
     header: Header = "strip", mask: Mask = "addresses",
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """Return an iterator over a 12-class set, put together from the two 6-class sets it was made of.
+    """Yields the rows of a 12-class set from the two 6-class sets that it was made of.
 
     The published 12-class images are those of `6class/Novpn<variant>` and `6class/Vpn<variant>` in another order.
 
@@ -146,26 +149,26 @@ def _batch(
 ) -> pa.RecordBatch:
     length = images.shape[1]
     arrays = [file.ids(positions), repeated_text(file.group, len(positions)), column(images, pa.binary(length))]
-    words: dict[str, pa.Array] = {}
+    labels: dict[str, pa.Array] = {}
     if classes != 2:
-        words[TRAFFIC_TASK] = _words(TRAFFIC, label % 6)
+        labels[TRAFFIC_TASK] = _named(TRAFFIC, label % 6)
     if classes == 2:
-        words[TUNNEL_TASK] = _words(TUNNELS, label)
+        labels[TUNNEL_TASK] = _named(TUNNELS, label)
     elif classes == 12 or tunnel is not None:
         over = label // 6 if classes == 12 else np.full(len(label), TUNNELS.index(str(tunnel)))
-        words[TUNNEL_TASK] = _words(TUNNELS, over)
-        words[BOTH_TASK] = _words((*TRAFFIC, *(f"vpn-{word}" for word in TRAFFIC)), over * 6 + label % 6)
+        labels[TUNNEL_TASK] = _named(TUNNELS, over)
+        labels[BOTH_TASK] = _named((*TRAFFIC, *(f"vpn-{traffic}" for traffic in TRAFFIC)), over * 6 + label % 6)
     return pa.RecordBatch.from_arrays(
-        [*arrays, *words.values()], schema=with_published_labels(image_schema(length), words)
+        [*arrays, *labels.values()], schema=with_published_labels(image_schema(length), labels)
     )
 
 
-def _words(vocabulary: tuple[str, ...], codes: np.ndarray) -> pa.Array:
+def _named(vocabulary: tuple[str, ...], codes: np.ndarray) -> pa.Array:
     return text_column(vocabulary).take(column(codes.astype(np.int64), pa.int64()))
 
 
 def _idx(file: PublishedFile, magic: bytes, rejects: Rejects) -> np.ndarray | None:
-    """Return the uint8 array of an idx file; rows that are not there are set aside."""
+    """Returns the uint8 array of an idx file; missing rows are rejects."""
     content = file.read(rejects)
     if content is None:
         return None
@@ -190,7 +193,7 @@ def _begins_pcap(content, at):
 
 @numba.njit(nogil=True, cache=True)
 def _take_apart(content, length, strip, mask, out, state):
-    """Write images without headers, or with them, into zeroed rows; say what is wrong with each."""
+    """Writes images into zeroed rows, with or without headers, and the state of each."""
     for row in range(len(state)):
         start = row * length
         limit = start + length

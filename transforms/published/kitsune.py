@@ -1,4 +1,4 @@
-"""Packets of the Kitsune sets: tables by tshark, one row per packet, and their labels, one per packet in file order.
+"""Packets of the Kitsune sets: tables by tshark with a row per packet, and labels in the same order.
 
 Source: Mirsky et al., "Kitsune: An Ensemble of Autoencoders for Online Network Intrusion Detection", NDSS 2018.
 """
@@ -19,14 +19,14 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import column, integer_dtype, view
 from flowloom.transforms.flows.packet_windows import open_meter
 from flowloom.transforms.published.delimited_text import SECONDS, TextRows, read_header, read_rows, seconds_ns
-from flowloom.transforms.published.flow_rows import forget
+from flowloom.transforms.published.flow_rows import with_nulls
 from flowloom.transforms.published.published_files import PublishedFile, published_files
 from flowloom.transforms.published.published_rejects import Rejects
 
 KITSUNE_TASK = "attack"
 
 KITSUNE_UNKNOWN = ("vlan", "tunnel_id", "duplicates", "pkt_tcp_flags", "pkt_tcp_window", "pkt_ttl", "pkt_payload")
-"""Flow columns that the tables do not tell."""
+"""Flow columns that the tables lack."""
 
 _METERABLE = {
     "size": "wire",
@@ -36,7 +36,7 @@ _METERABLE = {
     "tunnels": (),
     "min_packets": 1,
 }
-"""The options of a flow definition that need no column the tables lack, and leave no flow out."""
+"""Options of a flow definition that need no column that the tables lack, and reject no flow."""
 
 _FIELDS = {
     "time": "frame.time_epoch",
@@ -57,12 +57,12 @@ _ICMP, _TCP, _UDP, _NONE = 1, 6, 17, 255
 
 
 def read_kitsune_packets(path: str, rejects: Rejects) -> Iterator[pa.RecordBatch]:
-    """Yield the packets of a table as `schemas.rows.PACKETS`, to be metered.
+    """Yields the packets of a table as `schemas.arrow.rows.PACKETS`, to be metered.
 
-    Known are time, frame length, addresses, protocol and ports; `ip_bytes` and `payload_bytes` are the frame's less its
-    Ethernet header, the most they can be, and all else is 0. A packet that quotes another (ICMP) has no ports. Rows
-    that are no IP, or of another protocol than TCP, UDP and ICMP, tell no flow key and are set aside. `record` counts
-    these too, so that it is the packet's place among the labels.
+    The tables have time, frame length, addresses, protocol and ports. `ip_bytes` and `payload_bytes` are the length of
+    the frame without its Ethernet header, which is their upper limit; all other columns are 0. A packet that quotes
+    another (ICMP) has no ports. Rows without IP, or with another protocol than TCP, UDP and ICMP, have no flow key and
+    are rejects. `record` counts these too, so that it is the position of the packet's label.
     """
     for file in published_files(path, rejects):
         header = read_header(file, "\t", rejects)
@@ -77,9 +77,12 @@ def read_kitsune_packets(path: str, rejects: Rejects) -> Iterator[pa.RecordBatch
 
 
 def read_kitsune_labels(path: str, rejects: Rejects) -> np.ndarray:
-    """Return the labels of a set in the order of its packets: int8 0 benign, 1 attack, -1 where a row cannot be read.
+    """Returns the labels of a set's packets in their order.
 
     A row is the label, or a number and the label, separated by a comma.
+
+    Returns:
+      int8 [packets]: 0 benign, 1 attack, -1 for a row that cannot be read.
     """
     labels: list[np.ndarray] = []
     for file in published_files(path, rejects):
@@ -92,33 +95,40 @@ def read_kitsune_labels(path: str, rejects: Rejects) -> np.ndarray:
 
 
 def check_kitsune_definition(definition: FlowDefinition) -> None:
-    """Check that the tables have what a flow definition needs.
+    """Checks that the tables have the columns that a flow definition needs.
 
     Raises:
-      FlowloomError: naming the options that do not fit and those that would.
+      FlowloomError: if an option needs others; the message has the values that it must have.
     """
     wrong = [name for name, value in _METERABLE.items() if getattr(definition, name) != value]
     if wrong:
-        got = ", ".join(f"{name}={getattr(definition, name)!r}" for name in wrong)
-        fits = ", ".join(f"{name}={_METERABLE[name]!r}" for name in wrong)
-        raise FlowloomError(f"Kitsune's tables hold no TCP flags and no IP lengths: expected {fits}, got {got}")
+        got = ", ".join(f"{name}={_shown(getattr(definition, name))}" for name in wrong)
+        fits = ", ".join(f"{name}={_shown(_METERABLE[name])}" for name in wrong)
+        raise FlowloomError(
+            f"the flow definition of a Kitsune set must have {fits}, got {got}; its tables lack the columns"
+        )
+
+
+def _shown(value: object) -> str:
+    """Returns the value of an option as YAML shows it."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def read_kitsune_flows(
     path: str, labels: str | None, definition: FlowDefinition, rejects: Rejects
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the flows of one table, metered; a flow is an attack if any of its packets is.
+    """Yields the flows of one table, metered; a flow is an attack if any of its packets is.
 
     Args:
       path: a table.
-      labels: its labels; None = not known.
-      definition: what a flow is; `check_kitsune_definition` says which fit.
+      labels: the path of its labels; None if they are unknown.
+      definition: a flow definition that passes `check_kitsune_definition`.
 
     Yields:
-      `schemas.rows.PUBLISHED_FLOWS` with the words of task `attack`, null where no packet has a label.
+      `schemas.arrow.rows.PUBLISHED_FLOWS` with published labels of the kind `attack`, null where no packet has a label.
 
     Raises:
-      FlowloomError: if the definition does not fit.
+      FlowloomError: if the definition does not pass.
     """
     check_kitsune_definition(definition)
     meter = open_meter(definition, next((file.group for file in published_files(path, Rejects())), _NO_GROUP))
@@ -132,18 +142,18 @@ def read_kitsune_flows(
     serials, label = np.concatenate([np.empty((2, 0), np.int64), *of_flow], axis=1)
     worst = np.full(int(serials.max(initial=-1)) + 1, -1)
     np.maximum.at(worst, serials, label)
-    words = pa.array([NEGATIVE, POSITIVE, None], pa.string())
+    names = pa.array([NEGATIVE, POSITIVE, None], pa.string())
     while meter.finished:
         flows, numbers = meter.take_numbered()
-        flows = forget(flows, KITSUNE_UNKNOWN)
+        flows = with_nulls(flows, KITSUNE_UNKNOWN)
         codes = column(np.where(worst[numbers] < 0, 2, worst[numbers]), pa.int64())
         yield pa.RecordBatch.from_arrays(
-            [*flows.columns, words.take(codes)], schema=with_published_labels(flows.schema, [KITSUNE_TASK])
+            [*flows.columns, names.take(codes)], schema=with_published_labels(flows.schema, [KITSUNE_TASK])
         )
 
 
 def _packets(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.RecordBatch:
-    """Return the rows that have a flow key as packets; the others are set aside."""
+    """Returns the rows with a flow key as packets; the others are rejects."""
     table = pl.DataFrame({name: pl.Series(rows.columns[name]) for name in _FIELDS})
     given = {name: (table[name] != "").to_numpy() for name in _FIELDS}
     ip, six = given["src_4"] | given["src_6"], given["src_6"]
@@ -190,12 +200,12 @@ def _packets(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.Record
 
 
 def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:
-    """Return a column as int64, -1 where it is no number."""
+    """Returns a column as int64, -1 for cells without a number."""
     return table[name].cast(pl.UInt32, strict=False).cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def _addresses(four: pl.Series, six: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return addresses as uint8 [rows, 16] in the form of `schemas.rows.ADDRESS`, and a mask of those that are any.
+    """Returns addresses as uint8 [rows, 16] in the form of `schemas.arrow.rows.ADDRESS`, and a mask of the valid ones.
 
     Only IPv6 addresses, which are few, are read one by one, and each distinct one once.
     """
@@ -219,7 +229,7 @@ def _addresses(four: pl.Series, six: pl.Series) -> tuple[np.ndarray, np.ndarray]
 
 
 def _labels(file: PublishedFile, rows: TextRows, rejects: Rejects) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions and labels of rows, -1 where a row says neither 0 nor 1."""
+    """Returns positions and labels of rows, -1 for rows that have neither 0 nor 1."""
     line = pl.Series(rows.columns["line"]).str.split(",").list.last()
     labels = line.str.strip_chars('" \r').replace_strict({"0": 0, "1": 1}, default=-1, return_dtype=pl.Int8).to_numpy()
     rejects.add(file.uri, rows.positions[labels < 0], RejectReason.BAD_ROW, "expected a label, 0 or 1")

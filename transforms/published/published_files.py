@@ -23,7 +23,7 @@ from flowloom.transforms.captures.capture_files import CaptureError, capture_fin
 from flowloom.transforms.published.published_rejects import Rejects
 
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError)
-"""What reading a compressed file or an archive raises where it is damaged."""
+"""Exceptions of reading damaged compressed files and archives."""
 _ROW = pa.schema([pa.field("row", pa.int64(), nullable=False)])
 
 
@@ -34,7 +34,7 @@ class PublishedFile:
     Attributes:
       uri: its path; inside an archive `path!member`.
       name: its path inside the folder or archive, or its own name.
-      group: what its rows are named after: a hash of the stored file and of the name in its archive, 16 digits.
+      group: its group's name: 16 hexadecimal digits of a hash of the stored file and of the name in its archive.
       content: its uncompressed bytes.
     """
 
@@ -44,7 +44,7 @@ class PublishedFile:
     content: io.BufferedReader
 
     def read(self, rejects: Rejects) -> bytes | None:
-        """Return all of it, or set it aside where its stream is damaged."""
+        """Returns the whole content; a file with a damaged stream is a reject, and gives None."""
         try:
             return self.content.read()
         except DAMAGED as error:
@@ -52,16 +52,16 @@ class PublishedFile:
             return None
 
     def ids(self, rows: np.ndarray) -> pa.Array:
-        """Return the flow id of each row by its int64 position in the file, as binary(16)."""
+        """Returns the flow id of each row by its int64 position in the file, as binary(16)."""
         positions = pa.RecordBatch.from_arrays([column(rows.astype(np.int64), pa.int64())], schema=_ROW)
         return column(row_digests(positions, f"published {self.group}"), pa.binary(16))
 
 
 def published_files(path: str, rejects: Rejects) -> Iterator[PublishedFile]:
-    """Yield the files at a path: itself, all files below a folder by name, or the members of a tar archive in order.
+    """Yields the file at a path, all files below a folder by name, or all members of a tar archive.
 
-    What cannot be opened or comes twice is set aside, and so is an archive from its damage on. Reading `content` raises
-    one of `DAMAGED` where its own stream is damaged.
+    Files that cannot be opened or come twice are rejects, and so is the rest of an archive behind damage. Reading the
+    `content` of a file raises one of `DAMAGED` where its own stream is damaged.
     """
     root = Path(path)
     paths = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
@@ -99,7 +99,7 @@ def _members(file: Path, content: io.BufferedReader, fingerprint: str) -> Iterat
 
 
 def _uncompressed(file: Path) -> io.BufferedReader:
-    """Open a file as what its content is."""
+    """Opens a file, and decompresses it if its content is compressed."""
     with file.open("rb") as stored:
         magic = stored.read(6)
     if magic[:2] == b"\x1f\x8b":

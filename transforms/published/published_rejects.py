@@ -1,4 +1,4 @@
-"""Set aside: rows of published files that are no rows of a dataset, each with its place, a reason and a sentence."""
+"""Rejected rows of published files, each with its place, a reason and a sentence."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from flowloom.transforms.arrays.columns import column, concatenated, repeated_te
 
 
 class Rejects:
-    """Collects what a reader of published files does not give as rows, so that nothing vanishes."""
+    """Collects the rows and files that a reader of published files cannot read, so that all are counted."""
 
     def __init__(self) -> None:
         self._batches: list[pa.RecordBatch] = []
 
     def add(self, uri: str, offsets: Sequence[int] | npt.NDArray[np.int64], reason: RejectReason, detail: str) -> None:
-        """Add rows of one file by their positions, from 0; a file as a whole has position 0."""
+        """Adds rows of one file by their positions, from 0; a whole file has position 0."""
         rows = len(offsets)
         if rows:
             texts = [repeated_text(text, rows) for text in (uri, str(reason), detail)]
@@ -25,11 +25,11 @@ class Rejects:
             self._batches.append(pa.RecordBatch.from_arrays([texts[0], offset, *texts[1:]], schema=REJECTS))
 
     def rows(self) -> pa.RecordBatch:
-        """Return all of it as `schemas.accounting.REJECTS`, in the order of adding."""
+        """Returns all rejects as `schemas.arrow.accounting.REJECTS`, in the order of adding."""
         return concatenated(self._batches, REJECTS)
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows were set aside for each reason."""
+        """Returns the number of rejects by reason."""
         counts: dict[str, int] = {}
         for batch in self._batches:
             reason = batch["reason"][0].as_py()

@@ -1,8 +1,7 @@
-"""Flows of the UC Davis QUIC set (Rezaei and Liu, "How to Achieve High Classification Accuracy with Just a Few Labels",
-2018).
+"""Flows of the UC Davis QUIC set, in its two published forms.
 
-Two forms: text files of whole flows, and the arrays of processed flows that were published with "Multitask Learning for
-Network Traffic Classification".
+The text files of whole flows come from Rezaei and Liu, "How to Achieve High Classification Accuracy with Just a Few
+Labels", 2018; the arrays of processed flows from their "Multitask Learning for Network Traffic Classification".
 """
 
 import re
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.arrays.columns import view
-from flowloom.transforms.published.delimited_text import SECONDS, TextRows, read_rows, seconds_ns, word
+from flowloom.transforms.published.delimited_text import SECONDS, TextRows, plain_label, read_rows, seconds_ns
 from flowloom.transforms.published.flow_rows import published_flows
 from flowloom.transforms.published.published_files import PublishedFile, published_files
 from flowloom.transforms.published.published_rejects import Rejects
@@ -23,7 +22,7 @@ from flowloom.transforms.published.published_rejects import Rejects
 QUIC_PROTOCOL, QUIC_TASK = 17, "service"
 
 ARRAY_CLASSES = {1: "googledrive", 2: "youtube", 3: "googledoc", 4: "googlesearch", 5: "googlemusic"}
-"""Words of the class numbers of the arrays, spelt as those of the text files."""
+"""Labels of the arrays' class numbers, spelt as in the text files."""
 
 ARRAY_PACKETS = 120
 ARRAY_SIZE_UNIT = 1434.0
@@ -34,17 +33,18 @@ _LENGTH, _DIRECTION = r"^\d{1,6}$", r"^[01]$"
 
 
 def read_quic_texts(path: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.RecordBatch]:
-    """Yield flows out of text files, one flow each: epoch time, relative time, length, direction, separated by tabs.
+    """Yields flows from text files with one flow each.
 
-    Known are times to the ns, sizes as published (the length of the frame), directions, and the protocol, which is UDP.
-    The service is named by the folder, or else by the file's name before its number.
+    A line has epoch time, relative time, length and direction, separated by tabs. Times are exact to the ns, sizes are
+    published frame lengths, and the protocol is UDP. The service is the name of the folder, or without a folder the
+    file's name before its number.
 
     Args:
       path: a file, a folder or a tar archive of them.
       k: packets of a sequence.
 
     Yields:
-      one batch per file: `schemas.rows.PUBLISHED_FLOWS` with the words of task `service`.
+      One batch per file: `schemas.arrow.rows.PUBLISHED_FLOWS` with published labels of the kind `service`.
     """
     for file in published_files(path, rejects):
         parts = [_checked(file, rows, rejects) for rows in read_rows(file, "\t", 4, _COLUMNS, rejects)]
@@ -63,11 +63,11 @@ def read_quic_texts(path: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.
 
 
 def read_quic_arrays(data: str, labels: str, rejects: Rejects, *, k: int = 60) -> Iterator[pa.RecordBatch]:
-    """Yield flows out of the processed arrays.
+    """Yields flows from the processed arrays.
 
-    The arrays tell of each flow's first 120 packets inter-arrival times, scaled to [-1, 1] and cut at one second, and
-    lengths in units of 1,434 bytes. They do not tell directions: every packet and byte counts as forward. Duration and
-    bytes are those of the whole flow by its labels; the packets of the whole flow are not known.
+    The arrays have inter-arrival times of each flow's first 120 packets, scaled to [-1, 1] and cut at 1 s, and lengths
+    in units of 1,434 bytes. They lack directions, so all packets and bytes count as forward. Duration and bytes are
+    those of the whole flow, from its labels; its number of packets is unknown.
 
     Args:
       data: `.npy` file of float [flows, 240]: 120 pairs of scaled time and length.
@@ -75,7 +75,7 @@ def read_quic_arrays(data: str, labels: str, rejects: Rejects, *, k: int = 60) -
       k: packets of a sequence.
 
     Yields:
-      one batch: `schemas.rows.PUBLISHED_FLOWS` with the words of task `service`.
+      One batch: `schemas.arrow.rows.PUBLISHED_FLOWS` with published labels of the kind `service`.
     """
     for file in published_files(data, rejects):
         values = _array(file, 2 * ARRAY_PACKETS, rejects)
@@ -106,7 +106,7 @@ def read_quic_arrays(data: str, labels: str, rejects: Rejects, *, k: int = 60) -
 
 
 def read_quic_labels(path: str, rejects: Rejects) -> np.ndarray:
-    """Return the labels of flows, of which the packets may not have been published.
+    """Returns the labels of flows, also of flows without published packets.
 
     Args:
       path: `.npy` file of float [flows, 3].
@@ -126,14 +126,14 @@ def read_quic_labels(path: str, rejects: Rejects) -> np.ndarray:
 
 
 def _good_labels(labels: np.ndarray) -> np.ndarray:
-    """Return bool [flows]: whether a row is a bandwidth, a duration and a class."""
+    """Returns bool [flows]: whether a row has a bandwidth, a duration and a class."""
     return (
         np.isfinite(labels).all(axis=1) & (labels[:, :2] >= 0).all(axis=1) & np.isin(labels[:, 2], list(ARRAY_CLASSES))
     )
 
 
 def _checked(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.RecordBatch:
-    """Return the rows that are a time, a length and a direction; the others are set aside."""
+    """Returns the rows with a time, a length and a direction; the others are rejects."""
     good = pc.match_substring_regex(rows.columns["time"], SECONDS)
     good = pc.and_(good, pc.match_substring_regex(rows.columns["length"], _LENGTH))
     good = pc.and_(good, pc.match_substring_regex(rows.columns["direction"], _DIRECTION))
@@ -145,7 +145,7 @@ def _checked(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.Record
 def _service(name: str) -> str:
     path = PurePosixPath(name)
     named = path.parent.name or re.sub(r"[-_ ]*\d+$", "", path.stem)
-    return word(named).replace("-", "")
+    return plain_label(named).replace("-", "")
 
 
 def _array(file: PublishedFile, width: int, rejects: Rejects) -> np.ndarray | None:

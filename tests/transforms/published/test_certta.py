@@ -1,4 +1,4 @@
-"""Flows of CertTA's JSON: against a plain reading of the same records, with records set aside."""
+"""Flows of CertTA's JSON: against a plain reading of the same records, with records rejected."""
 
 import collections
 import json
@@ -50,7 +50,7 @@ def test_the_published_flows(real_data):
     }  # fmt: skip
 
 
-def test_records_that_contradict_themselves_are_set_aside(tmp_path):
+def test_records_that_contradict_themselves_are_rejects(tmp_path):
     records = [
         record(),
         record(direction_length=[1]),
@@ -70,7 +70,7 @@ def test_records_that_contradict_themselves_are_set_aside(tmp_path):
     assert (rows[0]["pkt_dir"], rows[0]["pkt_gap_ns"], rows[0]["bytes_bwd"]) == ([1, -1], [0, 500_000_000], 70)
 
 
-def test_what_is_no_such_json_is_set_aside(tmp_path):
+def test_what_is_no_such_json_is_a_reject(tmp_path):
     for content in (b"", b"{", b'[{"a": 1}]', b"\xff\xfe", b'[{"timestamp": "x"}]'):
         (tmp_path / "r.json").write_bytes(content)
         rows, rejects = read(tmp_path / "r.json")

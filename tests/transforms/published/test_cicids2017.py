@@ -76,7 +76,7 @@ TABLE = b"Flow Duration,Flow Bytes/s,Label\n1,2,A\n1,NaN,A\n1,Infinity,A\n1,,A\n
         ("null", [2.0, None, None, None, 9.0], {"bad-row": 5}),
     ],
 )
-def test_what_is_no_number_is_set_aside_or_replaced(tmp_path, non_finite, rates, counts):
+def test_what_is_no_number_is_rejected_or_replaced(tmp_path, non_finite, rates, counts):
     (tmp_path / "t.csv").write_bytes(TABLE)
     rows, rejects = read(tmp_path / "t.csv", features=["flow_duration", "flow_bytes_per_s"], non_finite=non_finite)
     assert [row["flow_bytes_per_s"] for row in rows] == rates
@@ -86,7 +86,7 @@ def test_what_is_no_number_is_set_aside_or_replaced(tmp_path, non_finite, rates,
     assert offsets == {4, 5, 6, 7, 8}
 
 
-def test_tables_without_a_feature_or_a_label_are_set_aside(tmp_path):
+def test_tables_without_a_feature_or_a_label_are_rejects(tmp_path):
     for header in (b"Flow Duration,Label\n1,A\n", b"Flow Duration,Flow Bytes/s\n1,2\n", b"\n", b"\x00\x01\x02"):
         (tmp_path / "t.csv").write_bytes(header)
         rows, rejects = read(tmp_path / "t.csv", features=["flow_duration", "flow_bytes_per_s"])

@@ -182,7 +182,7 @@ def test_images_of_payload_stay_as_they_are(tmp_path):
     assert [row["word_traffic"] for row in rows] == ["email", "voip"]
 
 
-def test_bad_images_are_set_aside(tmp_path):
+def test_bad_images_are_rejects(tmp_path):
     good = session([ethernet(PACKETS[0])])
     broken = good[:32] + struct.pack(">I", 1 << 20) + good[36:]
     images = [good, b"none", broken, session([ethernet(bytes(28), 0x0806)]), good]

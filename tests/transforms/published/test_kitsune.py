@@ -1,4 +1,4 @@
-"""Packets of the Kitsune tables: against the capture they were made from, metered, and with rows set aside."""
+"""Packets of the Kitsune tables: against the capture they were made from, metered, and with rows rejected."""
 
 import lzma
 
@@ -106,7 +106,7 @@ def test_numbered_labels_are_read_too(tmp_path):
     assert rejects.rows()["offset"].to_pylist() == [2]
 
 
-def test_rows_without_a_key_and_bad_rows_are_set_aside(tmp_path):
+def test_rows_without_a_key_and_bad_rows_are_rejects(tmp_path):
     six = {"ipv6.src": "fd00::1", "ipv6.dst": "fd00::2", "udp.srcport": "9", "udp.dstport": "10"}
     quoted = {**tcp(), "icmp.type": "3"}
     path = table(
@@ -123,11 +123,9 @@ def test_rows_without_a_key_and_bad_rows_are_set_aside(tmp_path):
     assert sorted(rejects.rows()["offset"].to_pylist()) == list(range(3, 12))
 
 
-def test_another_table_is_set_aside_and_definitions_are_checked(tmp_path):
+def test_another_table_is_a_reject_and_definitions_are_checked(tmp_path):
     (tmp_path / "t.tsv").write_text("a\tb\n1\t2\n")
     packets, rejects = packets_of(str(tmp_path / "t.tsv"))
     assert (packets.num_rows, rejects.counts()) == (0, {"other-format": 1})
-    with pytest.raises(
-        FlowloomError, match="expected size='wire', tcp_close='none', got size='ip', tcp_close='lifecycle'"
-    ):
+    with pytest.raises(FlowloomError, match="must have size=wire, tcp_close=none, got size=ip, tcp_close=lifecycle"):
         check_kitsune_definition(FlowDefinition())

@@ -62,7 +62,7 @@ def test_damage_keeps_what_came_before(tmp_path):
     assert rejects.rows()["offset"].to_pylist() == [len(found)]
 
 
-def test_cut_off_archives_and_files_that_are_none_are_set_aside(tmp_path):
+def test_cut_off_archives_and_files_that_are_none_are_rejects(tmp_path):
     (tmp_path / "cut.tar").write_bytes(archive(x=TABLE, y=TABLE)[: len(TABLE) + 1600])
     found, rejects = rows(tmp_path / "cut.tar")
     assert len(found) > 50_000 - 1

@@ -1,4 +1,4 @@
-"""Flows of the UC Davis QUIC set: against a plain reading, with rows set aside, and the published counts."""
+"""Flows of the UC Davis QUIC set: against a plain reading, with rows rejected, and the published counts."""
 
 import collections
 import itertools
@@ -102,7 +102,7 @@ def test_the_published_arrays(real_data):
         (np.stack([np.full(240, x) for x in (0.5, np.inf, 0.0)]), np.ones((3, 3)), {"bad-row": 2}),
     ],
 )
-def test_bad_arrays_are_set_aside(tmp_path, values, labels, counts):
+def test_bad_arrays_are_rejects(tmp_path, values, labels, counts):
     np.save(tmp_path / "d.npy", values)
     np.save(tmp_path / "l.npy", labels.astype(float))
     rejects = Rejects()
