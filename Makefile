@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 FLINK  := .cache/flink
 SPARK  := .cache/spark
+# folders and pages that the language checker passes; the aim is all of the tree, which it checks without arguments
+PLAIN  := .ci README.md CONTRIBUTING.md CHANGELOG.md schemas benchmarks docs tests/schemas tests/corpus tests/test_language.py
 
 # keep compiled modules: compiling those of TensorFlow at import costs 10 s each time
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
 	@echo "make test    lint, types, tests, wheel; with CI=true also the slow tests"
-	@echo "make lint    ruff and mypy only"
+	@echo "make lint    ruff, the language checker and mypy only"
 	@echo "make bench   all benchmarks, one JSON line each"
 	@echo "make flink   fetch the requirements of the tests on Flink: 380 MB, with Maven"
 	@echo "make spark   fetch those of the tests on Spark: 260 MB"
@@ -39,6 +41,7 @@ demo: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/check_language.py $(PLAIN)
 	mkdir -p .cache/types && ln -sfn "$(CURDIR)" .cache/types/flowloom
 	MYPYPATH=.cache/types $(BIN)/mypy -m flowloom -p flowloom.schemas -p flowloom.transforms -p flowloom.pipelines -p flowloom.trainers
 
