@@ -1,4 +1,4 @@
-"""Random capture groups for hypothesis: bytes of capture files out of packets that often meet, and flow definitions."""
+"""Hypothesis strategies for capture files whose packets often share a flow, and for flow definitions."""
 
 import dataclasses
 import itertools
@@ -300,7 +300,7 @@ class RandomGroup:
     files: tuple[RandomFile, ...]
 
     def parts(self) -> list[list[bytes]]:
-        """Returns of each file its header and its records; a file that is cut off lacks the end of its last record."""
+        """Returns the header and the records of each file; a cut file lacks the end of its last record."""
         start_ns, found = START, []
         for file in self.files:
             parts = file.parts(start_ns)

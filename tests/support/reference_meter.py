@@ -25,7 +25,7 @@ Endpoint = tuple[bytes, int]
 
 @dataclasses.dataclass
 class Account:
-    """What became of the records of one capture file: the columns of `schemas.arrow.accounting.CAPTURES`."""
+    """Account of the records of one capture file, as in `schemas.arrow.accounting.CAPTURES`."""
 
     records: int = 0
     metered: int = 0
@@ -38,10 +38,10 @@ class Account:
 
 @dataclasses.dataclass
 class Metered:
-    """What the reference meter makes of a capture group.
+    """Flows and accounts of a capture group.
 
     Attributes:
-      flows: the columns of `schemas.arrow.rows.FLOWS`, `start` in nanoseconds, in no particular order.
+      flows: the columns of `schemas.arrow.rows.FLOWS`, `start` in nanoseconds, in any order.
       flows_short: the number of flows with fewer packets than `min_packets`.
       captures: one account a file.
     """
@@ -104,7 +104,7 @@ def key_tunnel(packet: Packet, definition: FlowDefinition) -> int:
 
 
 def key_of(packet: Packet, definition: FlowDefinition) -> Any:
-    """Returns what packets share that belong together: by default the five-tuple in either direction (`key`)."""
+    """Returns the key of a packet, by default the five-tuple in either direction (`key`)."""
     network = key_vlan(packet, definition), key_tunnel(packet, definition)
     if definition.key == "host_pair":
         return frozenset([packet.src_ip, packet.dst_ip]), network
@@ -190,7 +190,7 @@ def ended(flow: Flow, reason: EndReason) -> Flow:
 
 
 def end_before(flow: Flow, packet: Packet, now: int, definition: FlowDefinition) -> EndReason | None:
-    """Returns why a packet of its key ends a flow and begins a new one, or None: it belongs to the flow."""
+    """Returns the reason for which a packet ends the flow of its key, None if it belongs to the flow."""
     if now - flow.clock > idle_ns(packet.protocol, definition):
         return EndReason.IDLE_TIMEOUT
     if definition.active_s is not None and now - flow.start_clock > round(definition.active_s * 1e9):
@@ -203,19 +203,19 @@ def end_before(flow: Flow, packet: Packet, now: int, definition: FlowDefinition)
 
 
 def is_syn(packet: Packet) -> bool:
-    """Whether a packet is a SYN without ACK."""
+    """Returns whether a packet is a SYN without ACK."""
     return packet.protocol == TCP and packet.tcp_flags & (SYN | ACK) == SYN
 
 
 def opens_another(flow: Flow, packet: Packet) -> bool:
-    """Whether a packet is a SYN, and not the flow's own again (`tcp_close: lifecycle`)."""
+    """Returns whether a packet is a SYN that does not repeat the flow's own (`tcp_close: lifecycle`)."""
     own = flow.packets[0]
     repeats = is_syn(own) and source(own) == source(packet) and own.tcp_seq == packet.tcp_seq
     return is_syn(packet) and not repeats
 
 
 def cannot_follow_fin(packet: Packet) -> bool:
-    """Whether a packet is a SYN, or payload without FIN (`tcp_close: fin`)."""
+    """Returns whether a packet is a SYN, or payload without FIN (`tcp_close: fin`)."""
     return bool(packet.tcp_flags & SYN or (packet.payload_bytes > 0 and not packet.tcp_flags & FIN))
 
 
@@ -286,7 +286,7 @@ def counts(packets: Sequence[Packet], is_forward: Sequence[bool], definition: Fl
 
 
 def disorder(packets: Sequence[Packet]) -> dict[str, int]:
-    """Returns how many packets are earlier than the one before, and how many equal it in time, IP id and length."""
+    """Counts packets that are earlier than the one before, or equal it in time, IP id and length."""
     pairs = list(itertools.pairwise((packet.time_ns, packet.ip_id, packet.ip_bytes) for packet in packets))
     return {
         "out_of_order": sum(after[0] < before[0] for before, after in pairs),
@@ -313,7 +313,7 @@ def sequences(listed: Sequence[tuple[Packet, bool]], definition: FlowDefinition)
 
 
 def packet_rows(packets: Iterable[Packet], definition: FlowDefinition, group: str) -> Iterator[dict[str, Any]]:
-    """Yields a row for each packet with the last k packets of its key, of which it is the last itself."""
+    """Yields a row for each packet with the last k packets of its key up to this one."""
     windows: dict[Any, tuple[list[Packet], int]] = {}
     for number, (packet, now) in enumerate(clocked(packets)):
         key = key_of(packet, definition)
@@ -336,7 +336,10 @@ def packet_rows(packets: Iterable[Packet], definition: FlowDefinition, group: st
 
 
 def side(packet: Packet, definition: FlowDefinition) -> Any:
-    """Returns what tells the two directions of a key apart; between two ports of one host that is the lower port."""
+    """Returns the side that sent a packet of a key.
+
+    Between two ports of one host the lower port is a side.
+    """
     if definition.key == "five_tuple":
         return source(packet)
     if definition.key == "host_pair" and packet.src_ip == packet.dst_ip:
@@ -350,7 +353,7 @@ def side(packet: Packet, definition: FlowDefinition) -> Any:
 def flow_id(
     group: str, forward: Endpoint, backward: Endpoint, first: Packet, definition: FlowDefinition, origin: int
 ) -> bytes:
-    """Returns the hash of group, directed key, start and origin, which is the initial SYN or a packet's number."""
+    """Returns the hash of group, directed key, start and origin (an initial SYN or a packet's number)."""
     rest = first.protocol << 48 | key_vlan(first, definition) << 32 | forward[1] << 16 | backward[1]
     rest += key_tunnel(first, definition) * 0xD6E8FEB86659FD93
     addresses = [

@@ -1,4 +1,4 @@
-"""The pipeline against the reference meter: any packets, any definition, however the captures are cut."""
+"""The pipeline against the reference meter, for any packets, any definition and any cuts."""
 
 import dataclasses
 import gzip
@@ -32,7 +32,7 @@ GROUP = "00c0ffee00c0ffee"
 
 @dataclasses.dataclass
 class Cut:
-    """How the captures of a group are cut.
+    """Places where the captures of a group are cut.
 
     Attributes:
       edges: for each file the bytes where ranges end; None for a file that is not indexed.
@@ -68,7 +68,7 @@ def cut_stretches(uri: str, edges: Sequence[int]) -> list[Stretch]:
 
 
 def metered(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> Metered:
-    """Meters a group with the pipeline's functions; what comes out is written as the reference meter writes it."""
+    """Meters a group with the pipeline's functions, and returns it in the form of the reference meter."""
     planned = tasks(uris, definition, cut)
     flows, fragments, clocks, accounts, short = [], [], [], [], 0
     with pytest.MonkeyPatch.context() as patch:
