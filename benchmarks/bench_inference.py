@@ -39,10 +39,10 @@ def main() -> None:
 
 def _write_run(root: Path, tasks: tuple[Task, ...], experts: int, units: int) -> Path:
     """Write an untrained model as a run; what it says does not change what it costs."""
-    features = FeatureSpec(k=K, channels=Recipe(name="multa").channels, scaling="fixed")
+    features = FeatureSpec(k=K, channels=Recipe(name="multa").feed.channels, scaling="fixed")
     classes = {task.name: len(task.vocabulary) for task in tasks}
     documents = {
-        "recipe.json": Recipe(name="multa", scaling="fixed"),
+        "recipe.json": Recipe.named("multa", ["scaling=fixed"]),
         "features.json": features,
         "source.json": TrainingData(path="", name="", content_hash="", definition=FlowDefinition(k=K), tasks=tasks),
     }

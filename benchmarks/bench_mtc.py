@@ -14,7 +14,7 @@ from measure import report
 from measure_networks import interleaved, training_step
 
 from flowloom.trainers.models.mtc import MTC
-from flowloom.trainers.recipes.recipe import MTC_LITE
+from flowloom.trainers.recipes.named_recipes import MTC_LITE
 from flowloom.trainers.training.optimizer import CoupledAdam
 
 TASKS = {"app": 17, "tunnel_traffic": 12, "traffic": 6}

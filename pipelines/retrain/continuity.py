@@ -45,19 +45,21 @@ def check_recipe(recipe: "Recipe") -> None:
     Raises:
       FlowloomError: if it trains in phases that a trained model is past, or not all tasks.
     """
-    from flowloom.trainers.recipes.recipe import ROW_MODELS
-
-    if recipe.paradigm in ("incremental", "transfer", "isolated"):
+    if recipe.schedule.paradigm in ("incremental", "transfer", "isolated"):
         raise FlowloomError(
-            f"retrain goes on with a model that is trained already, which paradigm {recipe.paradigm} cannot; set "
-            "paradigm=auto"
+            "schedule.paradigm must be one that continues from a trained model, got "
+            f"{recipe.schedule.paradigm}; set schedule.paradigm=auto"
         )
-    if recipe.model in ROW_MODELS:
-        raise FlowloomError(f"retrain keeps flows, of which model {recipe.model} sees nothing; choose another recipe")
-    if recipe.mixed_precision:
+    if recipe.model.reads_rows:
+        raise FlowloomError(
+            f"retrain keeps flows, of which model {recipe.model.kind} sees nothing; choose another recipe"
+        )
+    if recipe.schedule.mixed_precision:
         raise FlowloomError("retrain goes on with weights of float32, got mixed_precision=true; leave it out")
-    if recipe.tasks:
-        raise FlowloomError(f"retrain trains all tasks of the manifest, got tasks={list(recipe.tasks)}; leave it out")
+    if recipe.feed.tasks:
+        raise FlowloomError(
+            f"retrain trains all tasks of the manifest, got tasks={list(recipe.feed.tasks)}; leave it out"
+        )
 
 
 def check_continues(state: RetrainState, manifest: CorpusManifest) -> None:

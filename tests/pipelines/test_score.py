@@ -92,7 +92,7 @@ def test_scores_are_what_evaluation_says(architecture, run, dataset, tmp_path):
         cnn = seeded(MultitaskCNN, K, len(CHANNELS), CLASSES)
         root = write_run(tmp_path / "run", cnn, read_card(dataset).tasks)
         recipe = json.loads((root / "recipe.json").read_text())
-        (root / "recipe.json").write_text(json.dumps({**recipe, "model": "multitask_cnn"}))
+        (root / "recipe.json").write_text(json.dumps({**recipe, "model": {"kind": "multitask_cnn"}}))
     card = score(ScoreOptions(root, (str(dataset),), tmp_path / "out", split="test", workers=1))
     assert card.model.engine == architecture
     opened, data = Run.open(root), Dataset.open(dataset)

@@ -65,6 +65,7 @@ class DeployedModel:
         from flowloom.trainers.recipes.run_directory import Run
 
         run = Run.open(root)
+        network = run.recipe.model
         profile, missing = _trained_profile(run)
         return cls(
             root=root,
@@ -76,7 +77,7 @@ class DeployedModel:
             dataset=run.source.content_hash,
             profile=profile,
             profile_missing=missing,
-            engine="lanes" if run.recipe.model == "lmmoe" and run.recipe.architecture != "ple" else "tensorflow",
+            engine="lanes" if network.kind == "lmmoe" and network.architecture != "ple" else "tensorflow",
         )
 
     def load(self) -> Forward:

@@ -61,7 +61,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
     predictions = predict(compiled(model, feed), feed)
     gates = mean_gate_weights(model, feed)
     progress("fitting baselines")
-    kept = kept_flows(dataset, run.recipe.labels_per_class, seed, run.features.view)
+    kept = kept_flows(dataset, run.recipe.feed.labels_per_class, seed, run.features.view)
     train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed, kept=kept)
     baselines = baseline_predictions(run.tasks, train, feed, seed, options.baselines)
     progress("timing inference")

@@ -67,7 +67,7 @@ def render(findings: RunResults) -> str:
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=findings.gates,
         palette=figures.PALETTE,
-        gate_sentence=_gate_sentence(findings.gates) if run.recipe.model == "lmmoe" else None,
+        gate_sentence=_gate_sentence(findings.gates) if run.recipe.model.kind == "lmmoe" else None,
         drops={reason: count for reason, count in card.accounting.dropped.items() if count},
     )
 

@@ -18,39 +18,40 @@ from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
 from flowloom.trainers.models.ple import PLE
 from flowloom.trainers.models.tokens import token_shape
-from flowloom.trainers.recipes.recipe import Recipe, SummedTask
+from flowloom.trainers.recipes.model_settings import SummedTask
+from flowloom.trainers.recipes.recipe import Recipe
 
 
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
     """Return an untrained mixture of LSTM experts for the tasks of a dataset, by the recipe's architecture."""
-    classes = _classes(tasks)
-    if recipe.latecomer == "isolate":
-        classes = {task: classes[task] for task in recipe.arrivals or classes}
+    classes, model = _classes(tasks), recipe.model
+    if recipe.schedule.latecomer == "isolate":
+        classes = {task: classes[task] for task in recipe.schedule.arrivals or classes}
     sizes: dict[str, Any] = {
         "k": features.k,
         "channels": len(features.features),
         "tasks": classes,
-        "units": recipe.units,
-        "gate_input": recipe.gate_input,
-        "tower": recipe.tower,
+        "units": model.units,
+        "gate_input": model.gate_input,
+        "tower": model.tower,
     }
-    if recipe.architecture == "ple":
-        return PLE(experts=recipe.experts, task_experts=recipe.task_experts, **sizes)
-    if recipe.architecture == "cgc":
-        sees = shared_and_own(classes, recipe.experts, recipe.task_experts)
-        return LMMoE(experts=recipe.experts + len(classes) * recipe.task_experts, sees=sees, **sizes)
-    if recipe.architecture == "dselect_k":
-        sizes |= {"gating": "dselect_k", "selected": recipe.selected_experts, "gate_entropy": recipe.gate_entropy}
-    if recipe.latecomer == "isolate":
+    if model.architecture == "ple":
+        return PLE(experts=model.experts, task_experts=model.task_experts, **sizes)
+    if model.architecture == "cgc":
+        sees = shared_and_own(classes, model.experts, model.task_experts)
+        return LMMoE(experts=model.experts + len(classes) * model.task_experts, sees=sees, **sizes)
+    if model.architecture == "dselect_k":
+        sizes |= {"gating": "dselect_k", "selected": model.selected_experts, "gate_entropy": model.gate_entropy}
+    if recipe.schedule.latecomer == "isolate":
         brought = [1] * (len(classes) - 1)
-        sees = {task: tuple(range(recipe.experts + n)) for n, task in enumerate(classes)}
-        return LMMoE(experts=recipe.experts + len(brought), generations=[recipe.experts, *brought], sees=sees, **sizes)
-    return LMMoE(experts=recipe.experts, **sizes)
+        sees = {task: tuple(range(model.experts + n)) for n, task in enumerate(classes)}
+        return LMMoE(experts=model.experts + len(brought), generations=[model.experts, *brought], sees=sees, **sizes)
+    return LMMoE(experts=model.experts, **sizes)
 
 
 def build_multitask_cnn(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> MultitaskCNN:
     """Return an untrained multi-task CNN for the tasks of a dataset."""
-    return MultitaskCNN(features.k, len(features.features), _classes(tasks), recipe.convolutions)
+    return MultitaskCNN(features.k, len(features.features), _classes(tasks), recipe.model.convolutions)
 
 
 def build_cnn_rnn2(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> CNNRNN2:
@@ -61,25 +62,25 @@ def build_cnn_rnn2(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task])
 def build_mtc(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> MTC:
     """Return an untrained MTC for the tasks of a dataset."""
     names = [task.name for task in tasks]
-    row = _row(recipe, features, tasks)
+    row, model = _row(recipe, features, tasks), recipe.model
     return MTC(
         **row,
-        transformer_tasks=[name for name in recipe.transformer_tasks if name in names],
-        stem=recipe.stem or token_shape(row["length"])[1],
-        repetitions=recipe.repetitions,
-        attention_heads=recipe.attention_heads,
-        dropout=recipe.dropout,
-        expanded=recipe.expanded,
-        positions=recipe.positions,
-        readout=recipe.readout,
-        masked=recipe.masked,
+        transformer_tasks=[name for name in model.transformer_tasks if name in names],
+        stem=model.stem or token_shape(row["length"])[1],
+        repetitions=model.repetitions,
+        attention_heads=model.attention_heads,
+        dropout=model.dropout,
+        expanded=model.expanded,
+        positions=model.positions,
+        readout=model.readout,
+        masked=model.masked,
     )
 
 
 def build_byte_transformer(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> ByteTransformer:
     """Return an untrained multi-task Transformer for the tasks of a dataset."""
     row = _row(recipe, features, tasks)
-    return ByteTransformer(**row, encoders=recipe.encoders, attention_heads=recipe.attention_heads)
+    return ByteTransformer(**row, encoders=recipe.model.encoders, attention_heads=recipe.model.attention_heads)
 
 
 def build_byte_cnn(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> ByteCNN:
@@ -92,34 +93,34 @@ def _row(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> dict[str, 
     ((source, row),) = features.inputs.items()
     (length,) = row.shape
     named = {task.name: task for task in tasks}
-    sums = {name: _class_sum(name, told, named) for name, told in recipe.sums.items()}
+    sums = {name: _class_sum(name, summed, named) for name, summed in recipe.model.sums.items()}
     return {"length": length, "tasks": _classes(tasks), "source": source, "sums": sums}
 
 
-def _class_sum(name: str, told: SummedTask, tasks: Mapping[str, Task]) -> ClassSum:
-    """Return which class of a task each class of another one counts for.
+def _class_sum(name: str, summed: SummedTask, tasks: Mapping[str, Task]) -> ClassSum:
+    """Returns, for each class of the summed task, the class of task `name` that its probability is added to.
 
     Raises:
-      FlowloomError: if a task or a word is not there.
+      FlowloomError: if a task or a label value does not exist.
     """
-    for task in (name, told.of):
+    for task in (name, summed.of):
         if task not in tasks:
             raise FlowloomError(
-                f"sums name the task {task!r}; the trained tasks are {', '.join(tasks)}{did_you_mean(task, tasks)}"
+                f"model.sums must name trained tasks ({', '.join(tasks)}), got {task!r}{did_you_mean(task, tasks)}"
             )
-    words = tasks[name].vocabulary
-    meant = [told.words.get(word, word) for word in tasks[told.of].vocabulary]
-    if unknown := [word for word in told.words if word not in tasks[told.of].vocabulary]:
+    values, summed_values = tasks[name].vocabulary, tasks[summed.of].vocabulary
+    added_to = [summed.words.get(value, value) for value in summed_values]
+    if unknown := [value for value in summed.words if value not in summed_values]:
         raise FlowloomError(
-            f"sums of task {name!r} must map words of task {told.of!r}, which are "
-            f"{', '.join(tasks[told.of].vocabulary)}; got {unknown[0]!r}"
+            f"the keys of model.sums.{name}.words must be label values of task {summed.of!r} "
+            f"({', '.join(summed_values)}), got {unknown[0]!r}{did_you_mean(unknown[0], summed_values)}"
         )
-    if foreign := [word for word in (*meant, *told.words.values()) if word not in words]:
+    if foreign := [value for value in (*added_to, *summed.words.values()) if value not in values]:
         raise FlowloomError(
-            f"sums of task {name!r} must give words of it, which are {', '.join(words)}; got {foreign[0]!r}"
-            f"{did_you_mean(foreign[0], words)}"
+            f"model.sums.{name}.words must give label values of task {name!r} ({', '.join(values)}), got "
+            f"{foreign[0]!r}{did_you_mean(foreign[0], values)}"
         )
-    return {"of": told.of, "classes": [words.index(word) for word in meant]}
+    return {"of": summed.of, "classes": [values.index(value) for value in added_to]}
 
 
 def _classes(tasks: Sequence[Task]) -> dict[str, int]:
@@ -134,4 +135,4 @@ MODELS: dict[str, Callable[[Recipe, Any, Sequence[Task]], keras.Model]] = {
     "byte_transformer": build_byte_transformer,
     "byte_cnn": build_byte_cnn,
 }
-"""The builder of every value of `Recipe.model`, which is given the `RowSpec` of the recipe's view."""
+"""Builders by `model.kind`; each takes a recipe, the `RowSpec` of its view, and the tasks."""

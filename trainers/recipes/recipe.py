@@ -1,219 +1,82 @@
-"""Recipes: everything that decides a training but the dataset, checked when made, and the named ones."""
+"""Recipes: all settings of a training but its dataset, validated when a recipe is made."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 import pydantic
-import yaml
+import pydantic_core
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.trainers.feed.balancing import Balance
-from flowloom.trainers.feed.flow_spec import CHANNELS, Scaling
-from flowloom.trainers.feed.table_spec import Scaling as TableScaling
-
-ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn")
-"""Models that see packets or tables; all others see flows."""
-
-
-class SummedTask(pydantic.BaseModel):
-    """A task that follows from another one, such as the kind of traffic from its kind inside and outside of a VPN."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-    of: str
-    """The task that it follows from."""
-    words: dict[str, str] = {}
-    """For words of that task the word of this one; a word that is absent means itself."""
+from flowloom.trainers.recipes.feed_settings import FeedSettings
+from flowloom.trainers.recipes.loss_settings import LossSettings
+from flowloom.trainers.recipes.model_settings import ModelSettings
+from flowloom.trainers.recipes.named_recipes import RECIPES
+from flowloom.trainers.recipes.schedule_settings import ScheduleSettings
+from flowloom.trainers.recipes.setting_keys import SECTION_KEYS, in_sections, parse_setting, section_key
 
 
 class Recipe(pydantic.BaseModel):
-    """How a model is made and trained."""
+    """A model and its training: settings in four sections.
+
+    Sections, `section.key` and the flat keys of 0.1 are accepted: `Recipe(name="small", model={"units": 8})` equals
+    `Recipe.model_validate({"name": "small", "units": 8})`.
+    """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     name: str
-
-    # features (MULTA, section III-A)
-    k: int = pydantic.Field(20, ge=1, description="packets of a flow that the model sees")
-    channels: tuple[str, ...] = tuple(CHANNELS)
-    scaling: Scaling = "standard"
-    signed: bool = pydantic.Field(True, description="whether scaling linear gives sizes the sign of the direction")
-
-    furthest_start: int = pydantic.Field(0, ge=0, description="packet that a training row begins at, at most")
-    """In every epoch half of the training rows begin at a packet drawn from 0 (the flow's first) up to this one."""
-
-    # model
-    model: Literal["lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn"] = "lmmoe"
-    architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
-    """How tasks share the LSTM experts: all read one; each weighs all of them by a gate; shared ones and its own, at
-    one level or at two; few of them in the end, whatever the flow."""
-    experts: int = pydantic.Field(2, ge=1, description="LSTM experts; under cgc and ple those that all tasks see")
-    task_experts: int = pydantic.Field(1, ge=1, description="experts of each task alone, under cgc and ple")
-    selected_experts: int = pydantic.Field(1, ge=1, description="experts that a task ends with, under dselect_k")
-    gate_entropy: float = pydantic.Field(0.1, ge=0, description="weight of undecided gates in the loss (dselect_k)")
-    units: int = pydantic.Field(32, ge=1, description="width of an LSTM expert")
-    gate_input: Literal["flatten", "mean", "first_packet"] = "flatten"
-    tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
-    convolutions: Literal["paper", "fit"] = "paper"
-    """How many the multi-task CNN has for a short k: as Rezaei and Liu choose, or all that fit."""
-
-    # models of long rows: mtc and those it is compared with
-    source: Literal["bytes", "features"] = "bytes"
-    """What they see: the bytes of packets, or the features of tables."""
-    table_scaling: TableScaling = "standard"
-    """Of features, fitted on the train split: z-scores, ranks in [0, 1], or as they are."""
-    most_features: int | None = pydantic.Field(
-        None, ge=1, description="features at most: no constants, then none with |rho| > 0.95 to one before; null = all"
-    )
-    length: int | None = pydantic.Field(None, ge=1, description="bytes of a packet that the model sees; null = all")
-    transformer_tasks: tuple[str, ...] = ()
-    """The tasks that read the Transformer branch of mtc; all others read its CNN branch."""
-    stem: int | None = pydantic.Field(
-        1, ge=1, description="bytes that the CNN branch of mtc sees as one step; null = a token of the other branch"
-    )
-    expanded: bool = pydantic.Field(
-        False, description="whether both branches of mtc see the bits of a byte, or waves of a feature, too"
-    )
-    positions: bool = pydantic.Field(False, description="whether both branches of mtc know where a byte stands")
-    readout: Literal["mean", "all", "wide"] = "mean"
-    """What tasks of the CNN branch of mtc read: the mean over its steps, all of them, or all of them and all values."""
-    masked: float = pydantic.Field(0.0, ge=0, lt=1, description="share of the bytes that mtc misses in training")
-    repetitions: tuple[int, int, int] = (1, 5, 6)
-    """Encoder layers of each block of mtc."""
-    encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
-    attention_heads: int | None = pydantic.Field(
-        None, ge=1, description="null = 6 on bytes, on features as many as values of a token, as in MTC"
-    )
-    dropout: float = pydantic.Field(0.07, ge=0, lt=1, description="rate in the CNN branch of mtc")
-    sums: dict[str, SummedTask] = {}
-    """Tasks without an output layer: what is said of them follows from what is said of another task."""
-
-    # labels
-    tasks: tuple[str, ...] = ()
-    """The tasks that are trained; none named: all of the dataset."""
-    labels_per_class: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
-    """Of some tasks how many flows of each class keep their label on the train split; see `few_labels`."""
-    only_labelled: bool = False
-    """Leave out flows of the train split that have no label of the tasks that are trained on them."""
-
-    balance: Balance | None = None
-    """Of which class how many rows of the train split are shown, as `{task: app, how: undersample}`; null: all rows."""
-
-    # training
-    paradigm: Literal["auto", "aurora", "rainbow", "rainbow_mixed", "incremental", "single", "transfer", "isolated"] = (
-        "auto"
-    )
-    """`auto`: the paradigm of the dataset's layout; `isolated`: new tasks of a model that knew others, which retraining
-    alone can do."""
-    weighting: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pcgrad"] = "fixed"
-    """How the losses of a joint step are weighed beyond `loss_weights`."""
-    arrivals: tuple[str, ...] = ()
-    """The tasks in the order in which they arrive (incremental); none named: the dataset's order."""
-    latecomer: Literal["sequential", "repair", "replay", "isolate"] = "sequential"
-    """What is done for the tasks before when one arrives: nothing; the first is trained again at the end; batches of
-    them are mixed in; they are left as they are, and the latecomer gets an expert of its own."""
-    phase_epochs: int = pydantic.Field(5, ge=1, description="epochs of each arrival (incremental), instead of `epochs`")
-    repair_epochs: int = pydantic.Field(1, ge=1, description="epochs on the first task at the end (repair)")
-    replay_share: float = pydantic.Field(0.2, gt=0, lt=1, description="share of batches of tasks before (replay)")
-    pretrain_tasks: tuple[str, ...] = ()
-    """The tasks whose convolutions the others get (transfer); none named: those of kind auto."""
-    pretrain_epochs: int = pydantic.Field(20, ge=1)
-    loss_weights: dict[str, Annotated[float, pydantic.Field(ge=0)]] = {}
-    """Weight of a task's loss under Aurora, 1 where absent."""
-    reduction: Literal["labelled", "batch"] = "labelled"
-    """What a task's loss over a batch is divided by: its labelled rows, or all rows as by Rezaei and Liu, so that one
-    with few labels counts for less. Their starting rule for its weight (section V-B), all rows over the labelled ones,
-    undoes that."""
-    learning_rate: float = pydantic.Field(3e-3, gt=0)
-    clip_norm: float | None = pydantic.Field(None, gt=0, description="bound on the norm of each gradient step")
-    weight_decay: float = pydantic.Field(0.0, ge=0, description="times each weight, added to its gradient")
-    plateau_factor: float = pydantic.Field(1.0, gt=0, le=1, description="times the learning rate on a plateau")
-    plateau_patience: int = pydantic.Field(10, ge=0, description="epochs without a lower loss that are no plateau")
-    batch_size: int = pydantic.Field(128, ge=1)
-    microbatch: int | None = pydantic.Field(
-        None, ge=1, description="rows of a batch that are computed at once, to need less memory; null = all"
-    )
-    mixed_precision: bool = False
-    """Compute in bfloat16 on weights of float32; the model that is kept computes in float32. For processors that have
-    bfloat16: others are slower with it."""
-    xla: bool = False
-    """Compile steps by XLA, which takes long; on a CPU only few models gain (docs/decisions/0019)."""
-    epochs: int = pydantic.Field(20, ge=1)
-    monitor: Literal["auc", "loss"] = "auc"
-    """What early stopping watches on the validation split: the mean AUC of the tasks, or the sum of their losses by
-    `loss_weights`, which the learning rate follows in any case."""
-    patience: int = pydantic.Field(4, ge=1, description="epochs without improvement before training stops")
-    window_rows: int = pydantic.Field(65_536, ge=1, description="flows that are shuffled together")
-    miniset_rows: int | None = pydantic.Field(None, ge=1, description="flows of a miniset (Rainbow); null = by size")
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    feed: FeedSettings = FeedSettings()
     seed: int = pydantic.Field(7, ge=0, lt=2**32)
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _in_sections(cls, settings: Any) -> Any:
+        return in_sections(settings) if isinstance(settings, Mapping) else settings
+
     @pydantic.model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        needs = {"single": "cnn_rnn2", "transfer": "multitask_cnn"}
-        if self.paradigm in needs and self.model != needs[self.paradigm]:
-            raise ValueError(f"paradigm {self.paradigm} needs model={needs[self.paradigm]}, got {self.model}")
-        if self.model == "cnn_rnn2" and self.paradigm != "single":
-            raise ValueError(f"model cnn_rnn2 has a network per task and needs paradigm=single, got {self.paradigm}")
-        if self.model == "lmmoe" and self.scaling == "code_compat":
-            raise ValueError("scaling code_compat pads in front, which model lmmoe would take for packets; use linear")
-        if self.model == "lmmoe" and self.architecture == "shared_bottom" and self.experts != 1:
-            raise ValueError(f"architecture shared_bottom has one expert and needs experts=1, got {self.experts}")
-        if self.model == "lmmoe" and self.architecture == "dselect_k" and self.experts < max(2, self.selected_experts):
-            raise ValueError(
-                "architecture dselect_k needs 2 or more experts and at least as many as selected_experts, got "
-                f"experts={self.experts}, selected_experts={self.selected_experts}"
-            )
-        if self.model != "lmmoe" and self.architecture != "mmoe":
-            raise ValueError(f"architecture {self.architecture} needs model=lmmoe, got {self.model}")
-        if self.weighting != "fixed" and self.paradigm in ("rainbow", "incremental", "single"):
-            raise ValueError(f"weighting {self.weighting} needs joint steps, which paradigm {self.paradigm} has not")
-        if self.paradigm != "incremental" and (self.arrivals or self.latecomer != "sequential"):
-            raise ValueError(f"arrivals and latecomer need paradigm=incremental, got {self.paradigm}")
-        if self.balance and self.paradigm == "incremental":
-            raise ValueError("balance is of rows that tasks share, which paradigm incremental has not; leave it out")
-        if self.latecomer == "isolate" and (self.model, self.architecture) != ("lmmoe", "mmoe"):
-            raise ValueError(
-                f"latecomer isolate adds experts and needs model=lmmoe, architecture=mmoe, got model={self.model}, "
-                f"architecture={self.architecture}"
-            )
-        if self.tasks and self.arrivals and set(self.tasks) != set(self.arrivals):
-            raise ValueError(f"arrivals must be of the tasks {list(self.tasks)}, got {list(self.arrivals)}")
-        if self.sums and self.model not in ROW_MODELS:
-            raise ValueError(f"sums need a model among {', '.join(ROW_MODELS)}, got {self.model}")
-        if self.view != "tables" and (self.table_scaling != "standard" or self.most_features):
-            raise ValueError("table_scaling and most_features are of tables; set source=features with a model of rows")
-        if self.view == "tables" and self.expanded and self.table_scaling != "quantile":
-            raise ValueError(
-                "expanded features are waves of numbers from 0 to 1 and need table_scaling=quantile, as recipe "
-                f"mtc-lite-tables has, got {self.table_scaling}"
-            )
-        if self.balance and self.balance.how == "smote" and (self.view != "tables" or self.labels_per_class):
-            raise ValueError("balance how=smote needs source=features, and no labels_per_class: made rows have no flow")
-        if self.microbatch and (self.xla or self.weighting not in ("fixed", "dwa")):
-            raise ValueError(
-                "microbatch needs xla=false, as XLA wants fixed sizes, and weighting fixed or dwa, as others are no "
-                f"sums over rows; got xla={self.xla}, weighting={self.weighting}"
-            )
-        for name in ("tasks", "pretrain_tasks", "arrivals"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} must not repeat a task, got {list(getattr(self, name))}")
+    def _sections_fit(self) -> Self:
+        for rule in RULES:
+            if problem := rule(self):
+                raise ValueError(problem)
         return self
 
     @property
     def view(self) -> View:
-        """The view of a dataset whose rows the model sees."""
-        if self.model not in ROW_MODELS:
+        """The view of a dataset whose rows the model reads."""
+        if not self.model.reads_rows:
             return "flows"
-        return "packets" if self.source == "bytes" else "tables"
+        return "packets" if self.feed.source == "bytes" else "tables"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings by `section.key`."""
+        return {key: self.setting(key) for key in SECTION_KEYS}
+
+    def setting(self, key: str) -> Any:
+        """Returns the value of a setting by its `section.key` or flat key."""
+        section, _, inner = section_key(key).rpartition(".")
+        return getattr(getattr(self, section) if section else self, inner)
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Returns a recipe with other values for some settings, by `section.key` or flat key.
+
+        Raises:
+          pydantic.ValidationError: if the settings do not fit each other.
+        """
+        return self.model_validate({"name": self.name, **self.settings, **_by_section_key(changes)})
 
     @classmethod
     def named(cls, name: str, overrides: Iterable[str] = ()) -> Self:
-        """Return a named recipe with some fields replaced.
+        """Returns a named recipe with other values for some settings.
 
         Args:
           name: a key of `RECIPES`.
-          overrides: `key=value` words; a value is YAML, so `tower=[32, 16]` and `loss_weights={app: 2}` work.
+          overrides: `key=value` texts, with a `section.key` or a flat key and a YAML value: `tower=[32, 16]`,
+            `loss.weights={app: 2}`.
 
         Raises:
           FlowloomError: if the recipe or a key is unknown, or a value is of the wrong type or out of range.
@@ -222,91 +85,142 @@ class Recipe(pydantic.BaseModel):
             raise FlowloomError(
                 f"recipe must be one of {', '.join(RECIPES)}, got {name!r}{did_you_mean(name, RECIPES)}"
             )
-        fields = {"name": name, **RECIPES[name], **dict(_parse(word) for word in overrides)}
+        recipe = cls.model_validate({"name": name, **RECIPES[name]})
+        changes = dict(parse_setting(text) for text in overrides)
         try:
-            return cls.model_validate(fields)
+            return recipe.changed(changes)
         except pydantic.ValidationError as error:
-            raise FlowloomError("; ".join(_explain(entry) for entry in error.errors())) from None
+            raise FlowloomError("; ".join(_explained(entry, recipe) for entry in error.errors())) from None
 
 
-_REZAEI_LIU: dict[str, Any] = {
-    "k": 60,
-    "channels": ("gap", "size"),
-    "scaling": "linear",
-    "learning_rate": 1e-3,
-    "clip_norm": 1.0,
-    "batch_size": 64,
-    "epochs": 20,
-    "patience": 20,
-}
-
-MTC_LITE: dict[str, Any] = {
-    "repetitions": (1, 1, 1), "expanded": True, "positions": True, "readout": "wide", "masked": 0.2
-}  # fmt: skip
-"""What makes MTC learn more from few packets for less work; see `docs/decisions/0020-mtc-lite.md`."""
-MTC_LITE_TABLES: dict[str, Any] = {**MTC_LITE, "masked": 0.0}
-"""The same on features: each of the few is worth too much to be hidden."""
-
-_MTC: dict[str, Any] = {
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "plateau_factor": 0.1,
-    "plateau_patience": 10,
-    "batch_size": 128,
-    "epochs": 100,
-    "monitor": "loss",
-    "patience": 20,
-}
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "multa": {},
-    "lstm": {"experts": 1},
-    "multa-mean": {"gate_input": "mean"},
-    "multitask-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "reduction": "batch"},
-    "multitask-cnn-windows": {
-        **_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "aurora", "scaling": "standard", "furthest_start": 20
-    },
-    "cnn-rnn2": {
-        **_REZAEI_LIU, "model": "cnn_rnn2", "paradigm": "single", "only_labelled": True, "epochs": 30, "patience": 30
-    },
-    "mtc": {**_MTC, "model": "mtc"},
-    "mtc-lite": {**_MTC, **MTC_LITE, "model": "mtc", "stem": None},
-    "mtc-lite-tables": {
-        **_MTC, **MTC_LITE_TABLES, "model": "mtc", "stem": None,
-        "source": "features", "table_scaling": "quantile", "most_features": 49,
-    },
-    "mtc-transformer": {**_MTC, "model": "byte_transformer"},
-    "mtc-cnn": {**_MTC, "model": "byte_cnn"},
-    "transfer-cnn": {**_REZAEI_LIU, "model": "multitask_cnn", "paradigm": "transfer", "only_labelled": True},
-}  # fmt: skip
-"""`multa`: LMMoE with gates on the flattened features, as MULTA draws it. `multa-mean`: gates on the mean packet, which
-have k times fewer weights: with small experts the others outweigh them. `lstm`: one LSTM that all towers share.
-`multitask-cnn`: the network of Rezaei and Liu, its class task weighted by `loss_weights` (their lambda);
-`multitask-cnn-windows`: the same made better (docs/reproduction/multitask-cnn.md): random windows of the same flow,
-standard scaling, each loss the mean over labelled rows; `cnn-rnn2` and
-`transfer-cnn`: what they compare it with (table III), a network per task, and convolutions learned from other tasks.
-`mtc`: the Transformer and 1D-CNN of MTC on packet bytes; the paper's three tasks have `transformer_tasks=[app]` and
-`loss_weights` of 6:2:1, divided by 9 if weight decay is to weigh as there. `mtc-lite`: the same for a CPU, with a token
-as a step of its CNN branch (docs/decisions/0020-mtc-lite.md), and `mtc-lite-tables` on tables, with the paper's 49
-features. `mtc-transformer` and `mtc-cnn`: what it is compared with
-(sections 4.3.1 and 4.3.2), weights 4:2:1 and 2:2:1. `source=features` trains them on tables.
-"""
+def _by_section_key(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {section_key(key): value for key, value in changes.items()}
 
 
-def _parse(word: str) -> tuple[str, Any]:
-    key, equals, text = word.partition("=")
-    if not equals:
-        raise FlowloomError(f"a recipe setting must look like key=value, got {word!r}")
-    known = [field for field in Recipe.model_fields if field != "name"]
-    if key not in known:
-        raise FlowloomError(f"recipe has no setting {key!r}; it has {', '.join(known)}{did_you_mean(key, known)}")
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise FlowloomError(f"{key} must be a YAML value, got {text!r}") from None
+def _explained(entry: Any, recipe: Recipe) -> str:
+    """Returns a pydantic error as `model.experts must be ..., got 0; remove it to keep 2`."""
+    message = entry["msg"].removeprefix("Value error, ")
+    loc = [str(part) for part in entry["loc"]]
+    place = ".".join(loc)
+    if len(loc) < 2 and place != "seed":  # a rule of the recipe or of a section, which names its settings
+        return message
+    if entry["type"] == "extra_forbidden":
+        return f"{place} is an unknown key; remove it"
+    message = message.replace("Input should ", "must ", 1)
+    shown = f" {message}" if message.startswith("must ") else f": {message}"
+    got = "" if ", got " in message else f", got {entry['input']!r}"
+    key = ".".join(loc[:2])
+    kept = pydantic_core.to_json(recipe.setting(key)).decode()
+    return f"{place}{shown}{got}; change {key} or remove it to keep {kept}"
 
 
-def _explain(entry: Any) -> str:
-    if not (place := ".".join(str(part) for part in entry["loc"])):
-        return entry["msg"].removeprefix("Value error, ")
-    return f"{place}: {entry['msg'].removeprefix('Value error, ')}, got {entry['input']!r}"
+def _paradigm_fits_the_model(recipe: Recipe) -> str | None:
+    kind, paradigm = recipe.model.kind, recipe.schedule.paradigm
+    needed = {"single": "cnn_rnn2", "transfer": "multitask_cnn"}.get(paradigm)
+    if needed and kind != needed:
+        return f"schedule.paradigm={paradigm} needs model.kind={needed}, got {kind}; set model.kind={needed}"
+    if kind == "cnn_rnn2" and paradigm != "single":
+        return f"model.kind=cnn_rnn2 has a network per task and needs schedule.paradigm=single, got {paradigm}"
+    return None
+
+
+def _scaling_fits_the_model(recipe: Recipe) -> str | None:
+    if recipe.model.kind == "lmmoe" and recipe.feed.scaling == "code_compat":
+        return (
+            "feed.scaling=code_compat pads flows at the front, which model.kind=lmmoe would read as packets; set "
+            "feed.scaling=linear"
+        )
+    return None
+
+
+def _weighting_has_joint_steps(recipe: Recipe) -> str | None:
+    weighting, paradigm = recipe.loss.weighting, recipe.schedule.paradigm
+    if weighting != "fixed" and paradigm in ("rainbow", "incremental", "single"):
+        return (
+            f"loss.weighting={weighting} cannot be combined with schedule.paradigm={paradigm}, whose steps train one "
+            "task each; set loss.weighting=fixed"
+        )
+    return None
+
+
+def _balanced_tasks_share_rows(recipe: Recipe) -> str | None:
+    if recipe.feed.balance and recipe.schedule.paradigm == "incremental":
+        return (
+            "feed.balance cannot be combined with schedule.paradigm=incremental, whose tasks share no rows; remove "
+            "feed.balance"
+        )
+    return None
+
+
+def _isolation_adds_experts(recipe: Recipe) -> str | None:
+    model = recipe.model
+    if recipe.schedule.latecomer == "isolate" and (model.kind, model.architecture) != ("lmmoe", "mmoe"):
+        return (
+            "schedule.latecomer=isolate adds experts and needs model.kind=lmmoe and model.architecture=mmoe, got "
+            f"model.kind={model.kind} and model.architecture={model.architecture}; choose another latecomer"
+        )
+    return None
+
+
+def _arrivals_are_the_tasks(recipe: Recipe) -> str | None:
+    tasks, arrivals = recipe.feed.tasks, recipe.schedule.arrivals
+    if tasks and arrivals and set(tasks) != set(arrivals):
+        return (
+            f"schedule.arrivals must order the tasks of feed.tasks ({', '.join(tasks)}), got {', '.join(arrivals)}; "
+            "remove feed.tasks"
+        )
+    return None
+
+
+def _table_settings_are_of_tables(recipe: Recipe) -> str | None:
+    feed = recipe.feed
+    if recipe.view != "tables" and (feed.table_scaling != "standard" or feed.most_features):
+        return (
+            "feed.table_scaling and feed.most_features need feed.source=features and a model of rows, got "
+            f"feed.source={feed.source} and model.kind={recipe.model.kind}; remove them"
+        )
+    return None
+
+
+def _waves_are_of_ranks(recipe: Recipe) -> str | None:
+    if recipe.view == "tables" and recipe.model.expanded and recipe.feed.table_scaling != "quantile":
+        return (
+            "model.expanded=true on tables needs feed.table_scaling=quantile, as its waves are of numbers in [0, 1], "
+            f"got {recipe.feed.table_scaling}; set feed.table_scaling=quantile as recipe mtc-lite-tables does"
+        )
+    return None
+
+
+def _synthetic_rows_are_of_tables(recipe: Recipe) -> str | None:
+    feed = recipe.feed
+    if feed.balance and feed.balance.how == "smote" and (recipe.view != "tables" or feed.labels_per_class):
+        return (
+            "feed.balance with how=smote needs feed.source=features with a model of rows and no feed.labels_per_class, "
+            f"got feed.source={feed.source}, model.kind={recipe.model.kind} and "
+            f"{len(feed.labels_per_class)} tasks in feed.labels_per_class; choose another how"
+        )
+    return None
+
+
+def _microbatch_sums_gradients(recipe: Recipe) -> str | None:
+    if recipe.schedule.microbatch and recipe.loss.weighting not in ("fixed", "dwa"):
+        return (
+            "schedule.microbatch needs loss.weighting=fixed or dwa, whose gradients are sums over rows, got "
+            f"{recipe.loss.weighting}; remove schedule.microbatch"
+        )
+    return None
+
+
+RULES: tuple[Callable[[Recipe], str | None], ...] = (
+    _paradigm_fits_the_model,
+    _scaling_fits_the_model,
+    _weighting_has_joint_steps,
+    _balanced_tasks_share_rows,
+    _isolation_adds_experts,
+    _arrivals_are_the_tasks,
+    _table_settings_are_of_tables,
+    _waves_are_of_ranks,
+    _synthetic_rows_are_of_tables,
+    _microbatch_sums_gradients,
+)
+"""Rules between sections: each returns what is wrong and how to mend it, or None."""

@@ -20,7 +20,7 @@ def row_spec(recipe: Recipe, dataset: Dataset) -> AnyRowSpec:
       FlowloomError: if the dataset lacks the view, or what the recipe wants of it.
     """
     if recipe.view == "packets":
-        return ByteSpec.of(dataset.card, recipe.length)
+        return ByteSpec.of(dataset.card, recipe.feed.length)
     if recipe.view == "tables":
-        return TableSpec.of(dataset, scaling=recipe.table_scaling, most=recipe.most_features)
-    return FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
+        return TableSpec.of(dataset, scaling=recipe.feed.table_scaling, most=recipe.feed.most_features)
+    return FeatureSpec.of(dataset.card, recipe.feed.k, recipe.feed.channels, recipe.feed.scaling, recipe.feed.signed)

@@ -20,10 +20,11 @@ from flowloom.trainers.training.loop import EVALUATION_BATCH, Progress
 from flowloom.trainers.training.train import RunSummary, Start, check_tasks, train_from
 
 SHAPING = (
-    "k", "channels", "scaling", "signed", "model", "architecture", "experts", "task_experts", "selected_experts",
-    "gate_entropy", "units", "gate_input", "tower", "convolutions",
+    "feed.k", "feed.channels", "feed.scaling", "feed.signed", "model.kind", "model.architecture", "model.experts",
+    "model.task_experts", "model.selected_experts", "model.gate_entropy", "model.units", "model.gate_input",
+    "model.tower", "model.convolutions",
 )  # fmt: skip
-"""Settings of a recipe that a trained model cannot follow."""
+"""Settings of a recipe that cannot change while training continues from a trained model."""
 
 CHECKPOINT_S = math.inf
 """A run that dies is begun anew: its dataset may have grown before the next."""
@@ -49,11 +50,11 @@ def train_challenger(
     if champion is None:
         return train_from(recipe, opened, run, CHECKPOINT_S, progress), "fresh", "there was no champion"
     before = Run.open(champion)
-    if differing := [name for name in SHAPING if getattr(recipe, name) != getattr(before.recipe, name)]:
+    if differing := [key for key in SHAPING if recipe.setting(key) != before.recipe.setting(key)]:
         return (
             train_from(recipe, opened, run, CHECKPOINT_S, progress),
             "fresh",
-            f"the recipe has another {', '.join(differing)} than the champion",
+            f"the recipe differs from the champion's in {', '.join(differing)}",
         )
     model = before.load_model()
     known = [task.name for task in before.tasks]
@@ -64,12 +65,12 @@ def train_challenger(
     names = ", ".join(task.name for task in late)
     if not isinstance(model, LMMoE):
         summary = train_from(recipe, opened, run, CHECKPOINT_S, progress)
-        return summary, "fresh", f"model {recipe.model} cannot grow by a task, and {names} came"
+        return summary, "fresh", f"model {recipe.model.kind} cannot grow by a task, and {names} came"
     for task in late:
         model = grown(model, task.name, len(task.vocabulary))
     counts = opened.card.splits["train"].classes
     labelled = any(any(counts[task.name].values()) for task in late)
-    isolated = recipe.model_copy(update={"paradigm": "isolated", "balance": None, "only_labelled": labelled})
+    isolated = recipe.changed({"schedule.paradigm": "isolated", "feed.balance": None, "feed.only_labelled": labelled})
     start = Start(model, before.features, tuple(task.name for task in late))
     reason = f"{names} came; the other tasks stay as they are to the bit"
     return train_from(isolated, opened, run, CHECKPOINT_S, progress, start), "grown", reason

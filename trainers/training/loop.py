@@ -74,34 +74,36 @@ class Training:
         model: MultiTaskModel | None = None,
     ) -> None:
         self._recipe, self._dataset, self._features, self._made = recipe, dataset, features, made
-        self.paradigm = dataset.card.layout if recipe.paradigm == "auto" else recipe.paradigm
+        self.paradigm = dataset.card.layout if recipe.schedule.paradigm == "auto" else recipe.schedule.paradigm
         """Its name, that of the dataset's layout for `auto`."""
         kind, tasks = PARADIGMS[self.paradigm], [task.name for task in dataset.tasks]
-        if recipe.weighting != "fixed" and kind.striped:
+        if recipe.loss.weighting != "fixed" and kind.striped:
             raise FlowloomError(
-                f"weighting {recipe.weighting} needs joint steps, which paradigm {self.paradigm} of dataset "
-                f"{dataset.root} has not; set paradigm=rainbow_mixed or weighting=fixed"
+                f"loss.weighting={recipe.loss.weighting} cannot be combined with paradigm {self.paradigm} of dataset "
+                f"{dataset.root}, whose steps train one task each; set schedule.paradigm=rainbow_mixed or "
+                "loss.weighting=fixed"
             )
         self.arrivals = self._arrivals() if self.paradigm == "incremental" else None
         """Which task comes when, if one after another."""
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
-        self.model: keras.Model = model or self._new_model("mixed_bfloat16" if recipe.mixed_precision else "float32")
-        if recipe.xla:
+        schedule = recipe.schedule
+        self.model: keras.Model = model or self._new_model("mixed_bfloat16" if schedule.mixed_precision else "float32")
+        if schedule.xla:
             without_kernels(self.model)
-        self.optimizer = CoupledAdam(recipe.learning_rate, recipe.weight_decay, clipnorm=recipe.clip_norm)
-        self.weighting = WEIGHTINGS[recipe.weighting](self.model, tasks, recipe.seed)
+        self.optimizer = CoupledAdam(schedule.learning_rate, schedule.weight_decay, clipnorm=schedule.clip_norm)
+        self.weighting = WEIGHTINGS[recipe.loss.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(
             self.model,
             self.optimizer,
             dataset.tasks,
-            recipe.loss_weights,
+            recipe.loss.weights,
             self._feed.signature,
             self.weighting,
-            recipe.reduction,
-            recipe.microbatch,
-            recipe.xla,
+            recipe.loss.reduction,
+            schedule.microbatch,
+            schedule.xla,
         )
         self._validate = self._validation()
 
@@ -109,7 +111,7 @@ class Training:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
         try:
-            return MODELS[self._recipe.model](self._recipe, self._features, self._dataset.tasks)
+            return MODELS[self._recipe.model.kind](self._recipe, self._features, self._dataset.tasks)
         except ValueError as error:
             raise FlowloomError(str(error)) from error
         finally:
@@ -117,7 +119,7 @@ class Training:
 
     def single_precision_model(self) -> Any:
         """Return the model as it is to be kept: computing in float32, whatever it was trained in."""
-        if not self._recipe.mixed_precision:
+        if not self._recipe.schedule.mixed_precision:
             return self.model
         kept = self._new_model("float32")
         for variable, trained in zip(kept.variables, self.model.variables, strict=True):
@@ -125,27 +127,32 @@ class Training:
         return kept
 
     def _train_feed(self, dataset: Dataset, striped: bool) -> Feed:
-        recipe = self._recipe
-        made = self._made
+        recipe, feed, made = self._recipe, self._recipe.feed, self._made
         return Feed(
             made or dataset,
             "train",
             cast(TableSpec, self._features).scaled if made else self._features,
-            recipe.batch_size,
+            feed.batch_size,
             seed=recipe.seed,
             striped=striped,
-            window_rows=recipe.window_rows,
-            miniset_rows=recipe.miniset_rows,
-            kept=kept_flows(dataset, recipe.labels_per_class, recipe.seed, self._features.view),
-            only_labelled=recipe.only_labelled,
-            balance=None if made else recipe.balance,
-            furthest_start=recipe.furthest_start,
+            window_rows=feed.window_rows,
+            miniset_rows=feed.miniset_rows,
+            kept=kept_flows(dataset, feed.labels_per_class, recipe.seed, self._features.view),
+            only_labelled=feed.only_labelled,
+            balance=None if made else feed.balance,
+            furthest_start=feed.furthest_start,
         )
 
     def _arrivals(self) -> Arrivals:
-        recipe = self._recipe
-        tasks = recipe.arrivals or tuple(task.name for task in self._dataset.tasks)
-        return Arrivals(tasks, recipe.latecomer, recipe.phase_epochs, recipe.repair_epochs, recipe.replay_share)
+        schedule = self._recipe.schedule
+        tasks = schedule.arrivals or tuple(task.name for task in self._dataset.tasks)
+        return Arrivals(
+            tasks,
+            schedule.latecomer,
+            schedule.phase_epochs,
+            schedule.repair_epochs,
+            schedule.replay_share,
+        )
 
     def _latecomer_feed(self, arrivals: Arrivals) -> LatecomerFeed:
         feeds = {
@@ -157,7 +164,7 @@ class Training:
     @property
     def planned_epochs(self) -> int:
         """Epochs at most."""
-        return self.arrivals.epochs if self.arrivals else self._recipe.epochs
+        return self.arrivals.epochs if self.arrivals else self._recipe.schedule.epochs
 
     def kept_epoch(self, history: Sequence[dict[str, Any]]) -> int:
         """Return the epoch whose weights are to be kept."""
@@ -201,23 +208,23 @@ class Training:
                 "weights": self._weights(),
                 **self._validate(),
             }
-            record["validation_total_loss"] = total_loss(record["validation_loss"], self._recipe.loss_weights)
-            record["score"] = score(record, self._recipe.monitor)
+            record["validation_total_loss"] = total_loss(record["validation_loss"], self._recipe.loss.weights)
+            record["score"] = score(record, self._recipe.schedule.monitor)
             history.append(record)
             begun, done = None, 0
             yield record
 
     def _stops(self, history: Sequence[dict[str, Any]]) -> bool:
-        return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.patience)
+        return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.schedule.patience)
 
     def _learning_rate(self, history: Sequence[dict[str, Any]]) -> float:
         """Return the rate of the next epoch, by the total validation losses so far in its phase."""
-        recipe = self._recipe
+        schedule = self._recipe.schedule
         begun = self.arrivals.phase(len(history) + 1).first_epoch - 1 if self.arrivals else 0
         losses = [
             record["validation_total_loss"] for record in history[begun:] if record["validation_total_loss"] is not None
         ]
-        return plateau_rate(recipe.learning_rate, losses, recipe.plateau_factor, recipe.plateau_patience)
+        return plateau_rate(schedule.learning_rate, losses, schedule.plateau_factor, schedule.plateau_patience)
 
     def _train_losses(self, totals: np.ndarray) -> dict[str, float | None]:
         """Return the mean loss per labelled row of each task: totals [T, (sum, rows)]."""
@@ -229,7 +236,7 @@ class Training:
     def _weights(self) -> dict[str, float]:
         """Return what the loss of each task is multiplied by at the end of an epoch."""
         return {
-            task.name: float(weight) * self._recipe.loss_weights.get(task.name, 1.0)
+            task.name: float(weight) * self._recipe.loss.weights.get(task.name, 1.0)
             for task, weight in zip(self._dataset.tasks, self.weighting.weights.numpy(), strict=True)
         }
 

@@ -77,7 +77,7 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     recipe = Recipe.named(options.recipe, options.overrides)
     dataset = Dataset.open(options.dataset)
     check_tasks(recipe, dataset)
-    if recipe.paradigm == "isolated":
+    if recipe.schedule.paradigm == "isolated":
         raise FlowloomError("paradigm isolated needs a model that knew other tasks; `flowloom retrain` sets it")
     return train_from(recipe, dataset, options.run, options.checkpoint_s, progress)
 
@@ -102,8 +102,8 @@ def train_from(
 ) -> RunSummary:
     """Train by a recipe whose tasks were checked, and before that what it builds on."""
     began = time.perf_counter()
-    earlier = _pretrain_tasks(recipe, whole) if recipe.paradigm == "transfer" else ()
-    wanted = recipe.tasks or recipe.arrivals or [task.name for task in whole.tasks]
+    earlier = _pretrain_tasks(recipe, whole) if recipe.schedule.paradigm == "transfer" else ()
+    wanted = recipe.feed.tasks or recipe.schedule.arrivals or [task.name for task in whole.tasks]
     dataset = whole.restricted([task for task in wanted if task not in earlier])
     features = start.features if start else row_spec(recipe, dataset)
     trained = dataset.restricted(start.trained) if start else dataset
@@ -150,22 +150,26 @@ def train_from(
 
 
 def check_tasks(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuse a recipe that names tasks that the dataset has not."""
-    tasks = [task.name for task in dataset.tasks]
+    """Checks that the dataset has all tasks that a recipe names.
+
+    Raises:
+      FlowloomError: naming the first setting with another task.
+    """
+    tasks, balance = [task.name for task in dataset.tasks], recipe.feed.balance
     settings: dict[str, Iterable[str]] = {
-        "loss_weights": recipe.loss_weights,
-        "tasks": recipe.tasks,
-        "arrivals": recipe.arrivals,
-        "labels_per_class": recipe.labels_per_class,
-        "pretrain_tasks": recipe.pretrain_tasks,
-        "transformer_tasks": recipe.transformer_tasks,
-        "balance": [name for name in (recipe.balance.task, recipe.balance.within) if name] if recipe.balance else [],
+        "loss.weights": recipe.loss.weights,
+        "feed.tasks": recipe.feed.tasks,
+        "schedule.arrivals": recipe.schedule.arrivals,
+        "feed.labels_per_class": recipe.feed.labels_per_class,
+        "schedule.pretrain_tasks": recipe.schedule.pretrain_tasks,
+        "model.transformer_tasks": recipe.model.transformer_tasks,
+        "feed.balance": [name for name in (balance.task, balance.within) if name] if balance else [],
     }
     for setting, names in settings.items():
         for name in names:
             if name not in tasks:
                 raise FlowloomError(
-                    f"{setting} name the task {name!r}; the dataset's tasks are {', '.join(tasks)}"
+                    f"{setting} must name tasks of dataset {dataset.root} ({', '.join(tasks)}), got {name!r}"
                     f"{did_you_mean(name, tasks)}"
                 )
 
@@ -173,15 +177,15 @@ def check_tasks(recipe: Recipe, dataset: Dataset) -> None:
 def _pretrain_tasks(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
     """Return the tasks that a transfer learns first."""
     automatic = tuple(task.name for task in dataset.tasks if task.kind == "auto")
-    earlier = recipe.pretrain_tasks or tuple(task for task in automatic if task not in recipe.tasks)
+    earlier = recipe.schedule.pretrain_tasks or tuple(task for task in automatic if task not in recipe.feed.tasks)
     if not earlier:
         raise FlowloomError(
             f"a transfer needs tasks to learn from first, and dataset {dataset.root} has none of kind auto besides the "
             "trained ones; name some in pretrain_tasks, or build the dataset with a task of kind auto"
         )
-    if both := [task for task in earlier if task in recipe.tasks]:
+    if both := [task for task in earlier if task in recipe.feed.tasks]:
         raise FlowloomError(f"{', '.join(both)} cannot be in both tasks and pretrain_tasks; remove it from one")
-    if not recipe.tasks and len(earlier) == len(dataset.tasks):
+    if not recipe.feed.tasks and len(earlier) == len(dataset.tasks):
         raise FlowloomError(
             f"a transfer needs a task besides those it learns first ({', '.join(earlier)}), and dataset {dataset.root} "
             "has none; name fewer in pretrain_tasks, or build the dataset with another task"
@@ -196,23 +200,23 @@ def _pretrain(
     pretrained = root / run_directory.PRETRAINED
     if not (pretrained / run_directory.FINISHED).exists():
         earlier = {
-            "paradigm": "aurora",
-            "epochs": recipe.pretrain_epochs,
-            "tasks": tuple(task.name for task in dataset.tasks),
-            "pretrain_tasks": (),
-            "balance": None,  # is of the tasks that come after
+            "schedule.paradigm": "aurora",
+            "schedule.epochs": recipe.schedule.pretrain_epochs,
+            "feed.tasks": tuple(task.name for task in dataset.tasks),
+            "schedule.pretrain_tasks": (),
+            "feed.balance": None,  # it belongs to the tasks of the transfer
         }
-        train_from(recipe.model_copy(update=earlier), dataset, pretrained, checkpoint_s, progress)
+        train_from(recipe.changed(earlier), dataset, pretrained, checkpoint_s, progress)
     return cast(MultitaskCNN, run_directory.Run.open(pretrained).load_model())
 
 
 def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) -> Dataset | None:
     """Return the dataset with rows made for training, which are kept beside the run; None if the recipe wants none."""
-    if recipe.balance is None or recipe.balance.how != "smote":
+    if recipe.feed.balance is None or recipe.feed.balance.how != "smote":
         return None
     root.mkdir(parents=True, exist_ok=True)
     path = root / run_directory.MADE
-    return with_made_rows(dataset, cast(TableSpec, features), recipe.balance, recipe.seed, path)
+    return with_made_rows(dataset, cast(TableSpec, features), recipe.feed.balance, recipe.seed, path)
 
 
 def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bool:

@@ -50,7 +50,7 @@ class TuneOptions:
         if self.repeats < 1:
             raise FlowloomError(f"repeats must be >= 1, got {self.repeats}")
         for word in self.overrides:
-            if word.partition("=")[0] in ("units", "experts"):
+            if word.partition("=")[0] in ("units", "experts", "model.units", "model.experts"):
                 raise FlowloomError(f"tuning finds units and experts itself; leave out {word!r}")
 
     @property
@@ -87,17 +87,17 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
         seeds=seeds,
     )
     check_tasks(recipe, dataset)
-    if recipe.model != "lmmoe" or recipe.paradigm == "incremental":
+    if recipe.model.kind != "lmmoe" or recipe.schedule.paradigm == "incremental":
         raise FlowloomError(
-            f"tuning is of an LMMoE whose tasks are trained together, got model={recipe.model} and "
-            f"paradigm={recipe.paradigm}; choose another recipe"
+            f"tuning is of an LMMoE whose tasks are trained together, got model={recipe.model.kind} and "
+            f"paradigm={recipe.schedule.paradigm}; choose another recipe"
         )
     if (options.run / run_directory.FINISHED).exists():
         raise FlowloomError(f"{options.run} holds a finished run; tune into another directory")
-    dataset = dataset.restricted(recipe.tasks or [task.name for task in dataset.tasks])
+    dataset = dataset.restricted(recipe.feed.tasks or [task.name for task in dataset.tasks])
     root = options.run / run_directory.TUNING
     trials = RememberedTrials(root, recipe, dataset, progress)
-    found = tune(recipe.tasks or [task.name for task in dataset.tasks], trials, search)
+    found = tune(recipe.feed.tasks or [task.name for task in dataset.tasks], trials, search)
     document = _document(search, found, trials)
     run_directory.write_json(root / FOUND, document)
     run_directory.write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
@@ -122,10 +122,13 @@ class RememberedTrials:
 
     def __init__(self, root: Path, recipe: Recipe, dataset: Dataset, progress: Callable[[str], None]) -> None:
         self._root, self._recipe, self._dataset, self._progress = root, recipe, dataset, progress
-        self._features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling, recipe.signed)
+        self._features = FeatureSpec.of(
+            dataset.card, recipe.feed.k, recipe.feed.channels, recipe.feed.scaling, recipe.feed.signed
+        )
         basis = {"recipe": recipe.model_dump(mode="json"), "dataset": dataset.card.content_hash}
         if (root / BASIS).exists():
-            if json.loads((root / BASIS).read_bytes()) != basis:
+            found = json.loads((root / BASIS).read_bytes())
+            if (Recipe.model_validate(found["recipe"]), found["dataset"]) != (recipe, dataset.card.content_hash):
                 raise FlowloomError(
                     f"{root} holds trainings by another recipe or on another dataset; tune into another directory"
                 )
@@ -144,9 +147,11 @@ class RememberedTrials:
         if path.exists():
             return json.loads(path.read_bytes())
         self._progress(f"training {_described(trial.experts, trial.units)} on {', '.join(trial.tasks)}")
-        changes = {"experts": trial.experts, "units": trial.units, "tasks": trial.tasks, "seed": trial.seed}
+        changes = {
+            "model.experts": trial.experts, "model.units": trial.units, "feed.tasks": trial.tasks, "seed": trial.seed
+        }  # fmt: skip
         dataset = self._dataset.restricted(trial.tasks)
-        training = Training(self._recipe.model_copy(update=changes), dataset, self._features)
+        training = Training(self._recipe.changed(changes), dataset, self._features)
         history: list[dict[str, Any]] = []
         for _ in training.epochs(history):
             pass

@@ -80,19 +80,19 @@ class FlowTrials:
     ) -> None:
         self._recipe, self._features, self._tasks = recipe, features, tuple(tasks)
         self._names = tuple(task.name for task in tasks)
-        kind = paradigm or PARADIGMS[recipe.paradigm]
+        kind = paradigm or PARADIGMS[recipe.schedule.paradigm]
         self._stripes: tuple[str | None, ...] = self._names if kind.striped else (None,)
         self._model = self._new_model()
         # variables, so that one graph serves all weights
         self._loss_weights = {name: tf.Variable(1.0, name=f"{name}_weight") for name in self._names}
-        self._optimizer = keras.optimizers.Adam(recipe.learning_rate, clipnorm=recipe.clip_norm)
+        self._optimizer = keras.optimizers.Adam(recipe.schedule.learning_rate, clipnorm=recipe.schedule.clip_norm)
         self._paradigm = kind(
             self._model,
             self._optimizer,
             self._tasks,
             self._loss_weights,
             self._signature,
-            reduction=recipe.reduction,
+            reduction=recipe.loss.reduction,
         )
         self._fresh_start = FreshStart(self._model, self._new_model, self._optimizer)
         self._forward = tf.function(
@@ -193,7 +193,7 @@ class FlowTrials:
         places = [np.arange(len(order))]
         if len(self._stripes) > 1:
             places = [np.flatnonzero(train.weight(task)[order] > 0) for task in self._names]
-        size = self._recipe.batch_size
+        size = self._recipe.feed.batch_size
         cut = [
             [(stripe, own[at : at + size]) for at in range(0, len(own), size)]
             for stripe, own in zip(self._stripes, places, strict=True)
@@ -201,7 +201,7 @@ class FlowTrials:
         return [batch for turn in itertools.zip_longest(*cut) for batch in turn if batch is not None]
 
     def _new_model(self) -> Any:
-        return MODELS[self._recipe.model](self._recipe, self._features, self._tasks)
+        return MODELS[self._recipe.model.kind](self._recipe, self._features, self._tasks)
 
     def _values(self) -> list[np.ndarray]:
         return [variable.numpy() for variable in self._model.variables]

@@ -27,7 +27,7 @@ from flowloom.trainers.models.byte_cnn import ByteCNN
 from flowloom.trainers.models.byte_transformer import ByteTransformer
 from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.tokens import token_shape
-from flowloom.trainers.recipes.recipe import MTC_LITE, MTC_LITE_TABLES
+from flowloom.trainers.recipes.named_recipes import MTC_LITE, MTC_LITE_TABLES
 
 PROTOCOL = 3
 """Goes up when a change makes cells that are stored another thing."""

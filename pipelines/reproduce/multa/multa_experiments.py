@@ -117,7 +117,7 @@ def _network(setting: MULTASetting, path: str) -> dict[str, Any]:
     def watch() -> dict[str, Any]:
         return {"validation_auc": _aucs(trials, validation), "test_auc": _aucs(trials, test)}
 
-    epochs = setting.epochs or -(-setting.updates // -(-len(train.length) // setting.recipe.batch_size))
+    epochs = setting.epochs or -(-setting.updates // -(-len(train.length) // setting.recipe.feed.batch_size))
     every = max(epochs // MOMENTS, 1)
     history = trials.fit(train, validation, setting.seed, epochs, watch=watch, measured_every=every).history
     for record in history:
@@ -163,7 +163,7 @@ def _latecomers(setting: MULTASetting, path: str) -> dict[str, Any]:
     """
     recipe = setting.recipe
     dataset = Dataset.open(path).restricted(setting.tasks)
-    features = FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling)
+    features = FeatureSpec.of(dataset.card, recipe.feed.k, recipe.feed.channels, recipe.feed.scaling)
     training = Training(recipe, dataset, features)
     assert training.arrivals is not None  # the paradigm is incremental
     feed = Feed(dataset, "test", features, EVALUATION_ROWS)
@@ -245,7 +245,7 @@ def _rounded(record: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, f
 def words(path: str, experts: int, units: int, updates: int, seed: int) -> tuple[str, ...]:
     """Return the overrides by which `flowloom train --recipe multa` trains as a cell of a tuned size does."""
     rows = sum(group.rows for group in Dataset.open(path).row_groups("train"))
-    batch = Recipe.named("multa").batch_size
+    batch = Recipe.named("multa").feed.batch_size
     epochs = -(-updates // -(-rows // batch))
     settings: dict[str, Any] = {
         "k": K, "channels": list(CHANNELS), "learning_rate": LEARNING_RATE, "tower": list(TOWER), "gate_input": "mean",

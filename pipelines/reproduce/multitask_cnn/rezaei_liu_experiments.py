@@ -149,7 +149,7 @@ class _Trial:
         """Train all tasks at once."""
         setting = self.setting
         trials = _trials(setting.method, setting.k, self.classes, TASKS)
-        reach = recipe_of(setting.method).furthest_start
+        reach = recipe_of(setting.method).feed.furthest_start
         train = self._train(labels, reach)
         if setting.method == "multi-task-masked-input":
             true = {**train.labels, "class": self.table.labels[self.split.train]}
@@ -203,7 +203,7 @@ class _Trial:
         return trials.fit(train, validation, self.seed, self._updates_in_epochs(train), keep=keep, adopt=adopt)
 
     def _updates_in_epochs(self, train: Examples) -> int:
-        steps = -(-len(train.length) // recipe_of(self.setting.method).batch_size)
+        steps = -(-len(train.length) // recipe_of(self.setting.method).feed.batch_size)
         return -(-self.setting.updates // steps)
 
     def _labels(self, dividers: Any) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
@@ -243,7 +243,7 @@ class _Trial:
         setting = self.setting
         recipe = recipe_of(setting.method)
         features = self.table.features(
-            setting.k + reach, recipe.channels, recipe.scaling, setting.signed, self.split.train
+            setting.k + reach, recipe.feed.channels, recipe.feed.scaling, setting.signed, self.split.train
         )
         sequence, length = features.render(self.table.flows, rows)
         return Examples(sequence, length, {task: column[rows] for task, column in labels.items()})
@@ -313,7 +313,7 @@ def _trials(method: str, k: int, classes: int, tasks: tuple[str, ...]) -> FlowTr
     """Return what trains a network of some tasks, all of as many classes."""
     recipe = recipe_of(method)
     words = tuple(str(code) for code in range(classes))
-    shape = FeatureSpec(k=k, channels=recipe.channels, scaling="linear")
+    shape = FeatureSpec(k=k, channels=recipe.feed.channels, scaling="linear")
     named = [Task(name=task, kind="multiclass", vocabulary=words) for task in tasks]
     return FlowTrials(recipe, shape, named, MaskedInput if method == "multi-task-masked-input" else None)
 

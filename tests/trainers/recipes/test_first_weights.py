@@ -16,7 +16,8 @@ from flowloom.trainers.feed.byte_spec import ByteSpec
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.recipes.builders import MODELS
-from flowloom.trainers.recipes.recipe import RECIPES, Recipe
+from flowloom.trainers.recipes.named_recipes import RECIPES
+from flowloom.trainers.recipes.recipe import Recipe
 
 PINNED = Path(__file__).with_name("first_weights.json")
 """By version of Keras, whose initialisers are part of it, and by recipe: a number for every weight."""
@@ -38,14 +39,14 @@ def first_weights(name: str) -> list[list[float]]:
     recipe = Recipe.named(name, SMALLER.get(name, ()))
     if recipe.view == "flows":
         moments = dict.fromkeys(("size", "gap", "window", "payload"), (3.0, 2.0))
-        spec = FeatureSpec(k=recipe.k, channels=recipe.channels, scaling=recipe.scaling, moments=moments)
+        spec = FeatureSpec(k=recipe.feed.k, channels=recipe.feed.channels, scaling=recipe.feed.scaling, moments=moments)
     elif recipe.view == "packets":
         spec = ByteSpec(length=1500)
     else:
         moments = {f"feature_{n}": (float(n), 1.0) for n in range(49)}
         spec = TableSpec(moments=moments, scaling="standard", missing="mean")
     keras.utils.set_random_seed(SEED)
-    model = MODELS[recipe.model](recipe, spec, TASKS)
+    model = MODELS[recipe.model.kind](recipe, spec, TASKS)
     found = []
     for at, variable in enumerate(model.variables):
         values = np.asarray(variable.value, np.float64).ravel()

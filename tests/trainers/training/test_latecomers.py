@@ -216,7 +216,9 @@ def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, tmp_path,
 
 def training_of(path, *words):
     recipe, dataset = Recipe.named("multitask-cnn", (*SMALL, "phase_epochs=1", *words)), Dataset.open(path)
-    return Training(recipe, dataset, FeatureSpec.of(dataset.card, recipe.k, recipe.channels, recipe.scaling))
+    return Training(
+        recipe, dataset, FeatureSpec.of(dataset.card, recipe.feed.k, recipe.feed.channels, recipe.feed.scaling)
+    )
 
 
 def test_each_phase_begins_with_a_fresh_optimizer(synthetic):
@@ -248,10 +250,13 @@ def test_isolated_tasks_forget_nothing(synthetic, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["arrivals=[app]"], "arrivals and latecomer need paradigm=incremental, got auto"),
-        (["latecomer=replay"], "need paradigm=incremental"),
-        (["paradigm=incremental", "weighting=dwa"], "weighting dwa needs joint steps"),
-        (["paradigm=incremental", "tasks=[a, b]", "arrivals=[a, c]"], r"arrivals must be of the tasks \['a', 'b'\]"),
+        (["arrivals=[app]"], "latecomer need schedule.paradigm=incremental, got auto"),
+        (["latecomer=replay"], "need schedule.paradigm=incremental"),
+        (
+            ["paradigm=incremental", "weighting=dwa"],
+            "loss.weighting=dwa cannot be combined with schedule.paradigm=incremental",
+        ),
+        (["paradigm=incremental", "tasks=[a, b]", "arrivals=[a, c]"], r"must order .*feed.tasks \(a, b\), got a, c"),
         (["paradigm=incremental", "arrivals=[a, a]"], "arrivals must not repeat"),
         (["paradigm=incremental", "latecomer=isolate", "model=multitask_cnn"], "isolate adds experts"),
     ],

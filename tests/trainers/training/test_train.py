@@ -159,7 +159,7 @@ def test_paradigms_may_be_forced_on_the_other_layout(synthetic, tmp_path):
 
 
 def test_loss_weights_must_name_tasks(synthetic, tmp_path):
-    with pytest.raises(FlowloomError, match=r"loss_weights name the task 'atack'.*did you mean 'attack'"):
+    with pytest.raises(FlowloomError, match=r"loss.weights must name tasks .*got 'atack'; did you mean 'attack'"):
         train(TrainOptions(synthetic(), tmp_path / "run", "multa", (*SMALL, "loss_weights={atack: 2}")))
 
 
@@ -167,13 +167,13 @@ def test_balance_decides_what_is_trained_on(synthetic, tmp_path):
     balance = ("balance={task: app, how: totals, totals: {chat: 64, voip: 64, web: 0}}", "epochs=1")
     summary = train(TrainOptions(synthetic(), tmp_path / "run", "lstm", (*SMALL, *balance)))
     assert summary.steps == 2
-    with pytest.raises(FlowloomError, match=r"balance name the task 'ap'.*did you mean 'app'"):
+    with pytest.raises(FlowloomError, match=r"feed.balance must name tasks .*got 'ap'; did you mean 'app'"):
         train(TrainOptions(synthetic(), tmp_path / "other", "lstm", ("balance={task: ap, how: undersample}",)))
 
 
 def test_a_run_says_what_it_is(synthetic, trained):
     run = Run.open(trained["aurora"].run)
-    assert run.features.k == run.recipe.k == 8
+    assert run.features.k == run.recipe.feed.k == 8
     assert run.source.path == str(synthetic().resolve())
     assert [task.name for task in run.tasks] == ["app", "attack", "bulk"]
     facts = json.loads((run.root / "run.json").read_text())

@@ -255,17 +255,17 @@ def test_what_does_not_fit_is_named(dataset, packets, tables, tmp_path, syntheti
         (training("multa"), "has no flows view, only packets, tables"),
         (training("mtc", of=synthetic()), "has no packets view, only flows"),
         (training("mtc", "length=25"), "length must be from 1 to 24"),
-        (training("mtc", "transformer_tasks=[ap]"), "transformer_tasks name the task 'ap'.*did you mean 'app'"),
+        (training("mtc", "transformer_tasks=[ap]"), "model.transformer_tasks must name .*got 'ap'; did you mean 'app'"),
         (training("mtc", "stem=4"), r"stem must divide the 6 values of a token"),
         (training("mtc-cnn", "length=18"), "length must be >= 19"),
-        (training("mtc", "sums={traffic: {of: tunel}}"), "sums name the task 'tunel'.*did you mean 'tunnel'"),
+        (training("mtc", "sums={traffic: {of: tunel}}"), "model.sums must name .*got 'tunel'; did you mean 'tunnel'"),
         (
             training("mtc", "sums={traffic: {of: tunnel}}"),
-            "sums of task 'traffic' must give words of it.*got 'vpn-mail'",
+            "model.sums.traffic.words must give label values of task 'traffic'.*got 'vpn-mail'",
         ),
         (
             training("mtc", SUMS.replace("vpn-mail", "vpnmail")),
-            "sums of task 'traffic' must map words of task 'tunnel'.*got 'vpnmail'",
+            "keys of model.sums.traffic.words must be label values of task 'tunnel'.*got 'vpnmail'",
         ),
         (
             lambda: evaluate(EvaluateOptions(packets, dataset=changed("short", packet_bytes=19))),
@@ -275,11 +275,26 @@ def test_what_does_not_fit_is_named(dataset, packets, tables, tmp_path, syntheti
             lambda: evaluate(EvaluateOptions(tables, dataset=changed("lacking", features=FEATURES[1:]))),
             "lacks the feature feature_0 that the model",
         ),
-        (lambda: Recipe.named("multa", ["table_scaling=quantile"]), "table_scaling and most_features are of tables"),
-        (lambda: Recipe.named("mtc", ["balance={task: app, how: smote, totals: {chat: 9}}"]), "needs source=features"),
-        (lambda: Recipe.named("mtc", ["microbatch=8", "xla=true"]), "microbatch needs xla=false"),
-        (lambda: Recipe.named("mtc", ["microbatch=8", "weighting=gradnorm"]), "weighting fixed or dwa, .*gradnorm"),
-        (lambda: Recipe.named("multa", [SUMS]), "sums need a model among mtc, byte_transformer, byte_cnn, got lmmoe"),
+        (
+            lambda: Recipe.named("multa", ["table_scaling=quantile"]),
+            "table_scaling and feed.most_features need feed.source",
+        ),
+        (
+            lambda: Recipe.named("mtc", ["balance={task: app, how: smote, totals: {chat: 9}}"]),
+            "needs feed.source=features",
+        ),
+        (
+            lambda: Recipe.named("mtc", ["microbatch=8", "xla=true"]),
+            "schedule.microbatch must be null under schedule.xla=true",
+        ),
+        (
+            lambda: Recipe.named("mtc", ["microbatch=8", "weighting=gradnorm"]),
+            "loss.weighting=fixed or dwa, .*gradnorm",
+        ),
+        (
+            lambda: Recipe.named("multa", [SUMS]),
+            "sums needs a model.kind among mtc, byte_transformer, byte_cnn, got lmmoe",
+        ),
     ]:
         with pytest.raises(FlowloomError, match=words):
             call()

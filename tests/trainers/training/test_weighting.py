@@ -271,7 +271,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(synthetic, tmp_path,
 def test_weighting_needs_joint_steps(synthetic, tmp_path):
     path = synthetic(layout="rainbow", rows=(200, 60, 20))
     with pytest.raises(
-        FlowloomError, match=r"which paradigm rainbow of dataset .* has not; set paradigm=rainbow_mixed"
+        FlowloomError, match=r"with paradigm rainbow of dataset .*; set schedule.paradigm=rainbow_mixed"
     ):
         train(TrainOptions(path, tmp_path / "run", "multa", ("k=6", "weighting=dwa")))
     assert not (tmp_path / "run").exists()

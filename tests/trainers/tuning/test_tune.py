@@ -28,12 +28,12 @@ class FakeTraining:
 
     def __init__(self, recipe, dataset, features):
         self.recipe, self.tasks, self.model = recipe, [task.name for task in dataset.tasks], self
-        self.macs = 1000 * recipe.units * recipe.experts
+        self.macs = 1000 * recipe.model.units * recipe.model.experts
 
     def epochs(self, history):
-        self.seen.append((self.recipe.experts, self.recipe.units, tuple(self.tasks), self.recipe.seed))
-        auc = {task: 0.95 if self.recipe.units >= NEEDED[task] else 0.7 for task in self.tasks}
-        if len(self.tasks) == 3 and self.recipe.experts < 2:
+        self.seen.append((self.recipe.model.experts, self.recipe.model.units, tuple(self.tasks), self.recipe.seed))
+        auc = {task: 0.95 if self.recipe.model.units >= NEEDED[task] else 0.7 for task in self.tasks}
+        if len(self.tasks) == 3 and self.recipe.model.experts < 2:
             auc["bulk"] = 0.9
         history.append({"epoch": 1, "validation_auc": auc})
         yield history[-1]
@@ -42,7 +42,7 @@ class FakeTraining:
         return 1
 
     def count_params(self):
-        return 100 * self.recipe.units * self.recipe.experts
+        return 100 * self.recipe.model.units * self.recipe.model.experts
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_tuning_with_real_trainings_leaves_a_run(synthetic, tmp_path):
     overrides = ("k=6", "tower=[4]", "batch_size=32", "epochs=2", "learning_rate=0.01", "tasks=[app, attack]")
     found = tune_sizes(options_of(path, tmp_path / "run", target_auc=0.6, max_drop=0.1, overrides=overrides))
     run = Run.open(tmp_path / "run")
-    assert (run.recipe.experts, run.recipe.units) == (found["experts"], found["units"])
+    assert (run.recipe.model.experts, run.recipe.model.units) == (found["experts"], found["units"])
     assert run.summary["validation_auc"] == found["auc"]
     with pytest.raises(FlowloomError, match="holds a finished run; tune into another directory"):
         tune_sizes(options_of(path, tmp_path / "run", overrides=overrides))

@@ -154,7 +154,7 @@ def test_the_recipe_of_mtc_lite_on_tables_trains_the_network_that_is_compared():
     trained = build_mtc(recipe, TableSpec(moments=moments, scaling="standard", missing="mean"), TABLE_TASKS)
     assert {**trained.get_config(), "name": ""} == {**compared.get_config(), "name": ""}
     assert (trained.stem, trained.attention_heads, trained.masked, trained.expanded) == (7, 7, 0.0, True)
-    assert (recipe.most_features, recipe.table_scaling) == (49, "quantile")
+    assert (recipe.feed.most_features, recipe.feed.table_scaling) == (49, "quantile")
 
 
 def test_one_byte_is_enough_where_it_leaks(experiments):

@@ -67,7 +67,7 @@ def test_updates_are_steps_whatever_the_rows(experiments):
     (train, *_) = examples(experiments.datasets["made"])
     assert sorted(train.labels) == sorted(task.name for task in Dataset.open(experiments.datasets["made"]).tasks)
     for tasks in (TASKS, ("bulk",)):
-        steps = -(-len(train.only(tasks, labelled=True).length) // Recipe.named("multa").batch_size)
+        steps = -(-len(train.only(tasks, labelled=True).length) // Recipe.named("multa").feed.batch_size)
         found = experiments(settings_of(tasks=tasks, updates=5))
         assert len(found["history"]) == -(-5 // steps)
 

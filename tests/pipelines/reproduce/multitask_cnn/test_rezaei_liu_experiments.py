@@ -73,7 +73,7 @@ def test_windows_are_trained_and_evaluated_from_the_command_line(dataset, tmp_pa
         assert not exit_.value.code
     assert "duration" in capsys.readouterr().out
     run = Run.open(tmp_path / "run")
-    assert run.recipe.furthest_start == 20
+    assert run.recipe.feed.furthest_start == 20
     assert (run.features.scaling, set(run.features.moments)) == ("standard", {"size", "gap"})
     assert run.history[-1]["loss"]["duration"] < run.history[0]["loss"]["duration"]
     assert json.loads((run.root / METRICS).read_bytes())["tasks"]["duration"]["auc"] > 0.5
@@ -160,9 +160,9 @@ def test_the_inference_that_is_timed_runs(runs):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["tasks=[apps]"], "tasks name the task 'apps'.*did you mean 'app'"),
-        (["labels_per_class={web: 3}"], "labels_per_class name the task 'web'"),
-        (["pretrain_tasks=[durations]"], "pretrain_tasks name the task 'durations'"),
+        (["tasks=[apps]"], "feed.tasks must name tasks of dataset .*, got 'apps'; did you mean 'app'"),
+        (["labels_per_class={web: 3}"], "feed.labels_per_class must name tasks of .*, got 'web'"),
+        (["pretrain_tasks=[durations]"], "schedule.pretrain_tasks must name tasks of .*, got 'durations'"),
         (["tasks=[duration]", "pretrain_tasks=[duration]"], "duration cannot be in both tasks and pretrain_tasks"),
         (["pretrain_tasks=[app, duration, bandwidth]"], "needs a task besides those it learns first"),
         (["tasks=[duration, bandwidth]"], "has none of kind auto besides the trained ones"),

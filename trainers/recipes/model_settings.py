@@ -1,0 +1,100 @@
+"""Model settings of a recipe: the network and its sizes."""
+
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn")
+"""Models of packets or tables; all others are models of flows."""
+
+
+class SummedTask(pydantic.BaseModel):
+    """A task whose probabilities are sums over the classes of another task, such as traffic type over VPN or not."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    of: str
+    """The task whose probabilities are summed."""
+    words: dict[str, str] = {}
+    """By label value of the summed task, the label value of this one; a label value that is absent keeps its name."""
+
+
+class ModelSettings(pydantic.BaseModel):
+    """The network and its sizes."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn"] = "lmmoe"
+
+    # mixtures of LSTM experts
+    architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
+    """How tasks share the LSTM experts. `shared_bottom`: all tasks read one expert. `mmoe`: each task weighs all
+    experts by a gate. `cgc`, `ple`: shared experts and experts of one task, at one level or at two. `dselect_k`: each
+    task ends with a few experts, the same for every flow."""
+    experts: int = pydantic.Field(2, ge=1, description="LSTM experts; under cgc and ple those that all tasks share")
+    task_experts: int = pydantic.Field(1, ge=1, description="experts of each task alone (cgc, ple)")
+    selected_experts: int = pydantic.Field(1, ge=1, description="experts that a task ends with (dselect_k)")
+    gate_entropy: float = pydantic.Field(0.1, ge=0, description="loss weight of the gates' entropy (dselect_k)")
+    units: int = pydantic.Field(32, ge=1, description="width of an LSTM expert")
+    gate_input: Literal["flatten", "mean", "first_packet"] = "flatten"
+    tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
+
+    # the multi-task CNN of Rezaei and Liu
+    convolutions: Literal["paper", "fit"] = "paper"
+    """Number of convolutions for a short k: as the paper chooses (`paper`), or as many as fit (`fit`)."""
+
+    # models of packets and tables: MTC and its baselines
+    transformer_tasks: tuple[str, ...] = ()
+    """Tasks that read the Transformer branch of mtc; all others read its CNN branch."""
+    stem: int | None = pydantic.Field(
+        1, ge=1, description="bytes of one step of mtc's CNN branch; null = a token of the Transformer branch"
+    )
+    expanded: bool = pydantic.Field(
+        False, description="whether both branches of mtc also read the bits of a byte, or the waves of a feature"
+    )
+    positions: bool = pydantic.Field(False, description="whether both branches of mtc read the position of a byte")
+    readout: Literal["mean", "all", "wide"] = "mean"
+    """What tasks of mtc's CNN branch read: the mean over its steps, all steps, or all steps and all input values."""
+    masked: float = pydantic.Field(0.0, ge=0, lt=1, description="share of the bytes that mtc zeroes in training")
+    repetitions: tuple[int, int, int] = (1, 5, 6)
+    """Encoder layers of each block of mtc."""
+    encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
+    attention_heads: int | None = pydantic.Field(
+        None, ge=1, description="null = 6 on bytes, and on features the number of values in a token, as in MTC"
+    )
+    dropout: float = pydantic.Field(0.07, ge=0, lt=1, description="rate in the CNN branch of mtc")
+    sums: dict[str, SummedTask] = {}
+    """Tasks without an output layer, whose probabilities are sums over the classes of another task."""
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether the model reads packets or tables instead of flows."""
+        return self.kind in ROW_MODELS
+
+    @pydantic.model_validator(mode="after")
+    def _experts_fit_the_architecture(self) -> Self:
+        if self.kind != "lmmoe" and self.architecture != "mmoe":
+            raise ValueError(
+                f"model.architecture={self.architecture} needs model.kind=lmmoe, got {self.kind}; "
+                "remove model.architecture"
+            )
+        if self.kind == "lmmoe" and self.architecture == "shared_bottom" and self.experts != 1:
+            raise ValueError(
+                f"model.experts must be 1 under model.architecture=shared_bottom, got {self.experts}; "
+                "set model.experts=1"
+            )
+        if self.kind == "lmmoe" and self.architecture == "dselect_k" and self.experts < max(2, self.selected_experts):
+            raise ValueError(
+                "model.experts must be 2 or more, and at least model.selected_experts, under "
+                f"model.architecture=dselect_k, got model.experts={self.experts} and "
+                f"model.selected_experts={self.selected_experts}; raise model.experts"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _sums_need_a_model_of_rows(self) -> Self:
+        if self.sums and not self.reads_rows:
+            raise ValueError(
+                f"model.sums needs a model.kind among {', '.join(ROW_MODELS)}, got {self.kind}; remove model.sums"
+            )
+        return self

@@ -1,0 +1,76 @@
+"""Named recipes: the settings of each that differ from the defaults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_REZAEI_LIU_SCHEDULE: dict[str, Any] = {"learning_rate": 1e-3, "clip_norm": 1.0, "epochs": 20, "patience": 20}
+_REZAEI_LIU_FEED: dict[str, Any] = {"k": 60, "channels": ("gap", "size"), "scaling": "linear", "batch_size": 64}
+
+MTC_LITE: dict[str, Any] = {
+    "repetitions": (1, 1, 1), "expanded": True, "positions": True, "readout": "wide", "masked": 0.2
+}  # fmt: skip
+"""Model settings by which MTC learns more from few packets with less computation (docs/decisions/0020-mtc-lite.md)."""
+MTC_LITE_TABLES: dict[str, Any] = {**MTC_LITE, "masked": 0.0}
+"""The same on table features, none of which is masked, as there are few."""
+
+_MTC_SCHEDULE: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "plateau_factor": 0.1,
+    "plateau_patience": 10,
+    "epochs": 100,
+    "monitor": "loss",
+    "patience": 20,
+}
+
+RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    "multa": {},
+    "lstm": {"model": {"experts": 1}},
+    "multa-mean": {"model": {"gate_input": "mean"}},
+    "multitask-cnn": {
+        "model": {"kind": "multitask_cnn"},
+        "loss": {"reduction": "batch"},
+        "schedule": {**_REZAEI_LIU_SCHEDULE, "paradigm": "aurora"},
+        "feed": _REZAEI_LIU_FEED,
+    },
+    "multitask-cnn-windows": {
+        "model": {"kind": "multitask_cnn"},
+        "schedule": {**_REZAEI_LIU_SCHEDULE, "paradigm": "aurora"},
+        "feed": {**_REZAEI_LIU_FEED, "scaling": "standard", "furthest_start": 20},
+    },
+    "cnn-rnn2": {
+        "model": {"kind": "cnn_rnn2"},
+        "schedule": {**_REZAEI_LIU_SCHEDULE, "paradigm": "single", "epochs": 30, "patience": 30},
+        "feed": {**_REZAEI_LIU_FEED, "only_labelled": True},
+    },
+    "mtc": {"model": {"kind": "mtc"}, "schedule": _MTC_SCHEDULE},
+    "mtc-lite": {"model": {**MTC_LITE, "kind": "mtc", "stem": None}, "schedule": _MTC_SCHEDULE},
+    "mtc-lite-tables": {
+        "model": {**MTC_LITE_TABLES, "kind": "mtc", "stem": None},
+        "schedule": _MTC_SCHEDULE,
+        "feed": {"source": "features", "table_scaling": "quantile", "most_features": 49},
+    },
+    "mtc-transformer": {"model": {"kind": "byte_transformer"}, "schedule": _MTC_SCHEDULE},
+    "mtc-cnn": {"model": {"kind": "byte_cnn"}, "schedule": _MTC_SCHEDULE},
+    "transfer-cnn": {
+        "model": {"kind": "multitask_cnn"},
+        "schedule": {**_REZAEI_LIU_SCHEDULE, "paradigm": "transfer"},
+        "feed": {**_REZAEI_LIU_FEED, "only_labelled": True},
+    },
+}
+"""Settings by section for every name that `flowloom train --recipe` accepts.
+
+`multa`: LMMoE with gates on the flattened features, as in MULTA. `multa-mean`: gates on the mean packet, which have k
+times fewer weights; flattened gates have more weights than small experts. `lstm`: one LSTM that all towers read.
+
+`multitask-cnn`: the network of Rezaei and Liu; `loss.weights` of the class task is their lambda.
+`multitask-cnn-windows`: the same with random windows of each flow, standard scaling, and losses averaged over labelled
+rows, which scores higher (docs/reproduction/multitask-cnn.md). `cnn-rnn2`, `transfer-cnn`: their baselines (table III),
+a network per task and convolutions learned from other tasks.
+
+`mtc`: the Transformer and 1D-CNN of MTC on packet bytes. The paper's three tasks have `transformer_tasks=[app]` and
+`loss.weights` of 6:2:1, divided by 9 so that weight decay counts as much as in the paper. `mtc-lite`: MTC for a CPU,
+whose CNN branch reads a token at each step (docs/decisions/0020-mtc-lite.md). `mtc-lite-tables`: the same on tables,
+with the paper's 49 features. `mtc-transformer`, `mtc-cnn`: the paper's baselines (sections 4.3.1 and 4.3.2), weights
+4:2:1 and 2:2:1. `feed.source=features` trains these on tables.
+"""
