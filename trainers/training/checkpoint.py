@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowloom.trainers.training.loop import Begun
+from flowloom.trainers.training.epoch_loop import PartialEpoch
 
 
 class Checkpoints:
@@ -41,17 +41,17 @@ class Checkpoints:
         """Set every part to its state after an epoch."""
         self._read(self._path(epoch))
 
-    def save_inside(self, begun: Begun) -> None:
+    def save_inside(self, begun: PartialEpoch) -> None:
         """Write the state inside of an epoch over that of an earlier step."""
         facts = {"epoch": np.array(begun.epoch), "steps": np.array(begun.steps), "totals": begun.totals}
         self._write(self._inside, facts)
 
-    def restore_inside(self, epoch: int) -> Begun | None:
+    def restore_inside(self, epoch: int) -> PartialEpoch | None:
         """Set every part to its state inside of an epoch and say how far that was; None if there is none of it."""
         if not self._inside.exists():
             return None
         with np.load(self._inside) as state:
-            begun = Begun(int(state["epoch"]), int(state["steps"]), state["totals"])
+            begun = PartialEpoch(int(state["epoch"]), int(state["steps"]), state["totals"])
         if begun.epoch != epoch:  # what was left when the checkpoint after its epoch had been written
             return None
         self._read(self._inside)

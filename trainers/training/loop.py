@@ -20,6 +20,7 @@ from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.early_stopping import best_epoch, mean, score, stalled, total_loss
+from flowloom.trainers.training.epoch_loop import Epoch, PartialEpoch, mean_losses, train_epochs
 from flowloom.trainers.training.latecomers import Arrivals, LatecomerFeed
 from flowloom.trainers.training.learning_rate import plateau_rate
 from flowloom.trainers.training.optimizer import CoupledAdam
@@ -39,16 +40,6 @@ class Progress:
     """Steps of this epoch."""
     record: dict[str, Any] | None = None
     """The history's record of the epoch, once it is complete."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Begun:
-    """How far an epoch has come."""
-
-    epoch: int
-    steps: int
-    totals: np.ndarray
-    """Sum of the losses and labelled rows of each task so far, float64 [T, 2]."""
 
 
 class Training:
@@ -174,45 +165,54 @@ class Training:
         self,
         history: list[dict[str, Any]],
         progress: Callable[[Progress], None] = lambda _: None,
-        begun: Begun | None = None,
-        stepped: Callable[[Begun], None] = lambda _: None,
+        begun: PartialEpoch | None = None,
+        stepped: Callable[[PartialEpoch], None] = lambda _: None,
     ) -> Iterator[dict[str, Any]]:
-        """Train on from where a history ends; append the record of every epoch to it, and yield it.
+        """Trains on from the end of a history; appends the record of every epoch to it, and yields it.
 
-        Model, optimizer and weighting must be in the state after the history's last epoch, or inside of the next.
+        Model, optimizer and weighting must be in the state after the history's last epoch, or inside the next.
 
         Args:
           history: the records of all epochs so far.
           progress: called after each step.
-          begun: how far the next epoch has come.
-          stepped: called before that, to save the state of the training.
+          begun: the trained part of the next epoch.
+          stepped: called before `progress`, to save the state of the training.
         """
-        done = begun.steps if begun else 0
-        stream = iter(self._feed.batches(sum(record["steps"] for record in history) + done))
-        while len(history) < self.planned_epochs and not self._stops(history):
-            epoch = len(history) + 1
-            if self.arrivals and self.arrivals.phase(epoch).first_epoch == epoch and not begun:
-                cast(Incremental, self._paradigm).begin_phase()
-            self.optimizer.learning_rate = self._learning_rate(history)
-            self.weighting.begin_epoch([record["loss"] for record in history])
-            stripes = self._feed.stripes(epoch - 1)
-            totals = begun.totals if begun else np.zeros((len(self._dataset.tasks), 2))
-            for step, stripe in enumerate(stripes[done:], start=done + 1):
-                totals = totals + self._paradigm.step(stripe, next(stream)).numpy()
-                stepped(Begun(epoch, step, totals))
-                progress(Progress(epoch, self.planned_epochs, step, len(stripes)))
+
+        def after_step(epoch: Epoch, part: PartialEpoch) -> None:
+            stepped(part)
+            progress(Progress(epoch.number, self.planned_epochs, part.steps, epoch.steps))
+
+        def record_of(epoch: Epoch, totals: np.ndarray) -> dict[str, Any]:
             record = {
-                "epoch": epoch,
-                "steps": len(stripes),
-                "loss": self._train_losses(totals),
+                "epoch": epoch.number,
+                "steps": epoch.steps,
+                "loss": mean_losses((task.name for task in self._dataset.tasks), totals),
                 "weights": self._weights(),
                 **self._validate(),
             }
             record["validation_total_loss"] = total_loss(record["validation_loss"], self._recipe.loss.weights)
             record["score"] = score(record, self._recipe.schedule.monitor)
             history.append(record)
+            return record
+
+        return train_epochs(self._paradigm.step, self._epochs_after(history, begun), record_of, after_step)
+
+    def _epochs_after(self, history: Sequence[dict[str, Any]], begun: PartialEpoch | None) -> Iterator[Epoch]:
+        """Yields the epochs that follow a history, which grows by a record between two of them."""
+        done = begun.steps if begun else 0
+        stream = iter(self._feed.batches(sum(record["steps"] for record in history) + done))
+        while len(history) < self.planned_epochs and not self._stops(history):
+            number = len(history) + 1
+            if self.arrivals and self.arrivals.phase(number).first_epoch == number and not begun:
+                cast(Incremental, self._paradigm).begin_phase()
+            self.optimizer.learning_rate = self._learning_rate(history)
+            self.weighting.begin_epoch([record["loss"] for record in history])
+            totals = begun.totals if begun else np.zeros((len(self._dataset.tasks), 2))
+            stripes = self._feed.stripes(number - 1)
+            # stripes come first in zip: after the last of them no batch is taken from the stream
+            yield Epoch(number, zip(stripes[done:], stream, strict=False), totals, done, len(stripes))
             begun, done = None, 0
-            yield record
 
     def _stops(self, history: Sequence[dict[str, Any]]) -> bool:
         return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.schedule.patience)
@@ -225,13 +225,6 @@ class Training:
             record["validation_total_loss"] for record in history[begun:] if record["validation_total_loss"] is not None
         ]
         return plateau_rate(schedule.learning_rate, losses, schedule.plateau_factor, schedule.plateau_patience)
-
-    def _train_losses(self, totals: np.ndarray) -> dict[str, float | None]:
-        """Return the mean loss per labelled row of each task: totals [T, (sum, rows)]."""
-        return {
-            task.name: float(total / rows) if rows else None
-            for task, (total, rows) in zip(self._dataset.tasks, totals, strict=True)
-        }
 
     def _weights(self) -> dict[str, float]:
         """Return what the loss of each task is multiplied by at the end of an epoch."""

@@ -26,7 +26,8 @@ from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.row_specs import AnyRowSpec, row_spec
 from flowloom.trainers.training import latecomers
 from flowloom.trainers.training.checkpoint import Checkpoints
-from flowloom.trainers.training.loop import Begun, Progress, Training
+from flowloom.trainers.training.epoch_loop import PartialEpoch
+from flowloom.trainers.training.loop import Progress, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +256,7 @@ def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
         run_directory.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
 
 
-def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], Begun | None]:
+def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], PartialEpoch | None]:
     """Restore the latest checkpoint and return the history up to it, and how far the epoch after that has come."""
     if not (epochs := checkpoints.epochs()):
         return [], checkpoints.restore_inside(1)
@@ -265,11 +266,11 @@ def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]],
     return history, begun
 
 
-def _every(seconds: float, save: Callable[[Begun], None]) -> Callable[[Begun], None]:
+def _every(seconds: float, save: Callable[[PartialEpoch], None]) -> Callable[[PartialEpoch], None]:
     """Return a function that saves at most once in so many seconds."""
     last = time.monotonic()
 
-    def stepped(begun: Begun) -> None:
+    def stepped(begun: PartialEpoch) -> None:
         nonlocal last
         if time.monotonic() - last >= seconds:
             save(begun)

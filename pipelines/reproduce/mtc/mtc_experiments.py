@@ -13,7 +13,7 @@ import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed
-from flowloom.pipelines.reproduce.engine.row_trials import LabelledRows, RowTrials
+from flowloom.pipelines.reproduce.engine.row_trials import LabelledRows, RowFitPlan, RowTrials
 from flowloom.pipelines.reproduce.mtc.dense_ablation import ByteDense
 from flowloom.pipelines.reproduce.mtc.nearest_rows import bands, nearest_rows
 from flowloom.pipelines.reproduce.mtc.row_table import RowTable
@@ -257,19 +257,19 @@ def _network(of: RowSet, rows: _Prepared, setting: MTCSetting) -> dict[str, Any]
         figures = _tested(of, tasks, rows, trials)
         return {"test": {key: {task: each[key] for task, each in figures.items()} for key in BOTH}}
 
-    fit = trials.fit(
-        rows.train,
-        rows.validation,
-        derived_seed(setting.seed, setting.repeat, 1),
-        setting.updates,
-        moments,
+    plan = RowFitPlan(
+        seed=derived_seed(setting.seed, setting.repeat, 1),
+        updates=setting.updates,
+        measured=moments,
         loss_weights=setting.weights,
         watch=on_test_rows if setting.watched else dict,
+        keep="best",
     )
+    fit = trials.fit(rows.train, rows.validation, plan)
     return {
         "parameters": trials.parameters,
         "macs": trials.macs,
-        "update": fit.update,
+        "update": fit.kept,
         "history": fit.history,
         "tasks": _tested(of, tasks, rows, trials),
     }

@@ -12,7 +12,7 @@ import sklearn.metrics
 import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
-from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowTrials
+from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowFitPlan, FlowTrials
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.evaluation.baselines import random_forest
 from flowloom.trainers.evaluation.predictions import compiled, predict
@@ -119,7 +119,8 @@ def _network(setting: MULTASetting, path: str) -> dict[str, Any]:
 
     epochs = setting.epochs or -(-setting.updates // -(-len(train.length) // setting.recipe.feed.batch_size))
     every = max(epochs // MOMENTS, 1)
-    history = trials.fit(train, validation, setting.seed, epochs, watch=watch, measured_every=every).history
+    plan = FlowFitPlan(seed=setting.seed, epochs=epochs, watch=watch, measured_every=every)
+    history = trials.fit(train, validation, plan).history
     for record in history:
         record["validation_total_loss"] = total_loss(record["validation_loss"], {})
         record["score"] = score(record, "auc")

@@ -10,7 +10,8 @@ import sklearn.metrics
 import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
-from flowloom.pipelines.reproduce.engine.flow_trials import Examples, Fit, FlowTrials
+from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowFitPlan, FlowTrials
+from flowloom.pipelines.reproduce.engine.repeated_fit import Fit
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed, repeated_split
 from flowloom.pipelines.reproduce.multitask_cnn import auxiliary_labels
 from flowloom.pipelines.reproduce.multitask_cnn.flow_statistics import SIDES, flow_statistics
@@ -140,7 +141,7 @@ class _Trial:
             "labelled": int(self.kept.sum()),
             "dividers": dividers,
             "parameters": fitted.parameters,
-            "epoch": fitted.fit.epoch,
+            "epoch": fitted.fit.kept,
             "history": [_rounded(record) for record in fitted.fit.history],
             **self._scores(said, {task: labels[task][self._test] for task in said}),
         }
@@ -155,11 +156,14 @@ class _Trial:
             true = {**train.labels, "class": self.table.labels[self.split.train]}
             train = dataclasses.replace(train, labels=true, weights={"class": train.weight("class")})
         weight = len(self.kept) / max(int(self.kept.sum()), 1) if setting.weight is None else setting.weight
-        fit = trials.fit(
-            train, self._examples(labels, self.split.validation), self.seed, self._updates_in_epochs(train),
+        plan = FlowFitPlan(
+            seed=self.seed,
+            epochs=self._updates_in_epochs(train),
             keep="last" if setting.budget == "paper" else "best",
-            loss_weights={"class": weight}, furthest_start=reach,
-        )  # fmt: skip
+            loss_weights={"class": weight},
+            furthest_start=reach,
+        )
+        fit = trials.fit(train, self._examples(labels, self.split.validation), plan)
         return self._fitted(trials, fit, labels)
 
     def _alone(self, labels: dict[str, np.ndarray]) -> "_Fitted":
@@ -190,17 +194,20 @@ class _Trial:
         trials = _trials("multi-task", self.setting.k, self.classes, AUXILIARY)
         train = self._train(labels).only(AUXILIARY)
         validation = self._examples(labels, self.split.validation).only(AUXILIARY)
-        return trials.fit(train, validation, self.seed, self._updates_in_epochs(train)).shared
+        plan = FlowFitPlan(seed=self.seed, epochs=self._updates_in_epochs(train))
+        return trials.fit(train, validation, plan).shared
 
     def _fit_few(
         self, trials: FlowTrials, train: Examples, validation: Examples, adopt: Sequence[np.ndarray] = ()
     ) -> Fit:
-        """Train on rows that may be few, as long as the budget says."""
+        """Trains on rows that may be few, for as long as the budget allows."""
         setting = self.setting
         if setting.budget == "paper" and len(train.length) < len(self.split.train):
-            return trials.fit(train, validation, self.seed, PAPER_EPOCHS[setting.method], adopt=adopt)
-        keep: Literal["last", "best"] = "last" if setting.budget == "paper" else "best"
-        return trials.fit(train, validation, self.seed, self._updates_in_epochs(train), keep=keep, adopt=adopt)
+            plan = FlowFitPlan(seed=self.seed, epochs=PAPER_EPOCHS[setting.method], adopt=adopt)
+        else:
+            keep: Literal["last", "best"] = "last" if setting.budget == "paper" else "best"
+            plan = FlowFitPlan(seed=self.seed, epochs=self._updates_in_epochs(train), keep=keep, adopt=adopt)
+        return trials.fit(train, validation, plan)
 
     def _updates_in_epochs(self, train: Examples) -> int:
         steps = -(-len(train.length) // recipe_of(self.setting.method).feed.batch_size)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flowloom.trainers.training.checkpoint import Checkpoints
-from flowloom.trainers.training.loop import Begun
+from flowloom.trainers.training.epoch_loop import PartialEpoch
 
 
 class Part:
@@ -33,7 +33,7 @@ def test_state_inside_of_an_epoch_comes_back(checkpoints, part):
     assert checkpoints.restore_inside(1) is None
     for steps in (3, 7):
         put(part, steps)
-        checkpoints.save_inside(Begun(1, steps, np.full((2, 2), 0.1 * steps)))
+        checkpoints.save_inside(PartialEpoch(1, steps, np.full((2, 2), 0.1 * steps)))
     put(part, -1)
     begun = checkpoints.restore_inside(1)
     assert (begun.epoch, begun.steps) == (1, 7)
@@ -43,7 +43,7 @@ def test_state_inside_of_an_epoch_comes_back(checkpoints, part):
 
 
 def test_the_state_after_an_epoch_replaces_that_inside(checkpoints, part, tmp_path):
-    checkpoints.save_inside(Begun(1, 3, np.zeros((1, 2))))
+    checkpoints.save_inside(PartialEpoch(1, 3, np.zeros((1, 2))))
     checkpoints.save(1, keep={1})
     assert checkpoints.restore_inside(1) is None
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0001.npz"]
@@ -51,7 +51,7 @@ def test_the_state_after_an_epoch_replaces_that_inside(checkpoints, part, tmp_pa
 
 def test_state_inside_of_another_epoch_is_left_alone(checkpoints, part):
     """As it is when power fails between the two."""
-    checkpoints.save_inside(Begun(1, 3, np.zeros((1, 2))))
+    checkpoints.save_inside(PartialEpoch(1, 3, np.zeros((1, 2))))
     put(part, 5)
     assert checkpoints.restore_inside(2) is None
     np.testing.assert_array_equal(part.variables[0], [5, 5])

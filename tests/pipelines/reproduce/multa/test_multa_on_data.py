@@ -55,7 +55,7 @@ def test_stripes_take_turns_until_each_has_shown_its_rows(experiments):
     setting = MULTASetting(**settings_of(paradigm="rainbow"))
     train = examples(experiments.datasets["made"])[0].only(TASKS, labelled=True)
     order = np.random.default_rng(1).permutation(len(train.length))
-    batches = multa_experiments._trials(setting, experiments.datasets["made"])._batches(train, order)
+    batches = multa_experiments._trials(setting, experiments.datasets["made"])._turns(train, order)
     stripes = [stripe for stripe, _ in batches]
     assert stripes[: 2 * min(map(stripes.count, TASKS))] == list(TASKS) * min(map(stripes.count, TASKS))
     for task in TASKS:
