@@ -1,9 +1,8 @@
-"""Means over repeats with their 95 % intervals, and what they say of a claim."""
+"""Means over repeats with their 95 % intervals."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -51,41 +50,3 @@ def difference_of(ours: Sequence[float], theirs: Sequence[float]) -> Mean:
     if len(ours) != len(theirs):
         raise ValueError(f"paired repeats must be as many, got {len(ours)} and {len(theirs)}")
     return mean_of([one - other for one, other in zip(ours, theirs, strict=True)])
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """Something that a paper says, and whether it holds here."""
-
-    id: str
-    statement: str
-    paper: str
-    """The paper's figures."""
-    ours: str
-    """Ours, in the same terms."""
-    interval: tuple[float, float] | None
-    """The 95 % interval of what the claim is decided by, where that is a mean over repeats."""
-    holds: bool
-    decided: bool = True
-    """Whether the repeats can tell; of a claim that they cannot tell, nobody can say that it holds."""
-
-    @property
-    def verdict(self) -> str:
-        """Whether it holds, in words."""
-        if not self.decided:
-            return "not decided"
-        return "holds" if self.holds else "does not hold"
-
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        interval = None if self.interval is None else list(self.interval)
-        return {**dataclasses.asdict(self), "interval": interval, "verdict": self.verdict}
-
-
-def claim_above(id: str, statement: str, paper: str, ours: str, difference: Mean, least: float = 0.0) -> Claim:
-    """Return the claim that a difference is above `least`, decided by an interval that lies on one side of it."""
-    if difference.low is None or difference.high is None:
-        return Claim(id, statement, paper, f"{ours}; one repeat decides nothing", None, False, False)
-    interval = (difference.low, difference.high)
-    holds = difference.low > least
-    return Claim(id, statement, paper, ours, interval, holds, holds or difference.high <= least)

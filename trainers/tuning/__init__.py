@@ -1,4 +1,4 @@
-"""The search for the smallest model (MULTA, algorithm 1); no training loop of its own.
+"""Search for the smallest model (MULTA, algorithm 1).
 
-Three files, because the search, its command and its page are all there is.
+Two files, as the folder has one algorithm, and one command that trains its trials.
 """

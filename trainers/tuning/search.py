@@ -1,8 +1,8 @@
-"""Size tuning: the smallest expert and the fewest of them that reach an AUC (MULTA, algorithm 1, mended).
+"""Size search: the smallest expert, and then the fewest experts, that reach a ROC AUC (MULTA, algorithm 1, mended).
 
-What differs from the published pseudo-code: a task that the size found so far serves already costs one training, the
-early stop is spelled out, the largest number of experts is tried and not taken for granted, and every decision takes
-the median over seeds.
+Four things differ from the published pseudo-code. A task that already meets its target at the size found so far costs
+one training. The early stop is defined. The largest number of experts is trained instead of assumed to suffice. Every
+decision uses the median over seeds.
 """
 
 import dataclasses
@@ -23,103 +23,103 @@ class Trial:
 
 
 Oracle = Callable[[Trial], Mapping[str, float]]
-"""Trains a trial and returns the validation AUC of each of its tasks."""
+"""Trains a trial and returns the validation ROC AUC of each of its tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What is looked for, and where.
+    """Target and bounds of a search.
 
     Raises:
-      FlowloomError: if a bound is out of range, or a size is no multiple of the granularity.
+      FlowloomError: if a bound is out of range, or a size is not a multiple of the granularity.
     """
 
     target_auc: float | Mapping[str, float]
-    """What every task must reach on a single LSTM; or by task."""
+    """Least ROC AUC on a single LSTM, of every task or by task."""
     max_drop: float
-    """By how much every task may be below that on the LMMoE."""
+    """Largest loss of ROC AUC of a task on the LMMoE against its target."""
     start_units: int = 8
     granularity: int = 4
-    """Sizes are multiples of it."""
+    """Divisor of all sizes."""
     largest_units: int = 64
     epsilon: float = 1e-3
-    """An AUC that is not higher by so much has not risen."""
+    """Least rise of ROC AUC that counts as one."""
     patience: int = 2
-    """Doublings without a rise after which a task is said not to reach the target."""
+    """Doublings without a rise after which a task counts as out of reach of its target."""
     seeds: tuple[int, ...] = (7,)
-    """The median AUC over these decides."""
+    """Seeds of each trial; their median ROC AUC decides."""
 
     def __post_init__(self) -> None:
         for target in self.target_auc.values() if isinstance(self.target_auc, Mapping) else [self.target_auc]:
             if not 0.5 < target <= 1:
-                raise FlowloomError(f"target AUC must be > 0.5 and <= 1, got {target}")
+                raise FlowloomError(f"target_auc must be > 0.5 and <= 1, got {target}")
         if not 0 <= self.max_drop < 0.5:
-            raise FlowloomError(f"the drop must be >= 0 and < 0.5, got {self.max_drop}")
+            raise FlowloomError(f"max_drop must be >= 0 and < 0.5, got {self.max_drop}")
         for name in ("start_units", "granularity", "largest_units", "patience"):
             if getattr(self, name) < 1:
                 raise FlowloomError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("start_units", "largest_units"):
             if getattr(self, name) % self.granularity:
                 raise FlowloomError(
-                    f"{name} must be a multiple of the granularity {self.granularity}, got {getattr(self, name)}"
+                    f"{name} must be a multiple of granularity {self.granularity}, got {getattr(self, name)}"
                 )
         if self.start_units > self.largest_units:
-            raise FlowloomError(f"start_units must be <= {self.largest_units}, the largest, got {self.start_units}")
+            raise FlowloomError(f"start_units must be <= largest_units {self.largest_units}, got {self.start_units}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise FlowloomError(f"seeds must be one or more different ones, got {list(self.seeds)}")
+            raise FlowloomError(f"seeds must be one or more distinct numbers, got {list(self.seeds)}")
 
     def target(self, task: str) -> float:
-        """Return what a task must reach on a single LSTM."""
+        """Returns the least ROC AUC of a task on a single LSTM."""
         return self.target_auc[task] if isinstance(self.target_auc, Mapping) else self.target_auc
 
 
 @dataclasses.dataclass(frozen=True)
 class SingleNetwork:
-    """What the search for the size of an expert found for one task."""
+    """The smallest LSTM of one task."""
 
     units: int
-    """The smallest size known to do; a task that an earlier one's size serves is not searched below that."""
+    """Smallest size known to meet the target; sizes below that of an earlier task are not tried."""
     auc: float
     met: bool
-    """Whether it reaches the target; if not, larger experts did not help either."""
+    """Whether it meets the target; if not, larger experts do not either."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """The size that was found, and the way there."""
+    """The size that was found, and the trials of the search."""
 
     units: int
     experts: int
     auc: dict[str, float]
-    """By task, of that LMMoE."""
+    """ROC AUC of that LMMoE by task."""
     met: bool
-    """Whether all tasks are within the drop of what was asked, or of their best single LSTM where that is less."""
+    """Whether all tasks are within `max_drop` of their target, or of their best single LSTM where that is lower."""
     singles: dict[str, SingleNetwork]
-    walked: tuple[Trial, ...]
-    """All trainings in their order."""
+    trials: tuple[Trial, ...]
+    """All trials in the order of their training."""
     exhaustive: int
-    """Trainings of a search over every size for each task, and every number of experts."""
+    """Trainings of a full grid: every size for each task, and every number of experts."""
 
 
 def tune(tasks: Sequence[str], oracle: Oracle, search: Search) -> Tuning:
-    """Find the smallest expert that serves every task alone, then the fewest of them that serve all together.
+    """Finds the smallest expert that serves every task alone, then the fewest experts that serve all tasks together.
 
-    The first is found by doubling and bisection task by task, the second by bisection. Right where AUC does not fall
-    with size; no trial is trained twice. Tasks that need the largest experts are best put first.
+    The size is found by doubling and bisection task by task, the number by bisection. The result is right if ROC AUC
+    never falls with size. No trial is trained twice. Tasks that need the largest experts should come first.
 
     Args:
-      tasks: at least one, in the order in which they are searched.
-      oracle: what a training comes to.
-      search: what is looked for.
+      tasks: at least one, in the order of the search.
+      oracle: trains a trial.
+      search: target and bounds.
     """
     known: dict[tuple[int, int, tuple[str, ...]], dict[str, float]] = {}
-    walked: list[Trial] = []
+    trained: list[Trial] = []
 
     def auc(experts: int, units: int, among: tuple[str, ...]) -> dict[str, float]:
         if (key := (experts, units, among)) not in known:
             trials = [Trial(experts, units, among, seed) for seed in search.seeds]
             found = [oracle(trial) for trial in trials]
-            walked.extend(trials)
+            trained.extend(trials)
             known[key] = {task: statistics.median(each[task] for each in found) for task in among}
         return known[key]
 
@@ -146,13 +146,13 @@ def tune(tasks: Sequence[str], oracle: Oracle, search: Search) -> Tuning:
         auc=auc(low, units, everything),
         met=suffices(low),
         singles=singles,
-        walked=tuple(walked),
+        trials=tuple(trained),
         exhaustive=len(search.seeds) * len(tasks) * (search.largest_units // search.granularity + 1),
     )
 
 
 def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search) -> SingleNetwork:
-    """Return the smallest size that reaches the target, not looking below a floor that an earlier task needs anyway."""
+    """Returns the smallest size that meets the target, and is not below the floor that an earlier task needs."""
     tried: dict[int, float] = {}
 
     def reaches(units: int) -> bool:

@@ -1,16 +1,18 @@
-"""Size tuning on a dataset: trainings by recipe, each of them once, and a run of the size that was found.
+"""Size tuning on a dataset: trains the trials of a search, each once, and a run of the size that was found.
 
-`RUN/tuning` holds a file per training, so that an interrupted search continues and another target uses what is there,
-tuning.json and a page of the way.
+`RUN/tuning` holds tuning.json, a report, and a file per trial, so that an interrupted search continues and a search for
+another target reuses its trials.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.evaluation import figures
+from flowloom.trainers.evaluation.pages import rendered
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes import run_directory
@@ -18,65 +20,66 @@ from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.loop import Training
 from flowloom.trainers.training.train import TrainOptions, check_tasks, train
 from flowloom.trainers.tuning.search import Search, Trial, Tuning, tune
-from flowloom.trainers.tuning.tuning_report import render
 
 BASIS, FOUND, PAGE, TRIALS = "basis.json", "tuning.json", "report.html", "trials"
-"""Files of `RUN/tuning`: what was trained on what; the result; the same for people; the folder of the trainings."""
+"""Files of `RUN/tuning`: recipe and dataset of the trials; the result; its report; the folder of the trials."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TuneOptions:
-    """What `tune_sizes` needs."""
+    """Options of `tune_sizes`."""
 
     dataset: Path
     run: Path
     target_auc: float
-    """What every task must reach on the validation split with an LSTM of its own."""
+    """Least validation ROC AUC of every task with its own LSTM."""
     max_drop: float
-    """By how much it may be below that in the LMMoE."""
+    """Largest loss of ROC AUC of a task in the LMMoE against `target_auc`."""
     recipe: str = "multa-mean"
-    """With gates on the mean packet, as flattened ones would outweigh small experts."""
+    """`multa-mean` has gates on the mean packet; flattened gates have more weights than small experts."""
     overrides: tuple[str, ...] = ()
-    """`key=value` words that replace settings of the recipe."""
+    """`key=value` texts that replace settings of the recipe."""
     start_units: int = 8
     largest_units: int = 64
     granularity: int = 4
     repeats: int = 1
-    """Trainings of everything, of which the median decides."""
+    """Seeds of each trial; their median ROC AUC decides."""
     quick: bool = False
-    """Trainings of one epoch: shows the road, not the accuracy."""
+    """Trains each trial for one epoch, which shows that the command works, not how accurate a size is."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise FlowloomError(f"repeats must be >= 1, got {self.repeats}")
-        for word in self.overrides:
-            if word.partition("=")[0] in ("units", "experts", "model.units", "model.experts"):
-                raise FlowloomError(f"tuning finds units and experts itself; leave out {word!r}")
+        for text in self.overrides:
+            if text.partition("=")[0] in ("units", "experts", "model.units", "model.experts"):
+                raise FlowloomError(
+                    f"overrides must not set units or experts, which tuning finds, got {text!r}; remove it"
+                )
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The settings that all trainings share."""
+    def settings(self) -> tuple[str, ...]:
+        """The `key=value` texts that all trials share."""
         return (*self.overrides, "epochs=1") if self.quick else self.overrides
 
 
 def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Find the size of an LMMoE (`tuning.tune`), train a run of it, and return what was found.
+    """Finds the smallest LMMoE that meets a target (`search.tune`), and trains a run of it.
 
-    Only the train and the validation split are read. A multiclass task counts by its macro one-vs-rest AUC.
+    Only the train and the validation split are read. A multiclass task counts by its macro one-vs-rest ROC AUC.
 
     Args:
-      options: on what, towards what; `tasks=` among the overrides says in which order tasks are searched.
-      progress: called with what begins.
+      options: dataset, run and target; `feed.tasks` among the overrides orders the search.
+      progress: called with a line of text before each training.
 
     Returns:
-      What tuning.json holds: the size, whether it meets the target, what single LSTMs need, all trainings with AUC and
-      cost, and which of the models of all tasks no other one beats.
+      the content of tuning.json: the size, whether it meets the target, the single LSTMs, all trials with ROC AUC and
+      cost, and the Pareto frontier of the models of all tasks.
 
     Raises:
-      FlowloomError: if dataset, recipe or bounds are invalid, the run directory holds a finished run or trainings of
-        another recipe or dataset, or the AUC of a task is not defined on the validation split.
+      FlowloomError: if dataset, recipe or bounds are invalid, the run directory holds a finished run or trials of
+        another recipe or dataset, or the ROC AUC of a task is not defined on the validation split.
     """
-    recipe, dataset = Recipe.named(options.recipe, options.words), Dataset.open(options.dataset)
+    recipe, dataset = Recipe.named(options.recipe, options.settings), Dataset.open(options.dataset)
     seeds = tuple(recipe.seed + n for n in range(options.repeats))
     search = Search(
         options.target_auc,
@@ -89,35 +92,35 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
     check_tasks(recipe, dataset)
     if recipe.model.kind != "lmmoe" or recipe.schedule.paradigm == "incremental":
         raise FlowloomError(
-            f"tuning is of an LMMoE whose tasks are trained together, got model={recipe.model.kind} and "
-            f"paradigm={recipe.schedule.paradigm}; choose another recipe"
+            "tuning needs model.kind=lmmoe and a paradigm that trains all tasks together, got "
+            f"model.kind={recipe.model.kind} and schedule.paradigm={recipe.schedule.paradigm}; choose another recipe"
         )
     if (options.run / run_directory.FINISHED).exists():
-        raise FlowloomError(f"{options.run} holds a finished run; tune into another directory")
+        raise FlowloomError(f"{options.run} holds a finished run; choose another directory")
     dataset = dataset.restricted(recipe.feed.tasks or [task.name for task in dataset.tasks])
     root = options.run / run_directory.TUNING
-    trials = RememberedTrials(root, recipe, dataset, progress)
+    trials = StoredTrials(root, recipe, dataset, progress)
     found = tune(recipe.feed.tasks or [task.name for task in dataset.tasks], trials, search)
     document = _document(search, found, trials)
     run_directory.write_json(root / FOUND, document)
     run_directory.write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
-    words = (*options.words, f"experts={found.experts}", f"units={found.units}")
-    progress(f"{_described(found.experts, found.units)} it is; training {options.run}")
-    train(TrainOptions(options.dataset, options.run, options.recipe, words))
+    settings = (*options.settings, f"experts={found.experts}", f"units={found.units}")
+    progress(f"found {_described(found.experts, found.units)}; training {options.run}")
+    train(TrainOptions(options.dataset, options.run, options.recipe, settings))
     return document
 
 
-class RememberedTrials:
-    """The oracle of a search: trains a trial unless it was trained before, and remembers it in a file.
+class StoredTrials:
+    """The oracle of a search: trains a trial unless its result is in a file, and stores the result.
 
     Args:
       root: the folder of the tuning, made if missing.
-      recipe: how everything but size, tasks and seed is trained.
+      recipe: all settings of the trials but size, tasks and seed.
       dataset: of the tasks that are tuned for.
-      progress: called with what is trained.
+      progress: called with a line of text before each training.
 
     Raises:
-      FlowloomError: if the folder holds trainings of another recipe or dataset.
+      FlowloomError: if the folder holds trials of another recipe or dataset.
     """
 
     def __init__(self, root: Path, recipe: Recipe, dataset: Dataset, progress: Callable[[str], None]) -> None:
@@ -130,18 +133,18 @@ class RememberedTrials:
             found = json.loads((root / BASIS).read_bytes())
             if (Recipe.model_validate(found["recipe"]), found["dataset"]) != (recipe, dataset.card.content_hash):
                 raise FlowloomError(
-                    f"{root} holds trainings by another recipe or on another dataset; tune into another directory"
+                    f"{root} must hold trials of the same recipe and dataset, got others; choose another directory"
                 )
             return
         (root / TRIALS).mkdir(parents=True, exist_ok=True)
         run_directory.write_json(root / BASIS, basis)
 
     def __call__(self, trial: Trial) -> dict[str, float]:
-        """Return the validation AUC of each task of a trial, at its best epoch."""
+        """Returns the validation ROC AUC of each task of a trial, at its best epoch."""
         return self.found(trial)["auc"]
 
     def found(self, trial: Trial) -> dict[str, Any]:
-        """Return what a trial came to: `auc`, `parameters`, `macs` and `epochs`."""
+        """Returns `auc`, `parameters`, `macs` and `epochs` of a trial."""
         of = trial.tasks[0] if len(trial.tasks) == 1 else "all"
         path = self._root / TRIALS / f"{trial.experts}x{trial.units}-{of}-seed-{trial.seed}.json"
         if path.exists():
@@ -158,8 +161,8 @@ class RememberedTrials:
         auc = history[training.kept_epoch(history) - 1]["validation_auc"]
         if undefined := [task for task, value in auc.items() if value is None]:
             raise FlowloomError(
-                f"the AUC of {', '.join(undefined)} is not defined on the validation split of {self._dataset.root}, "
-                "which lacks flows of two classes; build the dataset with a larger share for it"
+                f"the validation split of {self._dataset.root} must hold flows of two classes of each task, got fewer "
+                f"of {', '.join(undefined)}; build the dataset with a larger validation share"
             )
         cost = {"parameters": training.model.count_params(), "macs": training.model.macs}
         run_directory.write_json(path, {"auc": auc, **cost, "epochs": len(history)})
@@ -170,8 +173,8 @@ def _described(experts: int, units: int) -> str:
     return f"{experts} expert{'s' if experts > 1 else ''} of {units} units"
 
 
-def _document(search: Search, tuning: Tuning, trials: RememberedTrials) -> dict[str, Any]:
-    """Return tuning.json."""
+def _document(search: Search, tuning: Tuning, trials: StoredTrials) -> dict[str, Any]:
+    """Returns the content of tuning.json."""
     tasks = tuple(tuning.singles)
     seed = search.seeds[0]
     costs = {task: trials.found(Trial(1, single.units, (task,), seed)) for task, single in tuning.singles.items()}
@@ -192,22 +195,22 @@ def _document(search: Search, tuning: Tuning, trials: RememberedTrials) -> dict[
         "parameters": whole["parameters"],
         "macs": whole["macs"],
         "singles": singles,
-        "trainings": len(tuning.walked),
-        "saved": tuning.exhaustive - len(tuning.walked),
-        "trials": [{**dataclasses.asdict(trial), **trials.found(trial)} for trial in tuning.walked],
-        "models": frontier(_models(tasks, tuning.walked, trials)),
+        "trainings": len(tuning.trials),
+        "saved": tuning.exhaustive - len(tuning.trials),
+        "trials": [{**dataclasses.asdict(trial), **trials.found(trial)} for trial in tuning.trials],
+        "models": frontier(_models(tasks, tuning.trials, trials)),
     }
 
 
-def _models(tasks: tuple[str, ...], walked: Sequence[Trial], trials: RememberedTrials) -> list[dict[str, Any]]:
-    """Return every model of all tasks that the walk has trained: LMMoEs, and single LSTMs of one size side by side."""
+def _models(tasks: tuple[str, ...], trained: Sequence[Trial], trials: StoredTrials) -> list[dict[str, Any]]:
+    """Returns the trained models of all tasks: LMMoEs, and single LSTMs of one size with one per task."""
     models = []
-    for trial in walked:
+    for trial in trained:
         if trial.tasks == tasks:
             models.append(_model("lmmoe", trial, [trials.found(trial)]))
         elif trial.tasks == tasks[:1]:
             beside = [dataclasses.replace(trial, tasks=(task,)) for task in tasks]
-            if all(each in walked for each in beside):
+            if all(each in trained for each in beside):
                 models.append(_model("single LSTMs", trial, list(map(trials.found, beside))))
     return models
 
@@ -227,7 +230,7 @@ def _model(kind: str, trial: Trial, parts: Sequence[dict[str, Any]]) -> dict[str
 
 
 def frontier(models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return models by their parameters, each with `frontier`: no model of as many or fewer has a higher worst AUC."""
+    """Returns models by number of parameters; `frontier` marks those with a higher worst AUC than all smaller ones."""
     ordered = sorted(models, key=lambda model: (model["parameters"], -model["worst_auc"]))
     best = 0.0
     marked = []
@@ -235,3 +238,34 @@ def frontier(models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         marked.append({**model, "frontier": model["worst_auc"] > best})
         best = max(best, model["worst_auc"])
     return marked
+
+
+def render(found: Mapping[str, Any], dataset: str, recipe: str) -> str:
+    """Returns tuning.json as one HTML page with inline styles and figures."""
+    return rendered(
+        __package__,
+        "tuning.html.j2",
+        {"auc": "{:.4f}".format, "count": "{:,}".format},
+        found=found,
+        dataset=dataset,
+        recipe=recipe,
+        summary=summary(found),
+        walk=figures.size_walk(found),
+    )
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """Returns the outcome in a few sentences."""
+    singles = {cost: sum(single[cost] for single in found["singles"].values()) for cost in ("parameters", "macs")}
+    ratio = found["parameters"] / singles["parameters"]
+    sentences = [
+        f"{_described(found['experts'], found['units'])} serve {len(found['auc'])} tasks with "
+        f"{found['parameters']:,} parameters, {ratio:.2f} times as many as one LSTM per task; the worst ROC AUC is "
+        f"{min(found['auc'].values()):.4f}."
+    ]
+    if unmet := [task for task, single in found["singles"].items() if not single["met"]]:
+        sentences.append(f"No tried size brings {', '.join(unmet)} to a ROC AUC of {found['target_auc']} alone.")
+    elif not found["met"]:
+        sentences.append(f"One expert per task still loses more than {found['max_drop']} of ROC AUC.")
+    sentences.append(f"The search took {found['trainings']} trainings, {found['saved']} fewer than a full grid.")
+    return " ".join(sentences)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowloom.trainers.evaluation.intervals import Claim, Mean
+from flowloom.pipelines.reproduce.engine.claims import Claim
+from flowloom.trainers.evaluation.intervals import Mean
 from flowloom.trainers.evaluation.pages import rendered
 from flowloom.trainers.recipes.run_directory import write_json, write_text
 

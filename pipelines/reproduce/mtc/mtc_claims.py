@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from flowloom.pipelines.reproduce.engine.claims import Claim, claim_above
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import LINK_TYPE, RowSet
 from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     HEADERS,
@@ -14,7 +15,6 @@ from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     dropout_arm,
 )
 from flowloom.schemas.dataset.dataset_card import ByteRule
-from flowloom.trainers.evaluation.intervals import Claim, claim_above
 
 Figures = tuple[float, float]
 """F1 and recall in per cent."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flowloom.pipelines.reproduce.engine.claims import Claim, claim_above
 from flowloom.pipelines.reproduce.multitask_cnn.auxiliary_labels import mean_dividers
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
     FEW,
@@ -15,7 +16,6 @@ from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
     RezaeiLiuOutcomes,
     divider_settings,
 )
-from flowloom.trainers.evaluation.intervals import Claim, claim_above
 
 PARAMETERS = 296_847
 PAPER_MEANS_S = (2.77, 9.83, 32.08, 56.44, 114.10)

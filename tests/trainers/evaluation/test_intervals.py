@@ -1,4 +1,4 @@
-"""Means of repeats against SciPy, and when a claim holds."""
+"""Means of repeats and of paired differences against SciPy."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowloom.trainers.evaluation.intervals import claim_above, difference_of, mean_of
+from flowloom.trainers.evaluation.intervals import difference_of, mean_of
 
 
 @settings(max_examples=40, deadline=None)
@@ -21,24 +21,12 @@ def test_the_interval_is_that_of_a_t_test(values):
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
 
 
-def test_one_repeat_has_no_interval_and_decides_nothing():
+def test_one_repeat_has_no_interval():
     one = difference_of([90.0], [50.0])
     assert (one.mean, one.low, one.high, one.deviation) == (40.0, None, None, None)
-    claim = claim_above("a", "a is above b", "90 against 50", "90 against 50", one)
-    assert not claim.holds
-    assert (claim.interval, claim.verdict) == (None, "not decided")
 
 
-def test_a_claim_holds_only_if_its_whole_interval_does():
-    clear, unclear = difference_of([9, 8, 9, 8], [1, 1, 1, 2]), difference_of([9, 1, 9, 1], [1, 2, 3, 4])
-    assert claim_above("a", "", "", "", clear).holds
-    assert not claim_above("a", "", "", "", clear, least=20).holds
-    assert not claim_above("a", "", "", "", unclear).holds
-    verdicts = [
-        claim_above("a", "", "", "", *each).document()["verdict"] for each in ((clear,), (clear, 20), (unclear,))
-    ]
-    assert verdicts == ["holds", "does not hold", "not decided"]
-    # pairs on the same splits tell what unpaired means could not
+def test_pairs_on_the_same_splits_decide_more_than_unpaired_means():
     assert difference_of([1, 50, 90], [0, 49, 89.1]).low > 0
 
 

@@ -74,8 +74,8 @@ def test_the_best_size_is_found_by_at_most_half_of_the_trainings(world):
     found = tune(world.tasks, world, SEARCH)
     assert (found.units, found.experts, found.met) == exhaustive(world)
     assert all(single.met for single in found.singles.values())
-    assert 2 * len(found.walked) <= found.exhaustive == len(world.tasks) * (len(GRID) + 1)
-    assert tuple(world.trials) == found.walked
+    assert 2 * len(found.trials) <= found.exhaustive == len(world.tasks) * (len(GRID) + 1)
+    assert tuple(world.trials) == found.trials
     assert len(set(world.trials)) == len(world.trials)
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_reached_is_said_and_still_ends(world):
         assert single.met == (best >= SEARCH.target_auc)
         assert world.single[task, found.units] >= min(best, SEARCH.target_auc) - SEARCH.epsilon
     assert found.auc == world(Trial(found.experts, found.units, tuple(world.tasks), 7))
-    assert 2 * len(found.walked) <= found.exhaustive
+    assert 2 * len(found.trials) <= found.exhaustive
 
 
 def test_a_flat_curve_stops_early():
@@ -113,7 +113,7 @@ def test_the_median_over_seeds_decides():
 
     found = tune(["a"], oracle, Search(target_auc=0.9, max_drop=0.0, seeds=(1, 2, 3)))
     assert found.units == 32
-    assert {trial.seed for trial in found.walked} == {1, 2, 3}
+    assert {trial.seed for trial in found.trials} == {1, 2, 3}
 
 
 def test_hardest_first_is_cheapest():
@@ -122,7 +122,7 @@ def test_hardest_first_is_cheapest():
     def oracle(trial):
         return {task: 0.95 if trial.units >= needs[task] else 0.6 for task in trial.tasks}
 
-    counts = {order: len(tune(order, oracle, SEARCH).walked) for order in itertools.permutations(needs)}
+    counts = {order: len(tune(order, oracle, SEARCH).trials) for order in itertools.permutations(needs)}
     assert counts["hard", "middle", "easy"] == min(counts.values()) == counts["hard", "easy", "middle"]
     assert all(tune(order, oracle, SEARCH).units == 60 for order in counts)
 
@@ -130,10 +130,10 @@ def test_hardest_first_is_cheapest():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target_auc": 0.5}, "target AUC must be > 0.5"),
-        ({"max_drop": -0.1}, "the drop must be >= 0"),
-        ({"start_units": 6}, "start_units must be a multiple of the granularity 4, got 6"),
-        ({"start_units": 128}, "start_units must be <= 64"),
+        ({"target_auc": 0.5}, "target_auc must be > 0.5"),
+        ({"max_drop": -0.1}, "max_drop must be >= 0"),
+        ({"start_units": 6}, "start_units must be a multiple of granularity 4, got 6"),
+        ({"start_units": 128}, "start_units must be <= largest_units 64"),
         ({"patience": 0}, "patience must be >= 1"),
         ({"seeds": ()}, "seeds must be one or more"),
     ],

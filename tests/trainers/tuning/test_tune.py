@@ -1,4 +1,4 @@
-"""Tuning on a dataset: every training once, the result and the page beside the run of the size that was found."""
+"""Tuning on a dataset: every trial is trained once, and result and report lie beside the run that was found."""
 
 import json
 
@@ -10,7 +10,7 @@ from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.run_directory import Run
 from flowloom.trainers.tuning import tune
 from flowloom.trainers.tuning.search import Trial
-from flowloom.trainers.tuning.tune import RememberedTrials, TuneOptions, frontier, tune_sizes
+from flowloom.trainers.tuning.tune import StoredTrials, TuneOptions, frontier, tune_sizes
 
 TASKS = ("app", "attack", "bulk")
 NEEDED = {"app": 12, "attack": 4, "bulk": 8}
@@ -22,7 +22,7 @@ class PowerCutError(Exception):
 
 
 class FakeTraining:
-    """Comes to an AUC by the size alone, at once."""
+    """Has an AUC that depends on its size alone, without training."""
 
     seen: list = []  # noqa: RUF012
 
@@ -95,39 +95,39 @@ def test_an_interrupted_tuning_trains_nothing_twice(synthetic, tmp_path, fake):
     assert easier["units"] == 4
 
 
-def test_what_cannot_be_met_is_said(synthetic, tmp_path, fake):
+def test_an_unmet_target_is_reported(synthetic, tmp_path, fake):
     found = tune_sizes(options_of(synthetic(), tmp_path / "run", target_auc=0.99, repeats=2))
     assert not found["met"]
     assert found["seeds"] == [7, 8]
     assert (
-        "No size that was tried brings app, attack, bulk to 0.99 alone"
+        "No tried size brings app, attack, bulk to a ROC AUC of 0.99 alone"
         in (tmp_path / "run" / "tuning" / "report.html").read_text()
     )
 
 
-def test_trainings_of_another_kind_are_not_mixed(synthetic, tmp_path, fake):
+def test_trials_of_another_recipe_or_dataset_are_not_reused(synthetic, tmp_path, fake):
     tune_sizes(options_of(synthetic(), tmp_path / "run"))
-    with pytest.raises(FlowloomError, match="by another recipe or on another dataset"):
+    with pytest.raises(FlowloomError, match="must hold trials of the same recipe and dataset, got others"):
         tune_sizes(options_of(synthetic(), tmp_path / "run", overrides=(*SMALL, "k=5")))
-    with pytest.raises(FlowloomError, match="by another recipe or on another dataset"):
+    with pytest.raises(FlowloomError, match="must hold trials of the same recipe and dataset, got others"):
         tune_sizes(options_of(synthetic(seed=2), tmp_path / "run"))
 
 
-def test_what_cannot_be_tuned_is_refused(synthetic, tmp_path):
-    with pytest.raises(FlowloomError, match="finds units and experts itself; leave out 'units=8'"):
+def test_invalid_tunings_are_refused(synthetic, tmp_path):
+    with pytest.raises(FlowloomError, match="must not set units or experts, which tuning finds, got 'units=8'"):
         options_of(tmp_path, tmp_path, overrides=("units=8",))
     with pytest.raises(FlowloomError, match="repeats must be >= 1"):
         options_of(tmp_path, tmp_path, repeats=0)
-    with pytest.raises(FlowloomError, match=r"of an LMMoE .* got model=multitask_cnn"):
+    with pytest.raises(FlowloomError, match=r"needs model.kind=lmmoe .* got model.kind=multitask_cnn"):
         tune_sizes(options_of(synthetic(), tmp_path / "run", recipe="multitask-cnn", overrides=()))
-    trials = RememberedTrials(
+    trials = StoredTrials(
         tmp_path / "t", Recipe.named("multa", SMALL), Dataset.open(synthetic(rows=(60, 0, 10))), print
     )
-    with pytest.raises(FlowloomError, match="is not defined on the validation split"):
+    with pytest.raises(FlowloomError, match="must hold flows of two classes of each task, got fewer of attack"):
         trials(Trial(1, 4, ("attack",), 7))
 
 
-def test_the_frontier_is_what_nothing_smaller_beats():
+def test_models_on_the_frontier_beat_all_smaller_ones():
     models = [
         {"parameters": parameters, "worst_auc": auc}
         for parameters, auc in [(30, 0.9), (10, 0.7), (20, 0.65), (20, 0.8)]
@@ -139,12 +139,12 @@ def test_the_frontier_is_what_nothing_smaller_beats():
 
 @pytest.mark.slow
 def test_a_tuning_with_real_trainings_leaves_a_run(synthetic, tmp_path):
-    """A cell's AUC is that of the run trained with the same settings."""
+    """The AUC of a trial is that of the run trained with the same settings."""
     path = synthetic(layout="rainbow", rows=(240, 80, 20))
     overrides = ("k=6", "tower=[4]", "batch_size=32", "epochs=2", "learning_rate=0.01", "tasks=[app, attack]")
     found = tune_sizes(options_of(path, tmp_path / "run", target_auc=0.6, max_drop=0.1, overrides=overrides))
     run = Run.open(tmp_path / "run")
     assert (run.recipe.model.experts, run.recipe.model.units) == (found["experts"], found["units"])
     assert run.summary["validation_auc"] == found["auc"]
-    with pytest.raises(FlowloomError, match="holds a finished run; tune into another directory"):
+    with pytest.raises(FlowloomError, match="holds a finished run; choose another directory"):
         tune_sizes(options_of(path, tmp_path / "run", overrides=overrides))

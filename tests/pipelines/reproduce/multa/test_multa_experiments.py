@@ -106,7 +106,7 @@ def test_sizes_are_the_smallest_that_reach_what_was_reached_by_hand():
     assert size.singles_reach
     assert (size.tuning.experts, size.tuning.units) == size.smallest == (1, 6)
     assert within_a_step(size, FLOWS)
-    assert len(size.tuning.walked) < size.tuning.exhaustive / 2
+    assert len(size.tuning.trials) < size.tuning.exhaustive / 2
 
 
 def test_lstms_that_reach_no_target_are_the_best_there_are():
