@@ -249,7 +249,7 @@ def test_inputs_that_do_not_fit_are_refused(run, exported, dataset, tmp_path):
     (other / "features.json").write_text(json.dumps(contract))
     with pytest.raises(FlowloomError, match=r"must be that of the model's training, but idle_s differ"):
         score(ScoreOptions(other, (str(dataset),), tmp_path / "out"))
-    with pytest.raises(FlowloomError, match="is no run"):
+    with pytest.raises(FlowloomError, match="is not a run"):
         score(ScoreOptions(tmp_path, (str(dataset),), tmp_path / "out"))
 
 

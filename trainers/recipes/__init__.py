@@ -1,1 +1,1 @@
-"""Recipes, the models and row specs they name, and the run directory; no training."""
+"""Recipes, builders of their models and row specs, and the run directory; no training."""

@@ -1,4 +1,4 @@
-"""Which model a recipe names, and how it is made from the recipe."""
+"""Builders of untrained models by recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from flowloom.trainers.recipes.recipe import Recipe
 
 
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
-    """Return an untrained mixture of LSTM experts for the tasks of a dataset, by the recipe's architecture."""
+    """Returns an untrained mixture of LSTM experts for the tasks of a dataset, by `model.architecture`."""
     classes, model = _classes(tasks), recipe.model
     if recipe.schedule.latecomer == "isolate":
         classes = {task: classes[task] for task in recipe.schedule.arrivals or classes}
@@ -50,17 +50,17 @@ def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) ->
 
 
 def build_multitask_cnn(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> MultitaskCNN:
-    """Return an untrained multi-task CNN for the tasks of a dataset."""
+    """Returns an untrained multi-task CNN for the tasks of a dataset."""
     return MultitaskCNN(features.k, len(features.features), _classes(tasks), recipe.model.convolutions)
 
 
 def build_cnn_rnn2(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> CNNRNN2:
-    """Return an untrained CNN+RNN-2 for each task of a dataset."""
+    """Returns an untrained CNN+RNN-2 for each task of a dataset."""
     return CNNRNN2(features.k, len(features.features), _classes(tasks))
 
 
 def build_mtc(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> MTC:
-    """Return an untrained MTC for the tasks of a dataset."""
+    """Returns an untrained MTC for the tasks of a dataset."""
     names = [task.name for task in tasks]
     row, model = _row(recipe, features, tasks), recipe.model
     return MTC(
@@ -78,18 +78,18 @@ def build_mtc(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> MTC:
 
 
 def build_byte_transformer(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> ByteTransformer:
-    """Return an untrained multi-task Transformer for the tasks of a dataset."""
+    """Returns an untrained multi-task Transformer for the tasks of a dataset."""
     row = _row(recipe, features, tasks)
     return ByteTransformer(**row, encoders=recipe.model.encoders, attention_heads=recipe.model.attention_heads)
 
 
 def build_byte_cnn(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> ByteCNN:
-    """Return an untrained multi-task 1D-CNN for the tasks of a dataset."""
+    """Returns an untrained multi-task 1D-CNN for the tasks of a dataset."""
     return ByteCNN(**_row(recipe, features, tasks))
 
 
 def _row(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return what all models of long rows are made from."""
+    """Returns the arguments that all models of packets and tables share."""
     ((source, row),) = features.inputs.items()
     (length,) = row.shape
     named = {task.name: task for task in tasks}

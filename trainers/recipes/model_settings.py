@@ -28,7 +28,7 @@ class ModelSettings(pydantic.BaseModel):
 
     # mixtures of LSTM experts
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
-    """How tasks share the LSTM experts. `shared_bottom`: all tasks read one expert. `mmoe`: each task weighs all
+    """Sharing of the LSTM experts. `shared_bottom`: all tasks read one expert. `mmoe`: each task weighs all
     experts by a gate. `cgc`, `ple`: shared experts and experts of one task, at one level or at two. `dselect_k`: each
     task ends with a few experts, the same for every flow."""
     experts: int = pydantic.Field(2, ge=1, description="LSTM experts; under cgc and ple those that all tasks share")
@@ -54,7 +54,7 @@ class ModelSettings(pydantic.BaseModel):
     )
     positions: bool = pydantic.Field(False, description="whether both branches of mtc read the position of a byte")
     readout: Literal["mean", "all", "wide"] = "mean"
-    """What tasks of mtc's CNN branch read: the mean over its steps, all steps, or all steps and all input values."""
+    """Input of the tasks of mtc's CNN branch: the mean over its steps, all steps, or all steps and all input values."""
     masked: float = pydantic.Field(0.0, ge=0, lt=1, description="share of the bytes that mtc zeroes in training")
     repetitions: tuple[int, int, int] = (1, 5, 6)
     """Encoder layers of each block of mtc."""
@@ -68,7 +68,7 @@ class ModelSettings(pydantic.BaseModel):
 
     @property
     def reads_rows(self) -> bool:
-        """Whether the model reads packets or tables instead of flows."""
+        """True for models of packets or tables, false for models of flows."""
         return self.kind in ROW_MODELS
 
     @pydantic.model_validator(mode="after")

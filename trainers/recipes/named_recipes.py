@@ -11,7 +11,7 @@ MTC_LITE: dict[str, Any] = {
 }  # fmt: skip
 """Model settings by which MTC learns more from few packets with less computation (docs/decisions/0020-mtc-lite.md)."""
 MTC_LITE_TABLES: dict[str, Any] = {**MTC_LITE, "masked": 0.0}
-"""The same on table features, none of which is masked, as there are few."""
+"""The same on table features without masking, as there are few of them."""
 
 _MTC_SCHEDULE: dict[str, Any] = {
     "learning_rate": 1e-3,

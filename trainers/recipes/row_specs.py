@@ -1,4 +1,4 @@
-"""What the model of a recipe sees of the rows of a dataset."""
+"""Row specs of a recipe: its model's view of the rows of a dataset."""
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.trainers.feed.byte_spec import ByteSpec
@@ -10,14 +10,14 @@ from flowloom.trainers.recipes.recipe import Recipe
 AnyRowSpec = FeatureSpec | ByteSpec | TableSpec
 
 ROW_SPECS: dict[View, type[AnyRowSpec]] = {"flows": FeatureSpec, "packets": ByteSpec, "tables": TableSpec}
-"""How rows of each view are seen; a run stores one of them."""
+"""Row specs by view; a run stores one of them."""
 
 
 def row_spec(recipe: Recipe, dataset: Dataset) -> AnyRowSpec:
-    """Return what the recipe's model sees of a dataset, scaled by what its train split has.
+    """Returns the row spec of a recipe on a dataset, with the scaling of the dataset's train split.
 
     Raises:
-      FlowloomError: if the dataset lacks the view, or what the recipe wants of it.
+      FlowloomError: if the dataset lacks the view, or features that the recipe needs.
     """
     if recipe.view == "packets":
         return ByteSpec.of(dataset.card, recipe.feed.length)

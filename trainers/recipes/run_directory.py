@@ -1,4 +1,4 @@
-"""A run directory: what was trained, on what, how it went; complete when, and only when, run.json is there."""
+"""Run directories: recipe, data, history and model of a training, complete if and only if run.json exists."""
 
 import dataclasses
 import json
@@ -34,12 +34,12 @@ REPORT = "report.html"
 
 
 class TrainingData(pydantic.BaseModel):
-    """The dataset that a run was trained on, and what of it scoring must know."""
+    """The dataset of a run, and the parts of its card that scoring needs."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    """Where it lay, absolute."""
+    """Absolute path at the time of the training."""
     name: str
     content_hash: str
     definition: FlowDefinition
@@ -47,7 +47,7 @@ class TrainingData(pydantic.BaseModel):
 
     @classmethod
     def of(cls, path: Path, card: DatasetCard) -> Self:
-        """Return what a run remembers of a dataset."""
+        """Returns the training data of a dataset at a path."""
         return cls(
             path=str(path.resolve()),
             name=card.name,
@@ -59,7 +59,7 @@ class TrainingData(pydantic.BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run; open one with `Run.open`."""
+    """A finished run, opened with `Run.open`."""
 
     root: Path
     recipe: Recipe
@@ -70,18 +70,18 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Read a finished run.
+        """Reads a finished run.
 
         Raises:
-          FlowloomError: if the directory holds no run, an unfinished one, or a damaged one.
+          FlowloomError: if the directory holds no run, an unfinished run, or a damaged run.
         """
         root = Path(path)
         if not (root / FINISHED).is_file():
             if (root / RECIPE).is_file():
                 raise FlowloomError(
-                    f"run {root} is not finished; repeat the `flowloom train` that began it, and it continues"
+                    f"run {root} is not finished; repeat the `flowloom train` command that started it to continue"
                 )
-            raise FlowloomError(f"{root} is no run: {FINISHED} is missing; make one with `flowloom train`")
+            raise FlowloomError(f"{root} is not a run, as {FINISHED} is missing; make one with `flowloom train`")
         try:
             recipe = Recipe.model_validate_json((root / RECIPE).read_bytes())
             return cls(
@@ -101,7 +101,7 @@ class Run:
         return self.source.tasks
 
     def load_model(self) -> MultiTaskModel:
-        """Return the trained model.
+        """Returns the trained model.
 
         Raises:
           FlowloomError: if the file is missing or damaged.

@@ -1,1 +1,1 @@
-"""The training loop and what changes a step: paradigms, weighting, latecomers, checkpoints; no search."""
+"""Training loop, paradigms, loss weighting, latecomers and checkpoints."""

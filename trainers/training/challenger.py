@@ -1,4 +1,4 @@
-"""Retraining: a challenger that begins where the champion is, and what both say of the same rows."""
+"""Retraining: trains a challenger from the champion, and compares both on the same rows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ SHAPING = (
 """Settings of a recipe that cannot change while training continues from a trained model."""
 
 CHECKPOINT_S = math.inf
-"""A run that dies is begun anew: its dataset may have grown before the next."""
+"""No checkpoints inside an epoch: an interrupted run starts anew, as its dataset may grow in between."""
 
 StartKind = Literal["fresh", "warm", "grown"]
 
@@ -35,15 +35,18 @@ StartKind = Literal["fresh", "warm", "grown"]
 def train_challenger(
     recipe: Recipe, dataset: Path, run: Path, champion: Path | None, progress: Callable[[Progress], None]
 ) -> tuple[RunSummary, StartKind, str]:
-    """Train on a dataset, from the champion on where that is possible; return how it began, and why.
+    """Trains a challenger on a dataset, from the champion's weights where possible.
 
-    With new tasks a mixture of LSTM experts grows by an expert, gate, tower and head for each, which alone are trained:
-    what it says of the tasks before stays the same to the bit. What the model sees of a flow, its normalisation
-    included, is the champion's.
+    For each new task a mixture of LSTM experts grows by an expert, a gate, a tower and a head. Only these are trained,
+    so that the scores of earlier tasks stay the same to the bit. The challenger reads the features of the champion,
+    with the same normalisation.
 
     Args:
-      recipe: one that `check_recipe` lets pass.
-      champion: its run; None without one.
+      recipe: one that `check_recipe` accepts.
+      champion: run of the champion; None if there is none.
+
+    Returns:
+      the summary of the run, the kind of its start, and the reason for it.
     """
     opened = Dataset.open(dataset)
     check_tasks(recipe, opened)
@@ -65,19 +68,19 @@ def train_challenger(
     names = ", ".join(task.name for task in late)
     if not isinstance(model, LMMoE):
         summary = train_from(recipe, opened, run, CHECKPOINT_S, progress)
-        return summary, "fresh", f"model {recipe.model.kind} cannot grow by a task, and {names} came"
+        return summary, "fresh", f"model.kind={recipe.model.kind} cannot grow by the new tasks {names}"
     for task in late:
         model = grown(model, task.name, len(task.vocabulary))
     counts = opened.card.splits["train"].classes
     labelled = any(any(counts[task.name].values()) for task in late)
     isolated = recipe.changed({"schedule.paradigm": "isolated", "feed.balance": None, "feed.only_labelled": labelled})
     start = Start(model, before.features, tuple(task.name for task in late))
-    reason = f"{names} came; the other tasks stay as they are to the bit"
+    reason = f"the model grew by the new tasks {names}; the other tasks stay the same to the bit"
     return train_from(isolated, opened, run, CHECKPOINT_S, progress, start), "grown", reason
 
 
 def compare(champion: Path | None, challenger: Path, datasets: Sequence[Path]) -> dict[str, Figures]:
-    """Return what two runs say of the test rows of datasets, by task; no task may be in two of them."""
+    """Returns the ROC AUC of two runs on test rows by task; no task may be in two datasets."""
     runs = {"champion": champion, "challenger": challenger}
     opened = {name: Run.open(path) for name, path in runs.items() if path is not None}
     models = {name: run.load_model() for name, run in opened.items()}
@@ -85,16 +88,16 @@ def compare(champion: Path | None, challenger: Path, datasets: Sequence[Path]) -
     figures: dict[str, Figures] = {}
     for path in datasets:
         whole = Dataset.open(path)
-        said: dict[str, dict[str, Predictions]] = {name: {} for name in runs}
+        predicted: dict[str, dict[str, Predictions]] = {name: {} for name in runs}
         for name, run in opened.items():
             dataset = whole.restricted([task.name for task in run.tasks])
             if dataset.tasks and any(group.rows for group in dataset.row_groups("test")):
                 feed = Feed(dataset, "test", run.features, EVALUATION_BATCH)
-                # one graph for all datasets: they differ in their rows alone
+                # one graph for all datasets, as only their rows differ
                 forward.setdefault(name, compiled(models[name], feed))
-                said[name] = predict(forward[name], feed)
+                predicted[name] = predict(forward[name], feed)
         for task in (task.name for task in whole.tasks):
-            found = {name: predictions[task] for name, predictions in said.items() if task in predictions}
+            found = {name: predictions[task] for name, predictions in predicted.items() if task in predictions}
             figures[task] = Figures(
                 rows=max((len(each.labels) for each in found.values()), default=0),
                 **{name: metrics.auc(found[name]) if name in found else None for name in runs},
@@ -103,10 +106,10 @@ def compare(champion: Path | None, challenger: Path, datasets: Sequence[Path]) -
 
 
 def judge(rule: PromotionRule, frozen: dict[str, Figures], *, first: bool) -> Verdict:
-    """Decide by the frozen test rows whether a challenger becomes champion.
+    """Decides by the frozen test rows whether a challenger becomes champion.
 
-    It is held against the best that any champion of the line had on them, task by task: many small steps down would
-    else add up to a large one.
+    Each task is compared with the best AUC of all champions so far. A comparison with the last champion alone would let
+    many small losses add up to a large one.
     """
     if first:
         return Verdict(promoted=True, reasons=("it is the first",))
@@ -116,7 +119,7 @@ def judge(rule: PromotionRule, frozen: dict[str, Figures], *, first: bool) -> Ve
         if each.best is not None and each.challenger is not None
     }
     if not drops:
-        return Verdict(promoted=False, reasons=("no task has frozen test rows of two classes to be judged by",))
+        return Verdict(promoted=False, reasons=("no task has frozen test rows of two classes",))
     mean = sum(drops.values()) / len(drops)
     against = []
     if mean > rule.margin:
@@ -129,16 +132,19 @@ def judge(rule: PromotionRule, frozen: dict[str, Figures], *, first: bool) -> Ve
     if against:
         return Verdict(promoted=False, reasons=tuple(against))
     lowest = max(drops, key=lambda task: drops[task])
-    kept = f"mean AUC is {_beside(mean)} the best, that of the lowest task, {lowest}, {_beside(drops[lowest])} it"
-    return Verdict(promoted=True, reasons=(kept,))
+    reason = (
+        f"mean AUC is {_against_best(mean)}; {lowest}, the task with the largest drop, is "
+        f"{_against_best(drops[lowest])}"
+    )
+    return Verdict(promoted=True, reasons=(reason,))
 
 
-def _beside(drop: float) -> str:
-    return f"{abs(drop):.4f} {'below' if drop > 0 else 'above'}" if drop else "as high as"
+def _against_best(drop: float) -> str:
+    return f"{abs(drop):.4f} {'below' if drop > 0 else 'above'} the best" if drop else "equal to the best"
 
 
 def profiles(champion: Path, newest: Path) -> tuple[FeatureProfile, FeatureProfile] | None:
-    """Return the profile of the rows that a champion was trained on, and that of new rows; None without the first."""
+    """Returns the profiles of a champion's train rows and of new rows; None if the champion has no profile."""
     trained = read_profile(champion)
     if trained is None:
         return None

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training after an epoch or inside of one, in one file that appears at once."""
+"""Checkpoints: the state of a training after an epoch or inside an epoch, in one atomically written file."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from flowloom.trainers.training.epoch_loop import PartialEpoch
 
 
 class Checkpoints:
-    """The checkpoints of a run, one per epoch kept, and one inside of the epoch that is under way.
+    """The checkpoints of a run: one per kept epoch, and one inside the current epoch.
 
-    The stream of batches needs no state, it is a function of the step.
+    The stream of batches has no state, as it is a function of the step.
 
     Args:
       root: their directory, made if missing.
-      parts: what has `variables`, which are saved and restored in order, by name; an optimizer must be built.
+      parts: objects with `variables` by name; an optimizer must be built. Variables are stored in their order.
     """
 
     def __init__(self, root: Path, parts: Mapping[str, Any]) -> None:
@@ -26,33 +26,33 @@ class Checkpoints:
         root.mkdir(exist_ok=True)
 
     def epochs(self) -> list[int]:
-        """Return the epochs that have a checkpoint, ascending."""
+        """Returns the epochs that have a checkpoint, ascending."""
         found = (re.fullmatch(r"epoch-(\d+)\.npz", path.name) for path in self._root.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, epoch: int, keep: set[int]) -> None:
-        """Write the state after an epoch, then delete those of all epochs but it and `keep`, and that inside of one."""
+        """Writes the state after an epoch and deletes all other checkpoints but those of the epochs in `keep`."""
         self._write(self._path(epoch), {})
         for other in set(self.epochs()) - keep - {epoch}:
             self._path(other).unlink()
         self._inside.unlink(missing_ok=True)
 
     def restore(self, epoch: int) -> None:
-        """Set every part to its state after an epoch."""
+        """Sets every part to its state after an epoch."""
         self._read(self._path(epoch))
 
     def save_inside(self, begun: PartialEpoch) -> None:
-        """Write the state inside of an epoch over that of an earlier step."""
+        """Writes the state inside an epoch, over that of an earlier step."""
         facts = {"epoch": np.array(begun.epoch), "steps": np.array(begun.steps), "totals": begun.totals}
         self._write(self._inside, facts)
 
     def restore_inside(self, epoch: int) -> PartialEpoch | None:
-        """Set every part to its state inside of an epoch and say how far that was; None if there is none of it."""
+        """Sets every part to its state inside an epoch and returns the trained part; None without such a checkpoint."""
         if not self._inside.exists():
             return None
         with np.load(self._inside) as state:
             begun = PartialEpoch(int(state["epoch"]), int(state["steps"]), state["totals"])
-        if begun.epoch != epoch:  # what was left when the checkpoint after its epoch had been written
+        if begun.epoch != epoch:  # left over from before the checkpoint after its epoch
             return None
         self._read(self._inside)
         return begun

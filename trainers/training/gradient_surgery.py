@@ -1,4 +1,4 @@
-"""Gradient surgery: where the gradients of two tasks conflict, each loses what works against the other (PCGrad)."""
+"""Gradient surgery: removes from the gradients of two tasks the parts that conflict (PCGrad)."""
 
 import math
 from typing import Any
@@ -9,10 +9,10 @@ from flowloom.trainers.training.weighting import Variables, Weighting
 
 
 class PCGrad(Weighting):
-    """Adds up the tasks' gradients of the shared variables after `project_conflicts` (Yu et al., 2020, algorithm 1).
+    """Sums the tasks' gradients of the shared variables after `project_conflicts` (Yu et al., 2020, algorithm 1).
 
-    A task's own variables get their gradient as it is. The order in which a task meets the others is drawn in every
-    step, by seed and step.
+    The gradients of a task's own variables stay as they are. Each task is projected against the others in an order that
+    is drawn in every step, by seed and step.
     """
 
     by_task = True
@@ -21,7 +21,7 @@ class PCGrad(Weighting):
     def gradients(
         self, tape: tf.GradientTape, losses: list[tf.Tensor], known: tf.Tensor, variables: Variables, step: Any
     ) -> list[tf.Tensor]:
-        """Return the gradients of the model's variables, those of shared ones without conflicts."""
+        """Returns the gradients of the model's variables, without conflicts on the shared ones."""
         is_shared = {id(variable) for variable in self._model.shared_variables}
         shared = [variable for variable in variables if id(variable) in is_shared]
         own = [variable for variable in variables if id(variable) not in is_shared]
@@ -40,11 +40,11 @@ class PCGrad(Weighting):
 
 
 def project_conflicts(gradients: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Take from every row what points against the rows as they came, one after another.
+    """Removes from every task's gradient its components against the original gradients of the other tasks.
 
     Args:
       gradients: float32 [T, P], a row per task.
-      order: int32 [T, T], in row t the tasks in the order in which task t meets them.
+      order: int32 [T, T], in row t the order of the tasks that the gradient of task t is projected against.
 
     Returns:
       float32 [T, P]: row g_t after g_t -= (g_t . g_j) / |g_j|^2 g_j for each j but t with g_t . g_j < 0.

@@ -1,4 +1,4 @@
-"""Latecomers: tasks that arrive one after another (MULTA, section IV-C), and what that does to those before."""
+"""Latecomers: tasks that arrive one after another (MULTA, section IV-C), and their effect on earlier tasks."""
 
 import collections
 import dataclasses
@@ -14,14 +14,14 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.feed import Batch, Feed
 
 REPAIRED = 0.01
-"""A task is repaired once its AUC is at most so much below what it was before others came."""
+"""Largest loss of AUC against the end of a task's own phase at which the task counts as repaired."""
 
 Latecomer = Literal["sequential", "repair", "replay", "isolate"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Epochs in which one task is trained; epochs count from 1."""
+    """Epochs that train one task; epochs count from 1."""
 
     task: str
     first_epoch: int
@@ -36,29 +36,29 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Arrivals:
-    """Which task arrives when.
+    """The order and length of the tasks' phases.
 
     Raises:
       FlowloomError: if there are fewer than two tasks.
     """
 
     tasks: tuple[str, ...]
-    """In the order in which they arrive."""
+    """Tasks in the order of their arrival."""
     latecomer: Latecomer = "sequential"
     phase_epochs: int = 5
     repair_epochs: int = 1
     replay_share: float = 0.2
-    """Under `replay` the share of batches that are of tasks before."""
+    """Share of the batches that are of earlier tasks (`replay`)."""
 
     def __post_init__(self) -> None:
         if len(self.tasks) < 2:
             raise FlowloomError(
-                f"an incremental training needs at least two tasks, got {', '.join(self.tasks)}; name more in arrivals"
+                f"schedule.arrivals must name two tasks or more, got {', '.join(self.tasks)}; name more"
             )
 
     @functools.cached_property
     def phases(self) -> tuple[Phase, ...]:
-        """One phase for each arrival, and under `repair` one more for the first task."""
+        """One phase for each arrival, and under `repair` a second one for the first task."""
         phases = [Phase(task, n * self.phase_epochs + 1, self.phase_epochs) for n, task in enumerate(self.tasks)]
         if self.latecomer == "repair":
             phases.append(Phase(self.tasks[0], phases[-1].last_epoch + 1, self.repair_epochs, repair=True))
@@ -70,15 +70,15 @@ class Arrivals:
         return self.phases[-1].last_epoch
 
     def phase(self, epoch: int) -> Phase:
-        """Return the phase of an epoch."""
+        """Returns the phase of an epoch."""
         return next(phase for phase in self.phases if phase.first_epoch <= epoch <= phase.last_epoch)
 
 
 class LatecomerFeed:
-    """The batches of an incremental training, like those of a `Feed` a pure function of the step.
+    """The batches of an incremental training, a pure function of the step as those of a `Feed`.
 
     Args:
-      feeds: of each task, in the dataset's order, a striped feed of the dataset restricted to it.
+      feeds: by task, in the dataset's order, a striped feed of the dataset restricted to the task.
       arrivals: of the same tasks.
     """
 
@@ -87,14 +87,14 @@ class LatecomerFeed:
 
     @property
     def signature(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
-        """Return the specs of a `Batch` of any size, with labels of all tasks."""
+        """The specs of a `Batch` of any size, with labels of all tasks."""
         signatures = [feed.signature for feed in self._feeds.values()]
         labels = {task: spec for _, labels, _ in signatures for task, spec in labels.items()}
         weights = {task: spec for _, _, weights in signatures for task, spec in weights.items()}
         return signatures[0][0], labels, weights
 
     def stripes(self, epoch: int) -> list[str]:
-        """Return for every step of an epoch, counted from 0, the one task that it trains."""
+        """Returns the task of every step of an epoch; epochs count from 0."""
         phase = self._arrivals.phase(epoch + 1)
         own_epoch = epoch + 1 - phase.first_epoch + (self._arrivals.phase_epochs if phase.repair else 0)
         steps = len(self._feeds[phase.task].stripes(own_epoch))
@@ -105,7 +105,7 @@ class LatecomerFeed:
         return [next(replayed) if old else phase.task for old in replays(steps, self._arrivals.replay_share)]
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches from a step on, to the end of the last phase."""
+        """Yields the batches from a step to the end of the last phase."""
         streams: dict[str, Iterator[Batch]] = {}
         taken = collections.Counter[str]()
         steps = itertools.chain.from_iterable(map(self.stripes, range(self._arrivals.epochs)))
@@ -118,17 +118,18 @@ class LatecomerFeed:
 
     @tf.autograph.experimental.do_not_convert
     def _with_all_tasks(self, inputs: Any, labels: Any, weights: Any) -> Batch:
-        """Add the other tasks to a batch of one, their labels unknown."""
+        """Adds unknown labels of the other tasks to a batch of one task."""
         rows = tf.shape(next(iter(inputs.values())))[:1]
         unknown = {task: tf.zeros(rows, tf.int32) for task in self._feeds}
         return inputs, {**unknown, **labels}, {**{task: tf.zeros(rows) for task in self._feeds}, **weights}
 
 
 def replays(steps: int, share: float) -> list[bool]:
-    """Spread replayed steps evenly among others, so that their share of all is as asked.
+    """Returns for every step of an epoch whether it replays an earlier task.
 
-    Returns:
-      For every step whether it is replayed; `steps` of them are not.
+    Args:
+      steps: number of steps that replay nothing.
+      share: share of replayed steps of all steps; they are spread evenly.
     """
     repeated = round(steps * share / (1 - share))
     places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in (steps, repeated)])
@@ -136,13 +137,13 @@ def replays(steps: int, share: float) -> list[bool]:
 
 
 def findings(arrivals: Arrivals, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what an incremental training did to each task, from the validation AUC after every epoch.
+    """Returns forgetting and repair of each task in an incremental training, by its validation AUC after every epoch.
 
     Returns:
-      JSON-ready values: `phases` with the AUC of all tasks after each (row i of the matrix R[i, j]); `forgetting`, by
-      task the best AUC after an arrival since its own less that after the last arrival; `epochs_to_repair`, by task
-      the epochs until its AUC is within 0.01 of that after its own arrival, None where it stays below. What is
-      undefined is None.
+      JSON-ready values, None where undefined. `phases`: each with the AUC of all tasks after it (row i of the matrix
+      R[i, j]). `forgetting`: by task, the best AUC after its own or a later arrival, less the AUC after the last
+      arrival. `epochs_to_repair`: by task, the epochs until its AUC is within 0.01 of the AUC after its own arrival,
+      None if it stays below.
     """
     rows = [{**dataclasses.asdict(phase), "auc": _auc(history, phase.last_epoch)} for phase in arrivals.phases]
     arrived = rows[: len(arrivals.tasks)]
@@ -168,7 +169,7 @@ def _auc(history: Sequence[Mapping[str, Any]], epoch: int) -> dict[str, float | 
 def _epochs_to_repair(
     arrived: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], phase: Phase
 ) -> int | None:
-    """Return how many epochs of a repair brought its task back."""
+    """Returns the number of epochs until a task is repaired."""
     before = next(row["auc"][phase.task] for row in arrived if row["task"] == phase.task)
     for epoch in range(phase.first_epoch, phase.last_epoch + 1):
         after = _auc(history, epoch)[phase.task]

@@ -1,23 +1,23 @@
-"""Learning rates that follow the validation loss."""
+"""Learning rates of an epoch or an update."""
 
 import math
 from collections.abc import Sequence
 
 THRESHOLD = 1e-4
-"""Relative fall of the loss that counts as one, the default of PyTorch."""
+"""Least relative fall of the loss that counts as one, PyTorch's default."""
 
 
 def plateau_rate(initial: float, losses: Sequence[float], factor: float, patience: int) -> float:
-    """Return the rate of the next epoch, multiplied by `factor` whenever more than `patience` epochs were of no use.
+    """Returns the rate of the next epoch, multiplied by `factor` after more than `patience` epochs without a new low.
 
-    This is `ReduceLROnPlateau` of PyTorch, which MTC was trained with (section 4.1.3), as a function of the history, so
-    that a training that is continued needs no other state.
+    This is PyTorch's `ReduceLROnPlateau`, used for MTC (section 4.1.3), as a function of the history, so that a resumed
+    training needs no other state.
 
     Args:
       initial: the rate of the first epoch.
       losses: of the epochs so far.
-      factor: what a rate is multiplied by, at most 1.
-      patience: epochs without a new lowest loss that are borne.
+      factor: at most 1.
+      patience: epochs without a new lowest loss before the rate falls.
     """
     rate, best, waited = initial, float("inf"), 0
     for loss in losses:
@@ -31,18 +31,18 @@ def plateau_rate(initial: float, losses: Sequence[float], factor: float, patienc
 
 
 def cosine_rate(highest: float, update: int, updates: int, rising: float = 0.1) -> float:
-    """Return the rate of an update: it rises evenly for a share of all updates, and falls along half a cosine to zero.
+    """Returns the rate of an update: a linear rise times half a cosine that falls to zero.
 
     For trainings too short for a plateau. Source: Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
 
     Args:
-      highest: what the rate rises to.
+      highest: the rate without rise and fall.
       update: from 1 on.
       updates: of the training.
-      rising: share of them, in which the cosine falls already.
+      rising: share of the updates with the linear rise; the cosine falls from the first update on.
 
     Raises:
-      ValueError: if there is no such update.
+      ValueError: if `update` is not one of `updates`.
     """
     if not 1 <= update <= updates:
         raise ValueError(f"update must lie in 1 to {updates}, got {update}")

@@ -1,4 +1,4 @@
-"""A training in memory: what a recipe and a dataset make, and its epochs one after another; no file is written."""
+"""A training in memory: model, feed and epochs of a recipe on a dataset, without files."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ EVALUATION_BATCH = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a training is; epochs and steps count from 1."""
+    """Progress of a training; epochs and steps count from 1."""
 
     epoch: int
     epochs: int
@@ -39,18 +39,18 @@ class Progress:
     steps: int
     """Steps of this epoch."""
     record: dict[str, Any] | None = None
-    """The history's record of the epoch, once it is complete."""
+    """Record of the epoch in the history, once the epoch is complete."""
 
 
 class Training:
-    """A model, what feeds it, and how it is updated.
+    """A model with its feed, its optimizer and its paradigm.
 
     Args:
-      recipe: how to train.
-      dataset: of the tasks that are trained, and no others.
-      features: what the model sees of a row.
-      made: the dataset with rows that were made, on which it is trained instead (`with_made_rows`).
-      model: one to train on, of these tasks and perhaps others; None: a new one by the recipe.
+      recipe: settings of model and training.
+      dataset: restricted to the tasks that are trained.
+      features: the model's view of a row.
+      made: the dataset with synthetic rows (`with_made_rows`), whose train split is used instead; None: no such rows.
+      model: the model to continue with, which may have other tasks too; None: a new model.
 
     Raises:
       FlowloomError: if the dataset has no rows to train on, or recipe and dataset do not fit each other.
@@ -66,7 +66,7 @@ class Training:
     ) -> None:
         self._recipe, self._dataset, self._features, self._made = recipe, dataset, features, made
         self.paradigm = dataset.card.layout if recipe.schedule.paradigm == "auto" else recipe.schedule.paradigm
-        """Its name, that of the dataset's layout for `auto`."""
+        """Name of the paradigm; for `auto` that of the dataset's layout."""
         kind, tasks = PARADIGMS[self.paradigm], [task.name for task in dataset.tasks]
         if recipe.loss.weighting != "fixed" and kind.striped:
             raise FlowloomError(
@@ -75,7 +75,7 @@ class Training:
                 "loss.weighting=fixed"
             )
         self.arrivals = self._arrivals() if self.paradigm == "incremental" else None
-        """Which task comes when, if one after another."""
+        """Phases of the tasks, if they arrive one after another."""
         self._feed = self._latecomer_feed(self.arrivals) if self.arrivals else self._train_feed(dataset, kind.striped)
 
         keras.utils.set_random_seed(recipe.seed)
@@ -109,7 +109,7 @@ class Training:
             keras.config.set_dtype_policy(before)
 
     def single_precision_model(self) -> Any:
-        """Return the model as it is to be kept: computing in float32, whatever it was trained in."""
+        """Returns the model that is stored, which computes in float32 even after mixed precision."""
         if not self._recipe.schedule.mixed_precision:
             return self.model
         kept = self._new_model("float32")
@@ -154,11 +154,11 @@ class Training:
 
     @property
     def planned_epochs(self) -> int:
-        """Epochs at most."""
+        """Largest number of epochs."""
         return self.arrivals.epochs if self.arrivals else self._recipe.schedule.epochs
 
     def kept_epoch(self, history: Sequence[dict[str, Any]]) -> int:
-        """Return the epoch whose weights are to be kept."""
+        """Returns the epoch whose weights are kept."""
         return best_epoch(history) if PARADIGMS[self.paradigm].selects else len(history)
 
     def epochs(
@@ -218,7 +218,7 @@ class Training:
         return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.schedule.patience)
 
     def _learning_rate(self, history: Sequence[dict[str, Any]]) -> float:
-        """Return the rate of the next epoch, by the total validation losses so far in its phase."""
+        """Returns the rate of the next epoch by the total validation losses of its phase."""
         schedule = self._recipe.schedule
         begun = self.arrivals.phase(len(history) + 1).first_epoch - 1 if self.arrivals else 0
         losses = [
@@ -227,14 +227,14 @@ class Training:
         return plateau_rate(schedule.learning_rate, losses, schedule.plateau_factor, schedule.plateau_patience)
 
     def _weights(self) -> dict[str, float]:
-        """Return what the loss of each task is multiplied by at the end of an epoch."""
+        """Returns the weight of each task's loss at the end of an epoch."""
         return {
             task.name: float(weight) * self._recipe.loss.weights.get(task.name, 1.0)
             for task, weight in zip(self._dataset.tasks, self.weighting.weights.numpy(), strict=True)
         }
 
     def _validation(self) -> Callable[[], dict[str, Any]]:
-        """Return a function that measures the model on the validation split; without rows, nothing is defined."""
+        """Returns a function that measures the model on the validation split; without rows, all values are None."""
         dataset, tasks = self._dataset, [task.name for task in self._dataset.tasks]
         if not any(group.rows for group in dataset.row_groups("validation", view=self._features.view)):
             undefined = dict.fromkeys(tasks)

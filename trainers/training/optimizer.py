@@ -1,4 +1,4 @@
-"""Adam with weight decay as MTC was trained with, a kernel for each variable."""
+"""Adam with coupled weight decay, as MTC uses it, with one TensorFlow operation per variable."""
 
 from typing import Any
 
@@ -7,30 +7,31 @@ import tensorflow as tf
 
 
 class CoupledAdam(keras.optimizers.Adam):
-    """Adam whose weight decay is part of the gradient, as in PyTorch's Adam: g + decay w, for every trained variable.
+    """Adam whose weight decay is part of the gradient, as in PyTorch's Adam: g + decay w.
 
-    `keras.optimizers.Adam(weight_decay=...)` takes the decay from the weights beside the step instead (AdamW), which is
-    another regularisation. This one equals a penalty of decay / 2 times the sum of squares on the loss.
+    Every trained variable decays, which equals a loss penalty of decay / 2 times the sum of squares.
+    `keras.optimizers.Adam(weight_decay=...)` is another regularisation, which subtracts the decay from the weights
+    beside the step (AdamW).
 
-    The step is that of Keras but for rounding, as one operation of TensorFlow where Keras has a dozen, each a pass over
-    all weights.
+    The step equals that of Keras up to rounding. It is one TensorFlow operation; Keras has a dozen, each with a pass
+    over all weights.
 
     Args:
       learning_rate: of Adam.
-      coupled_decay: the factor, >= 0.
-      kwargs: of `keras.optimizers.Adam`; AMSGrad is refused.
+      coupled_decay: factor of the weights, >= 0.
+      kwargs: of `keras.optimizers.Adam`, without AMSGrad.
     """
 
     def __init__(self, learning_rate: float, coupled_decay: float = 0.0, **kwargs: Any) -> None:
         if coupled_decay < 0:
             raise ValueError(f"coupled_decay must be >= 0, got {coupled_decay}")
         if kwargs.get("amsgrad"):
-            raise ValueError("amsgrad is not computed here, got amsgrad=True; take keras.optimizers.Adam")
+            raise ValueError("amsgrad must be false, got True; use keras.optimizers.Adam")
         super().__init__(learning_rate, **kwargs)
         self.coupled_decay = coupled_decay
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Update one variable."""
+        """Updates one variable."""
         if self.coupled_decay:
             gradient = gradient + self.coupled_decay * variable
         place, kind = self._get_variable_index(variable), variable.dtype
@@ -49,5 +50,5 @@ class CoupledAdam(keras.optimizers.Adam):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "coupled_decay": self.coupled_decay}

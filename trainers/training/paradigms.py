@@ -1,4 +1,7 @@
-"""Training paradigms, such as Aurora and Rainbow of MULTA (section III-C): what one step updates, by which losses."""
+"""Training paradigms: the variables and the losses of one step, such as MULTA's Aurora (fused) and Rainbow (striped).
+
+Source: MULTA, section III-C.
+"""
 
 import abc
 import functools
@@ -17,7 +20,7 @@ from flowloom.trainers.training.gradient_surgery import PCGrad
 from flowloom.trainers.training.weighting import DynamicWeightAverage, GradNorm, Uncertainty, Weighting
 
 Reduction = Literal["labelled", "batch"]
-"""What the loss of a task over a batch is divided by: its labelled rows, or all rows."""
+"""Divisor of a task's loss over a batch: its labelled rows, or all rows."""
 
 
 class Paradigm(abc.ABC):
@@ -29,12 +32,12 @@ class Paradigm(abc.ABC):
       tasks: the tasks, in the dataset's order.
       loss_weights: weight of a task's loss, 1 where absent.
       signature: specs of a batch (`Feed.signature`).
-      weighting: how the losses of a joint step are weighed beyond that; None: not at all.
-      reduction: what a task's loss is divided by. By all rows of the `batch` (Rezaei and Liu, section IV-D) a task with
-        few labels counts for less.
-      microbatch: rows of a batch that are computed at once; the gradients of the parts are summed, so that a step is
-        that of the whole batch, in the memory of a part. Batch norm alone sees the parts, and normalises each alone.
-      xla: whether steps are compiled by XLA, once for every size of a batch.
+      weighting: adaptive weights of the losses of a joint step; None: no adaptive weights.
+      reduction: divisor of a task's loss. With all rows of the `batch` (Rezaei and Liu, section IV-D) a task with few
+        labels counts for less.
+      microbatch: rows of a batch that are computed at once. The gradients of the parts are summed, so that a step
+        equals that of the whole batch in the memory of a part; only batch norm normalises each part alone.
+      xla: whether steps are compiled by XLA, once for every batch size.
 
     Raises:
       ValueError: if `microbatch` does not fit the weighting or `xla`.
@@ -61,14 +64,14 @@ class Paradigm(abc.ABC):
         self._weighting = weighting or Weighting(model, [task.name for task in tasks], seed=0)
         if microbatch is not None and (microbatch < 1 or xla or not self._weighting.additive):
             raise ValueError(
-                "microbatch must be >= 1, and needs gradients that are sums over rows and sizes that XLA does not fix, "
-                f"got microbatch={microbatch}, {type(self._weighting).__name__}, xla={xla}"
+                "microbatch must be >= 1, without XLA and with a weighting whose gradients are sums over rows, got "
+                f"microbatch={microbatch}, xla={xla} and {type(self._weighting).__name__}"
             )
         self._tasks = tuple(task.name for task in tasks)
         self._loss_weights = {task: loss_weights.get(task, 1.0) for task in self._tasks}
         every_task = [variable for task in self._tasks for variable in model.task_variables(task)]
         optimizer.build(model.shared_variables + every_task + self._weighting.trained)
-        # one graph per stripe: a variable outside an update's list is not touched, not even by the optimizer's momentum
+        # one graph per stripe: variables outside an update's list do not change, not even by the optimizer's momentum
         self._steps: dict[str | None, Callable[..., tf.Tensor]] = {
             stripe: tf.function(
                 functools.partial(self._update, self._forward(stripe), trained, variables),
@@ -81,17 +84,18 @@ class Paradigm(abc.ABC):
 
     @abc.abstractmethod
     def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
-        """Return for every stripe the tasks whose losses count and the variables that are updated."""
+        """Returns by stripe the tasks whose losses count and the variables that are updated."""
 
     def _forward(self, stripe: str | None) -> Callable[..., dict[str, Any]]:
-        """Return what gives the outputs of a stripe's tasks."""
+        """Returns the network of a stripe's tasks."""
         return self._model
 
     def step(self, stripe: str | None, batch: Batch) -> tf.Tensor:
-        """Train on one batch of a stripe.
+        """Trains on one batch of a stripe.
 
         Returns:
-          float32 [T, 2]: sum of the losses and number of labelled rows of each task, zeros for tasks at rest.
+          float32 [T, 2]: sum of the losses and number of labelled rows of each task, zeros for tasks that the step does
+          not train.
         """
         return self._steps[stripe](*batch)
 
@@ -104,7 +108,7 @@ class Paradigm(abc.ABC):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Minimise the weighted sum of the tasks' losses, each divided as `reduction` says."""
+        """Minimises the weighted sum of the tasks' losses, each divided by `reduction`."""
         rows = {task: tf.reduce_sum(weights[task]) for task in trained}
         whole = {task: tf.cast(tf.size(weights[task]), tf.float32) for task in trained}
         count = rows if self._reduction == "labelled" else whole
@@ -127,9 +131,9 @@ class Paradigm(abc.ABC):
         rows: Mapping[str, tf.Tensor],
         part: tuple[Any, Any, Any],
     ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
-        """Return what a part of a batch adds to the gradients, and to the sum of losses of each trained task.
+        """Returns the gradients of a part of a batch, and the sum of losses of each trained task.
 
-        Penalties of the model are shared evenly among the tasks, so that each way of weighing losses knows them.
+        Penalties of the model are divided evenly among the tasks, so that every weighting includes them.
         """
         inputs, labels, weights = part
         with tf.GradientTape(persistent=self._weighting.by_task) as tape:
@@ -150,9 +154,9 @@ class Paradigm(abc.ABC):
         variables: list[keras.Variable],
         tasks: int,
     ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
-        """Return the sum of what the parts of a batch add, computed one after another."""
+        """Returns the sums of gradients and losses over the parts of a batch, computed one after another."""
         batch_rows = tf.shape(next(iter(batch[2].values())))[0]
-        untouched: set[int] = set()  # variables that no loss depends on; known when the loop has been traced
+        untouched: set[int] = set()  # variables that no loss depends on, known once the loop is traced
 
         def add(start: tf.Tensor, so_far: list[tf.Tensor], sums: tf.Tensor) -> tuple[Any, ...]:
             stop = tf.minimum(start + part_rows, batch_rows)
@@ -170,7 +174,7 @@ class Paradigm(abc.ABC):
 
 
 class Aurora(Paradigm):
-    """All tasks at once: every batch carries the labels of all tasks, and one joint step updates everything."""
+    """All tasks at once: batches have labels of all tasks (fused), and joint steps update all variables."""
 
     striped = False
 
@@ -180,11 +184,11 @@ class Aurora(Paradigm):
 
 
 class RainbowMixed(Aurora):
-    """Rows of all stripes in every batch, each with the label of its task: none is the one that was trained last."""
+    """Rows of all stripes in every batch, each with the label of its task, so that no task is trained last."""
 
 
 class Rainbow(Paradigm):
-    """One task at a time: a miniset updates the shared variables and its task's own; the other tasks' are frozen."""
+    """One task at a time (striped): a miniset updates the shared variables and those of its task."""
 
     striped = True
 
@@ -194,7 +198,7 @@ class Rainbow(Paradigm):
 
 
 class Incremental(Rainbow):
-    """One task after another, as they arrive (MULTA, section IV-C); which one when is said by `latecomers.Arrivals`."""
+    """One task after another, in the phases of `latecomers.Arrivals` (MULTA, section IV-C)."""
 
     selects = False
 
@@ -203,13 +207,13 @@ class Incremental(Rainbow):
         self._fresh = [variable.numpy() for variable in optimizer.variables]
 
     def begin_phase(self) -> None:
-        """Forget the momentum of the task before: bring the optimizer to its state before the first step."""
+        """Resets the optimizer to its state before the first step, without the momentum of the previous task."""
         for variable, fresh in zip(self._optimizer.variables, self._fresh, strict=True):
             variable.assign(fresh)
 
 
 class Single(Rainbow):
-    """One task at a time, by the network that is its own: single-task trainings that take turns."""
+    """One task at a time, each with its own network: single-task trainings that take turns."""
 
     def _forward(self, stripe: str | None) -> Callable[..., dict[str, Any]]:
         assert stripe is not None
@@ -217,7 +221,7 @@ class Single(Rainbow):
 
 
 class Transfer(Aurora):
-    """All tasks at once, on convolutions that stay as other tasks left them (Rezaei and Liu, section V-B)."""
+    """All tasks at once, on frozen convolutions that other tasks trained (Rezaei and Liu, section V-B)."""
 
     def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
         ((stripe, (trained, variables)),) = super()._updates().items()
@@ -226,7 +230,7 @@ class Transfer(Aurora):
 
 
 class Isolated(Aurora):
-    """Latecomers alone, on a model that knew other tasks: what those share is not updated (`growth.grown`)."""
+    """Only the new tasks of a grown model; shared variables are not updated (`growth.grown`)."""
 
     def _updates(self) -> dict[str | None, tuple[tuple[str, ...], list[keras.Variable]]]:
         own = [variable for task in self._tasks for variable in self._model.task_variables(task)]
@@ -242,7 +246,7 @@ PARADIGMS: dict[str, type[Paradigm]] = {
     "transfer": Transfer,
     "isolated": Isolated,
 }
-"""The paradigm of every value of `Recipe.paradigm`."""
+"""Paradigms by `schedule.paradigm`."""
 
 WEIGHTINGS: dict[str, type[Weighting]] = {
     "fixed": Weighting,
@@ -251,11 +255,11 @@ WEIGHTINGS: dict[str, type[Weighting]] = {
     "gradnorm": GradNorm,
     "pcgrad": PCGrad,
 }
-"""The weighting of every value of `Recipe.weighting`; all but `fixed` need joint steps."""
+"""Weightings by `loss.weighting`; all but `fixed` need joint steps."""
 
 
 def row_losses(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """Return the cross-entropy of every row: labels int32 [B], probabilities [B, 1] or [B, classes] -> float32 [B]."""
+    """Returns the cross-entropy of every row: labels int32 [B], probabilities [B, 1] or [B, classes] -> float32 [B]."""
     outputs = tf.cast(outputs, tf.float32)
     if outputs.shape[-1] == 1:
         return keras.losses.binary_crossentropy(tf.cast(labels[:, None], outputs.dtype), outputs)

@@ -1,4 +1,4 @@
-"""Training: a dataset and a recipe to a run directory, resumable after every epoch and inside of it."""
+"""Training: a dataset and a recipe to a run directory, resumable after every epoch and inside an epoch."""
 
 import dataclasses
 import importlib.metadata
@@ -32,15 +32,15 @@ from flowloom.trainers.training.loop import Progress, Training
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What `train` needs."""
+    """Options of `train`."""
 
     dataset: Path
     run: Path
     recipe: str = "multa"
     overrides: tuple[str, ...] = ()
-    """`key=value` words that replace settings of the recipe."""
+    """`key=value` texts that replace settings of the recipe."""
     checkpoint_s: float = 300.0
-    """Seconds after which the state of the training is saved inside of an epoch too; no number depends on it."""
+    """Seconds between checkpoints inside an epoch; results do not depend on it."""
 
     def __post_init__(self) -> None:
         if not self.checkpoint_s >= 0:
@@ -49,28 +49,28 @@ class TrainOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """What came of a training."""
+    """The outcome of a training."""
 
     run: Path
     recipe: str
     paradigm: str
     epochs: int
-    """Epochs trained, those before a resume included."""
+    """Trained epochs, including those before a resume."""
     best_epoch: int
     """The epoch whose weights were kept."""
     steps: int
     parameters: int
     validation_auc: dict[str, float | None]
-    """Per task, of the best epoch."""
+    """ROC AUC of each task at the best epoch."""
     seconds: float
-    """Of this call alone."""
+    """Duration of this call alone."""
 
 
 def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _: None) -> RunSummary:
-    """Train a model by a recipe; continue if the run directory holds the same training, unfinished.
+    """Trains a model by a recipe, or continues the same unfinished training of the run directory.
 
-    The same seed, dataset and recipe give the same numbers on the same machine, interrupted or not. Under `transfer`
-    the run directory holds a second run, `pretrained`, of the tasks that the convolutions were learned from.
+    Seed, dataset and recipe determine all numbers on a machine, whether a training is interrupted or not. Under
+    `transfer` the run directory holds a second run, `pretrained`, of the tasks that the convolutions are learned from.
 
     Raises:
       FlowloomError: if dataset or recipe are invalid, or the run directory holds a finished or another run.
@@ -79,18 +79,20 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _
     dataset = Dataset.open(options.dataset)
     check_tasks(recipe, dataset)
     if recipe.schedule.paradigm == "isolated":
-        raise FlowloomError("paradigm isolated needs a model that knew other tasks; `flowloom retrain` sets it")
+        raise FlowloomError(
+            "schedule.paradigm=isolated needs a trained model of other tasks; use `flowloom retrain`, which sets it"
+        )
     return train_from(recipe, dataset, options.run, options.checkpoint_s, progress)
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a training begins with in the place of a new model: one that was trained, and what it sees of a row."""
+    """A trained model to continue with, and its view of a row."""
 
     model: MultiTaskModel
     features: AnyRowSpec
     trained: tuple[str, ...]
-    """The tasks that are trained on; those of the model besides them stay as they are."""
+    """Tasks that are trained; the model's other tasks do not change."""
 
 
 def train_from(
@@ -101,7 +103,7 @@ def train_from(
     progress: Callable[[Progress], None],
     start: Start | None = None,
 ) -> RunSummary:
-    """Train by a recipe whose tasks were checked, and before that what it builds on."""
+    """Trains by a recipe whose tasks were checked; under `transfer` it trains the earlier tasks first."""
     began = time.perf_counter()
     earlier = _pretrain_tasks(recipe, whole) if recipe.schedule.paradigm == "transfer" else ()
     wanted = recipe.feed.tasks or recipe.schedule.arrivals or [task.name for task in whole.tasks]
@@ -176,20 +178,23 @@ def check_tasks(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _pretrain_tasks(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
-    """Return the tasks that a transfer learns first."""
+    """Returns the tasks whose convolutions a transfer reuses."""
     automatic = tuple(task.name for task in dataset.tasks if task.kind == "auto")
     earlier = recipe.schedule.pretrain_tasks or tuple(task for task in automatic if task not in recipe.feed.tasks)
     if not earlier:
         raise FlowloomError(
-            f"a transfer needs tasks to learn from first, and dataset {dataset.root} has none of kind auto besides the "
-            "trained ones; name some in pretrain_tasks, or build the dataset with a task of kind auto"
+            f"schedule.pretrain_tasks must name a task, as dataset {dataset.root} has none of kind auto besides the "
+            "trained ones, got none; name one, or build the dataset with a task of kind auto"
         )
     if both := [task for task in earlier if task in recipe.feed.tasks]:
-        raise FlowloomError(f"{', '.join(both)} cannot be in both tasks and pretrain_tasks; remove it from one")
+        raise FlowloomError(
+            f"feed.tasks and schedule.pretrain_tasks must be disjoint, got {', '.join(both)} in both; remove it from "
+            "one"
+        )
     if not recipe.feed.tasks and len(earlier) == len(dataset.tasks):
         raise FlowloomError(
-            f"a transfer needs a task besides those it learns first ({', '.join(earlier)}), and dataset {dataset.root} "
-            "has none; name fewer in pretrain_tasks, or build the dataset with another task"
+            f"schedule.pretrain_tasks must leave a task of dataset {dataset.root} to train, got all of them "
+            f"({', '.join(earlier)}); name fewer, or build the dataset with another task"
         )
     return earlier
 
@@ -197,7 +202,7 @@ def _pretrain_tasks(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
 def _pretrain(
     recipe: Recipe, dataset: Dataset, root: Path, checkpoint_s: float, progress: Callable[[Progress], None]
 ) -> MultitaskCNN:
-    """Return the network of the earlier tasks, trained in a run inside of the run unless it was before."""
+    """Returns the network of the earlier tasks; trains it in a run inside the run unless that run is finished."""
     pretrained = root / run_directory.PRETRAINED
     if not (pretrained / run_directory.FINISHED).exists():
         earlier = {
@@ -212,7 +217,7 @@ def _pretrain(
 
 
 def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) -> Dataset | None:
-    """Return the dataset with rows made for training, which are kept beside the run; None if the recipe wants none."""
+    """Returns the dataset with synthetic train rows, stored in the run directory; None without smote."""
     if recipe.feed.balance is None or recipe.feed.balance.how != "smote":
         return None
     root.mkdir(parents=True, exist_ok=True)
@@ -221,43 +226,47 @@ def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) ->
 
 
 def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bool:
-    """Say whether an unfinished run began with just this; refuse a directory that holds anything else."""
+    """Returns whether the directory holds an unfinished run of the same training.
+
+    Raises:
+      FlowloomError: if it holds a finished run, another run, or other files.
+    """
     if (root / run_directory.FINISHED).exists():
-        raise FlowloomError(f"{root} holds a finished run; evaluate it, or train into another directory")
+        raise FlowloomError(f"{root} holds a finished run; evaluate it, or choose another directory")
     if root.exists() and not root.is_dir():
-        raise FlowloomError(f"{root} is a file; name a directory for the run")
+        raise FlowloomError(f"the run directory must not be a file, got {root}; choose a directory")
     if not (root / run_directory.RECIPE).exists():
         expected = {*beginnings, run_directory.TUNING, run_directory.MADE}
         if root.exists() and any(path.name.removeprefix(".partial-") not in expected for path in root.iterdir()):
-            raise FlowloomError(f"{root} is not empty and holds no run; train into another directory")
+            raise FlowloomError(f"the run directory must be empty or hold a run, got {root}; choose another directory")
         return False
     for name, wanted in beginnings.items():
         try:
             found = type(wanted).model_validate_json((root / name).read_bytes())
         except (OSError, pydantic.ValidationError):
             raise FlowloomError(
-                f"{root / name} of an unfinished run cannot be read; train into another directory"
+                f"{root / name} of an unfinished run cannot be read; choose another directory"
             ) from None
         if wanted.model_copy(update={"path": ""}) != found.model_copy(update={"path": ""}):
             raise FlowloomError(
-                f"{root} holds an unfinished run with another {name.removesuffix('.json')}; "
-                "repeat the training that began it, or train into another directory"
+                f"{root} holds an unfinished run with another {name.removesuffix('.json')}; repeat the command that "
+                "started it, or choose another directory"
             )
     return True
 
 
 def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
-    """Write down what is trained on what, unless an unfinished run began with just that."""
+    """Writes recipe, features and source, unless an unfinished run of the same training is there."""
     if _check_begun(root, beginnings):
         return
     root.mkdir(parents=True, exist_ok=True)
-    # the recipe comes last: it is what marks the directory as a run that can be continued
+    # the recipe comes last, as it marks the directory as a run that can be continued
     for name in reversed(list(beginnings)):
         run_directory.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
 
 
 def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], PartialEpoch | None]:
-    """Restore the latest checkpoint and return the history up to it, and how far the epoch after that has come."""
+    """Restores the latest checkpoint and returns the history up to it, and the trained part of the next epoch."""
     if not (epochs := checkpoints.epochs()):
         return [], checkpoints.restore_inside(1)
     history = json.loads((root / run_directory.HISTORY).read_bytes())[: epochs[-1]]
@@ -267,7 +276,7 @@ def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]],
 
 
 def _every(seconds: float, save: Callable[[PartialEpoch], None]) -> Callable[[PartialEpoch], None]:
-    """Return a function that saves at most once in so many seconds."""
+    """Returns a function that saves at most once in `seconds`."""
     last = time.monotonic()
 
     def stepped(begun: PartialEpoch) -> None:
@@ -280,7 +289,7 @@ def _every(seconds: float, save: Callable[[PartialEpoch], None]) -> Callable[[Pa
 
 
 def _finish(summary: RunSummary, model: Any) -> None:
-    """Write the model, then the marker that the run is complete."""
+    """Writes the model, and then run.json, which marks the run as complete."""
     partial = summary.run / f".partial-{run_directory.MODEL}"
     model.save(partial)
     os.replace(partial, summary.run / run_directory.MODEL)

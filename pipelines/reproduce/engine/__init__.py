@@ -1,1 +1,1 @@
-"""What the papers share: experiments, repeated splits, trials in memory, the result page; no paper of its own."""
+"""Experiments, repeated splits, repeated fits, claims and the result page that all papers share."""

@@ -1,4 +1,4 @@
-"""Datasets that an experiment needs: built or woven once, and found again by what they were made of."""
+"""Datasets of experiments, each built or combined once and found again by its sources."""
 
 import glob
 import hashlib
@@ -17,10 +17,10 @@ from flowloom.transforms.weave.weave_plans import WeaveRules
 
 
 def built_once(name: str, manifest: dict[str, Any], folder: Path, display: ProgressDisplay) -> tuple[Path, DatasetCard]:
-    """Build a dataset below a folder, unless it is there from the same manifest and the same files.
+    """Builds a dataset below a folder, unless the folder has it from the same manifest and the same files.
 
     Returns:
-      its directory, named by what it was made of, and its card. The manifest stays beside it.
+      its directory, whose name has a hash of manifest and files, and its card. The manifest lies beside it.
     """
     text = yaml.safe_dump(manifest, sort_keys=False)
     digest = hashlib.sha256("\n".join([text, *_files(manifest)]).encode()).hexdigest()
@@ -35,7 +35,7 @@ def built_once(name: str, manifest: dict[str, Any], folder: Path, display: Progr
 
 
 def _files(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the files that a manifest names, also those in its folders, each with its size and time of change."""
+    """Returns path, size and modification time of all files that a manifest names, also in folders."""
     named = [entry[key] for entry in manifest["captures"] for key in ("path", "label_path", "glob") if key in entry]
     found = {Path(path) for name in named for path in (name, *glob.glob(name))}
     files = found | {path for folder in found if folder.is_dir() for path in folder.rglob("*")}
@@ -44,7 +44,7 @@ def _files(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def woven_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, display: ProgressDisplay) -> DatasetCard:
-    """Weave a dataset, unless it is there from sources of the same content; return its card."""
+    """Returns the card of a combined dataset; combines it unless it exists from sources of the same content."""
     contents = [read_card(source).content_hash for source in sources]
     if (directory / CARD).is_file():
         card = read_card(directory)

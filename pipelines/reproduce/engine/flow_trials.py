@@ -55,7 +55,9 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowFitPlan(FitPlan):
-    """Settings of one fit on flows; the best weights are those of the highest validation accuracy of the first task.
+    """Settings of one fit on flows.
+
+    The best weights are those of the highest validation accuracy of the first task.
 
     Attributes:
       epochs: at least 1.

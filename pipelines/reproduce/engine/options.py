@@ -12,14 +12,14 @@ PAPERS = ("multitask-cnn", "multa", "mtc")
 
 @dataclasses.dataclass(frozen=True)
 class ReproduceOptions:
-    """What to reproduce, from which data, and where to."""
+    """A paper, its data, and the output folder."""
 
     paper: str
     data: Path
     out: Path
     seed: int = 7
     quick: bool = False
-    """A small grid: shows the road, not the figures."""
+    """A small grid, which shows that the command works, not the paper's figures."""
     workers: int = dataclasses.field(default_factory=usable_cores)
 
     def __post_init__(self) -> None:
@@ -27,11 +27,11 @@ class ReproduceOptions:
             near = did_you_mean(self.paper, PAPERS)
             raise FlowloomError(f"paper must be one of {', '.join(PAPERS)}, got {self.paper!r}{near}")
         if self.workers < 1:
-            raise FlowloomError(f"workers must be at least 1, got {self.workers}")
+            raise FlowloomError(f"workers must be >= 1, got {self.workers}")
 
     @property
     def command(self) -> str:
-        """What gives the same again."""
+        """The command that repeats the reproduction."""
         return (
             f"flowloom reproduce {self.paper} --data DATA -o OUT --seed {self.seed}{' --quick' if self.quick else ''}"
         )

@@ -1,4 +1,4 @@
-"""Repeated splits: a small set of flows divided again and again, so that a figure comes with an interval."""
+"""Repeated splits of a small set of flows, so that figures have intervals."""
 
 import dataclasses
 import math
@@ -10,12 +10,12 @@ import pyarrow as pa
 from flowloom.trainers.feed.few_labels import class_ranks
 
 SHARES = (0.64, 0.16, 0.20)
-"""Of the flows of each class, in train, validation and test."""
+"""Shares of the flows of each class in train, validation and test."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSplit:
-    """Positions of the rows of each split, int64, ascending; no row is in two of them, and each is in one."""
+    """Positions of the rows of each split, int64, ascending; every row is in exactly one split."""
 
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
@@ -29,24 +29,24 @@ def repeated_split(
     seed: int,
     shares: tuple[float, float, float] = SHARES,
 ) -> RowSplit:
-    """Divide flows at random, each class by the same shares, rounded to whole flows; the train split gets the rest.
+    """Splits flows at random, each class by the same shares, rounded to whole flows; the train split gets the rest.
 
-    The order of the rows does not matter to which flow comes where. Flows without a label are divided as one class.
+    The split of a flow does not depend on the order of the rows. Flows without a label count as one class.
 
     Args:
       flow_ids: fixed binary of 16 bytes [N].
       labels: int32 [N], below 0 where unknown.
-      repeat: another one divides anew.
-      seed: likewise, of all repeats.
-      shares: of train, validation and test, which add up to 1.
+      repeat: number of the split.
+      seed: of all repeats.
+      shares: of train, validation and test; their sum is 1.
 
     Raises:
-      ValueError: if a share is not above 0, or they do not add up to 1.
+      ValueError: if a share is not above 0, or their sum is not 1.
     """
     if min(shares) <= 0 or not math.isclose(sum(shares), 1.0):
-        raise ValueError(f"shares must be above 0 and add up to 1, got {shares}")
+        raise ValueError(f"shares must be above 0 and sum to 1, got {shares}")
     if len(flow_ids) != len(labels):
-        raise ValueError(f"flow_ids and labels must be of the same rows, got {len(flow_ids)} and {len(labels)}")
+        raise ValueError(f"flow_ids and labels must have the same length, got {len(flow_ids)} and {len(labels)}")
     ranks = class_ranks(flow_ids, labels, derived_seed(seed, repeat))
     classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     test = np.rint(counts * shares[2]).astype(np.int64)[codes] if len(classes) else ranks
@@ -59,5 +59,5 @@ def repeated_split(
 
 
 def derived_seed(*numbers: int) -> int:
-    """Return a seed below 2^32 for one use out of several: equal numbers give equal seeds, others independent ones."""
+    """Returns a seed below 2^32: equal numbers give equal seeds, other numbers independent ones."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""The page and the JSON of a reproduction: a paper's figures and ours, side by side, whether its claims hold or not."""
+"""HTML page and results.json of a reproduction: the paper's claims and figures beside ours."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ PAGE, RESULTS = "index.html", "results.json"
 
 
 Row = Mapping[str, str | float | Mean | None]
-"""A row of a table by column; some may not be shown."""
+"""A row of a table by column; the page may show only some columns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of figures; `columns` are the keys of a row that the page shows, and their headings."""
+    """Rows of figures; `columns` maps the keys that the page shows to their headings."""
 
     title: str
     columns: Mapping[str, str]
@@ -30,30 +30,30 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """How often each class was said of each: counts [true][said]."""
+    """A confusion matrix: counts [actual][predicted]."""
 
     title: str
-    words: Sequence[str]
+    classes: Sequence[str]
     counts: Sequence[Sequence[int]]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Each class with its cells: the count, its share of the row, and whether it is right."""
+        """By actual class its name and its cells: count, share of the row, and whether the prediction is right."""
         return [
             {
-                "word": word,
+                "name": name,
                 "cells": [
-                    {"count": count, "share": count / max(sum(counts), 1), "right": said == true}
-                    for said, count in enumerate(counts)
+                    {"count": count, "share": count / max(sum(counts), 1), "right": predicted == actual}
+                    for predicted, count in enumerate(counts)
                 ],
             }
-            for true, (word, counts) in enumerate(zip(self.words, self.counts, strict=True))
+            for actual, (name, counts) in enumerate(zip(self.classes, self.counts, strict=True))
         ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the page: sentences, tables by their name in results.json, figures as SVG, confusions."""
+    """A section of the page: sentences, tables by their name in results.json, SVG figures, confusion matrices."""
 
     title: str
     text: Sequence[str] = ()
@@ -64,16 +64,16 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """What came of repeating a paper's experiments.
+    """The results of a paper's experiments.
 
     Attributes:
-      paper: its title and authors.
-      lines: what data there was, in sentences; the first thing a reader sees.
+      paper: title and authors.
+      lines: sentences about the data, at the top of the page.
       data: the same as JSON-ready values.
-      claims: all of them, also those that do not hold and those that too few repeats leave open.
-      command: how to get the same again.
+      claims: all claims, also those that fail or are not decided.
+      command: repeats the reproduction.
       digits: of means and of the intervals of claims.
-      note: what these intervals are.
+      note: explains the intervals.
     """
 
     paper: str
@@ -84,12 +84,12 @@ class Reproduction:
     command: str = ""
     digits: int = 1
     note: str = (
-        "Differences are paired: both methods on the same splits. Intervals are of Student's t over the repeats, in "
+        "Differences are paired: both methods use the same splits. Intervals are of Student's t over the repeats, in "
         "points of accuracy."
     )
 
     def document(self) -> dict[str, Any]:
-        """Return what results.json holds: data, tables by name, and claims."""
+        """Returns the content of results.json: data, tables by name, and claims."""
         tables = {name: table.rows for section in self.sections for name, table in section.tables.items()}
         return {
             "data": {**self.data, "lines": list(self.lines), "command": self.command},
@@ -98,12 +98,12 @@ class Reproduction:
         }
 
     def page(self) -> str:
-        """Return one HTML page with inline styles and figures."""
+        """Returns one HTML page with inline styles and figures."""
         held, undecided = sum(c.holds for c in self.claims), sum(not c.decided for c in self.claims)
         return rendered(__package__, TEMPLATE, {"shown": shown}, reproduction=self, held=held, undecided=undecided)
 
     def write(self, out: Path) -> dict[str, Any]:
-        """Write index.html and results.json into a directory; return what the latter holds."""
+        """Writes index.html and results.json into a directory, and returns the content of results.json."""
         document = self.document()
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / PAGE, self.page())
@@ -112,7 +112,7 @@ class Reproduction:
 
 
 def shown(value: str | float | Mean | None, digits: int = 1) -> str:
-    """Return a figure as a table shows it: a mean with half the width of its interval."""
+    """Returns a figure as text for a table: a mean with half the width of its interval."""
     if value is None:
         return ""
     if isinstance(value, Mean):

@@ -34,9 +34,10 @@ class LabelledRows:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowFitPlan(FitPlan):
-    """Settings of one fit on rows; the best weights are those of the highest validation macro F1 of the first task.
+    """Settings of one fit on rows.
 
-    Loss weights are divided by their sum.
+    The best weights are those of the highest validation macro F1 of the first task. Loss weights are divided by their
+    sum.
 
     Attributes:
       updates: at least 1.

@@ -1,12 +1,12 @@
-"""How a process begins that computes cells of a grid beside others."""
+"""Start of a process that computes experiments beside other processes."""
 
 from flowloom.trainers.native_logs import native_stderr_muted
 
 
 def one_thread() -> None:
-    """Let TensorFlow compute on one thread, so that trials in several processes do not wait for each other.
+    """Restricts TensorFlow to one thread, so that trials in several processes do not wait for each other.
 
-    It has to be called before anything is computed. Sums of several threads may differ in the last digit.
+    Must be called before TensorFlow computes anything. Sums of several threads may differ in the last digit.
     """
     with native_stderr_muted():
         import tensorflow as tf

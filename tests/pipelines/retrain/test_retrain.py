@@ -236,12 +236,12 @@ def figures(**aucs: tuple[float | None, float | None]) -> dict[str, Figures]:
         (
             figures(app=(0.9, 0.9), attack=(0.8, 0.99)),
             True,
-            "0.0950 above the best, that of the lowest task, app, as high as it",
+            "0.0950 above the best; app, the task with the largest drop, is equal to the best",
         ),
         (
             figures(app=(0.9, 0.86), attack=(0.8, 0.83)),
             True,
-            "0.0050 below the best, that of the lowest task, app, 0.0400 below",
+            "0.0050 below the best; app, the task with the largest drop, is 0.0400 below",
         ),
         (figures(app=(0.9, 0.84), attack=(0.8, 0.99)), False, "app is 0.0600 below the best, more than 0.05"),
         (figures(app=(0.9, 0.86), attack=(0.8, 0.79)), False, "mean AUC is 0.0250 below the best, more than 0.02"),

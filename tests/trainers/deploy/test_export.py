@@ -104,5 +104,5 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path):
         ExportOptions(run, tmp_path / "out", int8=True)
     with pytest.raises(FlowloomError, match="exists already"):
         export(ExportOptions(run, tmp_path))
-    with pytest.raises(FlowloomError, match=r"is no run"):
+    with pytest.raises(FlowloomError, match=r"is not a run"):
         export(ExportOptions(tmp_path, tmp_path / "out"))

@@ -86,7 +86,7 @@ def test_timing_takes_turns():
 
 
 def test_a_failed_measurement_says_why(tmp_path):
-    with pytest.raises(FlowloomError, match=r"measuring inference failed: .*is no run"):
+    with pytest.raises(FlowloomError, match=r"measuring inference failed: .*is not a run"):
         cost.measure([tmp_path])
 
 
@@ -160,7 +160,7 @@ def test_a_dataset_that_does_not_fit_is_refused(run, tmp_path, synthetic):
 
 
 def test_no_run_and_a_damaged_run_are_refused(run, tmp_path):
-    with pytest.raises(FlowloomError, match=r"is no run: run\.json is missing"):
+    with pytest.raises(FlowloomError, match=r"is not a run, as run\.json is missing"):
         evaluate(EvaluateOptions(tmp_path))
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -31,7 +31,7 @@ def test_recipes_that_cannot_go_on_are_refused(name, words, message):
 
 
 def test_latecomers_alone_need_a_model_before_them(synthetic, tmp_path):
-    with pytest.raises(FlowloomError, match="needs a model that knew other tasks"):
+    with pytest.raises(FlowloomError, match="needs a trained model of other tasks"):
         train(TrainOptions(synthetic(), tmp_path / "run", "multa", ("paradigm=isolated",)))
 
 
@@ -61,7 +61,10 @@ def test_a_challenger_begins_where_the_champion_is(synthetic, tmp_path, layout):
 
     longer = recipe.changed({"epochs": 2})
     _, start, reason = train_challenger(longer, dataset, tmp_path / "3", tmp_path / "2", lambda _: None)
-    assert (start, reason) == ("grown", "bulk came; the other tasks stay as they are to the bit")
+    assert (start, reason) == (
+        "grown",
+        "the model grew by the new tasks bulk; the other tasks stay the same to the bit",
+    )
     three = Run.open(tmp_path / "3")
     assert [task.name for task in three.tasks] == ["app", "attack", "bulk"]
     found = compare(tmp_path / "2", tmp_path / "3", [dataset])

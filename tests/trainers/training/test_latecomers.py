@@ -122,7 +122,7 @@ def test_findings_are_of_the_matrix():
 
 
 def test_one_task_cannot_come_late():
-    with pytest.raises(FlowloomError, match="at least two tasks, got a"):
+    with pytest.raises(FlowloomError, match="must name two tasks or more, got a"):
         Arrivals(("a",))
 
 

@@ -39,5 +39,5 @@ def test_decay_is_a_penalty_on_the_loss():
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
         CoupledAdam(0.1, -1)
-    with pytest.raises(ValueError, match="amsgrad is not computed here"):
+    with pytest.raises(ValueError, match="amsgrad must be false"):
         CoupledAdam(0.1, amsgrad=True)

@@ -82,7 +82,7 @@ def test_another_seed_gives_other_numbers(synthetic, trained, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(synthetic, trained):
-    with pytest.raises(FlowloomError, match="holds a finished run; evaluate it, or train into another directory"):
+    with pytest.raises(FlowloomError, match="holds a finished run; evaluate it, or choose another directory"):
         train(TrainOptions(synthetic(), trained["aurora"].run, "multa", SMALL))
 
 
@@ -100,7 +100,7 @@ def test_an_unfinished_run_of_another_kind_is_left_alone(synthetic, tmp_path):
 
 def test_a_foreign_directory_is_left_alone(synthetic, tmp_path):
     (tmp_path / "letter.txt").write_text("dear diary")
-    with pytest.raises(FlowloomError, match="is not empty and holds no run"):
+    with pytest.raises(FlowloomError, match="must be empty or hold a run"):
         train(TrainOptions(synthetic(), tmp_path, "multa", SMALL))
     with pytest.raises(FlowloomError, match="is a file"):
         train(TrainOptions(synthetic(), tmp_path / "letter.txt", "multa", SMALL))

@@ -47,5 +47,5 @@ def test_repeats_and_seeds_divide_anew():
 
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.2), (0.8, 0.2, 0.0)])
 def test_shares_must_fit(shares):
-    with pytest.raises(ValueError, match="shares must be above 0 and add up to 1"):
+    with pytest.raises(ValueError, match="shares must be above 0 and sum to 1"):
         repeated_split(ids(3), np.zeros(3, np.int32), 0, 7, shares)

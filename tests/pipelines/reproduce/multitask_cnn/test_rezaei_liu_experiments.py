@@ -163,8 +163,8 @@ def test_the_inference_that_is_timed_runs(runs):
         (["tasks=[apps]"], "feed.tasks must name tasks of dataset .*, got 'apps'; did you mean 'app'"),
         (["labels_per_class={web: 3}"], "feed.labels_per_class must name tasks of .*, got 'web'"),
         (["pretrain_tasks=[durations]"], "schedule.pretrain_tasks must name tasks of .*, got 'durations'"),
-        (["tasks=[duration]", "pretrain_tasks=[duration]"], "duration cannot be in both tasks and pretrain_tasks"),
-        (["pretrain_tasks=[app, duration, bandwidth]"], "needs a task besides those it learns first"),
+        (["tasks=[duration]", "pretrain_tasks=[duration]"], "must be disjoint, got duration in both"),
+        (["pretrain_tasks=[app, duration, bandwidth]"], "must leave a task of dataset .* to train"),
         (["tasks=[duration, bandwidth]"], "has none of kind auto besides the trained ones"),
     ],
 )
