@@ -9,13 +9,14 @@ from pathlib import Path
 
 from measure import report, workplace
 
+from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.evaluation import cost
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.recipes.recipe import Recipe
-from flowloom.trainers.recipes.run_directory import TrainingData, write_json
+from flowloom.trainers.recipes.run_directory import TrainingData
 
 K = 20
 TASKS = tuple(Task(name=name, kind="binary") for name in ("a", "b", "c"))

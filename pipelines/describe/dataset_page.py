@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowloom.pipelines.describe import drawings
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
 from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
 from flowloom.trainers.evaluation.pages import rendered
-from flowloom.transforms.io.staging import write_text
 
 TEMPLATE = "dataset_page.html.j2"
 FEW = 30

@@ -9,12 +9,12 @@ from typing import Any
 import apache_beam as beam
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
 from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
-from flowloom.transforms.io.staging import write_text
 
 BATCH_ROWS = 16_384
 """Rows that are described at a time."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import apache_beam as beam
 
+from flowloom.schemas.atomic_files import UNFINISHED, write_text
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.spill import SCRATCH
-from flowloom.transforms.io.staging import UNFINISHED, write_text
 
 CALLS = 16
 """Calls of one roll, spread over the workers; a worker may answer several."""

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from flowloom.pipelines.terminal.metrics_table import number
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.models.retrain_state import REPORT_JSON, REPORT_PAGE, Version
 from flowloom.trainers.evaluation.pages import rendered
-from flowloom.transforms.io.staging import write_text
 
 TEMPLATE = "retrain.html.j2"
 SHOWN_CAPTURES = 50

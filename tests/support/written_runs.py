@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 
+from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.recipe import Recipe
-from flowloom.trainers.recipes.run_directory import TrainingData, write_json
+from flowloom.trainers.recipes.run_directory import TrainingData
 
 K, CHANNELS = 4, ("size", "direction", "gap")
 TASKS = (

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.trainers.conversion.inference_form import inference_form
@@ -26,7 +27,7 @@ from flowloom.trainers.deploy.export_layout import CONTRACT, FORMAT_VERSION, LIT
 from flowloom.trainers.feed import flow_spec
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.native_logs import native_stderr_muted
-from flowloom.trainers.recipes.run_directory import Run, write_json
+from flowloom.trainers.recipes.run_directory import Run
 
 Format = Literal["savedmodel", "litert"]
 CHECKED_ROWS = 64

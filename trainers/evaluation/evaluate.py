@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.evaluation import cost, metrics
@@ -84,10 +85,8 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
         "seed": seed,
     }
     progress("writing the report")
-    run_directory.write_json(run.root / run_directory.METRICS, found)
-    run_directory.write_text(
-        run.root / run_directory.REPORT, render(RunResults(run, dataset.card, found, predictions, gates))
-    )
+    write_json(run.root / run_directory.METRICS, found)
+    write_text(run.root / run_directory.REPORT, render(RunResults(run, dataset.card, found, predictions, gates)))
     return found
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.feature_tables import feature_schema
 from flowloom.schemas.arrow.rows import FLOWS, label_column, labelled
+from flowloom.schemas.atomic_files import replacing
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import Shard
 from flowloom.schemas.errors import FlowloomError
@@ -108,9 +108,8 @@ def _table(
 
 def _with_train(dataset: Dataset, table: pa.Table, path: Path) -> Dataset:
     """Write the rows, and return the dataset with them as its train split."""
-    partial = path.with_name(f".partial-{path.name}")
-    pq.write_table(table, partial, row_group_size=ROW_GROUP_ROWS)
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS)
     footer = pq.read_metadata(path)
     shard = Shard(
         path=str(path.resolve()),

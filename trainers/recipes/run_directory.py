@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,15 +109,3 @@ class Run:
             return keras.saving.load_model(self.root / MODEL, compile=False)
         except (OSError, ValueError) as error:
             raise FlowloomError(f"model {self.root / MODEL} cannot be read ({error}); train it again") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file at once: it is either the old one or the new one, never half of it."""
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON at once; NaN is an error, not a word that other readers cannot parse."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,6 +1,5 @@
 """Checkpoints: the state of a training after an epoch or inside an epoch, in one atomically written file."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flowloom.schemas.atomic_files import replacing
 from flowloom.trainers.training.epoch_loop import PartialEpoch
 
 
@@ -58,10 +58,9 @@ class Checkpoints:
         return begun
 
     def _write(self, path: Path, facts: Mapping[str, np.ndarray]) -> None:
-        partial = self._root / ".partial.npz"
         state: dict[str, Any] = {**facts, **{name: variable.numpy() for name, variable in self._variables()}}
-        np.savez(partial, **state)
-        os.replace(partial, path)
+        with replacing(path, ".npz") as temporary:
+            np.savez(temporary, **state)
 
     def _read(self, path: Path) -> None:
         with np.load(path) as state:

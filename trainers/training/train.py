@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 import pydantic
 
+from flowloom.schemas.atomic_files import UNFINISHED, replacing, write_json, write_text
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.trainers.feed.dataset import Dataset
@@ -126,17 +126,17 @@ def train_from(
 
     history, begun = _resume(root, checkpoints)
     for record in training.epochs(history, progress, begun, _every(checkpoint_s, checkpoints.save_inside)):
-        run_directory.write_json(root / run_directory.HISTORY, history)
+        write_json(root / run_directory.HISTORY, history)
         checkpoints.save(record["epoch"], keep={training.kept_epoch(history)})
         progress(Progress(record["epoch"], training.planned_epochs, record["steps"], record["steps"], record))
 
     best = training.kept_epoch(history)
     checkpoints.restore(best)
     if training.arrivals:
-        run_directory.write_json(root / run_directory.LATECOMERS, latecomers.findings(training.arrivals, history))
+        write_json(root / run_directory.LATECOMERS, latecomers.findings(training.arrivals, history))
     if isinstance(features, FeatureSpec):
         profile = profile_dataset(dataset, features.columns, features.k)
-        run_directory.write_text(root / PROFILE, profile.model_dump_json() + "\n")
+        write_text(root / PROFILE, profile.model_dump_json() + "\n")
     summary = RunSummary(
         run=root,
         recipe=recipe.name,
@@ -237,7 +237,7 @@ def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bo
         raise FlowloomError(f"the run directory must not be a file, got {root}; choose a directory")
     if not (root / run_directory.RECIPE).exists():
         expected = {*beginnings, run_directory.TUNING, run_directory.MADE}
-        if root.exists() and any(path.name.removeprefix(".partial-") not in expected for path in root.iterdir()):
+        if root.exists() and any(path.name not in expected and not _is_unfinished(path) for path in root.iterdir()):
             raise FlowloomError(f"the run directory must be empty or hold a run, got {root}; choose another directory")
         return False
     for name, wanted in beginnings.items():
@@ -255,6 +255,11 @@ def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bo
     return True
 
 
+def _is_unfinished(path: Path) -> bool:
+    """Returns whether a file was left by an interrupted write, of this version or of 0.1."""
+    return path.name.startswith(".partial-") or (path.name.startswith(".") and UNFINISHED in path.name)
+
+
 def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
     """Writes recipe, features and source, unless an unfinished run of the same training is there."""
     if _check_begun(root, beginnings):
@@ -262,7 +267,7 @@ def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     # the recipe comes last, as it marks the directory as a run that can be continued
     for name in reversed(list(beginnings)):
-        run_directory.write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
+        write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
 
 
 def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], PartialEpoch | None]:
@@ -290,13 +295,12 @@ def _every(seconds: float, save: Callable[[PartialEpoch], None]) -> Callable[[Pa
 
 def _finish(summary: RunSummary, model: Any) -> None:
     """Writes the model, and then run.json, which marks the run as complete."""
-    partial = summary.run / f".partial-{run_directory.MODEL}"
-    model.save(partial)
-    os.replace(partial, summary.run / run_directory.MODEL)
+    with replacing(summary.run / run_directory.MODEL, Path(run_directory.MODEL).suffix) as temporary:
+        model.save(temporary)
     versions = {
         name: importlib.metadata.version(name) for name in ("flowloom", "tensorflow", "keras", "numpy", "pyarrow")
     }
     facts = {**dataclasses.asdict(summary), "run": summary.run.name}
-    run_directory.write_json(
+    write_json(
         summary.run / run_directory.FINISHED, {**facts, "versions": versions, "python": platform.python_version()}
     )

@@ -1,4 +1,4 @@
-"""Size tuning on a dataset: trains the trials of a search, each once, and a run of the size that was found.
+"""Size tuning on a dataset: trains each trial of a search once, and then a run of the found size.
 
 `RUN/tuning` holds tuning.json, a report, and a file per trial, so that an interrupted search continues and a search for
 another target reuses its trials.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.pages import rendered
@@ -102,8 +103,8 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
     trials = StoredTrials(root, recipe, dataset, progress)
     found = tune(recipe.feed.tasks or [task.name for task in dataset.tasks], trials, search)
     document = _document(search, found, trials)
-    run_directory.write_json(root / FOUND, document)
-    run_directory.write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
+    write_json(root / FOUND, document)
+    write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
     settings = (*options.settings, f"experts={found.experts}", f"units={found.units}")
     progress(f"found {_described(found.experts, found.units)}; training {options.run}")
     train(TrainOptions(options.dataset, options.run, options.recipe, settings))
@@ -137,7 +138,7 @@ class StoredTrials:
                 )
             return
         (root / TRIALS).mkdir(parents=True, exist_ok=True)
-        run_directory.write_json(root / BASIS, basis)
+        write_json(root / BASIS, basis)
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns the validation ROC AUC of each task of a trial, at its best epoch."""
@@ -165,7 +166,7 @@ class StoredTrials:
                 f"of {', '.join(undefined)}; build the dataset with a larger validation share"
             )
         cost = {"parameters": training.model.count_params(), "macs": training.model.macs}
-        run_directory.write_json(path, {"auc": auc, **cost, "epochs": len(history)})
+        write_json(path, {"auc": auc, **cost, "epochs": len(history)})
         return json.loads(path.read_bytes())
 
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card, shard_place
 from flowloom.transforms.dataset.card_counts import count_splits, normalisation
 from flowloom.transforms.dataset.shards import WrittenShard, shards_hash, write_shard
-from flowloom.transforms.io.staging import write_text
 
 
 def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:

@@ -4,6 +4,7 @@ import importlib.metadata
 
 import pyarrow as pa
 
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import (
     CAPTURES_TABLE,
@@ -29,7 +30,6 @@ from flowloom.transforms.dataset.consistency_checks import find_conflicts, find_
 from flowloom.transforms.dataset.layouts import FLOWS_ALONE
 from flowloom.transforms.dataset.shards import shards_hash
 from flowloom.transforms.io.parquet import write_table
-from flowloom.transforms.io.staging import write_text
 from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.splits.leakage import leakage_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowloom.transforms.io.staging import unfinished
+from flowloom.schemas.atomic_files import unfinished
 
 _DICTIONARY = ("group", "ip_version", "protocol", "end_reason", "pkt_size", "pkt_dir", "pkt_payload")
 _WRITE_BATCH = 1 << 20  # list items encoded at a time; the default of 1,024 takes 10 % longer

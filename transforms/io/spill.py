@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from flowloom.schemas.atomic_files import UNFINISHED
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.io.staging import UNFINISHED
 
 SCRATCH = "spill"
 """Folder of the spill files below a job's folder; it is no part of the dataset."""

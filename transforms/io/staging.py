@@ -10,9 +10,6 @@ from collections.abc import Iterator
 
 from flowloom.schemas.errors import FlowloomError
 
-UNFINISHED = ".writing"
-"""How names of files end that are not complete."""
-
 
 @contextlib.contextmanager
 def staged_folder(out: str) -> Iterator[str]:
@@ -57,20 +54,6 @@ def passing_folder(parent: str | None) -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def unfinished(path: str) -> str:
-    """Return a new name beside a path for while it is written: a second attempt may begin before the first is lost."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a text file that appears under its name when it is complete."""
-    temporary = unfinished(path)
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    os.replace(temporary, path)
 
 
 def file_sha256(path: str) -> str:

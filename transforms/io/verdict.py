@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterable
 
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.io.staging import write_text
 
 FAILURE = "failure.txt"
 """File with the faults of a job, in place of its result."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, Accounting
 from flowloom.schemas.models.feature_profile import FeatureProfile
@@ -14,7 +15,6 @@ from flowloom.schemas.models.score_card import SCORE_CARD, ModelSkew, ScoreCard,
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import captures_table, count_captures, rejects_table
 from flowloom.transforms.io.parquet import write_table
-from flowloom.transforms.io.staging import write_text
 from flowloom.transforms.io.verdict import fail
 from flowloom.transforms.metering.meter_groups import GroupAccount
 from flowloom.transforms.score.score_inputs import LostRows

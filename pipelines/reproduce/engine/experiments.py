@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError
-from flowloom.trainers.recipes.run_directory import write_json
 
 Settings = Mapping[str, Any]
 Compute = Callable[[Settings], dict[str, Any]]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.claims import Claim
+from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.trainers.evaluation.intervals import Mean
 from flowloom.trainers.evaluation.pages import rendered
-from flowloom.trainers.recipes.run_directory import write_json, write_text
 
 TEMPLATE = "reproduction.html.j2"
 PAGE, RESULTS = "index.html", "results.json"

@@ -319,7 +319,7 @@ def _measured(
     from flowloom.pipelines.reproduce.multa.costs import action_costs
     from flowloom.pipelines.reproduce.multa.multa_experiments import words
     from flowloom.pipelines.reproduce.multa.multa_tables import actions, chosen_actions
-    from flowloom.trainers.recipes.run_directory import write_json
+    from flowloom.schemas.atomic_files import write_json
     from flowloom.trainers.training.train import TrainOptions
 
     wanted = actions(sets, found, scale)

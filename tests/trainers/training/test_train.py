@@ -179,4 +179,4 @@ def test_a_run_says_what_it_is(synthetic, trained):
     facts = json.loads((run.root / "run.json").read_text())
     assert facts["paradigm"] == "aurora"
     assert set(facts["versions"]) >= {"flowloom", "tensorflow", "keras"}
-    assert not [path for path in run.root.rglob("*") if "partial" in path.name]
+    assert not [path for path in run.root.rglob("*") if path.name.startswith(".")]

@@ -4,10 +4,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flowloom.schemas.atomic_files import unfinished, write_text
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.parquet import parquet_writer
 from flowloom.transforms.io.spill import clear
-from flowloom.transforms.io.staging import staged_folder, unfinished, write_text
+from flowloom.transforms.io.staging import staged_folder
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
