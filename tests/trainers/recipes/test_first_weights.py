@@ -1,4 +1,4 @@
-"""First weights: a recipe and a seed give the same ones after every change of the code that makes its network.
+"""First weights: a recipe and a seed give the same weights after every change of the code that builds its network.
 
 Published figures depend on the order in which layers are made, and no other test shows it. After an intended change
 write the file again: `python tests/trainers/recipes/test_first_weights.py`.
@@ -20,7 +20,7 @@ from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.recipe import Recipe
 
 PINNED = Path(__file__).with_name("first_weights.json")
-"""By version of Keras, whose initialisers are part of it, and by recipe: a number for every weight."""
+"""One number per weight, by version of Keras, which has the initialisers, and by recipe."""
 SEED = 11
 TASKS = [
     Task(name="app", kind="multiclass", vocabulary=("chat", "voip", "web")),
@@ -35,7 +35,7 @@ SMALLER = {
 
 
 def first_weights(name: str) -> list[list[float]]:
-    """Return of each weight its shape and its product with a vector of signs: one number that knows every value."""
+    """Returns the shape of each weight, and its product with a vector of signs, which depends on every value."""
     recipe = Recipe.named(name, SMALLER.get(name, ()))
     if recipe.view == "flows":
         moments = dict.fromkeys(("size", "gap", "window", "payload"), (3.0, 2.0))
@@ -56,7 +56,7 @@ def first_weights(name: str) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_seed_gives_the_weights_that_it_always_gave(recipe):
+def test_a_seed_gives_the_pinned_weights(recipe):
     pinned = json.loads(PINNED.read_text())
     if keras.__version__ not in pinned:
         pytest.skip(f"first weights are pinned for Keras {', '.join(pinned)}, got {keras.__version__}")

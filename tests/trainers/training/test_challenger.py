@@ -1,4 +1,4 @@
-"""Retraining: what it refuses before it begins, and where a challenger begins."""
+"""Retraining: refused recipes, and the start of a challenger."""
 
 import json
 
@@ -25,19 +25,19 @@ SMALL = ("epochs=1", "k=6", "units=4", "experts=1", "tower=[4]", "batch_size=64"
         ("multa", ["mixed_precision=true"], "weights of float32"),
     ],
 )
-def test_recipes_that_cannot_go_on_are_refused(name, words, message):
+def test_recipes_that_cannot_continue_are_refused(name, words, message):
     with pytest.raises(FlowloomError, match=message):
         check_recipe(Recipe.named(name, words))
 
 
-def test_latecomers_alone_need_a_model_before_them(synthetic, tmp_path):
+def test_isolated_latecomers_need_a_trained_model(synthetic, tmp_path):
     with pytest.raises(FlowloomError, match="needs a trained model of other tasks"):
         train(TrainOptions(synthetic(), tmp_path / "run", "multa", ("paradigm=isolated",)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["aurora", "rainbow"])
-def test_a_challenger_begins_where_the_champion_is(synthetic, tmp_path, layout):
+def test_a_challenger_starts_from_the_champion(synthetic, tmp_path, layout):
     recipe, dataset = Recipe.named("multa", SMALL), synthetic(layout=layout)
     part = tmp_path / "part"
     part.mkdir()

@@ -1,4 +1,4 @@
-"""Checkpoints after epochs and inside of them."""
+"""Checkpoints after epochs and inside epochs."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from flowloom.trainers.training.epoch_loop import PartialEpoch
 
 
 class Part:
-    """Something with state."""
+    """A part with state."""
 
     def __init__(self):
         self.variables = [keras.Variable(np.zeros(2, np.float32))]
@@ -29,7 +29,7 @@ def put(part, value):
     part.variables[0].assign([value, value])
 
 
-def test_state_inside_of_an_epoch_comes_back(checkpoints, part):
+def test_state_inside_an_epoch_is_restored(checkpoints, part):
     assert checkpoints.restore_inside(1) is None
     for steps in (3, 7):
         put(part, steps)
@@ -49,8 +49,8 @@ def test_the_state_after_an_epoch_replaces_that_inside(checkpoints, part, tmp_pa
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0001.npz"]
 
 
-def test_state_inside_of_another_epoch_is_left_alone(checkpoints, part):
-    """As it is when power fails between the two."""
+def test_state_inside_another_epoch_is_ignored(checkpoints, part):
+    """A power failure between the two writes leaves it."""
     checkpoints.save_inside(PartialEpoch(1, 3, np.zeros((1, 2))))
     put(part, 5)
     assert checkpoints.restore_inside(2) is None

@@ -1,4 +1,4 @@
-"""Which epoch is kept, and when a training ends, from histories written by hand."""
+"""The kept epoch and the end of a training, by histories written by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tasks that arrive one after another: what is trained when, what it does to the others, and what is left alone."""
+"""Tasks that arrive one after another: phases, replays, forgetting and isolation."""
 
 import collections
 import itertools
@@ -29,7 +29,7 @@ COST = {"parameters": 1, "macs": 2, "inference_us": 3.0, "inference_p10_us": 2.0
 
 
 class PowerCutError(Exception):
-    """Ends a training between two steps."""
+    """Interrupts a training between two steps."""
 
 
 def feed_of(path, arrivals):
@@ -55,7 +55,7 @@ def test_phases_follow_each_other():
 @pytest.mark.parametrize("layout", ["aurora", "rainbow"])
 @pytest.mark.parametrize("latecomer", ["sequential", "replay"])
 def test_a_phase_trains_its_task(synthetic, layout, latecomer):
-    """Under replay the asked share of steps is of tasks before, in turn."""
+    """Under replay the requested share of steps is of earlier tasks, which take turns."""
     arrivals = Arrivals(ORDER, latecomer, phase_epochs=1, replay_share=0.4)
     feed = feed_of(synthetic(layout=layout, rows=ROWS), arrivals)
     for epoch, task in enumerate(ORDER):
@@ -72,7 +72,7 @@ def test_a_phase_trains_its_task(synthetic, layout, latecomer):
 
 @pytest.mark.parametrize("latecomer", ["repair", "replay"])
 def test_the_stream_is_a_function_of_the_step(synthetic, latecomer):
-    """And a batch has labels of the task that its step trains, and of no other."""
+    """A batch has labels of the task that its step trains, and of no other task."""
     feed = feed_of(synthetic(layout="rainbow", rows=ROWS), Arrivals(ORDER, latecomer, phase_epochs=1))
     whole = list(feed.batches())
     epochs = 4 if latecomer == "repair" else 3
@@ -105,7 +105,7 @@ def test_replays_are_spread_evenly(steps, share):
     assert max(runs) - min(runs) <= max(2, max(runs) // 2 + 1)
 
 
-def test_findings_are_of_the_matrix():
+def test_findings_follow_from_the_matrix():
     arrivals = Arrivals(("a", "b", "c"), "repair", phase_epochs=2, repair_epochs=2)
     aucs = [(0.8, 0.5, 0.5), (0.9, 0.5, 0.4), (0.7, 0.8, 0.5), (0.95, 0.9, 0.6), (0.6, 0.9, 0.8), (0.5, 0.85, 0.9)]
     aucs += [(0.88, 0.7, 0.8), (0.893, 0.7, 0.8)]
@@ -121,7 +121,7 @@ def test_findings_are_of_the_matrix():
     json.dumps(found, allow_nan=False)
 
 
-def test_one_task_cannot_come_late():
+def test_incremental_training_needs_two_tasks():
     with pytest.raises(FlowloomError, match="must name two tasks or more, got a"):
         Arrivals(("a",))
 
@@ -145,7 +145,7 @@ def inputs_of(rows=5):
 
 
 @pytest.mark.parametrize("gate_input", ["flatten", "mean", "first_packet"])
-def test_outputs_do_not_depend_on_what_came_later(gate_input):
+def test_outputs_do_not_depend_on_later_tasks(gate_input):
     model, inputs = isolated(gate_input=gate_input), inputs_of()
     order = list(model.tasks)
     for n, task in enumerate(order):
@@ -158,7 +158,7 @@ def test_outputs_do_not_depend_on_what_came_later(gate_input):
         assert not np.array_equal(before[task], after[task].numpy())
 
 
-def test_every_variable_is_of_one_task():
+def test_every_variable_belongs_to_one_task():
     model = isolated()
     own = [id(variable) for task in model.tasks for variable in model.task_variables(task)]
     assert sorted(own) == sorted(id(variable) for variable in model.trainable_variables)
@@ -230,7 +230,7 @@ def test_each_phase_begins_with_a_fresh_optimizer(synthetic):
 
 @pytest.mark.slow
 def test_isolated_tasks_forget_nothing(synthetic, tmp_path, monkeypatch):
-    """What is measured of a task stays as it is from the end of its own phase on, to the bit."""
+    """The measurements of a task stay the same to the bit after the end of its own phase."""
     words = (*LSTMS, "latecomer=isolate")
     run = Run.open(train(TrainOptions(synthetic(layout="rainbow", rows=ROWS), tmp_path / "run", "multa", words)).run)
     losses = [record["validation_loss"] for record in run.history]

@@ -34,7 +34,7 @@ def test_rates_never_rise_and_falling_losses_keep_them(losses, patience):
     assert plateau_rate(1.0, [2.0**-n for n in range(len(losses))], 0.5, patience) == 1.0
 
 
-def test_a_cosine_rises_and_falls_to_nothing():
+def test_a_cosine_rises_and_falls_to_zero():
     rates = [cosine_rate(1e-3, update, 200) for update in range(1, 201)]
     top = rates.index(max(rates))
     assert 15 <= top <= 25
@@ -46,6 +46,6 @@ def test_a_cosine_rises_and_falls_to_nothing():
 
 
 @pytest.mark.parametrize("update", [0, 11])
-def test_an_update_that_is_not_of_the_training_is_refused(update):
+def test_an_update_outside_the_training_is_refused(update):
     with pytest.raises(ValueError, match="update must lie in 1 to 10"):
         cosine_rate(1e-3, update, 10)

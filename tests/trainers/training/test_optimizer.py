@@ -1,4 +1,4 @@
-"""The optimizer against Keras' Adam, whose penalty is written into the loss."""
+"""The optimizer against Keras' Adam with the penalty in the loss."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ DECAY = 0.1
 
 
 def trained(optimizer: keras.optimizers.Optimizer, penalty: float) -> list[np.ndarray]:
-    """Return two variables after steps down a bowl, with a penalty in the loss."""
+    """Returns two variables after steps on a quadratic loss with a penalty."""
     start = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     variables = [keras.Variable(each) for each in start]
     optimizer.build(variables)
@@ -25,7 +25,7 @@ def trained(optimizer: keras.optimizers.Optimizer, penalty: float) -> list[np.nd
 
 
 @pytest.mark.parametrize("settings", [{}, {"clipnorm": 0.5}, {"beta_1": 0.5, "epsilon": 1e-3}])
-def test_steps_are_those_of_keras(settings):
+def test_steps_equal_those_of_keras(settings):
     expected = trained(keras.optimizers.Adam(0.05, **settings), 0.0)
     np.testing.assert_allclose(trained(CoupledAdam(0.05, **settings), 0.0), expected, rtol=1e-5, atol=1e-6)
 
@@ -36,7 +36,7 @@ def test_decay_is_a_penalty_on_the_loss():
     assert np.abs(np.subtract(trained(CoupledAdam(0.05), 0.0), expected)).max() > 1e-3
 
 
-def test_what_it_cannot_do_is_refused():
+def test_unsupported_settings_are_refused():
     with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
         CoupledAdam(0.1, -1)
     with pytest.raises(ValueError, match="amsgrad must be false"):

@@ -1,4 +1,4 @@
-"""What one step of each paradigm changes, and by which loss."""
+"""The variables and the loss of one step of each paradigm."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ SIGNATURE = (
 
 
 class SharedBottom:
-    """The least that a paradigm needs of a model: one shared layer and one head per task."""
+    """The smallest model for a paradigm: one shared layer and one head per task."""
 
     losses = ()
 
@@ -80,7 +80,7 @@ def unchanged(before, variables):
 
 @pytest.mark.parametrize("kind", [SharedBottom, lmmoe])
 def test_rainbow_leaves_idle_tasks_bit_identical_despite_momentum(kind):
-    """Head, tower and gate."""
+    """These are head, tower and gate."""
     model = model_of(kind)
     rainbow = paradigm_of(Rainbow, model)
     for seed in range(3):  # both tasks gather momentum
@@ -95,7 +95,7 @@ def test_rainbow_leaves_idle_tasks_bit_identical_despite_momentum(kind):
     assert not any(np.array_equal(old, new.numpy()) for old, new in zip(shared, model.shared_variables, strict=True))
 
 
-def test_a_joint_step_would_move_them():
+def test_a_joint_step_moves_idle_tasks():
     """The reason for separate updates: a zero gradient still moves a variable with momentum."""
     model = model_of()
     aurora = paradigm_of(Aurora, model)
@@ -119,7 +119,7 @@ def test_masked_rows_change_nothing():
 
 
 def test_aurora_minimises_the_sum_of_means_over_labelled_rows():
-    """One step of plain gradient descent is the gradient: that of each task's loss over its own rows alone."""
+    """One step of plain gradient descent equals the gradient of each task's loss over its own rows."""
     known = {"app": [1, 1, 0, 0, 1, 0], "attack": [0, 1, 1, 1, 1, 0]}
     inputs, labels, weights = batch_of(known)
     model, other = model_of(), model_of()
@@ -161,7 +161,7 @@ def test_losses_fall(kind):
 
 
 def test_losses_over_all_rows_are_those_over_labelled_rows_less_their_share():
-    """And so the weight of the paper's starting rule, all rows over the labelled ones, makes both the same."""
+    """The paper's first weight, all rows over the labelled ones, makes both the same."""
     known = {"app": [1, 1, 0, 0, 1, 0], "attack": [1] * B}
     results = []
     for reduction, loss_weights in (("labelled", {"app": 1.0}), ("batch", {"app": B / 3}), ("batch", {"app": 1.0})):
@@ -194,7 +194,7 @@ class Idling(SharedBottom):
 
 
 def stepped(seeds=(0,), **settings):
-    """Return what some steps reported and the variables after them."""
+    """Returns the totals of some steps and the variables after them."""
     model = model_of(Penalised)
     paradigm = Aurora(model, keras.optimizers.SGD(1.0), TASKS, {"app": 3.0}, SIGNATURE, **settings)
     reported = [paradigm.step(None, batch_of(UNKNOWN, seed)).numpy() for seed in seeds]
@@ -203,8 +203,8 @@ def stepped(seeds=(0,), **settings):
 
 @pytest.mark.parametrize("reduction", ["labelled", "batch"])
 @pytest.mark.parametrize("rows", [1, 4, 6, 100])
-def test_the_parts_of_a_batch_make_the_step_of_the_whole(rows, reduction):
-    """To 1e-5, with labels unknown, and penalties of the model."""
+def test_microbatches_make_the_step_of_the_whole_batch(rows, reduction):
+    """They agree to 1e-5, with unknown labels and penalties of the model."""
     whole, expected = stepped(reduction=reduction)
     parts, found = stepped(reduction=reduction, microbatch=rows)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
@@ -213,15 +213,15 @@ def test_the_parts_of_a_batch_make_the_step_of_the_whole(rows, reduction):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
-def test_parts_leave_alone_what_no_loss_depends_on():
-    """No gradient is not the same as one of 0, which weight decay would answer."""
+def test_microbatches_do_not_change_unused_variables():
+    """Without a gradient a variable does not decay; with a gradient of 0 it would."""
     model = model_of(Idling)
     Aurora(model, CoupledAdam(0.1, coupled_decay=0.5), TASKS, {}, SIGNATURE, microbatch=4).step(None, batch_of(UNKNOWN))
     np.testing.assert_array_equal(model.idle, [1, 1])
 
 
 @pytest.mark.parametrize("kind", [Uncertainty, GradNorm, PCGrad])
-def test_parts_need_gradients_that_are_sums(kind):
+def test_microbatches_need_gradients_that_are_sums(kind):
     weighting = kind(model_of(), [task.name for task in TASKS], 0)
     with pytest.raises(ValueError, match=f"needs gradients that are sums over rows .* {kind.__name__}"):
         stepped(weighting=weighting, microbatch=2)

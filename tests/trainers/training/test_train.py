@@ -1,4 +1,4 @@
-"""Whole trainings of small models: reproducible, resumable, and never mistaken for finished."""
+"""Whole trainings of small models: reproducible, resumable, and finished only when complete."""
 
 import json
 
@@ -14,7 +14,7 @@ RECIPES = {"aurora": "multa", "rainbow": "lstm"}
 
 
 class PowerCutError(Exception):
-    """Ends a training between two steps."""
+    """Interrupts a training between two steps."""
 
 
 def weights(run):
@@ -44,7 +44,7 @@ def test_a_training_learns(trained, layout):
 
 @pytest.mark.parametrize(("layout", "checkpoint_s", "first"), [("aurora", 300.0, (2, 1)), ("rainbow", 0.0, (2, 4))])
 def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, layout, checkpoint_s, first, tmp_path):
-    """From the checkpoint after the epoch before, or from that inside of the epoch."""
+    """It resumes from the checkpoint after the previous epoch, or from that inside the epoch."""
     options = TrainOptions(synthetic(layout=layout), tmp_path / "run", RECIPES[layout], SMALL, checkpoint_s)
 
     def cut(progress):
@@ -81,12 +81,12 @@ def test_another_seed_gives_other_numbers(synthetic, trained, tmp_path):
     assert Run.open(other.run).history[0]["loss"] != Run.open(trained["rainbow"].run).history[0]["loss"]
 
 
-def test_a_finished_run_is_left_alone(synthetic, trained):
+def test_a_finished_run_is_not_overwritten(synthetic, trained):
     with pytest.raises(FlowloomError, match="holds a finished run; evaluate it, or choose another directory"):
         train(TrainOptions(synthetic(), trained["aurora"].run, "multa", SMALL))
 
 
-def test_an_unfinished_run_of_another_kind_is_left_alone(synthetic, tmp_path):
+def test_an_unfinished_run_of_another_training_is_not_overwritten(synthetic, tmp_path):
     def cut(progress):
         raise PowerCutError
 
@@ -98,7 +98,7 @@ def test_an_unfinished_run_of_another_kind_is_left_alone(synthetic, tmp_path):
         train(TrainOptions(synthetic(seed=2), tmp_path / "run", "lstm", SMALL))
 
 
-def test_a_foreign_directory_is_left_alone(synthetic, tmp_path):
+def test_a_directory_with_other_files_is_not_overwritten(synthetic, tmp_path):
     (tmp_path / "letter.txt").write_text("dear diary")
     with pytest.raises(FlowloomError, match="must be empty or hold a run"):
         train(TrainOptions(synthetic(), tmp_path, "multa", SMALL))
@@ -125,7 +125,7 @@ def test_training_stops_early_and_keeps_the_best(synthetic, tmp_path):
 
 
 def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_path, monkeypatch):
-    """At a rate of 0 from the second epoch on, two epochs are one."""
+    """At a rate of 0 from the second epoch on, two epochs equal one."""
     asked = []
 
     def rate(initial, losses, factor, patience):
@@ -163,7 +163,7 @@ def test_loss_weights_must_name_tasks(synthetic, tmp_path):
         train(TrainOptions(synthetic(), tmp_path / "run", "multa", (*SMALL, "loss_weights={atack: 2}")))
 
 
-def test_balance_decides_what_is_trained_on(synthetic, tmp_path):
+def test_balance_chooses_the_train_rows(synthetic, tmp_path):
     balance = ("balance={task: app, how: totals, totals: {chat: 64, voip: 64, web: 0}}", "epochs=1")
     summary = train(TrainOptions(synthetic(), tmp_path / "run", "lstm", (*SMALL, *balance)))
     assert summary.steps == 2
@@ -171,7 +171,7 @@ def test_balance_decides_what_is_trained_on(synthetic, tmp_path):
         train(TrainOptions(synthetic(), tmp_path / "other", "lstm", ("balance={task: ap, how: undersample}",)))
 
 
-def test_a_run_says_what_it_is(synthetic, trained):
+def test_a_run_holds_recipe_data_and_summary(synthetic, trained):
     run = Run.open(trained["aurora"].run)
     assert run.features.k == run.recipe.feed.k == 8
     assert run.source.path == str(synthetic().resolve())

@@ -1,4 +1,4 @@
-"""MTC and what it is compared with, from datasets of packets and tables to runs, metrics and exported models."""
+"""MTC and its baselines, from datasets of packets and tables to runs, metrics and exported models."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ COST = {"parameters": 1, "macs": 2, "inference_us": 3.0, "inference_p10_us": 2.0
 
 
 def table(view, split):
-    """Rows whose first values tell their labels, of which a tenth is unknown."""
+    """Rows whose first values determine their labels; a tenth of the labels is unknown."""
     rows, rng = ROWS[split], np.random.default_rng([ROWS[split], len(view)])
     app, tunnel = rng.integers(0, 3, rows), rng.integers(0, 4, rows)
     codes = {"app": app, "tunnel": tunnel, "traffic": tunnel % 2}
@@ -91,7 +91,7 @@ def packets(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(dataset, tmp_path_factory):
-    """A run of the 1D-CNN on tables, whose third task follows from the second."""
+    """A run of the 1D-CNN on tables, whose third task is a sum over the classes of the second."""
     return train(TrainOptions(dataset, tmp_path_factory.mktemp("runs") / "run", "mtc-cnn", CNN)).run
 
 
@@ -109,7 +109,7 @@ def test_a_training_learns(request, name, view):
 
 
 def test_an_interrupted_training_ends_with_the_same_numbers(dataset, tables, tmp_path):
-    """What dropout draws next and what batch norm remembers are in the checkpoint too."""
+    """The checkpoint also holds the state of dropout and of batch norm."""
     options = TrainOptions(dataset, tmp_path / "run", "mtc-cnn", CNN, checkpoint_s=0)
 
     def cut(progress):
@@ -141,7 +141,7 @@ def test_mtc_learns_and_is_exported(dataset, tmp_path, recipe, options):
 @pytest.mark.parametrize(
     ("name", "unit", "sees"), [("packets", "packet", "its first 20 bytes"), ("tables", "row", "its 20 features")]
 )
-def test_metrics_and_report_speak_of_the_rows(request, name, unit, sees, monkeypatch):
+def test_metrics_and_report_name_the_rows(request, name, unit, sees, monkeypatch):
     monkeypatch.setattr(cost, "measure", lambda runs: [COST])
     run = request.getfixturevalue(name)
     found = evaluate(EvaluateOptions(run))
@@ -157,7 +157,7 @@ def test_metrics_and_report_speak_of_the_rows(request, name, unit, sees, monkeyp
     assert " flows of" not in page
 
 
-def test_a_sum_is_what_it_is_a_sum_of(dataset, tables):
+def test_a_summed_task_is_a_sum_of_classes(dataset, tables):
     run = Run.open(tables)
     feed = Feed(Dataset.open(dataset), "test", run.features, 32)
     features, _ = feed.tensors(0, 0)
@@ -165,8 +165,8 @@ def test_a_sum_is_what_it_is_a_sum_of(dataset, tables):
     np.testing.assert_allclose(said["traffic"][:, 0], said["tunnel"][:, [1, 3]].sum(axis=1), rtol=1e-5)
 
 
-def test_tables_are_selected_scaled_and_balanced_by_what_a_recipe_says(dataset, tmp_path):
-    """The run remembers how, so that rows to be scored are scaled as those it was trained on."""
+def test_tables_are_selected_scaled_and_balanced_by_the_recipe(dataset, tmp_path):
+    """The run stores the scaling, so that scored rows are scaled as the train rows were."""
     smote = "balance={task: app, how: smote, totals: {chat: 150, voip: 20}, neighbours: 3}"
     options = ("source=features", "epochs=1", "batch_size=300", "table_scaling=quantile", "most_features=20", smote)
     run = Run.open(train(TrainOptions(dataset, tmp_path / "run", "mtc-cnn", (*SMALL, *options))).run)
@@ -192,7 +192,7 @@ def test_few_labels_are_of_flows_of_the_view(dataset, tables):
 @pytest.mark.parametrize(
     ("recipe", "options"), [("mtc-cnn", CNN), pytest.param("mtc-lite", MTC, marks=pytest.mark.slow)]
 )
-def test_what_bfloat16_trained_is_kept_in_float32(dataset, tmp_path, recipe, options):
+def test_a_model_trained_in_bfloat16_is_stored_in_float32(dataset, tmp_path, recipe, options):
     run = train(TrainOptions(dataset, tmp_path / "run", recipe, (*options, "epochs=1", "mixed_precision=true"))).run
     model = Run.open(run).load_model()
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
@@ -203,7 +203,7 @@ def test_what_bfloat16_trained_is_kept_in_float32(dataset, tmp_path, recipe, opt
     assert found == pytest.approx(record["validation_loss"]["app"], rel=0.05)
 
 
-def test_a_litert_model_says_the_same(packets, tables, tmp_path):
+def test_a_litert_model_predicts_the_same(packets, tables, tmp_path):
     for name, run in {"packets": packets, "tables": tables}.items():
         report = export(ExportOptions(run, tmp_path / name, "litert"))
         model = Run.open(run).load_model()
@@ -222,7 +222,7 @@ def test_a_litert_model_says_the_same(packets, tables, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_saved_model_says_the_same(packets, tmp_path):
+def test_a_saved_model_predicts_the_same(packets, tmp_path):
     import tensorflow as tf
 
     report = export(ExportOptions(packets, tmp_path / "out"))
@@ -241,7 +241,7 @@ def test_one_row_is_scored_at_a_time_for_timing(packets, tables):
         assert (app.shape, tunnel.shape, traffic.shape) == ((1, 3), (1, 4), (1, 1))
 
 
-def test_what_does_not_fit_is_named(dataset, packets, tables, tmp_path, synthetic):
+def test_errors_name_settings_that_do_not_fit(dataset, packets, tables, tmp_path, synthetic):
     def changed(name, **changes):
         shutil.copytree(dataset, tmp_path / name)
         card = read_card(dataset).model_copy(update=changes)

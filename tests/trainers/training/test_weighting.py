@@ -1,4 +1,4 @@
-"""How losses of several tasks become one step, beside the same formulas in NumPy."""
+"""Loss weightings against the same formulas in NumPy."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ SIGNATURE = (
 
 
 class PowerCutError(Exception):
-    """Ends a training between two steps."""
+    """Interrupts a training between two steps."""
 
 
 class SharedBottom:
@@ -64,7 +64,7 @@ class SharedBottom:
 
 
 class Step:
-    """A model under a weighting, trained by plain gradient descent of rate 1: a step is the gradient."""
+    """A model with a weighting, trained by gradient descent of rate 1, whose step equals the gradient."""
 
     def __init__(self, weighting, loss_weights=()):
         self.model = SharedBottom()
@@ -74,7 +74,7 @@ class Step:
         )
 
     def take(self, batch):
-        """Return by how much every variable of the model went down."""
+        """Returns the decrease of every variable of the model."""
         before = [variable.numpy() for variable in self.model.trainable_variables]
         self.paradigm.step(None, batch)
         after = [variable.numpy() for variable in self.model.trainable_variables]
@@ -93,7 +93,7 @@ def batch_of(seed=0, unlabelled=()):
 
 
 def task_losses(model, batch):
-    """Return the loss of every task and its gradients by each variable (0 where it has none), as a user would."""
+    """Returns the loss of every task and its gradients by each variable, 0 where it has none."""
     inputs, labels, weights = batch
     losses, gradients = [], []
     for task in NAMES:
@@ -115,7 +115,7 @@ def assert_close(found, wanted):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
-def test_fixed_adds_up_what_loss_weights_say():
+def test_fixed_sums_losses_by_loss_weights():
     step, batch = Step("fixed", {"attack": 3.0}.items()), batch_of()
     _, gradients = task_losses(step.model, batch)
     assert_close(step.take(batch), weighted([1, 3, 1], gradients))
@@ -186,7 +186,7 @@ def test_gradnorm_descends_the_gap_of_gradient_norms():
 
 
 def projected(gradients, order):
-    """Return the rows after PCGrad, as its paper writes it."""
+    """Returns the rows after PCGrad, as in its paper."""
     found = [each.copy() for each in gradients]
     for i, row in enumerate(found):
         for j in order[i]:
@@ -197,7 +197,7 @@ def projected(gradients, order):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_projection_is_that_of_the_paper(tasks, width, seed):
+def test_projection_equals_that_of_the_paper(tasks, width, seed):
     generator = np.random.default_rng(seed)
     gradients = generator.normal(size=(tasks, width))
     order = np.stack([generator.permutation(tasks) for _ in range(tasks)])
@@ -208,7 +208,7 @@ def test_projection_is_that_of_the_paper(tasks, width, seed):
 
 
 def test_pcgrad_projects_shared_variables_only():
-    """Of two tasks there is one order to meet in, so that the step can be told from outside."""
+    """Two tasks have only one order, so that the step is known."""
     step, batch = Step("pcgrad"), batch_of(unlabelled=("bulk",))
     inputs, labels, weights = batch
     batch = inputs, {**labels, "attack": 1 - labels["attack"]}, weights
@@ -239,7 +239,7 @@ def test_losses_fall(name):
     assert last.sum() < first.sum()
 
 
-def test_the_same_seed_meets_tasks_in_the_same_order():
+def test_a_seed_fixes_the_order_of_projections():
     steps = [Step("pcgrad"), Step("pcgrad")]
     for seed in range(5):
         taken = [step.take(batch_of(seed)) for step in steps]

@@ -1,4 +1,4 @@
-"""The search for sizes, beside an exhaustive one over the same grid."""
+"""The search for sizes against a full grid."""
 
 import itertools
 
@@ -15,7 +15,7 @@ GRID = range(SEARCH.granularity, SEARCH.largest_units + 1, SEARCH.granularity)
 
 
 def rising(draw, places):
-    """A curve that does not fall, with plateaus and jumps; its last value may be below the target."""
+    """A curve that never falls, with plateaus and jumps; its last value may be below the target."""
     steps = draw(st.lists(st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.3]), min_size=places, max_size=places))
     top = draw(st.sampled_from([0.85, 0.92, 0.99]))
     curve = 0.5 + np.cumsum(steps)
@@ -37,7 +37,7 @@ def worlds(draw, always_reached=False):
 
 
 class World:
-    """An oracle that counts."""
+    """An oracle that counts its trials."""
 
     def __init__(self, tasks, single, mixed):
         self.tasks, self.single, self.mixed, self.trials = tasks, single, mixed, []
@@ -51,7 +51,7 @@ class World:
 
 
 def exhaustive(world):
-    """Return (units, experts, met) by trying everything; a task that never reaches the target takes its best size."""
+    """Returns (units, experts, met) of a full grid; a task that never meets the target takes its best size."""
     needed, wanted = {}, {}
     for task in world.tasks:
         curve = {units: world.single[task, units] for units in GRID}
@@ -81,8 +81,8 @@ def test_the_best_size_is_found_by_at_most_half_of_the_trainings(world):
 
 @settings(max_examples=60, deadline=None)
 @given(worlds())
-def test_what_cannot_be_reached_is_said_and_still_ends(world):
-    """Doubling skips sizes: a task below the target may get a larger one than it needs, but never one too small."""
+def test_an_unmet_target_is_reported(world):
+    """Doubling skips sizes: a task below the target may get a larger size than it needs, never a smaller one."""
     world = World(*world)
     found = tune(world.tasks, world, SEARCH)
     for task, single in found.singles.items():
@@ -138,6 +138,6 @@ def test_hardest_first_is_cheapest():
         ({"seeds": ()}, "seeds must be one or more"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_refused(changes, message):
+def test_invalid_searches_are_refused(changes, message):
     with pytest.raises(FlowloomError, match=message):
         Search(**{"target_auc": 0.9, "max_drop": 0.02, **changes})

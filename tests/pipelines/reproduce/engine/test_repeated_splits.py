@@ -1,4 +1,4 @@
-"""Splits that are drawn again and again: each class by its share, no flow twice, whatever the order."""
+"""Repeated splits: each class by its share, no flow twice, for any order of the rows."""
 
 import hashlib
 
@@ -17,7 +17,7 @@ def ids(rows):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-1, 4), max_size=120), st.integers(0, 3), st.integers(0, 2**31))
-def test_each_class_is_divided_by_its_shares_and_each_flow_once(labels, repeat, seed):
+def test_each_class_is_split_by_its_shares_and_each_flow_once(labels, repeat, seed):
     labels = np.array(labels, np.int32)
     split = repeated_split(ids(len(labels)), labels, repeat, seed)
     assert sorted([*split.train, *split.validation, *split.test]) == list(range(len(labels)))
@@ -29,7 +29,7 @@ def test_each_class_is_divided_by_its_shares_and_each_flow_once(labels, repeat, 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=2, max_size=60), st.randoms(use_true_random=False))
-def test_where_a_flow_comes_does_not_depend_on_the_order_of_the_rows(labels, random):
+def test_the_split_of_a_flow_does_not_depend_on_the_order_of_the_rows(labels, random):
     labels, flow_ids = np.array(labels, np.int32), ids(len(labels))
     order = np.array(random.sample(range(len(labels)), len(labels)))
     one = repeated_split(flow_ids, labels, 0, 7)
@@ -38,7 +38,7 @@ def test_where_a_flow_comes_does_not_depend_on_the_order_of_the_rows(labels, ran
     assert set(order[other.validation]) == set(one.validation)
 
 
-def test_repeats_and_seeds_divide_anew():
+def test_repeats_and_seeds_give_other_splits():
     labels = np.zeros(200, np.int32)
     tests = {tuple(repeated_split(ids(200), labels, repeat, seed).test) for repeat in range(3) for seed in (7, 8)}
     assert len(tests) == 6

@@ -1,4 +1,4 @@
-"""The page and the JSON of a reproduction, from made-up results of the whole grid."""
+"""The page and the JSON of a reproduction, from invented results of the whole grid."""
 
 import json
 import re
@@ -26,7 +26,7 @@ SETS = [
 
 
 def outcomes(scale, accuracy):
-    """Results as if the accuracy of an arm were what `accuracy(arm, repeat)` says."""
+    """Results with `accuracy(arm, repeat)` as the accuracy of each arm."""
     results = {}
     for flows in SETS:
         for arm, settings in arms(flows, scale).items():
