@@ -69,9 +69,9 @@ class ProgressDisplay:
         """Show how many captures have been metered."""
         self.update(f"{tally.captures:,} captures metered")
 
-    def cells(self, done: int, total: int, latest: str) -> None:
+    def experiments(self, done: int, total: int, latest: str) -> None:
         """Show how far a grid of experiments is."""
-        self.update(f"{done:,} of {total:,} cells, latest {latest}", done, total)
+        self.update(f"{done:,} of {total:,} experiments, latest {latest}", done, total)
 
     def trained(self, training: "Training") -> None:
         """Show how far a training is, and one line for every complete epoch."""

@@ -1,4 +1,4 @@
-"""Experiments: a grid of cells, each from settings to a small result, kept so that none runs twice."""
+"""Experiments: a grid of functions from settings to small results, which are stored so that none runs twice."""
 
 import concurrent.futures
 import dataclasses
@@ -15,17 +15,17 @@ from flowloom.schemas.errors import FlowloomError
 
 Settings = Mapping[str, Any]
 Compute = Callable[[Settings], dict[str, Any]]
-"""From the settings of a cell to its JSON-ready result, the same whatever ran before it in the process."""
+"""Returns the JSON-ready result of an experiment, which depends on its settings alone."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Experiment:
     """One point of a grid.
 
     Attributes:
-      name: what its file is called; unique in the grid.
-      settings: everything that its result depends on, as JSON-ready values.
-      together: cells that share costly steps run one after another in one process.
+      name: name of its file, unique in the grid.
+      settings: JSON-ready values that determine the result.
+      together: experiments with the same value share costly steps, and run one after another in one process.
     """
 
     name: str
@@ -44,54 +44,54 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The results of a grid by the name of the cell."""
+    """The results of a grid by the name of the experiment."""
 
     by_name: Mapping[str, dict[str, Any]]
     computed: int
-    """How many of them were not there before."""
+    """Number of results that were not stored before."""
 
 
-def run_cells(
-    cells: Sequence[Cell],
+def run_experiments(
+    experiments: Sequence[Experiment],
     compute: Compute,
     folder: Path,
     workers: int = 0,
     prepare: Callable[[], None] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Results:
-    """Return the result of every cell; one that `folder` has from equal settings is read instead of computed.
+    """Returns the result of every experiment; reads it if `folder` has one of equal settings.
 
     A result appears in `folder/<name>.json` when it is complete, so that a grid can be interrupted at any time.
 
     Args:
-      cells: the grid.
-      compute: a module's function, or an instance of a module's class, as it goes to other processes.
+      experiments: the grid.
+      compute: a module's function, or an instance of a module's class, as it is sent to other processes.
       folder: made if missing.
-      workers: processes; 0: the cells run in this one.
-      prepare: called first in each of them.
-      progress: called with cells done, all cells, and the latest one's name.
+      workers: number of processes; 0: the experiments run in this one.
+      prepare: called first in each process.
+      progress: called with the number of finished experiments, the number of all, and the name of the latest.
 
     Raises:
-      FlowloomError: if two cells have one name.
+      FlowloomError: if two experiments have one name.
     """
-    names = [cell.name for cell in cells]
+    names = [experiment.name for experiment in experiments]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise FlowloomError(f"cells of an experiment must have names of their own, got {twice!r} twice")
+        raise FlowloomError(f"experiments of a grid must have distinct names, got {twice!r} twice")
     folder.mkdir(parents=True, exist_ok=True)
-    found = {cell.name: result for cell in cells if (result := _stored(cell, folder)) is not None}
-    missing = [cell for cell in cells if cell.name not in found]
+    found = {each.name: result for each in experiments if (result := _stored(each, folder)) is not None}
+    missing = [each for each in experiments if each.name not in found]
     computed = len(missing)
-    runs = [list(run) for _, run in itertools.groupby(missing, key=lambda cell: cell.together or cell.name)]
+    runs = [list(run) for _, run in itertools.groupby(missing, key=lambda each: each.together or each.name)]
 
     def keep(results: Mapping[str, dict[str, Any]]) -> None:
         for name, result in results.items():
             found[name] = result
-            progress(len(found), len(cells), name)
+            progress(len(found), len(experiments), name)
 
     if not workers:
-        for cell in missing:
-            keep(_compute([cell], compute, folder))
+        for experiment in missing:
+            keep(_compute([experiment], compute, folder))
     elif runs:
         # not forked: TensorFlow's threads do not survive that
         context = multiprocessing.get_context("spawn")
@@ -106,20 +106,20 @@ def run_cells(
     return Results({name: found[name] for name in names}, computed)
 
 
-def _compute(cells: Sequence[Cell], compute: Compute, folder: Path) -> dict[str, dict[str, Any]]:
-    """Compute cells and store each as soon as it is there."""
+def _compute(experiments: Sequence[Experiment], compute: Compute, folder: Path) -> dict[str, dict[str, Any]]:
+    """Computes experiments and stores each result at once."""
     results = {}
-    for cell in cells:
-        results[cell.name] = compute(cell.settings)
-        document = {"key": cell.key, "settings": dict(cell.settings), "result": results[cell.name]}
-        write_json(folder / f"{cell.name}.json", document)
+    for each in experiments:
+        results[each.name] = compute(each.settings)
+        document = {"key": each.key, "settings": dict(each.settings), "result": results[each.name]}
+        write_json(folder / f"{each.name}.json", document)
     return results
 
 
-def _stored(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """Return the result of a cell that was computed from equal settings."""
+def _stored(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
+    """Returns the stored result of equal settings, None without one."""
     try:
-        stored = json.loads((folder / f"{cell.name}.json").read_bytes())
+        stored = json.loads((folder / f"{experiment.name}.json").read_bytes())
     except (OSError, ValueError):
         return None
-    return stored["result"] if isinstance(stored, dict) and stored.get("key") == cell.key else None
+    return stored["result"] if isinstance(stored, dict) and stored.get("key") == experiment.key else None

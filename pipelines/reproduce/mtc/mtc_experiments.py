@@ -11,7 +11,7 @@ import sklearn.metrics
 import sklearn.preprocessing
 import threadpoolctl
 
-from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
+from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed
 from flowloom.pipelines.reproduce.engine.row_trials import LabelledRows, RowFitPlan, RowTrials
 from flowloom.pipelines.reproduce.mtc.dense_ablation import ByteDense
@@ -113,10 +113,10 @@ class MTCSetting:
     """As of the set."""
     protocol: int = PROTOCOL
 
-    def cell(self, name: str) -> Cell:
+    def experiment(self, name: str) -> Experiment:
         """Return the cell of these settings; those of one network share its graph."""
         network = f"{self.dataset} {self.method} {self.repetitions} {self.dropout} {self.rate}" if self.updates else ""
-        return Cell(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), network)
+        return Experiment(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), network)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowloom.pipelines.reproduce.engine.experiments import Cell
+from flowloom.pipelines.reproduce.engine.experiments import Experiment
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import MTCSetting, RowSet
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
@@ -123,17 +123,17 @@ def dropout_arm(rate: float, scale: MTCScale) -> str:
     return "weight 6" if rate == 0.05 and 6 in scale.weights else f"dropout {rate:g}"
 
 
-def grid(sets: Sequence[RowSet], scale: MTCScale, seed: int) -> list[Cell]:
+def grid(sets: Sequence[RowSet], scale: MTCScale, seed: int) -> list[Experiment]:
     """Return the cells of all arms, those of one network one after another."""
-    cells = [
+    planned = [
         MTCSetting(
             rows.name, rows.content, rows.limit, repeat=repeat, seed=seed, totals=dict(rows.totals), **settings
-        ).cell(arm.replace(" ", "__"))
+        ).experiment(arm.replace(" ", "__"))
         for rows in sets
         for arm, settings in arms(rows.name, scale).items()
         for repeat in range(scale.repeats)
     ]  # fmt: skip
-    return sorted(cells, key=lambda cell: (not cell.together, cell.together, cell.name))
+    return sorted(planned, key=lambda each: (not each.together, each.together, each.name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ SPLITS = {"by": "flow", "seed": 7}
 
 def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
     """Repeat what Wang, Gao and Lei did: MTC, A Multi-Task Model for Encrypted Network Traffic Classification."""
-    from flowloom.pipelines.reproduce.engine.experiments import run_cells
+    from flowloom.pipelines.reproduce.engine.experiments import run_experiments
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.engine.single_thread import one_thread
     from flowloom.pipelines.reproduce.mtc.mtc_claims import claims
@@ -43,11 +43,13 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
 
     scale = MTCScale.quick() if options.quick else MTCScale()
     sets, lines = _sets(options, scale, display)
-    cells = grid(sets, scale, options.seed)
-    display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
+    planned = grid(sets, scale, options.seed)
+    display.line(f"{len(planned):,} experiments in {options.out / 'cells'}")
     experiments = MTCExperiments({rows.name: rows for rows in sets})
 
-    results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, display.cells)
+    results = run_experiments(
+        planned, experiments, options.out / "cells", options.workers, one_thread, display.experiments
+    )
     outcomes = MTCOutcomes(results.by_name, scale)
     headers = next((rows for rows in sets if rows.name == HEADERS), None)
     rule = None if headers is None else _byte_rule(Path(headers.directory))
@@ -62,7 +64,7 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
         lines=lines,
         data={
             "sets": {rows.name: {"rows_per_class": rows.limit, "content_hash": rows.content} for rows in sets},
-            "cells": len(cells),
+            "cells": len(planned),
             "cpu_s": round(sum(result["cpu_s"] for result in results.by_name.values()), 1),
         },
         claims=claims(sets, outcomes, rule),

@@ -11,7 +11,7 @@ import numpy as np
 import sklearn.metrics
 import threadpoolctl
 
-from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
+from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
 from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowFitPlan, FlowTrials
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.evaluation.baselines import random_forest
@@ -72,9 +72,11 @@ class MULTASetting:
     repair_epochs: int = 0
     protocol: int = PROTOCOL
 
-    def cell(self, name: str) -> Cell:
+    def experiment(self, name: str) -> Experiment:
         """Return the cell of these settings; those that differ by the seed alone share a network's graphs."""
-        return Cell(f"{self.dataset}__{name}__seed-{self.seed}", dataclasses.asdict(self), f"{self.dataset} {name}")
+        return Experiment(
+            f"{self.dataset}__{name}__seed-{self.seed}", dataclasses.asdict(self), f"{self.dataset} {name}"
+        )
 
     @property
     def recipe(self) -> Recipe:

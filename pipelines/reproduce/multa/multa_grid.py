@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowloom.pipelines.reproduce.engine.experiments import Cell
+from flowloom.pipelines.reproduce.engine.experiments import Experiment
 from flowloom.pipelines.reproduce.multa.multa_experiments import LATECOMER_PROTOCOL, MULTASetting, mean_auc
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
@@ -101,9 +101,9 @@ def hand_arm(units: int) -> str:
     return f"hand units-{units}"
 
 
-def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Cell]:
+def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Experiment]:
     """Return the cells of all arms; those of one arm follow each other and share its graphs."""
-    cells = []
+    planned = []
     for tasks in sets:
         for name, settings in arms(tasks, scale).items():
             aurora = settings.get("paradigm") == "aurora"
@@ -113,8 +113,8 @@ def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Cell]:
                     dataset_of(tasks, name), content, seed=seed + number,
                     **{"method": "network", "tasks": tasks.tasks, **settings},
                 )  # fmt: skip
-                cells.append(setting.cell(name.replace(" ", "__")))
-    return cells
+                planned.append(setting.experiment(name.replace(" ", "__")))
+    return planned
 
 
 def dataset_of(tasks: TaskSet, arm: str) -> str:

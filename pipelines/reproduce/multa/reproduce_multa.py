@@ -19,7 +19,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.weave.weave_plans import WeaveRules
 
 if TYPE_CHECKING:
-    from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
+    from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
     from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale, TaskSet
@@ -66,7 +66,7 @@ class MULTASource:
 
 def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
     """Repeat the experiments of Guo et al., MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis."""
-    from flowloom.pipelines.reproduce.engine.experiments import run_cells
+    from flowloom.pipelines.reproduce.engine.experiments import run_experiments
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.engine.single_thread import one_thread
     from flowloom.pipelines.reproduce.multa.multa_claims import claims
@@ -84,11 +84,11 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
         tasks, directories = _prepared(source, scale, options.out / "datasets", display)
         sets.append(tasks)
         datasets |= directories
-    cells = [*_kitsune_cells(sources, sets, scale), *grid(sets, scale, options.seed)]
-    display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
+    planned = [*_kitsune_experiments(sources, sets, scale), *grid(sets, scale, options.seed)]
+    display.line(f"{len(planned):,} experiments in {options.out / 'cells'}")
 
-    results = run_cells(
-        cells, MultaExperiments(datasets), options.out / "cells", options.workers, one_thread, display.cells
+    results = run_experiments(
+        planned, MultaExperiments(datasets), options.out / "cells", options.workers, one_thread, display.experiments
     ).by_name  # fmt: skip
     outcomes = MULTAOutcomes(results, scale, options.seed)
     found = {
@@ -112,7 +112,7 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
                 tasks.name: {"rows": _rows(Path(datasets[tasks.name])), "content_hash": tasks.content,
                              "tasks": list(tasks.tasks)} for tasks in sets
             },
-            "cells": len(cells), "processor": findings.processor,
+            "cells": len(planned), "processor": findings.processor,
             **measured,
         },
         claims=claims(findings),
@@ -287,13 +287,13 @@ def _kitsune_options(settings: "Settings", datasets: Mapping[str, str]) -> Kitsu
     )  # fmt: skip
 
 
-def _kitsune_cells(sources: list[MULTASource], sets: list["TaskSet"], scale: "MULTAScale") -> list["Cell"]:
+def _kitsune_experiments(sources: list[MULTASource], sets: list["TaskSet"], scale: "MULTAScale") -> list["Experiment"]:
     """Return a cell for each task of sets of packets and each size of Kitsune, which no seed changes."""
-    from flowloom.pipelines.reproduce.engine.experiments import Cell
+    from flowloom.pipelines.reproduce.engine.experiments import Experiment
     from flowloom.pipelines.reproduce.multa.multa_grid import kitsune_name
 
     return [
-        Cell(kitsune_name(tasks, task, cluster), _kitsune_settings(source, tasks.content, task, cluster))
+        Experiment(kitsune_name(tasks, task, cluster), _kitsune_settings(source, tasks.content, task, cluster))
         for source, tasks in zip(sources, sets, strict=True) if source.kitsune
         for task in tasks.tasks
         for cluster in scale.clusters

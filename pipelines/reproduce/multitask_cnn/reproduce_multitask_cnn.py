@@ -42,7 +42,7 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
     Raises:
       FlowloomError: if the flows of the first set are not there.
     """
-    from flowloom.pipelines.reproduce.engine.experiments import run_cells
+    from flowloom.pipelines.reproduce.engine.experiments import run_experiments
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
     from flowloom.pipelines.reproduce.engine.single_thread import one_thread
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import claims
@@ -67,11 +67,13 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
             )
         )  # fmt: skip
     scale = RezaeiLiuScale.quick() if options.quick else RezaeiLiuScale()
-    cells = grid(sets, scale, options.seed)
-    display.line(f"{len(cells):,} cells in {options.out / 'cells'}")
+    planned = grid(sets, scale, options.seed)
+    display.line(f"{len(planned):,} experiments in {options.out / 'cells'}")
     experiments = RezaeiLiuExperiments({flows.name: (flows.directory, flows.task) for flows in sets})
 
-    results = run_cells(cells, experiments, options.out / "cells", options.workers, one_thread, display.cells)
+    results = run_experiments(
+        planned, experiments, options.out / "cells", options.workers, one_thread, display.experiments
+    )
     outcomes = RezaeiLiuOutcomes(results.by_name, scale)
     totals = _totals(options.data)
     lines = [source.line for source in sources]
@@ -84,7 +86,7 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
         lines=lines,
         data={
             "sets": {flows.name: {"flows": _flows(flows.directory), "content_hash": flows.content} for flows in sets},
-            "cells": len(cells),
+            "cells": len(planned),
         },
         claims=claims(sets, outcomes, totals),
         sections=sections(sets, outcomes, totals),

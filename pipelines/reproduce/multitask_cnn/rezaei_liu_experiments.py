@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.metrics
 import threadpoolctl
 
-from flowloom.pipelines.reproduce.engine.experiments import Cell, Settings
+from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
 from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowFitPlan, FlowTrials
 from flowloom.pipelines.reproduce.engine.repeated_fit import Fit
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed, repeated_split
@@ -71,9 +71,9 @@ class RezaeiLiuSetting:
     """The task of a network that has only one."""
     protocol: int = PROTOCOL
 
-    def cell(self, name: str, together: str = "") -> Cell:
+    def experiment(self, name: str, together: str = "") -> Experiment:
         """Return the cell of these settings."""
-        return Cell(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), together)
+        return Experiment(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), together)
 
 
 @dataclasses.dataclass(frozen=True)

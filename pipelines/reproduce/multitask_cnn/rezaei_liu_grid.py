@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowloom.pipelines.reproduce.engine.experiments import Cell
+from flowloom.pipelines.reproduce.engine.experiments import Experiment
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuSetting
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
@@ -117,9 +117,9 @@ def divider_settings(flows: FlowSet, scale: RezaeiLiuScale) -> list[Any]:
     return (["all", *given] if flows.paper_dividers else ["all", "shares", "crowded"])[: scale.dividers]
 
 
-def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Cell]:
+def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Experiment]:
     """Return the cells of all arms; those of a transfer on one split share its first training."""
-    cells = []
+    planned = []
     for flows in sets:
         for repeat in range(scale.repeats):
             for name, settings in sorted(arms(flows, scale).items()):
@@ -128,8 +128,8 @@ def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Cell
                     **{"signed": flows.signed, **settings},
                 )  # fmt: skip
                 shared = f"{flows.name} {repeat}" if setting.method == "transfer" else ""
-                cells.append(setting.cell(name.replace(" ", "__"), shared))
-    return cells
+                planned.append(setting.experiment(name.replace(" ", "__"), shared))
+    return planned
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_claims_are_decided_by_paired_differences():
     assert "duration-dividers" not in worse
 
 
-def test_cells_have_names_of_their_own_and_settings_of_their_own():
-    cells = grid(SETS, RezaeiLiuScale(), 7)
-    assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells)
-    assert {cell.key for cell in grid(SETS, RezaeiLiuScale(), 8)}.isdisjoint(cell.key for cell in cells)
+def test_experiments_have_distinct_names_and_settings():
+    planned = grid(SETS, RezaeiLiuScale(), 7)
+    assert len({each.name for each in planned}) == len({each.key for each in planned}) == len(planned)
+    assert {each.key for each in grid(SETS, RezaeiLiuScale(), 8)}.isdisjoint(each.key for each in planned)

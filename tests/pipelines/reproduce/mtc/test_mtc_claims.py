@@ -189,11 +189,11 @@ def test_sets_that_are_not_there_are_left_out():
 
 
 def test_cells_have_names_and_settings_of_their_own_and_networks_follow_each_other():
-    cells = grid(SETS, MTCScale(), 7)
-    assert (len(cells), len(grid(SETS, MTCScale.quick(), 7))) == (96, 24)
-    assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells)
-    assert {cell.key for cell in grid(SETS, MTCScale(), 8)}.isdisjoint(cell.key for cell in cells)
-    networks = [cell.together for cell in cells if cell.together]
+    planned = grid(SETS, MTCScale(), 7)
+    assert (len(planned), len(grid(SETS, MTCScale.quick(), 7))) == (96, 24)
+    assert len({each.name for each in planned}) == len({each.key for each in planned}) == len(planned)
+    assert {each.key for each in grid(SETS, MTCScale(), 8)}.isdisjoint(each.key for each in planned)
+    networks = [each.together for each in planned if each.together]
     assert len(set(networks)) == sum(one != other for one, other in itertools.pairwise(networks)) + 1
 
 

@@ -89,12 +89,12 @@ def verdicts(found):
 
 
 def test_every_cell_has_a_name_of_its_own_and_those_of_an_arm_follow_each_other():
-    cells = grid(SETS, SCALE, 7)
-    assert len({cell.name for cell in cells}) == len(cells) == 3 * sum(len(arms(tasks, SCALE)) for tasks in SETS)
-    groups = [cell.together for cell in cells]
+    planned = grid(SETS, SCALE, 7)
+    assert len({each.name for each in planned}) == len(planned) == 3 * sum(len(arms(tasks, SCALE)) for tasks in SETS)
+    groups = [each.together for each in planned]
     assert len([group for at, group in enumerate(groups) if at == 0 or group != groups[at - 1]]) == len(set(groups))
-    assert {cell.settings["content"] for cell in cells} == {"1", "2", "3"}
-    assert {cell.settings["seed"] for cell in cells} == {7, 8, 9}
+    assert {each.settings["content"] for each in planned} == {"1", "2", "3"}
+    assert {each.settings["seed"] for each in planned} == {7, 8, 9}
 
 
 def test_sizes_are_the_smallest_that_reach_what_was_reached_by_hand():

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flowloom.pipelines.reproduce.engine.experiments import run_cells
+from flowloom.pipelines.reproduce.engine.experiments import run_experiments
 from flowloom.pipelines.reproduce.multitask_cnn import rezaei_liu_experiments
 from flowloom.pipelines.reproduce.multitask_cnn.flow_table import FlowTable
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuExperiments, RezaeiLiuSetting
@@ -95,9 +95,9 @@ def test_trees_learn_from_the_labelled_rows(experiments, method):
 
 
 def test_a_grid_goes_on_where_it_was(experiments, tmp_path):
-    cells = [RezaeiLiuSetting("made", "hash", "forest", repeat, 7, 6).cell("forest") for repeat in range(3)]
-    first = run_cells(cells[:2], experiments, tmp_path)
-    again = run_cells(cells, experiments, tmp_path)
+    planned = [RezaeiLiuSetting("made", "hash", "forest", repeat, 7, 6).experiment("forest") for repeat in range(3)]
+    first = run_experiments(planned[:2], experiments, tmp_path)
+    again = run_experiments(planned, experiments, tmp_path)
     assert (first.computed, again.computed) == (2, 1)
     assert set(again.by_name) == {f"made__forest__repeat-{repeat}" for repeat in range(3)}
 
