@@ -174,7 +174,7 @@ class Paradigm(abc.ABC):
 
 
 class Aurora(Paradigm):
-    """All tasks at once: batches have labels of all tasks (fused), and joint steps update all variables."""
+    """All tasks at once: batches have labels of all tasks (fused), and steps update all variables."""
 
     striped = False
 

@@ -1,4 +1,4 @@
-"""First weights: a recipe and a seed give the same weights after every change of the code that builds its network.
+"""First weights: a recipe and a seed give the same weights after every change of the network's code.
 
 Published figures depend on the order in which layers are made, and no other test shows it. After an intended change
 write the file again: `python tests/trainers/recipes/test_first_weights.py`.
