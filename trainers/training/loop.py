@@ -49,7 +49,8 @@ class Training:
       recipe: settings of model and training.
       dataset: restricted to the tasks that are trained.
       features: the model's view of a row.
-      made: the dataset with synthetic rows (`with_made_rows`), whose train split is used instead; None: no such rows.
+      synthetic: the dataset with synthetic rows (`with_made_rows`), whose train split is used instead; None: no such
+        rows.
       model: the model to continue with, which may have other tasks too; None: a new model.
 
     Raises:
@@ -61,10 +62,10 @@ class Training:
         recipe: Recipe,
         dataset: Dataset,
         features: RowSpec,
-        made: Dataset | None = None,
+        synthetic: Dataset | None = None,
         model: MultiTaskModel | None = None,
     ) -> None:
-        self._recipe, self._dataset, self._features, self._made = recipe, dataset, features, made
+        self._recipe, self._dataset, self._features, self._synthetic = recipe, dataset, features, synthetic
         self.paradigm = dataset.card.layout if recipe.schedule.paradigm == "auto" else recipe.schedule.paradigm
         """Name of the paradigm; for `auto` that of the dataset's layout."""
         kind, tasks = PARADIGMS[self.paradigm], [task.name for task in dataset.tasks]
@@ -118,11 +119,11 @@ class Training:
         return kept
 
     def _train_feed(self, dataset: Dataset, striped: bool) -> Feed:
-        recipe, feed, made = self._recipe, self._recipe.feed, self._made
+        recipe, feed, synthetic = self._recipe, self._recipe.feed, self._synthetic
         return Feed(
-            made or dataset,
+            synthetic or dataset,
             "train",
-            cast(TableSpec, self._features).scaled if made else self._features,
+            cast(TableSpec, self._features).scaled if synthetic else self._features,
             feed.batch_size,
             seed=recipe.seed,
             striped=striped,
@@ -130,7 +131,7 @@ class Training:
             miniset_rows=feed.miniset_rows,
             kept=kept_flows(dataset, feed.labels_per_class, recipe.seed, self._features.view),
             only_labelled=feed.only_labelled,
-            balance=None if made else feed.balance,
+            balance=None if synthetic else feed.balance,
             furthest_start=feed.furthest_start,
         )
 

@@ -184,7 +184,7 @@ class Aurora(Paradigm):
 
 
 class RainbowMixed(Aurora):
-    """Rows of all stripes in every batch, each with the label of its task, so that no task is trained last."""
+    """Rows of all stripes in every batch, each labelled for its task, so that no task comes last."""
 
 
 class Rainbow(Paradigm):

@@ -116,8 +116,8 @@ def train_from(
         run_directory.SOURCE: run_directory.TrainingData.of(dataset.root, dataset.card),
     }
     _check_begun(root, beginnings)
-    made = _made(recipe, trained, features, root)
-    training = Training(recipe, trained, features, made, start.model if start else None)
+    synthetic = _with_synthetic_rows(recipe, trained, features, root)
+    training = Training(recipe, trained, features, synthetic, start.model if start else None)
     _begin(root, beginnings)
     if earlier:
         training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, checkpoint_s, progress))
@@ -216,12 +216,12 @@ def _pretrain(
     return cast(MultitaskCNN, run_directory.Run.open(pretrained).load_model())
 
 
-def _made(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) -> Dataset | None:
+def _with_synthetic_rows(recipe: Recipe, dataset: Dataset, features: AnyRowSpec, root: Path) -> Dataset | None:
     """Returns the dataset with synthetic train rows, stored in the run directory; None without smote."""
     if recipe.feed.balance is None or recipe.feed.balance.how != "smote":
         return None
     root.mkdir(parents=True, exist_ok=True)
-    path = root / run_directory.MADE
+    path = root / run_directory.SYNTHETIC
     return with_made_rows(dataset, cast(TableSpec, features), recipe.feed.balance, recipe.seed, path)
 
 
@@ -236,7 +236,7 @@ def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bo
     if root.exists() and not root.is_dir():
         raise FlowloomError(f"the run directory must not be a file, got {root}; choose a directory")
     if not (root / run_directory.RECIPE).exists():
-        expected = {*beginnings, run_directory.TUNING, run_directory.MADE}
+        expected = {*beginnings, run_directory.TUNING, run_directory.SYNTHETIC}
         if root.exists() and any(path.name not in expected and not _is_unfinished(path) for path in root.iterdir()):
             raise FlowloomError(f"the run directory must be empty or hold a run, got {root}; choose another directory")
         return False
