@@ -21,7 +21,7 @@ from flowloom.transforms.labels.window_sources import label_folder
 
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """What to build, where, and on which engine; `beam_args` are further options of Beam as on its command line.
+    """Options of a build; `beam_args` are further options of Beam as on its command line.
 
     Attributes:
       out: a directory, or a URL that the finished dataset is published at.

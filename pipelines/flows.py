@@ -27,7 +27,7 @@ from flowloom.transforms.metering.group_reader import GroupReader, dropped_by_re
 
 @dataclasses.dataclass(frozen=True)
 class FlowsOptions:
-    """What `flowloom flows` is asked to do.
+    """Options of `flowloom flows`.
 
     Attributes:
       captures: paths or globs; each file is a capture group of its own.
@@ -54,7 +54,7 @@ class FlowsReport:
 
 
 def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lambda line: None) -> FlowsReport:
-    """Meter captures into one Parquet file of `schemas.rows.FLOWS`.
+    """Meters captures into one Parquet file of `schemas.rows.FLOWS`.
 
     Raises:
       FlowloomError: if no capture could be read, or the output's folder does not exist.
@@ -90,7 +90,7 @@ def _all_metered(
 
 
 def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
-    """Yield the files of all patterns, each once; a pattern without any becomes a reject."""
+    """Yields the files of all patterns, each once; a pattern without any becomes a reject."""
     seen: set[str] = set()
     for pattern in patterns:
         files = match_captures(pattern)
@@ -102,7 +102,7 @@ def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
 
 
 def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[pa.RecordBatch]:
-    """Yield the flows of one capture and add its accounting to the report."""
+    """Yields the flows of one capture and adds its accounting to the report."""
     begun = time.perf_counter()
     try:
         group = capture_fingerprint(uri)[1][:GROUP_DIGITS]

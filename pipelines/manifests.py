@@ -10,7 +10,7 @@ from flowloom.schemas.errors import FlowloomError
 
 
 def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:
-    """Read and check a corpus manifest.
+    """Reads and checks a corpus manifest.
 
     Raises:
       FlowloomError: if the file cannot be read, is no YAML, or is no valid manifest.
@@ -28,7 +28,7 @@ def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where the plain loader keeps the last one without a word."""
+    """YAML loader that rejects duplicate keys, where the plain loader silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -31,7 +31,7 @@ _PROGRAM = "flowloom.transforms.labels.nfstream_worker"
 
 
 def require_nfstream() -> None:
-    """Check that NFStream is at hand.
+    """Checks that NFStream is installed.
 
     Raises:
       FlowloomError: if it is not installed.
@@ -40,7 +40,7 @@ def require_nfstream() -> None:
 
 
 def nfstream_options(definition: FlowDefinition) -> dict[str, object]:
-    """Return the NFStreamer options that come nearest to a flow definition: timeouts and tunnels."""
+    """Returns the NFStreamer options that come nearest to a flow definition: timeouts and tunnels."""
     return {
         "idle_timeout": max(1, round(definition.idle_s)),
         "active_timeout": _NEVER_S if definition.active_s is None else max(1, round(definition.active_s)),
@@ -51,7 +51,7 @@ def nfstream_options(definition: FlowDefinition) -> dict[str, object]:
 def inspect_captures(
     jobs: Mapping[str, Sequence[str]], definition: FlowDefinition, python: str = sys.executable
 ) -> dict[str, str]:
-    """Write what NFStream sees in captures as Arrow files of `schemas.label_windows.INSPECTED`.
+    """Writes what NFStream sees in captures as Arrow files of `schemas.label_windows.INSPECTED`.
 
     One process serves all jobs, as loading nDPI costs seconds. Captures that are compressed or not local are copied
     beside the file to write, and the copy is removed.
@@ -98,13 +98,13 @@ def inspect_captures(
 
 
 def read_inspected(path: str) -> pa.RecordBatch:
-    """Return the flows in a file that `inspect_captures` wrote."""
+    """Returns the flows in a file that `inspect_captures` wrote."""
     with pa.ipc.open_file(pa.memory_map(path)) as reader:
         return pa.concat_batches([reader.get_batch(at) for at in range(reader.num_record_batches)])
 
 
 def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBatch:
-    """Return NFStream's flows (`INSPECTED`) as label windows, with nDPI's confidence; without those of damaged times.
+    """Returns NFStream's flows (`INSPECTED`) as label windows, with nDPI's confidence; without those of damaged times.
 
     What nDPI guessed or is less sure of than `min_confidence` is `UNKNOWN_LABEL`, and so is a name that the source does
     not explain.
@@ -126,7 +126,7 @@ def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBat
 
 
 def _plain(uri: str, copy: str) -> str:
-    """Return the path of a local, uncompressed capture: itself, or a copy."""
+    """Returns the path of a local, uncompressed capture: itself, or a copy."""
     with contextlib.closing(CaptureBytes(uri)) as capture:
         if capture.compression == "none" and "://" not in uri:
             return uri

@@ -1,4 +1,4 @@
-"""Quantities: what can be measured of a flow itself, for tasks that label themselves."""
+"""Quantities of a flow, for tasks whose labels are measured."""
 
 import numba
 import numpy as np
@@ -9,7 +9,7 @@ from flowloom.transforms.arrays.columns import view, view_or
 
 
 def quantity(flows: pa.RecordBatch, name: Quantity) -> np.ndarray:
-    """Measure one quantity of every flow.
+    """Measures one quantity of every flow.
 
     * `bandwidth`: bits per second, 8 x bytes over the duration; of a flow without duration unknown, as it has no rate.
     * `duration`: seconds from the first to the latest packet.
@@ -37,19 +37,19 @@ def quantity(flows: pa.RecordBatch, name: Quantity) -> np.ndarray:
 
 
 def _ratio(numbers: np.ndarray, divisors: np.ndarray) -> np.ndarray:
-    """Return quotients, NaN where the divisor is not above 0."""
+    """Returns quotients, NaN where the divisor is not above 0."""
     return np.divide(numbers, divisors, out=np.full(len(numbers), np.nan), where=divisors > 0)
 
 
 def _entries(flows: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each flow's entries of a sequence start, int64 [rows + 1], and the entries."""
+    """Returns where each flow's entries of a sequence start, int64 [rows + 1], and the entries."""
     lengths = flows[name].value_lengths()
     return np.concatenate([[0], np.cumsum(view(lengths), dtype=np.int64)]), view(flows[name].flatten())
 
 
 @numba.njit(nogil=True, cache=True)
 def _deviations(starts, gaps):
-    """Return the deviation of each flow's gaps but the first, which is always 0; summed in the order of packets."""
+    """Returns the deviation of each flow's gaps but the first, which is always 0; summed in the order of packets."""
     found = np.empty(len(starts) - 1)
     for flow in range(len(found)):
         first, stop = starts[flow] + 1, starts[flow + 1]
@@ -69,7 +69,7 @@ def _deviations(starts, gaps):
 
 @numba.njit(nogil=True, cache=True)
 def _runs(starts, directions):
-    """Return how many runs of one direction each flow has."""
+    """Returns the number of runs of one direction in each flow."""
     found = np.zeros(len(starts) - 1, np.int64)
     for flow in range(len(found)):
         for at in range(starts[flow], starts[flow + 1]):

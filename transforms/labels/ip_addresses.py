@@ -41,7 +41,7 @@ def _parse(content, offsets, addresses, valid):
 
 @numba.njit(nogil=True, cache=True)
 def _parse_four(content, at, stop, out, place):
-    """Write four decimal bytes behind `place`; leading zeros are refused, as some take them for octal."""
+    """Writes four decimal bytes behind `place`; leading zeros are refused, as some take them for octal."""
     for part in range(4):
         begin, value = at, 0
         while at < stop and at - begin < 3 and _ZERO <= content[at] <= _NINE:
@@ -59,7 +59,7 @@ def _parse_four(content, at, stop, out, place):
 
 @numba.njit(nogil=True, cache=True)
 def _parse_six(content, at, stop, out):
-    """Write eight groups of hexadecimal digits, of which `::` leaves out one run and the last two may be IPv4."""
+    """Writes eight groups of hexadecimal digits, of which `::` leaves out one run and the last two may be IPv4."""
     count, gap = 0, -1
     while at < stop:
         if content[at] == _COLON:  # only as `::`: a single one is passed below

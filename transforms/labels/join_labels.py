@@ -1,4 +1,4 @@
-"""Label joins: the sources of a task asked in order about every flow, and a count of what each of them said."""
+"""Label joins: answers of the sources of a task for every flow, in order of precedence, and their counts."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from flowloom.transforms.labels.window_index import NO_WINDOW, Measure, load_ind
 from flowloom.transforms.labels.window_sources import Kind, WindowSource
 
 _JOINED = (*WINDOW_KEY, "start", "duration_ns", "packets_fwd", "packets_bwd")
-"""What a join looks at; the sequences are not touched."""
+"""Columns that a join reads; it does not touch the sequences."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FlowSource:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How many flows a source was asked about, and what became of them; the fields of `schemas.card.LabelCoverage`."""
+    """Numbers of flows that a source was asked about, by outcome; the fields of `schemas.card.LabelCoverage`."""
 
     flows: int = 0
     labelled: int = 0
@@ -71,7 +71,7 @@ SourceKey = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What one source says of flows.
+    """Answer of one source for a batch of flows.
 
     Attributes:
       codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
@@ -87,7 +87,7 @@ class Answer:
 
 
 def flow_source(source: WindowSource, task: Task, group: str) -> FlowSource:
-    """Return a source of windows as it is asked about the flows of one group."""
+    """Returns a source of windows for the flows of one group."""
     spec = source.spec
     default = spec.default if isinstance(spec, LabelTable) else None
     return FlowSource(
@@ -103,7 +103,7 @@ def flow_source(source: WindowSource, task: Task, group: str) -> FlowSource:
 
 
 def ask(source: FlowSource, flows: pa.RecordBatch) -> Answer:
-    """Return what a source says of flows of its group."""
+    """Returns the answer of a source for flows of its group."""
     nowhere = np.zeros(flows.num_rows, bool)
     if source.kind == "path":
         return Answer(np.full(flows.num_rows, source.code, np.int32), nowhere, nowhere)
@@ -119,7 +119,7 @@ def ask(source: FlowSource, flows: pa.RecordBatch) -> Answer:
 
 
 def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | None) -> tuple[np.ndarray, list[Counts]]:
-    """Put together what sources say of one task, the first in precedence first.
+    """Merges the answers of sources for one task, the first in precedence first.
 
     Args:
       on_conflict: `unknown` takes the label of flows that sources, or one source, say several words of.
@@ -151,7 +151,7 @@ def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | No
 def join_sources(
     flows: pa.RecordBatch, sources: Mapping[str, Sequence[FlowSource]], manifest: CorpusManifest
 ) -> tuple[pa.RecordBatch, dict[SourceKey, Counts]]:
-    """Write the labels of tasks that are known flow by flow into the label columns of a batch.
+    """Writes the labels of tasks that are known flow by flow into the label columns of a batch.
 
     Args:
       flows: `schemas.rows.FLOWS` with label columns.
@@ -183,7 +183,7 @@ def join_sources(
 
 
 def _by_confidence(confidence: np.ndarray | None, labelled: np.ndarray) -> dict[int, int]:
-    """Return how many of the labelled flows have which confidence."""
+    """Returns the number of labelled flows by confidence."""
     if confidence is None:
         return {}
     values, flows = np.unique(confidence[labelled], return_counts=True)
@@ -191,7 +191,7 @@ def _by_confidence(confidence: np.ndarray | None, labelled: np.ndarray) -> dict[
 
 
 def _written(flows: pa.RecordBatch, task: Task, rows: pa.BooleanArray, codes: np.ndarray) -> pa.RecordBatch:
-    """Return a batch with the labels of some rows replaced, null where a code is below 0."""
+    """Returns a batch with the labels of some rows replaced, null where a code is below 0."""
     name = label_column(task.name)
     replaced = pc.replace_with_mask(flows[name], rows, labels_column(codes))
     return flows.set_column(flows.schema.get_field_index(name), flows.schema.field(name), replaced)

@@ -1,4 +1,4 @@
-"""Dividers: the bounds between the classes of a measured quantity, found on the train split in exact arithmetic."""
+"""Label bins: class boundaries of a measured quantity, found on the train split in exact arithmetic."""
 
 import dataclasses
 import itertools
@@ -39,14 +39,14 @@ class ClassSums:
         )
 
     def means(self) -> tuple[float | None, ...]:
-        """Return the mean of each class, rounded once from its exact sum; None of a class without rows."""
+        """Returns the mean of each class, rounded once from its exact sum; None of a class without rows."""
         return tuple(
             total / (count << _UNIT) if count else None for count, total in zip(self.counts, self.totals, strict=True)
         )
 
 
 def sum_classes(flows: pa.RecordBatch, task: Task, reference: Task) -> ClassSums:
-    """Sum a task's quantity by the classes of its reference over labelled and divided rows of the train split."""
+    """Sums a task's quantity by the classes of its reference over labelled rows of the train split."""
     labels = view(pc.fill_null(flows[label_column(reference.name)], -1))
     values = quantity(flows, _quantity(task))
     counted = _training(flows) & (labels >= 0) & np.isfinite(values)
@@ -55,20 +55,20 @@ def sum_classes(flows: pa.RecordBatch, task: Task, reference: Task) -> ClassSums
 
 
 def merge_sums(parts: Iterable[ClassSums], reference: Task) -> ClassSums:
-    """Add up the sums of several batches."""
+    """Adds up the sums of several batches."""
     none = (0,) * len(reference.vocabulary)
     return sum(parts, ClassSums(none, none))
 
 
 def sketch_quantity(flows: pa.RecordBatch, task: Task) -> OrderSketch:
-    """Sketch the order of a task's quantity over divided rows of the train split."""
+    """Sketchs the order of a task's quantity over rows of the train split."""
     values = quantity(flows, _quantity(task))
     known = values[_training(flows) & np.isfinite(values)] + 0.0  # -0 becomes 0
     return sketch_order(known.view(np.int64))  # doubles from 0 on are in the order of their bits
 
 
 def midpoints(means: Iterable[float], task: str = "") -> tuple[float, ...]:
-    """Return the points half way between neighbouring means.
+    """Returns the points half way between neighbouring means.
 
     Source: Rezaei and Liu, "Multitask Learning for Network Traffic Classification".
 
@@ -91,7 +91,7 @@ def midpoints(means: Iterable[float], task: str = "") -> tuple[float, ...]:
 
 
 def bin_by_means(task: Task, sums: ClassSums) -> Task:
-    """Return a task of method `class-means` with its dividers, half way between the means of classes that have rows.
+    """Returns a task of method `class-means` with its dividers, half way between the means of classes that have rows.
 
     Raises:
       FlowloomError: if there are fewer than two such classes, two means are equal, or the task has other words.
@@ -100,7 +100,7 @@ def bin_by_means(task: Task, sums: ClassSums) -> Task:
 
 
 def bin_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
-    """Return a task of method `quantiles` with its dividers: each the lowest value of the class above it.
+    """Returns a task of method `quantiles` with its dividers: each the lowest value of the class above it.
 
     Raises:
       FlowloomError: if the values do not tell so many classes apart.
@@ -117,7 +117,7 @@ def bin_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
 
 
 def label_quantities(flows: pa.RecordBatch, tasks: Sequence[Task]) -> pa.RecordBatch:
-    """Append the label column of every automatic task: how many dividers its quantity reaches, null where unknown."""
+    """Appends the label column of every automatic task: how many dividers its quantity reaches, null where unknown."""
     for task in tasks:
         if task.kind == "auto":
             values = quantity(flows, _quantity(task))
@@ -129,7 +129,7 @@ def label_quantities(flows: pa.RecordBatch, tasks: Sequence[Task]) -> pa.RecordB
 
 
 def exact_sum(values: np.ndarray) -> int:
-    """Return the sum of finite doubles as a whole number of 2^-1126: no order and no cut can change it."""
+    """Returns the sum of finite doubles as a whole number of 2^-1126: no order and no cut can change it."""
     mantissas, exponents = np.frexp(values)
     whole = np.ldexp(mantissas, _MANTISSA).astype(np.int64)
     total = 0
@@ -151,7 +151,7 @@ def _quantity(task: Task) -> Quantity:
 
 
 def dividers_of(task: Task) -> Dividers:
-    """Return the dividers of an automatic task.
+    """Returns the dividers of an automatic task.
 
     Raises:
       ValueError: if the task is of another kind.
@@ -176,7 +176,7 @@ def _of(task: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class LabelBins:
-    """All tasks of a manifest, measured ones with the dividers that were found, or why there are none."""
+    """All tasks of a manifest, with the label bins of measured ones, or the reason why there are none."""
 
     tasks: tuple[Task, ...]
     fault: str | None = None
@@ -213,7 +213,7 @@ def set_label_bins(tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> La
 
 
 def has_measured_bins(task: Task) -> bool:
-    """Whether a task's dividers come from the flows."""
+    """Returns whether a task's label bins are found on the flows."""
     return task.dividers is not None and task.dividers.method != "given"
 
 

@@ -1,4 +1,4 @@
-"""Labels: what a manifest says of captures holds for every flow of their group; other sources label single flows."""
+"""Labels of flows: from the manifest for all flows of a capture group, from other sources for single flows."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from flowloom.transforms.labels.window_sources import WindowSource
 
 @dataclasses.dataclass(frozen=True)
 class LabelClaim:
-    """One source's word on one task for one group; `upheld` unless an earlier source said another word."""
+    """Label value of one source for one task and group; `upheld` unless an earlier source gave another one."""
 
     task: str
     source: str
@@ -26,7 +26,7 @@ class LabelClaim:
 
 @dataclasses.dataclass(frozen=True)
 class GroupLabels:
-    """Label numbers of one group in the order of the tasks (None = unknown), and who claimed what.
+    """Label numbers of one group in the order of the tasks (None if unknown), and the claims of its sources.
 
     A task that any source labels flow by flow has no number and no claims here: `sources` are all of its sources.
     """
@@ -46,7 +46,7 @@ class SourceCounts:
 
 
 def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
-    """Join the labels of all sources that match a group; the first source of a task wins, others are counted.
+    """Joins the labels of all sources that match a group; the first source of a task wins, others are counted.
 
     With `missing: negative` under Aurora an unknown label becomes 0, the first word of its vocabulary.
     """
@@ -76,14 +76,14 @@ def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence
 def label_groups(
     plan: GroupPlan, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()
 ) -> tuple[GroupLabels, ...]:
-    """Label every group of a plan, in its order."""
+    """Labels every group of a plan, in its order."""
     return tuple(label_group(group, manifest, windows) for group in plan.groups)
 
 
 def _sources(
     group: CaptureGroup, manifest: CorpusManifest, task: Task, windows: Sequence[WindowSource]
 ) -> Iterator[FlowSource]:
-    """Yield the sources of one task for a group in order of precedence: by entry, its labels first."""
+    """Yields the sources of one task for a group in order of precedence: by entry, its labels first."""
     for at in group.sources:
         entry = manifest.captures[at]
         if task.name in entry.labels:
@@ -116,7 +116,7 @@ def label_by_path(flows: pa.RecordBatch, labels: Sequence[GroupLabels], tasks: S
 
 
 def count_unlabelled(flows: pa.RecordBatch, tasks: Iterable[Task]) -> int:
-    """Return how many flows have no label of any task."""
+    """Returns the number of flows without a label of any task."""
     known = [pc.is_valid(flows[label_column(task.name)]) for task in tasks]
     unlabelled = pc.invert(known[0])
     for valid in known[1:]:

@@ -31,7 +31,7 @@ _DURATIONS = {"duration_s": 1_000_000_000, "duration_ms": 1_000_000, "duration_u
 
 
 def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Read a flow table as label windows on the capture's clock.
+    """Reads a flow table as label windows on the capture's clock.
 
     Rows without a time, an address, a port, a protocol or a label that can be read are left out; a port that is empty
     is 0, as in flows that have none.
@@ -77,7 +77,7 @@ def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.Recor
 
 
 def word_codes(words: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTable, task: Task) -> np.ndarray:
-    """Return the label numbers of a source's words, int32, `UNKNOWN_LABEL` for those that mean unknown.
+    """Returns the label numbers of a source's words, int32, `UNKNOWN_LABEL` for those that mean unknown.
 
     Args:
       rows: the position of each word in its table, for messages.
@@ -101,7 +101,7 @@ def word_codes(words: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTabl
 
 
 def read_csv(path: str, separator: str, *, header: bool) -> pl.LazyFrame:
-    """Return a CSV file's columns as texts; compressed files and those on other filesystems are read as a whole.
+    """Returns a CSV file's columns as texts; compressed files and those on other filesystems are read as a whole.
 
     Raises:
       FlowloomError: if the file cannot be opened, is damaged, or is no table.
@@ -124,7 +124,7 @@ def read_csv(path: str, separator: str, *, header: bool) -> pl.LazyFrame:
 
 
 def collected(frame: pl.LazyFrame, path: str) -> pl.DataFrame:
-    """Return what a file holds.
+    """Returns what a file holds.
 
     Raises:
       FlowloomError: if it is no table of its kind.
@@ -136,7 +136,7 @@ def collected(frame: pl.LazyFrame, path: str) -> pl.DataFrame:
 
 
 def _selected(table: LabelTable, path: str) -> pl.DataFrame:
-    """Return the named columns under our names: texts without white space around them, null where empty, and times."""
+    """Returns the named columns under our names: texts without white space around them, null where empty, and times."""
     parquet = os.path.splitext(path)[1] in (".parquet", ".pq")
     frame = pl.scan_parquet(path) if parquet else read_csv(path, table.separator, header=True)
     try:
@@ -165,7 +165,7 @@ def _selected(table: LabelTable, path: str) -> pl.DataFrame:
 
 
 def _by_name(names: Sequence[str]) -> dict[str, str]:
-    """Return column names by themselves without white space around them; of two that are the same the first counts."""
+    """Returns column names by themselves without white space around them; of two that are the same the first counts."""
     found: dict[str, str] = {}
     for name in names:
         found.setdefault(name.strip(), name)
@@ -183,7 +183,7 @@ def _addresses(texts: pl.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(texts: pl.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return ports or protocols, and where the text is none."""
+    """Returns ports or protocols, and where the text is none."""
     if name == "protocol":
         texts = texts.str.to_lowercase().replace({word: str(number) for word, number in PROTOCOLS.items()})
     else:
@@ -194,7 +194,7 @@ def _numbers(texts: pl.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole_numbers(texts: pl.Series, unit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return decimal numbers of up to nine places in a smaller unit, int64, and where there is none."""
+    """Returns decimal numbers of up to nine places in a smaller unit, int64, and where there is none."""
     exact = texts.cast(pl.Decimal(38, 9), strict=False)
     numbers = (exact * unit).cast(pl.Int64, strict=False)
     bad = numbers.is_null() | (exact * unit != numbers) if unit == 1 else numbers.is_null()
@@ -202,7 +202,7 @@ def _whole_numbers(texts: pl.Series, unit: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _times_ns(times: pl.Series, table: LabelTable) -> tuple[np.ndarray, np.ndarray]:
-    """Return times in ns since the epoch, int64, and where there is none."""
+    """Returns times in ns since the epoch, int64, and where there is none."""
     if table.time_format in EPOCHS and not times.dtype.is_temporal():
         return _whole_numbers(times, EPOCHS[table.time_format])
     if not times.dtype.is_temporal():
@@ -215,7 +215,7 @@ def _times_ns(times: pl.Series, table: LabelTable) -> tuple[np.ndarray, np.ndarr
 
 
 def _rejects(frame: pl.DataFrame, faults: dict[str, np.ndarray], table: LabelTable) -> pa.RecordBatch:
-    """Return one reject for each column that made rows unreadable; a row is told of its first such column only."""
+    """Returns one reject for each column that made rows unreadable; a row is told of its first such column only."""
     rows: list[tuple[str, int, RejectReason, str]] = []
     told = np.zeros(frame.height, bool)
     for name, bad in faults.items():
@@ -244,7 +244,7 @@ _EXPECTED = {
 
 
 def read_packet_labels(table: PacketTable, path: str, task: Task) -> np.ndarray:
-    """Return the label number of each row of a packet table, int32, `UNKNOWN_LABEL` for an empty one.
+    """Returns the label number of each row of a packet table, int32, `UNKNOWN_LABEL` for an empty one.
 
     Raises:
       FlowloomError: if the table cannot be read, lacks its column, or has a word that the task does not know.

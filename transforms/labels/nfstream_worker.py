@@ -31,7 +31,7 @@ def notice_crashes() -> None:
 
 
 def inspect(captures: Sequence[str], options: dict[str, Any], refused: dict[str, str]) -> list[pa.RecordBatch]:
-    """Return the flows of captures that follow each other, in the order in which NFStream lets go of them.
+    """Returns the flows of captures that follow each other, in the order in which NFStream lets go of them.
 
     Where NFStream cannot read one of them, each is read by itself: the one has no flows, and `refused` says why.
     """
@@ -62,7 +62,7 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
 
 
 def main() -> None:
-    """Read a JSON line {options, jobs: [[file to write, captures]]}; write the files and a line {capture: refusal}."""
+    """Reads a JSON line {options, jobs: [[file, captures]]}; writes the files and a line {capture: refusal}."""
     notice_crashes()
     order = json.loads(sys.stdin.readline())
     refused: dict[str, str] = {}

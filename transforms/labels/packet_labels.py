@@ -17,7 +17,7 @@ from flowloom.transforms.metering.group_reader import GroupReader
 def packet_windows(
     uri: str, codes: np.ndarray, definition: FlowDefinition, name: str
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Decode a capture and return a label window for each labelled packet.
+    """Decodes a capture and returns a label window for each labelled packet.
 
     A table with more rows than the capture has records labels what there is; records behind its last row have no label.
 
@@ -47,7 +47,7 @@ def packet_windows(
 
 
 def rule_codes(match: WindowMatch, flows: pa.RecordBatch, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the label number of each flow by a packet table's rule, and bool [rows]: where the rule gives no word.
+    """Returns the label number of each flow by a packet table's rule, and bool [rows]: where the rule gives no label.
 
     `majority` and `all` count a word's packets against all packets of the flow.
     """

@@ -1,4 +1,4 @@
-"""Label windows joined to flows: five-tuple in either direction and time, exact, by hash and binary search.
+"""Labels windows joined to flows: five-tuple in either direction and time, exact, by hash and binary search.
 
 The index of a source keeps, of each key and word, windows that do not overlap, in order of time. What a word shares
 with a flow is then one difference of running sums, however many windows there are.
@@ -78,7 +78,7 @@ def window_batch(
     codes: np.ndarray,
     confidence: np.ndarray | None = None,
 ) -> pa.RecordBatch:
-    """Return columns as label windows; `key` holds what there is of `WINDOW_KEY`, addresses as uint64 [n, 2]."""
+    """Returns columns as label windows; `key` holds what there is of `WINDOW_KEY`, addresses as uint64 [n, 2]."""
     schema = label_windows(tuple(key))
     values = {**key, "first_ns": first_ns, "last_ns": last_ns, "code": codes}
     arrays = [column(values[field.name], field.type) for field in schema if field.name in values]
@@ -87,19 +87,19 @@ def window_batch(
 
 
 def write_windows(path: str, windows: pa.RecordBatch) -> None:
-    """Write label windows as an Arrow file."""
+    """Writes label windows as an Arrow file."""
     with pa.ipc.new_file(path, windows.schema) as writer:
         writer.write_batch(windows)
 
 
 def read_windows(path: str) -> pa.RecordBatch:
-    """Return label windows of an Arrow file; its pages are mapped."""
+    """Returns label windows of an Arrow file; its pages are mapped."""
     with pa.ipc.open_file(pa.memory_map(path)) as reader:
         return reader.get_batch(0)
 
 
 def load_index(path: str, measure: Measure) -> WindowIndex:
-    """Return the index of the label windows in a file, made once per process."""
+    """Returns the index of the label windows in a file, made once per process."""
     with _LOADING:
         return _loaded(path, measure)
 
@@ -119,7 +119,7 @@ def _loaded(path: str, measure: Measure) -> WindowIndex:
 
 
 def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowIndex:
-    """Return the index of label windows in any order.
+    """Returns the index of label windows in any order.
 
     Measured by time, windows of the same key and word that overlap or touch are one.
     """
@@ -185,7 +185,7 @@ def match_windows(
 
 
 def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
-    """Return a key column, zeros where the windows do not have it."""
+    """Returns a key column, zeros where the windows do not have it."""
     if name in windows.schema.names:
         return view(windows[name])
     kind = label_windows(WINDOW_KEY).field(name).type
@@ -195,7 +195,7 @@ def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _canonical(src_0, src_1, dst_0, dst_1, src_port, dst_port, protocol, given):
-    """Return the given part of a key as five words; of ends of which the same is given, in canonical order."""
+    """Returns the given part of a key as five words; of ends of which the same is given, in canonical order."""
     src_0, src_1 = src_0 * given[0], src_1 * given[0]
     dst_0, dst_1 = dst_0 * given[1], dst_1 * given[1]
     src_port, dst_port = np.uint64(src_port) * given[2], np.uint64(dst_port) * given[3]
@@ -214,7 +214,7 @@ def _hash(key):
 
 @numba.njit(nogil=True, cache=True)
 def _window_keys(src, dst, src_port, dst_port, protocol, given, keys, hashes):
-    """Write the canonical key of each window and its hash."""
+    """Writes the canonical key of each window and its hash."""
     for i in range(len(hashes)):
         key = _canonical(
             src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], given.astype(np.uint64)
@@ -226,7 +226,7 @@ def _window_keys(src, dst, src_port, dst_port, protocol, given, keys, hashes):
 
 @numba.njit(nogil=True, cache=True)
 def _merge(new, first_ns, last_ns):
-    """Return which windows begin one that is merged, and where the merged ones end."""
+    """Returns which windows begin one that is merged, and where the merged ones end."""
     kept = np.empty(len(new), np.bool_)
     ends = np.empty(len(new), np.int64)
     count = 0
@@ -242,7 +242,7 @@ def _merge(new, first_ns, last_ns):
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _not_before(values, begin, end, limit):
-    """Return the first position of ascending values[begin:end] whose value is at least `limit`."""
+    """Returns the first position of ascending values[begin:end] whose value is at least `limit`."""
     while begin < end:
         middle = (begin + end) >> 1
         if values[middle] < limit:
@@ -254,7 +254,7 @@ def _not_before(values, begin, end, limit):
 
 @numba.njit(nogil=True, cache=True)
 def _shared(start_ns, end_ns, begin, end, first_ns, last_ns, before):
-    """Return what a group's windows share with a time; below 0 is the distance to the nearest, if none touches it."""
+    """Returns what a group's windows share with a time; below 0 is the distance to the nearest, if none touches it."""
     low = _not_before(last_ns, begin, end, start_ns)
     high = _not_before(first_ns, low, end, end_ns + 1)
     if low < high:
@@ -270,7 +270,7 @@ def _shared(start_ns, end_ns, begin, end, first_ns, last_ns, before):
 
 @numba.njit(nogil=True, cache=True)
 def _surest(start_ns, end_ns, begin, end, first_ns, last_ns, confidence):
-    """Return the greatest confidence of a group's windows that a time touches, or else of the nearest."""
+    """Returns the greatest confidence of a group's windows that a time touches, or else of the nearest."""
     low = _not_before(last_ns, begin, end, start_ns)
     high = _not_before(first_ns, low, end, end_ns + 1)
     if low == high:

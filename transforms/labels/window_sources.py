@@ -1,4 +1,4 @@
-"""Label sources of single flows: tables are read once before a build, captures decoded or inspected by its workers.
+"""Labels sources of single flows: tables are read once before a build, captures decoded or inspected by its workers.
 
 Both leave label windows in files of a scratch folder, which every process maps and indexes once.
 """
@@ -52,12 +52,12 @@ class WindowSource:
 
     @property
     def measure(self) -> Measure:
-        """What of a window counts."""
+        """Measure by which windows match flows."""
         return "windows" if isinstance(self.spec, PacketTable) else "time"
 
     @property
     def tolerance_ns(self) -> int:
-        """How far flow and window may be apart."""
+        """Largest distance between flow and window."""
         if isinstance(self.spec, LabelTable):
             return round(self.spec.tolerance_s * 1e9)
         return dpi.TOLERANCE_NS if isinstance(self.spec, Dpi) else 0
@@ -68,13 +68,13 @@ class WindowSource:
         return f"{self.place}.npy"
 
     def windows(self, group: str) -> str:
-        """Return the file of label windows for the flows of a group."""
+        """Returns the file of label windows for the flows of a group."""
         return f"{self.place}.arrow" if isinstance(self.spec, LabelTable) else f"{self.place}-{group}.arrow"
 
 
 @contextlib.contextmanager
 def label_folder(staging: str) -> Iterator[str]:
-    """Yield the path of a folder for label windows inside a staging folder; what is made there is gone at the end."""
+    """Yields the path of a folder for label windows in a staging folder, and removes it at the end."""
     scratch = os.path.join(staging, "labels")
     try:
         yield scratch
@@ -84,14 +84,14 @@ def label_folder(staging: str) -> Iterator[str]:
 
 
 def source_kind(spec: WindowSpec) -> Kind:
-    """Return the kind of a source, as in the card."""
+    """Returns the kind of a source, as in the card."""
     return "table" if isinstance(spec, LabelTable) else "packets" if isinstance(spec, PacketTable) else "dpi"
 
 
 def read_sources(
     manifest: CorpusManifest, folder: str, scratch: str
 ) -> tuple[tuple[WindowSource, ...], pa.RecordBatch]:
-    """Read all tables of a manifest, and check what the other sources need.
+    """Reads all tables of a manifest, and checks the requirements of the other sources.
 
     Args:
       folder: what relative paths are relative to.
@@ -145,14 +145,14 @@ def _one_capture(entry: CaptureSource, spec: PacketTable, folder: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """The work of one process: a source that looks into captures, and capture groups that it knows of."""
+    """Work of one process: a source that inspects captures, and its capture groups."""
 
     source: WindowSource
     groups: tuple[CaptureGroup, ...]
 
 
 def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterator[Inspection]:
-    """Yield the work of all sources that look into captures."""
+    """Yields the work of all sources that inspect captures."""
     for source in sources:
         known = tuple(group for group in plan.groups if source.entry in group.sources)
         if not isinstance(source.spec, LabelTable):
@@ -168,7 +168,7 @@ def window_captures(
 
 
 def window_inspection(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:
-    """Write the label windows of a source for each of some groups.
+    """Writes the label windows of a source for each of some groups.
 
     Returns:
       `REJECTS` of what could not be read.
@@ -190,7 +190,7 @@ def window_inspection(work: Inspection, tasks: Sequence[Task], definition: FlowD
 def _inspect(
     source: WindowSource, spec: Dpi, captures: dict[str, list[str]], task: Task, definition: FlowDefinition
 ) -> pa.RecordBatch:
-    """Write the windows of one source by DPI and return `REJECTS` of captures that NFStream does not read."""
+    """Writes the windows of one source by DPI and returns `REJECTS` of captures that NFStream does not read."""
     seen = {group: f"{source.windows(group)}.inspected" for group in captures}
     refused = dpi.inspect_captures({seen[group]: uris for group, uris in captures.items()}, definition)
     for group, path in seen.items():

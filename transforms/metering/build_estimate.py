@@ -14,9 +14,9 @@ SERIAL_SHARE = (0.10, 0.22, 0.35)
 """Share of a build that a second worker does not help: two were 1.81 to 1.48 times as fast as one, on several days
 (docs/performance.md)."""
 SHARD_ROW_BYTES = 100
-"""What a worker holds of each row of the shard that it sorts (docs/data-contract.md)."""
+"""Bytes that a worker holds of each row of the shard that it sorts (docs/data-contract.md)."""
 _LANE_BYTES = 2 * PENDING_BYTES
-"""What a worker holds of rows before it spills them: flows, and rows of shards."""
+"""Bytes of flows and of shard rows that a worker holds before it spills them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a build costs on one machine; bytes are those of captures as they are stored.
+    """Costs of a build on one machine, by bytes of captures as they are stored.
 
     Attributes:
       source: where the rates are from.
@@ -64,7 +64,7 @@ STORED = Rates(
 
 @dataclasses.dataclass(frozen=True)
 class BuildEstimate:
-    """What a build will take; see `estimate_build`."""
+    """Estimate of a build; see `estimate_build`."""
 
     workers: int
     captures: int
@@ -82,7 +82,7 @@ class BuildEstimate:
 
 
 def work_pieces(groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int) -> list[int]:
-    """Return the bytes of every piece of captures that one worker reads by itself, as `PlanMetering` makes them."""
+    """Returns the bytes of every piece of captures that one worker reads by itself, as `PlanMetering` makes them."""
     pieces = []
     for group in groups:
         if not definition.associative:
@@ -107,7 +107,7 @@ def _split(capture: Capture, split_bytes: int) -> list[int]:
 def estimate_build(
     pieces: Sequence[int], captures: int, rates: Rates, workers: int, cores: int, shards: int
 ) -> BuildEstimate:
-    """Estimate a build of captures that are read in pieces.
+    """Estimates a build of captures that are read in pieces.
 
     Metering takes as long as the worker with the most bytes; of the rest of the work a share is serial. Workers beyond
     the cores of this machine are taken to be on others of its kind.

@@ -1,4 +1,4 @@
-"""Reading: consecutive ranges of one capture group, by one process, to flows, fragments, accounts and rejects."""
+"""Group reader: consecutive ranges of one capture group become flows, fragments, accounts and rejects."""
 
 import dataclasses
 import time
@@ -32,7 +32,7 @@ class StageSeconds:
 
 
 class GroupReader:
-    """Ranges of one capture group, read to flows; damage ends a capture, never the group.
+    """Reader of the flows in ranges of one capture group; damage ends a capture, never the group.
 
     Args:
       ranges: what to read, in the order of the group; all of it, unless `place` says otherwise.
@@ -71,7 +71,7 @@ class GroupReader:
         self._rejects: list[dict[str, Any]] = []
 
     def flows(self) -> Iterator[pa.RecordBatch]:
-        """Yield the flows that are whole as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`."""
+        """Yields complete flows as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`."""
         meter = self._meter
         for part in self._ranges:
             for packets in self.packets(part):
@@ -85,12 +85,12 @@ class GroupReader:
             yield from self._take()
 
     def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
-        """Yield one range's packets as `schemas.rows.PACKETS`, and note where its records went."""
+        """Yields one range's packets as `schemas.rows.PACKETS`, and accounts for its records."""
         for packets, _ in self._read(part, _decode):
             yield packets
 
     def located_packets(self, part: CaptureRange) -> Iterator[tuple[pa.RecordBatch, PacketPlaces]]:
-        """Yield what `packets` does, and where the packets lie; that holds until the next is asked for."""
+        """Yields packets and their places in the capture; both are valid until the next pair."""
         yield from self._read(part, PacketDecoder.decode_located)
 
     def _read(
@@ -127,25 +127,25 @@ class GroupReader:
         self._captures.append(row)
 
     def fragments(self) -> list[pa.RecordBatch]:
-        """Return the pieces of flows that other ranges may continue, as `FlowMeter.take_fragments` does."""
+        """Returns the pieces of flows that other ranges may continue, as `FlowMeter.take_fragments` does."""
         return self._meter.take_fragments()
 
     def captures(self) -> pa.RecordBatch:
-        """Return one row per range that could be opened (`schemas.accounting.CAPTURES`)."""
+        """Returns one row per range that could be opened (`schemas.accounting.CAPTURES`)."""
         return batch(self._captures, CAPTURES)
 
     def rejects(self) -> pa.RecordBatch:
-        """Return one row per place where reading stopped (`schemas.accounting.REJECTS`)."""
+        """Returns one row per place where reading stopped (`schemas.accounting.REJECTS`)."""
         return batch(self._rejects, REJECTS)
 
     @property
     def flows_short(self) -> int:
-        """Flows left out because they had fewer packets than the definition's `min_packets`."""
+        """Number of flows below the definition's `min_packets`."""
         return self._meter.flows_short
 
     @property
     def clock_ns(self) -> int | None:
-        """The latest time so far, including what is known of earlier ranges; None without any."""
+        """Latest time so far, earlier ranges included; None without any."""
         return self._meter.clock_ns
 
     def _scanned(self, scanner: RecordScanner) -> Records:
@@ -172,7 +172,7 @@ def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, N
 
 
 def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> IpFragmentTable:
-    """Return the first fragments of datagrams that are still waited for behind these ranges."""
+    """Returns the first IP fragments of datagrams that are still incomplete after these ranges."""
     table = IpFragmentTable()
     for part in ranges:
         try:
@@ -191,7 +191,7 @@ def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> I
 
 
 def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
-    """Return the non-zero drop counts of a captures row by reason, as users read them."""
+    """Returns the non-zero drop counts of a captures row by reason, as users read them."""
     return {
         reason.label: capture[column]
         for reason, column in zip(DropReason, DROPPED_COLUMNS, strict=True)
@@ -200,7 +200,7 @@ def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
 
 
 def _account(uri: str, sha256: str, group: str, capture: CaptureBytes, scanner: RecordScanner) -> dict[str, Any]:
-    """Return a captures row of a range before its first record."""
+    """Returns a captures row of a range before its first record."""
     return {
         "uri": uri,
         "sha256": sha256,

@@ -37,7 +37,7 @@ class RangePackets:
 
 @dataclasses.dataclass(frozen=True)
 class PacketCounts:
-    """How many packets became rows, and by `PacketDrop` code how many did not."""
+    """Number of packets that became rows, and of dropped packets by `PacketDrop` code."""
 
     rows: int
     dropped: tuple[int, ...]
@@ -45,7 +45,7 @@ class PacketCounts:
 
 @dataclasses.dataclass(frozen=True)
 class RangeJoin:
-    """The packet rows of one range, and what is known of the flow of each serial, ascending, if there are any flows."""
+    """Packet rows of one range, and the labelled flow of each serial, ascending; no flows where all were too short."""
 
     group: str
     packets: tuple[Spilled, ...]
@@ -53,7 +53,7 @@ class RangeJoin:
 
 
 def mark_flows(flows: pa.RecordBatch, job: str) -> list[tuple[str, Spilled]]:
-    """Spill the ids, labels and splits of a batch's flows and return their places by group."""
+    """Spills the ids, labels and splits of a batch's flows and returns their places by group."""
     names = [name for name in flows.schema.names if name.startswith(LABEL_PREFIX) or name == SPLIT_COLUMN]
     encoded = flows["group"].dictionary_encode()
     number = view(encoded.indices)
@@ -67,7 +67,7 @@ def mark_flows(flows: pa.RecordBatch, job: str) -> list[tuple[str, Spilled]]:
 def join_ranges(
     group: str, ranges: Iterable[RangePackets], marks: Iterable[Spilled], key: IdentityKey | None, job: str
 ) -> Iterator[RangeJoin]:
-    """Yield the packet rows of each range of a group with what is known of their flows.
+    """Yields the packet rows of each range of a group with the labels of their flows.
 
     Args:
       ranges: all of the group's, and what its fragments became.

@@ -31,7 +31,7 @@ CACHE_VERSION = 1
 """Version of the cache; raised when metering gives other results of the same capture and definition."""
 
 AMONG_OTHERS = RangePlace(position=1, last=False)
-"""Place of a capture of a timeline: others may lie before and after it, and no clock is known."""
+"""Places of a capture of a timeline: others may lie before and after it, and no clock is known."""
 
 _META = "reading.json"
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")

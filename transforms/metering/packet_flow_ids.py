@@ -17,7 +17,7 @@ from flowloom.transforms.arrays.columns import column, repeated_text, view
 
 
 def flow_numbers(position: int, serials: np.ndarray, flows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return which flow each serial of a range means (`schemas.rows.FLOW_NUMBERS`).
+    """Returns the flow id of each serial of a range (`schemas.rows.FLOW_NUMBERS`).
 
     Args:
       position: of the range in its group.
@@ -37,14 +37,14 @@ class RangeFlows:
 
     @classmethod
     def of(cls, numbers: pa.RecordBatch, position: int) -> Self:
-        """Return those of a range out of all its group has (`schemas.rows.FLOW_NUMBERS`, in any order)."""
+        """Returns those of a range out of all its group has (`schemas.rows.FLOW_NUMBERS`, in any order)."""
         rows = np.flatnonzero(view(numbers["range"]) == position)
         serials = view(numbers["serial"])[rows]
         order = np.argsort(serials, kind="stable")
         return cls(serials[order], numbers["flow_id"].take(column(rows[order], pa.int64())))
 
     def find(self, serials: np.ndarray) -> np.ndarray:
-        """Return the position of each serial's flow among these as int64, -1 where it is none of them."""
+        """Returns the position of each serial's flow among these as int64, -1 where it is none of them."""
         if not len(self.serials):
             return np.full(len(serials), -1)
         at = np.minimum(np.searchsorted(self.serials, serials), len(self.serials) - 1)
@@ -52,7 +52,7 @@ class RangeFlows:
 
 
 def attach_flows(rows: pa.RecordBatch, flows: RangeFlows, group: str, dropped: np.ndarray) -> pa.RecordBatch:
-    """Return rows of the packets view with the ids of their flows (`schemas.rows.packet_schema`).
+    """Returns rows of the packets view with the ids of their flows (`schemas.rows.packet_schema`).
 
     Args:
       rows: `schemas.rows.numbered_packet_schema` of one range.

@@ -18,7 +18,7 @@ from flowloom.transforms.packets.byte_rows import no_drops, packet_rows
 
 
 class PacketReader(GroupReader):
-    """A `GroupReader` that gives the packets view beside the flows.
+    """Group reader that also gives rows of the packets view.
 
     Args:
       ranges, group, definition, place, others: as of `GroupReader`.
@@ -45,7 +45,7 @@ class PacketReader(GroupReader):
         self._numbers: list[pa.RecordBatch] = []
 
     def views(self) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Yield ("flows", rows) and ("packets", rows) as they are ready.
+        """Yields ("flows", rows) and ("packets", rows) as they are ready.
 
         The schemas are `schemas.rows.FLOWS` and `schemas.rows.numbered_packet_schema`.
         """
@@ -62,7 +62,7 @@ class PacketReader(GroupReader):
             yield from self._numbered()
 
     def numbers(self) -> pa.RecordBatch:
-        """Return which flow each serial means, of the flows given so far (`schemas.rows.FLOW_NUMBERS`)."""
+        """Returns the flow id of each serial, for the flows given so far (`schemas.rows.FLOW_NUMBERS`)."""
         return concatenated(self._numbers, FLOW_NUMBERS)
 
     def _numbered(self) -> Iterator[tuple[str, pa.RecordBatch]]:

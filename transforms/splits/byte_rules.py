@@ -1,4 +1,4 @@
-"""Header leaks: bytes of packet rows that tell a label alone, which a model then learns in the place of traffic.
+"""Byte rules: single bytes of packet rows that determine a label, which a model then learns instead of traffic.
 
 The rule of one byte: for each of its values the commonest label of the train rows that have it. A byte whose rule is
 nearly always right is most likely a trace of how the set was made (a link type, an address, a time), not of traffic.
@@ -16,14 +16,14 @@ from flowloom.schemas.dataset.dataset_card import ByteRule
 from flowloom.transforms.arrays.columns import view_or
 
 HEADER_BYTES = 128
-"""Bytes of a row that are looked at: headers of files, records, frames and packets end before."""
+"""Bytes of a row that are counted: headers of files, records, frames and packets end before."""
 
 LEAK_SHARE = 0.95
 """Share of rows from which on a single byte determines a label nearly alone."""
 
 
 def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Count labelled rows of the packets view by task: uint32 [byte positions, 256 values, words]."""
+    """Counts labelled rows of the packets view by task: uint32 [byte positions, 256 values, words]."""
     width = rows["bytes"].type.byte_width
     content = np.frombuffer(rows["bytes"].buffers()[1], np.uint8).reshape(-1, width)
     content = content[rows["bytes"].offset : rows["bytes"].offset + rows.num_rows]
@@ -36,7 +36,7 @@ def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.nda
 
 
 def byte_rule(task: str, counts: np.ndarray) -> ByteRule | None:
-    """Return the best rule of one byte, and the positions that determine the label nearly alone; None without rows.
+    """Returns the best rule of one byte, and the positions that determine the label nearly alone; None without rows.
 
     A label that most rows have anyway is not determined by a byte: a position counts if it also leaves at most half of
     the errors that the commonest label makes.
@@ -60,7 +60,7 @@ def byte_rule(task: str, counts: np.ndarray) -> ByteRule | None:
 
 @numba.njit(nogil=True, cache=True)
 def _count(content, codes, counts):
-    """Add each row with a label to the count of its value at each position."""
+    """Adds each row with a label to the count of its value at each position."""
     for row in range(len(codes)):
         if codes[row] >= 0:
             for at in range(counts.shape[0]):

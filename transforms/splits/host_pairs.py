@@ -37,20 +37,20 @@ class PairSplits:
     splits: bytes
 
     def of(self, hashes: np.ndarray) -> np.ndarray:
-        """Return the split of each pair, int8, by its hash; all of them must be known."""
+        """Returns the split of each pair, int8, by its hash; all of them must be known."""
         known = np.frombuffer(self.hashes, np.uint64)
         return np.frombuffer(self.splits, np.int8)[np.searchsorted(known, hashes)]
 
 
 def pair_hashes(flows: pa.RecordBatch, seed: int) -> np.ndarray:
-    """Hash the two addresses of each flow, uint64 [rows]; the same in both directions."""
+    """Hashs the two addresses of each flow, uint64 [rows]; the same in both directions."""
     key = f"host pair {seed}"
     ends = np.stack([keyed_hash(flows["src_ip"], key), keyed_hash(flows["dst_ip"], key)], axis=1)
     return keyed_hash(column(np.sort(ends, axis=1), pa.binary(16)), key)
 
 
 def pair_classes(flows: pa.RecordBatch, tasks: Sequence[Task], seed: int) -> PairClasses:
-    """Return the distinct pairs of labelled flows with their classes."""
+    """Returns the distinct pairs of labelled flows with their classes."""
     pairs = pair_hashes(flows, seed)
     hashes, classes, first = [pairs], [np.full(len(pairs), _NO_CLASS, np.int32)], 0
     for task in tasks:
@@ -63,13 +63,13 @@ def pair_classes(flows: pa.RecordBatch, tasks: Sequence[Task], seed: int) -> Pai
 
 
 def merge_pairs(parts: Iterable[PairClasses]) -> PairClasses:
-    """Join what several batches have."""
+    """Joins what several batches have."""
     known = list(parts)
     return _distinct([part.hashes for part in known], [part.classes for part in known])
 
 
 def place_pairs(found: PairClasses, shares: Sequence[float]) -> PairSplits:
-    """Give each class its quotas of pairs in order of their hashes; a pair of several classes counts for the rarest."""
+    """Gives each class its quotas of pairs by their hashes; a pair of several classes counts for the rarest."""
     counts = np.bincount(found.classes[found.classes >= 0])
     rarity = np.empty(len(counts) + 1, np.int64)
     rarity[np.lexsort((np.arange(len(counts)), counts))] = np.arange(len(counts))
@@ -84,7 +84,7 @@ def place_pairs(found: PairClasses, shares: Sequence[float]) -> PairSplits:
 
 
 def missed_classes(found: PairClasses, placed: PairSplits, wanted: Iterable[int]) -> list[tuple[int, int]]:
-    """Return (class, pairs) of each class that does not reach every wanted split."""
+    """Returns (class, pairs) of each class that does not reach every wanted split."""
     labelled = found.classes >= 0
     classes, splits = found.classes[labelled], placed.of(found.hashes[labelled])
     counts = np.bincount(classes)

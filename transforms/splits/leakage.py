@@ -36,7 +36,7 @@ _UNKNOWN = -1
 
 @dataclasses.dataclass(frozen=True)
 class OverlapCounts:
-    """What `Overlap` has, as int64 by position in `SPLITS`; those of different things add up."""
+    """Counts of an `Overlap`, as int64 by position in `SPLITS`; those of different things add up."""
 
     distinct: np.ndarray
     distinct_in_train: np.ndarray
@@ -51,7 +51,7 @@ class OverlapCounts:
         return OverlapCounts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def overlap(self) -> Overlap:
-        """Return the counts by the names of splits."""
+        """Returns the counts by the names of splits."""
         later = [split for split in range(len(SPLITS)) if split != TRAIN]
         return Overlap(
             distinct=_named(self.distinct, range(len(SPLITS))),
@@ -83,20 +83,20 @@ class LeakagePart:
 
 @dataclasses.dataclass(frozen=True)
 class PartCounts:
-    """What was counted over one part of the sightings of a kind."""
+    """Counts over one part of the sightings of a kind."""
 
     kind: str
     counts: OverlapCounts
 
 
 def sighting_type(tasks: int) -> np.dtype:
-    """Return the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
+    """Returns the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
     fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
     return np.dtype(fields)
 
 
 def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
+    """Yields the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
 
     Args:
       rows: flow ids, the columns of `TIMED_SEQUENCE`, addresses if there are any, and labels of any of the tasks.
@@ -114,7 +114,7 @@ def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tu
 
 
 def count_overlap(sightings: np.ndarray) -> OverlapCounts:
-    """Count over all sightings of some things; no other part may have sightings of the same things.
+    """Counts over all sightings of some things; no other part may have sightings of the same things.
 
     Args:
       sightings: records of `sighting_type`, in any order; the same flow may be sighted with a thing more than once.
@@ -143,7 +143,7 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
 def shelve_sightings(
     batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
 ) -> Iterator[Sighted]:
-    """Write what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
+    """Writes what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
     sighted = (rows.select(_sighted(rows.schema.names, tasks)) for rows in batches)
     for rows in filled(sighted, PARTITION_ROWS):
         for kind, records in sight(rows, split, tasks):
@@ -153,7 +153,7 @@ def shelve_sightings(
 
 
 def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
-    """Yield parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
+    """Yields parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
     places: dict[str, list[Sighted]] = {}
     for place in sighted:
         places.setdefault(place.kind, []).append(place)
@@ -164,7 +164,7 @@ def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
 
 
 def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
-    """Count over the sightings of one part, out of all files of its kind."""
+    """Counts over the sightings of one part, out of all files of its kind."""
     ends = [number * (1 << 64) // part.of for number in (part.number, part.number + 1)]
     pieces = []
     for path in part.paths:
@@ -190,7 +190,7 @@ def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Iden
 
 
 def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
-    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
+    """Measures the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
 
     Raises:
       FlowloomError: if there is no finished dataset.
@@ -208,7 +208,7 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
 
 
 def _sighted(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
-    """Return those of some columns that `sight` looks at."""
+    """Returns those of some columns that `sight` looks at."""
     wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
     return [name for name in columns if name in wanted]
 
@@ -223,7 +223,7 @@ def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequ
 
 
 def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> int:
-    """Return how many labels are known of things that have another one too."""
+    """Returns how many labels are known of things that have another one too."""
     if not len(starts):
         return 0
     known = labels != _UNKNOWN

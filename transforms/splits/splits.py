@@ -1,5 +1,4 @@
-"""Splits: which rows train, validate and test: by capture group where every class has enough of them, else by flow; on
-demand by host pair or by time."""
+"""Assignment of rows to train, validation and test: by capture group, flow, host pair or time."""
 
 import dataclasses
 import hashlib
@@ -32,14 +31,14 @@ from flowloom.transforms.splits.host_pairs import (
 )
 
 ClassKey = tuple[int, int]
-"""Position of a task and of a word in its vocabulary."""
+"""Position of a task and of a label value in its vocabulary."""
 
 _ASKED_FOR = "asked for by the manifest"
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """The rule that divides rows, and by capture or host pair the split of each of these as a position in `SPLITS`."""
+    """Rule that assigns splits, with the split of each capture group or host pair as a position in `SPLITS`."""
 
     rule: SplitRule
     of_group: Mapping[str, int]
@@ -47,7 +46,7 @@ class SplitPlan:
 
 
 def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Splits) -> SplitPlan:
-    """Decide how a corpus is divided, from the labels and ids of its groups and the seed alone.
+    """Returns the split plan of a corpus, from the labels and ids of its groups and the seed alone.
 
     Plans by host pair and by time are completed from the flows: see `plan_pair_splits` and `plan_time_splits`.
     Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
@@ -92,18 +91,18 @@ def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Sp
 
 
 def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
-    """Sketch the starts of flows in ns since the epoch."""
+    """Sketchs the starts of flows in ns since the epoch."""
     return sketch_order(view(flows["start"]))
 
 
 def plan_time_splits(split_plan: SplitPlan, sketch: OrderSketch) -> SplitPlan:
-    """Set the cuts of a split by time from the starts of all flows."""
+    """Sets the cuts of a split by time from the starts of all flows."""
     cuts = cut_by_shares(sketch, split_plan.rule.shares)
     return dataclasses.replace(split_plan, rule=split_plan.rule.model_copy(update={"cuts_ns": cuts}))
 
 
 def plan_pair_splits(split_plan: SplitPlan, pairs: PairClasses, tasks: Sequence[Task]) -> SplitPlan:
-    """Place all host pairs, and say in the reason which classes have too few of them for every split."""
+    """Places all host pairs, and names the classes with too few of them for every split in the reason."""
     rule = split_plan.rule
     placed = place_pairs(pairs, rule.shares)
     classes = [(task, code) for task, known in enumerate(tasks) for code in range(len(known.vocabulary))]
@@ -116,7 +115,7 @@ def plan_pair_splits(split_plan: SplitPlan, pairs: PairClasses, tasks: Sequence[
 
 
 def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View = "flows") -> pa.RecordBatch:
-    """Append the split of each row, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
+    """Appends the split of each row, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
 
     A row of a table has its features hashed in the place of an id, so that equal rows stay together; under `by: packet`
     a packet its place too, so that those of a flow do not.
@@ -189,7 +188,7 @@ def _named(keys: Iterable[ClassKey], tasks: Sequence[Task], counts: Mapping[Clas
 
 
 def _spread(known: Mapping[str, Sequence[int | None]], splits: Splits) -> dict[str, int]:
-    """Place groups so that each class is shared out by its quotas, rarest class first.
+    """Places groups so that each class is shared out by its quotas, rarest class first.
 
     The greedy order is iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) on whole-number
     quotas; afterwards groups move where a class would miss a split and no other class loses its last group by it.
@@ -229,7 +228,7 @@ def _repair(
     placed: dict[str, int],
     open_splits: list[int],
 ) -> None:
-    """Move groups into splits that a class with enough of them misses, where that takes no class's last group away."""
+    """Moves groups into splits that a class with enough of them misses, where that takes no class's last group away."""
     held = {key: [0] * len(SPLITS) for key in members}
     for key, groups in members.items():
         for group in groups:
@@ -253,7 +252,7 @@ def _missed(
     counts: Mapping[ClassKey, int],
     splits: Splits,
 ) -> list[ClassKey]:
-    """Return the classes that do not reach every split with a share."""
+    """Returns the classes that do not reach every split with a share."""
     reached: dict[ClassKey, set[int]] = {key: set() for key in counts}
     for group, codes in known.items():
         for key in _classes(codes):

@@ -1,4 +1,4 @@
-"""Overlap of tasks: how far the label of one tells that of another, counted over the rows that have both.
+"""Overlap of tasks: contingency of the labels of two tasks, over the rows that have both.
 
 Where one task nearly determines another, that a model does well on both at once says little of either.
 """
@@ -20,7 +20,7 @@ TaskPair = tuple[str, str]
 
 
 def count_pairs(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[TaskPair, np.ndarray]:
-    """Count rows by the labels of each two tasks: int64 [words of one, words of the other], unknown ones left out."""
+    """Counts rows by the labels of each two tasks: int64 [values of one, values of the other], without unknown ones."""
     known = [task for task in tasks if label_column(task.name) in rows.schema.names]
     codes = {task.name: view_or(rows[label_column(task.name)], -1).astype(np.int64) for task in known}
     counts = {}
@@ -33,7 +33,7 @@ def count_pairs(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[TaskPair, n
 
 
 def task_overlap(pair: TaskPair, split: str, counts: np.ndarray) -> TaskOverlap:
-    """Return a contingency table with what it says in numbers; classes without rows do not count."""
+    """Returns a contingency table and its measures of association, over classes with rows."""
     used = counts[counts.any(axis=1)][:, counts.any(axis=0)]
     return TaskOverlap(
         tasks=pair,
@@ -46,7 +46,7 @@ def task_overlap(pair: TaskPair, split: str, counts: np.ndarray) -> TaskOverlap:
 
 
 def cramers_v(counts: np.ndarray) -> float | None:
-    """Return how strongly rows and columns of a contingency table go together, from 0 to 1; None with fewer than two.
+    """Returns how strongly rows and columns of a contingency table go together, from 0 to 1; None with fewer than two.
 
     Source: Cramer, "Mathematical Methods of Statistics", 1946, section 21.9, without a correction for small samples.
     """
