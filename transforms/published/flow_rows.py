@@ -41,13 +41,7 @@ def published_flows(
     gaps = gap_ns.copy()
     gaps[starts] = 0
     columns = _totals(starts, lengths, size, forward, gaps) | known
-    head = np.arange(len(size)) - np.repeat(starts, lengths) < k
-    sequences = {
-        "pkt_size": np.minimum(size, _LARGEST)[head],
-        "pkt_dir": np.where(forward, 1, -1)[head],
-        "pkt_gap_ns": np.maximum(gaps, 0)[head],
-    }
-    heads = np.concatenate([np.zeros(1, np.int32), np.cumsum(np.minimum(lengths, k), dtype=np.int32)])
+    sequences, heads = _first_packets(starts, lengths, size, forward, gaps, k)
     arrays = []
     for field in PUBLISHED_FLOWS:
         if field.name == "flow_id":
@@ -63,6 +57,19 @@ def published_flows(
             arrays.append(pa.nulls(len(rows), field.type))
     arrays += [text_column(labels[kind]) for kind in labels]
     return pa.RecordBatch.from_arrays(arrays, schema=with_published_labels(PUBLISHED_FLOWS, labels))
+
+
+def _first_packets(
+    starts: np.ndarray, lengths: np.ndarray, size: np.ndarray, forward: np.ndarray, gaps: np.ndarray, k: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns the sequences of each flow's first k packets by column, and int32 [flows + 1] positions of the flows."""
+    head = np.arange(len(size)) - np.repeat(starts, lengths) < k
+    sequences = {
+        "pkt_size": np.minimum(size, _LARGEST)[head],
+        "pkt_dir": np.where(forward, 1, -1)[head],
+        "pkt_gap_ns": np.maximum(gaps, 0)[head],
+    }
+    return sequences, np.concatenate([np.zeros(1, np.int32), np.cumsum(np.minimum(lengths, k), dtype=np.int32)])
 
 
 def _totals(
