@@ -12,7 +12,7 @@ from measure import report, workplace
 from flowloom.pipelines.reproduce.kitsune.kitnet import KitNET
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.packets.afterimage import AfterImage
 
 PACKETS, MAP_ROWS, TRAIN_ROWS, ROUNDS = 200_000, 5_000, 50_000, 5
@@ -40,7 +40,7 @@ def main() -> None:
         path = folder / "c.pcap"
         SyntheticCapture(PACKETS).write(path)
         part = CaptureRange(str(path))
-        packets = list(GroupReading([part], "00c0ffee00c0ffee", FlowDefinition()).packets(part))
+        packets = list(GroupReader([part], "00c0ffee00c0ffee", FlowDefinition()).packets(part))
     features = features_of(packets)
     kitnet = KitNET.fit(features[: MAP_ROWS + TRAIN_ROWS], MAP_ROWS)
     alone = features[:1]

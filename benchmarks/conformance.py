@@ -22,7 +22,7 @@ from flowloom.schemas.arrow.accounting import DROPPED_COLUMNS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.capture_files import capture_sha256
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 K = 255
 """NFStream's longest sequence."""
@@ -142,7 +142,7 @@ def nfstream_flows(captures: Sequence[Path], options: dict[str, Any]) -> dict[st
 def flowloom_flows(capture: Path, definition: FlowDefinition, found: Conformance) -> list[Flow]:
     """Return Flowloom's flows of a capture, and add its accounting to what was found."""
     sha256 = capture_sha256(str(capture))
-    reading = GroupReading([CaptureRange(str(capture))], sha256[:16], definition)
+    reading = GroupReader([CaptureRange(str(capture))], sha256[:16], definition)
     flows: list[Flow] = []
     for batch in reading.flows():
         starts = batch["start"].cast(pa.int64()).to_pylist()

@@ -26,7 +26,7 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.labels.dpi import TOLERANCE_NS, dpi_windows, inspect_captures, read_inspected
 from flowloom.transforms.labels.window_index import index_windows, match_windows
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("application_name", "application_category_name")
@@ -69,7 +69,7 @@ def agree(captures: Sequence[Path], results: Path, python: str, folder: str) -> 
     if refused:
         raise SystemExit(f"NFStream cannot read {refused}")
     for capture, path in zip(captures, jobs, strict=True):
-        reading = GroupReading([CaptureRange(str(capture))], "0" * GROUP_DIGITS, DEFINITION)
+        reading = GroupReader([CaptureRange(str(capture))], "0" * GROUP_DIGITS, DEFINITION)
         flows = list(reading.flows())
         with open(results / capture.name, newline="") as file:
             rows = list(csv.DictReader(file))

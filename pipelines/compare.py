@@ -16,7 +16,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.compare_definitions import EQUAL, Cause, compare_flows
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str
         _, group = capture_fingerprint(capture)
     except CaptureError as damage:
         raise FlowloomError(f"{capture}: {damage.detail}") from None
-    reading = GroupReading([CaptureRange(capture)], group[:GROUP_DIGITS], definition)
+    reading = GroupReader([CaptureRange(capture)], group[:GROUP_DIGITS], definition)
     flows = pa.Table.from_batches(reading.flows(), FLOWS)
     unread = [f"{capture}: {reject['detail']}" for reject in reading.rejects().to_pylist()]
     if unread and not flows.num_rows:

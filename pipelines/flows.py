@@ -22,7 +22,7 @@ from flowloom.transforms.captures.capture_files import (
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.io.parquet import parquet_writer
-from flowloom.transforms.metering.group_reader import GroupReading, dropped_by_reason
+from flowloom.transforms.metering.group_reader import GroupReader, dropped_by_reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[p
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
         return
     report.seconds["read"] += time.perf_counter() - begun
-    reading = GroupReading([CaptureRange(uri)], group, options.definition, sha256=sha256)
+    reading = GroupReader([CaptureRange(uri)], group, options.definition, sha256=sha256)
     yield from reading.flows()
     for row in reading.captures().to_pylist():
         report.captures.append(

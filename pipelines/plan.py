@@ -12,7 +12,7 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
-from flowloom.pipelines.build import compose, look_at
+from flowloom.pipelines.build_steps import compose, prepare_corpus
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
@@ -158,7 +158,7 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
     small = manifest.model_copy(update=changed)
     begun = time.process_time()
     with label_folder(staging) as scratch:
-        corpus = look_at(small, folder, staging, scratch, 1)
+        corpus = prepare_corpus(small, folder, staging, scratch, 1)
         with start_pipeline(EMBEDDED, 1, ()) as pipeline:
             compose(pipeline, corpus, staging, 1)
     taken = time.process_time() - begun

@@ -23,8 +23,8 @@ from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
 from flowloom.transforms.io.verdict import require_success
-from flowloom.transforms.metering.meter_groups import GroupAccount
-from flowloom.transforms.metering.metering_ptransforms import MeterGroups, PlanReadings
+from flowloom.transforms.metering.accounts import GroupAccount
+from flowloom.transforms.metering.metering_ptransforms import JoinPartitions, MeterRanges, PlanMetering
 from flowloom.transforms.score.score_inputs import Needs, ScoreInputs, plan_inputs
 from flowloom.transforms.score.score_ptransforms import (
     ReadParts,
@@ -154,14 +154,16 @@ def compose(
     rows: dict[str, tuple[beam.PCollection[pa.RecordBatch], bool]] = {}
     accounts: tuple[beam.PCollection[GroupAccount], ...] = ()
     if inputs.captures.groups:
-        plan_readings = PlanReadings(
+        plan_metering = PlanMetering(
             inputs.captures.groups, needs.definition, options.split_bytes, options.lanes, digests=False
         )
-        meter = MeterGroups(needs.definition, staging)
-        whole, joined, _, accounts = pipeline | "PlanReadings" >> plan_readings | "MeterGroups" >> meter
+        planned = pipeline | "PlanMetering" >> plan_metering
+        metered = planned.tasks | "MeterRanges" >> MeterRanges(needs.definition, staging)
+        joined = metered.fragments | "JoinPartitions" >> JoinPartitions(needs.definition, staging)
+        accounts = (metered.accounts, joined.accounts)
         key = read_key(os.fspath(options.key_file)) if options.key_file else None
         key = corpus_key(inputs.captures) if options.identity == "drop" else key
-        for name, flows in (("Whole", whole), ("Joined", joined)):
+        for name, flows in (("Whole", metered.flows), ("Joined", joined.flows)):
             rows[name] = flows | f"ConcealIdentities {name}" >> ConcealIdentities(key), options.identity != "drop"
     read = pipeline | "ReadParts" >> ReadParts(inputs.parts, options.lanes)
     rows["Parts"] = read.rows, True

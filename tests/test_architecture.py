@@ -2,8 +2,11 @@
 
 import ast
 import collections
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import source_tree
@@ -58,7 +61,7 @@ ALLOWED: dict[str, str] = {
     "pipelines/terminal": "transforms/arrays transforms/io trainers/training",
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/labels": (
-        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/metering"
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
     ),
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
@@ -224,6 +227,59 @@ def test_modules_of_transforms_that_import_beam_hold_ptransforms_only():
                 assert node.name.startswith("_") or node.name == "single", f"{path}: {node.name} must be elsewhere"
 
 
+def ptransforms() -> Iterator[tuple[Path, ast.ClassDef]]:
+    """Yields the public PTransforms of transforms/ and pipelines/ with their modules."""
+    for path in source_tree.modules():
+        if path.parts[0] in ("transforms", "pipelines"):
+            for node in ast.parse((source_tree.ROOT / path).read_text()).body:
+                bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+                if "beam.PTransform" in bases and not node.name.startswith("_"):
+                    yield path, node
+
+
+# PTransforms that do not follow a rule yet; to shrink until nothing is left
+WITH_ANY = {
+    "AnswerRoll",
+    "ConcealIdentities",
+    "DropDuplicates",
+    "FindDuplicates",
+    "PlanLayout",
+    "RecallPublished",
+    "SpillRows",
+    "WriteCard",
+    "WriteShards",
+}
+WITHOUT_FUNCTION = {"AnswerRoll", "ConcealIdentities", "PlanLayout", "RecallPublished", "SpillRows", "WriteShards"}
+WITHOUT_TEST = {"PlanLayout", "RecallPublished", "SpillRows", "WriteCard", "WriteShards"}
+
+
+def test_ptransforms_state_the_types_of_their_collections():
+    for path, node in ptransforms():
+        (expand,) = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "expand")
+        types = [argument.annotation for argument in expand.args.args[1:]] + [expand.returns]
+        stated = all(types) and not any(re.search(r"\bAny\b", ast.unparse(each)) for each in types if each)
+        assert stated or node.name in WITH_ANY, f"{path}: {node.name}.expand"
+
+
+def test_ptransforms_have_a_function_of_their_name():
+    for path, node in ptransforms():
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", node.name).lower()
+        functions = {
+            each.name
+            for module in (source_tree.ROOT / path).parent.glob("*.py")
+            for each in ast.parse(module.read_text()).body
+            if isinstance(each, ast.FunctionDef)
+        }
+        assert name in functions or node.name in WITHOUT_FUNCTION, f"{path}: {node.name} needs {name}"
+
+
+def test_ptransforms_are_tested_in_the_mirror_of_their_folder():
+    for path, node in ptransforms():
+        tests = (source_tree.ROOT / "tests" / path.parent).glob("test_*.py")
+        tested = any(re.search(rf"\b{node.name}\b", test.read_text()) for test in tests)
+        assert tested or node.name in WITHOUT_TEST, f"{path}: {node.name}"
+
+
 WITHOUT_BEAM = """
 import importlib, sys
 sys.modules["apache_beam"] = None  # importing it fails
@@ -233,14 +289,14 @@ for name in {names}:
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.capture_files import match_captures
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 group, definition = "0" * 16, FlowDefinition.of()
 uris = match_captures({pattern!r})
 assert len(uris) > 1
 flows = 0
 for uri in uris:
-    reading = GroupReading([CaptureRange(uri)], group, definition)
+    reading = GroupReader([CaptureRange(uri)], group, definition)
     flows += sum(batch.num_rows for batch in reading.flows())
 print(flows)
 """

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowloom.pipelines.build import BuildOptions, MeteredCaptures, build
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.build_steps import MeteredCaptures
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.retrain.continuity import (
@@ -50,14 +51,13 @@ from flowloom.transforms.dataset.increments import drop_shards, freeze_test, jud
 from flowloom.transforms.io.progress import watched
 from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.metering.meter_cache import (
-    KeptReading,
-    ReadingStore,
-    group_readings,
-    kept_readings,
+    MeterCache,
+    cached_metering,
+    plan_cached_group,
     with_missed_fragments,
 )
-from flowloom.transforms.metering.metering_ptransforms import KeepReadings
-from flowloom.transforms.metering.scheduling import ReadingTask
+from flowloom.transforms.metering.metering_ptransforms import CacheMetering
+from flowloom.transforms.metering.scheduling import MeterTask
 from flowloom.transforms.score.skew import model_skew
 
 
@@ -182,8 +182,8 @@ def _take_up(
     number = len(state.versions) + 1
     place = version_folder(root, number)
     place.mkdir(parents=True)
-    store = ReadingStore(str(root / METER_CACHE), manifest.definition)
-    metered = meter_new(manifest, found, store, options.workers, str(place), display)
+    cache = MeterCache(str(root / METER_CACHE), manifest.definition)
+    metered = meter_new(manifest, found, cache, options.workers, str(place), display)
     card = build(BuildOptions(options.manifest, place / DATASET, options.workers), display.built, metered)
     if state.key_id is not None and card.key_id != state.key_id:
         raise FlowloomError(
@@ -204,31 +204,30 @@ def _take_up(
         )
     write_state(grown, root)
     sweep(grown, root)
-    store.clear(reading.folder for reading in metered.readings)
+    cache.clear(each.folder for each in metered.cached)
     return grown, version, report
 
 
 def meter_new(
     manifest: CorpusManifest,
     found: FoundCaptures,
-    store: ReadingStore,
+    cache: MeterCache,
     workers: int,
     job: str,
     display: ProgressDisplay,
 ) -> MeteredCaptures:
-    """Meter what is not kept yet, and return all kept readings of a corpus."""
-    store.clear()
+    """Meters the captures that are not cached yet, and returns the cached results of all."""
+    cache.clear()
     sizes = {one.uri: one.size for one in found.seen}
     groups = []
     for group in found.plan.groups:
         named = any(manifest.captures[at].group != FILE_GROUP for at in group.sources)
         alone = not (named and manifest.definition.associative)
-        groups.append(group_readings(group, found.sha256, alone))
-    _keep([task for tasks in groups for task in tasks], sizes, store, workers, job, display)
-    groups = [with_missed_fragments(tasks, store) for tasks in groups]
-    _keep([task for tasks in groups for task in tasks], sizes, store, workers, job, display)
-    readings: list[KeptReading] = [reading for tasks in groups for reading in kept_readings(tasks, store)]
-    return MeteredCaptures(found.plan, tuple(readings))
+        groups.append(plan_cached_group(group, found.sha256, alone))
+    _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, display)
+    groups = [with_missed_fragments(tasks, cache) for tasks in groups]
+    _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, display)
+    return MeteredCaptures(found.plan, tuple(each for tasks in groups for each in cached_metering(tasks, cache)))
 
 
 def challenge(
@@ -325,19 +324,19 @@ def inputs_digest(manifest: CorpusManifest, folder: str, found: FoundCaptures) -
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _keep(
-    tasks: Sequence[ReadingTask],
+def _cache(
+    tasks: Sequence[MeterTask],
     sizes: Mapping[str, int],
-    store: ReadingStore,
+    cache: MeterCache,
     workers: int,
     job: str,
     display: ProgressDisplay,
 ) -> None:
-    """Meter those of some tasks that are not kept yet, in one small pipeline."""
-    unknown = [task for task in tasks if task not in store]
+    """Meters those tasks that are not cached yet, in one small pipeline."""
+    unknown = [task for task in tasks if task not in cache]
     if unknown:
         with watched(job, display.metered), start_pipeline(EMBEDDED, workers, ()) as pipeline:
-            pipeline | "KeepReadings" >> KeepReadings(unknown, sizes, store, job, workers)
+            pipeline | "CacheMetering" >> CacheMetering(unknown, sizes, cache, job, workers)
 
 
 def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:

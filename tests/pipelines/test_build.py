@@ -29,7 +29,7 @@ from flowloom.transforms.dataset.layouts import lay_out
 from flowloom.transforms.flows.conceal import conceal, corpus_key
 from flowloom.transforms.flows.pseudonyms import IdentityKey
 from flowloom.transforms.labels.label_flows import label_by_path, label_groups
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.splits import leakage
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes
 from flowloom.transforms.splits.leakage import measure_leakage
@@ -84,7 +84,7 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     labelled: list[pa.RecordBatch] = []
     for group in plan.groups:
         whole = [CaptureRange(capture.uri) for capture in group.captures]
-        for read in GroupReading(whole, group.group, manifest.definition).flows():
+        for read in GroupReader(whole, group.group, manifest.definition).flows():
             flows = read if manifest.identity == "keep" else conceal(read, key)
             labelled.append(label_by_path(flows, labels, manifest.tasks))
     if manifest.splits.by == "time":

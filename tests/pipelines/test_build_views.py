@@ -16,7 +16,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.packet_reader import PacketReading
+from flowloom.transforms.metering.packet_reader import PacketReader
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -69,7 +69,7 @@ def test_packets_are_those_of_a_plain_reading(both, corpus):
     expected: collections.Counter[tuple[int, bytes]] = collections.Counter()
     dropped = 0
     for path in sorted(corpus.glob("*/*.pcap")):
-        reading = PacketReading([CaptureRange(str(path))], "0" * GROUP_DIGITS, FlowDefinition(), PacketView(length=100))
+        reading = PacketReader([CaptureRange(str(path))], "0" * GROUP_DIGITS, FlowDefinition(), PacketView(length=100))
         for view, rows in reading.views():
             if view == "packets":
                 expected.update(zip(rows["time_ns"].to_pylist(), rows["bytes"].to_pylist(), strict=True))

@@ -17,8 +17,8 @@ from flowloom.transforms.dataset.shards import SpilledShard, WrittenShard, read_
 from flowloom.transforms.labels.join_labels import Counts, SourceKey
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
+from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
 from flowloom.transforms.metering.join_packets import PacketCounts
-from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
 from flowloom.transforms.packets.byte_rows import no_drops
 from flowloom.transforms.published.plan_published import PublishedFindings
 from flowloom.transforms.splits.leakage import PartCounts

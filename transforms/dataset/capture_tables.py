@@ -12,7 +12,7 @@ from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS
 from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S, PublishedAccount, Timeline
 from flowloom.transforms.arrays.columns import batch, text_column
 from flowloom.transforms.captures.groups import relative_uri
-from flowloom.transforms.metering.meter_groups import GroupAccount
+from flowloom.transforms.metering.accounts import GroupAccount
 
 
 def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:

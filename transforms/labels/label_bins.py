@@ -14,7 +14,7 @@ from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Dividers, Quantity, Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import view
-from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, sketch_order
+from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
 from flowloom.transforms.labels.flow_quantities import quantity
 
 _MANTISSA = 53
@@ -182,10 +182,22 @@ class LabelBins:
     fault: str | None = None
 
 
-def set_label_bins(_: None, tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> LabelBins:
-    """Divide measured tasks by what was found for each of them that `has_measured_bins`, in their order.
+def find_label_bins(flows: Sequence[pa.RecordBatch], tasks: Sequence[Task]) -> LabelBins:
+    """Finds the label bins of measured tasks on all labelled and split flows."""
+    named = {task.name: task for task in tasks}
+    found: list[ClassSums | OrderSketch] = []
+    for task in filter(has_measured_bins, tasks):
+        if reference := named.get(dividers_of(task).reference or ""):
+            found.append(merge_sums((sum_classes(batch, task, reference) for batch in flows), reference))
+        else:
+            found.append(merge_sketches(sketch_quantity(batch, task) for batch in flows))
+    return set_label_bins(tasks, *found)
 
-    Where one cannot be divided all of it has one divider, which no dataset is finished with.
+
+def set_label_bins(tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> LabelBins:
+    """Sets the label bins of tasks, from the findings of each task that `has_measured_bins`, in their order.
+
+    A task whose bins cannot be set gets a placeholder with a fault, which no dataset is finished with.
     """
     divided, rest, fault = [], iter(found), None
     for task in tasks:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -13,29 +13,27 @@ from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.captures.groups import GroupPlan
-from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.labels.label_bins import (
     LabelBins,
     dividers_of,
     has_measured_bins,
-    label_quantities,
     merge_sums,
     set_label_bins,
     sketch_quantity,
     sum_classes,
 )
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts, label_flows
-from flowloom.transforms.labels.window_sources import WindowSource, plan_inspections, window_captures
+from flowloom.transforms.labels.window_sources import WindowSource, plan_inspections, window_inspection
 
 
 @dataclasses.dataclass
 class FindLabelBins(beam.PTransform):
-    """`set_label_bins` over labelled and split flow batches."""
+    """`find_label_bins` from all labelled and split flow batches."""
 
     tasks: tuple[Task, ...]
 
-    def expand(self, flows: Any) -> Any:
-        """Return one `LabelBins` from batches."""
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[LabelBins]:
+        """Returns one element: all tasks, measured ones with their bins."""
         named = {task.name: task for task in self.tasks}
         found = []
         for task in filter(has_measured_bins, self.tasks):
@@ -46,22 +44,7 @@ class FindLabelBins(beam.PTransform):
                 parts = flows | f"Sketch {task.name}" >> beam.Map(sketch_quantity, task)
                 merged = parts | f"AllSketches {task.name}" >> beam.CombineGlobally(merge_sketches)
             found.append(beam.pvalue.AsSingleton(merged))
-        return flows.pipeline | "Undivided" >> beam.Create([None]) | beam.Map(set_label_bins, self.tasks, *found)
-
-
-@dataclasses.dataclass
-class LabelQuantities(beam.PTransform):
-    """`label_quantities` over a PCollection of flow batches; `tasks` may come from `FindLabelBins`."""
-
-    tasks: Any
-
-    def expand(self, flows: Any) -> Any:
-        """Return batches with the label columns of automatic tasks."""
-        return flows | beam.Map(_labelled, single(self.tasks)).with_output_types(pa.RecordBatch)
-
-
-def _labelled(flows: pa.RecordBatch, label_bins: LabelBins) -> pa.RecordBatch:
-    return label_quantities(flows, label_bins.tasks)
+        return flows.pipeline | "Tasks" >> beam.Create([self.tasks]) | "Set" >> beam.Map(set_label_bins, *found)
 
 
 class LabelledFlows(NamedTuple):
@@ -109,15 +92,15 @@ class _LabelFlows(beam.DoFn):
 
 @dataclasses.dataclass
 class WindowCaptures(beam.PTransform):
-    """From a pipeline: `window_captures` over the inspections of a plan, shared among all workers."""
+    """`window_captures` of the inspections of a plan, shared among all workers."""
 
     plan: GroupPlan
     sources: tuple[WindowSource, ...]
     tasks: tuple[Task, ...]
     definition: FlowDefinition
 
-    def expand(self, root: Any) -> Any:
-        """Return `REJECTS` batches; when all are there, so are the files."""
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
+        """Returns batches of `REJECTS`; when all of them are there, so are the files of label windows."""
         inspections = list(plan_inspections(self.plan, self.sources))
-        write = beam.Map(window_captures, self.tasks, self.definition).with_output_types(pa.RecordBatch)
+        write = beam.Map(window_inspection, self.tasks, self.definition)
         return root | "Inspections" >> beam.Create(inspections) | "Write" >> write

@@ -11,7 +11,7 @@ from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.labels.window_index import NO_WINDOW, WindowMatch, window_batch
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 
 def packet_windows(
@@ -29,7 +29,7 @@ def packet_windows(
       label windows, about 65 bytes a packet, and `REJECTS`: one row if the table is longer or shorter than the capture.
     """
     part = CaptureRange(uri)
-    reading = GroupReading([part], "0" * GROUP_DIGITS, definition)
+    reading = GroupReader([part], "0" * GROUP_DIGITS, definition)
     pieces: dict[str, list[np.ndarray]] = {field: [] for field in (*WINDOW_KEY, "time_ns", "record")}
     for packets in reading.packets(part):
         for field, parts in pieces.items():

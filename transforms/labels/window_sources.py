@@ -160,7 +160,14 @@ def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterat
                 yield Inspection(source, known[at : at + _INSPECTED_TOGETHER])
 
 
-def window_captures(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:
+def window_captures(
+    plan: GroupPlan, sources: Sequence[WindowSource], tasks: Sequence[Task], definition: FlowDefinition
+) -> list[pa.RecordBatch]:
+    """Writes the label windows of all sources that inspect captures, and returns `REJECTS` of each inspection."""
+    return [window_inspection(work, tasks, definition) for work in plan_inspections(plan, sources)]
+
+
+def window_inspection(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:
     """Write the label windows of a source for each of some groups.
 
     Returns:

@@ -82,7 +82,7 @@ class BuildEstimate:
 
 
 def work_pieces(groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int) -> list[int]:
-    """Return the bytes of every piece of captures that one worker reads by itself, as `PlanReadings` makes them."""
+    """Return the bytes of every piece of captures that one worker reads by itself, as `PlanMetering` makes them."""
     pieces = []
     for group in groups:
         if not definition.associative:

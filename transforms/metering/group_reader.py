@@ -31,7 +31,7 @@ class StageSeconds:
     meter: float = 0.0
 
 
-class GroupReading:
+class GroupReader:
     """Ranges of one capture group, read to flows; damage ends a capture, never the group.
 
     Args:

@@ -104,9 +104,12 @@ def join_ranges(
         yield RangeJoin(group, part.packets, place)
 
 
-def join_packets(join: RangeJoin) -> Iterator[pa.RecordBatch | PacketCounts]:
-    """Yield a range's rows of the packets view with labels and splits of their flows, and how many there were."""
-    dropped, rows = no_drops(), 0
+def attach_labels(join: RangeJoin, dropped: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """Yields the packet rows of a range with ids, labels and splits of their flows.
+
+    Args:
+      dropped: int64 count by `PacketDrop` code; packets of short flows are added to it.
+    """
     known = None if join.flows is None else read_spilled([join.flows])
     serials = np.empty(0, np.int64) if known is None else view(known["serial"])
     flows = RangeFlows(serials, pa.nulls(0, pa.binary(16)) if known is None else known["flow_id"])
@@ -114,12 +117,38 @@ def join_packets(join: RangeJoin) -> Iterator[pa.RecordBatch | PacketCounts]:
         numbered = read_spilled([place])
         at = flows.find(view(numbered["serial"]))
         attached = attach_flows(numbered, flows, join.group, dropped)
-        rows += attached.num_rows
         if known is not None and attached.num_rows:
             taken = known.drop_columns(["serial", "flow_id"]).take(column(at[at >= 0], pa.int64()))
             schema = pa.schema([*attached.schema, *taken.schema])
             yield pa.RecordBatch.from_arrays([*attached.columns, *taken.columns], schema=schema)
-    yield PacketCounts(rows, tuple(dropped.tolist()))
+
+
+def join_packets(
+    ranges: Iterable[tuple[str, RangePackets]], flows: Iterable[pa.RecordBatch], key: IdentityKey | None, job: str
+) -> tuple[list[pa.RecordBatch], list[PacketCounts]]:
+    """Returns the packet rows of all groups with ids, labels and splits of their flows, and the counts of each range.
+
+    Args:
+      ranges: groups and what metering spilled of their packets.
+      flows: labelled flows of all groups.
+      key: the key that flow ids were encrypted with, if they were.
+      job: the folder for spill files.
+    """
+    marks: dict[str, list[Spilled]] = {}
+    for batch in flows:
+        for group, place in mark_flows(batch, job):
+            marks.setdefault(group, []).append(place)
+    parts: dict[str, list[RangePackets]] = {}
+    for group, part in ranges:
+        parts.setdefault(group, []).append(part)
+    rows, counts = [], []
+    for group, known in parts.items():
+        for join in join_ranges(group, known, marks.get(group, []), key, job):
+            dropped = no_drops()
+            joined = list(attach_labels(join, dropped))
+            rows += joined
+            counts.append(PacketCounts(sum(batch.num_rows for batch in joined), tuple(dropped.tolist())))
+    return rows, counts
 
 
 def _ids(ids: pa.Array) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Kept readings: what metering gave of a capture lies in files named by content, so that it is metered once.
+"""Content-addressed cache of metered captures, so that each is metered once.
 
-Every capture of a timeline is metered as if others came before and behind it, so that what it gave stays true whatever
-is appended: its whole flows, its fragments, its clock and its account.
+Every capture of a timeline is metered as if others came before and after it. Its complete flows, fragments, clock and
+account therefore stay valid whatever is appended.
 """
 
 import dataclasses
@@ -23,30 +23,30 @@ from flowloom.transforms.arrays.columns import column, text_column, view
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import WHOLE, RangePlace
-from flowloom.transforms.metering.group_reader import GroupReading
-from flowloom.transforms.metering.scheduling import ReadingTask
+from flowloom.transforms.metering.group_reader import GroupReader
+from flowloom.transforms.metering.scheduling import MeterTask
 from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
 
-KEPT_VERSION = 1
-"""Raised when metering gives something else of the same capture and definition: what was kept is metered again."""
+CACHE_VERSION = 1
+"""Version of the cache; raised when metering gives other results of the same capture and definition."""
 
 AMONG_OTHERS = RangePlace(position=1, last=False)
-"""The place of a capture of a timeline: something may lie before it and behind it, and no clock is known."""
+"""Place of a capture of a timeline: others may lie before and after it, and no clock is known."""
 
 _META = "reading.json"
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
-"""Readings are kept for long and read once a run (docs/decisions/0023)."""
+"""The cache is kept for long and read once a run (docs/decisions/0023)."""
 _MISSED = DropReason.FRAGMENT_WITHOUT_FIRST.column
 
 
 @dataclasses.dataclass(frozen=True)
-class KeptReading:
-    """What metering gave of one reading of a group, by the names that a `GroupReading` has for it.
+class CachedMetering:
+    """Cached results of one task, by the names of a `GroupReader`.
 
     Attributes:
-      folder: where its files are.
+      folder: the folder of its files.
       position: its number in its group, one of `of`.
-      uris: what its captures are called now, by SHA-256.
+      uris: current uris of its captures, by SHA-256.
     """
 
     folder: str
@@ -57,52 +57,52 @@ class KeptReading:
 
     @property
     def captures_done(self) -> int:
-        """Captures that end in it."""
+        """Number of captures that end in it."""
         return len(self.uris)
 
     @property
     def flows_short(self) -> int:
-        """Flows left out because they had fewer packets than the definition's `min_packets`."""
+        """Number of flows below the definition's `min_packets`."""
         return _meta(self.folder)["flows_short"]
 
     @property
     def clock_ns(self) -> int | None:
-        """The latest time in its captures; None without any."""
+        """Latest time in its captures; None without any."""
         return _meta(self.folder)["clock_ns"]
 
     def flows(self) -> list[pa.RecordBatch]:
-        """Return the flows that are whole (`schemas.rows.FLOWS`)."""
+        """Returns the complete flows (`schemas.rows.FLOWS`)."""
         return _read(self.folder, "flows", FLOWS)
 
     def fragments(self) -> list[pa.RecordBatch]:
-        """Return the pieces of flows that other captures may continue, in the order of their keys' hashes."""
+        """Returns the fragments of flows that other captures may continue, in the order of their keys' hashes."""
         return [_placed(rows, self.position) for rows in _read(self.folder, "fragments", FRAGMENTS)]
 
     def captures(self) -> pa.RecordBatch:
-        """Return the account of its captures (`schemas.accounting.CAPTURES`)."""
+        """Returns the account of its captures (`schemas.accounting.CAPTURES`)."""
         return _renamed(_read(self.folder, "captures", CAPTURES)[0], self.uris)
 
     def rejects(self) -> pa.RecordBatch:
-        """Return one row per place where reading stopped (`schemas.accounting.REJECTS`)."""
+        """Returns one row per place where reading stopped (`schemas.accounting.REJECTS`)."""
         return _renamed(_read(self.folder, "rejects", REJECTS)[0], self.uris)
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadingStore:
-    """A folder of kept readings, by key; one appears when it is complete, and is never changed.
+class MeterCache:
+    """Folder of cached meterings, by key; each appears when it is complete and never changes.
 
     Args:
-      root: the folder, made when the first reading is kept.
-      definition: what counts as one flow.
+      root: the folder, made for the first entry.
+      definition: the definition of a flow.
     """
 
     root: str
     definition: FlowDefinition
 
-    def key(self, task: ReadingTask) -> str:
-        """Return what decides a reading, as a hexadecimal digest: no path is in it."""
+    def key(self, task: MeterTask) -> str:
+        """Returns the digest of everything that decides the results of a task; it does not depend on paths."""
         decisive = {
-            "version": KEPT_VERSION,
+            "version": CACHE_VERSION,
             "definition": self.definition.model_dump(mode="json"),
             "group": task.group,
             "whole": task.place == WHOLE,
@@ -111,72 +111,78 @@ class ReadingStore:
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
-    def folder(self, task: ReadingTask) -> str:
-        """Return where a reading is kept, or would be."""
+    def folder(self, task: MeterTask) -> str:
+        """Returns the folder of a task's results, whether or not they are cached."""
         return os.path.join(self.root, self.key(task))
 
-    def __contains__(self, task: ReadingTask) -> bool:
+    def __contains__(self, task: MeterTask) -> bool:
         return os.path.exists(self.folder(task))
 
     def clear(self, wanted: Iterable[str] | None = None) -> None:
-        """Remove what was not finished and, if told which folders are wanted, all others."""
-        kept = None if wanted is None else set(map(os.path.basename, wanted))
+        """Removes unfinished entries, and all entries except the wanted folders if these are given."""
+        names = None if wanted is None else set(map(os.path.basename, wanted))
         for name in os.listdir(self.root) if os.path.isdir(self.root) else []:
-            if name.startswith(".") or (kept is not None and name not in kept):
+            if name.startswith(".") or (names is not None and name not in names):
                 shutil.rmtree(os.path.join(self.root, name))
 
 
-def group_readings(group: CaptureGroup, sha256: Mapping[str, str], alone: bool) -> list[ReadingTask]:
-    """Return the readings of a group: one of each capture, or one of all of them.
+def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: bool) -> list[MeterTask]:
+    """Returns the cacheable tasks of a group: one for each capture, or one for all of them.
 
     Args:
       sha256: of the group's captures, by uri.
-      alone: whether nothing can be appended to the group, or it has to be metered in one piece.
+      alone: whether nothing can be appended to the group, or it must be metered in one piece.
     """
     ranges = [CaptureRange(capture.uri) for capture in group.captures]
     digests = {part.uri: sha256[part.uri] for part in ranges}
     if alone:
-        return [ReadingTask(group.group, tuple(ranges), digests, WHOLE, ())]
-    return [ReadingTask(group.group, (part,), digests, AMONG_OTHERS, ()) for part in ranges]
+        return [MeterTask(group.group, tuple(ranges), digests, WHOLE, ())]
+    return [MeterTask(group.group, (part,), digests, AMONG_OTHERS, ()) for part in ranges]
 
 
-def keep_reading(task: ReadingTask, store: ReadingStore) -> None:
-    """Meter a task and keep what it gives."""
-    if task in store:
-        return
-    reading = GroupReading(
-        task.ranges, task.group, store.definition, sha256=task.sha256, place=task.place, earlier=task.earlier
+def cache_metering(tasks: Iterable[MeterTask], cache: MeterCache) -> list[str]:
+    """Meters those tasks that are not cached yet, and returns the folders of all."""
+    return [_cache(task, cache) for task in tasks]
+
+
+def _cache(task: MeterTask, cache: MeterCache) -> str:
+    folder = cache.folder(task)
+    if task in cache:
+        return folder
+    reader = GroupReader(
+        task.ranges, task.group, cache.definition, sha256=task.sha256, place=task.place, earlier=task.earlier
     )
-    partial = os.path.join(store.root, f".{uuid.uuid4().hex}")
+    partial = os.path.join(cache.root, f".{uuid.uuid4().hex}")
     os.makedirs(partial)
-    _write(partial, "flows", FLOWS, reading.flows())
-    _write(partial, "fragments", FRAGMENTS, reading.fragments() if task.place != WHOLE else [])
-    captures = reading.captures()
+    _write(partial, "flows", FLOWS, reader.flows())
+    _write(partial, "fragments", FRAGMENTS, reader.fragments() if task.place != WHOLE else [])
+    captures = reader.captures()
     _write(partial, "captures", CAPTURES, [_renamed(captures, task.sha256)])
-    _write(partial, "rejects", REJECTS, [_renamed(reading.rejects(), task.sha256)])
+    _write(partial, "rejects", REJECTS, [_renamed(reader.rejects(), task.sha256)])
     meta = {
-        "clock_ns": reading.clock_ns,
-        "flows_short": reading.flows_short,
+        "clock_ns": reader.clock_ns,
+        "flows_short": reader.flows_short,
         "missed": int(view(captures[_MISSED]).sum()),
     }
     with open(f"{partial}/{_META}", "w", encoding="utf-8") as file:
         json.dump(meta, file)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(partial, store.folder(task))
+    os.rename(partial, folder)
+    return folder
 
 
-def with_missed_fragments(tasks: Sequence[ReadingTask], store: ReadingStore) -> list[ReadingTask]:
-    """Return the readings of a group as they have to be, of kept ones that were metered without a look before them.
+def with_missed_fragments(tasks: Sequence[MeterTask], cache: MeterCache) -> list[MeterTask]:
+    """Returns the tasks of a group with the earlier captures that they need, from cached results without any.
 
-    One that missed the first fragment of a datagram has to look for it in the captures before it that were on the wire
-    within the lifetime of a datagram; for all others these make no difference.
+    A capture that missed the first IP fragment of a datagram must look for it in the captures of one datagram lifetime
+    before it. Earlier captures make no difference to all others.
     """
-    metas = [_meta(store.folder(task)) for task in tasks]
+    metas = [_meta(cache.folder(task)) for task in tasks]
     wanted = []
     for at, (task, meta) in enumerate(zip(tasks, metas, strict=True)):
-        if meta["missed"] and store.definition.fragments == "join" and task.place != WHOLE:
-            (first_ns,) = _read(store.folder(task), "captures", CAPTURES)[0]["first_ns"].to_pylist()
+        if meta["missed"] and cache.definition.fragments == "join" and task.place != WHOLE:
+            (first_ns,) = _read(cache.folder(task), "captures", CAPTURES)[0]["first_ns"].to_pylist()
             near = [
                 earlier.ranges[0]
                 for earlier, known in zip(tasks[:at], metas, strict=False)
@@ -188,11 +194,11 @@ def with_missed_fragments(tasks: Sequence[ReadingTask], store: ReadingStore) -> 
     return wanted
 
 
-def kept_readings(tasks: Sequence[ReadingTask], store: ReadingStore) -> list[KeptReading]:
-    """Return the places of a group's kept readings, in the group's order."""
+def cached_metering(tasks: Sequence[MeterTask], cache: MeterCache) -> list[CachedMetering]:
+    """Returns the cached results of a group's tasks, in the group's order."""
     return [
-        KeptReading(
-            store.folder(task),
+        CachedMetering(
+            cache.folder(task),
             task.group,
             at,
             len(tasks),
@@ -212,9 +218,9 @@ def _write(folder: str, name: str, schema: pa.Schema, batches: Iterable[pa.Recor
 
 
 def _read(folder: str, name: str, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """Return kept batches."""
+    """Returns cached batches."""
     reader = pa.ipc.open_file(pa.memory_map(f"{folder}/{name}.arrow"))
-    assert reader.schema == schema, "KEPT_VERSION has to be raised with a schema"
+    assert reader.schema == schema, "CACHE_VERSION must be raised with a schema"
     return [reader.get_batch(at) for at in range(reader.num_record_batches)]
 
 
@@ -224,13 +230,13 @@ def _meta(folder: str) -> dict[str, Any]:
 
 
 def _renamed(rows: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
-    """Return rows with other uris."""
+    """Returns rows with other uris."""
     uris = text_column([names[uri] for uri in rows["uri"].to_pylist()])
     return rows.set_column(rows.schema.get_field_index("uri"), rows.schema.field("uri"), uris)
 
 
 def _placed(fragments: pa.RecordBatch, position: int) -> pa.RecordBatch:
-    """Return fragments at another position of their group."""
+    """Returns fragments at another position of their group."""
     field = fragments.schema.field("range")
     places = column(np.full(fragments.num_rows, position, np.int32), field.type)
     return fragments.set_column(fragments.schema.get_field_index("range"), field, places)

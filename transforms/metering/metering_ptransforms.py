@@ -2,218 +2,59 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
-from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.arrays.columns import RowBuffer
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch
-from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.flows.pseudonyms import IdentityKey
 from flowloom.transforms.io.progress import tally
-from flowloom.transforms.io.spill import spill_batches
+from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
 from flowloom.transforms.metering.join_packets import (
     PacketCounts,
     RangeJoin,
-    RangePackets,
-    join_packets,
+    attach_labels,
     join_ranges,
     mark_flows,
 )
-from flowloom.transforms.metering.meter_cache import KeptReading, ReadingStore, keep_reading
-from flowloom.transforms.metering.meter_groups import (
-    GroupAccount,
-    Partition,
-    RangeFragments,
-    digest_capture,
+from flowloom.transforms.metering.meter_cache import CachedMetering, MeterCache, cache_metering
+from flowloom.transforms.metering.meter_ranges import (
+    CacheReading,
+    FlowBuffer,
+    GroupPackets,
+    Metering,
+    digest_captures,
     join_partition,
-    meter_reading,
-    recall_reading,
+    open_metering,
 )
-from flowloom.transforms.metering.scheduling import DigestTask, ReadingTask, deal, group_stretches, plan_readings
+from flowloom.transforms.metering.scheduling import DigestTask, MeterTask, deal, draft_metering, plan_group
+from flowloom.transforms.packets.byte_rows import no_drops
+
+Task = TypeVar("Task")
+
+
+class MeterPlan(NamedTuple):
+    """Outputs of `PlanMetering`: the captures to digest lie on the same workers as the tasks, by what both cost."""
+
+    tasks: beam.PCollection[MeterTask]
+    digests: beam.PCollection[DigestTask]
 
 
 @dataclasses.dataclass
-class JoinPackets(beam.PTransform):
-    """`join_ranges` and `join_packets` over what `MeterGroups` gives of packets."""
-
-    key: IdentityKey | None
-    job: str
-
-    def expand(self, ranges_flows: Any) -> Any:
-        """Return rows as `rows` and `PacketCounts` as `counts`.
-
-        Args:
-          ranges_flows: a pair of (group, `RangePackets`), and batches of labelled and divided flows.
-        """
-        ranges, flows = ranges_flows
-        marks = flows | "Mark" >> beam.FlatMap(mark_flows, self.job)
-        return (
-            {"ranges": ranges, "marks": marks}
-            | "OncePerGroup" >> beam.CoGroupByKey()
-            | "Join" >> beam.FlatMap(_joined, self.key, self.job).with_output_types(RangeJoin)
-            | "Spread" >> beam.Reshuffle()
-            | "Attach" >> beam.FlatMap(_tagged).with_outputs("counts", main="rows")
-        )
-
-
-def _joined(element: tuple[str, Any], key: IdentityKey | None, job: str) -> Iterator[RangeJoin]:
-    group, found = element
-    return join_ranges(group, found["ranges"], found["marks"], key, job)
-
-
-def _tagged(join: RangeJoin) -> Iterator[Any]:
-    for found in join_packets(join):
-        yield beam.pvalue.TaggedOutput("counts", found) if isinstance(found, PacketCounts) else found
-
-
-@dataclasses.dataclass
-class KeepReadings(beam.PTransform):
-    """From a pipeline: `keep_reading` of tasks, dealt to as many lanes as there are workers, by the captures' sizes."""
-
-    tasks: Sequence[ReadingTask]
-    sizes: Mapping[str, int]
-    store: ReadingStore
-    job: str
-    lanes: int | None = None
-
-    def expand(self, root: Any) -> Any:
-        """Return nothing but None for every task."""
-        costs = [sum(self.sizes[part.uri] for part in task.ranges) for task in self.tasks]
-        dealt = deal(costs, self.lanes or len(costs) or 1)
-        tasks = root | "Tasks" >> beam.Create(list(zip(dealt, self.tasks, strict=True)), reshuffle=False)
-        spread = tasks | "Spread" >> beam.GroupByKey() | "Dealt" >> beam.FlatMapTuple(lambda _, tasks: tasks)
-        return spread | "Keep" >> beam.Map(_kept, self.store, self.job)
-
-
-@dataclasses.dataclass
-class RecallReadings(beam.PTransform):
-    """From a pipeline to `KeptReading`s, for `MeterGroups` in the place of what `PlanReadings` gives."""
-
-    readings: Sequence[KeptReading]
-    lanes: int | None = None
-
-    def expand(self, root: Any) -> Any:
-        """Return the readings, dealt evenly."""
-        lanes = self.lanes or len(self.readings) or 1
-        dealt = [(at % lanes, reading) for at, reading in enumerate(self.readings)]
-        spread = root | "Readings" >> beam.Create(dealt, reshuffle=False) | "Spread" >> beam.GroupByKey()
-        return spread | "Dealt" >> beam.FlatMapTuple(lambda _, readings: readings)
-
-
-def _kept(task: ReadingTask, store: ReadingStore, job: str) -> None:
-    keep_reading(task, store)
-    tally(job).add(captures=len(task.ranges))
-
-
-_EVERYWHERE = -1
-"""In the place of a range: the numbers of joined flows are those of several."""
-
-
-@dataclasses.dataclass
-class MeterGroups(beam.PTransform):
-    """`meter_reading` or `recall_reading` over what `PlanReadings` or `RecallReadings` gives, then `join_partition`."""
-
-    definition: FlowDefinition
-    job: str
-    packet_view: PacketView | None = None
-
-    def expand(self, tasks: Any) -> Any:
-        """Return flows that are whole, joined ones, packets and findings of `ReadingTask`, `DigestTask`, `KeptReading`.
-
-        The packets are two PCollections of (group, `RangePackets`), empty without a packets view. Findings are
-        `GroupAccount`s, `CaptureDigest`s, `PacketCounts` and reject rows. The two kinds of flows are apart because to
-        flatten them would carry them through the runner.
-        """
-        metered = tasks | "Meter" >> beam.ParDo(_Meter(self.definition, self.job, self.packet_view)).with_outputs(
-            "fragments", "packets", "findings", main="flows"
-        )
-        join = _Join(self.definition, self.job, self.packet_view)
-        joined = (
-            metered.fragments
-            | "OncePerPartition" >> beam.GroupByKey()
-            | "Join" >> beam.ParDo(join).with_outputs("packets", "findings", main="flows")
-        )
-        packets = (metered.packets, joined.packets)
-        return metered.flows, joined.flows, packets, (metered.findings, joined.findings)
-
-
-class _HoldsFlowsBack(beam.DoFn):
-    """Holds flows back until they fill a batch: a thousand tiny captures are not a thousand batches."""
-
-    def __init__(self, definition: FlowDefinition, job: str, packet_view: PacketView | None):
-        self._definition = definition
-        self._job = job
-        self._packet_view = packet_view
-
-    def start_bundle(self) -> None:
-        self._buffer = RowBuffer(TAKE_FLOWS)
-
-    def finish_bundle(self) -> Iterator[Any]:
-        for flows in self._buffer.flush():
-            yield GlobalWindows.windowed_value(flows)
-
-    def _held(self, flows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Add flows, and yield a batch if there are enough of them."""
-        tally(self._job).add(flows=flows.num_rows)
-        yield from self._buffer.add(flows)
-
-
-class _Meter(_HoldsFlowsBack):
-    def process(self, task: ReadingTask | DigestTask | KeptReading) -> Iterator[Any]:
-        if isinstance(task, DigestTask):
-            yield beam.pvalue.TaggedOutput("findings", digest_capture(task))
-            return
-        for piece in self._pieces(task):
-            if isinstance(piece, (GroupAccount, PacketCounts)):
-                yield beam.pvalue.TaggedOutput("findings", piece)
-            elif isinstance(piece, tuple):
-                packets = isinstance(piece[1], RangePackets)
-                yield beam.pvalue.TaggedOutput("packets" if packets else "fragments", piece)
-            else:
-                yield from self._held(piece)
-        tally(self._job).add(captures=task.captures_done)
-
-    def _pieces(self, task: ReadingTask | KeptReading) -> Iterator[Any]:
-        if isinstance(task, KeptReading):
-            return recall_reading(task, self._job)
-        return meter_reading(task, self._definition, self._job, self._packet_view)
-
-
-class _Join(_HoldsFlowsBack):
-    def process(self, element: tuple[Partition, Iterable[RangeFragments]]) -> Iterator[Any]:
-        for piece in join_partition(*element, self._definition, numbered=self._packet_view is not None):
-            if isinstance(piece, GroupAccount):
-                yield beam.pvalue.TaggedOutput("findings", piece)
-            elif piece.schema == FLOWS:
-                yield from self._held(piece)
-            elif piece.num_rows:
-                (group, _), (place,) = element[0], spill_batches([piece], self._job)
-                yield beam.pvalue.TaggedOutput("packets", (group, RangePackets(_EVERYWHERE, (), (place,))))
-
-
-_DIGEST_COST = 0.75
-"""What digesting a byte costs of what metering one costs, measured with 400 bytes a packet."""
-
-
-_TASK_COST = 1 << 20
-"""What beginning a task costs, in bytes of metering."""
-
-
-@dataclasses.dataclass
-class PlanReadings(beam.PTransform):
-    """From a pipeline to the tasks of a corpus: `plan_readings` of its groups, whose stretches all workers index.
+class PlanMetering(beam.PTransform):
+    """`plan_metering` of capture groups, whose stretches all workers index.
 
     Args:
-      lanes: how many workers the runner gives a fixed share of the elements each, whatever they cost; so the shares are
-        made equal beforehand. None where it gives elements to whoever is idle.
-      digests: whether captures whose digest is not known yet are digested; metering does not need it.
+      lanes: number of workers, where the runner gives each of them an equal number of keys whatever they cost; tasks
+        are dealt to as many keys of about equal cost. None where the runner gives elements to idle workers.
+      digests: whether captures without a digest are digested; metering does not need it.
     """
 
     groups: Sequence[CaptureGroup]
@@ -222,38 +63,41 @@ class PlanReadings(beam.PTransform):
     lanes: int | None = None
     digests: bool = True
 
-    def expand(self, root: Any) -> Any:
-        """Return `ReadingTask`s, and a `DigestTask` for every capture whose digest is not known yet."""
-        at_once: list[DigestTask | ReadingTask] = []
-        costs: list[float] = []
-        stretched: list[tuple[str, Stretch]] = []
-        for group in self.groups:
-            undigested = [capture for capture in group.captures if capture.sha256 is None and self.digests]
-            at_once += [DigestTask(capture.uri) for capture in undigested]
-            costs += [capture.size * _DIGEST_COST for capture in undigested]
-            found = group_stretches(group, self.definition, self.split_bytes)
-            stretched += [(group.group, stretch) for stretch in found]
-            if not found:
-                at_once += plan_readings(group, (), self.definition)
-                costs.append(sum(capture.size for capture in group.captures) + _TASK_COST)
-        costs += [stretch.end - stretch.begin + _TASK_COST for _, stretch in stretched]
-        dealt = deal(costs, self.lanes or len(costs) or 1)
-        tasks = root | "Tasks" >> beam.Create(list(zip(dealt, at_once, strict=False)), reshuffle=False)
-        if stretched:
-            lanes = {
-                (stretch.uri, stretch.begin): lane
-                for lane, (_, stretch) in zip(dealt[len(at_once) :], stretched, strict=True)
-            }
-            split = {group.group: group for group in self.groups if group.group in dict(stretched)}
+    @beam.typehints.no_annotations
+    def expand(self, root: beam.pvalue.PBegin) -> MeterPlan:
+        """Deals metering and digesting to workers."""
+        draft = draft_metering(self.groups, self.definition, self.split_bytes, self.digests)
+        dealt = iter(deal(draft.costs, self.lanes or len(draft.costs) or 1))
+        digests = root | "Digests" >> beam.Create([(next(dealt), task) for task in draft.digests], reshuffle=False)
+        tasks = root | "Tasks" >> beam.Create([(next(dealt), task) for task in draft.tasks], reshuffle=False)
+        if draft.stretches:
+            lanes = {(stretch.uri, stretch.begin): next(dealt) for _, stretch in draft.stretches}
+            groups = {name: group for group in self.groups if (name := group.group) in dict(draft.stretches)}
             indexed = (
                 root
-                | "Stretches" >> beam.Create(stretched)
-                | "Index" >> beam.MapTuple(lambda group, stretch: (group, index_stretch(stretch)))
+                | "Stretches" >> beam.Create(draft.stretches)
+                | "Index" >> beam.MapTuple(_indexed)
                 | "Gather" >> beam.GroupByKey()
-                | "Plan" >> beam.FlatMap(_planned, split, self.definition, self.split_bytes, lanes)
+                | "Plan" >> beam.FlatMap(_planned, groups, self.definition, self.split_bytes, lanes)
             )
-            tasks = (tasks, indexed) | beam.Flatten()
-        return tasks | "Spread" >> beam.GroupByKey() | "Dealt" >> beam.FlatMapTuple(lambda _, tasks: tasks)
+            tasks = (tasks, indexed) | "AllTasks" >> beam.Flatten()
+        lanes_of = {"tasks": tasks, "digests": digests} | "OncePerLane" >> beam.CoGroupByKey()
+        dealt_out = lanes_of | "Deal" >> beam.ParDo(_Deal()).with_outputs("digests", main="tasks")
+        return MeterPlan(dealt_out.tasks, dealt_out.digests)
+
+
+class _Deal(beam.DoFn):
+    def process(
+        self, lane: tuple[int, Mapping[str, Iterable[Any]]]
+    ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], DigestTask]]:
+        _, dealt = lane
+        for task in dealt["digests"]:
+            yield TaggedOutput("digests", task)
+        yield from dealt["tasks"]
+
+
+def _indexed(group: str, stretch: Stretch) -> tuple[str, Stretch]:
+    return group, index_stretch(stretch)
 
 
 def _planned(
@@ -262,9 +106,277 @@ def _planned(
     definition: FlowDefinition,
     split_bytes: int,
     lanes: Mapping[tuple[str, int], int],
-) -> Iterator[tuple[int, ReadingTask]]:
-    """Yield tasks with the lanes of the stretches that their ranges begin in."""
+) -> Iterator[tuple[int, MeterTask]]:
+    """Yields tasks with the lanes of the stretches that their ranges begin in."""
     name, indexed = element
-    for task in plan_readings(groups[name], indexed, definition):
+    for task in plan_group(groups[name], indexed, definition):
         first = task.ranges[0]
         yield lanes.get((first.uri, first.start // split_bytes * split_bytes), 0), task
+
+
+class DigestedCaptures(NamedTuple):
+    """Outputs of `DigestCaptures`: digests, and reject rows of captures that can no longer be read."""
+
+    digests: beam.PCollection[CaptureDigest]
+    rejects: beam.PCollection[pa.RecordBatch]
+
+
+@dataclasses.dataclass
+class DigestCaptures(beam.PTransform):
+    """`digest_captures` over a PCollection of tasks."""
+
+    @beam.typehints.no_annotations
+    def expand(self, tasks: beam.PCollection[DigestTask]) -> DigestedCaptures:
+        """Digests each capture."""
+        digested = tasks | "Digest" >> beam.ParDo(_Digest()).with_outputs("rejects", main="digests")
+        return DigestedCaptures(digested.digests, digested.rejects)
+
+
+class _Digest(beam.DoFn):
+    def process(self, task: DigestTask) -> Iterator[CaptureDigest | TaggedOutput[Literal["rejects"], pa.RecordBatch]]:
+        digests, rejects = digest_captures([task])
+        yield from digests
+        for reject in rejects:
+            yield TaggedOutput("rejects", reject)
+
+
+class MeteredRanges(NamedTuple):
+    """Outputs of metering: complete flows, fragments for `JoinPartitions`, packet rows, drop counts and accounts."""
+
+    flows: beam.PCollection[pa.RecordBatch]
+    fragments: beam.PCollection[tuple[Partition, RangeFragments]]
+    packets: beam.PCollection[GroupPackets]
+    counts: beam.PCollection[PacketCounts]
+    accounts: beam.PCollection[GroupAccount]
+
+
+@dataclasses.dataclass
+class MeterRanges(beam.PTransform):
+    """`meter_ranges` over a PCollection of tasks; `packets` and `counts` are empty without a packets view."""
+
+    definition: FlowDefinition
+    job: str
+    packet_view: PacketView | None = None
+
+    @beam.typehints.no_annotations
+    def expand(self, tasks: beam.PCollection[MeterTask]) -> MeteredRanges:
+        """Meters the captures of each task."""
+        return _metered(tasks | "Meter" >> _outputs(_MeterRanges(self.definition, self.job, self.packet_view)))
+
+
+@dataclasses.dataclass
+class ReadCachedMetering(beam.PTransform):
+    """`read_cached_metering` of cached captures, in place of `PlanMetering` and `MeterRanges`."""
+
+    cached: Sequence[CachedMetering]
+    job: str
+    lanes: int | None = None
+
+    @beam.typehints.no_annotations
+    def expand(self, root: beam.pvalue.PBegin) -> MeteredRanges:
+        """Reads the cache, dealt evenly to workers."""
+        lanes = self.lanes or len(self.cached) or 1
+        dealt = [(at % lanes, cached) for at, cached in enumerate(self.cached)]
+        return _metered(_deal(root, dealt, CachedMetering) | "Read" >> _outputs(_ReadCachedMetering(self.job)))
+
+
+@dataclasses.dataclass
+class CacheMetering(beam.PTransform):
+    """`cache_metering` of tasks, dealt to workers by the sizes of their captures.
+
+    Args:
+      sizes: bytes of the captures, by uri.
+    """
+
+    tasks: Sequence[MeterTask]
+    sizes: Mapping[str, int]
+    cache: MeterCache
+    job: str
+    lanes: int | None = None
+
+    def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[str]:
+        """Returns the folder of each cached task."""
+        costs = [sum(self.sizes[part.uri] for part in task.ranges) for task in self.tasks]
+        dealt = deal(costs, self.lanes or len(costs) or 1)
+        tasks = _deal(root, list(zip(dealt, self.tasks, strict=True)), MeterTask)
+        return tasks | "Cache" >> beam.Map(_cached, self.cache, self.job)
+
+
+def _cached(task: MeterTask, cache: MeterCache, job: str) -> str:
+    (folder,) = cache_metering([task], cache)
+    tally(job).add(captures=len(task.ranges))
+    return folder
+
+
+def _deal(root: beam.pvalue.PBegin, tasks: Sequence[tuple[int, Task]], kind: type[Task]) -> beam.PCollection[Task]:
+    """Returns tasks with those of one lane in one bundle."""
+    return (
+        root
+        | "Tasks" >> beam.Create(tasks, reshuffle=False)
+        | "OncePerLane" >> beam.GroupByKey()
+        | "Deal" >> beam.FlatMapTuple(lambda _, dealt: dealt).with_output_types(kind)
+    )
+
+
+def _outputs(fn: "_Meters") -> beam.PTransform:
+    return beam.ParDo(fn).with_outputs("fragments", "packets", "counts", "accounts", main="flows")
+
+
+def _metered(results: beam.pvalue.DoOutputsTuple) -> MeteredRanges:
+    return MeteredRanges(results.flows, results.fragments, results.packets, results.counts, results.accounts)
+
+
+class _BuffersFlows(beam.DoFn):
+    """Base of steps that give flows, in batches that are full wherever a bundle has enough of them."""
+
+    def start_bundle(self) -> None:
+        self._buffer = FlowBuffer()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for flows in self._buffer.flush():
+            yield GlobalWindows.windowed_value(flows)
+
+
+_Results: TypeAlias = Iterator[
+    pa.RecordBatch
+    | TaggedOutput[Literal["fragments"], tuple[Partition, RangeFragments]]
+    | TaggedOutput[Literal["packets"], GroupPackets]
+    | TaggedOutput[Literal["counts"], PacketCounts]
+    | TaggedOutput[Literal["accounts"], GroupAccount]
+]
+
+
+class _Meters(_BuffersFlows):
+    """Base of steps that give the results of a metering."""
+
+    def __init__(self, job: str):
+        self._job = job
+
+    def _results(self, metering: Metering, captures: int) -> _Results:
+        for flows in metering.flows():
+            tally(self._job).add(flows=flows.num_rows)
+            yield from self._buffer.add(flows)
+        yield from (TaggedOutput("fragments", each) for each in metering.fragments())
+        yield from (TaggedOutput("packets", each) for each in metering.packets())
+        yield from (TaggedOutput("counts", each) for each in metering.counts())
+        yield TaggedOutput("accounts", metering.account())
+        tally(self._job).add(captures=captures)
+
+
+class _MeterRanges(_Meters):
+    def __init__(self, definition: FlowDefinition, job: str, packet_view: PacketView | None):
+        super().__init__(job)
+        self._definition = definition
+        self._packet_view = packet_view
+
+    def process(self, task: MeterTask) -> _Results:
+        metering = open_metering(task, self._definition, self._job, self._packet_view)
+        yield from self._results(metering, task.captures_done)
+
+
+class _ReadCachedMetering(_Meters):
+    def process(self, cached: CachedMetering) -> _Results:
+        yield from self._results(CacheReading(cached, self._job), cached.captures_done)
+
+
+class JoinedPartitions(NamedTuple):
+    """Outputs of `JoinPartitions`: flows, the numbers of their packets, and accounts."""
+
+    flows: beam.PCollection[pa.RecordBatch]
+    packets: beam.PCollection[GroupPackets]
+    accounts: beam.PCollection[GroupAccount]
+
+
+@dataclasses.dataclass
+class JoinPartitions(beam.PTransform):
+    """`join_partitions` over the fragments of all ranges, with each partition on one worker.
+
+    Args:
+      numbered: whether packet rows need the flow of each fragment.
+    """
+
+    definition: FlowDefinition
+    job: str
+    numbered: bool = False
+
+    @beam.typehints.no_annotations
+    def expand(self, fragments: beam.PCollection[tuple[Partition, RangeFragments]]) -> JoinedPartitions:
+        """Joins the fragments of each partition."""
+        join = beam.ParDo(_JoinPartition(self.definition, self.job, self.numbered))
+        joined = (
+            fragments
+            | "OncePerPartition" >> beam.GroupByKey()
+            | "Join" >> join.with_outputs("packets", "accounts", main="flows")
+        )
+        return JoinedPartitions(joined.flows, joined.packets, joined.accounts)
+
+
+class _JoinPartition(_BuffersFlows):
+    def __init__(self, definition: FlowDefinition, job: str, numbered: bool):
+        self._definition = definition
+        self._job = job
+        self._numbered = numbered
+
+    def process(
+        self, element: tuple[Partition, Iterable[RangeFragments]]
+    ) -> Iterator[
+        pa.RecordBatch
+        | TaggedOutput[Literal["packets"], GroupPackets]
+        | TaggedOutput[Literal["accounts"], GroupAccount]
+    ]:
+        joined = join_partition(*element, self._definition, numbered=self._numbered)
+        if joined is None:
+            return
+        tally(self._job).add(flows=joined.flows.num_rows)
+        yield from self._buffer.add(joined.flows)
+        yield from (TaggedOutput("packets", each) for each in joined.packets(self._job))
+        yield TaggedOutput("accounts", joined.account)
+
+
+class PacketsAndFlows(NamedTuple):
+    """Inputs of `JoinPackets`: spilled packets of groups, and labelled batches of all their flows."""
+
+    packets: beam.PCollection[GroupPackets]
+    flows: beam.PCollection[pa.RecordBatch]
+
+
+class JoinedPackets(NamedTuple):
+    """Outputs of `JoinPackets`: rows of the packets view, and the counts of each range."""
+
+    rows: beam.PCollection[pa.RecordBatch]
+    counts: beam.PCollection[PacketCounts]
+
+
+@dataclasses.dataclass
+class JoinPackets(beam.PTransform):
+    """`join_packets` of what metering spilled of packets, with the ids, labels and splits of their flows."""
+
+    key: IdentityKey | None
+    job: str
+
+    @beam.typehints.no_annotations
+    def expand(self, inputs: PacketsAndFlows) -> JoinedPackets:
+        """Joins the packets of each group to its flows."""
+        marks = inputs.flows | "Mark" >> beam.FlatMap(mark_flows, self.job)
+        joined = (
+            {"packets": inputs.packets, "marks": marks}
+            | "OncePerGroup" >> beam.CoGroupByKey()
+            | "Join" >> beam.FlatMap(_joined, self.key, self.job).with_output_types(RangeJoin)
+            | "Spread" >> beam.Reshuffle()
+            | "Attach" >> beam.ParDo(_AttachLabels()).with_outputs("counts", main="rows")
+        )
+        return JoinedPackets(joined.rows, joined.counts)
+
+
+def _joined(element: tuple[str, Mapping[str, Iterable[Any]]], key: IdentityKey | None, job: str) -> Iterator[RangeJoin]:
+    group, found = element
+    return join_ranges(group, found["packets"], found["marks"], key, job)
+
+
+class _AttachLabels(beam.DoFn):
+    def process(self, join: RangeJoin) -> Iterator[pa.RecordBatch | TaggedOutput[Literal["counts"], PacketCounts]]:
+        dropped, rows = no_drops(), 0
+        for batch in attach_labels(join, dropped):
+            rows += batch.num_rows
+            yield batch
+        yield TaggedOutput("counts", PacketCounts(rows, tuple(dropped.tolist())))

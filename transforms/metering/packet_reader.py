@@ -12,16 +12,16 @@ from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.packet_flow_ids import flow_numbers
 from flowloom.transforms.packets.byte_rows import no_drops, packet_rows
 
 
-class PacketReading(GroupReading):
-    """A `GroupReading` that gives the packets view beside the flows.
+class PacketReader(GroupReader):
+    """A `GroupReader` that gives the packets view beside the flows.
 
     Args:
-      ranges, group, definition, place, others: as of `GroupReading`.
+      ranges, group, definition, place, others: as of `GroupReader`.
       packet_view: what a row of the packets view is.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Readings: capture groups become pieces of work, one for each worker that reads: a whole group, or one range of it."""
+"""Schedules: capture groups become tasks, each for one worker: a whole group, or one range of it."""
 
 import dataclasses
 import heapq
@@ -6,14 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.groups import CaptureGroup
-from flowloom.transforms.captures.ranges import CaptureRange, Stretch, chain_stretches, stretches
+from flowloom.transforms.captures.ranges import CaptureRange, Stretch, chain_stretches, index_stretch, stretches
 from flowloom.transforms.flows.meter import WHOLE, RangePlace
 from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
 
+_DIGEST_COST = 0.75
+"""Cost of digesting a byte relative to metering one, measured with 400 bytes a packet."""
+
+_TASK_COST = 1 << 20
+"""Cost of starting a task, in bytes of metering."""
+
 
 @dataclasses.dataclass(frozen=True)
-class ReadingTask:
-    """Consecutive ranges of one group for one worker, one task `of` several; the arguments of a `GroupReading`."""
+class MeterTask:
+    """Consecutive ranges of one group for one worker, one task `of` several; the arguments of a `GroupReader`."""
 
     group: str
     ranges: tuple[CaptureRange, ...]
@@ -24,21 +30,77 @@ class ReadingTask:
 
     @property
     def captures_done(self) -> int:
-        """Captures that end in it."""
+        """Number of captures that end in it."""
         return sum(part.stop is None for part in self.ranges)
 
 
 @dataclasses.dataclass(frozen=True)
 class DigestTask:
-    """A capture whose bytes are to be digested, side by side with the reading of others."""
+    """A capture to digest while others are metered."""
 
     uri: str
 
 
-def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[Stretch]:
-    """Return the stretches of a group's captures that have to be indexed before the group can be split.
+@dataclasses.dataclass(frozen=True)
+class DraftPlan:
+    """Tasks that are known before any capture is indexed, and the stretches to index.
 
-    None for a group that is read in one piece: a single small capture, or a definition that cannot be joined.
+    Attributes:
+      stretches: by group, stretches of the captures of groups that are split.
+      costs: of digests, tasks and stretches, in this order, in bytes of metering.
+    """
+
+    digests: tuple[DigestTask, ...]
+    tasks: tuple[MeterTask, ...]
+    stretches: tuple[tuple[str, Stretch], ...]
+    costs: tuple[float, ...]
+
+
+def draft_metering(
+    groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int, digests: bool = True
+) -> DraftPlan:
+    """Returns all that can be planned without a look into the captures.
+
+    Args:
+      split_bytes: size of the stretches that a capture is split into.
+      digests: whether captures without a digest are digested.
+    """
+    undigested = [capture for group in groups for capture in group.captures if capture.sha256 is None and digests]
+    tasks: list[MeterTask] = []
+    sizes: list[int] = []
+    stretched: list[tuple[str, Stretch]] = []
+    for group in groups:
+        found = group_stretches(group, definition, split_bytes)
+        stretched += [(group.group, stretch) for stretch in found]
+        if not found:
+            tasks += plan_group(group, (), definition)
+            sizes.append(sum(capture.size for capture in group.captures))
+    sizes += [stretch.end - stretch.begin for _, stretch in stretched]
+    costs = [capture.size * _DIGEST_COST for capture in undigested] + [size + _TASK_COST for size in sizes]
+    return DraftPlan(
+        tuple(DigestTask(capture.uri) for capture in undigested), tuple(tasks), tuple(stretched), tuple(costs)
+    )
+
+
+def plan_metering(
+    groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int, digests: bool = True
+) -> tuple[list[MeterTask], list[DigestTask]]:
+    """Returns the tasks of capture groups, and the captures to digest (arguments as of `draft_metering`)."""
+    draft = draft_metering(groups, definition, split_bytes, digests)
+    tasks = list(draft.tasks)
+    indexed: dict[str, list[Stretch]] = {}
+    for group, stretch in draft.stretches:
+        indexed.setdefault(group, []).append(index_stretch(stretch))
+    for each in groups:
+        if each.group in indexed:
+            tasks += plan_group(each, indexed[each.group], definition)
+    return tasks, list(draft.digests)
+
+
+def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[Stretch]:
+    """Returns the stretches of a group's captures that must be indexed before the group can be split.
+
+    There are none where one task reads the group: a single small capture, or a definition that cannot be joined.
     """
     if not definition.associative:
         return []
@@ -47,8 +109,8 @@ def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes
     return [stretch for capture in group.captures for stretch in stretches(capture.uri, split_bytes)]
 
 
-def plan_readings(group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition) -> Iterator[ReadingTask]:
-    """Yield the tasks of a group: one for each range, or a single one where the definition cannot be joined.
+def plan_group(group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition) -> Iterator[MeterTask]:
+    """Yields the tasks of a group: one for each range, or a single one where the definition cannot be joined.
 
     A range knows the latest time before it, unless an earlier range has not been indexed (a compressed capture).
     """
@@ -58,19 +120,19 @@ def plan_readings(group: CaptureGroup, indexed: Iterable[Stretch], definition: F
     ranges = [part for capture in group.captures for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))]
     sha256 = {capture.uri: capture.sha256 or "" for capture in group.captures}
     if len(ranges) == 1 or not definition.associative:
-        yield ReadingTask(group.group, tuple(ranges), sha256, WHOLE, ())
+        yield MeterTask(group.group, tuple(ranges), sha256, WHOLE, ())
         return
     clocks = _clocks(ranges)
     for at, part in enumerate(ranges):
         place = RangePlace(at, at == len(ranges) - 1, clocks[at])
         digest = {part.uri: sha256[part.uri]}
-        yield ReadingTask(
+        yield MeterTask(
             group.group, (part,), digest, place, _within_lifetime(ranges[:at], clocks[: at + 1]), len(ranges)
         )
 
 
 def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:
-    """Return the latest time before each range, None where that is not known or nothing lies before."""
+    """Returns the latest time before each range, None where it is unknown or the range is the first."""
     clocks: list[int | None] = [None]
     for at, part in enumerate(ranges):
         before = clocks[-1]
@@ -82,7 +144,7 @@ def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:
 
 
 def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | None]) -> tuple[CaptureRange, ...]:
-    """Return the ranges before a place that may hold first fragments which are still waited for there."""
+    """Returns the earlier ranges that may hold first IP fragments of datagrams still open at a place."""
     now = clocks[-1]
     first = len(earlier)
     while first > 0:
@@ -94,7 +156,7 @@ def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | Non
 
 
 def deal(costs: Sequence[float], lanes: int) -> list[int]:
-    """Return a lane for each cost so that all lanes bear about the same: the dearest first, to the least loaded."""
+    """Returns a lane for each cost, so that all lanes cost about the same: the dearest first, to the least loaded."""
     loads = [(0.0, lane) for lane in range(lanes)]
     dealt = [0] * len(costs)
     for at in sorted(range(len(costs)), key=lambda at: (-costs[at], at)):

@@ -18,7 +18,7 @@ from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.dataset.shards import shard_numbers
 from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
-from flowloom.transforms.metering.meter_groups import GroupAccount
+from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.metering.scheduling import deal
 from flowloom.transforms.score.score_inputs import LostRows, RowGroupPart, lost_rows, read_part
 from flowloom.transforms.score.score_rows import (

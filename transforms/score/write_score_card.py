@@ -16,7 +16,7 @@ from flowloom.transforms.dataset.capture_tables import captures_table, count_cap
 from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.staging import write_text
 from flowloom.transforms.io.verdict import fail
-from flowloom.transforms.metering.meter_groups import GroupAccount
+from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.score.score_inputs import LostRows
 from flowloom.transforms.score.score_rows import ScoreCounts, WrittenScores
 from flowloom.transforms.score.skew import model_skew

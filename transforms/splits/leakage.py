@@ -203,7 +203,7 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
             with pq.ParquetFile(Path(dataset) / shard.path) as file:
                 batches = file.iter_batches(_BATCH_ROWS, columns=_sighted(file.schema_arrow.names, tasks))
                 sighted += shelve_sightings(batches, shard.split, tasks, job)
-        counts = [count_part(part, tasks) for part in plan_parts(sighted)]
+        counts = count_leakage(sighted, tasks)
     return leakage_of(counts, tasks, card.identity)
 
 
@@ -234,3 +234,8 @@ def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> in
 
 def _named(counts: np.ndarray, splits: Iterable[int]) -> dict[str, Any]:
     return {SPLITS[split]: int(counts[split]) for split in splits}
+
+
+def count_leakage(sighted: Iterable[Sighted], tasks: Sequence[str]) -> list[PartCounts]:
+    """Counts flows of several splits that share sequences or hosts, part by part."""
+    return [count_part(part, tasks) for part in plan_parts(sighted)]

@@ -1,7 +1,6 @@
 """PTransforms that plan and assign splits and measure leakage."""
 
 import dataclasses
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -11,11 +10,13 @@ from flowloom.schemas.corpus.split_options import Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.io.io_ptransforms import single
+from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes
-from flowloom.transforms.splits.leakage import LeakagePart, PartCounts, count_part, plan_parts
+from flowloom.transforms.splits.leakage import LeakagePart, PartCounts, Sighted, count_part, plan_parts
 from flowloom.transforms.splits.splits import (
     SplitPlan,
     assign_splits,
+    assign_splits_and_bins,
     plan_pair_splits,
     plan_time_splits,
     sketch_starts,
@@ -23,13 +24,13 @@ from flowloom.transforms.splits.splits import (
 
 
 @dataclasses.dataclass
-class MeasureLeakage(beam.PTransform):
-    """`plan_parts` and `count_part` over all that was sighted, divided among all workers."""
+class CountLeakage(beam.PTransform):
+    """`count_leakage` of what `WriteShards` notes of the flows, its parts shared among all workers."""
 
     tasks: tuple[str, ...]
 
-    def expand(self, sighted: Any) -> Any:
-        """Return `PartCounts` from `Sighted`."""
+    def expand(self, sighted: beam.PCollection[Sighted]) -> beam.PCollection[PartCounts]:
+        """Counts every part."""
         return (
             sighted
             | "Together" >> beam.GroupBy(lambda _: 0)
@@ -41,31 +42,48 @@ class MeasureLeakage(beam.PTransform):
 
 @dataclasses.dataclass
 class CompleteSplitPlan(beam.PTransform):
-    """`plan_time_splits` or `plan_pair_splits` over all labelled flow batches."""
+    """`complete_split_plan` from all labelled flow batches."""
 
     split_plan: SplitPlan
     tasks: tuple[Task, ...]
     splits: Splits
 
-    def expand(self, flows: Any) -> Any:
-        """Return one `SplitPlan` from labelled batches and the one of `plan_splits`."""
-        one = flows.pipeline | "Undivided" >> beam.Create([self.split_plan])
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[SplitPlan]:
+        """Returns the completed plan."""
+        plan = flows.pipeline | "Plan" >> beam.Create([self.split_plan])
         if self.splits.by == "time":
             sketches = flows | "Sketch" >> beam.Map(sketch_starts)
             sketch = beam.pvalue.AsSingleton(sketches | "AllStarts" >> beam.CombineGlobally(merge_sketches))
-            return one | "Cut" >> beam.Map(plan_time_splits, sketch).with_output_types(SplitPlan)
+            return plan | "Cut" >> beam.Map(plan_time_splits, sketch).with_output_types(SplitPlan)
         parts = flows | "Pairs" >> beam.Map(pair_classes, self.tasks, self.splits.seed)
         pairs = beam.pvalue.AsSingleton(parts | "AllPairs" >> beam.CombineGlobally(merge_pairs))
-        return one | "Place" >> beam.Map(plan_pair_splits, pairs, self.tasks).with_output_types(SplitPlan)
+        return plan | "Place" >> beam.Map(plan_pair_splits, pairs, self.tasks).with_output_types(SplitPlan)
 
 
 @dataclasses.dataclass
 class AssignSplits(beam.PTransform):
     """`assign_splits` over a PCollection of batches, with a plan that may come from `CompleteSplitPlan`."""
 
-    split_plan: Any
+    split_plan: SplitPlan | beam.PCollection[SplitPlan]
     view: View = "flows"
 
-    def expand(self, flows: Any) -> Any:
-        """Return batches with a split column."""
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
+        """Appends a split column to batches of one view."""
         return flows | beam.Map(assign_splits, single(self.split_plan), self.view).with_output_types(pa.RecordBatch)
+
+
+@dataclasses.dataclass
+class AssignSplitsAndBins(beam.PTransform):
+    """`assign_splits_and_bins` over a PCollection of flow batches.
+
+    Args:
+      split_plan: the plan, perhaps from `CompleteSplitPlan`; None for flows without a split.
+      label_bins: the tasks, perhaps from `FindLabelBins`; None without measured tasks.
+    """
+
+    split_plan: SplitPlan | beam.PCollection[SplitPlan] | None
+    label_bins: LabelBins | beam.PCollection[LabelBins] | None
+
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
+        """Appends a split column and the label columns of measured tasks."""
+        return flows | beam.Map(assign_splits_and_bins, single(self.split_plan), single(self.label_bins))

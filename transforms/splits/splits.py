@@ -18,12 +18,15 @@ from flowloom.schemas.dataset.dataset_card import SplitRule
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import array, column, text_column, view
 from flowloom.transforms.arrays.digests import keyed_hash, row_digests
-from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, sketch_order
+from flowloom.transforms.arrays.quantile_sketch import OrderSketch, cut_by_shares, merge_sketches, sketch_order
+from flowloom.transforms.labels.label_bins import LabelBins, label_quantities
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.splits.host_pairs import (
     PairClasses,
     PairSplits,
+    merge_pairs,
     missed_classes,
+    pair_classes,
     pair_hashes,
     place_pairs,
 )
@@ -139,6 +142,30 @@ def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View 
         edges = np.round(np.cumsum(rule.shares[:-1]), 12)
         split = column(np.searchsorted(edges, uniform, side="right").astype(np.int8), pa.int8())
     return flows.append_column(pa.field(SPLIT_COLUMN, pa.int8(), nullable=False), split)
+
+
+def complete_split_plan(
+    split_plan: SplitPlan, flows: Iterable[pa.RecordBatch], tasks: Sequence[Task], splits: Splits
+) -> SplitPlan:
+    """Completes a plan by time or host pair from all labelled flows."""
+    if splits.by == "time":
+        return plan_time_splits(split_plan, merge_sketches(map(sketch_starts, flows)))
+    pairs = (pair_classes(batch, tasks, splits.seed) for batch in flows)
+    return plan_pair_splits(split_plan, merge_pairs(pairs), tasks)
+
+
+def assign_splits_and_bins(
+    flows: pa.RecordBatch, split_plan: SplitPlan | None, label_bins: LabelBins | None
+) -> pa.RecordBatch:
+    """Appends the split and the labels of measured tasks to labelled flows.
+
+    Args:
+      split_plan: a complete plan; None for flows without a split, whose packets are split one by one.
+      label_bins: all tasks, with the label bins of measured ones; None without measured tasks.
+    """
+    if split_plan is not None:
+        flows = assign_splits(flows, split_plan)
+    return flows if label_bins is None else label_quantities(flows, label_bins.tasks)
 
 
 def _hashed_ids(rows: pa.RecordBatch, by: str, view_name: View) -> pa.Array:

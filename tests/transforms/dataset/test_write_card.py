@@ -18,7 +18,7 @@ from flowloom.transforms.dataset.shards import spill_digests, write_shard
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.verdict import FAILURE
 from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
-from flowloom.transforms.metering.meter_groups import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
 from flowloom.transforms.splits.splits import SplitPlan
 
 MANIFEST = parse_manifest(

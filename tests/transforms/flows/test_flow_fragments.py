@@ -15,7 +15,7 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.flow_fragments import join_fragments
 from flowloom.transforms.flows.meter import FlowMeter, RangePlace
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 ASSOCIATIVE = [
     FlowDefinition.of("default", k=5),
@@ -115,7 +115,7 @@ def test_ranges_cut_anywhere_in_any_four_segments_join_to_the_whole(tcp_close, c
 def test_real_captures_join_to_the_flows_of_the_whole(real_data, name, cuts):
     uri = str(real_data / "nfstream-tests/pcaps" / name)
     definition = FlowDefinition.of(k=20)
-    packets = concatenated(list(GroupReading([], GROUP, definition).packets(CaptureRange(uri))), PACKETS)
+    packets = concatenated(list(GroupReader([], GROUP, definition).packets(CaptureRange(uri))), PACKETS)
     expected = whole(packets, definition)
     for blind in (False, True):
         flows, _ = in_ranges(packets, cuts, definition, blind=blind)

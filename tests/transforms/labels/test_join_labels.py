@@ -19,7 +19,7 @@ from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path, l
 from flowloom.transforms.labels.packet_labels import packet_windows
 from flowloom.transforms.labels.window_index import NO_WINDOW, window_batch, write_windows
 from flowloom.transforms.labels.window_sources import WindowSource
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.splits.splits import plan_splits
 
 DEFINITION = FlowDefinition.of()
@@ -173,7 +173,7 @@ def test_packets_vote_for_their_flow(tmp_path, rule, labels):
     assert rejects.num_rows == 0
     write_windows(str(tmp_path / "w.arrow"), windows)
     source = FlowSource("attack", "p.csv", "packets", windows=str(tmp_path / "w.arrow"), measure="windows", rule=rule)
-    (flows,) = GroupReading([CaptureRange(path)], GROUP, DEFINITION).flows()
+    (flows,) = GroupReader([CaptureRange(path)], GROUP, DEFINITION).flows()
     said = ask(source, flows)
     by_port = {
         max(ports): None if code < 0 else code

@@ -12,7 +12,7 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.flow_fragments import join_fragments
 from flowloom.transforms.flows.meter import RangePlace
-from flowloom.transforms.metering.group_reader import GroupReading, dropped_by_reason
+from flowloom.transforms.metering.group_reader import GroupReader, dropped_by_reason
 
 GROUP = "00c0ffee00c0ffee"
 NS = 1_700_000_000_000_000_000
@@ -20,7 +20,7 @@ FRAMES = [(NS + i, ethernet(ipv4(tcp(bytes(i), 1000, 80)))) for i in range(10)]
 
 
 def read(*paths: Path) -> tuple[pa.Table, list[dict], list[dict]]:
-    reading = GroupReading([CaptureRange(str(p)) for p in paths], GROUP, FlowDefinition.of())
+    reading = GroupReader([CaptureRange(str(p)) for p in paths], GROUP, FlowDefinition.of())
     flows = pa.Table.from_batches(reading.flows(), FLOWS)
     return flows, reading.captures().to_pylist(), reading.rejects().to_pylist()
 
@@ -98,14 +98,14 @@ def test_later_ip_fragments_find_their_first_in_an_earlier_range(tmp_path, cut):
     assert expected["packets_fwd"].to_pylist() == [9]
 
     definition = FlowDefinition.of()
-    one = GroupReading([first], GROUP, definition, place=RangePlace(0, False))
-    two = GroupReading([second], GROUP, definition, place=RangePlace(1, True, NS + cut - 1), earlier=[first])
+    one = GroupReader([first], GROUP, definition, place=RangePlace(0, False))
+    two = GroupReader([second], GROUP, definition, place=RangePlace(1, True, NS + cut - 1), earlier=[first])
     assert [*one.flows(), *two.flows()] == []
     pieces = concatenated([*one.fragments(), *two.fragments()], FRAGMENTS)
     joined, _ = join_fragments(pieces, [NS + cut - 1, NS + 8], definition, GROUP)
     assert pa.Table.from_batches([joined]).equals(expected)
 
-    alone = GroupReading([second], GROUP, definition)
+    alone = GroupReader([second], GROUP, definition)
     lost = sum(
         row["dropped_fragment_without_first"] for _ in [list(alone.flows())] for row in alone.captures().to_pylist()
     )

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from capture_files import ACK, FIN, SYN, ethernet, ipv4, pcap, tcp, udp
 
-from flowloom.pipelines.build import BuildOptions, MeteredCaptures, build
+from flowloom.pipelines.build import BuildOptions, build
+from flowloom.pipelines.build_steps import MeteredCaptures
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.retrain.retrain import meter_new
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.transforms.captures.inventory import find_captures
-from flowloom.transforms.metering.meter_cache import ReadingStore
+from flowloom.transforms.metering.meter_cache import MeterCache
 
 NS = 1_700_000_000_000_000_000
 MANIFEST = """\
@@ -82,7 +83,7 @@ def test_captures_metered_day_by_day_are_the_build_of_all_of_them(tmp_path, defi
     aside.mkdir()
     for day in days:
         day.rename(aside / day.name)
-    store = ReadingStore(str(tmp_path / "readings"), manifest.definition)
+    store = MeterCache(str(tmp_path / "readings"), manifest.definition)
     seen = ()
     for count, day in enumerate(days):
         (aside / day.name).rename(day)

@@ -13,9 +13,9 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.flow_fragments import join_numbered_fragments
 from flowloom.transforms.flows.meter import RangePlace
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows
-from flowloom.transforms.metering.packet_reader import PacketReading
+from flowloom.transforms.metering.packet_reader import PacketReader
 from flowloom.transforms.packets.byte_rows import no_drops
 
 GROUP = "00c0ffee00c0ffee"
@@ -29,7 +29,7 @@ def read(paths, definition):
     metered, dropped, known_before = 0, no_drops(), [None]
     for at, path in enumerate(paths):
         place = RangePlace(at, at == len(paths) - 1, known_before[-1])
-        reading = PacketReading([CaptureRange(str(path))], GROUP, definition, PacketView(), place=place)
+        reading = PacketReader([CaptureRange(str(path))], GROUP, definition, PacketView(), place=place)
         views = list(reading.views())
         flows += [batch for view, batch in views if view == "flows"]
         rows.append([batch for view, batch in views if view == "packets"])
@@ -88,7 +88,7 @@ def test_flows_are_those_of_a_plain_reading_and_rows_belong_to_them(real_data):
     path = str(real_data / "kitsune-mirai/mirai2000.pcap")
     definition = FlowDefinition()
     flows, rows, metered, dropped = read([path], definition)
-    plain = GroupReading([CaptureRange(path)], GROUP, definition)
+    plain = GroupReader([CaptureRange(path)], GROUP, definition)
     assert flows.equals(
         pa.Table.from_batches(plain.flows(), FLOWS).sort_by([("start", "ascending"), ("flow_id", "ascending")])
     )

@@ -23,9 +23,9 @@ from flowloom.transforms.captures import capture_files, records
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch, stretches
 from flowloom.transforms.flows.flow_fragments import join_fragments
-from flowloom.transforms.metering.group_reader import GroupReading
-from flowloom.transforms.metering.meter_groups import running_clocks
-from flowloom.transforms.metering.scheduling import ReadingTask, plan_readings
+from flowloom.transforms.metering.group_reader import GroupReader
+from flowloom.transforms.metering.meter_ranges import running_clocks
+from flowloom.transforms.metering.scheduling import MeterTask, plan_group
 
 GROUP = "00c0ffee00c0ffee"
 
@@ -43,14 +43,14 @@ class Cut:
     chunk_records: int = records.CHUNK_RECORDS
 
 
-def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> list[ReadingTask]:
+def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> list[MeterTask]:
     """Plans the reading of a group, as the pipeline does, from ranges that end where the cut says."""
     indexed = []
     for uri, edges in zip(uris, cut.edges, strict=True):
         if edges is not None and definition.associative:
             indexed += [index_stretch(stretch) for stretch in cut_stretches(uri, edges)]
     captures = tuple(Capture(uri, Path(uri).stat().st_size, "", "", None, ()) for uri in uris)
-    return list(plan_readings(CaptureGroup(GROUP, captures), indexed, definition))
+    return list(plan_group(CaptureGroup(GROUP, captures), indexed, definition))
 
 
 def cut_stretches(uri: str, edges: Sequence[int]) -> list[Stretch]:
@@ -74,7 +74,7 @@ def metered(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> Metere
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "CHUNK_RECORDS", cut.chunk_records)
         for task in planned:
-            reading = GroupReading(task.ranges, GROUP, definition, place=task.place, earlier=task.earlier)
+            reading = GroupReader(task.ranges, GROUP, definition, place=task.place, earlier=task.earlier)
             flows += reading.flows()
             fragments += reading.fragments()
             clocks.append((task.place.position, reading.clock_ns))

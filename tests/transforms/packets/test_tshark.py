@@ -11,7 +11,7 @@ import pytest
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 
 AGREED = [
     "nfstream-tests/pcaps/skype.pcap",
@@ -89,7 +89,7 @@ def disagreement(path: Path, theirs: list[dict[str, str]]) -> tuple[Any, Any] | 
     """Return the first packet that tshark sees otherwise, and how it does."""
     definition = FlowDefinition.of()
     packets = pa.Table.from_batches(
-        GroupReading([CaptureRange(str(path))], "0" * 16, definition).packets(CaptureRange(str(path)))
+        GroupReader([CaptureRange(str(path))], "0" * 16, definition).packets(CaptureRange(str(path)))
     ).to_pylist()
     ours = {row["record"] + 1: row for row in packets}
     for field in theirs:
@@ -143,7 +143,7 @@ def test_tshark_sees_the_same_packets_in_every_capture(real_data, tshark):
 @pytest.mark.parametrize("name", AGREED[:6])
 def test_directions_follow_the_first_packet_of_each_conversation(real_data, tshark, name):
     path = real_data / name
-    reading = GroupReading(
+    reading = GroupReader(
         [CaptureRange(str(path))], "0" * 16, FlowDefinition.of(k=60_000, idle_s=1e8, tcp_close="none", fragments="drop")
     )
     ours = {}

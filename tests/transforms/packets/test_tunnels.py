@@ -18,7 +18,7 @@ from flowloom.schemas.corpus.flow_definition import TUNNELS, FlowDefinition
 from flowloom.transforms.captures.capture_files import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.packets.decoder import PacketDecoder
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 
@@ -232,7 +232,7 @@ def test_the_tunnel_identifier_separates_flows_when_it_is_in_the_key(tmp_path):
 
     def flows(**options: Any) -> list[list[Any]]:
         definition = FlowDefinition.of(tunnels=["vxlan"], **options)
-        table = pa.Table.from_batches(GroupReading([CaptureRange(str(path))], "0" * 16, definition).flows())
+        table = pa.Table.from_batches(GroupReader([CaptureRange(str(path))], "0" * 16, definition).flows())
         assert len(set(table["flow_id"].to_pylist())) == table.num_rows
         return [shown(row, "tunnel_id", "packets_fwd") for row in table.drop_columns("start").to_pylist()]
 
@@ -286,7 +286,7 @@ def innermost(tshark: str, path: Path) -> dict[int, list[Any]]:
 
 
 def ours(path: Path) -> dict[int, list[Any]]:
-    reading = GroupReading([CaptureRange(str(path))], "0" * 16, FlowDefinition.of(tunnels="all"))
+    reading = GroupReader([CaptureRange(str(path))], "0" * 16, FlowDefinition.of(tunnels="all"))
     rows = pa.Table.from_batches(reading.packets(CaptureRange(str(path)))).to_pylist()
     for row in rows:
         for end in ("src_ip", "dst_ip"):

@@ -17,7 +17,7 @@ from flowloom.schemas.models.score_card import SCORE_CARD, ScoredModel, read_sco
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.io.spill import read_spilled
 from flowloom.transforms.io.verdict import FAILURE
-from flowloom.transforms.metering.meter_groups import GroupAccount
+from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.score.score_inputs import LostRows, RowGroupPart, read_parts
 from flowloom.transforms.score.score_ptransforms import ReadParts, ScoreResults, ScoreRows, WriteScoreCard, WriteScores
 from flowloom.transforms.score.score_rows import ScoreCounts, score_rows, write_scores

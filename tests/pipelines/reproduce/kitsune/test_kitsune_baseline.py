@@ -25,7 +25,7 @@ from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.metering.group_reader import GroupReading
+from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.packets.afterimage import AfterImage
 
 CORPORA = Path(__file__).resolve().parents[4] / "docs" / "corpora"
@@ -85,7 +85,7 @@ def test_every_packet_is_a_row_with_its_own_label(folder):
 def test_scores_are_those_of_the_packets_of_the_capture(folder):
     found = kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", map_rows=200, train_rows=None, cluster=5))
     part = CaptureRange(str(folder / "SSDP Flood" / "SSDP_Flood_pcap.pcapng.gz"))
-    packets = GroupReading([part], "00c0ffee00c0ffee", FlowDefinition()).packets(part)
+    packets = GroupReader([part], "00c0ffee00c0ffee", FlowDefinition()).packets(part)
     features = AfterImage().update(concatenated(list(packets), PACKETS))
     kitnet = KitNET.fit(features[:FLOOD_BEGINS], 200, KitNETOptions(cluster=5))
     scores, labels = kitnet.score(features), np.array(frames()[1])

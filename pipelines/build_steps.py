@@ -1,0 +1,349 @@
+"""Pipeline of a build, from a prepared corpus to the dataset card, its steps in the order of the data."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import apache_beam as beam
+import pyarrow as pa
+
+from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.manifest import CorpusManifest
+from flowloom.schemas.corpus.packet_view import PacketView
+from flowloom.schemas.dataset.views import StoredViews
+from flowloom.transforms.captures.groups import GroupPlan, plan_corpus
+from flowloom.transforms.dataset.dataset_ptransforms import (
+    DropDuplicates,
+    FindDuplicates,
+    PlanLayout,
+    SpillRows,
+    WriteCard,
+    WriteShards,
+)
+from flowloom.transforms.dataset.layouts import LaidOut
+from flowloom.transforms.dataset.shards import ShardKey, SpilledShard
+from flowloom.transforms.flows.conceal import corpus_key
+from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
+from flowloom.transforms.flows.pseudonyms import IdentityKey, read_key
+from flowloom.transforms.io.io_ptransforms import ReadSpilled, SpillBatches
+from flowloom.transforms.io.spill import Spilled
+from flowloom.transforms.labels.label_bins import LabelBins, has_measured_bins
+from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts, label_groups
+from flowloom.transforms.labels.label_ptransforms import FindLabelBins, LabelFlows, WindowCaptures
+from flowloom.transforms.labels.window_sources import WindowSource, read_sources
+from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.join_packets import PacketCounts
+from flowloom.transforms.metering.meter_cache import CachedMetering
+from flowloom.transforms.metering.meter_ranges import GroupPackets
+from flowloom.transforms.metering.metering_ptransforms import (
+    DigestCaptures,
+    JoinPackets,
+    JoinPartitions,
+    MeterRanges,
+    PacketsAndFlows,
+    PlanMetering,
+    ReadCachedMetering,
+)
+from flowloom.transforms.published.plan_published import PublishedFindings, PublishedPlan, plan_published, stored_views
+from flowloom.transforms.published.published_ptransforms import RecallPublished
+from flowloom.transforms.splits.leakage import PartCounts
+from flowloom.transforms.splits.split_ptransforms import (
+    AssignSplits,
+    AssignSplitsAndBins,
+    CompleteSplitPlan,
+    CountLeakage,
+)
+from flowloom.transforms.splits.splits import SplitPlan, plan_splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus before its captures are read: its files, labels, split plan and columns.
+
+    Attributes:
+      folder: the folder of the manifest's relative paths.
+      sources, unread: sources that label single flows, and reject rows of their tables.
+      published: labelled rows of published files.
+      stored: the columns of the dataset's views.
+      key: the key of concealed identities; None where identities are kept.
+      cached: cached results of all its captures; None where the captures are metered.
+    """
+
+    manifest: CorpusManifest
+    folder: str
+    plan: GroupPlan
+    sources: tuple[WindowSource, ...]
+    unread: pa.RecordBatch
+    labels: tuple[GroupLabels, ...]
+    split_plan: SplitPlan
+    key: IdentityKey | None
+    published: PublishedPlan
+    stored: StoredViews
+    cached: tuple[CachedMetering, ...] | None = None
+
+    @property
+    def packet_view(self) -> PacketView | None:
+        """The layout of rows of captured packets; None where the dataset has none."""
+        return self.manifest.packets if self.manifest.has_captured_packets else None
+
+
+@dataclasses.dataclass(frozen=True)
+class MeteredCaptures:
+    """The captures of a corpus, all of them in the meter cache."""
+
+    plan: GroupPlan
+    cached: tuple[CachedMetering, ...]
+
+
+def prepare_corpus(
+    manifest: CorpusManifest,
+    folder: str,
+    staging: str,
+    scratch: str,
+    workers: int,
+    metered: MeteredCaptures | None = None,
+) -> Corpus:
+    """Plans a corpus, reads its published files and label tables, and plans all splits that do not need its flows."""
+    key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
+    sources, unread = read_sources(manifest, folder, scratch)
+    plan = metered.plan if metered else plan_corpus(manifest, folder, workers)
+    published = plan_published(manifest, folder, staging)
+    labels = label_groups(plan, manifest, sources)
+    split_plan = plan_splits([*labels, *published.labels], manifest.claimed_tasks, manifest.splits)
+    key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
+    stored = stored_views(manifest, published)
+    cached = metered.cached if metered else None
+    return Corpus(manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached)
+
+
+Findings: TypeAlias = list[
+    beam.PCollection[GroupAccount]
+    | beam.PCollection[CaptureDigest]
+    | beam.PCollection[SourceCounts]
+    | beam.PCollection[SplitPlan]
+    | beam.PCollection[LabelBins]
+    | beam.PCollection[LaidOut]
+    | beam.PCollection[SpilledShard]
+    | beam.PCollection[PacketCounts]
+    | beam.PCollection[PublishedFindings]
+    | beam.PCollection[PartCounts]
+    | beam.PCollection[pa.RecordBatch]
+]
+"""Counts and accounts that the steps give beside their rows, for the card."""
+
+Rows: TypeAlias = beam.PCollection[pa.RecordBatch]
+Places: TypeAlias = beam.PCollection[tuple[ShardKey, Spilled]]
+
+
+def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
+    """Builds the pipeline from capture groups to dataset card.
+
+    Args:
+      staging: the folder of the dataset and its temporary files.
+      lanes: number of workers that get an equal share of the work; None if the runner gives work to idle workers.
+    """
+    findings: Findings = []
+    metered = meter_captures(pipeline, corpus, staging, lanes, findings)
+    flows = label_flows(pipeline, corpus, metered.flows, findings) | read_published_flows(pipeline, corpus)
+    plans = Plans(corpus.split_plan, LabelBins(corpus.manifest.tasks))
+    if corpus.manifest.needs_all_flows:
+        spilled = spill_flows(flows, staging)
+        plans = complete_plans(corpus, spilled, findings)
+        flows = {"All": spilled | "ReadAll" >> ReadSpilled()}
+    flows = split_flows(corpus, flows, plans)
+    packets = split_packets(corpus, metered.packets, flows, plans, staging, findings)
+    places = lay_out_flows(corpus, flows, plans, staging, findings)
+    places += lay_out_views(corpus, packets | split_published(pipeline, corpus, plans), staging, findings)
+    write_dataset(pipeline, corpus, places, plans, staging, findings)
+
+
+class MeteredCorpus(NamedTuple):
+    """Flows of all captures by name, and what metering spilled of their packets.
+
+    Complete and joined flows stay apart, because to flatten them would carry them through the runner.
+    """
+
+    flows: dict[str, Rows]
+    packets: tuple[beam.PCollection[GroupPackets], ...]
+
+
+def meter_captures(
+    pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None, findings: Findings
+) -> MeteredCorpus:
+    """Meters the captures of a corpus, or reads them from the cache, and joins flows that captures share."""
+    manifest = corpus.manifest
+    if corpus.cached is not None:
+        metered = pipeline | "ReadCachedMetering" >> ReadCachedMetering(corpus.cached, staging, lanes)
+    else:
+        plan = PlanMetering(corpus.plan.groups, manifest.definition, manifest.output.split_bytes, lanes)
+        planned = pipeline | "PlanMetering" >> plan
+        digested = planned.digests | "DigestCaptures" >> DigestCaptures()
+        findings += [digested.digests, digested.rejects]
+        metered = planned.tasks | "MeterRanges" >> MeterRanges(manifest.definition, staging, corpus.packet_view)
+    join = JoinPartitions(manifest.definition, staging, numbered=corpus.packet_view is not None)
+    joined = metered.fragments | "JoinPartitions" >> join
+    findings += [metered.accounts, metered.counts, joined.accounts]
+    return MeteredCorpus({"Whole": metered.flows, "Joined": joined.flows}, (metered.packets, joined.packets))
+
+
+def label_flows(
+    pipeline: beam.Pipeline, corpus: Corpus, metered: Mapping[str, Rows], findings: Findings
+) -> dict[str, Rows]:
+    """Labels metered flows, then conceals their identities: label sources need the real addresses."""
+    manifest, windows = corpus.manifest, None
+    if corpus.sources:
+        window = WindowCaptures(corpus.plan, corpus.sources, manifest.tasks, manifest.definition)
+        windows = pipeline | "WindowCaptures" >> window
+        findings += [windows, pipeline | "UnreadRows" >> beam.Create([corpus.unread])]
+    flows = {}
+    for name, rows in metered.items():
+        labelled = rows | f"LabelFlows {name}" >> LabelFlows(corpus.labels, manifest, windows)
+        flows[name] = labelled.flows | f"ConcealIdentities {name}" >> ConcealIdentities(corpus.key)
+        findings.append(labelled.counts)
+    return flows
+
+
+def read_published_flows(pipeline: beam.Pipeline, corpus: Corpus) -> dict[str, Rows]:
+    """Reads the flows of published files, which are labelled, and conceals their identities."""
+    if "flows" not in corpus.published.places:
+        return {}
+    flows = pipeline | "ReadPublished flows" >> RecallPublished(corpus.published.places["flows"])
+    return {"Published": flows | "ConcealIdentities Published" >> ConcealIdentities(corpus.key)}
+
+
+def spill_flows(flows: Mapping[str, Rows], staging: str) -> beam.PCollection[Spilled]:
+    """Spills labelled flows, so that several steps can read all of them."""
+    spilled = tuple(rows | f"SpillBatches {name}" >> SpillBatches(staging) for name, rows in flows.items())
+    return spilled | "AllSpilled" >> beam.Flatten()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plans:
+    """Decisions that hold for all rows; one element of a PCollection where they are made from the flows.
+
+    Attributes:
+      duplicates: ids of duplicate flows by stripe; None where duplicates stay.
+    """
+
+    split_plan: SplitPlan | beam.PCollection[SplitPlan]
+    label_bins: LabelBins | beam.PCollection[LabelBins]
+    duplicates: beam.PCollection[dict[str, bytes]] | None = None
+
+
+def complete_plans(corpus: Corpus, spilled: beam.PCollection[Spilled], findings: Findings) -> Plans:
+    """Completes the plans that need all flows: splits by time or host pair, label bins, duplicates."""
+    manifest = corpus.manifest
+    plans = Plans(corpus.split_plan, LabelBins(manifest.tasks))
+    if manifest.splits.by in ("time", "host_pair"):
+        complete = CompleteSplitPlan(corpus.split_plan, manifest.claimed_tasks, manifest.splits)
+        split_plan = spilled | "ReadForSplits" >> ReadSpilled() | "CompleteSplitPlan" >> complete
+        findings.append(split_plan)
+        plans = dataclasses.replace(plans, split_plan=split_plan)
+    if any(map(has_measured_bins, manifest.tasks)):
+        split = spilled | "ReadForBins" >> ReadSpilled() | "AssignSplitsForBins" >> AssignSplits(plans.split_plan)
+        label_bins = split | "FindLabelBins" >> FindLabelBins(manifest.tasks)
+        findings.append(label_bins)
+        plans = dataclasses.replace(plans, label_bins=label_bins)
+    if manifest.deduplicate != "none":
+        flows = split_flows(corpus, {"ForDuplicates": spilled | "ReadForDuplicates" >> ReadSpilled()}, plans)
+        laid_out = flows["ForDuplicates"] | "PlanLayoutForDuplicates" >> plan_layout(corpus, "flows")
+        duplicates = laid_out.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
+        plans = dataclasses.replace(plans, duplicates=duplicates)
+    return plans
+
+
+def split_flows(corpus: Corpus, flows: Mapping[str, Rows], plans: Plans) -> dict[str, Rows]:
+    """Assigns splits and measured labels to flows; under splits by packet, flows have no split."""
+    manifest = corpus.manifest
+    tasks = plans.label_bins if len(manifest.claimed_tasks) < len(manifest.tasks) else None
+    assign = AssignSplitsAndBins(plans.split_plan if manifest.splits.by != "packet" else None, tasks)
+    return {name: rows | f"AssignSplitsAndBins {name}" >> assign for name, rows in flows.items()}
+
+
+def split_packets(
+    corpus: Corpus,
+    packets: tuple[beam.PCollection[GroupPackets], ...],
+    flows: Mapping[str, Rows],
+    plans: Plans,
+    staging: str,
+    findings: Findings,
+) -> dict[str, tuple[View, Rows]]:
+    """Joins packet rows to the labels and splits of their flows, or gives each a split of its own."""
+    if corpus.packet_view is None:
+        return {}
+    spilled, split = packets | "AllPackets" >> beam.Flatten(), tuple(flows.values()) | "AllFlows" >> beam.Flatten()
+    joined = PacketsAndFlows(spilled, split) | "JoinPackets" >> JoinPackets(corpus.key, staging)
+    findings.append(joined.counts)
+    rows = joined.rows
+    if corpus.manifest.splits.by == "packet":
+        rows = rows | "AssignSplits Packets" >> AssignSplits(plans.split_plan, "packets")
+    return {"Packets": ("packets", rows)}
+
+
+def split_published(pipeline: beam.Pipeline, corpus: Corpus, plans: Plans) -> dict[str, tuple[View, Rows]]:
+    """Assigns splits to the packets and tables of published files."""
+    rows: dict[str, tuple[View, Rows]] = {}
+    for view, places in corpus.published.places.items():
+        if view != "flows":
+            read = pipeline | f"ReadPublished {view}" >> RecallPublished(places)
+            rows[f"Published {view}"] = view, read | f"AssignSplits {view}" >> AssignSplits(plans.split_plan, view)
+    return rows
+
+
+def lay_out_flows(
+    corpus: Corpus, flows: Mapping[str, Rows], plans: Plans, staging: str, findings: Findings
+) -> list[Places]:
+    """Lays flows out into stripes without duplicates, and spills them by shard."""
+    if "flows" not in corpus.manifest.views:
+        return []
+    places = []
+    for name, rows in flows.items():
+        laid_out = rows | f"PlanLayout {name}" >> plan_layout(corpus, "flows")
+        findings.append(laid_out.counts)
+        stripes = laid_out.rows
+        if plans.duplicates is not None:
+            dropped = stripes | f"DropDuplicates {name}" >> DropDuplicates(plans.duplicates)
+            findings.append(dropped.counts)
+            stripes = dropped.rows
+        places.append(stripes | f"SpillRows {name}" >> SpillRows(corpus.manifest.output.shards, staging))
+    return places
+
+
+def lay_out_views(
+    corpus: Corpus, views: Mapping[str, tuple[View, Rows]], staging: str, findings: Findings
+) -> list[Places]:
+    """Lays the rows of other views out into stripes, and spills them by shard."""
+    places = []
+    for name, (view, rows) in views.items():
+        laid_out = rows | f"PlanLayout {name}" >> plan_layout(corpus, view)
+        findings.append(laid_out.counts)
+        spill = SpillRows(corpus.manifest.output.shards, staging, view)
+        places.append(laid_out.rows | f"SpillRows {name}" >> spill)
+    return places
+
+
+def plan_layout(corpus: Corpus, view: View) -> PlanLayout:
+    """Returns the transform that lays out the rows of one view."""
+    return PlanLayout(corpus.manifest.tasks, corpus.manifest.layout, corpus.stored, view)
+
+
+def write_dataset(
+    pipeline: beam.Pipeline, corpus: Corpus, places: list[Places], plans: Plans, staging: str, findings: Findings
+) -> None:
+    """Writes shards, measures leakage if the manifest asks for it, and writes the card."""
+    manifest = corpus.manifest
+    measured = manifest.leakage == "measure"
+    write = WriteShards(staging, plans.label_bins, manifest.output, measured)
+    written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> write
+    findings.append(written.shards)
+    if measured:
+        names = tuple(task.name for task in manifest.tasks)
+        findings.append(written.sighted | "CountLeakage" >> CountLeakage(names))
+    if manifest.published:
+        findings.append(pipeline | "PublishedFindings" >> beam.Create([corpus.published.findings]))
+    key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
+    write_card = WriteCard(
+        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.split_plan, corpus.plan.rejects, corpus.stored
+    )
+    tuple(findings) | "WriteCard" >> write_card

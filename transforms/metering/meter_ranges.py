@@ -1,0 +1,324 @@
+"""Metering: tasks become batches of flows, fragments for a join, packet rows and accounts."""
+
+import abc
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
+from flowloom.schemas.arrow.rows import FLOWS
+from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.packet_view import PacketView
+from flowloom.transforms.arrays.columns import batch, concatenated
+from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
+from flowloom.transforms.captures.groups import reject_rows
+from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments, join_numbered_fragments
+from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled, spill_batches
+from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
+from flowloom.transforms.metering.group_reader import GroupReader
+from flowloom.transforms.metering.join_packets import PacketCounts, RangePackets
+from flowloom.transforms.metering.meter_cache import CachedMetering
+from flowloom.transforms.metering.packet_reader import PacketReader
+from flowloom.transforms.metering.scheduling import DigestTask, MeterTask
+
+MAX_PARTITIONS = 16
+"""Largest number of partitions that the fragments of one group are joined in."""
+
+ALL_RANGES = -1
+"""Position in place of a range's, for packet numbers of joined flows, which belong to several ranges."""
+
+GroupPackets = tuple[str, RangePackets]
+"""A group, and packet rows or flow numbers of it."""
+
+
+class Metering(abc.ABC):
+    """Results of one task; `flows` must be read to its end before the others are complete."""
+
+    @abc.abstractmethod
+    def flows(self) -> Iterator[pa.RecordBatch]:
+        """Yields complete flows in bounded batches (`schemas.rows.FLOWS`)."""
+
+    @abc.abstractmethod
+    def fragments(self) -> Iterator[tuple[Partition, RangeFragments]]:
+        """Yields an element for each partition of the group, its rows spilled; none where the task is a whole group."""
+
+    def packets(self) -> list[GroupPackets]:
+        """Returns packet rows and flow numbers, spilled; empty without a packets view."""
+        return []
+
+    def counts(self) -> list[PacketCounts]:
+        """Returns the number of dropped packets; empty without a packets view."""
+        return []
+
+    @abc.abstractmethod
+    def account(self) -> GroupAccount:
+        """Returns the account of the task's captures."""
+
+
+class RangeMetering(Metering):
+    """Flows of one task, metered while they are read.
+
+    Args:
+      job: the folder for spilled fragments.
+    """
+
+    def __init__(self, task: MeterTask, definition: FlowDefinition, job: str):
+        self._task = task
+        self._job = job
+        self._reader = self._open(definition)
+        self._flows = 0
+
+    def _open(self, definition: FlowDefinition) -> GroupReader:
+        task = self._task
+        return GroupReader(
+            task.ranges, task.group, definition, sha256=task.sha256, place=task.place, earlier=task.earlier
+        )
+
+    def flows(self) -> Iterator[pa.RecordBatch]:
+        """Yields complete flows while it reads the captures."""
+        for rows in self._reader.flows():
+            self._flows += rows.num_rows
+            yield rows
+
+    def fragments(self) -> Iterator[tuple[Partition, RangeFragments]]:
+        """Yields an element for each partition of the group, its rows spilled; none where the task is a whole group."""
+        task, reader = self._task, self._reader
+        if task.place != WHOLE:
+            where = (task.group, task.place.position, task.of)
+            yield from _spilled_fragments(reader.fragments(), reader.clock_ns, *where, self._job)
+
+    def account(self) -> GroupAccount:
+        """Returns the account of the task's captures."""
+        reader = self._reader
+        return GroupAccount(self._task.group, self._flows, reader.flows_short, reader.captures(), reader.rejects())
+
+
+class PacketMetering(RangeMetering):
+    """Flows and packet rows of one task, metered in one pass.
+
+    Args:
+      packet_view: the layout of a packet row.
+    """
+
+    def __init__(self, task: MeterTask, definition: FlowDefinition, job: str, packet_view: PacketView):
+        self._packet_view = packet_view
+        self._places: list[tuple[None, Spilled]] = []
+        super().__init__(task, definition, job)
+
+    def _open(self, definition: FlowDefinition) -> PacketReader:
+        task = self._task
+        self._packet_reader = PacketReader(
+            task.ranges,
+            task.group,
+            definition,
+            self._packet_view,
+            sha256=task.sha256,
+            place=task.place,
+            earlier=task.earlier,
+        )
+        return self._packet_reader
+
+    def flows(self) -> Iterator[pa.RecordBatch]:
+        """Yields complete flows in bounded batches, and spills the packet rows between them."""
+        buffer = SpillBuffer[None](self._job, joined=False)
+        for name, rows in self._packet_reader.views():
+            if name == "packets":
+                self._places += buffer.add([(None, rows)])
+            else:
+                self._flows += rows.num_rows
+                yield rows
+        self._places += buffer.flush()
+
+    def packets(self) -> list[GroupPackets]:
+        """Returns the places of packet rows and of the numbers of their flows."""
+        numbers = self._packet_reader.numbers()
+        spilled = tuple(spill_batches([numbers], self._job)) if numbers.num_rows else ()
+        rows = tuple(place for _, place in self._places)
+        return [(self._task.group, RangePackets(self._task.place.position, rows, spilled))]
+
+    def counts(self) -> list[PacketCounts]:
+        """Returns the number of packets that the view does not hold."""
+        return [PacketCounts(0, tuple(self._packet_reader.dropped.tolist()))]
+
+
+class CacheReading(Metering):
+    """Results of a cached metering, as `RangeMetering` gives them for its captures.
+
+    Args:
+      job: the folder for spilled fragments.
+    """
+
+    def __init__(self, cached: CachedMetering, job: str):
+        self._cached = cached
+        self._job = job
+        self._flows = 0
+
+    def flows(self) -> Iterator[pa.RecordBatch]:
+        """Yields complete flows from the cache."""
+        for rows in self._cached.flows():
+            self._flows += rows.num_rows
+            yield rows
+
+    def fragments(self) -> Iterator[tuple[Partition, RangeFragments]]:
+        """Yields an element for each partition of the group, its rows spilled."""
+        cached = self._cached
+        where = (cached.group, cached.position, cached.of)
+        yield from _spilled_fragments(cached.fragments(), cached.clock_ns, *where, self._job)
+
+    def account(self) -> GroupAccount:
+        """Returns the account of the cached captures."""
+        cached = self._cached
+        return GroupAccount(cached.group, self._flows, cached.flows_short, cached.captures(), cached.rejects())
+
+
+@dataclasses.dataclass
+class RangeResults:
+    """Results of several tasks in memory; the fields are those of `Metering`."""
+
+    flows: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
+    fragments: list[tuple[Partition, RangeFragments]] = dataclasses.field(default_factory=list)
+    packets: list[GroupPackets] = dataclasses.field(default_factory=list)
+    counts: list[PacketCounts] = dataclasses.field(default_factory=list)
+    accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
+
+
+class FlowBuffer:
+    """Flows held back until they fill a batch, so that a thousand tiny captures do not make a thousand batches."""
+
+    def __init__(self) -> None:
+        self._pending: list[pa.RecordBatch] = []
+
+    def add(self, flows: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Adds flows; returns one batch of all pending ones when there are at least `TAKE_FLOWS`."""
+        self._pending.append(flows)
+        return self.flush() if sum(held.num_rows for held in self._pending) >= TAKE_FLOWS else []
+
+    def flush(self) -> list[pa.RecordBatch]:
+        """Returns the pending flows as one batch; nothing when there are none."""
+        pending, self._pending = self._pending, []
+        return [concatenated(pending, FLOWS)] if pending else []
+
+
+def open_metering(
+    task: MeterTask, definition: FlowDefinition, job: str, packet_view: PacketView | None = None
+) -> RangeMetering:
+    """Returns the metering of a task, with packet rows if there is a packets view."""
+    if packet_view is None:
+        return RangeMetering(task, definition, job)
+    return PacketMetering(task, definition, job, packet_view)
+
+
+def meter_ranges(
+    tasks: Iterable[MeterTask], definition: FlowDefinition, job: str, packet_view: PacketView | None = None
+) -> RangeResults:
+    """Meters tasks in memory.
+
+    Args:
+      job: the folder for spilled fragments and packet rows.
+      packet_view: the layout of a packet row; None for no packet rows.
+    """
+    return _results(open_metering(task, definition, job, packet_view) for task in tasks)
+
+
+def read_cached_metering(cached: Iterable[CachedMetering], job: str) -> RangeResults:
+    """Reads cached meterings in memory, as `meter_ranges` meters their captures."""
+    return _results(CacheReading(each, job) for each in cached)
+
+
+def _results(meterings: Iterable[Metering]) -> RangeResults:
+    results, buffer = RangeResults(), FlowBuffer()
+    for metering in meterings:
+        for flows in metering.flows():
+            results.flows += buffer.add(flows)
+        results.fragments += metering.fragments()
+        results.packets += metering.packets()
+        results.counts += metering.counts()
+        results.accounts.append(metering.account())
+    results.flows += buffer.flush()
+    return results
+
+
+def _spilled_fragments(
+    fragments: Sequence[pa.RecordBatch], clock_ns: int | None, group: str, position: int, of: int, job: str
+) -> Iterator[tuple[Partition, RangeFragments]]:
+    """Yields an element for each partition, with or without rows, because the join needs every range's clock."""
+    partitions = min(of, MAX_PARTITIONS)
+    parts = dict(fragment_partitions(fragments, partitions))
+    places = dict(zip(parts, spill_batches(list(parts.values()), job), strict=True)) if parts else {}
+    for number in range(partitions):
+        yield (group, number), RangeFragments(position, clock_ns, places.get(number))
+
+
+def digest_captures(tasks: Iterable[DigestTask]) -> tuple[list[CaptureDigest], list[pa.RecordBatch]]:
+    """Returns the digests of captures, and reject rows of those that can no longer be read."""
+    digests, rejects = [], []
+    for task in tasks:
+        try:
+            digests.append(CaptureDigest(task.uri, capture_sha256(task.uri)))
+        except CaptureError as error:
+            rejects.append(reject_rows([(task.uri, error.offset, error.reason, error.detail)]))
+    return digests, rejects
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedPartition:
+    """Flows that the fragments of one partition form (`schemas.rows.FLOWS`), and their account.
+
+    Attributes:
+      numbers: the flow of each fragment (`schemas.rows.FLOW_NUMBERS`); None without a packets view.
+    """
+
+    flows: pa.RecordBatch
+    numbers: pa.RecordBatch | None
+    account: GroupAccount
+
+    def packets(self, job: str) -> list[GroupPackets]:
+        """Returns the spilled numbers of its flows, if there are any."""
+        if self.numbers is None or not self.numbers.num_rows:
+            return []
+        return [(self.account.group, RangePackets(ALL_RANGES, (), tuple(spill_batches([self.numbers], job))))]
+
+
+def join_partition(
+    partition: Partition, parts: Iterable[RangeFragments], definition: FlowDefinition, *, numbered: bool
+) -> JoinedPartition | None:
+    """Joins the fragments that all ranges of a group have in one partition; None where there are none.
+
+    Args:
+      numbered: whether packet rows need the flow of each fragment.
+    """
+    group, _ = partition
+    parts = list(parts)
+    places = [part.spilled for part in parts if part.spilled]
+    if not places:
+        return None
+    clocks_ns = running_clocks((part.position, part.clock_ns) for part in parts)
+    fragments, numbers = read_spilled(places), None
+    if numbered:
+        flows, short, numbers = join_numbered_fragments(fragments, clocks_ns, definition, group)
+    else:
+        flows, short = join_fragments(fragments, clocks_ns, definition, group)
+    account = GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))
+    return JoinedPartition(flows, numbers, account)
+
+
+def join_partitions(
+    fragments: Iterable[tuple[Partition, RangeFragments]], definition: FlowDefinition, *, numbered: bool
+) -> list[JoinedPartition]:
+    """Joins the fragments of all partitions in memory, in the partitions' order."""
+    by_partition = itertools.groupby(sorted(fragments, key=lambda each: each[0]), key=lambda each: each[0])
+    joined = (
+        join_partition(partition, [part for _, part in parts], definition, numbered=numbered)
+        for partition, parts in by_partition
+    )
+    return [each for each in joined if each is not None]
+
+
+def running_clocks(clocks: Iterable[tuple[int, int | None]]) -> list[int]:
+    """Returns the latest time up to the end of each range, from (position, clock) in any order."""
+    before = np.iinfo(np.int64).min
+    return np.maximum.accumulate([before if clock is None else clock for _, clock in sorted(clocks)]).tolist()
