@@ -20,7 +20,7 @@ from flowloom.transforms.arrays.moments import Moments, sequence_moments
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.arrays.take import gathered, rearranged
 from flowloom.transforms.io.parquet import parquet_writer
-from flowloom.transforms.io.spill import spill_bytes
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches, spill_bytes
 from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.splits.byte_rules import count_bytes
 from flowloom.transforms.splits.task_overlap import TaskPair, count_pairs
@@ -158,6 +158,28 @@ def write_shard(
     leaks = sum_by_key(count_bytes(rows, tasks) for rows in batches if trained and view_name == "packets")
     pairs = sum_by_key(count_pairs(rows, tasks) for rows in batches)
     return WrittenShard(shard, labels, moments, sort_digests([digests]).tobytes(), pairs, leaks)
+
+
+def spill_rows(
+    stripes: Iterable[tuple[str, pa.RecordBatch]], shards: int, job: str, view_name: View = "flows"
+) -> list[tuple[ShardKey, Spilled]]:
+    """Spills rows by shard below a job's folder, and returns shard keys and places."""
+    buffer = SpillBuffer[ShardKey](job)
+    places = []
+    for stripe, rows in stripes:
+        places += buffer.add(split_rows(stripe, rows, shards, view_name))
+    return places + buffer.flush()
+
+
+def write_shards(
+    places: Iterable[tuple[ShardKey, Spilled]], folder: str, tasks: Sequence[Task], output: Output
+) -> list[SpilledShard]:
+    """Writes spilled rows as shards, in the order of their keys."""
+    by_shard: dict[ShardKey, list[Spilled]] = {}
+    for key, place in places:
+        by_shard.setdefault(key, []).append(place)
+    written = (write_shard(key, read_batches(by_shard[key]), folder, tasks, output) for key in sorted(by_shard))
+    return [spill_digests(shard, folder) for shard in written]
 
 
 def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:

@@ -63,7 +63,7 @@ class OverlapCounts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sighted:
+class SpilledSightings:
     """The file of some sightings of one kind, in the order of their hashes' last words."""
 
     kind: str
@@ -140,22 +140,22 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
     )
 
 
-def shelve_sightings(
+def spill_sightings(
     batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
-) -> Iterator[Sighted]:
+) -> Iterator[SpilledSightings]:
     """Write what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
-    sighted = (rows.select(_sighted(rows.schema.names, tasks)) for rows in batches)
-    for rows in filled(sighted, PARTITION_ROWS):
+    sightings = (rows.select(_sighting_columns(rows.schema.names, tasks)) for rows in batches)
+    for rows in filled(sightings, PARTITION_ROWS):
         for kind, records in sight(rows, split, tasks):
             if len(records):
                 ordered = records[np.argsort(records["thing"][:, _RANGE_WORD])]
-                yield Sighted(kind, len(records), spill_bytes(ordered.tobytes(), job))
+                yield SpilledSightings(kind, len(records), spill_bytes(ordered.tobytes(), job))
 
 
-def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
+def plan_parts(sightings: Iterable[SpilledSightings]) -> Iterator[LeakagePart]:
     """Yield parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
-    places: dict[str, list[Sighted]] = {}
-    for place in sighted:
+    places: dict[str, list[SpilledSightings]] = {}
+    for place in sightings:
         places.setdefault(place.kind, []).append(place)
     for kind, of_kind in places.items():
         parts = 1 + sum(place.rows for place in of_kind) // PARTITION_ROWS
@@ -198,16 +198,16 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
     card = read_card(dataset)
     tasks = [task.name for task in card.tasks]
     with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as job:
-        sighted: list[Sighted] = []
+        sightings: list[SpilledSightings] = []
         for shard in (shard for shard in card.shards if shard.view == "flows"):
             with pq.ParquetFile(Path(dataset) / shard.path) as file:
-                batches = file.iter_batches(_BATCH_ROWS, columns=_sighted(file.schema_arrow.names, tasks))
-                sighted += shelve_sightings(batches, shard.split, tasks, job)
-        counts = count_leakage(sighted, tasks)
+                batches = file.iter_batches(_BATCH_ROWS, columns=_sighting_columns(file.schema_arrow.names, tasks))
+                sightings += spill_sightings(batches, shard.split, tasks, job)
+        counts = count_leakage(sightings, tasks)
     return leakage_of(counts, tasks, card.identity)
 
 
-def _sighted(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
+def _sighting_columns(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
     """Return those of some columns that `sight` looks at."""
     wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
     return [name for name in columns if name in wanted]
@@ -236,6 +236,6 @@ def _named(counts: np.ndarray, splits: Iterable[int]) -> dict[str, Any]:
     return {SPLITS[split]: int(counts[split]) for split in splits}
 
 
-def count_leakage(sighted: Iterable[Sighted], tasks: Sequence[str]) -> list[PartCounts]:
+def count_leakage(sightings: Iterable[SpilledSightings], tasks: Sequence[str]) -> list[PartCounts]:
     """Counts flows of several splits that share sequences or hosts, part by part."""
-    return [count_part(part, tasks) for part in plan_parts(sighted)]
+    return [count_part(part, tasks) for part in plan_parts(sightings)]
