@@ -1,4 +1,4 @@
-"""Where files appear: a dataset is built in a hidden folder beside its place, so nothing unfinished looks whole."""
+"""Staging: datasets are built in a hidden folder beside their place, so that unfinished ones are never mistaken."""
 
 import contextlib
 import hashlib
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from flowloom.schemas.errors import FlowloomError
 
 UNFINISHED = ".writing"
-"""How names of files end that are not complete."""
+"""Ending of the names of incomplete files."""
 
 
 @contextlib.contextmanager
 def staged_folder(out: str) -> Iterator[str]:
-    """Yield a new hidden folder beside `out` that becomes `out` when the block succeeds and vanishes when it fails.
+    """Yields a new hidden folder that becomes `out` when the block succeeds, and is removed when it fails.
 
     Raises:
       FlowloomError: if `out` exists, or its folder cannot be written to.
@@ -43,8 +43,8 @@ def staged_folder(out: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def passing_folder(parent: str | None) -> Iterator[str]:
-    """Yield a new folder below `parent`, or where temporary files go, that vanishes when the block ends.
+def temporary_folder(parent: str | None) -> Iterator[str]:
+    """Yields a new folder for temporary files, below `parent` if given, that is removed when the block ends.
 
     Raises:
       FlowloomError: if it cannot be made.
@@ -60,13 +60,16 @@ def passing_folder(parent: str | None) -> Iterator[str]:
 
 
 def unfinished(path: str) -> str:
-    """Return a new name beside a path for while it is written: a second attempt may begin before the first is lost."""
+    """Returns a new name beside a path, for use until the file is complete.
+
+    Each call gives another name, as a second attempt may begin before the first one is lost.
+    """
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file that appears under its name when it is complete."""
+    """Writes a text file that appears under its name when it is complete."""
     temporary = unfinished(path)
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -74,6 +77,6 @@ def write_text(path: str, text: str) -> None:
 
 
 def file_sha256(path: str) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Returns the SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
