@@ -1,4 +1,4 @@
-"""`flowloom build`: a corpus manifest to a dataset."""
+"""`flowloom build`: builds a dataset from a corpus manifest."""
 
 import dataclasses
 import os
@@ -14,14 +14,14 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.filesystems import is_url
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
-from flowloom.transforms.io.staging import passing_folder, staged_folder
+from flowloom.transforms.io.staging import staged_folder, temporary_folder
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.window_sources import label_folder
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """Options of a build; `beam_args` are further options of Beam as on its command line.
+    """Options of `flowloom build`: the corpus, the output and the engine.
 
     Attributes:
       out: a directory, or a URL that the finished dataset is published at.
@@ -48,7 +48,7 @@ class BuildOptions:
 
     @property
     def lanes(self) -> int | None:
-        """How many equal shares of the work the runner deals out; None where it gives work to whoever is idle."""
+        """Number of workers that get an equal share of the work; None if the runner gives work to idle workers."""
         return self.workers if self.runner == EMBEDDED else None
 
 
@@ -73,7 +73,7 @@ def build(
         with staged_folder(out) as staging:
             return _build(options, manifest, staging, progress, metered)
     require_vacant(out)
-    with passing_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
+    with temporary_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
         _build(options, manifest, staging, progress, metered)
         return publish(staging, out)
 

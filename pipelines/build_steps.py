@@ -14,9 +14,10 @@ from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.transforms.captures.groups import GroupPlan, plan_corpus
 from flowloom.transforms.dataset.dataset_ptransforms import (
+    BuildOutputs,
     DropDuplicates,
     FindDuplicates,
-    PlanLayout,
+    LayOut,
     SpillRows,
     WriteCard,
     WriteShards,
@@ -45,7 +46,7 @@ from flowloom.transforms.metering.metering_ptransforms import (
     PlanMetering,
     ReadCachedMetering,
 )
-from flowloom.transforms.published.plan_published import PublishedFindings, PublishedPlan, plan_published, stored_views
+from flowloom.transforms.published.plan_published import PublishedPlan, plan_published, stored_views
 from flowloom.transforms.published.published_ptransforms import RecallPublished
 from flowloom.transforms.splits.leakage import PartCounts
 from flowloom.transforms.splits.split_ptransforms import (
@@ -117,23 +118,29 @@ def prepare_corpus(
     return Corpus(manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached)
 
 
-Findings: TypeAlias = list[
-    beam.PCollection[GroupAccount]
-    | beam.PCollection[CaptureDigest]
-    | beam.PCollection[SourceCounts]
-    | beam.PCollection[SplitPlan]
-    | beam.PCollection[LabelBins]
-    | beam.PCollection[LaidOut]
-    | beam.PCollection[SpilledShard]
-    | beam.PCollection[PacketCounts]
-    | beam.PCollection[PublishedFindings]
-    | beam.PCollection[PartCounts]
-    | beam.PCollection[pa.RecordBatch]
-]
-"""Counts and accounts that the steps give beside their rows, for the card."""
-
 Rows: TypeAlias = beam.PCollection[pa.RecordBatch]
 Places: TypeAlias = beam.PCollection[tuple[ShardKey, Spilled]]
+
+
+@dataclasses.dataclass
+class CardCounts:
+    """Counts for the dataset card, by kind, that the steps give beside their rows."""
+
+    accounts: list[beam.PCollection[GroupAccount]] = dataclasses.field(default_factory=list)
+    digests: list[beam.PCollection[CaptureDigest]] = dataclasses.field(default_factory=list)
+    rejects: list[beam.PCollection[pa.RecordBatch]] = dataclasses.field(default_factory=list)
+    sources: list[beam.PCollection[SourceCounts]] = dataclasses.field(default_factory=list)
+    layouts: list[beam.PCollection[LaidOut]] = dataclasses.field(default_factory=list)
+    packets: list[beam.PCollection[PacketCounts]] = dataclasses.field(default_factory=list)
+    leakage: list[beam.PCollection[PartCounts]] = dataclasses.field(default_factory=list)
+
+    def outputs(self, pipeline: beam.Pipeline, shards: beam.PCollection[SpilledShard]) -> BuildOutputs:
+        """Returns one PCollection of each kind, which is empty if no step gives any."""
+        kinds = {
+            name: tuple(counts) | f"All {name}" >> beam.Flatten(pipeline=pipeline)
+            for name, counts in vars(self).items()
+        }
+        return BuildOutputs(shards, **kinds)
 
 
 def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
@@ -143,19 +150,20 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
       staging: the folder of the dataset and its temporary files.
       lanes: number of workers that get an equal share of the work; None if the runner gives work to idle workers.
     """
-    findings: Findings = []
-    metered = meter_captures(pipeline, corpus, staging, lanes, findings)
-    flows = label_flows(pipeline, corpus, metered.flows, findings) | read_published_flows(pipeline, corpus)
+    known = pipeline | "KnownRejects" >> beam.Create([corpus.plan.rejects, corpus.unread])
+    counts = CardCounts(rejects=[known])
+    metered = meter_captures(pipeline, corpus, staging, lanes, counts)
+    flows = label_flows(pipeline, corpus, metered.flows, counts) | read_published_flows(pipeline, corpus)
     plans = Plans(corpus.split_plan, LabelBins(corpus.manifest.tasks))
     if corpus.manifest.needs_all_flows:
         spilled = spill_flows(flows, staging)
-        plans = complete_plans(corpus, spilled, findings)
+        plans = complete_plans(corpus, spilled)
         flows = {"All": spilled | "ReadAll" >> ReadSpilled()}
     flows = split_flows(corpus, flows, plans)
-    packets = split_packets(corpus, metered.packets, flows, plans, staging, findings)
-    places = lay_out_flows(corpus, flows, plans, staging, findings)
-    places += lay_out_views(corpus, packets | split_published(pipeline, corpus, plans), staging, findings)
-    write_dataset(pipeline, corpus, places, plans, staging, findings)
+    packets = split_packets(corpus, metered.packets, flows, plans, staging, counts)
+    places = lay_out_flows(corpus, flows, plans, staging, counts)
+    places += lay_out_views(corpus, packets | split_published(pipeline, corpus, plans), staging, counts)
+    write_dataset(pipeline, corpus, places, plans, staging, counts)
 
 
 class MeteredCorpus(NamedTuple):
@@ -169,7 +177,7 @@ class MeteredCorpus(NamedTuple):
 
 
 def meter_captures(
-    pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None, findings: Findings
+    pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None, counts: CardCounts
 ) -> MeteredCorpus:
     """Meters the captures of a corpus, or reads them from the cache, and joins flows that captures share."""
     manifest = corpus.manifest
@@ -179,28 +187,30 @@ def meter_captures(
         plan = PlanMetering(corpus.plan.groups, manifest.definition, manifest.output.split_bytes, lanes)
         planned = pipeline | "PlanMetering" >> plan
         digested = planned.digests | "DigestCaptures" >> DigestCaptures()
-        findings += [digested.digests, digested.rejects]
+        counts.digests.append(digested.digests)
+        counts.rejects.append(digested.rejects)
         metered = planned.tasks | "MeterRanges" >> MeterRanges(manifest.definition, staging, corpus.packet_view)
     join = JoinPartitions(manifest.definition, staging, numbered=corpus.packet_view is not None)
     joined = metered.fragments | "JoinPartitions" >> join
-    findings += [metered.accounts, metered.counts, joined.accounts]
+    counts.accounts += [metered.accounts, joined.accounts]
+    counts.packets.append(metered.counts)
     return MeteredCorpus({"Whole": metered.flows, "Joined": joined.flows}, (metered.packets, joined.packets))
 
 
 def label_flows(
-    pipeline: beam.Pipeline, corpus: Corpus, metered: Mapping[str, Rows], findings: Findings
+    pipeline: beam.Pipeline, corpus: Corpus, metered: Mapping[str, Rows], counts: CardCounts
 ) -> dict[str, Rows]:
     """Labels metered flows, then conceals their identities: label sources need the real addresses."""
     manifest, windows = corpus.manifest, None
     if corpus.sources:
         window = WindowCaptures(corpus.plan, corpus.sources, manifest.tasks, manifest.definition)
         windows = pipeline | "WindowCaptures" >> window
-        findings += [windows, pipeline | "UnreadRows" >> beam.Create([corpus.unread])]
+        counts.rejects.append(windows)
     flows = {}
     for name, rows in metered.items():
         labelled = rows | f"LabelFlows {name}" >> LabelFlows(corpus.labels, manifest, windows)
         flows[name] = labelled.flows | f"ConcealIdentities {name}" >> ConcealIdentities(corpus.key)
-        findings.append(labelled.counts)
+        counts.sources.append(labelled.counts)
     return flows
 
 
@@ -231,23 +241,21 @@ class Plans:
     duplicates: beam.PCollection[dict[str, bytes]] | None = None
 
 
-def complete_plans(corpus: Corpus, spilled: beam.PCollection[Spilled], findings: Findings) -> Plans:
+def complete_plans(corpus: Corpus, spilled: beam.PCollection[Spilled]) -> Plans:
     """Completes the plans that need all flows: splits by time or host pair, label bins, duplicates."""
     manifest = corpus.manifest
     plans = Plans(corpus.split_plan, LabelBins(manifest.tasks))
     if manifest.splits.by in ("time", "host_pair"):
         complete = CompleteSplitPlan(corpus.split_plan, manifest.claimed_tasks, manifest.splits)
         split_plan = spilled | "ReadForSplits" >> ReadSpilled() | "CompleteSplitPlan" >> complete
-        findings.append(split_plan)
         plans = dataclasses.replace(plans, split_plan=split_plan)
     if any(map(has_measured_bins, manifest.tasks)):
         split = spilled | "ReadForBins" >> ReadSpilled() | "AssignSplitsForBins" >> AssignSplits(plans.split_plan)
         label_bins = split | "FindLabelBins" >> FindLabelBins(manifest.tasks)
-        findings.append(label_bins)
         plans = dataclasses.replace(plans, label_bins=label_bins)
     if manifest.deduplicate != "none":
         flows = split_flows(corpus, {"ForDuplicates": spilled | "ReadForDuplicates" >> ReadSpilled()}, plans)
-        laid_out = flows["ForDuplicates"] | "PlanLayoutForDuplicates" >> plan_layout(corpus, "flows")
+        laid_out = flows["ForDuplicates"] | "LayOutForDuplicates" >> lay_out(corpus, "flows")
         duplicates = laid_out.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
         plans = dataclasses.replace(plans, duplicates=duplicates)
     return plans
@@ -267,14 +275,14 @@ def split_packets(
     flows: Mapping[str, Rows],
     plans: Plans,
     staging: str,
-    findings: Findings,
+    counts: CardCounts,
 ) -> dict[str, tuple[View, Rows]]:
     """Joins packet rows to the labels and splits of their flows, or gives each a split of its own."""
     if corpus.packet_view is None:
         return {}
     spilled, split = packets | "AllPackets" >> beam.Flatten(), tuple(flows.values()) | "AllFlows" >> beam.Flatten()
     joined = PacketsAndFlows(spilled, split) | "JoinPackets" >> JoinPackets(corpus.key, staging)
-    findings.append(joined.counts)
+    counts.packets.append(joined.counts)
     rows = joined.rows
     if corpus.manifest.splits.by == "packet":
         rows = rows | "AssignSplits Packets" >> AssignSplits(plans.split_plan, "packets")
@@ -292,58 +300,56 @@ def split_published(pipeline: beam.Pipeline, corpus: Corpus, plans: Plans) -> di
 
 
 def lay_out_flows(
-    corpus: Corpus, flows: Mapping[str, Rows], plans: Plans, staging: str, findings: Findings
+    corpus: Corpus, flows: Mapping[str, Rows], plans: Plans, staging: str, counts: CardCounts
 ) -> list[Places]:
     """Lays flows out into stripes without duplicates, and spills them by shard."""
     if "flows" not in corpus.manifest.views:
         return []
     places = []
     for name, rows in flows.items():
-        laid_out = rows | f"PlanLayout {name}" >> plan_layout(corpus, "flows")
-        findings.append(laid_out.counts)
+        laid_out = rows | f"LayOut {name}" >> lay_out(corpus, "flows")
+        counts.layouts.append(laid_out.counts)
         stripes = laid_out.rows
         if plans.duplicates is not None:
             dropped = stripes | f"DropDuplicates {name}" >> DropDuplicates(plans.duplicates)
-            findings.append(dropped.counts)
+            counts.layouts.append(dropped.counts)
             stripes = dropped.rows
         places.append(stripes | f"SpillRows {name}" >> SpillRows(corpus.manifest.output.shards, staging))
     return places
 
 
 def lay_out_views(
-    corpus: Corpus, views: Mapping[str, tuple[View, Rows]], staging: str, findings: Findings
+    corpus: Corpus, views: Mapping[str, tuple[View, Rows]], staging: str, counts: CardCounts
 ) -> list[Places]:
     """Lays the rows of other views out into stripes, and spills them by shard."""
     places = []
     for name, (view, rows) in views.items():
-        laid_out = rows | f"PlanLayout {name}" >> plan_layout(corpus, view)
-        findings.append(laid_out.counts)
+        laid_out = rows | f"LayOut {name}" >> lay_out(corpus, view)
+        counts.layouts.append(laid_out.counts)
         spill = SpillRows(corpus.manifest.output.shards, staging, view)
         places.append(laid_out.rows | f"SpillRows {name}" >> spill)
     return places
 
 
-def plan_layout(corpus: Corpus, view: View) -> PlanLayout:
+def lay_out(corpus: Corpus, view: View) -> LayOut:
     """Returns the transform that lays out the rows of one view."""
-    return PlanLayout(corpus.manifest.tasks, corpus.manifest.layout, corpus.stored, view)
+    return LayOut(corpus.manifest.tasks, corpus.manifest.layout, corpus.stored, view)
 
 
 def write_dataset(
-    pipeline: beam.Pipeline, corpus: Corpus, places: list[Places], plans: Plans, staging: str, findings: Findings
+    pipeline: beam.Pipeline, corpus: Corpus, places: list[Places], plans: Plans, staging: str, counts: CardCounts
 ) -> None:
     """Writes shards, measures leakage if the manifest asks for it, and writes the card."""
     manifest = corpus.manifest
     measured = manifest.leakage == "measure"
     write = WriteShards(staging, plans.label_bins, manifest.output, measured)
     written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> write
-    findings.append(written.shards)
     if measured:
         names = tuple(task.name for task in manifest.tasks)
-        findings.append(written.sighted | "CountLeakage" >> CountLeakage(names))
-    if manifest.published:
-        findings.append(pipeline | "PublishedFindings" >> beam.Create([corpus.published.findings]))
+        counts.leakage.append(written.sightings | "CountLeakage" >> CountLeakage(names))
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
     write_card = WriteCard(
-        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.split_plan, corpus.plan.rejects, corpus.stored
-    )
-    tuple(findings) | "WriteCard" >> write_card
+        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.published.findings, plans.split_plan,
+        plans.label_bins, corpus.stored,
+    )  # fmt: skip
+    counts.outputs(pipeline, written.shards) | "WriteCard" >> write_card

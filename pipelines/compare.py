@@ -1,4 +1,4 @@
-"""`flowloom compare-definitions`: one capture by two flow definitions, and why their flows differ."""
+"""`flowloom compare-definitions`: compares the flows of one capture under two flow definitions."""
 
 import dataclasses
 import ipaddress
@@ -21,7 +21,7 @@ from flowloom.transforms.metering.group_reader import GroupReader
 
 @dataclasses.dataclass(frozen=True)
 class CompareOptions:
-    """What `flowloom compare-definitions` is asked to do.
+    """Options of `flowloom compare-definitions`.
 
     Attributes:
       capture: path of one capture.
@@ -62,7 +62,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class CompareReport:
-    """What two definitions make of one capture; `flows[x] == equal + sum(only_x + both)` for x = a, b.
+    """Comparison of two definitions on one capture; `flows[x] == equal + sum(only_x + both)` for x = a, b.
 
     Attributes:
       capture: the path.

@@ -1,4 +1,4 @@
-"""`flowloom demo`: the whole road on the corpus of the source tree, under both layouts."""
+"""`flowloom demo`: builds, trains and evaluates on the corpus of the source tree, under both layouts."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ RECIPE = "multa"
 
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
-    """Where the demo writes, which corpus it reads, and whether it only shows the road."""
+    """Options of `flowloom demo`: the output folder, the corpus, and whether to train one epoch only."""
 
     out: Path
     corpus: Path | None = None

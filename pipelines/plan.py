@@ -1,4 +1,4 @@
-"""`flowloom plan`: what a build will take, from small builds of the corpus' own captures on this machine."""
+"""`flowloom plan`: estimates time, memory and disk of a build from small builds of the corpus' captures."""
 
 import dataclasses
 import os
@@ -41,7 +41,7 @@ _FIRST_BYTES = 64 << 10
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-    """Which build is estimated, and from which rates: `measured` on samples of its captures, or `stored`."""
+    """Options of `flowloom plan`: the build to estimate, and rates `measured` on samples or `stored`."""
 
     manifest: str | os.PathLike[str]
     workers: int = dataclasses.field(default_factory=usable_cores)
@@ -56,7 +56,7 @@ class PlanOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """What one small build took."""
+    """Measurements of one small build."""
 
     bytes: int
     cpu_s: float

@@ -1,4 +1,4 @@
-"""`flowloom verify`: everything that a dataset's card claims, checked again on its files."""
+"""`flowloom verify`: checks the claims of a dataset's card on its files."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ from flowloom.transforms.inspection.verify_rows import check_rows
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What was found to be as the card says."""
+    """Numbers of verified shards, rows and captures, and the content hash."""
 
     shards: int
     rows: int

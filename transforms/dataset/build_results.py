@@ -1,9 +1,8 @@
-"""Findings: what was decided before a build started and what its workers hand over, in one place."""
+"""Results of a build: plans and counts of all steps, in one place for the card."""
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -27,21 +26,25 @@ from flowloom.transforms.splits.splits import SplitPlan
 
 @dataclasses.dataclass
 class BuildResults:
-    """What was decided before a build's workers started, and everything that they hand over.
+    """Results of a build: plans from before its workers started, and the counts of all workers.
 
     Attributes:
-      digests: SHA-256 by uri of those captures whose account has none.
-      rejects: reject rows from before and beside metering.
-      unlabelled: flows that no task knows a label of.
-      rows: rows that went into each stripe of each view and were not dropped as duplicates.
-      sources: what each source of labels of single flows said, and those by path beside it.
-      tasks: those of the manifest, measured ones with the dividers that were found; None where nothing was.
-      fault: why tasks could not be divided.
-      leakage: what was counted over parts of the flows, if leakage is measured.
+      tasks: tasks of the manifest, measured ones with their label bins.
+      fault: why tasks have no label bins, if some do not.
+      accounts: accounts of capture groups.
+      digests: SHA-256 by uri of captures whose account has none.
+      rejects: reject rows beside those of the accounts.
+      unlabelled: number of flows without a label of any task.
+      rows: number of rows by view and stripe, without dropped duplicates.
+      sources: counts of the label sources of single flows.
+      leakage: counts of parts of the flows, if leakage is measured.
     """
 
     labels: Sequence[GroupLabels]
     split_plan: SplitPlan
+    tasks: tuple[Task, ...]
+    fault: str | None = None
+    published: tuple[PublishedAccount, ...] = ()
     accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     rejects: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
@@ -50,68 +53,42 @@ class BuildResults:
     shards: list[WrittenShard] = dataclasses.field(default_factory=list)
     sources: dict[SourceKey, Counts] = dataclasses.field(default_factory=dict)
     duplicates: int = 0
-    tasks: tuple[Task, ...] | None = None
-    fault: str | None = None
-    published: tuple[PublishedAccount, ...] = ()
     packet_rows: int = 0
     packets_dropped: np.ndarray = dataclasses.field(default_factory=no_drops)
     leakage: list[PartCounts] = dataclasses.field(default_factory=list)
 
-    def add_sources(self, said: Mapping[SourceKey, Counts]) -> None:
-        """Count more of what sources said."""
-        self.sources = sum_by_key([self.sources, said])
-
     def published_rows(self, view: View) -> int:
-        """Return how many rows of a view are out of published files."""
+        """Returns the number of rows of a view from published files."""
         return sum(entry.rows for entry in self.published if entry.view == view)
 
 
-Finding: TypeAlias = (
-    GroupAccount
-    | CaptureDigest
-    | SourceCounts
-    | SplitPlan
-    | LabelBins
-    | LaidOut
-    | SpilledShard
-    | PacketCounts
-    | PublishedFindings
-    | PartCounts
-    | pa.RecordBatch
-)
-"""What a worker hands over; a batch is one of reject rows."""
-
-
-def gather(labels: Sequence[GroupLabels], split_plan: SplitPlan, handed_over: Iterable[Finding]) -> BuildResults:
-    """Put together what was decided before the workers started and what they hand over, in any order."""
-    findings = BuildResults(labels, split_plan)
-    for found in handed_over:
-        match found:
-            case GroupAccount():
-                findings.accounts.append(found)
-            case CaptureDigest():
-                findings.digests[found.uri] = found.sha256
-            case SourceCounts():
-                findings.add_sources(found.said)
-            case PacketCounts():
-                findings.packet_rows += found.rows
-                findings.packets_dropped = findings.packets_dropped + np.array(found.dropped)
-            case PublishedFindings():
-                findings.published = found.accounts
-                findings.add_sources(found.sources)
-                findings.rejects.append(found.rejects)
-            case PartCounts():
-                findings.leakage.append(found)
-            case SplitPlan():
-                findings.split_plan = found
-            case LabelBins():
-                findings.tasks, findings.fault = found.tasks, found.fault
-            case LaidOut():
-                findings.rows.update({(found.view, stripe): rows for stripe, rows in found.rows.items()})
-                findings.unlabelled += found.unlabelled if found.view == "flows" else 0
-                findings.duplicates += found.duplicates
-            case SpilledShard():
-                findings.shards.append(read_digests(found))
-            case _:
-                findings.rejects.append(found)
-    return findings
+def gather_results(
+    labels: Sequence[GroupLabels],
+    published: PublishedFindings,
+    split_plan: SplitPlan,
+    label_bins: LabelBins,
+    shards: Iterable[SpilledShard],
+    accounts: Iterable[GroupAccount],
+    digests: Iterable[CaptureDigest] = (),
+    rejects: Iterable[pa.RecordBatch] = (),
+    sources: Iterable[SourceCounts] = (),
+    layouts: Iterable[LaidOut] = (),
+    packets: Iterable[PacketCounts] = (),
+    leakage: Iterable[PartCounts] = (),
+) -> BuildResults:
+    """Returns the results of a build, from the outputs of its steps in any order."""
+    results = BuildResults(labels, split_plan, label_bins.tasks, label_bins.fault, published.accounts)
+    results.shards = [read_digests(shard) for shard in shards]
+    results.accounts = list(accounts)
+    results.digests = {digest.uri: digest.sha256 for digest in digests}
+    results.rejects = [*rejects, published.rejects]
+    results.sources = sum_by_key([*(counts.said for counts in sources), published.sources])
+    for counts in layouts:
+        results.rows.update({(counts.view, stripe): rows for stripe, rows in counts.rows.items()})
+        results.unlabelled += counts.unlabelled if counts.view == "flows" else 0
+        results.duplicates += counts.duplicates
+    for attached in packets:
+        results.packet_rows += attached.rows
+        results.packets_dropped = results.packets_dropped + np.array(attached.dropped)
+    results.leakage = list(leakage)
+    return results

@@ -1,4 +1,4 @@
-"""Capture tables: what is known of all captures and of all that was set aside, out of the accounts of all workers."""
+"""Tables of captures and rejects, from the accounts of all workers."""
 
 import hashlib
 import itertools
@@ -16,7 +16,7 @@ from flowloom.transforms.metering.accounts import GroupAccount
 
 
 def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
-    """Return all captures in order of their uri, relative to the manifest's folder."""
+    """Returns all captures in order of their uri, relative to the manifest's folder."""
     rows: dict[str, dict[str, Any]] = {}
     for row in (row for account in accounts for row in account.captures.to_pylist()):
         row["sha256"] = row["sha256"] or digests.get(row["uri"], "")
@@ -28,13 +28,13 @@ def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str],
 
 
 def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
-    """Return all rejects in order of uri, offset and reason."""
+    """Returns all rejects in order of uri, offset and reason."""
     table = pa.Table.from_batches([*(account.rejects for account in accounts), *rejects], REJECTS)
     return _relative(table, folder).sort_by([(name, "ascending") for name in REJECTS.names])
 
 
 def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
-    """Return how the captures of each group of more than one follow each other, by group."""
+    """Returns the gaps and overlaps between the captures of each group of more than one."""
     by_group: dict[str, list[tuple[int, int]]] = {}
     for row in captures.select(["group", "first_ns", "last_ns"]).to_pylist():
         if row["first_ns"] is not None:
@@ -61,7 +61,7 @@ def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
 
 
 def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
-    """Return the counts of an `Accounting` that the tables of captures and rejects tell."""
+    """Returns the fields of an `Accounting` that follow from the tables of captures and rejects."""
     dropped = {reason.label: _sum(captures[reason.column]) for reason in DropReason}
     return {
         "captures": captures.num_rows,
@@ -73,13 +73,13 @@ def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
 
 
 def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()) -> str:
-    """Return the SHA-256 in hex over the sorted digests of all captures and entries of published files."""
+    """Returns the SHA-256 over the sorted digests of all captures and entries of published files."""
     digests = sorted([*captures["sha256"].to_pylist(), *(entry.sha256 for entry in published)])
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add the account of another range of a capture to its row."""
+    """Adds the account of another range of a capture to its row."""
     for name in ("records", "metered", "rejects", *DROPPED_COLUMNS):
         capture[name] += part[name]
     capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})

@@ -1,4 +1,4 @@
-"""Faults: what was counted twice and does not agree, or keeps a build from being a dataset, as sentences."""
+"""Consistency checks: faults that keep a build from becoming a dataset, as sentences."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ _SHOWN_REJECTS = 3
 def find_faults(
     accounting: Accounting, findings: BuildResults, captures: pa.Table, rejects: pa.Table, manifest: CorpusManifest
 ) -> list[str]:
-    """Return a sentence for everything that must agree and does not; an empty list is a dataset that closes."""
+    """Returns a sentence for each pair of counts that must agree and does not."""
     if not sum(findings.rows.values()):
         first = rejects.slice(0, _SHOWN_REJECTS).to_pylist()
         more = rejects.num_rows - len(first)
@@ -72,7 +72,7 @@ def find_faults(
 
 
 def find_conflicts(coverage: Iterable[LabelCoverage], manifest: CorpusManifest) -> list[str]:
-    """Return a sentence for every task that must have no conflicts (`on_conflict: error`) and has some."""
+    """Returns a sentence for every task with conflicts that must have none (`on_conflict: error`)."""
     faults = []
     for task, rule in manifest.on_conflict.items():
         found = [entry for entry in coverage if entry.task == task and entry.conflicts + entry.ambiguous]

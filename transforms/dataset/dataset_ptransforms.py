@@ -2,138 +2,151 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.pvalue import AsList, TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.manifest import CorpusManifest, Deduplicate, Output
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.views import StoredViews
-from flowloom.transforms.dataset.build_results import Finding, gather
+from flowloom.transforms.dataset.build_results import gather_results
 from flowloom.transforms.dataset.duplicates import (
     StripePart,
     drop_duplicates,
-    find_duplicates,
+    find_part_duplicates,
     merge_duplicates,
     part_rows,
 )
-from flowloom.transforms.dataset.layouts import FLOWS_ALONE, LaidOut, lay_out
-from flowloom.transforms.dataset.shards import ShardKey, spill_digests, split_rows, write_shard
+from flowloom.transforms.dataset.layouts import (
+    FLOWS_ALONE,
+    LaidOut,
+    count_layout,
+    lay_out,
+)
+from flowloom.transforms.dataset.shards import ShardKey, SpilledShard, spill_digests, split_rows, write_shard
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
 from flowloom.transforms.labels.label_bins import LabelBins
-from flowloom.transforms.labels.label_flows import GroupLabels, count_unlabelled
-from flowloom.transforms.splits.leakage import shelve_sightings
+from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
+from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.join_packets import PacketCounts
+from flowloom.transforms.published.plan_published import PublishedFindings
+from flowloom.transforms.splits.leakage import PartCounts, SpilledSightings, spill_sightings
 from flowloom.transforms.splits.splits import SplitPlan
 
 
-@dataclasses.dataclass
-class FindDuplicates(beam.PTransform):
-    """`find_duplicates` over all that `PlanLayout` gives."""
+class StripeRows(NamedTuple):
+    """Rows by stripe, and counts of each batch; outputs of `LayOut` and `DropDuplicates`."""
 
-    scope: Deduplicate
-
-    def expand(self, stripes: Any) -> Any:
-        """Return the ids of duplicates by stripe (one element) from (stripe, rows)."""
-        return (
-            stripes
-            | "Part" >> beam.FlatMapTuple(part_rows).with_output_types(tuple[StripePart, bytes])
-            | "OncePerPart" >> beam.GroupByKey()
-            | "Find" >> beam.MapTuple(lambda key, parts: {key[0]: find_duplicates(parts, self.scope)})
-            | "Merge" >> beam.CombineGlobally(merge_duplicates)
-        )
+    rows: beam.PCollection[tuple[str, pa.RecordBatch]]
+    counts: beam.PCollection[LaidOut]
 
 
 @dataclasses.dataclass
-class DropDuplicates(beam.PTransform):
-    """`drop_duplicates` over what `PlanLayout` gives; `duplicates` comes from `FindDuplicates`."""
-
-    duplicates: Any
-
-    def expand(self, stripes: Any) -> Any:
-        """Return (stripe, rows) as `rows`, and `LaidOut` of what was dropped as `counts`."""
-        drop = beam.ParDo(_drop, single(self.duplicates))
-        return stripes | drop.with_outputs("counts", main="rows")
-
-
-def _drop(stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]) -> Iterator[Any]:
-    stripe, rows = stripe_rows
-    dropped = rows.num_rows
-    for _, kept in drop_duplicates(stripe_rows, duplicates):
-        dropped -= kept.num_rows
-        yield stripe, kept
-    yield beam.pvalue.TaggedOutput("counts", LaidOut({stripe: -dropped}, duplicates=dropped))
-
-
-@dataclasses.dataclass
-class PlanLayout(beam.PTransform):
-    """`lay_out` over a PCollection of labelled and split batches of one view."""
+class LayOut(beam.PTransform):
+    """`lay_out` over a PCollection of labelled batches of one view, with their splits."""
 
     tasks: tuple[Task, ...]
     layout: Literal["aurora", "rainbow"]
     stored: StoredViews = FLOWS_ALONE
     view: View = "flows"
 
-    def expand(self, flows: Any) -> Any:
-        """Return (stripe, rows), and a `LaidOut` for each batch, from labelled and split batches."""
-        return flows | beam.ParDo(_LayOut(self)).with_outputs("counts", main="rows")
+    @beam.typehints.no_annotations
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> StripeRows:
+        """Returns (stripe, rows), and the counts of each batch."""
+        lay_out_batch = _LayOut(self.tasks, self.layout, self.stored, self.view)
+        stripes = batches | beam.ParDo(lay_out_batch).with_outputs("counts", main="rows")
+        return StripeRows(stripes.rows, stripes.counts)
 
 
 class _LayOut(beam.DoFn):
-    def __init__(self, plan: PlanLayout):
-        self._tasks = plan.tasks
-        self._layout = plan.layout
-        self._stored = plan.stored
-        self._view = plan.view
+    def __init__(self, tasks: tuple[Task, ...], layout: Literal["aurora", "rainbow"], stored: StoredViews, view: View):
+        self._tasks = tasks
+        self._layout = layout
+        self._stored = stored
+        self._view = view
 
-    def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
-        counts = {}
-        for stripe, rows in lay_out(batch, self._tasks, self._layout, self._stored, self._view):
-            counts[stripe] = rows.num_rows
-            yield stripe, rows
-        laid_out = LaidOut(counts, count_unlabelled(batch, self._tasks), view=self._view)
-        yield beam.pvalue.TaggedOutput("counts", laid_out)
+    def process(
+        self, batch: pa.RecordBatch
+    ) -> Iterator[tuple[str, pa.RecordBatch] | TaggedOutput[Literal["counts"], LaidOut]]:
+        stripes = dict(lay_out(batch, self._tasks, self._layout, self._stored, self._view))
+        yield from stripes.items()
+        counts = count_layout(batch, stripes, self._tasks, self._view)
+        yield TaggedOutput[Literal["counts"], LaidOut]("counts", counts)
+
+
+@dataclasses.dataclass
+class FindDuplicates(beam.PTransform):
+    """`find_duplicates` over the rows of `LayOut`."""
+
+    scope: Deduplicate
+
+    def expand(self, stripes: beam.PCollection[tuple[str, pa.RecordBatch]]) -> beam.PCollection[dict[str, bytes]]:
+        """Returns one element, the ids of duplicates by stripe."""
+        return (
+            stripes
+            | "Part" >> beam.FlatMapTuple(part_rows).with_output_types(tuple[StripePart, bytes])
+            | "OncePerPart" >> beam.GroupByKey()
+            | "Find" >> beam.Map(_find_duplicates, self.scope)
+            | "Merge" >> beam.CombineGlobally(merge_duplicates).with_output_types(dict[str, bytes])
+        )
+
+
+def _find_duplicates(element: tuple[StripePart, Iterable[bytes]], scope: Deduplicate) -> dict[str, bytes]:
+    (stripe, _), parts = element
+    return {stripe: find_part_duplicates(parts, scope)}
+
+
+@dataclasses.dataclass
+class DropDuplicates(beam.PTransform):
+    """`drop_duplicates` over the rows of `LayOut`.
+
+    Args:
+      duplicates: the output of `FindDuplicates`, or its only element.
+    """
+
+    duplicates: Mapping[str, bytes] | beam.PCollection[dict[str, bytes]]
+
+    @beam.typehints.no_annotations
+    def expand(self, stripes: beam.PCollection[tuple[str, pa.RecordBatch]]) -> StripeRows:
+        """Returns the rows that stay, and the counts of the others."""
+        kept = stripes | beam.ParDo(_drop, single(self.duplicates)).with_outputs("counts", main="rows")
+        return StripeRows(kept.rows, kept.counts)
+
+
+def _drop(
+    stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]
+) -> Iterator[tuple[str, pa.RecordBatch] | TaggedOutput[Literal["counts"], LaidOut]]:
+    stripe, rows = stripe_rows
+    kept, counts = drop_duplicates(stripe, rows, duplicates)
+    if kept.num_rows:
+        yield stripe, kept
+    yield TaggedOutput[Literal["counts"], LaidOut]("counts", counts)
 
 
 @dataclasses.dataclass
 class SpillRows(beam.PTransform):
-    """`split_rows` of what `PlanLayout` gives, spilled for those who write the shards."""
+    """`spill_rows` over the rows of `LayOut`, so that shards are written from files."""
 
     shards: int
     job: str
     view: View = "flows"
 
-    def expand(self, stripes: Any) -> Any:
-        """Return (`ShardKey`, `Spilled`) from (stripe, rows)."""
-        return stripes | beam.ParDo(_Spill(self.shards, self.job, self.view))
+    def expand(
+        self, stripes: beam.PCollection[tuple[str, pa.RecordBatch]]
+    ) -> beam.PCollection[tuple[ShardKey, Spilled]]:
+        """Returns shard keys and places."""
+        return stripes | beam.ParDo(_SpillRows(self.shards, self.job, self.view))
 
 
-@dataclasses.dataclass
-class WriteShards(beam.PTransform):
-    """`write_shard` over the rows that `SpillRows` spilled, once per shard.
-
-    Args:
-      label_bins: the tasks, or what `FindLabelBins` finds.
-      leakage: whether flows are to be compared across splits.
-    """
-
-    folder: str
-    label_bins: Any
-    output: Output
-    leakage: bool = False
-
-    def expand(self, places: Any) -> Any:
-        """Return `SpilledShard`s as `shards` and, with leakage, `Sighted` as `sighted` from (`ShardKey`, `Spilled`)."""
-        write = beam.ParDo(_Write(self.folder, self.output, self.leakage), single(self.label_bins))
-        return places | "OncePerShard" >> beam.GroupByKey() | "Write" >> write.with_outputs("sighted", main="shards")
-
-
-class _Spill(beam.DoFn):
+class _SpillRows(beam.DoFn):
     def __init__(self, shards: int, job: str, view_name: View):
         self._shards = shards
         self._job = job
@@ -145,64 +158,145 @@ class _Spill(beam.DoFn):
     def process(self, element: tuple[str, pa.RecordBatch]) -> Iterator[tuple[ShardKey, Spilled]]:
         yield from self._buffer.add(split_rows(*element, self._shards, self._view))
 
-    def finish_bundle(self) -> Iterator[Any]:
+    def finish_bundle(self) -> Iterator[WindowedValue]:
         for element in self._buffer.flush():
             yield GlobalWindows.windowed_value(element)
 
 
-class _Write(beam.DoFn):
+class WrittenShards(NamedTuple):
+    """Outputs of `WriteShards`: shards, and sightings of flows if leakage is measured."""
+
+    shards: beam.PCollection[SpilledShard]
+    sightings: beam.PCollection[SpilledSightings]
+
+
+@dataclasses.dataclass
+class WriteShards(beam.PTransform):
+    """`write_shards` over the places of `SpillRows`, each shard at once.
+
+    Args:
+      folder: the folder of the dataset.
+      label_bins: the tasks, or the output of `FindLabelBins`.
+      output: the size of row groups and the number of shards.
+      leakage: whether flows are compared across splits.
+    """
+
+    folder: str
+    label_bins: LabelBins | beam.PCollection[LabelBins]
+    output: Output
+    leakage: bool = False
+
+    @beam.typehints.no_annotations
+    def expand(self, places: beam.PCollection[tuple[ShardKey, Spilled]]) -> WrittenShards:
+        """Groups places by shard, and writes each shard."""
+        write = beam.ParDo(_WriteShard(self.folder, self.output, self.leakage), single(self.label_bins))
+        grouped = places | "OncePerShard" >> beam.GroupByKey()
+        written = grouped | "Write" >> write.with_outputs("sightings", main="shards")
+        return WrittenShards(written.shards, written.sightings)
+
+
+class _WriteShard(beam.DoFn):
     def __init__(self, folder: str, output: Output, leakage: bool):
         self._folder = folder
         self._output = output
         self._leakage = leakage
 
-    def process(self, element: tuple[ShardKey, Iterable[Spilled]], label_bins: LabelBins) -> Iterator[Any]:
-        (view_name, _, split, _), places = element
+    def process(
+        self, element: tuple[ShardKey, Iterable[Spilled]], label_bins: LabelBins
+    ) -> Iterator[SpilledShard | TaggedOutput[Literal["sightings"], SpilledSightings]]:
+        key, places = element
+        view_name, _, split, _ = key
         batches = read_batches(places)
-        yield spill_digests(
-            write_shard(element[0], batches, self._folder, label_bins.tasks, self._output), self._folder
-        )
+        written = write_shard(key, batches, self._folder, label_bins.tasks, self._output)
+        yield spill_digests(written, self._folder)
         if self._leakage and view_name == "flows":
             names = [task.name for task in label_bins.tasks]
-            for sighted in shelve_sightings(batches, split, names, self._folder):
-                yield beam.pvalue.TaggedOutput("sighted", sighted)
+            for sightings in spill_sightings(batches, split, names, self._folder):
+                yield TaggedOutput[Literal["sightings"], SpilledSightings]("sightings", sightings)
         tally(self._folder).add(shards=1)
+
+
+class BuildOutputs(NamedTuple):
+    """Inputs of `WriteCard`, from all steps before it."""
+
+    shards: beam.PCollection[SpilledShard]
+    accounts: beam.PCollection[GroupAccount]
+    digests: beam.PCollection[CaptureDigest]
+    rejects: beam.PCollection[pa.RecordBatch]
+    sources: beam.PCollection[SourceCounts]
+    layouts: beam.PCollection[LaidOut]
+    packets: beam.PCollection[PacketCounts]
+    leakage: beam.PCollection[PartCounts]
 
 
 @dataclasses.dataclass
 class WriteCard(beam.PTransform):
-    """`gather` and `write_card` over the findings of all steps before it."""
+    """`gather_results` and `write_card` over the results of all steps before it.
+
+    Args:
+      folder: the folder of the manifest.
+      staging: the folder with the shards.
+      key_id: of the key that conceals identities.
+      labels: of the capture groups.
+      published: what was found in published files.
+      split_plan: the plan of the splits, or the output of `CompleteSplitPlan`.
+      label_bins: the tasks, or the output of `FindLabelBins`.
+      stored: the columns of the views.
+    """
 
     manifest: CorpusManifest
     folder: str
     staging: str
     key_id: str | None
     labels: Sequence[GroupLabels]
-    split_plan: SplitPlan
-    rejects: pa.RecordBatch
+    published: PublishedFindings
+    split_plan: SplitPlan | beam.PCollection[SplitPlan]
+    label_bins: LabelBins | beam.PCollection[LabelBins]
     stored: StoredViews = FLOWS_ALONE
 
-    def expand(self, findings: Any) -> Any:
-        """Return the path of the card from PCollections of `Finding`s."""
-        # elements come whatever becomes of the captures, so that a corpus without any gets its message too
-        once = findings[0].pipeline | "Once" >> beam.Create([self.rejects])
-        return (
-            (*findings, once)
-            | beam.Flatten()
-            | "Together" >> beam.GroupBy(lambda _: 0)
-            | "Write"
-            >> beam.Map(
-                _written,
-                self.labels,
-                self.split_plan,
-                self.manifest,
-                self.folder,
-                self.staging,
-                self.key_id,
-                self.stored,
-            )
-        )
+    @beam.typehints.no_annotations
+    def expand(self, outputs: BuildOutputs) -> beam.PCollection[str]:
+        """Returns the path of the card, or of the faults."""
+        inputs = [single(self.split_plan), single(self.label_bins), *[AsList(each) for each in outputs]]
+        write = beam.Map(
+            _write_card, self.labels, self.published, *inputs, self.manifest, self.folder, self.staging, self.key_id,
+            self.stored,
+        )  # fmt: skip
+        return outputs.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
 
 
-def _written(element: tuple[int, Iterable[Finding]], labels: Any, split_plan: SplitPlan, *rest: Any) -> str:
-    return write_card(gather(labels, split_plan, element[1]), *rest)
+def _write_card(
+    _: None,
+    labels: Sequence[GroupLabels],
+    published: PublishedFindings,
+    split_plan: SplitPlan,
+    label_bins: LabelBins,
+    shards: list[SpilledShard],
+    accounts: list[GroupAccount],
+    digests: list[CaptureDigest],
+    rejects: list[pa.RecordBatch],
+    sources: list[SourceCounts],
+    layouts: list[LaidOut],
+    packets: list[PacketCounts],
+    leakage: list[PartCounts],
+    manifest: CorpusManifest,
+    folder: str,
+    staging: str,
+    key_id: str | None,
+    stored: StoredViews,
+) -> str:
+    results = gather_results(
+        labels,
+        published,
+        split_plan,
+        label_bins,
+        shards,
+        accounts,
+        digests,
+        rejects,
+        sources,
+        layouts,
+        packets,
+        leakage,
+    )
+    return write_card(results, manifest, folder, staging, key_id, stored)

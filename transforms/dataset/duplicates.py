@@ -1,4 +1,4 @@
-"""Duplicates: rows whose sizes and directions an earlier row has already, left out where the manifest says so."""
+"""Duplicates: rows with the packet sizes and directions of an earlier row, dropped if the manifest says so."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -9,11 +9,12 @@ from flowloom.schemas.corpus.manifest import Deduplicate
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.transforms.arrays.columns import column, view, view_or
 from flowloom.transforms.arrays.digests import row_digests
+from flowloom.transforms.dataset.layouts import LaidOut
 from flowloom.transforms.dataset.shards import NO_START
 from flowloom.transforms.splits.leakage import SEQUENCE
 
 PARTITIONS = 64
-"""Parts by sequence in which duplicates are looked for; about 50 bytes a row."""
+"""Parts of the rows by sequence, each searched for duplicates by itself; about 50 bytes a row."""
 
 _ROW = np.dtype([("sequence", "<u8", 2), ("split", "i1"), ("start", "<i8"), ("flow", "V16")])
 
@@ -22,7 +23,7 @@ StripePart = tuple[str, int]
 
 
 def part_rows(stripe: str, rows: pa.RecordBatch) -> Iterator[tuple[StripePart, bytes]]:
-    """Yield what tells duplicates of a divided batch, by partition of their sequences."""
+    """Yields the records that duplicates are found by, of a batch with splits, by partition of their sequences."""
     records = np.empty(rows.num_rows, _ROW)
     records["sequence"] = row_digests(rows.select(SEQUENCE), "")
     records["split"], records["start"] = view(rows[SPLIT_COLUMN]), view_or(rows["start"], NO_START)
@@ -32,13 +33,27 @@ def part_rows(stripe: str, rows: pa.RecordBatch) -> Iterator[tuple[StripePart, b
         yield (stripe, number), records[part == number].tobytes()
 
 
-def find_duplicates(parts: Iterable[bytes], scope: Deduplicate) -> bytes:
-    """Return the flow ids of all rows but the first of each sequence, 16 bytes each, ascending.
+def find_duplicates(stripes: Iterable[tuple[str, pa.RecordBatch]], scope: Deduplicate) -> dict[str, bytes]:
+    """Returns the flow ids of all duplicates by stripe, 16 bytes each, ascending.
 
     Args:
-      parts: all of one partition.
-      scope: `split`, where each split keeps a first row, by start and id; `all`, where only the earliest of train,
-        validation and test does that has one.
+      stripes: stripes and batches with splits, in any order.
+      scope: see `find_part_duplicates`.
+    """
+    parts: dict[StripePart, list[bytes]] = {}
+    for stripe, rows in stripes:
+        for part, records in part_rows(stripe, rows):
+            parts.setdefault(part, []).append(records)
+    return merge_duplicates({part[0]: find_part_duplicates(found, scope)} for part, found in parts.items())
+
+
+def find_part_duplicates(parts: Iterable[bytes], scope: Deduplicate) -> bytes:
+    """Returns the flow ids of all rows but the first of each sequence, 16 bytes each, ascending.
+
+    Args:
+      parts: all records of one partition.
+      scope: `split` keeps the first row of each split, by start and id; `all` keeps one row, in the first of train,
+        validation and test that has one.
     """
     rows = np.frombuffer(b"".join(parts), _ROW)
     order = np.lexsort((np.argsort(np.argsort(rows["flow"])), rows["start"], rows["split"], *rows["sequence"].T))
@@ -50,7 +65,7 @@ def find_duplicates(parts: Iterable[bytes], scope: Deduplicate) -> bytes:
 
 
 def merge_duplicates(found: Iterable[Mapping[str, bytes]]) -> dict[str, bytes]:
-    """Join the ids found in several partitions by stripe, ascending."""
+    """Returns the ids of several partitions by stripe, ascending."""
     by_stripe: dict[str, list[bytes]] = {}
     for part in found:
         for stripe, ids in part.items():
@@ -59,17 +74,21 @@ def merge_duplicates(found: Iterable[Mapping[str, bytes]]) -> dict[str, bytes]:
 
 
 def drop_duplicates(
-    stripe_rows: tuple[str, pa.RecordBatch], duplicates: Mapping[str, bytes]
-) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yield a stripe's batch without the rows whose flow ids were found to be duplicates, if any are left."""
-    stripe, rows = stripe_rows
+    stripe: str, rows: pa.RecordBatch, duplicates: Mapping[str, bytes]
+) -> tuple[pa.RecordBatch, LaidOut]:
+    """Returns a batch of a stripe without duplicates, and the counts of the dropped rows.
+
+    Args:
+      duplicates: the result of `find_duplicates`.
+    """
+    ids = _ids(rows)
     dropped = np.frombuffer(duplicates.get(stripe, b""), "V16")
-    if len(dropped):
-        ids = _ids(rows)
-        place = np.minimum(np.searchsorted(dropped, ids), len(dropped) - 1)
-        rows = rows.take(column(np.flatnonzero(dropped[place] != ids), pa.int64()))
-    if rows.num_rows:
-        yield stripe, rows
+    if not len(dropped):
+        return rows, LaidOut({stripe: 0})
+    place = np.minimum(np.searchsorted(dropped, ids), len(dropped) - 1)
+    kept = rows.take(column(np.flatnonzero(dropped[place] != ids), pa.int64()))
+    count = rows.num_rows - kept.num_rows
+    return kept, LaidOut({stripe: -count}, duplicates=count)
 
 
 def _ids(rows: pa.RecordBatch) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Newest rows: what a dataset has that an earlier one of the same corpus had not; and test rows put aside for good."""
+"""Rows that are new in a dataset of the same corpus, and frozen copies of its test rows."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ from flowloom.transforms.dataset.shards import WrittenShard, shards_hash, write_
 
 
 def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
-    """Write the flows of a dataset whose ids an earlier one has not as a dataset of their own, and return its card.
+    """Writes the flows of a dataset that an earlier one does not have, as a dataset, and returns its card.
 
-    A flow that was cut by the end of a capture and went on in the next has the id that it had, and is none of them. The
-    accounting on the card stays that of the whole dataset.
+    Flows are compared by id. A flow that goes on in the next capture keeps its id, so it is not new.
+    The accounting on the card stays that of the whole dataset.
 
     Args:
       dataset, earlier: datasets of flows.
@@ -52,10 +52,10 @@ def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
 
 
 def freeze_test(dataset: str, tasks: tuple[str, ...], out: str) -> DatasetCard:
-    """Put the test rows of some tasks aside as a dataset of its own, whose files are the same where that is possible.
+    """Copies the test rows of some tasks to a dataset of their own, by hard links where possible.
 
     Args:
-      dataset: what they are of; it may be removed or built again afterwards.
+      dataset: the dataset of the rows; it may be removed or built again afterwards.
       out: the folder to make.
     """
     card = read_card(dataset)
@@ -80,13 +80,13 @@ def freeze_test(dataset: str, tasks: tuple[str, ...], out: str) -> DatasetCard:
 
 
 def judgeable_tasks(card: DatasetCard) -> tuple[str, ...]:
-    """Return the tasks of which the test split has rows of two classes or more, without which an AUC is undefined."""
+    """Returns the tasks with two or more classes in the test split, as the AUC of the others is undefined."""
     classes = card.splits["test"].classes
     return tuple(task.name for task in card.tasks if sum(count > 0 for count in classes[task.name].values()) > 1)
 
 
 def drop_shards(dataset: str) -> None:
-    """Remove the rows of a dataset, and leave its card and tables."""
+    """Removes the rows of a dataset; its card and tables stay."""
     for name in os.listdir(dataset) if os.path.isdir(dataset) else []:
         if os.path.isdir(f"{dataset}/{name}"):
             with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Layouts: Aurora fuses all tasks into one row; Rainbow gives each task a stripe of the rows whose label it knows."""
+"""Layouts: Aurora fuses all tasks into one row; Rainbow stripes rows by the task that labels them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -11,11 +11,12 @@ from flowloom.schemas.arrow.rows import View, label_column
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.views import StoredViews
+from flowloom.transforms.labels.label_flows import count_unlabelled
 
 AURORA = ""
 """The name of Aurora's only stripe."""
 FLOWS_ALONE = StoredViews()
-"""The views of a dataset that has flows and nothing else."""
+"""The views of a dataset of flows only."""
 
 
 def lay_out(
@@ -25,9 +26,9 @@ def lay_out(
     stored: StoredViews = FLOWS_ALONE,
     view: View = "flows",
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yield (stripe, rows) of a labelled batch; rows have the stripe's stored columns and their split at the end.
+    """Yields (stripe, rows) of a labelled batch; rows have the stored columns of the stripe, and their split last.
 
-    Under Rainbow a row goes into the stripe of every task that knows a label of it, and carries that label only.
+    Under Rainbow a row goes into the stripe of each task that has a label for it, with that label only.
     """
     if layout == "aurora":
         yield AURORA, _stored(rows, stored.schema(view, tasks))
@@ -40,19 +41,27 @@ def lay_out(
 
 
 def _stored(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the columns of a schema, which may allow more of them to be null, and the split."""
+    """Returns the columns of a schema, which may allow more nulls than the rows, and the split."""
     schema = schema.append(rows.schema.field(SPLIT_COLUMN))
     return pa.RecordBatch.from_arrays([rows[name] for name in schema.names], schema=schema)
 
 
 @dataclasses.dataclass(frozen=True)
 class LaidOut:
-    """Rows of one batch that went into each stripe, its rows that no task knows a label of, and dropped duplicates.
+    """Counts of one batch: rows of each stripe, rows without a label of any task, and dropped duplicates.
 
-    Rows that are dropped later are counted below 0 then.
+    Rows that are dropped later are subtracted from their stripe by a count below 0.
     """
 
     rows: dict[str, int]
     unlabelled: int = 0
     duplicates: int = 0
     view: View = "flows"
+
+
+def count_layout(
+    rows: pa.RecordBatch, stripes: Mapping[str, pa.RecordBatch], tasks: Sequence[Task], view: View
+) -> LaidOut:
+    """Returns the counts of a labelled batch and of its rows by stripe."""
+    counts = {stripe: placed.num_rows for stripe, placed in stripes.items()}
+    return LaidOut(counts, count_unlabelled(rows, tasks), view=view)

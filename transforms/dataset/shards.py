@@ -1,4 +1,4 @@
-"""Shards: rows find their file by a hash of their id, and each file is written by one worker in one total order."""
+"""Shards: a hash of its id gives the file of a row, and one worker writes each file in order."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from flowloom.transforms.arrays.moments import Moments, sequence_moments
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.arrays.take import gathered, rearranged
 from flowloom.transforms.io.parquet import parquet_writer
-from flowloom.transforms.io.spill import spill_bytes
+from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches, spill_bytes
 from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.splits.byte_rules import count_bytes
 from flowloom.transforms.splits.task_overlap import TaskPair, count_pairs
@@ -29,7 +29,7 @@ PACKET_ROW_GROUP = 4_096
 """Rows of a row group of the packets view at most, each of them as large as a dozen flows."""
 
 NO_START = np.iinfo(np.int64).min
-"""In the place of a start that a published file does not tell, before all others."""
+"""Stands for a start that a published file does not have; it sorts before all others."""
 
 ShardKey = tuple[View, str, str, int]
 """View, stripe (empty: all tasks), split, and number of the shard."""
@@ -37,7 +37,7 @@ ShardKey = tuple[View, str, str, int]
 
 @dataclasses.dataclass(frozen=True)
 class WrittenShard:
-    """A shard, the labels in it (per task: rows of each word, then of unknown), and what is merged over all shards."""
+    """A shard and its counts, which are merged over all shards; labels are rows of each label value, then unknown."""
 
     shard: Shard
     labels: dict[str, tuple[int, ...]]
@@ -52,7 +52,7 @@ class WrittenShard:
 
 @dataclasses.dataclass(frozen=True)
 class SpilledShard:
-    """A shard whose digests lie in a spill file, as a runner would hold the 16 bytes a row several times."""
+    """A shard whose digests, 16 bytes a row, lie in a spill file that the runner does not carry."""
 
     written: WrittenShard
     path: str
@@ -70,14 +70,14 @@ def read_digests(spilled: SpilledShard) -> WrittenShard:
 
 
 def shard_numbers(rows: pa.RecordBatch, shards: int) -> np.ndarray:
-    """Return the number of the shard that each row belongs to, of so many per stripe and split; int64 [rows]."""
+    """Returns the shard number of each row, below the number of shards of a stripe and split; int64 [rows]."""
     return (keyed_hash(rows["flow_id"], "shard") % np.uint64(shards)).astype(np.int64)
 
 
 def split_rows(
     stripe: str, rows: pa.RecordBatch, shards: int, view_name: View = "flows"
 ) -> Iterator[tuple[ShardKey, pa.RecordBatch]]:
-    """Yield the rows of each split and shard; the split column is spent. Shards are told by `flow_id` alone."""
+    """Yields the rows of each split and shard without the split column; `flow_id` alone gives the shard."""
     split = view(rows[SPLIT_COLUMN]).astype(np.int64)
     place = split * shards + shard_numbers(rows, shards)
     order = np.argsort(place, kind="stable")
@@ -89,10 +89,10 @@ def split_rows(
 
 
 def row_order(batches: Sequence[pa.RecordBatch], digests: np.ndarray, view_name: View = "flows") -> np.ndarray:
-    """Return the positions, through all batches, of their rows in a total order: by flow id, and digest at last.
+    """Returns the positions of rows through all batches in a total order: by flow id, and last by digest.
 
-    It is total as rows of equal digest [rows, 2] are equal. Flows come by start before the id, those without one first;
-    packets by their record behind it.
+    The order is total because rows of equal digests [rows, 2] are equal. Flows are sorted by start before the id, those
+    without a start first; packets are sorted by record after the id.
     """
     ids = np.concatenate([view(rows["flow_id"]) for rows in batches]).byteswap()
     keys = [digests[:, 1], digests[:, 0], ids[:, 1], ids[:, 0]]
@@ -104,7 +104,7 @@ def row_order(batches: Sequence[pa.RecordBatch], digests: np.ndarray, view_name:
 
 
 def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Return int64 per task of the rows' label columns: rows with each word of its vocabulary, then unknown ones."""
+    """Returns int64 counts by task: rows of each label value, then rows with unknown labels."""
     counts = {}
     for task in tasks:
         if label_column(task.name) in rows.schema.names:
@@ -115,7 +115,7 @@ def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.nd
 
 
 def write_rows(batches: Sequence[pa.RecordBatch], order: np.ndarray, path: str, row_group_rows: int) -> tuple[int, ...]:
-    """Write the rows at the positions `order` as a Parquet file, and return the rows of its row groups.
+    """Writes the rows at the positions `order` as a Parquet file, and returns the rows of its row groups.
 
     Its bytes depend on the rows alone. One row group is in memory at a time.
     """
@@ -132,9 +132,9 @@ def write_rows(batches: Sequence[pa.RecordBatch], order: np.ndarray, path: str, 
 def write_shard(
     key: ShardKey, batches: Sequence[pa.RecordBatch], folder: str, tasks: Sequence[Task], output: Output
 ) -> WrittenShard:
-    """Write the rows of one shard, in any order, and return its manifest row with what the card merges over all.
+    """Writes the rows of one shard, given in any order, and returns the shard with its counts.
 
-    Of batches in mapped files a row group is in memory, and about 100 bytes of every row.
+    For batches in mapped files, one row group and about 100 bytes of every row are in memory.
     """
     view_name, stripe, split, number = key
     context = json.dumps([view_name, stripe, split])
@@ -160,7 +160,29 @@ def write_shard(
     return WrittenShard(shard, labels, moments, sort_digests([digests]).tobytes(), pairs, leaks)
 
 
+def spill_rows(
+    stripes: Iterable[tuple[str, pa.RecordBatch]], shards: int, job: str, view_name: View = "flows"
+) -> list[tuple[ShardKey, Spilled]]:
+    """Spills rows by shard below a job's folder, and returns shard keys and places."""
+    buffer = SpillBuffer[ShardKey](job)
+    places = []
+    for stripe, rows in stripes:
+        places += buffer.add(split_rows(stripe, rows, shards, view_name))
+    return places + buffer.flush()
+
+
+def write_shards(
+    places: Iterable[tuple[ShardKey, Spilled]], folder: str, tasks: Sequence[Task], output: Output
+) -> list[SpilledShard]:
+    """Writes spilled rows as shards, in the order of their keys."""
+    by_shard: dict[ShardKey, list[Spilled]] = {}
+    for key, place in places:
+        by_shard.setdefault(key, []).append(place)
+    written = (write_shard(key, read_batches(by_shard[key]), folder, tasks, output) for key in sorted(by_shard))
+    return [spill_digests(shard, folder) for shard in written]
+
+
 def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
-    """Return the content hash of a dataset: its tasks with their vocabularies, and all its rows in whatever shards."""
+    """Returns the content hash of a dataset: of its tasks and all its rows, whatever their shards."""
     meaning = json.dumps([task.model_dump(mode="json") for task in tasks], sort_keys=True)
     return content_hash((np.frombuffer(shard.digests, np.uint64).reshape(-1, 2) for shard in shards), meaning)

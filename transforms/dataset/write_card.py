@@ -77,7 +77,7 @@ def assemble_card(
     stored: StoredViews,
 ) -> DatasetCard:
     """Returns the card of a dataset without faults."""
-    tasks = findings.tasks or manifest.tasks
+    tasks = findings.tasks
     shards = sorted(findings.shards, key=lambda shard: shard.shard.path)
     measured = manifest.leakage == "measure"
     return DatasetCard(

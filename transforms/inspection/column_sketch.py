@@ -1,4 +1,4 @@
-"""Sketches of one column: what is kept of values that are too many to keep, in memory of a fixed size.
+"""Sketches of one column: summaries of any number of values, in memory of a fixed size.
 
 tfx-bsl's sketches module does not import TensorFlow; it comes with the extra `train`, and is imported where it is used.
 """
@@ -22,7 +22,7 @@ DISTINCT_EXACT = 4096
 TOP_BUCKETS = 256
 """Counters of `MisraGriesSketch`: up to so many values it counts; beyond, at most count / 256 too many."""
 TOP_VALUES = 10
-"""How many frequent values are told."""
+"""Number of frequent values in the statistics."""
 
 _MOST_VALUES = 1 << 32
 _PERCENT = 100
@@ -40,12 +40,12 @@ class NumberSketch:
         self._quantiles = sketches.QuantilesSketch(QUANTILE_ERROR, _MOST_VALUES, 1)
 
     def add(self, values: pa.Array, distinct: pa.Array, weights: pa.Array) -> None:
-        """Add integers without nulls, and the same as distinct values with float weights."""
+        """Adds integers without nulls, given also as distinct values with float weights."""
         self.moments += channel_moments(view(values).astype(np.int64, copy=False))
         self._quantiles.AddValues(distinct, weights)
 
     def merge(self, other: "NumberSketch") -> None:
-        """Add what another sketch has seen."""
+        """Adds another sketch."""
         self.moments += other.moments
         self._quantiles.Merge(other._quantiles)
 
@@ -70,7 +70,7 @@ class NumberSketch:
 
 
 class ColumnSketch:
-    """Everything that is kept of one column of integers, timestamps, texts, bytes, or lists of integers."""
+    """Sketch of one column of integers, timestamps, texts, bytes, or lists of integers."""
 
     def __init__(self, field: pa.Field):
         from tfx_bsl import sketches
@@ -87,7 +87,7 @@ class ColumnSketch:
         self._top = sketches.MisraGriesSketch(TOP_BUCKETS)
 
     def add(self, column: pa.Array) -> None:
-        """Add the values of a column of some rows."""
+        """Adds the values of a column of some rows."""
         self.nulls += column.null_count
         values = column.drop_null()
         if self._lengths:
@@ -108,7 +108,7 @@ class ColumnSketch:
             self._top.AddValues(distinct, weights)
 
     def merge(self, other: "ColumnSketch") -> None:
-        """Add what another sketch of the same column has seen."""
+        """Adds another sketch of the same column."""
         self.nulls += other.nulls
         self.count += other.count
         for mine, its in ((self._numbers, other._numbers), (self._lengths, other._lengths)):
@@ -135,7 +135,7 @@ class ColumnSketch:
         )
 
     def _top_values(self) -> tuple[TopValue, ...]:
-        """Return the values that occur more often than the sketch may err."""
+        """Returns the values that occur more often than the error of the sketch."""
         found = [(entry["values"], int(entry["counts"])) for entry in self._top.Estimate().to_pylist()]
         # the sketch takes a number from all counters and from one value that has none, and estimates add it again: so
         # estimates sum up to less than all values by that number at least, and none of them is below it
@@ -156,6 +156,6 @@ class ColumnSketch:
 
 
 def _counted(values: pa.Array) -> tuple[pa.Array, Any]:
-    """Return the distinct values of an array without nulls, in the order of their coming, and float32 weights."""
+    """Returns the distinct values of an array without nulls, in order of appearance, and their float32 weights."""
     counted = pc.value_counts(values)
     return counted.field(0), counted.field(1).cast(pa.float32())

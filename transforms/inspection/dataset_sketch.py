@@ -1,4 +1,4 @@
-"""Describing: what the rows of a dataset are like, gathered in one pass and in any number of parts.
+"""Sketch of a dataset: statistics of its rows from one pass over any number of parts.
 
 Counts, moments, contingencies and profiles do not depend on how rows are divided and merged, nor do numbers of distinct
 values; quantiles and the bounds of frequent values do, within the error that the result states.
@@ -28,7 +28,7 @@ _BINS = _FINE_BINS + (65_536 - _FINE) // _COARSE_BYTES
 
 
 class DatasetSketch:
-    """What is kept of the rows of a dataset while they pass; its size depends on columns and classes, not on rows."""
+    """Summary of the rows of a dataset; its size depends on columns and classes, not on rows."""
 
     def __init__(self, tasks: Sequence[Task], k: int):
         self._tasks = tuple(tasks)
@@ -40,7 +40,7 @@ class DatasetSketch:
         self._profiles = {task.name: _zeros(task, self._positions, 2 * _BINS) for task in tasks}
 
     def add(self, split: str, rows: pa.RecordBatch) -> None:
-        """Add stored rows of a split; labels of tasks that the rows do not have are not counted."""
+        """Adds stored rows of a split; tasks without a label column in the rows are not counted."""
         self.rows[split] += rows.num_rows
         for field in rows.schema:
             key = (split, field.name)
@@ -59,7 +59,7 @@ class DatasetSketch:
             self._add_profiles(rows, codes)
 
     def merge(self, other: "DatasetSketch") -> None:
-        """Add what another sketch has seen, which is spent by it."""
+        """Adds another sketch, which must not be used afterwards."""
         for split, rows in other.rows.items():
             self.rows[split] += rows
         for key, sketch in other._columns.items():
@@ -127,14 +127,14 @@ class DatasetSketch:
 
 
 def merge_sketches(first: DatasetSketch, others: Iterable[DatasetSketch]) -> DatasetSketch:
-    """Add other sketches to the first one, in their order."""
+    """Adds other sketches to the first one, in their order."""
     for sketch in others:
         first.merge(sketch)
     return first
 
 
 def size_bins(sizes: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Return in which of the bins of size times direction packets lie: from the largest backward to the largest one."""
+    """Returns the bin of size times direction of each packet, from the largest backward to the largest forward one."""
     wide = sizes.astype(np.int64)
     bins = np.where(wide < _FINE, wide // _FINE_BYTES, _FINE_BINS + (wide - _FINE) // _COARSE_BYTES)
     return np.where(directions > 0, _BINS + bins, _BINS - 1 - bins)
@@ -149,12 +149,12 @@ def bin_sizes() -> np.ndarray:
 
 
 def _zeros(task: Task, *shape: int) -> np.ndarray:
-    """Return counts by the words of a task, then unknown."""
+    """Returns zero counts by label value of a task, then unknown."""
     return np.zeros((len(task.vocabulary) + 1, *shape), np.int64)
 
 
 def _codes(rows: pa.RecordBatch, task: Task) -> np.ndarray:
-    """Return labels, unknown ones as a word more than the vocabulary has."""
+    """Returns label numbers; unknown labels have the number after the last label value."""
     return view(rows[label_column(task.name)].fill_null(len(task.vocabulary))).astype(np.int64)
 
 

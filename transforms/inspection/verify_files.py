@@ -1,4 +1,4 @@
-"""Verification: the files of a dataset held against its card; the first thing that differs is an error."""
+"""Verification of the files of a dataset against its card; the first difference is an error."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ BATCH_ROWS = 16_384
 
 @dataclasses.dataclass(frozen=True)
 class CheckedShard:
-    """A shard that is what the card says of it, and what the checks over all shards need of its rows."""
+    """A shard that agrees with the card, and the data of its rows for the checks over all shards."""
 
     written: WrittenShard
     ids: np.ndarray
@@ -121,7 +121,7 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
             raise differs(f"accounting: {name}", count, getattr(card.accounting, name))
     aside = sum(sum(entry.set_aside.values()) for entry in card.published)
     if aside > rejects.num_rows:
-        raise differs("rows of published files that were set aside", f"at most {rejects.num_rows}", aside)
+        raise differs("rejected rows of published files", f"at most {rejects.num_rows}", aside)
     digest = corpus_digest(captures, card.published)
     if digest != card.corpus_digest:
         raise differs("corpus digest", digest, card.corpus_digest)

@@ -1,4 +1,4 @@
-"""Verification of all rows together: what no shard can tell alone, held against the card."""
+"""Verification of all rows together against the card, for claims that no shard shows alone."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Storage: files by URL, on object stores by Arrow and on anything else by fsspec.
 
-Who may read and write them is told by the environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
-`GOOGLE_APPLICATION_CREDENTIALS`, ...), so that no URL in a manifest, card or log has to carry a secret.
+Credentials come from the environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+`GOOGLE_APPLICATION_CREDENTIALS`, ...), so that no URL in a manifest, card or log carries a secret.
 """
 
 import functools
@@ -24,15 +24,15 @@ _WILD = re.compile(r"[*?\[]")
 
 
 def is_url(path: str) -> bool:
-    """Whether a path names a file on another filesystem than this machine's."""
+    """Returns whether a path is a URL rather than a file of this machine."""
     return "://" in path
 
 
 def locate(url: str) -> tuple[fs.FileSystem, str]:
-    """Return a URL's filesystem and the path on it.
+    """Returns the filesystem of a URL and the path on it.
 
     Raises:
-      FlowloomError: if the URL carries credentials, or nothing knows its scheme.
+      FlowloomError: if the URL carries credentials, or its scheme is unknown.
     """
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
@@ -71,7 +71,7 @@ def _foreign(scheme: str, url: str) -> tuple[fs.FileSystem, str]:
 
 
 def find(pattern: str) -> list[str]:
-    """Return the URLs of the files that a URL or a glob matches, sorted; `**` crosses folders.
+    """Returns the URLs of the files that a URL or a glob matches, sorted; `**` crosses folders.
 
     Raises:
       FlowloomError: as `locate`.
@@ -90,7 +90,7 @@ def find(pattern: str) -> list[str]:
 
 
 def _expression(glob: str) -> str:
-    """Return a glob as a regular expression over names with slashes."""
+    """Returns a glob as a regular expression over names with slashes."""
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", glob)
     parts = [part.replace("[!", "[^") if part.startswith("[") else words.get(part, re.escape(part)) for part in parts]
@@ -98,13 +98,13 @@ def _expression(glob: str) -> str:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file; asked of the store by name, never looked for in a listing."""
+    """Returns whether a file exists; the store is asked by name, as listings may lag."""
     filesystem, path = locate(url)
     return bool(filesystem.get_file_info(path).type == fs.FileType.File)
 
 
 def open_url(url: str, buffer_bytes: int = COPY_BYTES) -> IO[bytes]:
-    """Open a file for reading anywhere; a store is asked for `buffer_bytes` at a time.
+    """Opens a file for reading; a store is asked for `buffer_bytes` at a time.
 
     Raises:
       OSError: if it cannot be opened.
@@ -114,7 +114,7 @@ def open_url(url: str, buffer_bytes: int = COPY_BYTES) -> IO[bytes]:
 
 
 def upload(path: str, url: str) -> None:
-    """Copy a local file to a URL, and ask the store whether all of it is there.
+    """Copies a local file to a URL, and checks that the store has all of it.
 
     Raises:
       OSError: if it is not.
@@ -131,7 +131,7 @@ def upload(path: str, url: str) -> None:
 
 
 def download(url: str, path: str) -> None:
-    """Copy the file of a URL to a local path.
+    """Copies the file of a URL to a local path.
 
     Raises:
       OSError: if it cannot be read.

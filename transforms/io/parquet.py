@@ -17,7 +17,7 @@ _BYTE_STREAM_SPLIT = ("pkt_gap_ns", "pkt_tcp_flags", "pkt_ttl")
 
 @contextlib.contextmanager
 def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Open a Parquet file for row batches of `schema`; it appears under its name when the block ends well.
+    """Opens a Parquet file for row batches of `schema`; it appears under its name when the block succeeds.
 
     Encodings that measured best for flows (about 90 bytes a flow of 17 packets): zstd 1, dictionary for sizes and
     labels, byte-stream split for gaps, flags and TTL, plain for the rest. The bytes depend on the rows alone.
@@ -45,11 +45,11 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[
 
 
 def write_table(path: str | os.PathLike[str], table: pa.RecordBatch | pa.Table) -> None:
-    """Write one batch or table as one row group."""
+    """Writes one batch or table as one row group."""
     with parquet_writer(path, table.schema) as writer:
         writer.write(table)
 
 
 def _leaf(field: pa.Field) -> str:
-    """Return a column's path in the Parquet schema; the values of a list lie two levels below it."""
+    """Returns a column's path in the Parquet schema; the values of a list lie two levels below it."""
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name

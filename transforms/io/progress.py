@@ -13,7 +13,7 @@ PERIOD_S = 0.5
 
 @dataclasses.dataclass
 class Tally:
-    """Captures read, flows metered and shards written so far."""
+    """Numbers of captures read, flows metered and shards written so far."""
 
     captures: int = 0
     flows: int = 0
@@ -21,7 +21,7 @@ class Tally:
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
 
     def add(self, captures: int = 0, flows: int = 0, shards: int = 0) -> None:
-        """Count more, from any thread."""
+        """Adds counts, from any thread."""
         with self._lock:
             self.captures += captures
             self.flows += flows
@@ -32,13 +32,13 @@ _TALLIES: dict[str, Tally] = {}
 
 
 def tally(job: str) -> Tally:
-    """Return this process's tally of a job, which begins at zero."""
+    """Returns the tally of a job in this process, which begins at zero."""
     return _TALLIES.setdefault(job, Tally())
 
 
 @contextlib.contextmanager
 def watched(job: str, progress: Callable[[Tally], None] | None) -> Iterator[None]:
-    """Call `progress` with a job's tally every `PERIOD_S` from another thread while the block runs, and at its end."""
+    """Calls `progress` with a job's tally every `PERIOD_S` seconds from another thread, and at the end of the block."""
     if progress is None:
         yield
         return

@@ -36,7 +36,7 @@ _UNKNOWN = -1
 
 @dataclasses.dataclass(frozen=True)
 class OverlapCounts:
-    """Counts of an `Overlap`, as int64 by position in `SPLITS`; those of different things add up."""
+    """What `Overlap` has, as int64 by position in `SPLITS`; those of different things add up."""
 
     distinct: np.ndarray
     distinct_in_train: np.ndarray
@@ -51,7 +51,7 @@ class OverlapCounts:
         return OverlapCounts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def overlap(self) -> Overlap:
-        """Returns the counts by the names of splits."""
+        """Return the counts by the names of splits."""
         later = [split for split in range(len(SPLITS)) if split != TRAIN]
         return Overlap(
             distinct=_named(self.distinct, range(len(SPLITS))),
@@ -63,7 +63,7 @@ class OverlapCounts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sighted:
+class SpilledSightings:
     """The file of some sightings of one kind, in the order of their hashes' last words."""
 
     kind: str
@@ -83,20 +83,20 @@ class LeakagePart:
 
 @dataclasses.dataclass(frozen=True)
 class PartCounts:
-    """Counts over one part of the sightings of a kind."""
+    """What was counted over one part of the sightings of a kind."""
 
     kind: str
     counts: OverlapCounts
 
 
 def sighting_type(tasks: int) -> np.dtype:
-    """Returns the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
+    """Return the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
     fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
     return np.dtype(fields)
 
 
 def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
+    """Yield the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
 
     Args:
       rows: flow ids, the columns of `TIMED_SEQUENCE`, addresses if there are any, and labels of any of the tasks.
@@ -114,7 +114,7 @@ def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tu
 
 
 def count_overlap(sightings: np.ndarray) -> OverlapCounts:
-    """Counts over all sightings of some things; no other part may have sightings of the same things.
+    """Count over all sightings of some things; no other part may have sightings of the same things.
 
     Args:
       sightings: records of `sighting_type`, in any order; the same flow may be sighted with a thing more than once.
@@ -140,22 +140,22 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
     )
 
 
-def shelve_sightings(
+def spill_sightings(
     batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
-) -> Iterator[Sighted]:
-    """Writes what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
-    sighted = (rows.select(_sighted(rows.schema.names, tasks)) for rows in batches)
-    for rows in filled(sighted, PARTITION_ROWS):
+) -> Iterator[SpilledSightings]:
+    """Write what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
+    sightings = (rows.select(_sighting_columns(rows.schema.names, tasks)) for rows in batches)
+    for rows in filled(sightings, PARTITION_ROWS):
         for kind, records in sight(rows, split, tasks):
             if len(records):
                 ordered = records[np.argsort(records["thing"][:, _RANGE_WORD])]
-                yield Sighted(kind, len(records), spill_bytes(ordered.tobytes(), job))
+                yield SpilledSightings(kind, len(records), spill_bytes(ordered.tobytes(), job))
 
 
-def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
-    """Yields parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
-    places: dict[str, list[Sighted]] = {}
-    for place in sighted:
+def plan_parts(sightings: Iterable[SpilledSightings]) -> Iterator[LeakagePart]:
+    """Yield parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
+    places: dict[str, list[SpilledSightings]] = {}
+    for place in sightings:
         places.setdefault(place.kind, []).append(place)
     for kind, of_kind in places.items():
         parts = 1 + sum(place.rows for place in of_kind) // PARTITION_ROWS
@@ -164,7 +164,7 @@ def plan_parts(sighted: Iterable[Sighted]) -> Iterator[LeakagePart]:
 
 
 def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
-    """Counts over the sightings of one part, out of all files of its kind."""
+    """Count over the sightings of one part, out of all files of its kind."""
     ends = [number * (1 << 64) // part.of for number in (part.number, part.number + 1)]
     pieces = []
     for path in part.paths:
@@ -190,7 +190,7 @@ def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Iden
 
 
 def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
-    """Measures the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
+    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
 
     Raises:
       FlowloomError: if there is no finished dataset.
@@ -198,17 +198,17 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
     card = read_card(dataset)
     tasks = [task.name for task in card.tasks]
     with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as job:
-        sighted: list[Sighted] = []
+        sightings: list[SpilledSightings] = []
         for shard in (shard for shard in card.shards if shard.view == "flows"):
             with pq.ParquetFile(Path(dataset) / shard.path) as file:
-                batches = file.iter_batches(_BATCH_ROWS, columns=_sighted(file.schema_arrow.names, tasks))
-                sighted += shelve_sightings(batches, shard.split, tasks, job)
-        counts = count_leakage(sighted, tasks)
+                batches = file.iter_batches(_BATCH_ROWS, columns=_sighting_columns(file.schema_arrow.names, tasks))
+                sightings += spill_sightings(batches, shard.split, tasks, job)
+        counts = count_leakage(sightings, tasks)
     return leakage_of(counts, tasks, card.identity)
 
 
-def _sighted(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
-    """Returns those of some columns that `sight` looks at."""
+def _sighting_columns(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
+    """Return those of some columns that `sight` looks at."""
     wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
     return [name for name in columns if name in wanted]
 
@@ -223,7 +223,7 @@ def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequ
 
 
 def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> int:
-    """Returns how many labels are known of things that have another one too."""
+    """Return how many labels are known of things that have another one too."""
     if not len(starts):
         return 0
     known = labels != _UNKNOWN
@@ -236,6 +236,6 @@ def _named(counts: np.ndarray, splits: Iterable[int]) -> dict[str, Any]:
     return {SPLITS[split]: int(counts[split]) for split in splits}
 
 
-def count_leakage(sighted: Iterable[Sighted], tasks: Sequence[str]) -> list[PartCounts]:
+def count_leakage(sightings: Iterable[SpilledSightings], tasks: Sequence[str]) -> list[PartCounts]:
     """Counts flows of several splits that share sequences or hosts, part by part."""
-    return [count_part(part, tasks) for part in plan_parts(sighted)]
+    return [count_part(part, tasks) for part in plan_parts(sightings)]

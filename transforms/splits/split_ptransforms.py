@@ -12,7 +12,7 @@ from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.splits.host_pairs import merge_pairs, pair_classes
-from flowloom.transforms.splits.leakage import LeakagePart, PartCounts, Sighted, count_part, plan_parts
+from flowloom.transforms.splits.leakage import LeakagePart, PartCounts, SpilledSightings, count_part, plan_parts
 from flowloom.transforms.splits.splits import (
     SplitPlan,
     assign_splits,
@@ -29,10 +29,10 @@ class CountLeakage(beam.PTransform):
 
     tasks: tuple[str, ...]
 
-    def expand(self, sighted: beam.PCollection[Sighted]) -> beam.PCollection[PartCounts]:
+    def expand(self, sightings: beam.PCollection[SpilledSightings]) -> beam.PCollection[PartCounts]:
         """Counts every part."""
         return (
-            sighted
+            sightings
             | "Together" >> beam.GroupBy(lambda _: 0)
             | "Plan" >> beam.FlatMapTuple(lambda _, places: plan_parts(places)).with_output_types(LeakagePart)
             | "Spread" >> beam.Reshuffle()

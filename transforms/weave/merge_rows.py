@@ -1,4 +1,4 @@
-"""Merging of shards: the rows of a flow in several stripes or datasets become one row, which is laid out again.
+"""Merging of shards: rows of a flow from several stripes or datasets become one row, laid out again.
 
 A hash of the flow id gives the shard of a row. So shard i of one stripe has the flows of shard i of every other stripe
 with the same number of shards. Where the numbers differ, rows go through spill files to their new shards.

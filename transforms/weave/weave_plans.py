@@ -1,4 +1,4 @@
-"""Plans of weaving: whether datasets fit together, and what their labels mean in the dataset that becomes of them."""
+"""Plan of a merge: checks that datasets fit together, and maps their labels to those of the merged dataset."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,15 @@ UNKNOWN = -1
 
 @dataclasses.dataclass(frozen=True)
 class WeaveRules:
-    """How datasets are put together.
+    """Rules of a merge.
 
     Attributes:
-      missing: what a label that no dataset knows is under Aurora: unknown, or the first word of its vocabulary.
-      on_conflict: what becomes of a label that two datasets disagree in: the first one's, no dataset, or unknown.
-      words: by task, words of any dataset that mean another one of the first dataset that has the task.
-      shards: per stripe and split; None for the most that a dataset has.
-      name: None for those of the datasets.
+      layout: fused (Aurora) or striped (Rainbow).
+      missing: treatment of labels that no dataset has, under Aurora: unknown, or the first label value of the task.
+      on_conflict: treatment of labels that differ between datasets: that of the first one, an error, or unknown.
+      words: by task, label values that mean another one of the first dataset with the task.
+      shards: shards of each stripe and split; None for the largest number of the datasets.
+      name: name of the merged dataset; None to join those of the datasets.
     """
 
     layout: Layout
@@ -49,7 +50,7 @@ class WeaveRules:
                 )
         if self.missing == "negative" and self.layout == "rainbow":
             raise FlowloomError(
-                "missing: negative is for layout aurora, got rainbow, which has no absent labels; leave it out"
+                "missing: negative is for layout aurora, got rainbow, which has no absent labels; remove it"
             )
         if self.shards is not None and not 1 <= self.shards <= 99_999:
             raise FlowloomError(f"shards must be between 1 and 99,999, got {self.shards}")
@@ -57,12 +58,12 @@ class WeaveRules:
 
 @dataclasses.dataclass(frozen=True)
 class WeavePlan:
-    """What workers need to know of the datasets and of the one that becomes of them.
+    """Plan of a merge, as its workers need it.
 
     Attributes:
-      datasets: names, each another one, in order of precedence.
-      stored: the columns of the rows.
+      datasets: unique names, in order of precedence.
       recodings: for each dataset, by task the new label number of each old one, below 0 for unknown.
+      stored: the columns of the rows.
     """
 
     rules: WeaveRules
@@ -73,16 +74,16 @@ class WeavePlan:
     output: Output
 
     def fills(self, task: Task) -> bool:
-        """Whether absent labels of a task become its first word; what is measured is never filled."""
+        """Returns whether absent labels of a task become its first label value; measured tasks are never filled."""
         return self.rules.missing == "negative" and task.kind != "auto"
 
 
 def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
-    """Plan how datasets become one.
+    """Plans the merge of datasets.
 
     Raises:
-      FlowloomError: naming the first thing that they differ in and must not: views, flow definition, identities, key,
-        a task or its vocabulary; or a rule about words that no dataset has.
+      FlowloomError: naming the first property that differs and must not (views, flow definition, identities, key or
+        tasks), or a rule about label values that no dataset has.
     """
     names = dataset_names(cards)
     for name, card in zip(names, cards, strict=True):
@@ -110,7 +111,7 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
 
 
 def dataset_names(cards: Sequence[DatasetCard]) -> tuple[str, ...]:
-    """Return a name for each dataset that no other one has: its own, with its content and number where needed."""
+    """Returns a unique name for each dataset: its own, with its content hash and number where needed."""
     names = [card.name for card in cards]
     names = [
         f"{name} {card.content_hash[:8]}" if names.count(name) > 1 else name
@@ -120,7 +121,7 @@ def dataset_names(cards: Sequence[DatasetCard]) -> tuple[str, ...]:
 
 
 def shards_of(card: DatasetCard) -> int:
-    """Return how many shards each stripe and split of a dataset has.
+    """Returns the number of shards of each stripe and split of a dataset.
 
     Raises:
       FlowloomError: if they do not have the same number.
@@ -135,7 +136,7 @@ def shards_of(card: DatasetCard) -> int:
 
 
 def _definition(card: DatasetCard) -> dict[str, object]:
-    """Return the fields of a flow definition; the name of its preset says nothing more."""
+    """Returns the fields of a flow definition without the name of its preset."""
     return card.definition.model_dump(exclude={"preset"})
 
 
@@ -143,13 +144,13 @@ def _check_same(what: str, one: Mapping[str, object], other: Mapping[str, object
     for field, value in one.items():
         if other[field] != value:
             raise FlowloomError(
-                f"{what} of datasets that are woven together must agree, got {field} {value!r} in {names[0]!r} and "
+                f"{what} of merged datasets must agree, got {field} {value!r} in {names[0]!r} and "
                 f"{other[field]!r} in {names[1]!r}; build them alike"
             )
 
 
 def _check_task(one: Task, other: Task, names: tuple[str, str], *, recoded: bool) -> None:
-    """Check that a task means the same in two datasets, but for words that a rule translates."""
+    """Checks that a task is the same in two datasets, except for label values that a rule translates."""
     for field in ("kind", "quantity", "dividers"):
         mine, theirs = ({field: getattr(task, field)} for task in (one, other))
         _check_same(f"tasks {one.name!r}", mine, theirs, names)
@@ -187,7 +188,7 @@ def _check_words(
 
 
 def _recoding(merged: Task, task: Task, meanings: Mapping[str, str], dataset: str) -> np.ndarray:
-    """Return the new label number of each word of a task, int32 [words]."""
+    """Returns the new label number of each label value of a task, int32 [values]."""
     codes = []
     for word in task.vocabulary:
         meaning = meanings.get(word, word)
@@ -201,6 +202,6 @@ def _recoding(merged: Task, task: Task, meanings: Mapping[str, str], dataset: st
 
 
 def _row_group_rows(cards: Sequence[DatasetCard]) -> int:
-    """Return the rows of full row groups, which only a shard of several shows."""
+    """Returns the rows of full row groups, which only a shard with several groups shows."""
     full = [shard.row_groups[0] for card in cards for shard in card.shards if len(shard.row_groups) > 1]
     return max(full, default=Output().row_group_rows)

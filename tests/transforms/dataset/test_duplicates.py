@@ -1,9 +1,7 @@
 """Of equal sequences the first row stays, whatever the batches and partitions."""
 
-import apache_beam as beam
 import pyarrow as pa
 import pytest
-from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
@@ -11,7 +9,8 @@ from synthetic import synthetic_flows
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.transforms.dataset.dataset_ptransforms import DropDuplicates, FindDuplicates
-from flowloom.transforms.dataset.duplicates import drop_duplicates, find_duplicates, merge_duplicates, part_rows
+from flowloom.transforms.dataset.duplicates import drop_duplicates, find_duplicates
+from flowloom.transforms.dataset.layouts import LaidOut
 
 cells = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=30)
 
@@ -42,13 +41,8 @@ def kept_by_dictionary(rows: list[tuple[int, int, int]], scope: str) -> list[byt
 
 
 def kept(batches: list[pa.RecordBatch], scope: str, stripe: str = "") -> list[bytes]:
-    parts: dict[tuple[str, int], list[bytes]] = {}
-    for batch in batches:
-        for key, packed in part_rows(stripe, batch):
-            parts.setdefault(key, []).append(packed)
-    found = merge_duplicates([{key[0]: find_duplicates(packed, scope)} for key, packed in parts.items()])
-    left = [rows for batch in batches for _, rows in drop_duplicates((stripe, batch), found)]
-    assert all(rows.num_rows for rows in left), "a shard cannot take a batch without rows"
+    found = find_duplicates([(stripe, batch) for batch in batches], scope)
+    left = [drop_duplicates(stripe, batch, found)[0] for batch in batches]
     return sorted(flow for rows in left for flow in rows["flow_id"].to_pylist())
 
 
@@ -63,21 +57,21 @@ def test_the_first_of_each_sequence_stays(rows, size, scope):
 def test_stripes_are_looked_at_one_by_one():
     batch = rows_of([(0, 0, 0), (0, 0, 1)])
     found = {"app": batch["flow_id"][1].as_py()}
-    assert list(drop_duplicates(("app", batch), found)) == [("app", batch.slice(0, 1))]
-    assert list(drop_duplicates(("attack", batch), found)) == [("attack", batch)]
-    assert list(drop_duplicates(("app", batch.slice(1)), found)) == []
+    assert drop_duplicates("app", batch, found) == (batch.slice(0, 1), LaidOut({"app": -1}, duplicates=1))
+    assert drop_duplicates("attack", batch, found) == (batch, LaidOut({"attack": 0}))
+    assert drop_duplicates("app", batch.slice(1), found)[0].num_rows == 0
 
 
 @pytest.mark.parametrize("scope", ["split", "all"])
 def test_the_transforms_keep_the_rest_and_count(scope):
-    cells = [(0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 2)]
+    cells = [(0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 2), (0, 0, 3)]
     rows = rows_of(cells)
-    with beam.Pipeline("FnApiRunner") as pipeline:
-        stripes = pipeline | beam.Create([("", rows.slice(0, 2)), ("", rows.slice(2))])
-        found = stripes | DropDuplicates(stripes | FindDuplicates(scope))
-        ids = found.rows | "Ids" >> beam.FlatMapTuple(lambda stripe, rows: rows["flow_id"].to_pylist())
-        expected = kept_by_dictionary(cells, scope)
-        assert_that(ids, equal_to(expected), label="Kept")
-        dropped = found.counts | beam.Map(lambda counts: (counts.rows[""], counts.duplicates))
-        totals = dropped | beam.CombineGlobally(lambda pairs: tuple(map(sum, zip((0, 0), *pairs, strict=False))))
-        assert_that(totals, equal_to([(len(expected) - 4, 4 - len(expected))]), label="Counts")
+    stripes = [("", rows.slice(0, 2)), ("", rows.slice(2, 2)), ("", rows.slice(4))]
+    (found,) = stripes | FindDuplicates(scope)
+    assert found == find_duplicates(stripes, scope)
+    dropped = stripes | DropDuplicates(found)
+    expected = [drop_duplicates(stripe, batch, found) for stripe, batch in stripes]
+    assert dropped.rows == [("", batch) for batch, _ in expected if batch.num_rows]
+    assert dropped.counts == [counts for _, counts in expected]
+    left = sorted(flow for _, batch in dropped.rows for flow in batch["flow_id"].to_pylist())
+    assert left == kept_by_dictionary(cells, scope)

@@ -12,13 +12,15 @@ from flowloom.schemas.corpus.manifest import Output, parse_manifest
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, SplitRule, read_card
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.captures.groups import reject_rows
-from flowloom.transforms.dataset.build_results import BuildResults, gather
+from flowloom.transforms.dataset.build_results import BuildResults, gather_results
 from flowloom.transforms.dataset.layouts import AURORA, LaidOut
 from flowloom.transforms.dataset.shards import spill_digests, write_shard
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.verdict import FAILURE
+from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
 from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.published.plan_published import PublishedFindings
 from flowloom.transforms.splits.splits import SplitPlan
 
 MANIFEST = parse_manifest(
@@ -36,6 +38,7 @@ CAPTURE = {
     "link_types": [1], "records": 32, "metered": 30, **dict.fromkeys(DROPPED_COLUMNS, 0), "dropped_not_ip": 2,
     "rejects": 0, "first_ns": 1, "last_ns": 2,
 }  # fmt: skip
+NONE_PUBLISHED = PublishedFindings((), {}, reject_rows([]))
 
 
 @pytest.fixture
@@ -45,10 +48,9 @@ def findings(tmp_path) -> BuildResults:
     shard = spill_digests(written, str(tmp_path))
     account = GroupAccount(GROUP, 20, 3, batch([CAPTURE], CAPTURES), reject_rows([]))
     rule = SplitRule(by="flow", reason="", seed=7, shares=(1.0, 0.0, 0.0))
-    return gather(
-        LABELS,
-        SplitPlan(rule, {}),
-        [shard, reject_rows([]), LaidOut({AURORA: 8}, 0), LaidOut({AURORA: 12}, 0), account],
+    layouts = [LaidOut({AURORA: 8}, 0), LaidOut({AURORA: 12}, 0)]
+    return gather_results(
+        LABELS, NONE_PUBLISHED, SplitPlan(rule, {}), LabelBins(MANIFEST.tasks), [shard], [account], layouts=layouts
     )
 
 
@@ -84,10 +86,12 @@ def test_records_that_vanish_are_a_failure(findings, tmp_path):
 def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
     shards = [spill_digests(shard, str(tmp_path)) for shard in findings.shards]
-    found = [*accounts, *shards, LaidOut({AURORA: 20}, 0), reject_rows([])]
-    told = gather(LABELS, findings.split_plan, [*found, CaptureDigest("/in/a", "b" * 64)])
-    assert "could be read once but not again" in failure(gather(LABELS, findings.split_plan, found), tmp_path)
-    write_card(told, MANIFEST, "/in", str(tmp_path))
+    plans = (LABELS, NONE_PUBLISHED, findings.split_plan, LabelBins(MANIFEST.tasks))
+    layouts = [LaidOut({AURORA: 20}, 0)]
+    without = gather_results(*plans, shards, accounts, layouts=layouts)
+    assert "could be read once but not again" in failure(without, tmp_path)
+    known = gather_results(*plans, shards, accounts, [CaptureDigest("/in/a", "b" * 64)], layouts=layouts)
+    write_card(known, MANIFEST, "/in", str(tmp_path))
     assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
 
 
