@@ -16,6 +16,29 @@ def mix(word):
 
 
 @numba.extending.intrinsic
+def borrowed(context, arrays):
+    """Return a tuple whose arrays a kernel may use without counting references; the caller keeps them alive.
+
+    A kernel that takes its arrays in tuples starts with this. Otherwise every access to one of them counts a reference
+    up and down, which costs more than the access itself.
+    """
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        parts = []
+        for i, kind_of_part in enumerate(kind):
+            part = builder.extract_value(arguments[0], i)
+            if isinstance(kind_of_part, numba.types.Array):
+                values = context.make_array(kind_of_part)(context, builder, part)
+                values.meminfo = cgutils.get_null_value(values.meminfo.type)
+                part = values._getvalue()
+            parts.append(part)
+        return context.make_tuple(builder, kind, parts)
+
+    return arrays(arrays), generate
+
+
+@numba.extending.intrinsic
 def prefetch(context, array, index, offset):
     """Ask for the cache line `offset` bytes behind the start of an item; changes nothing but a later access's time."""
 

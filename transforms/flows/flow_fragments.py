@@ -16,8 +16,10 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.arrays.columns import column, concatenated, view
+from flowloom.transforms.arrays.kernels import borrowed
 from flowloom.transforms.flows.flow_state import (
     FLOW,
+    Entries,
     closed,
     empty_entries,
     entry_offsets,
@@ -83,14 +85,15 @@ def _joined(
     joined = empty_entries(int(pieces["entries"].sum()))
     became = np.empty(len(pieces), np.int64)
     count, used = _join(
-        pieces, order, entry_offsets(pieces), *entries.values(), idle_timeouts_ns(definition), definition.k,
-        max(clocks_ns), flows, *joined.values(), became,
+        pieces, order, entry_offsets(pieces), entries, idle_timeouts_ns(definition), definition.k, max(clocks_ns),
+        flows, joined, became,
     )  # fmt: skip
     flows = flows[:count]
-    joined = {name: values[:used] for name, values in joined.items()}
+    joined = Entries(*(values[:used] for values in joined))
     enough = long_enough(flows, definition.min_packets)
     if not enough.all():
-        joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
+        kept = np.repeat(enough, flows["entries"])
+        joined = Entries(*(values[kept] for values in joined))
     return flow_rows(flows[enough], joined, group), enough, pieces, position, became
 
 
@@ -164,56 +167,63 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(
-    pieces, order, offsets, size, from_low, time_ns, flags, window, ttl, payload, idle_ns, k, end_clock_ns,
-    flows, size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out, became,
-):  # fmt: skip
-    """Write joined flows, their entries and what each piece became; return how many flows and entries."""
+def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, joined, became):
+    """Write joined flows, their entries and the flow of each piece; return the number of flows and of entries."""
+    entries, joined = borrowed(entries), borrowed(joined)
     count = 0
     used = 0
-    for rank in range(len(order)):
-        piece = pieces[order[rank]]
+    for index in order:
+        piece = pieces[index]
         known = count > 0 and _same_key(flows[count - 1], piece)
         if known and _continues(flows[count - 1], piece, idle_ns):
-            flow = flows[count - 1]
-            flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
-            flow.duplicates += piece.duplicates + np.uint64(
-                piece.start_ns == flow.previous_ns
-                and piece.first_ip_id == flow.previous_ip_id
-                and piece.first_bytes == flow.previous_bytes
-            )
-            flow.packets_low += piece.packets_low
-            flow.packets_high += piece.packets_high
-            flow.bytes_low += piece.bytes_low
-            flow.bytes_high += piece.bytes_high
-            flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
-            flow.clock_ns = piece.clock_ns
-            flow.closing |= piece.closing
-            flow.end_reason = piece.end_reason
-            flow.open_after = piece.open_after
-            flow.previous_ns = piece.previous_ns
-            flow.previous_ip_id = piece.previous_ip_id
-            flow.previous_bytes = piece.previous_bytes
+            _extend(flows[count - 1], piece)
         else:
             if count > 0:
-                clock = piece.start_clock_ns if known else end_clock_ns
-                _end(flows[count - 1], known, clock, idle_ns)
+                _end(flows[count - 1], known, piece.start_clock_ns if known else end_clock_ns, idle_ns)
             flows[count] = piece
             flows[count].entries = 0
             count += 1
-        became[order[rank]] = count - 1
+        became[index] = count - 1
         flow = flows[count - 1]
-        begin = offsets[order[rank]]
-        for at in range(begin, begin + min(pieces[order[rank]].entries, k - flow.entries)):
-            size_out[used] = size[at]
-            from_low_out[used] = from_low[at]
-            time_out[used] = time_ns[at]
-            flags_out[used] = flags[at]
-            window_out[used] = window[at]
-            ttl_out[used] = ttl[at]
-            payload_out[used] = payload[at]
+        begin = offsets[index]
+        for at in range(begin, begin + min(piece.entries, k - flow.entries)):
+            _copy_entry(joined, used, entries, at)
             flow.entries += 1
             used += 1
     if count > 0:
         _end(flows[count - 1], False, end_clock_ns, idle_ns)
     return count, used
+
+
+@numba.njit(nogil=True, cache=True)
+def _extend(flow, piece):
+    """Add the piece that continues a flow."""
+    flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
+    flow.duplicates += piece.duplicates + np.uint64(
+        piece.start_ns == flow.previous_ns
+        and piece.first_ip_id == flow.previous_ip_id
+        and piece.first_bytes == flow.previous_bytes
+    )
+    flow.packets_low += piece.packets_low
+    flow.packets_high += piece.packets_high
+    flow.bytes_low += piece.bytes_low
+    flow.bytes_high += piece.bytes_high
+    flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
+    flow.clock_ns = piece.clock_ns
+    flow.closing |= piece.closing
+    flow.end_reason = piece.end_reason
+    flow.open_after = piece.open_after
+    flow.previous_ns = piece.previous_ns
+    flow.previous_ip_id = piece.previous_ip_id
+    flow.previous_bytes = piece.previous_bytes
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _copy_entry(target, to, source, at):
+    target.pkt_size[to] = source.pkt_size[at]
+    target.pkt_dir[to] = source.pkt_dir[at]
+    target.pkt_gap_ns[to] = source.pkt_gap_ns[at]
+    target.pkt_tcp_flags[to] = source.pkt_tcp_flags[at]
+    target.pkt_tcp_window[to] = source.pkt_tcp_window[at]
+    target.pkt_ttl[to] = source.pkt_ttl[at]
+    target.pkt_payload[to] = source.pkt_payload[at]

@@ -1,6 +1,7 @@
 """Flow records: the state of a flow in memory, and how it becomes a row, whole (`FLOWS`) or a piece (`FRAGMENTS`)."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS, SEQUENCES
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import column, integer_dtype, list_column, repeated_text, view
-from flowloom.transforms.arrays.kernels import mix
+from flowloom.transforms.arrays.kernels import borrowed, mix
 
 BLOCK = 8
 """Sequence entries of a pool block."""
@@ -77,8 +78,17 @@ ENTRY = np.dtype(
 
 _HASHED = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
 
-Entries = dict[str, np.ndarray]
-"""Flat entry columns by the names of `SEQUENCES`; until they are final `pkt_gap_ns` holds times, `pkt_dir` from_low."""
+
+class Entries(NamedTuple):
+    """Flat entry columns, one per name in `SEQUENCES`; until `flow_rows` `pkt_gap_ns` is a time, `pkt_dir` from_low."""
+
+    pkt_size: np.ndarray
+    pkt_dir: np.ndarray
+    pkt_gap_ns: np.ndarray
+    pkt_tcp_flags: np.ndarray
+    pkt_tcp_window: np.ndarray
+    pkt_ttl: np.ndarray
+    pkt_payload: np.ndarray
 
 
 def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
@@ -112,7 +122,7 @@ def closed(closing):
 
 def empty_entries(count: int) -> Entries:
     """Return room for `count` entries."""
-    return {name: np.empty(count, integer_dtype(kind)) for name, kind in SEQUENCES.items()}
+    return Entries(**{name: np.empty(count, integer_dtype(kind)) for name, kind in SEQUENCES.items()})
 
 
 def entry_offsets(flows: np.ndarray) -> np.ndarray:
@@ -126,7 +136,7 @@ def gather_entries(flows: np.ndarray, pool: np.ndarray, next_block: np.ndarray) 
     """Return the entries of flows, one after the other, out of their chains of blocks."""
     offsets = entry_offsets(flows)
     entries = empty_entries(int(offsets[-1]))
-    _unchain(flows, pool, next_block, offsets, *entries.values())
+    _unchain(flows, pool, next_block, offsets, entries)
     return entries
 
 
@@ -148,7 +158,7 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
     src_port, dst_port = (np.empty(rows, np.uint16) for _ in range(2))
     _identify(flows, np.uint64(int(group[:16], 16)), ids, src, dst, src_port, dst_port)
     offsets = entry_offsets(flows)
-    _orient(flows, offsets, entries["pkt_dir"], entries["pkt_gap_ns"])
+    _orient(flows, offsets, entries.pkt_dir, entries.pkt_gap_ns)
     low_is_forward = flows["forward_is_low"] == 1
     values = {
         "flow_id": ids,
@@ -167,8 +177,8 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
     for field in FLOWS:
         if field.name == "group":
             arrays.append(repeated_text(group, rows))
-        elif field.name in entries:
-            arrays.append(list_column(offsets, entries[field.name], field.type))
+        elif field.name in SEQUENCES:
+            arrays.append(list_column(offsets, getattr(entries, field.name), field.type))
         else:
             fixed = values[field.name] if field.name in values else flows[field.name]
             arrays.append(column(fixed, field.type))
@@ -183,7 +193,7 @@ def fragment_rows(flows: np.ndarray, entries: Entries, position: int) -> pa.Reco
         if field.name == "range":
             arrays.append(column(np.full(len(flows), position, np.int32), field.type))
         elif field.name in _FRAGMENT_LISTS:
-            arrays.append(list_column(offsets, entries[_FRAGMENT_LISTS[field.name]], field.type))
+            arrays.append(list_column(offsets, getattr(entries, _FRAGMENT_LISTS[field.name]), field.type))
         else:
             arrays.append(column(flows[field.name], field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=FRAGMENTS)
@@ -192,7 +202,7 @@ def fragment_rows(flows: np.ndarray, entries: Entries, position: int) -> pa.Reco
 def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries]:
     """Return what `fragment_rows` was given: `FLOW` records and their entries."""
     flows = np.zeros(fragments.num_rows, FLOW)
-    entries: Entries = {}
+    entries: dict[str, np.ndarray] = {}
     for name in FRAGMENTS.names:
         if name in _FRAGMENT_LISTS:
             lists = fragments[name]
@@ -200,7 +210,7 @@ def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries]:
         elif name != "range":
             flows[name] = view(fragments[name])
     flows["entries"] = np.diff(view_offsets(lists))
-    return flows, {name: entries[name] for name in SEQUENCES}
+    return flows, Entries(**entries)
 
 
 def view_offsets(lists: pa.ListArray) -> np.ndarray:
@@ -235,8 +245,9 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
 
 
 @numba.njit(nogil=True, cache=True)
-def _unchain(flows, pool, next_block, offsets, size, from_low, time_ns, flags, window, ttl, payload):
-    """Write each flow's entries side by side, in the order of `SEQUENCES`."""
+def _unchain(flows, pool, next_block, offsets, entries):
+    """Write each flow's entries side by side."""
+    entries = borrowed(entries)
     for i in range(len(flows)):
         block = np.int64(flows[i].first_block)
         at = offsets[i]
@@ -244,13 +255,13 @@ def _unchain(flows, pool, next_block, offsets, size, from_low, time_ns, flags, w
         while left > 0:
             for position in range(min(left, BLOCK)):
                 entry = pool[block * BLOCK + position]
-                size[at] = entry.size
-                from_low[at] = entry.from_low
-                time_ns[at] = entry.time_ns
-                flags[at] = entry.flags
-                window[at] = entry.window
-                ttl[at] = entry.ttl
-                payload[at] = entry.payload
+                entries.pkt_size[at] = entry.size
+                entries.pkt_dir[at] = entry.from_low
+                entries.pkt_gap_ns[at] = entry.time_ns
+                entries.pkt_tcp_flags[at] = entry.flags
+                entries.pkt_tcp_window[at] = entry.window
+                entries.pkt_ttl[at] = entry.ttl
+                entries.pkt_payload[at] = entry.payload
                 at += 1
             left -= BLOCK
             block = np.int64(next_block[block])

@@ -15,7 +15,7 @@ from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureErro
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
-from flowloom.transforms.flows.packet_windows import open_meter
+from flowloom.transforms.flows.open_meter import open_meter
 from flowloom.transforms.packets.decoder import PacketDecoder, PacketPlaces
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 

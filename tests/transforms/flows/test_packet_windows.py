@@ -14,7 +14,8 @@ from reference_meter import packet_rows as reference_rows
 from flowloom.schemas.arrow.rows import FLOWS, PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.flows.meter import TAKE_FLOWS, RangePlace
-from flowloom.transforms.flows.packet_windows import PacketWindows, open_meter
+from flowloom.transforms.flows.open_meter import open_meter
+from flowloom.transforms.flows.packet_windows import PacketWindows
 
 
 def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> pa.Table:
@@ -92,7 +93,7 @@ def test_idle_keys_are_forgotten_and_others_kept():
         meter.update(pa.RecordBatch.from_pylist(later, schema=PACKETS))
         while meter.finished:
             meter.take()
-    assert len(meter._keys) == 1_024
+    assert len(meter._table.records) == 1_024
 
 
 def test_many_packets_are_taken_in_bounded_batches():
@@ -105,7 +106,7 @@ def test_many_packets_are_taken_in_bounded_batches():
 def test_flows_have_another_meter():
     with pytest.raises(ValueError, match="packet windows need decision='packet', got 'flow'"):
         PacketWindows(FlowDefinition(), GROUP)
-    with pytest.raises(ValueError, match="need the whole capture group, got RangePlace"):
+    with pytest.raises(ValueError, match="need a whole capture group, got RangePlace"):
         open_meter(FlowDefinition.of("packet-windows"), GROUP, RangePlace(1))
 
 
