@@ -3,7 +3,8 @@
 from typing import IO
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.pcap import PCAP_HEADER, PCAP_MAGIC, PcapScanner
 from flowloom.transforms.captures.pcapng import SECTION_HEADER, PcapngScanner
 from flowloom.transforms.captures.records import RecordScanner

@@ -5,7 +5,8 @@ import struct
 import numba
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, Records, more, u32
 
 PCAP_MAGIC = {

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import (
     BAD,
     DESCRIBES,

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 import numba
 
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.pcap import PcapScanner
 from flowloom.transforms.captures.pcapng import MAX_BLOCK_BYTES

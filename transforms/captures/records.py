@@ -11,7 +11,8 @@ import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 
 CHUNK_RECORDS = 1 << 15
 """Records located at a time: their columns fit a level-2 cache (docs/performance.md)."""

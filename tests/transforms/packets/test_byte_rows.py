@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flowloom.schemas.arrow.accounting import PacketDrop
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.records import Records
 from flowloom.transforms.packets.byte_rows import no_drops, packet_rows

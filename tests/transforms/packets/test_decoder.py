@@ -8,7 +8,7 @@ import pytest
 from capture_files import ACK, SYN, ethernet, ipv4, ipv6, pcap, tcp, udp
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.packets.decoder import PacketDecoder
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable

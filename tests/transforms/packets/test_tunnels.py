@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.corpus.flow_definition import TUNNELS, FlowDefinition
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.metering.group_reader import GroupReading
