@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import SEQUENCES
-from flowloom.schemas.dataset.dataset_card import ChannelStatistics
 from flowloom.schemas.logarithm import natural_log
 from flowloom.transforms.arrays.columns import view
 
@@ -18,9 +18,21 @@ _UNIT = 2.0**_FRACTION
 _natural_log = numba.njit(nogil=True)(natural_log)
 
 
+class MomentStatistics(NamedTuple):
+    """Count, means, population deviations and extremes of one channel; `log1p` is ln(1 + max(x, 0))."""
+
+    count: int
+    mean: float
+    std: float
+    log1p_mean: float
+    log1p_std: float
+    minimum: float
+    maximum: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Sums over the values of one channel; `log` is ln(1 + max(x, 0)) in units of 2^-32."""
+    """Exact sums over the values of one channel; `log` is ln(1 + max(x, 0)) in units of 2^-32."""
 
     count: int = 0
     total: int = 0
@@ -41,8 +53,8 @@ class Moments:
             max((m for m in (self.maximum, other.maximum) if m is not None), default=None),
         )
 
-    def statistics(self) -> ChannelStatistics:
-        """Return means and population deviations, rounded once from exact sums.
+    def statistics(self) -> MomentStatistics:
+        """Returns means and population deviations, rounded once from exact sums.
 
         Raises:
           ValueError: if no value was counted.
@@ -53,7 +65,7 @@ class Moments:
         # n * sum(x^2) - sum(x)^2 is exact; logarithms are squared before they are rounded: theirs may be just below 0
         spread = self.count * self.total_squares - self.total**2
         log_spread = max(0, self.count * self.log_squares * unit - self.log_total**2)
-        return ChannelStatistics(
+        return MomentStatistics(
             count=self.count,
             mean=self.total / self.count,
             std=math.sqrt(spread) / self.count,
