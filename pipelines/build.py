@@ -25,9 +25,8 @@ from flowloom.transforms.dataset.dataset_ptransforms import (
     WriteCard,
     WriteShards,
 )
-from flowloom.transforms.flows.conceal import corpus_key
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
-from flowloom.transforms.flows.pseudonyms import IdentityKey, read_key
+from flowloom.transforms.flows.identities import IdentityKey, corpus_key, read_key
 from flowloom.transforms.io.filesystems import is_url
 from flowloom.transforms.io.io_ptransforms import ReadSpilled, SpillBatches
 from flowloom.transforms.io.progress import Tally, watched

@@ -54,8 +54,8 @@ from flowloom.transforms.flows.flow_state import (
 from flowloom.transforms.flows.meter_kernels import (
     METER_STATE,
     EntryPool,
-    FlowTable,
     MeterOptions,
+    MeterTable,
     meter_packets,
     pick,
     rehash,
@@ -130,7 +130,7 @@ class FlowMeter:
             clock_unknown=place.position > 0 and place.prior_clock_ns is None,
         )
         self._state = np.array((before, _BEFORE, before, 0, 0, 0, 0, 0), METER_STATE)[()]
-        self._table = FlowTable(
+        self._table = MeterTable(
             np.zeros(1 << 12, np.uint64), np.zeros(0, FLOW), np.zeros(0, np.int32), np.zeros(0, np.int32)
         )
         self._pool = EntryPool(np.zeros(0, ENTRY), np.zeros(0, np.int32), np.zeros(0, np.int32))

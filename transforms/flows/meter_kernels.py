@@ -57,7 +57,7 @@ class MeterOptions(NamedTuple):
     clock_unknown: bool
 
 
-class FlowTable(NamedTuple):
+class MeterTable(NamedTuple):
     """Open and finished flows: slots of the table, records, and the numbers of free and of finished records."""
 
     slots: np.ndarray

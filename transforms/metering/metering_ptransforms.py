@@ -14,8 +14,8 @@ from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.transforms.arrays.columns import RowBuffer
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch
+from flowloom.transforms.flows.identities import IdentityKey
 from flowloom.transforms.flows.meter import TAKE_FLOWS
-from flowloom.transforms.flows.pseudonyms import IdentityKey
 from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import spill_batches
 from flowloom.transforms.metering.join_packets import (
