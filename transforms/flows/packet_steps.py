@@ -12,7 +12,7 @@ from flowloom.transforms.arrays.columns import view
 _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
 
 
-class PacketColumns(NamedTuple):
+class MeteredColumns(NamedTuple):
     """The columns of `schemas.rows.PACKETS` that kernels read; `size` is the size that the flow definition names."""
 
     time_ns: np.ndarray
@@ -48,10 +48,10 @@ class FlowKey(NamedTuple):
     tunnel_id: int
 
 
-def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> PacketColumns:
+def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> MeteredColumns:
     """Return views of the columns of packets (`schemas.rows.PACKETS`)."""
-    *names, _ = PacketColumns._fields
-    return PacketColumns(*(view(packets[name]) for name in (*names, _SIZES[definition.size])))
+    *names, _ = MeteredColumns._fields
+    return MeteredColumns(*(view(packets[name]) for name in (*names, _SIZES[definition.size])))
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
