@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -18,7 +17,8 @@ _UNIT = 2.0**_FRACTION
 _natural_log = numba.njit(nogil=True)(natural_log)
 
 
-class MomentStatistics(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class MomentStatistics:
     """Count, means, population deviations and extremes of one channel; `log1p` is ln(1 + max(x, 0))."""
 
     count: int

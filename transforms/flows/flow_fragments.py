@@ -16,7 +16,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.arrays.columns import column, concatenated, view
-from flowloom.transforms.arrays.kernels import borrowed
+from flowloom.transforms.arrays.kernels import borrowed, step
 from flowloom.transforms.flows.flow_state import (
     FLOW,
     Entries,
@@ -85,8 +85,8 @@ def _joined(
     joined = empty_entries(int(pieces["entries"].sum()))
     became = np.empty(len(pieces), np.int64)
     count, used = _join(
-        pieces, order, entry_offsets(pieces), entries, idle_timeouts_ns(definition), definition.k, max(clocks_ns),
-        flows, joined, became,
+        pieces, order, entry_offsets(pieces), tuple(entries), idle_timeouts_ns(definition), definition.k,
+        max(clocks_ns), flows, tuple(joined), became,
     )  # fmt: skip
     flows = flows[:count]
     joined = Entries(*(values[:used] for values in joined))
@@ -169,7 +169,7 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 @numba.njit(nogil=True, cache=True)
 def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, joined, became):
     """Write joined flows, their entries and the flow of each piece; return the number of flows and of entries."""
-    entries, joined = borrowed(entries), borrowed(joined)
+    entries, joined = Entries(*borrowed(entries)), Entries(*borrowed(joined))
     count = 0
     used = 0
     for index in order:
@@ -218,7 +218,7 @@ def _extend(flow, piece):
     flow.previous_bytes = piece.previous_bytes
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _copy_entry(target, to, source, at):
     target.pkt_size[to] = source.pkt_size[at]
     target.pkt_dir[to] = source.pkt_dir[at]

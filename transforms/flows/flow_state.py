@@ -136,7 +136,7 @@ def gather_entries(flows: np.ndarray, pool: np.ndarray, next_block: np.ndarray) 
     """Return the entries of flows, one after the other, out of their chains of blocks."""
     offsets = entry_offsets(flows)
     entries = empty_entries(int(offsets[-1]))
-    _unchain(flows, pool, next_block, offsets, entries)
+    _unchain(flows, pool, next_block, offsets, tuple(entries))
     return entries
 
 
@@ -247,7 +247,7 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
 @numba.njit(nogil=True, cache=True)
 def _unchain(flows, pool, next_block, offsets, entries):
     """Write each flow's entries side by side."""
-    entries = borrowed(entries)
+    entries = Entries(*borrowed(entries))
     for i in range(len(flows)):
         block = np.int64(flows[i].first_block)
         at = offsets[i]

@@ -115,7 +115,7 @@ class FlowMeter:
         self._definition = definition
         self._fragments: list[pa.RecordBatch] = []
         before = _BEFORE if place.prior_clock_ns is None else place.prior_clock_ns
-        self._options = MeterOptions(
+        options = MeterOptions(
             k=definition.k,
             idle_ns=idle_timeouts_ns(definition),
             active_ns=_NEVER if definition.active_s is None else round(definition.active_s * 1e9),
@@ -129,6 +129,8 @@ class FlowMeter:
             last=place.last,
             clock_unknown=place.position > 0 and place.prior_clock_ns is None,
         )
+        self._options = tuple(options)
+        self._sweep_ns = int(options.idle_ns.min()) // 4
         self._state = np.array((before, _BEFORE, before, 0, 0, 0, 0, 0), METER_STATE)[()]
         self._table = MeterTable(
             np.zeros(1 << 12, np.uint64), np.zeros(0, FLOW), np.zeros(0, np.int32), np.zeros(0, np.int32)
@@ -146,10 +148,11 @@ class FlowMeter:
             return serials
         self._make_room(packets.num_rows)
         columns = packet_columns(packets, self._definition)
-        meter_packets(columns, self._options, self._state, self._table, self._pool, serials)
+        table, pool = tuple(self._table), tuple(self._pool)
+        meter_packets(tuple(columns), self._options, self._state, table, pool, serials)
         # sweeping more often would scan the open flows in vain, less often would keep dead ones
-        if int(self._state["clock_ns"]) - int(self._state["swept_ns"]) > int(self._options.idle_ns.min()) // 4:
-            sweep(False, self._options, self._state, self._table)
+        if int(self._state["clock_ns"]) - int(self._state["swept_ns"]) > self._sweep_ns:
+            sweep(False, self._options, self._state, table)
         return serials
 
     @property
@@ -160,7 +163,7 @@ class FlowMeter:
 
     def finish(self) -> None:
         """End all flows that are still open; the range has no further packets."""
-        sweep(True, self._options, self._state, self._table)
+        sweep(True, self._options, self._state, tuple(self._table))
         waiting = self._table.finished[: self.finished]
         waiting[:] = waiting[np.argsort(self._table.flows["start_ns"][waiting], kind="stable")]
 
@@ -194,7 +197,7 @@ class FlowMeter:
             self.flows_short += int(np.count_nonzero(~enough))
             flows = flows[enough]
         batch = flow_rows(*self._with_entries(flows), self._group)
-        release(chosen, self._state, self._table, self._pool)
+        release(chosen, self._state, tuple(self._table), tuple(self._pool))
         finished[: waiting - len(chosen)] = finished[len(chosen) : waiting].copy()
         self._state["finished"] = waiting - len(chosen)
         return batch, flows["serial"]

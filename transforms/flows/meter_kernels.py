@@ -10,9 +10,9 @@ import numba
 import numpy as np
 
 from flowloom.schemas.corpus.flow_definition import EndReason
-from flowloom.transforms.arrays.kernels import borrowed, mix, prefetch
+from flowloom.transforms.arrays.kernels import Number, borrowed, mix, prefetch, step
 from flowloom.transforms.flows.flow_state import BLOCK, closed
-from flowloom.transforms.flows.packet_steps import flow_key, write_entry, write_key
+from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, write_entry, write_key
 
 _IDLE, _ACTIVE, _END, _FORCED = (
     int(EndReason.IDLE_TIMEOUT),
@@ -80,7 +80,7 @@ class _Arrival(NamedTuple):
     `opens`: a SYN without ACK that may cut. `restarts`: a packet that cannot follow the first FIN.
     """
 
-    clock_ns: int
+    clock_ns: Number
     from_low: bool
     opens: bool
     restarts: bool
@@ -89,7 +89,8 @@ class _Arrival(NamedTuple):
 @numba.njit(nogil=True, cache=True)
 def meter_packets(packets, options, state, table, pool, serials):
     """Add packets to their flows, finish the flows that they cut, and write the serial of each packet's flow."""
-    packets, options, table, pool = borrowed(packets), borrowed(options), borrowed(table), borrowed(pool)
+    packets, options = MeteredColumns(*borrowed(packets)), MeterOptions(*borrowed(options))
+    table, pool = MeterTable(*borrowed(table)), EntryPool(*borrowed(pool))
     tags = _tags(packets, options.vlan_in_key, options.tunnel_in_key)
     clock = state.clock_ns
     for i in range(len(serials)):
@@ -124,7 +125,7 @@ def meter_packets(packets, options, state, table, pool, serials):
     state.clock_ns = clock
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True)
 def _tags(packets, vlan_in_key, tunnel_in_key):
     """Return the upper half of each packet's key hash, the same for both directions."""
     src, dst = packets.src_ip, packets.dst_ip
@@ -143,19 +144,19 @@ def _tags(packets, vlan_in_key, tunnel_in_key):
     return tags
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _flow_at(slot):
     """Return the flow that a slot holds, -1 for an empty slot."""
     return np.int64(slot & np.uint64(0xFFFFFFFF)) - 1
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _slot_of(tag, index):
     """Return the slot value of a flow."""
     return (np.uint64(tag) << np.uint64(32)) | np.uint64(index + 1)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _look_ahead(i, tags, table, pool):
     """Prefetch what the next packets touch: their slot, then their flow, then the last block of their flow.
 
@@ -177,7 +178,7 @@ def _look_ahead(i, tags, table, pool):
                 prefetch(pool.entries, block, line)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _arrival(packets, i, clock, from_low, options):
     flags, tcp = packets.tcp_flags[i], packets.protocol[i] == 6
     opens = options.lifecycle and tcp and (flags & _SYN_ACK) == _SYN
@@ -187,7 +188,7 @@ def _arrival(packets, i, clock, from_low, options):
     return _Arrival(clock, from_low, opens, restarts)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _find(key, tag, table):
     """Return the slot of a key and its open flow, or the empty slot where it belongs and -1."""
     mask = np.uint64(len(table.slots) - 1)
@@ -207,7 +208,7 @@ def _find(key, tag, table):
     return at, np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _cut_reason(flow, packets, i, arrival, options):
     """Return the reason why packet `i` cannot belong to the open flow of its key, 0 if it can."""
     if arrival.clock_ns - flow.clock_ns > options.idle_ns[flow.protocol]:
@@ -222,7 +223,7 @@ def _cut_reason(flow, packets, i, arrival, options):
     return 0
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _cut(flow, reason, arrival, open_before):
     """End a flow at a packet; return whether the cut may be undone, as the packet may belong to an earlier range."""
     if reason == _END:  # the cut stands, unless an earlier range decides: by the flow's own SYN or its FIN
@@ -232,7 +233,7 @@ def _cut(flow, reason, arrival, open_before):
     return open_before
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _take_free(slot, tag, state, table):
     """Put a free record into a slot and return its number."""
     state.free_flows -= 1
@@ -242,7 +243,7 @@ def _take_free(slot, tag, state, table):
     return index
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _begin(flow, packets, i, key, arrival, open_before, options, state):
     """Write a flow whose first packet is `i`, before that packet is counted."""
     write_key(flow, key, packets, i)
@@ -262,7 +263,7 @@ def _begin(flow, packets, i, key, arrival, open_before, options, state):
     flow.first_ip_id, flow.first_bytes = packets.ip_id[i], packets.ip_bytes[i]
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _count_repeats(flow, packets, i):
     """Count packet `i` if it is earlier than the packet before it in its flow, or a copy of that."""
     now = packets.time_ns[i]
@@ -274,7 +275,7 @@ def _count_repeats(flow, packets, i):
     )
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _count(flow, packets, i, arrival, options):
     """Add packet `i` to the counters of its flow, and its TCP flags to what closes the flow."""
     now = packets.time_ns[i]
@@ -296,7 +297,7 @@ def _count(flow, packets, i, arrival, options):
         flow.closing = 3
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _next_entry(flow, state, pool):
     """Return the record of the next entry of a flow, in a block taken from the pool where the last one is full."""
     position = flow.entries % BLOCK
@@ -316,6 +317,7 @@ def _next_entry(flow, state, pool):
 @numba.njit(nogil=True, cache=True)
 def sweep(ending, options, state, table):
     """Finish the open flows that no later packet of the range can join; with `ending`, all of them."""
+    options, table = MeterOptions(*borrowed(options)), MeterTable(*borrowed(table))
     clock = state.clock_ns
     state.swept_ns = clock
     first = state.finished
@@ -386,6 +388,7 @@ def pick(flows, chosen):
 @numba.njit(nogil=True, cache=True)
 def release(chosen, state, table, pool):
     """Free the records and blocks of taken flows."""
+    table, pool = MeterTable(*borrowed(table)), EntryPool(*borrowed(pool))
     for index in chosen:
         block = table.flows[index].first_block
         while block >= 0:

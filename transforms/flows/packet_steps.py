@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import view
+from flowloom.transforms.arrays.kernels import Number, step
 
 _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
 
@@ -37,15 +37,15 @@ class MeteredColumns(NamedTuple):
 class FlowKey(NamedTuple):
     """The five-tuple without direction, low endpoint first, with VLAN and tunnel (0 where they are not in the key)."""
 
-    low_0: int
-    low_1: int
-    high_0: int
-    high_1: int
-    low_port: int
-    high_port: int
-    protocol: int
-    vlan: int
-    tunnel_id: int
+    low_0: Number
+    low_1: Number
+    high_0: Number
+    high_1: Number
+    low_port: Number
+    high_port: Number
+    protocol: Number
+    vlan: Number
+    tunnel_id: Number
 
 
 def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> MeteredColumns:
@@ -54,7 +54,7 @@ def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> Meter
     return MeteredColumns(*(view(packets[name]) for name in (*names, _SIZES[definition.size])))
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def flow_key(packets, i, vlan_in_key, tunnel_in_key):
     """Return whether the low endpoint sent packet `i`, and the packet's `FlowKey`."""
     src_0, src_1, dst_0, dst_1 = packets.src_ip[i, 0], packets.src_ip[i, 1], packets.dst_ip[i, 0], packets.dst_ip[i, 1]
@@ -74,7 +74,7 @@ def flow_key(packets, i, vlan_in_key, tunnel_in_key):
     return from_low, FlowKey(low_0, low_1, high_0, high_1, low_port, high_port, packets.protocol[i], vlan, tunnel_id)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def write_key(flow, key, packets, i):
     """Write the key of packet `i` into a `FLOW` record, with the version, VLAN and tunnel of the packet itself."""
     flow.low_0, flow.low_1, flow.high_0, flow.high_1 = key.low_0, key.low_1, key.high_0, key.high_1
@@ -83,7 +83,7 @@ def write_key(flow, key, packets, i):
     flow.vlan, flow.tunnel_id, flow.ip_version = packets.vlan[i], packets.tunnel_id[i], packets.ip_version[i]
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def write_entry(entry, packets, i, from_low):
     """Write packet `i` into an `ENTRY` record."""
     entry.time_ns = packets.time_ns[i]

@@ -17,10 +17,10 @@ from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.arrays.hash_table import fill_slots, find_slot
-from flowloom.transforms.arrays.kernels import borrowed, mix
+from flowloom.transforms.arrays.kernels import borrowed, mix, step
 from flowloom.transforms.flows.flow_state import ENTRY, FLOW, Entries, empty_entries, flow_rows, idle_timeouts_ns
 from flowloom.transforms.flows.meter import TAKE_FLOWS
-from flowloom.transforms.flows.packet_steps import flow_key, packet_columns, write_entry, write_key
+from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, packet_columns, write_entry, write_key
 
 _KEY = np.dtype(
     [
@@ -121,12 +121,13 @@ class PacketWindows:
         return []
 
     def _add(self, packets: pa.RecordBatch) -> None:
-        columns = packet_columns(packets, self._definition)
+        columns, options = tuple(packet_columns(packets, self._definition)), tuple(self._options)
         rows = np.zeros(packets.num_rows, FLOW)
         entries = empty_entries(packets.num_rows * self._definition.k)
         done = filled = 0
         while True:
-            done, filled = _windows(columns, done, filled, self._options, self._state, self._table, rows, entries)
+            table = tuple(self._table)
+            done, filled = _windows(columns, done, filled, options, self._state, table, rows, tuple(entries))
             if done == packets.num_rows:
                 break
             self._make_room()
@@ -161,7 +162,8 @@ def _windows(packets, begin, filled, options, state, table, rows, entries):
 
     Less than all packets: there is no room for another key.
     """
-    packets, options, table, entries = borrowed(packets), borrowed(options), borrowed(table), borrowed(entries)
+    packets, options = MeteredColumns(*borrowed(packets)), _Options(*borrowed(options))
+    table, entries = _KeyTable(*borrowed(table)), Entries(*borrowed(entries))
     for i in range(begin, len(rows)):
         clock = max(state.clock_ns, packets.time_ns[i])
         from_low, flow = flow_key(packets, i, options.vlan_in_key, options.tunnel_in_key)
@@ -187,7 +189,7 @@ def _windows(packets, begin, filled, options, state, table, rows, entries):
     return len(rows), filled
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _window_key(packets, i, flow, kind):
     """Return the five words of the key whose packets share a window with packet `i`."""
     rest = np.uint64(flow.vlan) ^ mix(np.uint64(flow.tunnel_id) + np.uint64(1))
@@ -199,7 +201,7 @@ def _window_key(packets, i, flow, kind):
     return flow.low_0, flow.low_1, flow.high_0, flow.high_1, rest
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _place(key, state, table):
     """Return the place of a key, a new one if it is not known, -1 where there is no room for it."""
     slot = find_slot(table.slots, table.words, key)
@@ -214,7 +216,7 @@ def _place(key, state, table):
     return place
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _add_packet(key, tail, row, packets, i, side):
     """Add packet `i` to the window of its key; the first one decides which side is forward."""
     now = packets.time_ns[i]
@@ -232,7 +234,7 @@ def _add_packet(key, tail, row, packets, i, side):
     key.previous_ip_id, key.previous_bytes = packets.ip_id[i], packets.ip_bytes[i]
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _write_numbers(row, packets, i, from_low, number):
     """Write the time and size of packet `i` as those of a flow of one packet; `number` is its place in the group."""
     now = packets.time_ns[i]
@@ -245,7 +247,7 @@ def _write_numbers(row, packets, i, from_low, number):
         row.packets_high, row.bytes_high = np.uint64(1), np.uint64(packets.size[i])
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _write_window_entry(entries, at, entry, forward_is_low):
     entries.pkt_size[at] = entry.size
     entries.pkt_dir[at] = (entry.from_low == 1) == forward_is_low

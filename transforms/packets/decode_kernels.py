@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.transforms.arrays.kernels import borrowed, u16, u32, u64
+from flowloom.transforms.arrays.kernels import Number, borrowed, step, u16, u32, u64
 from flowloom.transforms.packets.ipv6_extensions import EXTENSIONS, FRAGMENT, extension_bytes
 from flowloom.transforms.packets.link_layer import network_header
 
@@ -64,31 +64,31 @@ class DecodedColumns(NamedTuple):
 class _IpHeader(NamedTuple):
     """Fields of an IP header, and where the transport header begins; `drop` is a `DropReason`, or 0 for none."""
 
-    drop: int
-    transport: int
-    ip_bytes: int
-    protocol: int
-    fragment: int
-    ip_id: int
-    ttl: int
+    drop: Number
+    transport: Number
+    ip_bytes: Number
+    protocol: Number
+    fragment: Number
+    ip_id: Number
+    ttl: Number
 
 
 class _TransportHeader(NamedTuple):
     """Fields of a transport header, 0 where the protocol has none; `drop` is a `DropReason`, or 0 for none."""
 
-    drop: int
-    payload_bytes: int
-    src_port: int
-    dst_port: int
-    flags: int
-    window: int
-    seq: int
+    drop: Number
+    payload_bytes: Number
+    src_port: Number
+    dst_port: Number
+    flags: Number
+    window: Number
+    seq: Number
 
 
 @numba.njit(nogil=True, cache=True)
 def decode_records(frames, first_record, out, dropped):
     """Write one row per IP packet, count the other records by `DropReason`, and return the number of rows."""
-    frames, out = borrowed(frames), borrowed(out)
+    frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
     count = 0
     for i in range(len(frames.start)):
         drop = _decode(frames, i, out, count)
@@ -100,7 +100,7 @@ def decode_records(frames, first_record, out, dropped):
     return count
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _decode(frames, i, out, row):
     """Write the packet of record `i` into a row; return 0, or the reason why there is none."""
     if frames.time_ns[i] < 0:
@@ -137,7 +137,7 @@ def _decode(frames, i, out, row):
     return 0
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _ipv4(buffer, at, end, wire_bytes):
     """Return the IPv4 header (RFC 791) of a packet that has `wire_bytes` behind its link layer."""
     if at + 20 > end:
@@ -158,7 +158,7 @@ def _ipv4(buffer, at, end, wire_bytes):
     return _IpHeader(0, at + header, ip_bytes, protocol, fragment, ip_id, ttl)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _ipv6(buffer, at, end, wire_bytes):
     """Return the IPv6 header (RFC 8200), extensions included, of a packet with `wire_bytes` behind its link layer."""
     if at + 40 > end:
@@ -187,12 +187,12 @@ def _ipv6(buffer, at, end, wire_bytes):
     return _IpHeader(0, transport, ip_bytes, protocol, fragment, ip_id, np.int64(buffer[at + 7]))
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _no_ip(drop):
     return _IpHeader(drop, 0, 0, 0, 0, 0, 0)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _transport(buffer, ip, end, left):
     """Return the transport header of a packet with `left` bytes behind its IP header."""
     at, protocol = ip.transport, ip.protocol
@@ -212,7 +212,7 @@ def _transport(buffer, ip, end, left):
     return _TransportHeader(0, left, 0, 0, 0, 0, 0)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _tcp(buffer, at, end, left):
     """Return the TCP header (RFC 9293) as far as the window, which ends at byte 16."""
     if left < 20:
@@ -228,12 +228,12 @@ def _tcp(buffer, at, end, left):
     )  # fmt: skip
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _no_transport(drop):
     return _TransportHeader(drop, 0, 0, 0, 0, 0, 0)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _write_addresses(buffer, at, version, out, row):
     """Write source and destination of the IP header at a position, those of IPv4 as IPv4-mapped ones (RFC 4291)."""
     if version == 4:
@@ -248,7 +248,7 @@ def _write_addresses(buffer, at, version, out, row):
         out.dst_ip[row, 1] = u64(buffer, at + 32)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _write_headers(ip, transport, out, row):
     out.ip_bytes[row] = ip.ip_bytes
     out.protocol[row] = ip.protocol

@@ -149,7 +149,7 @@ def _decoded(
     network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
     frames = Frames(records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type)
     out = DecodedColumns(**columns, fragment=fragment, network=network, transport=transport)
-    count = decode_records(frames, first_record, out, dropped)
+    count = decode_records(tuple(frames), first_record, tuple(out), dropped)
     places = fragment[:count], network[:count], transport[:count]
     return {name: values[:count] for name, values in columns.items()}, *places
 

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.transforms.arrays.kernels import u16, u32
+from flowloom.transforms.arrays.kernels import step, u16, u32
 
 _NOT_IP = int(DropReason.NOT_IP)
 _UNSUPPORTED_LINKTYPE = int(DropReason.UNSUPPORTED_LINKTYPE)
@@ -39,7 +39,7 @@ def network_header(buffer, at, end, link_type):
     return (at, vlan) if at >= 0 else (at, 0)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _typed_header(buffer, at, end, type_at, length):
     """Return the position behind a header of a fixed length, and the EtherType that it has at `type_at`."""
     if at + length > end:
@@ -47,7 +47,7 @@ def _typed_header(buffer, at, end, type_at, length):
     return at + length, u16(buffer, at + type_at)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@step
 def _link_header(buffer, at, end, link_type):
     """Return the position behind the header of a link type and the EtherType of what follows, or (-`DropReason`, 0)."""
     if link_type == 1:  # Ethernet
