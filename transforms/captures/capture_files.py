@@ -13,15 +13,15 @@ from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.io.filesystems import find, is_url, open_url
 
 READ_BYTES = 1 << 22
-"""Bytes added to the window of a streamed capture at a time."""
+"""Bytes read from a file, or added to the window of a streamed capture, at a time."""
 FINGERPRINT_BYTES = 2 << 20
-"""Bytes of a file, at both ends, that its fingerprint sees: all of a file that is no larger."""
+"""Bytes of a file that its fingerprint covers, half at each end; all bytes of a smaller file."""
 
-_DIGEST_BYTES = 64 << 20  # mapped at a time: a read for every cacheful would wait for the interpreter each time
+_DIGEST_BYTES = 64 << 20  # mapped at a time; smaller reads would wait for the interpreter lock each time
 
 
 class CaptureError(Exception):
-    """Reading a capture has to stop: a reject reason, the byte offset in the uncompressed capture, and a sentence."""
+    """Error that stops reading a capture: a reject reason, the offset in uncompressed bytes, and a sentence."""
 
     def __init__(self, reason: RejectReason, offset: int, detail: str):
         super().__init__(detail)
@@ -31,9 +31,9 @@ class CaptureError(Exception):
 
 
 def match_captures(pattern: str) -> list[str]:
-    """Return the files that a path or glob matches, sorted; `**` crosses folders.
+    """Returns the files that a path or glob matches, sorted; `**` crosses folders.
 
-    Anything with a scheme (`s3://`, `gs://`, `https://`, ...) is looked for as `storage` does.
+    URLs (`s3://`, `gs://`, `https://`, ...) are matched by `transforms/io/filesystems.py`.
     """
     if not is_url(pattern):
         if os.path.isfile(pattern):
@@ -43,10 +43,10 @@ def match_captures(pattern: str) -> list[str]:
 
 
 def capture_sha256(uri: str, file: IO[bytes] | None = None) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes as they are stored: the capture's identity.
+    """Returns the hexadecimal SHA-256 of a file's bytes as they are stored.
 
     Args:
-      file: what `open_stored` gave, if the file is open already.
+      file: the file from `open_stored`, if it is open already.
 
     Raises:
       CaptureError: `unreadable`, if the file cannot be read.
@@ -66,12 +66,12 @@ def capture_sha256(uri: str, file: IO[bytes] | None = None) -> str:
 
 
 def capture_fingerprint(uri: str, file: IO[bytes] | None = None) -> tuple[int, str]:
-    """Return a file's size and a hexadecimal SHA-256 over size, first and last MiB: its name by content, almost free.
+    """Returns a file's size and its fingerprint: the hexadecimal SHA-256 of size, first and last MiB.
 
-    Reading all of a large capture only to name it would cost more than metering it.
+    To name a large capture by all its bytes would cost more time than to meter it.
 
     Args:
-      file: what `open_stored` gave, if the file is open already.
+      file: the file from `open_stored`, if it is open already.
 
     Raises:
       CaptureError: `unreadable`, if the file cannot be read.
@@ -87,7 +87,7 @@ def capture_fingerprint(uri: str, file: IO[bytes] | None = None) -> tuple[int, s
 
 @contextlib.contextmanager
 def open_stored(uri: str) -> Iterator[IO[bytes]]:
-    """Open a file of any filesystem as stored, without looking at its name.
+    """Opens a file of any filesystem as it is stored; its name does not matter.
 
     Raises:
       CaptureError: `unreadable`, if it cannot be opened.
@@ -97,7 +97,7 @@ def open_stored(uri: str) -> Iterator[IO[bytes]]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CaptureError(
-            RejectReason.UNREADABLE, 0, f"cannot open the file: {reason}; check path and rights"
+            RejectReason.UNREADABLE, 0, f"cannot open the file: {reason}; check path and permissions"
         ) from None
     with file:
         yield file

@@ -1,4 +1,4 @@
-"""Capture windows: the uncompressed bytes of a capture, mapped or decompressed piece by piece, in bounded memory."""
+"""Capture windows: uncompressed bytes of a capture, mapped or decompressed in bounded memory."""
 
 import bz2
 import contextlib
@@ -29,23 +29,23 @@ _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 class CaptureBytes:
-    """The uncompressed bytes of one capture as a window that moves forward.
+    """Uncompressed bytes of one capture as a window that moves forward.
 
-    Local uncompressed files are mapped and pages behind the window are given back; all others are streamed, so memory
-    is bounded by the window either way.
+    Local uncompressed files are mapped, and pages behind the window are released; all other files are streamed. The
+    window bounds memory either way.
 
     Args:
       uri: path or URL.
       start: the byte to begin at; a compressed capture is read from its start.
-      file: what `open_stored` gave, if the file is open already; it stays open.
+      file: the file from `open_stored`, if it is open already; it stays open.
 
     Attributes:
       size: bytes of the file as stored.
-      compression: `none`, `gz`, `zst`, `xz` or `bz2`, told by content.
-      window: uint8 view of the bytes at hand, beginning at `offset`. Valid until the next `advance`.
+      compression: `none`, `gz`, `zst`, `xz` or `bz2`, detected from the content.
+      window: uint8 view of the available bytes, beginning at `offset`; valid until the next `advance`.
       offset: position of `window[0]` in the uncompressed capture.
       complete: whether the window reaches the end of the capture.
-      damage: why the compressed stream ended early, or None.
+      damage: the error that ended the compressed stream early, or None.
     """
 
     def __init__(self, uri: str, start: int = 0, file: IO[bytes] | None = None):
@@ -65,9 +65,11 @@ class CaptureBytes:
         file.seek(0, os.SEEK_END)
         self.size = file.tell()
         if self.size == 0:
-            raise CaptureError(RejectReason.EMPTY, 0, "the file has no bytes; record it again or take it out")
+            raise CaptureError(RejectReason.EMPTY, 0, "the file has no bytes; record it again or remove it")
         if self.compression != "none" and self.offset:
-            raise ValueError(f"a compressed capture is read from its start, got {self.uri} from byte {self.offset}")
+            raise ValueError(
+                f"start must be 0 for a compressed capture, got {self.offset} for {self.uri}; read it from its start"
+            )
         self._mapping: mmap.mmap | None = None
         self._released = self.offset & -mmap.ALLOCATIONGRANULARITY
         if self.compression == "none" and not is_url(self.uri):
@@ -83,11 +85,11 @@ class CaptureBytes:
             self.grow()
 
     def advance(self, consumed: int) -> None:
-        """Move the window forward by `consumed` bytes; a streamed window is refilled when it runs short."""
+        """Moves the window forward by `consumed` bytes; a streamed window is refilled when it runs short."""
         self.window = self.window[consumed:]
         self.offset += consumed
         if self._mapping is not None:
-            # pages of the stretch just passed stay: its records are still to be decoded
+            # pages of the last step stay mapped: their records are decoded next
             behind = (self.offset - consumed) & -mmap.ALLOCATIONGRANULARITY
             if behind - self._released >= READ_BYTES:
                 self._mapping.madvise(mmap.MADV_DONTNEED, self._released, behind - self._released)
@@ -96,7 +98,7 @@ class CaptureBytes:
             self.grow()
 
     def grow(self) -> None:
-        """Add up to `READ_BYTES` to a streamed window; at the end, or at damage, the window becomes `complete`."""
+        """Adds up to `READ_BYTES` to a streamed window, which is `complete` at the end of the stream or at damage."""
         parts = [self.window.tobytes()]
         wanted = READ_BYTES
         try:
@@ -119,13 +121,13 @@ class CaptureBytes:
         self.window = np.frombuffer(b"".join(parts), np.uint8)
 
     def close(self) -> None:
-        """Let go of the file; views of the window that are still alive keep its memory, not the file."""
+        """Closes the file; the memory of the window is released with its last view."""
         self.window = np.empty(0, np.uint8)
         self._resources.close()
 
 
 def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
-    """Yield a file's uncompressed bytes in small pieces, so that damage costs nothing that came before it.
+    """Yields a file's uncompressed bytes in small pieces, so that all bytes before damage are read.
 
     Several members or frames in a row are read as one; a stream that ends early raises EOFError.
     """
@@ -145,7 +147,7 @@ def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
 
 
 def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the content of zstd frames; `stream_reader` would take a cut frame for a whole one."""
+    """Yields the content of zstd frames; unlike `stream_reader` it raises at a frame that is cut off."""
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False
     while stored := file.read(_PIECE_BYTES):

@@ -1,9 +1,9 @@
-"""Fragments: pieces of flows from the ranges of one capture group, joined to exactly the flows of the whole group.
+"""Flow fragments: pieces of flows from ranges of a capture group, joined to exactly the flows of the whole group.
 
-Joining is associative: counters add up, heads are concatenated and cut at k, the latest time and clock and the closing
-flags are kept. In captured order of one key, a fragment continues the flow before it when the meter left both sides
-open, the clock has not moved on by more than the idle timeout between them, a SYN it begins with repeats the flow's
-own, and no FIN ended the flow that its first packet cannot follow.
+Joining is associative: counters add up, sequences are concatenated and cut at k, the latest time and clock and the
+closing flags are kept. In captured order of one key, a fragment continues the flow before it if all of this holds: the
+meter left both sides open; the clock moved on by at most the idle timeout between them; a SYN at the beginning of the
+fragment repeats the flow's own; the fragment's first packet may follow the FIN, if there was one.
 """
 
 import itertools
@@ -37,16 +37,16 @@ _KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan
 def join_fragments(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
 ) -> tuple[pa.RecordBatch, int]:
-    """Join the fragments of whole keys of one capture group.
+    """Joins the fragments of whole keys of one capture group.
 
     Args:
-      fragments: `schemas.rows.FRAGMENTS` in any order; all that the group has of each key among them.
+      fragments: `schemas.arrow.rows.FRAGMENTS` in any order, with all fragments of each key.
       clocks_ns: the latest time of each range of the group and of all before it, by position.
-      definition: what the ranges were metered by.
+      definition: the flow definition of the ranges.
       group: the group's name.
 
     Returns:
-      flows as `schemas.rows.FLOWS`, and how many were left out by the definition's `min_packets`.
+      flows as `schemas.arrow.rows.FLOWS`, and the number of flows dropped for fewer than `min_packets` packets.
     """
     rows, enough, *_ = _joined(fragments, clocks_ns, definition, group)
     return rows, int(np.count_nonzero(~enough))
@@ -55,9 +55,9 @@ def join_fragments(
 def join_numbered_fragments(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
 ) -> tuple[pa.RecordBatch, int, pa.RecordBatch]:
-    """Return what `join_fragments` returns, and which flow each fragment became (`schemas.rows.FLOW_NUMBERS`).
+    """Joins fragments as `join_fragments` does, and also returns the flow of each (`schemas.arrow.rows.FLOW_NUMBERS`).
 
-    Fragments of flows that were left out are not among them.
+    Fragments of dropped flows are not listed.
     """
     rows, enough, pieces, position, became = _joined(fragments, clocks_ns, definition, group)
     kept = enough[became]
@@ -73,11 +73,11 @@ def join_numbered_fragments(
 def _joined(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
 ) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return flow rows and which joined flows are long enough for one; fragments, their ranges, the flow of each."""
+    """Returns flow rows, a mask of joined flows with enough packets, fragments, their ranges, and the flow of each."""
     pieces, entries = fragment_records(fragments)
     position = view(fragments["range"])
     order = _in_captured_order(pieces, position)
-    # a range that did not know the clock before it metered with its own, which may lag behind
+    # a range without the clock of the ranges before it used its own, which may lag behind
     before = np.array([np.iinfo(np.int64).min, *clocks_ns], np.int64)[position]
     for name in ("start_clock_ns", "clock_ns"):
         pieces[name] = np.maximum(pieces[name], before)
@@ -98,7 +98,7 @@ def _joined(
 
 
 def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Return an order in which the pieces of each key are together, as they were captured."""
+    """Returns an order in which the pieces of each key lie together, in captured order."""
     hashes = key_hashes(pieces)
     order = np.lexsort((pieces["serial"], position, hashes))
     neighbours = hashes[order[1:]] == hashes[order[:-1]]
@@ -110,7 +110,7 @@ def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 
 def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the fragments of each partition that has any; all of one key are in the same.
+    """Yields the fragments of each partition that has any; one partition has all fragments of a key.
 
     Args:
       fragments: batches ordered by the hash of their keys, as `FlowMeter.take_fragments` gives them.
@@ -129,7 +129,7 @@ def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) ->
 
 @numba.njit(nogil=True, cache=True)
 def _continues(flow, piece, idle_ns):
-    """Whether a piece belongs to the flow that the pieces before it form."""
+    """Returns whether a piece belongs to the flow that the pieces before it form."""
     if not (flow.open_after and piece.open_before):
         return False
     if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
@@ -156,7 +156,7 @@ def _same_key(a, b):
 
 @numba.njit(nogil=True, cache=True)
 def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
-    """Write the end reason of a flow that the next packet of its key, or the end of the group, does not continue."""
+    """Writes the end reason of a flow that no further piece continues."""
     if closed(flow.closing):
         flow.end_reason = _END
     elif flow.open_after:
@@ -168,7 +168,7 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 
 @numba.njit(nogil=True, cache=True)
 def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, joined, became):
-    """Write joined flows, their entries and the flow of each piece; return the number of flows and of entries."""
+    """Writes joined flows, their entries and the flow of each piece; returns the number of flows and of entries."""
     entries, joined = Entries(*borrowed(entries)), Entries(*borrowed(joined))
     count = 0
     used = 0
@@ -197,7 +197,7 @@ def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, join
 
 @numba.njit(nogil=True, cache=True)
 def _extend(flow, piece):
-    """Add the piece that continues a flow."""
+    """Adds the piece that continues a flow."""
     flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
     flow.duplicates += piece.duplicates + np.uint64(
         piece.start_ns == flow.previous_ns

@@ -22,7 +22,7 @@ class ConcealIdentities(beam.PTransform):
     key: IdentityKey | None
 
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
-        """Conceals the hosts of batches of `schemas.rows.FLOWS`."""
+        """Conceals the hosts of batches of `schemas.arrow.rows.FLOWS`."""
         if self.key is None:
             return flows
         return flows | beam.Map(conceal_identities, self.key).with_output_types(pa.RecordBatch)

@@ -65,7 +65,7 @@ def read_key(path: str) -> IdentityKey:
     if len(secret) != KEY_BYTES:
         raise FlowloomError(
             f"key file {path} must have exactly {KEY_BYTES} bytes, got {status.st_size}; "
-            f"create one with: head -c {KEY_BYTES} /dev/urandom > {path}"
+            f"make one with: head -c {KEY_BYTES} /dev/urandom > {path}"
         )
     if status.st_mode & stat.S_IROTH:
         logging.getLogger(__name__).warning("key file %s can be read by every user; run: chmod 600 %s", path, path)
@@ -136,7 +136,7 @@ def rekey_ids(ids: pa.FixedSizeBinaryArray, key: IdentityKey) -> pa.Array:
 
 
 def _pseudonyms(addresses: pa.FixedSizeBinaryArray, key: IdentityKey) -> pa.Array:
-    """Return the pseudonyms of addresses; null, as in a published file without one, stays null."""
+    """Returns the pseudonyms of addresses; null, as in a published file without one, stays null."""
     if not addresses.null_count:
         return pseudonymise(addresses, key)
     known = addresses.is_valid().to_numpy(zero_copy_only=False)
@@ -147,7 +147,7 @@ def _pseudonyms(addresses: pa.FixedSizeBinaryArray, key: IdentityKey) -> pa.Arra
 
 
 def _prefix_preserved(words: np.ndarray, bits: int, key: IdentityKey) -> np.ndarray:
-    """Return addresses [rows, 2], upper word first, with their first `bits` bits replaced.
+    """Returns addresses [rows, 2], upper word first, with their first `bits` bits replaced.
 
     Bit n is flipped by the first bit of AES over the n bits before it, filled up with the pad's.
     """
@@ -168,7 +168,7 @@ def _prefix_preserved(words: np.ndarray, bits: int, key: IdentityKey) -> np.ndar
 
 
 def _encrypted(blocks: np.ndarray, key: bytes) -> np.ndarray:
-    """Return 16-byte blocks, uint64 [rows, 2] in the order of their bytes, each encrypted with AES-128 alone."""
+    """Returns 16-byte blocks, uint64 [rows, 2] in the order of their bytes, each encrypted with AES-128 alone."""
     # both schemes need AES as a bare block function, which is ECB; no message is hidden with it
     cipher = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
     return np.frombuffer(cipher.update(np.ascontiguousarray(blocks).tobytes()), np.uint64).reshape(-1, 2)

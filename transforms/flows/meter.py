@@ -1,11 +1,11 @@
-"""The meter: packets in captured order become bidirectional flows with their first-k sequences.
+"""Flow meter: packets in captured order become bidirectional flows with the sequences of their first k packets.
 
-State per flow is O(k): counters in one record, sequence entries in blocks of a shared pool. Nothing here knows of files
-or Beam. A flow is final at a cut (idle gap, active timeout, new TCP connection) or when the capture's clock shows that
+State per flow is O(k): counters in one record, sequence entries in blocks of a shared pool. Files and Beam are unknown
+here. A flow is final at a cut (idle gap, active timeout, new TCP connection) or when the capture's clock shows that
 no later packet can belong to it; so chunk sizes and the moments of sweeping never change a flow.
 
-The clock is the running maximum of packet times. A packet's idle gap is the clock now less the clock at the flow's last
-packet, which for ordered captures is the plain time between them.
+The clock is the running maximum of packet times. A packet's idle gap is the clock minus the clock at the flow's last
+packet; in an ordered capture that is the time between the two packets.
 
 TCP lifecycle (`tcp_close: lifecycle`), per flow:
 
@@ -23,11 +23,11 @@ First FIN (`tcp_close: fin`), per flow:
     SYN, or payload without FIN                 closed               flow ends (end detected), a new one starts
     any other packet: FIN, ACK, RST             open or closed       stays in the flow until it is idle
 
-A range of a group, which is a stretch of a file or one of several files, is metered alone: flows that may continue one
-of an earlier range, or be continued in a later one, come out as fragments, which `transforms/flows/flow_fragments.py`
-joins. The rule is to cut too much, never too little: what an earlier range could add (a later clock, the flow's own
-SYN) only removes cuts. Under `tcp_close: fin` an earlier range may hold the FIN; so a fragment that begins with packets
-which can follow one is cut before the first that cannot.
+A range of a group (a stretch of a file, or one of several files) is metered alone. Flows that may continue one of an
+earlier range, or be continued in a later one, become fragments, which `transforms/flows/flow_fragments.py` joins. The
+meter cuts too much rather than too little: an earlier range can only remove cuts, by a later clock or the flow's own
+SYN. Under `tcp_close: fin` an earlier range may hold the FIN; therefore a fragment that begins with packets that may
+follow a FIN is cut before the first that may not.
 
 A flow's own SYN is its first packet, if that is a SYN: same direction and same initial sequence number. Simultaneous
 open (two SYNs that cross) therefore gives two flows.
@@ -73,12 +73,12 @@ _BEFORE = np.iinfo(np.int64).min
 
 @dataclasses.dataclass(frozen=True)
 class RangePlace:
-    """Where a range lies in its capture group.
+    """Place of a range in its capture group.
 
     Attributes:
       position: its number in the group, from 0.
-      last: whether nothing follows it.
-      prior_clock_ns: the latest time in all ranges before it; None if that is not known, or nothing lies before.
+      last: whether it is the last range.
+      prior_clock_ns: the latest time in all ranges before it; None if unknown, or if there are none.
     """
 
     position: int = 0
@@ -91,9 +91,9 @@ WHOLE = RangePlace()
 
 
 class FlowMeter:
-    """Meters the packets of one range of a capture group, chunk by chunk, into finished flows and fragments.
+    """Meter of one range of a capture group: packets in, chunk by chunk, finished flows and fragments out.
 
-    Memory is bounded by the open flows times k, and by `finished` flows that were not yet taken.
+    Memory is bounded by the open flows times k and by the `finished` flows that were not taken yet.
 
     Args:
       definition: what counts as one flow; must be associative unless the range is the whole group.
@@ -101,13 +101,14 @@ class FlowMeter:
       place: where the range lies in its group.
 
     Attributes:
-      flows_short: flows left out by the definition's `min_packets`.
+      flows_short: flows dropped because they have fewer than `min_packets` packets.
     """
 
     def __init__(self, definition: FlowDefinition, group: str, place: RangePlace = WHOLE):
         if place != WHOLE and not definition.associative:
             raise ValueError(
-                f"a range of a capture group needs an associative flow definition, got active_s={definition.active_s:g}"
+                f"active_s must be null to meter a range of a capture group, got {definition.active_s:g}; "
+                "meter the whole group in one range"
             )
         self.flows_short = 0
         self._group = group
@@ -138,10 +139,10 @@ class FlowMeter:
         self._pool = EntryPool(np.zeros(0, ENTRY), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
     def update(self, packets: pa.RecordBatch) -> np.ndarray:
-        """Meter packets (`schemas.rows.PACKETS`) that follow all packets metered before.
+        """Meters packets (`schemas.arrow.rows.PACKETS`) that follow all packets metered before.
 
         Returns:
-          int64 serial of each packet's flow in this range; `take_numbered` and fragments tell which flow that is.
+          int64 [packets], the serial of each packet's flow in this range; `take_numbered` and fragments have it too.
         """
         serials = np.empty(packets.num_rows, np.int64)
         if not packets.num_rows:
@@ -162,26 +163,27 @@ class FlowMeter:
         return None if clock == _BEFORE else clock
 
     def finish(self) -> None:
-        """End all flows that are still open; the range has no further packets."""
+        """Ends all flows that are still open; the range has no further packets."""
         sweep(True, self._options, self._state, tuple(self._table))
         waiting = self._table.finished[: self.finished]
         waiting[:] = waiting[np.argsort(self._table.flows["start_ns"][waiting], kind="stable")]
 
     @property
     def finished(self) -> int:
-        """Flows that ended and were not yet taken."""
+        """Number of flows that ended and were not taken yet."""
         return int(self._state["finished"])
 
     def take(self) -> pa.RecordBatch:
-        """Return up to `TAKE_FLOWS` of the finished flows as `schemas.rows.FLOWS`, and forget them.
+        """Removes up to `TAKE_FLOWS` finished flows and returns them as `schemas.arrow.rows.FLOWS`.
 
-        Within the batch flows are ordered by start, so that no accident of the table shows. Fragments are kept back.
+        Flows are ordered by start within the batch, so that the order of the hash table does not show. Fragments stay
+        until `take_fragments`.
         """
         flows, _ = self.take_numbered()
         return flows
 
     def take_numbered(self) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Return what `take` returns, and the int64 serial of each of these flows in its range."""
+        """Takes flows as `take` does, and also returns the int64 serial of each in its range."""
         waiting, finished = self.finished, self._table.finished
         chosen = finished[: min(waiting, TAKE_FLOWS)].copy()
         order = np.lexsort((self._table.flows["serial"][chosen], self._table.flows["start_ns"][chosen]))
@@ -203,10 +205,10 @@ class FlowMeter:
         return batch, flows["serial"]
 
     def take_fragments(self) -> list[pa.RecordBatch]:
-        """Return the fragments among all flows taken so far, and forget them.
+        """Removes the fragments among all flows taken so far and returns them.
 
         Returns:
-          batches of `schemas.rows.FRAGMENTS`, in each of them ordered by the hash of their keys.
+          batches of `schemas.arrow.rows.FRAGMENTS`, each ordered by the hash of the keys.
         """
         fragments, self._fragments = self._fragments, []
         return fragments
@@ -215,7 +217,7 @@ class FlowMeter:
         return flows, gather_entries(flows, self._pool.entries, self._pool.next_block)
 
     def _make_room(self, packets: int) -> None:
-        """Let every one of `packets` open a flow and take a block: kernels never run out of either."""
+        """Makes room for each of `packets` to open a flow and take a block, so that kernels never run out of either."""
         table, pool, state = self._table, self._pool, self._state
         added = _add_numbers(table.free, int(state["free_flows"]), packets)
         state["free_flows"] += added
@@ -234,7 +236,7 @@ class FlowMeter:
 
 
 def _add_numbers(free: np.ndarray, left: int, wanted: int) -> int:
-    """Let at least `wanted` numbers be free, behind the `left` that are; return how many came in addition."""
+    """Adds numbers behind the `left` free ones until at least `wanted` are free; returns how many were added."""
     had = len(free)
     if left >= wanted:
         return 0
@@ -245,5 +247,5 @@ def _add_numbers(free: np.ndarray, left: int, wanted: int) -> int:
 
 
 def _extend(values: np.ndarray, added: int) -> None:
-    """Add zero rows behind an array, in place, without a copy where the allocator can."""
+    """Adds zero rows behind an array, in place, without a copy where the allocator can."""
     values.resize(len(values) + added, refcheck=False)

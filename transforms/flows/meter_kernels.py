@@ -38,7 +38,7 @@ METER_STATE = np.dtype(
 
 
 class MeterOptions(NamedTuple):
-    """What the kernels need of a flow definition and of the place of the range; times are nanoseconds.
+    """Options of the kernels, from the flow definition and the place of the range; times in nanoseconds.
 
     `continues`: an earlier range exists. `clock_unknown`: its latest time is not known.
     """
@@ -75,9 +75,9 @@ class EntryPool(NamedTuple):
 
 
 class _Arrival(NamedTuple):
-    """What a packet means for flows, whichever flow it belongs to.
+    """Properties of a packet that do not depend on its flow.
 
-    `opens`: a SYN without ACK that may cut. `restarts`: a packet that cannot follow the first FIN.
+    `opens`: a SYN without ACK, which may cut. `restarts`: a packet that cannot follow the first FIN.
     """
 
     clock_ns: Number
@@ -88,7 +88,7 @@ class _Arrival(NamedTuple):
 
 @numba.njit(nogil=True, cache=True)
 def meter_packets(packets, options, state, table, pool, serials):
-    """Add packets to their flows, finish the flows that they cut, and write the serial of each packet's flow."""
+    """Adds packets to their flows, finish the flows that they cut, and write the serial of each packet's flow."""
     packets, options = MeteredColumns(*borrowed(packets)), MeterOptions(*borrowed(options))
     table, pool = MeterTable(*borrowed(table)), EntryPool(*borrowed(pool))
     tags = _tags(packets, options.vlan_in_key, options.tunnel_in_key)
@@ -127,7 +127,7 @@ def meter_packets(packets, options, state, table, pool, serials):
 
 @numba.njit(nogil=True)
 def _tags(packets, vlan_in_key, tunnel_in_key):
-    """Return the upper half of each packet's key hash, the same for both directions."""
+    """Returns the upper half of each packet's key hash, the same for both directions."""
     src, dst = packets.src_ip, packets.dst_ip
     tags = np.empty(len(src), np.uint32)
     for i in range(len(src)):
@@ -146,19 +146,19 @@ def _tags(packets, vlan_in_key, tunnel_in_key):
 
 @step
 def _flow_at(slot):
-    """Return the flow that a slot holds, -1 for an empty slot."""
+    """Returns the flow that a slot holds, -1 for an empty slot."""
     return np.int64(slot & np.uint64(0xFFFFFFFF)) - 1
 
 
 @step
 def _slot_of(tag, index):
-    """Return the slot value of a flow."""
+    """Returns the slot value of a flow."""
     return (np.uint64(tag) << np.uint64(32)) | np.uint64(index + 1)
 
 
 @step
 def _look_ahead(i, tags, table, pool):
-    """Prefetch what the next packets touch: their slot, then their flow, then the last block of their flow.
+    """Prefetches what the next packets touch: their slot, then their flow, then the last block of their flow.
 
     With many open flows each of these is a cache miss; prefetched in time, the misses overlap (docs/performance.md).
     """
@@ -190,7 +190,7 @@ def _arrival(packets, i, clock, from_low, options):
 
 @step
 def _find(key, tag, table):
-    """Return the slot of a key and its open flow, or the empty slot where it belongs and -1."""
+    """Returns the slot of a key and its open flow, or the empty slot where it belongs and -1."""
     mask = np.uint64(len(table.slots) - 1)
     at = np.uint64(tag) & mask
     while table.slots[at]:
@@ -210,7 +210,7 @@ def _find(key, tag, table):
 
 @step
 def _cut_reason(flow, packets, i, arrival, options):
-    """Return the reason why packet `i` cannot belong to the open flow of its key, 0 if it can."""
+    """Returns the reason why packet `i` cannot belong to the open flow of its key, 0 if it can."""
     if arrival.clock_ns - flow.clock_ns > options.idle_ns[flow.protocol]:
         return _IDLE
     if arrival.clock_ns - flow.start_clock_ns > options.active_ns:
@@ -225,7 +225,7 @@ def _cut_reason(flow, packets, i, arrival, options):
 
 @step
 def _cut(flow, reason, arrival, open_before):
-    """End a flow at a packet; return whether the cut may be undone, as the packet may belong to an earlier range."""
+    """Ends a flow at a packet; returns whether the packet may nevertheless continue a flow of an earlier range."""
     if reason == _END:  # the cut stands, unless an earlier range decides: by the flow's own SYN or its FIN
         open_before = flow.open_before == 1 and flow.syn == 0 and not (arrival.restarts and closed(flow.closing))
     flow.end_reason = _END if closed(flow.closing) else reason
@@ -235,7 +235,7 @@ def _cut(flow, reason, arrival, open_before):
 
 @step
 def _take_free(slot, tag, state, table):
-    """Put a free record into a slot and return its number."""
+    """Puts a free record into a slot and returns its number."""
     state.free_flows -= 1
     index = np.int64(table.free[state.free_flows])
     table.slots[slot] = _slot_of(tag, index)
@@ -245,7 +245,7 @@ def _take_free(slot, tag, state, table):
 
 @step
 def _begin(flow, packets, i, key, arrival, open_before, options, state):
-    """Write a flow whose first packet is `i`, before that packet is counted."""
+    """Writes a flow whose first packet is `i`, before that packet is counted."""
     write_key(flow, key, packets, i)
     # a SYN-ACK answers: forward is the other side
     reverse = options.orient_syn and key.protocol == 6 and (packets.tcp_flags[i] & _SYN_ACK) == _SYN_ACK
@@ -265,7 +265,7 @@ def _begin(flow, packets, i, key, arrival, open_before, options, state):
 
 @step
 def _count_repeats(flow, packets, i):
-    """Count packet `i` if it is earlier than the packet before it in its flow, or a copy of that."""
+    """Counts packet `i` if it is earlier than the packet before it in its flow, or a copy of that."""
     now = packets.time_ns[i]
     flow.out_of_order += np.uint64(now < flow.previous_ns)
     flow.duplicates += np.uint64(
@@ -277,7 +277,7 @@ def _count_repeats(flow, packets, i):
 
 @step
 def _count(flow, packets, i, arrival, options):
-    """Add packet `i` to the counters of its flow, and its TCP flags to what closes the flow."""
+    """Adds packet `i` to the counters of its flow, and its FIN and RST to the flow's closing flags."""
     now = packets.time_ns[i]
     flow.clock_ns = arrival.clock_ns
     flow.latest_ns = max(flow.latest_ns, now)
@@ -299,7 +299,7 @@ def _count(flow, packets, i, arrival, options):
 
 @step
 def _next_entry(flow, state, pool):
-    """Return the record of the next entry of a flow, in a block taken from the pool where the last one is full."""
+    """Returns the record of a flow's next entry, in a new block of the pool if the last one is full."""
     position = flow.entries % BLOCK
     if position == 0:
         state.free_blocks -= 1
@@ -316,7 +316,7 @@ def _next_entry(flow, state, pool):
 
 @numba.njit(nogil=True, cache=True)
 def sweep(ending, options, state, table):
-    """Finish the open flows that no later packet of the range can join; with `ending`, all of them."""
+    """Finishes the open flows that no later packet of the range can join; with `ending`, all of them."""
     options, table = MeterOptions(*borrowed(options)), MeterTable(*borrowed(table))
     clock = state.clock_ns
     state.swept_ns = clock
@@ -345,7 +345,7 @@ def sweep(ending, options, state, table):
 
 @numba.njit(nogil=True, cache=True)
 def _remove(slots, tag, index):
-    """Take a flow out of the table."""
+    """Takes a flow out of the table."""
     mask = np.uint64(len(slots) - 1)
     wanted = _slot_of(tag, index)
     hole = np.uint64(tag) & mask
@@ -366,7 +366,7 @@ def _remove(slots, tag, index):
 
 @numba.njit(nogil=True, cache=True)
 def rehash(old, new):
-    """Copy the slots of a table into a larger, empty one."""
+    """Copies the slots of a table into a larger, empty one."""
     mask = np.uint64(len(new) - 1)
     for slot in old:
         if slot:
@@ -378,7 +378,7 @@ def rehash(old, new):
 
 @numba.njit(nogil=True, cache=True)
 def pick(flows, chosen):
-    """Return copies of records; NumPy would copy them field by field."""
+    """Returns copies of records, faster than NumPy, which copies field by field."""
     picked = np.empty(len(chosen), flows.dtype)
     for i in range(len(chosen)):
         picked[i] = flows[chosen[i]]
@@ -387,7 +387,7 @@ def pick(flows, chosen):
 
 @numba.njit(nogil=True, cache=True)
 def release(chosen, state, table, pool):
-    """Free the records and blocks of taken flows."""
+    """Frees the records and blocks of taken flows."""
     table, pool = MeterTable(*borrowed(table)), EntryPool(*borrowed(pool))
     for index in chosen:
         block = table.flows[index].first_block

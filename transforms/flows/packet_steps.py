@@ -13,7 +13,7 @@ _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
 
 
 class MeteredColumns(NamedTuple):
-    """The columns of `schemas.rows.PACKETS` that kernels read; `size` is the size that the flow definition names."""
+    """Columns of `schemas.arrow.rows.PACKETS` for kernels; `size` is the size that the flow definition names."""
 
     time_ns: np.ndarray
     src_ip: np.ndarray
@@ -49,14 +49,14 @@ class FlowKey(NamedTuple):
 
 
 def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> MeteredColumns:
-    """Return views of the columns of packets (`schemas.rows.PACKETS`)."""
+    """Returns views of the columns of packets (`schemas.arrow.rows.PACKETS`)."""
     *names, _ = MeteredColumns._fields
     return MeteredColumns(*(view(packets[name]) for name in (*names, _SIZES[definition.size])))
 
 
 @step
 def flow_key(packets, i, vlan_in_key, tunnel_in_key):
-    """Return whether the low endpoint sent packet `i`, and the packet's `FlowKey`."""
+    """Returns whether the low endpoint sent packet `i`, and the packet's `FlowKey`."""
     src_0, src_1, dst_0, dst_1 = packets.src_ip[i, 0], packets.src_ip[i, 1], packets.dst_ip[i, 0], packets.dst_ip[i, 1]
     src_port, dst_port = packets.src_port[i], packets.dst_port[i]
     if src_1 != dst_1:
@@ -76,7 +76,7 @@ def flow_key(packets, i, vlan_in_key, tunnel_in_key):
 
 @step
 def write_key(flow, key, packets, i):
-    """Write the key of packet `i` into a `FLOW` record, with the version, VLAN and tunnel of the packet itself."""
+    """Writes the key of packet `i` into a `FLOW` record, with the version, VLAN and tunnel of the packet itself."""
     flow.low_0, flow.low_1, flow.high_0, flow.high_1 = key.low_0, key.low_1, key.high_0, key.high_1
     flow.low_port, flow.high_port, flow.protocol = key.low_port, key.high_port, key.protocol
     flow.key_vlan, flow.key_tunnel = key.vlan, key.tunnel_id
@@ -85,7 +85,7 @@ def write_key(flow, key, packets, i):
 
 @step
 def write_entry(entry, packets, i, from_low):
-    """Write packet `i` into an `ENTRY` record."""
+    """Writes packet `i` into an `ENTRY` record."""
     entry.time_ns = packets.time_ns[i]
     entry.size = min(packets.size[i], np.uint32(0xFFFF))
     entry.payload = min(packets.payload_bytes[i], np.uint32(0xFFFF))

@@ -1,10 +1,9 @@
-"""Packet windows: every packet becomes a row with the last k packets of its key, for decisions about single packets.
+"""Packet windows: a row per packet with the last k packets of its key, for decisions about single packets.
 
-It stands in the place of the flow meter where the definition says `decision: packet`, and gives the same rows: a row is
-one packet, with its five-tuple, time, size and a count of one; its sequences are those of its window, the packet itself
-last. Forward is the direction of the first packet of the key. A key that was silent for longer than the idle timeout
-begins anew, by the clock of the meter, so that forgetting it changes nothing. Why so is said in
-docs/decisions/0016-per-packet-decisions.md.
+They replace the flow meter under `decision: packet` and have the same columns: a row is one packet, with its
+five-tuple, time, size and a count of one; its sequences are those of its window, the packet itself last. Forward is the
+direction of the first packet of the key. A key that was silent for longer than the idle timeout, by the clock of the
+meter, begins anew, so it can be forgotten without a difference. Reasons: docs/decisions/0016-per-packet-decisions.md.
 """
 
 from typing import NamedTuple
@@ -40,7 +39,7 @@ _FIRST_KEYS = 1 << 10
 
 
 class _Options(NamedTuple):
-    """What the kernel needs of a flow definition."""
+    """Options of the kernel, from the flow definition."""
 
     key: int
     idle_ns: np.ndarray
@@ -58,21 +57,21 @@ class _KeyTable(NamedTuple):
 
 
 class PacketWindows:
-    """The windows of packets of a whole capture group, batch by batch; cuts between batches change nothing.
+    """Windows of the packets of a whole capture group, the same however the packets are cut into batches.
 
-    Memory is bounded by the keys that spoke within the idle timeout times k, 24 bytes each, and by rows not yet taken.
+    Memory is bounded by rows not taken yet, and by 24 bytes times k for each key with a packet within the idle timeout.
 
     Args:
-      definition: of packet decisions: what the key is, how many packets a window has, when a key begins anew.
+      definition: a definition with `decision: packet`: the key, the packets of a window, the idle timeout.
       group: the capture group's content-based name, 16 hexadecimal digits or more; part of every row's id.
 
     Attributes:
-      flows_short: rows left out; always 0.
+      flows_short: rows dropped; always 0.
     """
 
     def __init__(self, definition: FlowDefinition, group: str):
         if definition.decision != "packet":
-            raise ValueError(f"packet windows need decision='packet', got {definition.decision!r}")
+            raise ValueError(f"decision must be packet for packet windows, got {definition.decision}; use FlowMeter")
         self.flows_short = 0
         self._definition = definition
         self._group = group
@@ -84,10 +83,10 @@ class PacketWindows:
         self._table = self._new_table(_FIRST_KEYS)
 
     def update(self, packets: pa.RecordBatch) -> np.ndarray:
-        """Make rows of packets (`schemas.rows.PACKETS`) that follow all packets before.
+        """Makes rows of packets (`schemas.arrow.rows.PACKETS`) that follow all packets before.
 
         Returns:
-          int64 serial of each packet's row; `take_numbered` tells which row that is.
+          int64 [packets], the serial of each packet's row; `take_numbered` returns it too.
         """
         before = int(self._state["packets"])
         for begin in range(0, packets.num_rows, TAKE_FLOWS):
@@ -101,23 +100,23 @@ class PacketWindows:
 
     @property
     def finished(self) -> int:
-        """Rows that were not yet taken."""
+        """Number of rows that were not taken yet."""
         return sum(rows.num_rows for rows, _ in self._rows)
 
     def finish(self) -> None:
-        """End the group; every packet has its row already."""
+        """Ends the group; every packet has its row already."""
 
     def take(self) -> pa.RecordBatch:
-        """Return up to `TAKE_FLOWS` rows as `schemas.rows.FLOWS`, in captured order, and forget them."""
+        """Removes up to `TAKE_FLOWS` rows and returns them as `schemas.arrow.rows.FLOWS`, in captured order."""
         rows, _ = self.take_numbered()
         return rows
 
     def take_numbered(self) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Return what `take` returns, and the int64 serial of each of these rows."""
+        """Takes rows as `take` does, and also returns the int64 serial of each."""
         return self._rows.pop(0) if self._rows else (concatenated([], FLOWS), np.empty(0, np.int64))
 
     def take_fragments(self) -> list[pa.RecordBatch]:
-        """Return no fragments: groups of packet decisions are read in one piece."""
+        """Returns no fragments, because groups of packet decisions are read in one piece."""
         return []
 
     def _add(self, packets: pa.RecordBatch) -> None:
@@ -144,7 +143,7 @@ class PacketWindows:
         )
 
     def _make_room(self) -> None:
-        """Forget the keys that begin anew in any case; if these are few, take twice the room."""
+        """Forgets the idle keys, which begin anew in any case; if they are few, doubles the room."""
         old = self._table
         idle = int(self._state["clock_ns"]) - old.records["clock_ns"] > int(self._options.idle_ns.max())
         kept = np.flatnonzero(~idle)
@@ -158,9 +157,9 @@ class PacketWindows:
 
 @numba.njit(nogil=True, cache=True)
 def _windows(packets, begin, filled, options, state, table, rows, entries):
-    """Write rows and their windows from packet `begin` and entry `filled` on; return how far that went.
+    """Writes rows and their windows from packet `begin` and entry `filled` on; returns the packet and entry after them.
 
-    Less than all packets: there is no room for another key.
+    A packet before the last means that there is no room for another key.
     """
     packets, options = MeteredColumns(*borrowed(packets)), _Options(*borrowed(options))
     table, entries = _KeyTable(*borrowed(table)), Entries(*borrowed(entries))
@@ -191,7 +190,7 @@ def _windows(packets, begin, filled, options, state, table, rows, entries):
 
 @step
 def _window_key(packets, i, flow, kind):
-    """Return the five words of the key whose packets share a window with packet `i`."""
+    """Returns the five words of the key whose packets share a window with packet `i`."""
     rest = np.uint64(flow.vlan) ^ mix(np.uint64(flow.tunnel_id) + np.uint64(1))
     if kind == _FIVE_TUPLE:
         ports = (np.uint64(flow.low_port) << np.uint64(48)) | (np.uint64(flow.high_port) << np.uint64(32))
@@ -203,7 +202,7 @@ def _window_key(packets, i, flow, kind):
 
 @step
 def _place(key, state, table):
-    """Return the place of a key, a new one if it is not known, -1 where there is no room for it."""
+    """Returns the place of a key, a new one if it is not known, -1 where there is no room for it."""
     slot = find_slot(table.slots, table.words, key)
     place = table.slots[slot] - 1
     if place < 0 and state.keys < len(table.records):
@@ -218,7 +217,7 @@ def _place(key, state, table):
 
 @step
 def _add_packet(key, tail, row, packets, i, side):
-    """Add packet `i` to the window of its key; the first one decides which side is forward."""
+    """Adds packet `i` to the window of its key; the first one decides which side is forward."""
     now = packets.time_ns[i]
     if key.number == 0:
         key.forward = side
@@ -236,7 +235,7 @@ def _add_packet(key, tail, row, packets, i, side):
 
 @step
 def _write_numbers(row, packets, i, from_low, number):
-    """Write the time and size of packet `i` as those of a flow of one packet; `number` is its place in the group."""
+    """Writes the time and size of packet `i` as those of a flow of one packet; `number` is its place in the group."""
     now = packets.time_ns[i]
     row.end_reason = _FORCED
     row.isn = np.uint32(number & 0xFFFFFFFF)  # gives packets of one five-tuple and time different ids

@@ -1,4 +1,4 @@
-"""Kernels of the packet decoder: network and transport headers of located records, one output row per IP packet."""
+"""Kernels of the packet decoder: headers of located records become one output row per IP packet."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ _TCP, _UDP, _SCTP = 6, 17, 132
 
 
 class Frames(NamedTuple):
-    """The columns of `Records`."""
+    """Columns of `Records`."""
 
     window: np.ndarray
     start: np.ndarray
@@ -33,9 +33,9 @@ class Frames(NamedTuple):
 
 
 class DecodedColumns(NamedTuple):
-    """The columns of `schemas.rows.PACKETS`, the part of a datagram, and where network and transport headers begin.
+    """Columns of `schemas.arrow.rows.PACKETS`, the part of a datagram, and the positions of both headers.
 
-    `network` and `transport` have as many rows as the others, or none if nobody asks for them.
+    `network` and `transport` have as many rows as the others, or none if they are not wanted.
     """
 
     record: np.ndarray
@@ -62,7 +62,7 @@ class DecodedColumns(NamedTuple):
 
 
 class _IpHeader(NamedTuple):
-    """Fields of an IP header, and where the transport header begins; `drop` is a `DropReason`, or 0 for none."""
+    """Fields of an IP header, and the position of the transport header; `drop` is a `DropReason`, or 0 for none."""
 
     drop: Number
     transport: Number
@@ -87,7 +87,7 @@ class _TransportHeader(NamedTuple):
 
 @numba.njit(nogil=True, cache=True)
 def decode_records(frames, first_record, out, dropped):
-    """Write one row per IP packet, count the other records by `DropReason`, and return the number of rows."""
+    """Writes one row per IP packet, count the other records by `DropReason`, and returns the number of rows."""
     frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
     count = 0
     for i in range(len(frames.start)):
@@ -102,7 +102,7 @@ def decode_records(frames, first_record, out, dropped):
 
 @step
 def _decode(frames, i, out, row):
-    """Write the packet of record `i` into a row; return 0, or the reason why there is none."""
+    """Writes the packet of record `i` into a row; returns 0, or the `DropReason` of a record without one."""
     if frames.time_ns[i] < 0:
         return _TIME_OUT_OF_RANGE
     start = frames.start[i]
@@ -139,7 +139,7 @@ def _decode(frames, i, out, row):
 
 @step
 def _ipv4(buffer, at, end, wire_bytes):
-    """Return the IPv4 header (RFC 791) of a packet that has `wire_bytes` behind its link layer."""
+    """Returns the IPv4 header (RFC 791) of a packet that has `wire_bytes` behind its link layer."""
     if at + 20 > end:
         return _no_ip(_TRUNCATED)
     header = np.int64(buffer[at] & 15) * 4
@@ -160,7 +160,7 @@ def _ipv4(buffer, at, end, wire_bytes):
 
 @step
 def _ipv6(buffer, at, end, wire_bytes):
-    """Return the IPv6 header (RFC 8200), extensions included, of a packet with `wire_bytes` behind its link layer."""
+    """Returns the IPv6 header (RFC 8200), extensions included, of a packet with `wire_bytes` behind its link layer."""
     if at + 40 > end:
         return _no_ip(_TRUNCATED)
     ip_bytes = u16(buffer, at + 4) + 40
@@ -194,7 +194,7 @@ def _no_ip(drop):
 
 @step
 def _transport(buffer, ip, end, left):
-    """Return the transport header of a packet with `left` bytes behind its IP header."""
+    """Returns the transport header of a packet with `left` bytes behind its IP header."""
     at, protocol = ip.transport, ip.protocol
     if ip.fragment == LATER_FRAGMENT:
         return _TransportHeader(0, left, 0, 0, 0, 0, 0)
@@ -214,7 +214,7 @@ def _transport(buffer, ip, end, left):
 
 @step
 def _tcp(buffer, at, end, left):
-    """Return the TCP header (RFC 9293) as far as the window, which ends at byte 16."""
+    """Returns the TCP header (RFC 9293) as far as the window, which ends at byte 16."""
     if left < 20:
         return _no_transport(_MALFORMED)
     if at + 16 > end:
@@ -235,7 +235,7 @@ def _no_transport(drop):
 
 @step
 def _write_addresses(buffer, at, version, out, row):
-    """Write source and destination of the IP header at a position, those of IPv4 as IPv4-mapped ones (RFC 4291)."""
+    """Writes both addresses of the IP header at a position; IPv4 becomes IPv4-mapped IPv6 (RFC 4291)."""
     if version == 4:
         out.src_ip[row, 0] = 0
         out.dst_ip[row, 0] = 0

@@ -1,4 +1,4 @@
-"""Packets: link, network and transport headers of located records as columns; no Python object per packet."""
+"""Packet decoder: link, network and transport headers of located records as columns, without Python objects."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 from flowloom.transforms.packets.tunnels import MAX_DEPTH, MAY_CARRY, inner_packets, tunnel_mask
 
 _KEPT = ("record", "time_ns", "wire_bytes", "vlan", "tunnel_id")
-"""Columns that an inner packet does not take over as it takes over the others."""
+"""Columns of an outer packet that its inner packet does not simply replace."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PacketPlaces:
-    """Where decoded packets lie, row by row.
+    """Positions of decoded packets, row by row.
 
     Attributes:
       window: uint8 bytes of the capture.
@@ -41,14 +41,14 @@ class PacketPlaces:
 
 
 class PacketDecoder:
-    """Decodes the records of one range.
+    """Decoder of the records of one range.
 
     Args:
-      fragments: where later IP fragments find their first; None drops them.
+      fragments: first IP fragments, by which later ones are completed; None drops later fragments.
       first_record: position of the first record in its capture.
-      tunnels: the kinds of tunnel (`schemas.definition.TUNNELS`) to look into. A record is one packet in any case: the
-        innermost that is whole by its own headers and by those around it. What merely looks like a tunnel, is damaged
-        inside or an IP fragment outside stays the outer packet.
+      tunnels: the kinds of tunnel (`schemas.corpus.flow_definition.TUNNELS`) to unwrap. A record is one
+        packet in any case: the innermost one that is whole by its own headers and by those around it. The outer packet
+        stays where only a port suggests a tunnel, where the inside is damaged, or where the outside is an IP fragment.
 
     Attributes:
       records: records seen.
@@ -63,18 +63,18 @@ class PacketDecoder:
         self._tunnels = tunnel_mask(tunnels)
 
     def decode(self, records: Records) -> pa.RecordBatch:
-        """Return the IP packets among the records, in captured order, as `schemas.rows.PACKETS`; count the others."""
+        """Returns the IP packets of the records as `schemas.arrow.rows.PACKETS`, in order; counts the others."""
         columns, _ = self._columns(records, locate=self._tunnels > 0)
         return _batch(columns)
 
     def decode_located(self, records: Records) -> tuple[pa.RecordBatch, PacketPlaces]:
-        """Return what `decode` returns, and where each of the packets lies."""
+        """Decodes records as `decode` does, and also returns the position of each packet."""
         columns, network = self._columns(records, locate=True)
         frame = (columns["record"] - np.uint64(self._first_record + self.records - len(records))).astype(np.int64)
         return _batch(columns), PacketPlaces(records.window, network, (records.start + records.captured)[frame])
 
     def _columns(self, records: Records, *, locate: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return the columns of `PACKETS` and, if `locate`, where each packet's IP header begins."""
+        """Returns the columns of `PACKETS` and, if `locate`, the position of each packet's IP header."""
         columns, fragment, network, transport = _decoded(records, self.records, self.dropped, locate=locate)
         if self._tunnels:
             self._unwrap(records, columns, fragment, network, transport)
@@ -94,9 +94,9 @@ class PacketDecoder:
         network: np.ndarray,
         transport: np.ndarray,
     ) -> None:
-        """Write the packets inside tunnels over those around them, from the outermost inwards.
+        """Replace outer packets by the packets inside their tunnels, from the outermost inwards.
 
-        An inner packet is a record of its own, which lies inside the outer one.
+        An inner packet is decoded as a record that lies inside the outer one.
         """
         rows = np.flatnonzero((fragment == WHOLE) & MAY_CARRY[columns["protocol"]])
         for _ in range(MAX_DEPTH):
@@ -121,7 +121,7 @@ class PacketDecoder:
             rows = rows[(fragment[rows] == WHOLE) & MAY_CARRY[columns["protocol"][rows]]]
 
     def _joined(self, columns: dict[str, np.ndarray], fragment: np.ndarray) -> np.ndarray:
-        """Give later fragments the ports of their first; return a mask of all packets but those that stay alone."""
+        """Copies ports of first fragments to later ones; returns a mask without the later ones that have no first."""
         keep = fragment != LATER_FRAGMENT
         if self._fragments is None:
             self.dropped[DropReason.FRAGMENT_DROPPED] += np.count_nonzero(~keep)
@@ -139,7 +139,7 @@ def _batch(columns: dict[str, np.ndarray]) -> pa.RecordBatch:
 def _decoded(
     records: Records, first_record: int, dropped: np.ndarray, *, locate: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Return columns of `PACKETS`, which part of a datagram each is and, if `locate`, where its headers begin.
+    """Returns columns of `PACKETS`, the part of a datagram of each row and, if `locate`, the positions of its headers.
 
     The headers are those of the network and of the transport layer.
     """
@@ -155,7 +155,7 @@ def _decoded(
 
 
 def _empty(field: pa.Field, rows: int) -> np.ndarray:
-    """Return an uninitialised column; addresses are two uint64 words in the order of their bytes."""
+    """Returns an uninitialised column; addresses are two uint64 words in the order of their bytes."""
     if pa.types.is_fixed_size_binary(field.type):
         return np.empty((rows, field.type.byte_width // 8), np.uint64)
     return np.empty(rows, integer_dtype(field.type))

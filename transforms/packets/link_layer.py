@@ -41,7 +41,7 @@ def network_header(buffer, at, end, link_type):
 
 @step
 def _typed_header(buffer, at, end, type_at, length):
-    """Return the position behind a header of a fixed length, and the EtherType that it has at `type_at`."""
+    """Returns the position behind a header of a fixed length, and the EtherType that it has at `type_at`."""
     if at + length > end:
         return -_TRUNCATED, np.int64(0)
     return at + length, u16(buffer, at + type_at)
@@ -49,7 +49,7 @@ def _typed_header(buffer, at, end, type_at, length):
 
 @step
 def _link_header(buffer, at, end, link_type):
-    """Return the position behind the header of a link type and the EtherType of what follows, or (-`DropReason`, 0)."""
+    """Returns the position behind the header of a link type and the next EtherType, or (-`DropReason`, 0)."""
     if link_type == 1:  # Ethernet
         return _typed_header(buffer, at, end, 12, 14)
     if link_type == 113:  # Linux cooked capture
@@ -71,7 +71,7 @@ def _link_header(buffer, at, end, link_type):
 
 @numba.njit(nogil=True, cache=True)
 def _bsd_header(buffer, at, end):
-    """Go behind an address family, which is in the byte order of the machine that captured (BSD null) or big-endian."""
+    """Skip an address family, in the byte order of the capturing machine (BSD null) or big-endian (loop)."""
     if at + 4 > end:
         return -_TRUNCATED, np.int64(0)
     family = u32(buffer, at)
@@ -84,7 +84,7 @@ def _bsd_header(buffer, at, end):
 
 @numba.njit(nogil=True, cache=True)
 def _ppp_frame(buffer, at, end):
-    """Go behind a PPP header, or one of Cisco HDLC under the link type of PPP, which Wireshark reads too."""
+    """Skip a PPP header, or a Cisco HDLC header under the link type of PPP, as Wireshark does."""
     if at + 4 > end:
         return -_TRUNCATED, np.int64(0)
     if buffer[at] in (0x0F, 0x8F):
@@ -96,7 +96,7 @@ def _ppp_frame(buffer, at, end):
 
 @numba.njit(nogil=True, cache=True)
 def _ppp_protocol(buffer, at, end):
-    """Return the position behind a PPP protocol field (one byte where compressed) and the EtherType it stands for."""
+    """Returns the position behind a PPP protocol field (one byte where compressed) and the EtherType it stands for."""
     if at + 2 > end:
         return at, np.int64(_NO_ETHERTYPE)
     protocol = np.int64(buffer[at])
@@ -116,9 +116,9 @@ def _ppp_protocol(buffer, at, end):
 
 @numba.njit(nogil=True, cache=True)
 def _inner_header(buffer, at, end, kind):
-    """Return the position behind the header that an EtherType announces and the next EtherType, or (-`DropReason`, 0).
+    """Returns the position behind the header of an EtherType and the next EtherType, or (-`DropReason`, 0).
 
-    The headers are those between link layer and IP: MPLS, Cisco FabricPath, PPPoE, IEEE 802.2 with SNAP.
+    These headers lie between link layer and IP: MPLS, Cisco FabricPath, PPPoE, IEEE 802.2 with SNAP.
     """
     if kind in (_MPLS, 0x8848):  # RFC 3032
         return _behind_labels(buffer, at, end)
@@ -137,7 +137,7 @@ def _inner_header(buffer, at, end, kind):
 
 @numba.njit(nogil=True, cache=True)
 def _behind_labels(buffer, at, end):
-    """Go behind the labels of MPLS, down to the bottom of their stack; IP follows by its version."""
+    """Skip the labels of MPLS down to the bottom of their stack; IP of either version follows."""
     bottom = False
     while not bottom:
         if at + 4 > end:

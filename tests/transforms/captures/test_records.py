@@ -25,7 +25,7 @@ FRAMES = [ethernet(ipv4(tcp(bytes(i)))) for i in range(5)]
 
 
 def read(path: Path) -> list[tuple[int, bytes, int, int]]:
-    """All records as (time_ns, frame, wire, link type); damage is raised."""
+    """Returns all records as (time_ns, frame, wire, link type); raises for damage."""
     capture = CaptureBytes(str(path))
     try:
         scanner = open_records(capture)

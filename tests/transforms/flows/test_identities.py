@@ -133,7 +133,7 @@ def test_a_key_shows_only_its_id(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"x" * 31, "exactly 32 bytes, got 31"), (b"x" * 33, "exactly 32 bytes, got 33; create one with: head -c 32")],
+    [(b"x" * 31, "exactly 32 bytes, got 31"), (b"x" * 33, "exactly 32 bytes, got 33; make one with: head -c 32")],
 )
 def test_a_key_of_another_length_is_rejected(tmp_path, content, message):
     (tmp_path / "key").write_bytes(content)

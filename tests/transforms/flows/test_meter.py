@@ -14,7 +14,7 @@ from flowloom.transforms.flows.meter import FlowMeter
 
 
 def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
-    """The meter's flows, fed in chunks that end at `cuts`."""
+    """Returns the meter's flows of packets that are fed in chunks which end at `cuts`."""
     flow_meter = FlowMeter(definition, GROUP)
     batches = []
     edges = [0, *sorted(cut % (len(packets) + 1) for cut in cuts), len(packets)]
