@@ -8,7 +8,7 @@ from measure import report, workplace
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.flows.meter import FlowMeter
 from flowloom.transforms.packets.byte_rows import no_drops, packet_rows

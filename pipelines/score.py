@@ -16,9 +16,8 @@ from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.score_card import MAX_SKEW, SCORE_CARD, ScoreCard, ScoredModel, read_scores
-from flowloom.transforms.flows.conceal import corpus_key
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
-from flowloom.transforms.flows.pseudonyms import read_key
+from flowloom.transforms.flows.identities import corpus_key, read_key
 from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder

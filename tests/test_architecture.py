@@ -28,15 +28,17 @@ ALLOWED: dict[str, str] = {
     "transforms": "",
     "schemas/corpus": "schemas schemas/arrow",
     "trainers/models": "trainers/layers",
+    "transforms/arrays": "schemas schemas/arrow",
     "schemas/dataset": "schemas schemas/arrow schemas/corpus",
     "trainers/conversion": "trainers trainers/models",
-    "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
-    "transforms/arrays": "schemas schemas/arrow schemas/dataset",
-    "trainers/feed": "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models",
     "transforms/io": "schemas transforms/arrays",
     "pipelines/engines": "schemas transforms/io",
-    "trainers/recipes": "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/feed",
+    "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
+    "trainers/feed": "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models",
     "transforms/captures": "schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
+    "trainers/recipes": "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/feed",
+    "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
+    "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "trainers/deploy": (
         "schemas schemas/arrow trainers schemas/corpus trainers/models trainers/conversion schemas/models "
         "trainers/feed trainers/recipes"
@@ -45,8 +47,10 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/conversion trainers/feed "
         "trainers/recipes"
     ),
-    "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
-    "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
+    "transforms/metering": (
+        "schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
+        "transforms/packets"
+    ),
     "pipelines/reproduce/kitsune": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation transforms/packets"
     ),
@@ -54,15 +58,11 @@ ALLOWED: dict[str, str] = {
         "schemas trainers/layers schemas/corpus trainers/models trainers/conversion schemas/models trainers/feed "
         "trainers/recipes trainers/evaluation"
     ),
-    "transforms/metering": (
-        "schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
-        "transforms/packets"
-    ),
-    "pipelines/terminal": "transforms/arrays transforms/io trainers/training",
-    "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/labels": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
     ),
+    "pipelines/terminal": "transforms/arrays transforms/io trainers/training",
+    "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
         "transforms/flows transforms/packets transforms/labels"

@@ -26,8 +26,7 @@ from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.captures.groups import GroupPlan, identify_capture, match_source, plan_groups
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.dataset.layouts import lay_out
-from flowloom.transforms.flows.conceal import conceal, corpus_key
-from flowloom.transforms.flows.pseudonyms import IdentityKey
+from flowloom.transforms.flows.identities import IdentityKey, conceal_identities, corpus_key
 from flowloom.transforms.labels.label_flows import label_by_path, label_groups
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.splits import leakage
@@ -85,7 +84,7 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     for group in plan.groups:
         whole = [CaptureRange(capture.uri) for capture in group.captures]
         for read in GroupReader(whole, group.group, manifest.definition).flows():
-            flows = read if manifest.identity == "keep" else conceal(read, key)
+            flows = read if manifest.identity == "keep" else conceal_identities(read, key)
             labelled.append(label_by_path(flows, labels, manifest.tasks))
     if manifest.splits.by == "time":
         split_plan = plan_time_splits(split_plan, merge_sketches(map(sketch_starts, labelled)))

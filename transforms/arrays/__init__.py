@@ -1,1 +1,1 @@
-"""NumPy, numba and Arrow helpers, hashes, digests and mergeable sketches; nothing that knows packets or flows."""
+"""NumPy, numba and Arrow helpers, hashes, digests and mergeable sketches; no packets and no flows."""

@@ -1,12 +1,12 @@
-"""Quotas: whole numbers of things for shares of them."""
+"""Quotas: shares of a count as whole numbers."""
 
 from collections.abc import Sequence
 
 
 def quotas(count: int, shares: Sequence[float]) -> list[int]:
-    """Return how many of `count` things each share gets, by largest remainder.
+    """Returns the part of `count` for each share as a whole number, by largest remainder.
 
-    A share above 0 gets at least one as soon as there are enough things for all of them.
+    A share above 0 gets at least one if `count` suffices for all such shares.
     """
     exact = [count * share for share in shares]
     parts = [int(part + 1e-9) for part in exact]

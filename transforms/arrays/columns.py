@@ -1,4 +1,4 @@
-"""Arrow columns as NumPy views and back, without a copy and without pandas.
+"""Arrow columns as NumPy views and back, without copies and without pandas.
 
 The first `pa.array`, `pa.scalar` or `to_pandas_dtype` of a process imports pandas, which costs more than metering a
 small capture.
@@ -12,36 +12,36 @@ import pyarrow as pa
 
 
 def integer_dtype(kind: pa.DataType) -> np.dtype:
-    """Return the NumPy type of an Arrow integer type, or of the int64 inside a timestamp."""
+    """Returns the NumPy type of an Arrow integer type, or of the int64 inside a timestamp."""
     return np.dtype(np.int64) if pa.types.is_timestamp(kind) else np.dtype(str(kind))
 
 
 def column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Return contiguous values, one row per first index, as an Arrow array of a fixed-width type without nulls."""
+    """Returns contiguous values, one row per first index, as an Arrow array of a fixed-width type without nulls."""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def text_column(values: Sequence[str]) -> pa.Array:
-    """Return texts as an Arrow string array."""
+    """Returns texts as an Arrow string array."""
     encoded = [value.encode() for value in values]
     offsets = _offsets([len(value) for value in encoded])
     return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 def repeated_text(value: str, rows: int) -> pa.Array:
-    """Return one text for every row as an Arrow string array."""
+    """Returns one text for every row as an Arrow string array."""
     encoded = value.encode()
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(encoded))
     return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(encoded * rows))
 
 
 def batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Return a few rows of texts, bytes, integers (None = null) and lists of integers as one batch of `schema`."""
+    """Returns a few rows of texts, bytes, integers (None = null) and lists of integers as one batch of `schema`."""
     return pa.RecordBatch.from_arrays([array([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
 
 
 def concatenated(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
-    """Return batches of one schema as one contiguous batch, empty if there are none."""
+    """Returns batches of one schema as one contiguous batch, empty if there are none."""
     filled = [one for one in batches if one.num_rows]
     if len(filled) < 2:
         return filled[0] if filled else batch([], schema)
@@ -75,7 +75,7 @@ def filled(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
 
 
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return a few texts, bytes, integers (None = null) or lists of integers as an Arrow array."""
+    """Returns a few texts, bytes, integers (None = null) or lists of integers as an Arrow array."""
     if pa.types.is_string(kind):
         return text_column(values)
     if pa.types.is_fixed_size_binary(kind):
@@ -92,14 +92,14 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def view_or(array: pa.Array, missing: int) -> np.ndarray:
-    """Return integers as NumPy values with another value in the place of nulls; without any they share memory."""
+    """Returns integers as NumPy values with `missing` for nulls; without nulls they share the array's memory."""
     if not array.null_count:
         return view(array)
     return np.where(array.is_null().to_numpy(zero_copy_only=False), missing, view(array))
 
 
 def labels_column(codes: np.ndarray) -> pa.Array:
-    """Return label numbers, int32, as an Arrow array that is null where a number is below 0."""
+    """Returns label numbers, int32, as an Arrow array that is null where a number is below 0."""
     validity = pa.py_buffer(np.packbits(codes >= 0, bitorder="little"))
     return pa.Array.from_buffers(pa.int32(), len(codes), [validity, pa.py_buffer(codes)])
 
@@ -109,13 +109,13 @@ def _offsets(lengths: Sequence[int]) -> np.ndarray:
 
 
 def list_column(offsets: np.ndarray, values: np.ndarray, kind: pa.ListType) -> pa.Array:
-    """Return an Arrow list array: int32 offsets [rows + 1] into `values`."""
+    """Returns an Arrow list array: int32 offsets [rows + 1] into `values`."""
     items = column(values, kind.value_type)
     return pa.Array.from_buffers(kind, len(offsets) - 1, [None, pa.py_buffer(offsets)], children=[items])
 
 
 def view(array: pa.Array) -> np.ndarray:
-    """Return an Arrow array of integers or binary(8n), without nulls, as NumPy values; binary becomes uint64 [rows, n].
+    """Returns an Arrow array without nulls as NumPy values; binary(8n) becomes uint64 [rows, n].
 
     The result shares the array's memory and may not be written to.
     """

@@ -1,4 +1,4 @@
-"""A 128-bit digest of every row, and one hash of a whole dataset that no order, batch cut or shard count can change."""
+"""128-bit digests of rows, and a hash of a dataset that is the same for any order, batches and shards."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ from flowloom.transforms.arrays.kernels import u64
 DIGEST_BYTES = 16
 
 _NULL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-"""Absorbed in the place of a null cell's length, which no cell of real length can have."""
+"""Absorbed instead of a length for a null cell; no cell has this length."""
 
 
 def row_digests(rows: pa.RecordBatch, context: str) -> np.ndarray:
-    """Digest each row over its cells in schema order, their column names and types, and a context such as the split.
+    """Digests each row: its cells in schema order, their column names and types, and a context such as the split.
 
-    A cell is absorbed as its length in bytes and its bytes, so neighbouring cells cannot flow into each other; what a
-    null cell hides does not count. Arrow's buffers are little-endian, and so are the words.
+    A cell is absorbed as its length in bytes and its bytes, so that bytes cannot move between neighbouring cells
+    unnoticed; the bytes behind a null do not count. Arrow's buffers are little-endian, and so are the words.
 
     Args:
       rows: columns of fixed width, strings, binaries, and lists of fixed-width items without nulls.
-      context: what else a row means, for example its view, stripe and split.
+      context: further meaning of a row, for example its view, stripe and split.
 
     Returns:
       uint64 [rows, 2].
@@ -44,23 +44,25 @@ def row_digests(rows: pa.RecordBatch, context: str) -> np.ndarray:
 
 
 def sort_digests(digests: Iterable[np.ndarray]) -> np.ndarray:
-    """Return digests of several batches as one array [rows, 2] in ascending order."""
+    """Returns digests of several batches as one array [rows, 2] in ascending order."""
     rows = np.concatenate([np.empty((0, 2), np.uint64), *digests])
     return rows[np.lexsort((rows[:, 1], rows[:, 0]))]
 
 
 def content_hash(digests: Iterable[np.ndarray], meaning: str) -> str:
-    """Return the SHA-256 in hex over a dataset's meaning (its tasks, vocabularies) and all its sorted row digests."""
+    """Returns the SHA-256 in hex over a dataset's meaning (its tasks, vocabularies) and all its sorted row digests."""
     digest = hashlib.sha256(meaning.encode())
     parts = list(digests)
-    for highest in range(16):  # by the highest bits, so that a sixteenth of the rows is copied and sorted at a time
+    for highest in range(
+        16
+    ):  # by the highest bits, so that only a sixteenth of the rows is copied and sorted at a time
         rows = sort_digests(part[part[:, 0] >> np.uint64(60) == highest] for part in parts)
         digest.update(np.ascontiguousarray(rows, "<u8").tobytes())
     return digest.hexdigest()
 
 
 def keyed_hash(ids: pa.FixedSizeBinaryArray, key: str) -> np.ndarray:
-    """Hash 16-byte ids under a key, so that hashes under different keys are independent.
+    """Hashes 16-byte ids under a key, so that hashes under different keys are independent.
 
     Returns:
       uint64 [rows], uniform over all values.
@@ -75,7 +77,7 @@ def _bytes(buffer: pa.Buffer | None) -> np.ndarray:
 
 
 def _cells(field: pa.Field, column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a column's bytes and where in them each cell starts and stops, int64 [rows]."""
+    """Returns a column's bytes and the start and stop of each cell in them, int64 [rows]."""
     kind = column.type
     if pa.types.is_list(kind) and column.values.null_count == 0:
         items = column.values
@@ -97,7 +99,7 @@ def _cells(field: pa.Field, column: pa.Array) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _mixed(words: np.ndarray) -> np.ndarray:
-    """Return words after the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Returns words after the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
     return words ^ (words >> np.uint64(31))
@@ -110,7 +112,7 @@ def _rotated(word, bits):
 
 @numba.njit(inline="always")
 def _absorbed(a, b, word):
-    """Return both halves of a row's state after one more word, by the round of MurmurHash3 x64 128 (A. Appleby)."""
+    """Returns both halves of a row's state after one more word, by the round of MurmurHash3 x64 128 (A. Appleby)."""
     c1, c2 = np.uint64(0x87C3_7B91_1142_53D5), np.uint64(0x4CF5_AD43_2745_937F)
     a ^= _rotated(word * c1, 31) * c2
     a = (_rotated(a, 27) + b) * np.uint64(5) + np.uint64(0x52DC_E729)
@@ -121,7 +123,7 @@ def _absorbed(a, b, word):
 
 @numba.njit(nogil=True, cache=True)
 def _absorb_column(state, content, starts, stops, validity, offset, salt):
-    """Absorb one column into the states of its rows; bit `offset + row` of a non-empty `validity` says null."""
+    """Absorbs one column into the states of its rows; a 0 at bit `offset + row` of a non-empty `validity` is a null."""
     for row in range(len(starts)):
         a, b = state[row, 0], state[row, 1]
         bit = offset + row
@@ -143,7 +145,7 @@ def _absorb_column(state, content, starts, stops, validity, offset, salt):
 
 @numba.njit(nogil=True, cache=True)
 def _finish(state):
-    """Spread every bit of a row's state over both halves, by the finaliser of MurmurHash3."""
+    """Spreads every bit of a row's state over both halves, by the finaliser of MurmurHash3."""
     for row in range(len(state)):
         a, b = state[row, 0], state[row, 1]
         a += b

@@ -1,4 +1,4 @@
-"""Slots of a hash table whose keys are five words: open addressing, a slot holds the place of its key plus one."""
+"""Hash table with keys of five words: open addressing; a slot holds the place of its key plus one."""
 
 import numba
 import numpy as np
@@ -8,7 +8,7 @@ from flowloom.transforms.arrays.kernels import mix
 
 @numba.njit(nogil=True, cache=True)
 def find_slot(slots, keys, key):
-    """Return the slot that holds a key's place, or the empty one where it belongs.
+    """Returns the slot that holds a key's place, or the empty one where it belongs.
 
     Args:
       slots: int64 [a power of two], 0 where empty; at least one is.
@@ -27,7 +27,7 @@ def find_slot(slots, keys, key):
 
 @numba.njit(nogil=True, cache=True)
 def fill_slots(slots, keys, count):
-    """Enter the first `count` keys into empty slots."""
+    """Enters the first `count` keys into empty slots."""
     for place in range(count):
         key = keys[place]
         slots[find_slot(slots, keys, (key[0], key[1], key[2], key[3], key[4]))] = place + 1

@@ -1,4 +1,4 @@
-"""Moments of sequence columns as exact integers: any order of merging gives the same bits."""
+"""Moments of sequence columns as exact integers, the same bits for any order of merging."""
 
 import dataclasses
 import math
@@ -8,19 +8,31 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import SEQUENCES
-from flowloom.schemas.dataset.dataset_card import ChannelStatistics
 from flowloom.schemas.logarithm import natural_log
 from flowloom.transforms.arrays.columns import view
 
 _FRACTION = 32
-"""Binary digits kept of a logarithm and of its square; 2^-33 is far below what normalisation can feel."""
+"""Binary digits kept of a logarithm and of its square; 2^-33 is far below the precision of normalisation."""
 _UNIT = 2.0**_FRACTION
 _natural_log = numba.njit(nogil=True)(natural_log)
 
 
 @dataclasses.dataclass(frozen=True)
+class MomentStatistics:
+    """Count, means, population deviations and extremes of one channel; `log1p` is ln(1 + max(x, 0))."""
+
+    count: int
+    mean: float
+    std: float
+    log1p_mean: float
+    log1p_std: float
+    minimum: float
+    maximum: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Moments:
-    """Sums over the values of one channel; `log` is ln(1 + max(x, 0)) in units of 2^-32."""
+    """Exact sums over the values of one channel; `log` is ln(1 + max(x, 0)) in units of 2^-32."""
 
     count: int = 0
     total: int = 0
@@ -41,8 +53,8 @@ class Moments:
             max((m for m in (self.maximum, other.maximum) if m is not None), default=None),
         )
 
-    def statistics(self) -> ChannelStatistics:
-        """Return means and population deviations, rounded once from exact sums.
+    def statistics(self) -> MomentStatistics:
+        """Returns means and population deviations, rounded once from exact sums.
 
         Raises:
           ValueError: if no value was counted.
@@ -53,7 +65,7 @@ class Moments:
         # n * sum(x^2) - sum(x)^2 is exact; logarithms are squared before they are rounded: theirs may be just below 0
         spread = self.count * self.total_squares - self.total**2
         log_spread = max(0, self.count * self.log_squares * unit - self.log_total**2)
-        return ChannelStatistics(
+        return MomentStatistics(
             count=self.count,
             mean=self.total / self.count,
             std=math.sqrt(spread) / self.count,
@@ -65,7 +77,7 @@ class Moments:
 
 
 def channel_moments(values: np.ndarray) -> Moments:
-    """Sum one channel's integer values [packets], fewer than 2^31 of them."""
+    """Sums one channel's integer values [packets], fewer than 2^31 of them."""
     if not len(values):
         return Moments()
     if values.dtype.itemsize <= 2:
@@ -86,12 +98,12 @@ def channel_moments(values: np.ndarray) -> Moments:
 
 
 def sequence_moments(flows: pa.RecordBatch) -> dict[str, Moments]:
-    """Sum every sequence column of flows over all their packets."""
+    """Sums every sequence column of flows over all their packets."""
     return {name: channel_moments(view(flows[name].flatten())) for name in SEQUENCES}
 
 
 def _counted_moments(values: np.ndarray) -> Moments:
-    """Sum values of at most 16 bits by how often each occurs; no sum reaches 2^63."""
+    """Sums values of at most 16 bits by the count of each distinct value; no sum reaches 2^63."""
     lowest = int(values.min())
     counts = np.bincount(values.astype(np.int64) - lowest)
     distinct = np.flatnonzero(counts)
@@ -115,7 +127,7 @@ def _weighted_sum(counts: np.ndarray, values: np.ndarray) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _logarithms(values):
-    """Return ln(1 + max(x, 0)) of each value, float64."""
+    """Returns ln(1 + max(x, 0)) of each value, float64."""
     logs = np.zeros(len(values))
     for at, x in enumerate(values):
         if x > 0:
@@ -125,7 +137,7 @@ def _logarithms(values):
 
 @numba.njit(inline="always")
 def _add(sums, at, term):
-    """Add to the 128-bit sum whose low word is at a position."""
+    """Adds to the 128-bit sum whose low word is at a position."""
     low = sums[at] + term
     sums[at + 1] += np.uint64(low < term)
     sums[at] = low
@@ -133,7 +145,7 @@ def _add(sums, at, term):
 
 @numba.njit(nogil=True, cache=True)
 def _wide_sums(values):
-    """Return 128-bit sums, low word first: of x + 2^63; of the low, mixed and high products of |x|^2; of logarithms."""
+    """Returns 128-bit sums, low word first: x + 2^63; low, mixed and high products of |x|^2; logarithms and squares."""
     sums = np.zeros(12, np.uint64)
     half = np.uint64(1) << np.uint64(63)
     for x in values:

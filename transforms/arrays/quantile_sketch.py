@@ -1,4 +1,4 @@
-"""Order sketches: how many integers lie below which, merged exactly in any order; for quantiles over all workers."""
+"""Order sketches: histograms of integers that merge exactly in any order, for quantiles over all workers."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,15 @@ import numpy as np
 from flowloom.transforms.arrays.apportion import quotas
 
 MOST_BINS = 1 << 16
-"""Occupied bins of a sketch at most: one mebibyte, and cuts within 1/65,536 of what is occupied."""
+"""Most occupied bins of a sketch: one mebibyte, and cuts within 1/65,536 of the occupied range."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OrderSketch:
-    """How many values lie in each bin of 2^shift integers, ascending; bins without any are left out.
+    """Counts of values in bins of 2^shift integers, ascending, without empty bins.
 
-    The shift is the smallest one that leaves at most `MOST_BINS` bins. A part of the values never needs a larger one
-    than all of them, so that any order of merging ends in the same sketch, and a count up to a bin's edge is exact.
+    The shift is the smallest with at most `MOST_BINS` bins. A part of the values never needs a larger shift than all of
+    them, so that any order of merging gives the same sketch, and a count up to a bin's edge is exact.
     """
 
     shift: int = 0
@@ -30,20 +30,20 @@ class OrderSketch:
 
 
 def sketch_order(values: np.ndarray) -> OrderSketch:
-    """Sketch int64 values."""
+    """Sketches int64 values."""
     return _binned(0, values, np.ones(len(values), np.int64))
 
 
 def merge_sketches(sketches: Iterable[OrderSketch]) -> OrderSketch:
-    """Add up sketches."""
+    """Adds up sketches."""
     return sum(sketches, OrderSketch())
 
 
 def cut_by_shares(sketch: OrderSketch, shares: Sequence[float]) -> tuple[int, ...]:
-    """Return the values at which each share after the first begins.
+    """Returns the values at which each share after the first begins.
 
-    Each cut is the lower edge of an occupied bin, the one below which the number of values comes nearest to its quota,
-    or the lower one of two.
+    Each cut is the lower edge of an occupied bin: the one with the number of values below it nearest to the quota, and
+    the lower of two that are equally near.
     """
     values = int(sketch.counts.sum())
     below = np.concatenate([[0], np.cumsum(sketch.counts)])

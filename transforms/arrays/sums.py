@@ -1,11 +1,11 @@
-"""Sums: what several workers or batches counted under the same names, added up."""
+"""Sums of counts that several workers or batches have under the same keys."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def sum_by_key(parts: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
-    """Add up the values of each key over all parts; a key that one part lacks counts nothing there."""
+    """Adds up the values of each key over all parts; a part without the key adds nothing."""
     sums: dict[Any, Any] = {}
     for part in parts:
         for key, value in part.items():

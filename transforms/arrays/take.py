@@ -1,7 +1,7 @@
-"""Rearranging: rows of a batch in another order, at the speed of memory.
+"""Rows of a batch in another order, at the speed of memory.
 
-Arrow's own `take` appends list items one by one; a flow's sequences are copied whole here, which is several times as
-fast for batches that are little else.
+Arrow's own `take` appends list items one by one. Here a flow's sequences are copied whole, which is several times as
+fast for batches that consist mostly of sequences.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from flowloom.transforms.arrays.columns import column, concatenated, list_column
 
 
 def rearranged(rows: pa.RecordBatch, order: np.ndarray) -> pa.RecordBatch:
-    """Return the rows at the positions `order`, int64; any subset, in any order."""
+    """Returns the rows at the positions `order`, int64; any subset, in any order."""
     places = column(order, pa.int64())
     return pa.RecordBatch.from_arrays([_taken(values, order, places) for values in rows.columns], schema=rows.schema)
 
 
 def gathered(batches: Sequence[pa.RecordBatch], order: np.ndarray) -> pa.RecordBatch:
-    """Return the rows at the positions `order`, int64, counted through all batches of one schema, at least one."""
+    """Returns the rows at the positions `order`, int64, counted through all batches (at least one, of one schema)."""
     starts = np.cumsum([0, *(rows.num_rows for rows in batches)])
     place = np.searchsorted(starts, order, side="right") - 1
     by_batch = np.argsort(place, kind="stable")
@@ -50,7 +50,7 @@ def _taken(values: pa.Array, order: np.ndarray, places: pa.Array) -> pa.Array:
 
 @numba.njit(nogil=True, cache=True)
 def _copy_segments(offsets, items, order, moved, target):
-    """Copy the segment of each row in `order` to its place behind the one before."""
+    """Copies the segment of each row in `order` to its place behind the one before."""
     for at in range(len(order)):
         source = offsets[order[at]]
         begin = moved[at]

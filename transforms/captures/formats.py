@@ -1,23 +1,24 @@
-"""Capture formats: which scanner reads a capture, told by its content."""
+"""Capture formats: the scanner of a capture, chosen by its content."""
 
 from typing import IO
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.pcap import PCAP_HEADER, PCAP_MAGIC, PcapScanner
 from flowloom.transforms.captures.pcapng import SECTION_HEADER, PcapngScanner
 from flowloom.transforms.captures.records import RecordScanner
 
 
 def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 0) -> RecordScanner:
-    """Return the scanner for a capture's content.
+    """Returns the scanner for a capture's content.
 
     Args:
-      capture: the bytes from the capture's start; or, with a preamble, from the start of a record.
-      preamble: what a scanner that came to this place holds; with it goes `latest_ns`.
+      capture: the bytes from the capture's start, or with a preamble from the start of a record.
+      preamble, latest_ns: the attributes of a scanner that stopped at this place.
 
     Raises:
-      CaptureError: `not-a-capture`, if the content starts like no known format.
+      CaptureError: `not-a-capture`, if the content begins like no known format.
     """
     while len(capture.window) < PCAP_HEADER and not capture.complete:
         capture.grow()
@@ -37,10 +38,10 @@ def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 
 
 
 def first_time_ns(uri: str, file: IO[bytes] | None = None) -> int | None:
-    """Return the time of a capture's first record that has one, in ns since the epoch, or None where none can be read.
+    """Returns the time of a capture's first record with a time, in ns since the epoch; None if there is none.
 
     Args:
-      file: what `open_stored` gave, if the file is open already.
+      file: the file from `open_stored`, if it is open already.
 
     Raises:
       CaptureError: if the file cannot be opened or is no capture.

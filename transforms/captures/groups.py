@@ -1,4 +1,4 @@
-"""Capture groups: which files a manifest means, and which of them continue each other, told by content, not name."""
+"""Capture groups: the files that a manifest matches, grouped by content into timelines."""
 
 import collections
 import concurrent.futures
@@ -28,12 +28,12 @@ from flowloom.transforms.captures.rotation import rotation_stem
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """One file that could be opened, and the positions of the manifest's sources that match it, ascending.
+    """Readable capture file, with the positions of the manifest's sources that match it, ascending.
 
     Attributes:
       size: its bytes as stored.
-      sha256: None while nobody needs it: all bytes of a large capture take as long to digest as to meter.
-      first_ns: time of its first record that has one, in ns since the epoch; None where none can be read.
+      sha256: digest of all its bytes; None until it is needed, as it costs as much time as metering.
+      first_ns: time of its first record with a time, in ns since the epoch; None if there is none.
     """
 
     uri: str
@@ -45,13 +45,13 @@ class Capture:
 
     @property
     def identity(self) -> str:
-        """What tells its content from that of all others of the corpus: its fingerprint, or all of its bytes."""
+        """Identifier of its content in the corpus: the digest of all its bytes if known, else its fingerprint."""
         return self.sha256 or self.fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptureGroup:
-    """Files that are one timeline, in the order of their first records, and the sources that know of them."""
+    """Files of one timeline, in the order of their first records."""
 
     group: str
     captures: tuple[Capture, ...]
@@ -63,46 +63,46 @@ class CaptureGroup:
 
     @property
     def has_records(self) -> bool:
-        """Whether any of its files has a record that can be read."""
+        """True if any of its files has a readable record."""
         return any(capture.first_ns is not None for capture in self.captures)
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupPlan:
-    """All capture groups of a corpus by ascending id, and a reject row for every file that is set aside already."""
+    """Capture groups of a corpus by ascending id, and a reject row for every file rejected already."""
 
     groups: tuple[CaptureGroup, ...]
     rejects: pa.RecordBatch
 
 
 def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.RecordBatch]:
-    """Return the files that a source's glob matches, sorted, and a reject row if there are none.
+    """Returns the files that a source's glob matches, sorted, and a reject row if there are none.
 
     Args:
-      folder: what relative globs are relative to.
+      folder: the folder of relative globs.
     """
     local = "://" not in source.glob
-    # a folder named [x] must not be taken for a pattern; join keeps a glob that is absolute
+    # a folder named [x] is no pattern; join keeps an absolute glob as it is
     pattern = os.path.join(glob.escape(folder), source.glob) if local else source.glob
     try:
         uris = match_captures(pattern)
         reason, detail = RejectReason.NO_MATCH, "matches no file; check the path and the spelling"
     except OSError as error:
         uris = []
-        reason, detail = RejectReason.UNREADABLE, f"cannot list the files ({error}); check path and rights"
+        reason, detail = RejectReason.UNREADABLE, f"cannot list the files ({error}); check path and permissions"
     if uris:
         return [os.path.normpath(uri) if local else uri for uri in uris], reject_rows([])
     if not re.search(r"[*?\[]", source.glob):
         reason = RejectReason.UNREADABLE
-        detail = "no such file; check the path: a relative one is looked for beside the manifest, or here"
+        detail = "no such file; check the path: a relative path is searched beside the manifest, or here"
     return [], reject_rows([(source.glob, 0, reason, detail)])
 
 
 def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
-    """Read a file's fingerprint and the time of its first record; of a small one also the digest of all its bytes.
+    """Reads a file's fingerprint and the time of its first record, and digest all bytes of a small file.
 
     Raises:
-      CaptureError: if the file cannot be opened. What else is wrong with it shows when it is read.
+      CaptureError: if the file cannot be opened. Other damage shows when it is read.
     """
     with open_stored(uri) as file:
         size, fingerprint = capture_fingerprint(uri, file)
@@ -115,7 +115,7 @@ def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
 
 
 def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
-    """Digest all bytes of those files that agree in their fingerprint: they are copies, or differ in their middle."""
+    """Digests all bytes of files with the same fingerprint: they are copies, or differ in their middle."""
     bearers: dict[str, list[Capture]] = {}
     for capture in captures:
         bearers.setdefault(capture.fingerprint, []).append(capture)
@@ -126,21 +126,21 @@ def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
 
 
 def relative_uri(uri: str, folder: str) -> str:
-    """Return a uri as the manifest could write it: relative to its folder where it lies below, else as it is."""
+    """Returns a uri relative to the manifest's folder if it lies below, else unchanged."""
     below = os.path.join(folder, "")
     return uri.removeprefix(below)
 
 
 def plan_groups(captures: Iterable[Capture], sources: Sequence[Entry], folder: str = "") -> GroupPlan:
-    """Put captures into groups that depend on their content alone.
+    """Puts captures into groups that depend on their content alone.
 
-    Files with the same bytes are one capture: it is read once, from the first path in order, and every source that
-    matches any of its paths knows its labels. A capture belongs to the group that its first source with a named group
-    names, under `rotated` to that of its name's stem; all others are groups of their own.
+    Files with the same bytes are one capture: it is read once, from the first path in order, with the labels of every
+    source that matches any of its paths. A capture belongs to the group named by its first source that names one, or
+    under `rotated` to the group of its name's stem; every other capture is a group of its own.
     """
     by_content: dict[tuple[str, str], list[Capture]] = {}
     for capture in sorted(captures, key=lambda capture: capture.uri):
-        # files without records are kept apart, so that each says for itself what is wrong with it
+        # files without records stay separate, so that each has a reject row of its own
         apart = "" if capture.first_ns is not None else capture.uri
         by_content.setdefault((capture.identity, apart), []).append(capture)
     rejected: list[tuple[str, int, RejectReason, str]] = []
@@ -156,7 +156,7 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[Entry], folder: s
         rejected += [(copy.uri, 0, RejectReason.DUPLICATE, same) for copy in copies[1:]]
     groups = [_group(files) for files in members.values()]
     bearers = collections.Counter(group.group for group in groups)
-    # large files can agree in what a fingerprint sees; all their bytes tell them apart
+    # large files can have the same fingerprint; the digests of all their bytes differ
     groups = [group if bearers[group.group] == 1 else _group(group.captures, whole=True) for group in groups]
     return GroupPlan(
         groups=tuple(sorted(groups, key=lambda group: (group.group, group.captures[0].uri))),
@@ -165,30 +165,30 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[Entry], folder: s
 
 
 def reject_rows(rows: Sequence[tuple[str, int, RejectReason, str]]) -> pa.RecordBatch:
-    """Return `REJECTS` rows from (uri, offset, reason, detail)."""
+    """Returns `REJECTS` rows from (uri, offset, reason, detail)."""
     return batch([dict(zip(REJECTS.names, row, strict=True)) for row in rows], REJECTS)
 
 
 def _group(files: Sequence[Capture], *, whole: bool = False) -> CaptureGroup:
     ordered = sorted(files, key=lambda file: (file.first_ns is None, file.first_ns or 0, file.identity, file.uri))
     first = ordered[0].identity if whole else ordered[0].fingerprint
-    # by its first capture alone: flows, whose ids begin with it, are the same when a timeline goes on
+    # by its first capture alone, so that flow ids, which depend on it, stay the same when a timeline grows
     return CaptureGroup(first[:GROUP_DIGITS], tuple(ordered))
 
 
 def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> GroupPlan:
-    """Match every source of a manifest, identify every file once, and put them into groups; see `plan_captures`."""
+    """Matches every source of a manifest, identify every file once, and put them into groups; see `plan_captures`."""
     return plan_captures(manifest.captures, folder, workers)
 
 
 def plan_captures(sources: Sequence[Entry], folder: str, workers: int = 1) -> GroupPlan:
-    """Match every source, identify every file once, and put them into groups.
+    """Matches every source, identify every file once, and put them into groups.
 
-    It reads no more of a capture than its ends and its first records, so it is done before any worker starts.
+    It reads only the ends and the first records of a capture, before any worker starts.
 
     Args:
-      folder: what relative globs are relative to.
-      workers: files that are looked at side by side.
+      folder: the folder of relative globs.
+      workers: the number of files that are read in parallel.
     """
     matches: dict[str, list[int]] = {}
     rejects = []
@@ -208,7 +208,7 @@ def plan_captures(sources: Sequence[Entry], folder: str, workers: int = 1) -> Gr
 
 
 def _identified(match: tuple[str, list[int]]) -> Capture | pa.RecordBatch:
-    """Return a file as a capture, or the reject row that says why it is none."""
+    """Returns a file as a capture, or the reject row of a file that is none."""
     uri, sources = match
     try:
         return identify_capture(uri, sources)

@@ -1,4 +1,4 @@
-"""Seen captures: which files of a manifest are new, told by all of their bytes, and which known ones are gone."""
+"""Inventory of captures: new files of a manifest, by the digest of all their bytes, and missing known ones."""
 
 import concurrent.futures
 import dataclasses
@@ -26,14 +26,14 @@ from flowloom.transforms.captures.groups import (
 
 @dataclasses.dataclass(frozen=True)
 class FoundCaptures:
-    """The captures of a corpus: those that are there, and known ones that are gone.
+    """Captures of a corpus: those that are present, and known ones that are gone.
 
     Attributes:
-      plan: their groups; files that are set aside already.
+      plan: their groups, and the files rejected already.
       seen: all of them, in the order of their uris.
-      new: uris of those whose bytes were not known.
-      gone: uris, as they were, of known ones that are no longer found.
-      sha256: of each, by uri.
+      new: uris of captures whose bytes were unknown.
+      gone: former uris of known captures that are no longer found.
+      sha256: digest of each capture by uri.
     """
 
     plan: GroupPlan
@@ -46,15 +46,15 @@ class FoundCaptures:
 def find_captures(
     sources: Sequence[Entry], folder: str, known: Iterable[SeenCapture], workers: int = 1
 ) -> FoundCaptures:
-    """Match every source, digest every file that was not digested before, and put all captures into groups.
+    """Matches every source, digest every file that was not digested before, and put all captures into groups.
 
-    A file is not read again while its path, size, times and inode are what they were. A known capture that is found
-    nowhere stays as long as a source's glob matches its path and no other file lies there.
+    A file is not read again while its path, size, times and inode are the same. A known capture that is not found stays
+    in its group as long as a source's glob matches its path and no other file lies there.
 
     Args:
-      folder: what relative globs are relative to.
+      folder: the folder of relative globs.
       known: the captures of earlier runs.
-      workers: files that are looked at side by side.
+      workers: the number of files that are read in parallel.
     """
     known = list(known)
     matches: dict[str, list[int]] = {}
@@ -93,7 +93,7 @@ def find_captures(
 
 
 def glob_names(pattern: str, path: str) -> bool:
-    """Return whether a glob stands for a path, which need not be there any more, as `glob.glob` would have found it."""
+    """Returns whether a glob matches a path as `glob.glob` does, even if the file no longer exists."""
     return _names_parts(pattern.split("/"), path.split("/"))
 
 
@@ -121,7 +121,7 @@ def _names(source: Entry, folder: str, uri: str) -> bool:
 
 
 def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.RecordBatch:
-    """Return a file as a capture, whose bytes are read if it may have changed; or why it cannot be read."""
+    """Returns a file as a capture, read if it may have changed, or the reject row of an unreadable one."""
     try:
         stamp = _stamp(uri)
         if stamp is not None and uri in known and known[uri].stamp == stamp:
@@ -141,7 +141,7 @@ def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.Record
 
 
 def _stamp(uri: str) -> Stamp | None:
-    """Return what a local file's metadata says, before its bytes are read; None of others and of what is not there."""
+    """Returns the metadata of a local file, before its bytes are read; None for a URL or a missing file."""
     try:
         status = os.stat(uri)
     except OSError:
@@ -150,7 +150,7 @@ def _stamp(uri: str) -> Stamp | None:
 
 
 def _told_apart(seen: Sequence[SeenCapture]) -> list[tuple[SeenCapture, str | None]]:
-    """Return captures and, where `identify_capture` and `tell_apart` would give it, the digest that groups go by."""
+    """Returns captures, with the digest where `identify_capture` or `tell_apart` would compute one for groups."""
     bearers: dict[str, int] = {}
     for one in seen:
         bearers[one.fingerprint] = bearers.get(one.fingerprint, 0) + 1

@@ -1,11 +1,12 @@
-"""Records of pcap files: microsecond and nanosecond times, either byte order (draft-ietf-opsawg-pcap)."""
+"""Scanner of pcap files: microsecond and nanosecond times, either byte order (draft-ietf-opsawg-pcap)."""
 
 import struct
 
 import numba
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, Records, more, u32
 
 PCAP_MAGIC = {
@@ -18,7 +19,7 @@ PCAP_HEADER = 24
 
 
 class PcapScanner:
-    """Records of a pcap file: microsecond and nanosecond times, either byte order."""
+    """Scanner of the records of a pcap file with microsecond or nanosecond times, in either byte order."""
 
     def __init__(self, capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 0):
         self._capture = capture
@@ -37,7 +38,7 @@ class PcapScanner:
             capture.advance(PCAP_HEADER)
 
     def scan(self) -> Records:
-        """Return the next records, none at the end; see `RecordScanner`."""
+        """Returns the next records, none at the end; see `RecordScanner`."""
         capture = self._capture
         records = Records.empty(capture.window)
         records.link_type[:] = self._link_type
@@ -60,7 +61,7 @@ class PcapScanner:
 
 @numba.njit(nogil=True, cache=True)
 def _scan_pcap(window, bound, big_endian, tick_ns, start, captured, wire, time_ns):
-    """Locate records until the columns are full or one begins at the bound; return (records, bytes, why it stopped)."""
+    """Locates records until the columns are full or the bound is reached; returns (records, bytes, reason to stop)."""
     at = 0
     count = 0
     limit = len(window)

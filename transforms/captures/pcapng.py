@@ -1,4 +1,4 @@
-"""Records of pcapng files: any sections, interfaces, clock resolutions and packet blocks (draft-ietf-opsawg-pcapng)."""
+"""Scanner of pcapng files: any sections, interfaces, clocks and packet blocks (draft-ietf-opsawg-pcapng)."""
 
 import struct
 
@@ -6,7 +6,8 @@ import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import (
     BAD,
     DESCRIBES,
@@ -40,7 +41,7 @@ _INTERFACE_ROW = np.dtype(
 
 
 class PcapngScanner:
-    """Records of a pcapng file: any number of sections and interfaces, each with its own clock resolution and offset.
+    """Scanner of the records of a pcapng file, with the clock resolution and offset of each interface.
 
     Simple packet blocks carry no time; they get that of the record before them.
     """
@@ -56,11 +57,11 @@ class PcapngScanner:
         self._interfaces = np.empty(0, _INTERFACE_ROW)
         while preamble:
             length = self._block_length(preamble)
-            self._take_in(preamble[:length])
+            self._read_description(preamble[:length])
             preamble = preamble[length:]
 
     def scan(self) -> Records:
-        """Return the next records, none at the end; see `RecordScanner`."""
+        """Returns the next records, none at the end; see `RecordScanner`."""
         capture = self._capture
         while True:
             records = Records.empty(capture.window)
@@ -82,18 +83,18 @@ class PcapngScanner:
                 return more(capture, self)
 
     def _describe(self) -> None:
-        """Take in the section header or interface description at the window's start."""
+        """Reads the section header or interface description at the window's start."""
         capture = self._capture
         length = self._block_length(capture.window[:12].tobytes())
         while len(capture.window) < length and not capture.complete:
             capture.grow()
         if len(capture.window) < length:
             raise cut_off(capture)
-        self._take_in(capture.window[:length].tobytes())
+        self._read_description(capture.window[:length].tobytes())
         capture.advance(length)
 
     def _block_length(self, head: bytes) -> int:
-        """Return the length of the block that begins so; a section header tells its own byte order."""
+        """Returns the length of a block from its first bytes; a section header also sets the byte order."""
         if int.from_bytes(head[:4], "little") == SECTION_HEADER:
             if head[8:12] not in (b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"):
                 raise self._malformed("a section header has no byte-order magic")
@@ -103,8 +104,8 @@ class PcapngScanner:
             raise self._malformed(f"a block claims {length} bytes")
         return length
 
-    def _take_in(self, block: bytes) -> None:
-        """Note a whole section header or interface description."""
+    def _read_description(self, block: bytes) -> None:
+        """Reads a whole section header or interface description."""
         kind, length = struct.unpack_from(self._order + "II", block)
         if struct.unpack_from(self._order + "I", block, length - 4)[0] != length:
             raise self._malformed("a block's two lengths differ")
@@ -126,7 +127,7 @@ class PcapngScanner:
 
 
 def _interface(block: bytes, order: str) -> np.ndarray:
-    """Return what an interface description block says, as one `_INTERFACE_ROW`."""
+    """Returns an interface description block as one `_INTERFACE_ROW`."""
     link_type, _, snap_length = struct.unpack_from(order + "HHI", block, 8)
     resolution, offset_s = 6, 0
     at = 16
@@ -147,9 +148,9 @@ def _interface(block: bytes, order: str) -> np.ndarray:
 
 
 def _tick_range(resolution: int, offset_ns: int) -> tuple[int, int]:
-    """Return the first and the last timestamp of an interface whose time int64 nanoseconds tell, none of them negative.
+    """Returns the first and the last timestamp of an interface that is a time in int64 nanoseconds, from 1970 on.
 
-    Where there is none the first is behind the last. Exact, as Python's integers are: ticks count up to 2^64, of up to
+    If there is none the first is behind the last. Exact, as Python's integers are: ticks count up to 2^64, of up to
     a second each, from offsets of up to 2^63 seconds.
     """
     ticks_per_s = (2 if resolution & 0x80 else 10) ** (resolution & 0x7F)
@@ -161,7 +162,7 @@ def _tick_range(resolution: int, offset_ns: int) -> tuple[int, int]:
 
 @numba.njit(nogil=True, cache=True)
 def _nanoseconds(ticks, resolution):
-    """Return a timestamp in ns modulo 2^64: in units of 10^-n s, or of 2^-n s where the resolution's top bit is set."""
+    """Returns a timestamp in ns modulo 2^64; its unit is 10^-n s, or 2^-n s if the resolution's top bit is set."""
     power = np.uint64(resolution & 0x7F)
     if resolution & 0x80:
         if power > 63:  # the highest word of a 128-bit product
@@ -193,7 +194,7 @@ def _nanoseconds(ticks, resolution):
 
 @numba.njit(nogil=True, cache=True)
 def _scan_pcapng(window, bound, big_endian, interfaces, latest_ns, start, captured, wire, time_ns, link_type):
-    """Locate packet blocks until the columns are full or a block needs Python; see `_scan_pcap`.
+    """Locates packet blocks until the columns are full or a block needs Python; like `_scan_pcap`.
 
     The fourth value returned is the last time that a record had.
     """

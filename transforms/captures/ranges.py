@@ -1,10 +1,10 @@
-"""Ranges: stretches of one large capture that begin and end exactly at records, so that many workers can read it.
+"""Capture ranges: stretches of one large capture that begin and end at records, so that many workers can read it.
 
-Three steps. A stretch of bytes is *synchronised*: its first record is looked for by a chain of plausible headers, which
-may be wrong, as payloads can hold anything. It is *indexed*: its headers are walked to the first record at or behind
-its end. Stretches are *chained*: the first begins where the capture says; each other one is right if it begins exactly
-where the one before it ends, by induction from the first, and is walked again from there if not. So no payload can
-deceive, it can only cost a second walk.
+There are three steps. A stretch of bytes is *synchronised*: its first record is searched by a chain of plausible
+headers, which may be wrong, because payloads can hold anything. It is *indexed*: its headers are read up to the first
+record at or behind its end. Stretches are *chained*: the first begins at the capture's first record; each other one is
+right, by induction, if it begins exactly where the one before it ends, and is indexed again from there if not. A
+hostile payload can therefore cost a second reading, but never a wrong record.
 """
 
 import dataclasses
@@ -13,28 +13,29 @@ from collections.abc import Iterable
 
 import numba
 
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.pcap import PcapScanner
 from flowloom.transforms.captures.pcapng import MAX_BLOCK_BYTES
 from flowloom.transforms.captures.records import MAX_RECORD_BYTES, RecordScanner, u32
 
 CHAIN = 24
-"""Plausible headers in a row that are taken for records; fewer at the end of the capture."""
+"""Plausible headers in a row that count as records; fewer suffice at the end of the capture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CaptureRange:
-    """A part of one capture for one worker.
+    """Part of one capture for one worker.
 
     Attributes:
       uri: the capture.
       start: byte of its first record; 0 for a capture from its beginning.
-      stop: byte at or behind which no further record is its own; None = the capture's end.
-      preamble: what a scanner needs to begin at `start`; empty for a capture from its beginning.
+      stop: byte at or behind which no further record belongs to it; None = the capture's end.
+      preamble: the bytes that a scanner needs to begin at `start`; empty for a capture from its beginning.
       latest_ns: time of the record before `start`.
       first_record: position of its first record in the capture.
-      clock_ns: the latest time in it; None if that is not known, or it has no records with a time.
+      clock_ns: the latest time in it; None if unknown, or if no record has a time.
     """
 
     uri: str
@@ -46,10 +47,10 @@ class CaptureRange:
     clock_ns: int | None = None
 
     def open(self) -> tuple[CaptureBytes, RecordScanner]:
-        """Open the range for reading.
+        """Opens the range for reading.
 
         Raises:
-          CaptureError: if the capture cannot be opened or is none.
+          CaptureError: if the file cannot be opened or is no capture.
         """
         capture = CaptureBytes(self.uri, self.start)
         try:
@@ -64,11 +65,11 @@ class CaptureRange:
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Bytes `begin` to `end` of a capture, and what walking the headers of its records found.
+    """Bytes `begin` to `end` of a capture, and the findings of reading the headers in them.
 
     Attributes:
-      start, stop: bytes of its first record, and of the first record at or behind `end`; None where there is none.
-      before, after: preambles that hold at `start` and `stop`; a walk that met no description keeps the first.
+      start, stop: bytes of its first record, and of the first record at or behind `end`; None if there is none.
+      before, after: preambles at `start` and `stop`; the same if the stretch has no description.
       records, clock_ns, latest_ns: their number, the latest and the last of their times.
     """
 
@@ -85,7 +86,7 @@ class Stretch:
 
 
 def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
-    """Return the stretches of a capture, not indexed yet; none where it is compressed, unreadable or no capture."""
+    """Returns the stretches of a capture before indexing; none if it is compressed, unreadable or no capture."""
     try:
         capture = CaptureBytes(uri)
     except CaptureError:
@@ -107,7 +108,7 @@ def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
 
 
 def index_stretch(stretch: Stretch) -> Stretch:
-    """Find a stretch's first record unless it is known, and walk its headers to its end or to damage."""
+    """Finds a stretch's first record unless it is known, and read its headers to its end or to damage."""
     start = stretch.start
     if start is None:
         start = _synchronise(stretch)
@@ -137,9 +138,9 @@ def index_stretch(stretch: Stretch) -> Stretch:
 
 
 def chain_stretches(uri: str, indexed: Iterable[Stretch]) -> list[CaptureRange]:
-    """Return the ranges of one capture from its indexed stretches, in any order; walks those again that were deceived.
+    """Returns the ranges of one capture from its indexed stretches, in any order; indexes wrong ones again.
 
-    The last range runs to the capture's end, or into the damage that ends the reading there. A capture without
+    The last range ends with the capture, or at the damage that ends its reading. A capture without
     stretches is one range.
     """
     ranges: list[CaptureRange] = []
@@ -158,13 +159,13 @@ def chain_stretches(uri: str, indexed: Iterable[Stretch]) -> list[CaptureRange]:
             CaptureRange(stretch.uri, start, stretch.stop, preamble, latest_ns, first_record, stretch.clock_ns)
         )
         start, preamble = stretch.stop, stretch.after
-        latest_ns = stretch.latest_ns or latest_ns  # simple packet blocks alone tell no time
+        latest_ns = stretch.latest_ns or latest_ns  # simple packet blocks have no time
         first_record += stretch.records
     return ranges or [CaptureRange(uri)]
 
 
 def _synchronise(stretch: Stretch) -> int | None:
-    """Return the byte of the first record of a stretch that a chain of plausible headers speaks for."""
+    """Returns the byte of the first chain of plausible headers in a stretch, or None."""
     capture = CaptureBytes(stretch.uri, stretch.begin)
     try:
         scanner = open_records(capture, stretch.before)
@@ -184,7 +185,7 @@ def _synchronise(stretch: Stretch) -> int | None:
 
 @numba.njit(nogil=True, cache=True)
 def _find_pcap(window, big_endian, ticks_per_s, complete):
-    """Return the position of the first chain of plausible record headers, or -1."""
+    """Returns the position of the first chain of plausible record headers, or -1."""
     limit = len(window)
     for candidate in range(min(limit - 16, 2 * MAX_RECORD_BYTES)):
         at = candidate
@@ -210,7 +211,7 @@ def _find_pcap(window, big_endian, ticks_per_s, complete):
 
 @numba.njit(nogil=True, cache=True)
 def _find_pcapng(window, first, big_endian, complete):
-    """Return the position of the first chain of whole blocks, from `first` in steps of four, or -1."""
+    """Returns the position of the first chain of whole blocks, from `first` in steps of four, or -1."""
     limit = len(window)
     for candidate in range(first, min(limit - 12, 2 * MAX_RECORD_BYTES), 4):
         at = candidate

@@ -1,7 +1,7 @@
-"""Records of a capture: where each lies in the window, how long it is and when it was seen.
+"""Records of a capture: the position of each in the window, its length and its time.
 
 Times are int64 nanoseconds since the epoch. None is negative, so that no difference of two of them overflows: a record
-of another time is located all the same, and has `NO_TIME`.
+with a time out of range is located too, and has `NO_TIME`.
 """
 
 import dataclasses
@@ -11,32 +11,33 @@ import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 
 CHUNK_RECORDS = 1 << 15
 """Records located at a time: their columns fit a level-2 cache (docs/performance.md)."""
 
 MAX_RECORD_BYTES = 262_144
-"""Longest captured length that libpcap accepts."""
+"""Longest captured length of a record that libpcap accepts."""
 
 END = np.iinfo(np.int64).max
 """The bound of a scanner that reads to the end."""
 
 NO_TIME = -1
-"""In the place of a time before 1970 or behind the year 2262."""
+"""Value for a time before 1970 or after the year 2262."""
 
-# what a scan kernel says of the place where it stopped
+# the place where a scan kernel stopped
 FULL, SHORT, BAD, DESCRIBES = 0, 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Located records of one window; row i is the i-th record.
+    """Columns of the located records of one window; row i is the i-th record.
 
     Attributes:
       window: uint8 bytes of the capture.
       start, captured, wire: int64 position of the frame in the window, its captured and its original length in bytes.
-      time_ns: int64, `NO_TIME` where it cannot be told.
+      time_ns: int64, `NO_TIME` where it is out of range.
       link_type: int32 LINKTYPE_ number.
     """
 
@@ -52,29 +53,29 @@ class Records:
 
     @classmethod
     def empty(cls, window: np.ndarray) -> Self:
-        """Return room for a chunk of records, uninitialised."""
+        """Returns a chunk of records, uninitialised."""
         start, captured, wire, time_ns = (np.empty(CHUNK_RECORDS, np.int64) for _ in range(4))
         return cls(window, start, captured, wire, time_ns, link_type=np.empty(CHUNK_RECORDS, np.int32))
 
     def first(self, count: int) -> Self:
-        """Return the first `count` records."""
+        """Returns the first `count` records."""
         columns = (self.start, self.captured, self.wire, self.time_ns, self.link_type)
         return type(self)(self.window, *(values[:count] for values in columns))
 
     def times_ns(self) -> np.ndarray:
-        """Return the times of the records that have one, in their order."""
+        """Returns the times of the records that have one, in their order."""
         return self.time_ns if self.time_ns.min(initial=0) >= 0 else self.time_ns[self.time_ns >= 0]
 
 
 class RecordScanner(Protocol):
-    """Locates the records of a capture chunk by chunk.
+    """Scanner that locates the records of a capture chunk by chunk.
 
     Attributes:
       format: as the captures table names it.
-      preamble: what a scanner has to be given to go on from here: file or section header, interface descriptions.
-      latest_ns: time of the last record before that has one, else 0.
+      preamble: the bytes that another scanner needs to go on from here: file or section header, interface descriptions.
+      latest_ns: time of the last record with a time before this place, else 0.
       big_endian: the byte order of its numbers.
-      bound: byte of the capture at or behind which no further record begins for this scanner.
+      bound: byte of the capture at or behind which this scanner reads no further record.
     """
 
     format: str
@@ -84,16 +85,16 @@ class RecordScanner(Protocol):
     bound: int
 
     def scan(self) -> Records:
-        """Return the next records, none at the end.
+        """Returns the next records, none at the end.
 
         Raises:
-          CaptureError: where the capture is damaged; all records before that have been returned.
+          CaptureError: at damage, after all records before it were returned.
         """
 
 
 @numba.njit(nogil=True, cache=True)
 def u32(buffer, at, big_endian):
-    """Return the 32-bit number at a position as int64."""
+    """Returns the 32-bit number at a position as int64."""
     if big_endian:
         return (
             (np.int64(buffer[at]) << 24)
@@ -110,7 +111,7 @@ def u32(buffer, at, big_endian):
 
 
 def more(capture: CaptureBytes, scanner: RecordScanner) -> Records:
-    """Go on with a larger window, or end: cleanly, at damage of the compression, or inside a record."""
+    """Returns records from a larger window; at the end none, or raise for damage or a record that is cut off."""
     if capture.offset >= scanner.bound:
         return Records.empty(capture.window).first(0)
     if not capture.complete:
@@ -124,7 +125,7 @@ def more(capture: CaptureBytes, scanner: RecordScanner) -> Records:
 
 
 def cut_off(capture: CaptureBytes) -> CaptureError:
-    """Return the error of a capture that ends inside the record at the window's start."""
+    """Returns the error of a capture that ends inside a record, at the window's start."""
     left = len(capture.window)
     return CaptureError(
         RejectReason.CUT_OFF,

@@ -1,4 +1,4 @@
-"""Rotated captures: file names that say which files continue each other."""
+"""Rotated captures: names of files that continue each other."""
 
 import os
 import re
@@ -21,9 +21,9 @@ _COUNTER = re.compile(rf"[-_.]?\d+{_ENDING}?$")
 
 
 def rotation_stem(uri: str) -> str:
-    """Return what the names of rotated files of one capture have in common: the path without counter and time.
+    """Returns the common part of the names of rotated files: the path without counter and time.
 
-    Known are the names of tcpdump's -C, -G and -W, of Wireshark's ring buffer, and a plain counter at the end.
+    It knows the names of tcpdump's -C, -G and -W, of Wireshark's ring buffer, and a plain counter at the end.
     """
     folder, name = os.path.split(_COMPRESSED.sub("", uri))
     stem = name

@@ -99,7 +99,8 @@ def count_splits(shards: Sequence[WrittenShard], tasks: Sequence[Task], view: Vi
 def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics]:
     """Returns the statistics of each channel over the train split; channels without a value do not appear."""
     merged = sum_by_key(shard.moments for shard in shards)
-    return {name: moments.statistics() for name, moments in merged.items() if moments.count}
+    found = {name: moments.statistics() for name, moments in merged.items() if moments.count}
+    return {name: ChannelStatistics(**vars(statistics)) for name, statistics in found.items()}
 
 
 def count_overlap(shards: Iterable[WrittenShard], view: View) -> tuple[TaskOverlap, ...]:

@@ -1,7 +1,7 @@
-"""Two definitions' flows of the same packets: which are equal, and by what option the others differ.
+"""Comparison of two flow definitions on the same packets: equal flows, and the option by which the others differ.
 
-Every flow is told by where it begins. A beginning that only one side has is a cut of that side, and the flow before it
-under the same key says which rule cut there. Flows that begin together and go on alike are compared column by column.
+A flow is identified by its beginning. A beginning that only one side has is a cut of that side, and the flow before it
+under the same key names the rule that cut there. Flows that begin and end together are compared column by column.
 """
 
 import enum
@@ -14,7 +14,7 @@ from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 
 
 class Cause(enum.StrEnum):
-    """The rule by which flows of two definitions differ. A closed set."""
+    """Rules by which flows of two definitions differ; a closed set."""
 
     IDLE = "idle timeout"
     ACTIVE = "active timeout"
@@ -31,7 +31,7 @@ class Cause(enum.StrEnum):
 
 
 EQUAL = "equal"
-"""What stands in the column `cause` of flows that do not differ; their ids and end reasons may."""
+"""Value of the column `cause` for flows without a difference, except perhaps in id and end reason."""
 
 CONVERSATION = ("low_ip", "high_ip", "low_port", "high_port", "protocol")
 """The five-tuple without direction."""
@@ -42,11 +42,11 @@ _COMPARED = ("forward_is_low", "packets_low", "packets_high", "bytes_fwd", "byte
 
 
 def compare_flows(a: pa.Table, b: pa.Table, definition_a: FlowDefinition, definition_b: FlowDefinition) -> pl.DataFrame:
-    """Compare the flows of one capture under two definitions.
+    """Compares the flows of one capture under two definitions.
 
     Args:
-      a, b: `schemas.rows.FLOWS` of the same packets by each definition, but with `min_packets` 1: short flows are told
-        apart here, as cuts hide behind them otherwise.
+      a, b: `schemas.arrow.rows.FLOWS` of the same packets by each definition, but with
+        `min_packets` 1: short flows are dropped here, because they show where the other flows were cut.
       definition_a, definition_b: with their own `min_packets`.
 
     Returns:
@@ -70,7 +70,7 @@ def compare_flows(a: pa.Table, b: pa.Table, definition_a: FlowDefinition, defini
 
 
 def _beginnings(flows: pa.Table, definition: FlowDefinition) -> pl.DataFrame:
-    """Return flows by conversation and start, each with the rule that cut it from the flow before it under its key."""
+    """Returns flows by conversation and start, each with the rule that ended the flow before it under its key."""
     table = pl.from_arrow(flows.drop_columns(["flow_id", "group"]))
     assert isinstance(table, pl.DataFrame)
     is_low = (pl.col("src_ip") < pl.col("dst_ip")) | (
@@ -120,7 +120,7 @@ _CUT_BY = {
 
 
 def _with_next_cut(flows: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """Add where and by what rule a flow is cut off, if the other side is not cut there; and whether it has the key."""
+    """Adds the next cut of each flow and its rule, if only this side cuts there, and whether the other has the key."""
     shared = other.select(*_PLACE, shared=True)
     known = other.select(CONVERSATION).unique().with_columns(known=True)
     flows = flows.join(shared, on=_PLACE, how="left", maintain_order="left", nulls_equal=True)
@@ -133,7 +133,7 @@ def _with_next_cut(flows: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cause(a: FlowDefinition, b: FlowDefinition) -> pl.Expr:
-    """Say what a pair of flows that begin together, or a flow whose beginning the other side lacks, differs by."""
+    """Returns the cause by which two flows that begin together differ, or for which one side has no such beginning."""
     keyed = a.vlan_in_key != b.vlan_in_key or a.tunnel_in_key != b.tunnel_in_key
 
     def first(*named: tuple[bool, Cause]) -> pl.Expr:

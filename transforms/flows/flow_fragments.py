@@ -1,9 +1,9 @@
-"""Fragments: pieces of flows from the ranges of one capture group, joined to exactly the flows of the whole group.
+"""Flow fragments: pieces of flows from ranges of a capture group, joined to exactly the flows of the whole group.
 
-Joining is associative: counters add up, heads are concatenated and cut at k, the latest time and clock and the closing
-flags are kept. In captured order of one key, a fragment continues the flow before it when the meter left both sides
-open, the clock has not moved on by more than the idle timeout between them, a SYN it begins with repeats the flow's
-own, and no FIN ended the flow that its first packet cannot follow.
+Joining is associative: counters add up, sequences are concatenated and cut at k, the latest time and clock and the
+closing flags are kept. In captured order of one key, a fragment continues the flow before it if all of this holds: the
+meter left both sides open; the clock moved on by at most the idle timeout between them; a SYN at the beginning of the
+fragment repeats the flow's own; the fragment's first packet may follow the FIN, if there was one.
 """
 
 import itertools
@@ -16,8 +16,10 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.arrays.columns import column, concatenated, view
+from flowloom.transforms.arrays.kernels import borrowed, step
 from flowloom.transforms.flows.flow_state import (
     FLOW,
+    Entries,
     closed,
     empty_entries,
     entry_offsets,
@@ -35,16 +37,16 @@ _KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan
 def join_fragments(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
 ) -> tuple[pa.RecordBatch, int]:
-    """Join the fragments of whole keys of one capture group.
+    """Joins the fragments of whole keys of one capture group.
 
     Args:
-      fragments: `schemas.rows.FRAGMENTS` in any order; all that the group has of each key among them.
+      fragments: `schemas.arrow.rows.FRAGMENTS` in any order, with all fragments of each key.
       clocks_ns: the latest time of each range of the group and of all before it, by position.
-      definition: what the ranges were metered by.
+      definition: the flow definition of the ranges.
       group: the group's name.
 
     Returns:
-      flows as `schemas.rows.FLOWS`, and how many were left out by the definition's `min_packets`.
+      flows as `schemas.arrow.rows.FLOWS`, and the number of flows dropped for fewer than `min_packets` packets.
     """
     rows, enough, *_ = _joined(fragments, clocks_ns, definition, group)
     return rows, int(np.count_nonzero(~enough))
@@ -53,9 +55,9 @@ def join_fragments(
 def join_numbered_fragments(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
 ) -> tuple[pa.RecordBatch, int, pa.RecordBatch]:
-    """Return what `join_fragments` returns, and which flow each fragment became (`schemas.rows.FLOW_NUMBERS`).
+    """Joins fragments as `join_fragments` does, and also returns the flow of each (`schemas.arrow.rows.FLOW_NUMBERS`).
 
-    Fragments of flows that were left out are not among them.
+    Fragments of dropped flows are not listed.
     """
     rows, enough, pieces, position, became = _joined(fragments, clocks_ns, definition, group)
     kept = enough[became]
@@ -71,11 +73,11 @@ def join_numbered_fragments(
 def _joined(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
 ) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return flow rows and which joined flows are long enough for one; fragments, their ranges, the flow of each."""
+    """Returns flow rows, a mask of joined flows with enough packets, fragments, their ranges, and the flow of each."""
     pieces, entries = fragment_records(fragments)
     position = view(fragments["range"])
     order = _in_captured_order(pieces, position)
-    # a range that did not know the clock before it metered with its own, which may lag behind
+    # a range without the clock of the ranges before it used its own, which may lag behind
     before = np.array([np.iinfo(np.int64).min, *clocks_ns], np.int64)[position]
     for name in ("start_clock_ns", "clock_ns"):
         pieces[name] = np.maximum(pieces[name], before)
@@ -83,19 +85,20 @@ def _joined(
     joined = empty_entries(int(pieces["entries"].sum()))
     became = np.empty(len(pieces), np.int64)
     count, used = _join(
-        pieces, order, entry_offsets(pieces), *entries.values(), idle_timeouts_ns(definition), definition.k,
-        max(clocks_ns), flows, *joined.values(), became,
+        pieces, order, entry_offsets(pieces), tuple(entries), idle_timeouts_ns(definition), definition.k,
+        max(clocks_ns), flows, tuple(joined), became,
     )  # fmt: skip
     flows = flows[:count]
-    joined = {name: values[:used] for name, values in joined.items()}
+    joined = Entries(*(values[:used] for values in joined))
     enough = long_enough(flows, definition.min_packets)
     if not enough.all():
-        joined = {name: values[np.repeat(enough, flows["entries"])] for name, values in joined.items()}
+        kept = np.repeat(enough, flows["entries"])
+        joined = Entries(*(values[kept] for values in joined))
     return flow_rows(flows[enough], joined, group), enough, pieces, position, became
 
 
 def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Return an order in which the pieces of each key are together, as they were captured."""
+    """Returns an order in which the pieces of each key lie together, in captured order."""
     hashes = key_hashes(pieces)
     order = np.lexsort((pieces["serial"], position, hashes))
     neighbours = hashes[order[1:]] == hashes[order[:-1]]
@@ -107,7 +110,7 @@ def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
 
 
 def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the fragments of each partition that has any; all of one key are in the same.
+    """Yields the fragments of each partition that has any; one partition has all fragments of a key.
 
     Args:
       fragments: batches ordered by the hash of their keys, as `FlowMeter.take_fragments` gives them.
@@ -126,7 +129,7 @@ def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) ->
 
 @numba.njit(nogil=True, cache=True)
 def _continues(flow, piece, idle_ns):
-    """Whether a piece belongs to the flow that the pieces before it form."""
+    """Returns whether a piece belongs to the flow that the pieces before it form."""
     if not (flow.open_after and piece.open_before):
         return False
     if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
@@ -153,7 +156,7 @@ def _same_key(a, b):
 
 @numba.njit(nogil=True, cache=True)
 def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
-    """Write the end reason of a flow that the next packet of its key, or the end of the group, does not continue."""
+    """Writes the end reason of a flow that no further piece continues."""
     if closed(flow.closing):
         flow.end_reason = _END
     elif flow.open_after:
@@ -164,56 +167,63 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(
-    pieces, order, offsets, size, from_low, time_ns, flags, window, ttl, payload, idle_ns, k, end_clock_ns,
-    flows, size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out, became,
-):  # fmt: skip
-    """Write joined flows, their entries and what each piece became; return how many flows and entries."""
+def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, joined, became):
+    """Writes joined flows, their entries and the flow of each piece; returns the number of flows and of entries."""
+    entries, joined = Entries(*borrowed(entries)), Entries(*borrowed(joined))
     count = 0
     used = 0
-    for rank in range(len(order)):
-        piece = pieces[order[rank]]
+    for index in order:
+        piece = pieces[index]
         known = count > 0 and _same_key(flows[count - 1], piece)
         if known and _continues(flows[count - 1], piece, idle_ns):
-            flow = flows[count - 1]
-            flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
-            flow.duplicates += piece.duplicates + np.uint64(
-                piece.start_ns == flow.previous_ns
-                and piece.first_ip_id == flow.previous_ip_id
-                and piece.first_bytes == flow.previous_bytes
-            )
-            flow.packets_low += piece.packets_low
-            flow.packets_high += piece.packets_high
-            flow.bytes_low += piece.bytes_low
-            flow.bytes_high += piece.bytes_high
-            flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
-            flow.clock_ns = piece.clock_ns
-            flow.closing |= piece.closing
-            flow.end_reason = piece.end_reason
-            flow.open_after = piece.open_after
-            flow.previous_ns = piece.previous_ns
-            flow.previous_ip_id = piece.previous_ip_id
-            flow.previous_bytes = piece.previous_bytes
+            _extend(flows[count - 1], piece)
         else:
             if count > 0:
-                clock = piece.start_clock_ns if known else end_clock_ns
-                _end(flows[count - 1], known, clock, idle_ns)
+                _end(flows[count - 1], known, piece.start_clock_ns if known else end_clock_ns, idle_ns)
             flows[count] = piece
             flows[count].entries = 0
             count += 1
-        became[order[rank]] = count - 1
+        became[index] = count - 1
         flow = flows[count - 1]
-        begin = offsets[order[rank]]
-        for at in range(begin, begin + min(pieces[order[rank]].entries, k - flow.entries)):
-            size_out[used] = size[at]
-            from_low_out[used] = from_low[at]
-            time_out[used] = time_ns[at]
-            flags_out[used] = flags[at]
-            window_out[used] = window[at]
-            ttl_out[used] = ttl[at]
-            payload_out[used] = payload[at]
+        begin = offsets[index]
+        for at in range(begin, begin + min(piece.entries, k - flow.entries)):
+            _copy_entry(joined, used, entries, at)
             flow.entries += 1
             used += 1
     if count > 0:
         _end(flows[count - 1], False, end_clock_ns, idle_ns)
     return count, used
+
+
+@numba.njit(nogil=True, cache=True)
+def _extend(flow, piece):
+    """Adds the piece that continues a flow."""
+    flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
+    flow.duplicates += piece.duplicates + np.uint64(
+        piece.start_ns == flow.previous_ns
+        and piece.first_ip_id == flow.previous_ip_id
+        and piece.first_bytes == flow.previous_bytes
+    )
+    flow.packets_low += piece.packets_low
+    flow.packets_high += piece.packets_high
+    flow.bytes_low += piece.bytes_low
+    flow.bytes_high += piece.bytes_high
+    flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
+    flow.clock_ns = piece.clock_ns
+    flow.closing |= piece.closing
+    flow.end_reason = piece.end_reason
+    flow.open_after = piece.open_after
+    flow.previous_ns = piece.previous_ns
+    flow.previous_ip_id = piece.previous_ip_id
+    flow.previous_bytes = piece.previous_bytes
+
+
+@step
+def _copy_entry(target, to, source, at):
+    target.pkt_size[to] = source.pkt_size[at]
+    target.pkt_dir[to] = source.pkt_dir[at]
+    target.pkt_gap_ns[to] = source.pkt_gap_ns[at]
+    target.pkt_tcp_flags[to] = source.pkt_tcp_flags[at]
+    target.pkt_tcp_window[to] = source.pkt_tcp_window[at]
+    target.pkt_ttl[to] = source.pkt_ttl[at]
+    target.pkt_payload[to] = source.pkt_payload[at]

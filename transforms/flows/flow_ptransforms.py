@@ -1,27 +1,28 @@
-"""PTransforms over flows that need no scheduling."""
+"""PTransforms over flows."""
 
 import dataclasses
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 
-from flowloom.transforms.flows.conceal import conceal
-from flowloom.transforms.flows.pseudonyms import IdentityKey
+from flowloom.transforms.flows.identities import IdentityKey, conceal_identities
 
 
 @dataclasses.dataclass
 class ConcealIdentities(beam.PTransform):
-    """`conceal` over a PCollection of flow batches; without a key they stay as they are.
+    """`conceal_identities` over a PCollection of flow batches.
 
-    Label sources know addresses, so they are asked before this. Splits and shards are told by hashes of ids and
-    addresses; they come after it, or they would tell on them.
+    Label sources match real addresses, so flows are labelled before. Splits and shards follow hashes of ids and
+    addresses, so both are assigned afterwards; otherwise they would reveal something of the real ones.
+
+    Args:
+      key: the secret; None leaves flows as they are.
     """
 
     key: IdentityKey | None
 
-    def expand(self, flows: Any) -> Any:
-        """Return batches without addresses that are real; without a key the same ones."""
+    def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[pa.RecordBatch]:
+        """Conceals the hosts of batches of `schemas.arrow.rows.FLOWS`."""
         if self.key is None:
             return flows
-        return flows | beam.Map(conceal, self.key).with_output_types(pa.RecordBatch)
+        return flows | beam.Map(conceal_identities, self.key).with_output_types(pa.RecordBatch)

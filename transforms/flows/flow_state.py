@@ -1,6 +1,7 @@
-"""Flow records: the state of a flow in memory, and how it becomes a row, whole (`FLOWS`) or a piece (`FRAGMENTS`)."""
+"""Flow records: the state of flows in memory, and the rows made of it (`FLOWS`, or `FRAGMENTS` for pieces)."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS, SEQUENCES
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import column, integer_dtype, list_column, repeated_text, view
-from flowloom.transforms.arrays.kernels import mix
+from flowloom.transforms.arrays.kernels import borrowed, mix
 
 BLOCK = 8
 """Sequence entries of a pool block."""
@@ -31,10 +32,10 @@ FLOW = np.dtype(
         ("forward_is_low", np.uint8),
         ("syn", np.uint8),  # the first packet is a SYN: the flow's own, with `isn`, from the low side if `syn_low`
         ("syn_low", np.uint8),
-        ("fresh", np.uint8),  # the first packet is none that can follow the first FIN (`tcp_close: fin`)
+        ("fresh", np.uint8),  # the first packet cannot follow the first FIN (`tcp_close: fin`)
         ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2 (one is both), RST 4
         ("end_reason", np.uint8),
-        ("open_before", np.uint8),  # whether it may continue a flow of an earlier range, or be continued by a later one
+        ("open_before", np.uint8),  # 1 if it may continue a flow of an earlier range, or be continued in a later one
         ("open_after", np.uint8),
         ("isn", np.uint32),
         ("tag", np.uint32),
@@ -52,7 +53,7 @@ FLOW = np.dtype(
         ("bytes_high", np.uint64),
         ("out_of_order", np.uint64),
         ("duplicates", np.uint64),
-        ("previous_ns", np.int64),  # the last packet so far, and the first: what a duplicate has to equal
+        ("previous_ns", np.int64),  # the last packet so far, and the first, to recognise duplicates
         ("previous_ip_id", np.uint32),
         ("previous_bytes", np.uint32),
         ("first_ip_id", np.uint32),
@@ -77,12 +78,21 @@ ENTRY = np.dtype(
 
 _HASHED = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "protocol")
 
-Entries = dict[str, np.ndarray]
-"""Flat entry columns by the names of `SEQUENCES`; until they are final `pkt_gap_ns` holds times, `pkt_dir` from_low."""
+
+class Entries(NamedTuple):
+    """Flat entry columns, one per name in `SEQUENCES`; until `flow_rows` `pkt_gap_ns` is a time, `pkt_dir` from_low."""
+
+    pkt_size: np.ndarray
+    pkt_dir: np.ndarray
+    pkt_gap_ns: np.ndarray
+    pkt_tcp_flags: np.ndarray
+    pkt_tcp_window: np.ndarray
+    pkt_ttl: np.ndarray
+    pkt_payload: np.ndarray
 
 
 def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
-    """Return the idle timeout of each IP protocol number as int64 [256]."""
+    """Returns the idle timeout of each IP protocol number as int64 [256]."""
     idle = np.full(256, round(definition.idle_s * 1e9), np.int64)
     if definition.idle_udp_s is not None:
         idle[17] = round(definition.idle_udp_s * 1e9)
@@ -90,7 +100,7 @@ def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
 
 
 def key_hashes(records: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:
-    """Return a hash of each record's key as uint64: of flow records, or of fragment columns by name."""
+    """Returns a uint64 hash of the key of each record; records are `FLOW` records, or fragment columns by name."""
     return _key_hashes(*(np.ascontiguousarray(records[name]) for name in _HASHED))
 
 
@@ -106,37 +116,37 @@ def _key_hashes(low_0, low_1, high_0, high_1, low_port, high_port, key_vlan, pro
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def closed(closing):
-    """Whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN counts as both)."""
+    """Returns whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN is both)."""
     return closing & 4 != 0 or closing & 3 == 3
 
 
 def empty_entries(count: int) -> Entries:
-    """Return room for `count` entries."""
-    return {name: np.empty(count, integer_dtype(kind)) for name, kind in SEQUENCES.items()}
+    """Returns `count` entries, uninitialised."""
+    return Entries(**{name: np.empty(count, integer_dtype(kind)) for name, kind in SEQUENCES.items()})
 
 
 def entry_offsets(flows: np.ndarray) -> np.ndarray:
-    """Return int32 [rows + 1] positions of each flow's entries among all."""
+    """Returns int32 [rows + 1] positions of each flow's entries among all."""
     offsets = np.zeros(len(flows) + 1, np.int32)
     np.cumsum(flows["entries"], out=offsets[1:])
     return offsets
 
 
 def gather_entries(flows: np.ndarray, pool: np.ndarray, next_block: np.ndarray) -> Entries:
-    """Return the entries of flows, one after the other, out of their chains of blocks."""
+    """Returns the entries of flows side by side, collected from their chains of blocks."""
     offsets = entry_offsets(flows)
     entries = empty_entries(int(offsets[-1]))
-    _unchain(flows, pool, next_block, offsets, *entries.values())
+    _unchain(flows, pool, next_block, offsets, tuple(entries))
     return entries
 
 
 def long_enough(flows: np.ndarray, min_packets: int) -> np.ndarray:
-    """Return a mask of the records with at least `min_packets` packets."""
+    """Returns a mask of the records with at least `min_packets` packets."""
     return flows["packets_low"] + flows["packets_high"] >= min_packets
 
 
 def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch:
-    """Return whole flows as `schemas.rows.FLOWS`; spends the entries.
+    """Returns whole flows as `schemas.arrow.rows.FLOWS`; overwrites the entries.
 
     Args:
       flows: `FLOW` records.
@@ -148,7 +158,7 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
     src_port, dst_port = (np.empty(rows, np.uint16) for _ in range(2))
     _identify(flows, np.uint64(int(group[:16], 16)), ids, src, dst, src_port, dst_port)
     offsets = entry_offsets(flows)
-    _orient(flows, offsets, entries["pkt_dir"], entries["pkt_gap_ns"])
+    _orient(flows, offsets, entries.pkt_dir, entries.pkt_gap_ns)
     low_is_forward = flows["forward_is_low"] == 1
     values = {
         "flow_id": ids,
@@ -167,8 +177,8 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
     for field in FLOWS:
         if field.name == "group":
             arrays.append(repeated_text(group, rows))
-        elif field.name in entries:
-            arrays.append(list_column(offsets, entries[field.name], field.type))
+        elif field.name in SEQUENCES:
+            arrays.append(list_column(offsets, getattr(entries, field.name), field.type))
         else:
             fixed = values[field.name] if field.name in values else flows[field.name]
             arrays.append(column(fixed, field.type))
@@ -176,23 +186,23 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
 
 
 def fragment_rows(flows: np.ndarray, entries: Entries, position: int) -> pa.RecordBatch:
-    """Return pieces of flows as `schemas.rows.FRAGMENTS`; `position` is that of their range in the group."""
+    """Returns pieces of flows as `schemas.arrow.rows.FRAGMENTS`; `position` numbers their range in the group."""
     offsets = entry_offsets(flows)
     arrays = []
     for field in FRAGMENTS:
         if field.name == "range":
             arrays.append(column(np.full(len(flows), position, np.int32), field.type))
         elif field.name in _FRAGMENT_LISTS:
-            arrays.append(list_column(offsets, entries[_FRAGMENT_LISTS[field.name]], field.type))
+            arrays.append(list_column(offsets, getattr(entries, _FRAGMENT_LISTS[field.name]), field.type))
         else:
             arrays.append(column(flows[field.name], field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=FRAGMENTS)
 
 
 def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries]:
-    """Return what `fragment_rows` was given: `FLOW` records and their entries."""
+    """Returns the `FLOW` records and entries of fragments; the inverse of `fragment_rows`."""
     flows = np.zeros(fragments.num_rows, FLOW)
-    entries: Entries = {}
+    entries: dict[str, np.ndarray] = {}
     for name in FRAGMENTS.names:
         if name in _FRAGMENT_LISTS:
             lists = fragments[name]
@@ -200,11 +210,11 @@ def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries]:
         elif name != "range":
             flows[name] = view(fragments[name])
     flows["entries"] = np.diff(view_offsets(lists))
-    return flows, {name: entries[name] for name in SEQUENCES}
+    return flows, Entries(**entries)
 
 
 def view_offsets(lists: pa.ListArray) -> np.ndarray:
-    """Return a list array's int32 [rows + 1] offsets."""
+    """Returns a list array's int32 [rows + 1] offsets."""
     return np.frombuffer(lists.buffers()[1], np.int32)[lists.offset : lists.offset + len(lists) + 1]
 
 
@@ -213,7 +223,7 @@ _FRAGMENT_LISTS = {{"pkt_gap_ns": "pkt_time_ns", "pkt_dir": "pkt_from_low"}.get(
 
 @numba.njit(nogil=True, cache=True)
 def _identify(flows, seed, ids, src, dst, src_port, dst_port):
-    """Write endpoints by direction, and flow ids: 128-bit hashes of group, directed key, start and initial SYN."""
+    """Writes endpoints by direction, and flow ids: 128-bit hashes of group, directed key, start and initial SYN."""
     for i in range(len(flows)):
         f = flows[i]
         if f.forward_is_low:
@@ -235,8 +245,9 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
 
 
 @numba.njit(nogil=True, cache=True)
-def _unchain(flows, pool, next_block, offsets, size, from_low, time_ns, flags, window, ttl, payload):
-    """Write each flow's entries side by side, in the order of `SEQUENCES`."""
+def _unchain(flows, pool, next_block, offsets, entries):
+    """Writes each flow's entries side by side."""
+    entries = Entries(*borrowed(entries))
     for i in range(len(flows)):
         block = np.int64(flows[i].first_block)
         at = offsets[i]
@@ -244,13 +255,13 @@ def _unchain(flows, pool, next_block, offsets, size, from_low, time_ns, flags, w
         while left > 0:
             for position in range(min(left, BLOCK)):
                 entry = pool[block * BLOCK + position]
-                size[at] = entry.size
-                from_low[at] = entry.from_low
-                time_ns[at] = entry.time_ns
-                flags[at] = entry.flags
-                window[at] = entry.window
-                ttl[at] = entry.ttl
-                payload[at] = entry.payload
+                entries.pkt_size[at] = entry.size
+                entries.pkt_dir[at] = entry.from_low
+                entries.pkt_gap_ns[at] = entry.time_ns
+                entries.pkt_tcp_flags[at] = entry.flags
+                entries.pkt_tcp_window[at] = entry.window
+                entries.pkt_ttl[at] = entry.ttl
+                entries.pkt_payload[at] = entry.payload
                 at += 1
             left -= BLOCK
             block = np.int64(next_block[block])
@@ -258,7 +269,7 @@ def _unchain(flows, pool, next_block, offsets, size, from_low, time_ns, flags, w
 
 @numba.njit(nogil=True, cache=True)
 def _orient(flows, offsets, direction, gap_ns):
-    """Turn sides into directions and times into gaps, in place: 0 for the first entry and where out of order."""
+    """Turns sides into directions and times into gaps, in place: 0 for the first entry and where out of order."""
     for i in range(len(flows)):
         forward = np.int8(flows[i].forward_is_low)
         previous = np.int64(0)

@@ -1,11 +1,12 @@
-"""Packet windows: every packet becomes a row with the last k packets of its key, for decisions about single packets.
+"""Packet windows: a row per packet with the last k packets of its key, for decisions about single packets.
 
-It stands in the place of the flow meter where the definition says `decision: packet`, and gives the same rows: a row is
-one packet, with its five-tuple, time, size and a count of one; its sequences are those of its window, the packet itself
-last. Forward is the direction of the first packet of the key. A key that was silent for longer than the idle timeout
-begins anew, by the clock of the meter, so that forgetting it changes nothing. Why so is said in
-docs/decisions/0016-per-packet-decisions.md.
+They replace the flow meter under `decision: packet` and have the same columns: a row is one packet, with its
+five-tuple, time, size and a count of one; its sequences are those of its window, the packet itself last. Forward is the
+direction of the first packet of the key. A key that was silent for longer than the idle timeout, by the clock of the
+meter, begins anew, so it can be forgotten without a difference. Reasons: docs/decisions/0016-per-packet-decisions.md.
 """
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -13,11 +14,12 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
-from flowloom.transforms.arrays.columns import concatenated, view
+from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.arrays.hash_table import fill_slots, find_slot
-from flowloom.transforms.arrays.kernels import mix
-from flowloom.transforms.flows.flow_state import ENTRY, FLOW, empty_entries, flow_rows, idle_timeouts_ns
-from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
+from flowloom.transforms.arrays.kernels import borrowed, mix, step
+from flowloom.transforms.flows.flow_state import ENTRY, FLOW, Entries, empty_entries, flow_rows, idle_timeouts_ns
+from flowloom.transforms.flows.meter import TAKE_FLOWS
+from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, packet_columns, write_entry, write_key
 
 _KEY = np.dtype(
     [
@@ -25,229 +27,231 @@ _KEY = np.dtype(
         ("clock_ns", np.int64),
         ("previous_ip_id", np.uint32),
         ("previous_bytes", np.uint32),
-        ("forward", np.bool_),  # the side that spoke first
+        ("forward", np.bool_),  # the side of the first packet
     ],
     align=True,
 )
+_STATE = np.dtype([("clock_ns", np.int64), ("keys", np.int64), ("packets", np.int64)])
 _KEYS = {"five_tuple": 0, "host_pair": 1, "source": 2}
-_SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
-_COLUMNS = (
-    "time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "vlan", "tunnel_id",
-    "ip_bytes", "payload_bytes", "ip_id", "ttl", "tcp_flags", "tcp_window",
-)  # fmt: skip
+_FIVE_TUPLE, _SOURCE = _KEYS["five_tuple"], _KEYS["source"]
 _FORCED = int(EndReason.FORCED_END)
 _FIRST_KEYS = 1 << 10
 
 
-def open_meter(definition: FlowDefinition, group: str, place: RangePlace = WHOLE) -> "FlowMeter | PacketWindows":
-    """Return what makes rows of packets by a definition: flows, or windows of packets.
+class _Options(NamedTuple):
+    """Options of the kernel, from the flow definition."""
 
-    Raises:
-      ValueError: if the definition needs whole groups, and `place` is that of a part of one.
-    """
-    if definition.decision == "flow":
-        return FlowMeter(definition, group, place)
-    if place != WHOLE:
-        raise ValueError(f"windows of packets need the whole capture group, got {place}")
-    return PacketWindows(definition, group)
+    key: int
+    idle_ns: np.ndarray
+    vlan_in_key: bool
+    tunnel_in_key: bool
+
+
+class _KeyTable(NamedTuple):
+    """Known keys: slots of the hash table, five words of each key, its `_KEY` record, its last k packets."""
+
+    slots: np.ndarray
+    words: np.ndarray
+    records: np.ndarray
+    tails: np.ndarray
 
 
 class PacketWindows:
-    """The windows of packets of a whole capture group, batch by batch; cuts between batches change nothing.
+    """Windows of the packets of a whole capture group, the same however the packets are cut into batches.
 
-    Memory is bounded by the keys that spoke within the idle timeout times k, 24 bytes each, and by rows not yet taken.
+    Memory is bounded by rows not taken yet, and by 24 bytes times k for each key with a packet within the idle timeout.
 
     Args:
-      definition: of packet decisions: what the key is, how many packets a window has, when a key begins anew.
+      definition: a definition with `decision: packet`: the key, the packets of a window, the idle timeout.
       group: the capture group's content-based name, 16 hexadecimal digits or more; part of every row's id.
 
     Attributes:
-      flows_short: rows left out; always 0.
+      flows_short: rows dropped; always 0.
     """
 
     def __init__(self, definition: FlowDefinition, group: str):
         if definition.decision != "packet":
-            raise ValueError(f"packet windows need decision='packet', got {definition.decision!r}")
+            raise ValueError(f"decision must be packet for packet windows, got {definition.decision}; use FlowMeter")
         self.flows_short = 0
         self._definition = definition
         self._group = group
-        self._idle_ns = idle_timeouts_ns(definition)
-        self._state = np.array([np.iinfo(np.int64).min, 0, 0], np.int64)  # clock, keys, packets
+        self._options = _Options(
+            _KEYS[definition.key], idle_timeouts_ns(definition), definition.vlan_in_key, definition.tunnel_in_key
+        )
+        self._state = np.array((np.iinfo(np.int64).min, 0, 0), _STATE)[()]
         self._rows: list[tuple[pa.RecordBatch, np.ndarray]] = []
-        self._allocate(_FIRST_KEYS)
+        self._table = self._new_table(_FIRST_KEYS)
 
     def update(self, packets: pa.RecordBatch) -> np.ndarray:
-        """Make rows of packets (`schemas.rows.PACKETS`) that follow all packets before.
+        """Makes rows of packets (`schemas.arrow.rows.PACKETS`) that follow all packets before.
 
         Returns:
-          int64 serial of each packet's row; `take_numbered` tells which row that is.
+          int64 [packets], the serial of each packet's row; `take_numbered` returns it too.
         """
-        before = self._state[2]
+        before = int(self._state["packets"])
         for begin in range(0, packets.num_rows, TAKE_FLOWS):
             self._add(packets.slice(begin, TAKE_FLOWS))
-        return np.arange(before, self._state[2])
+        return np.arange(before, int(self._state["packets"]))
 
     @property
     def clock_ns(self) -> int | None:
         """The latest time so far; None before the first packet."""
-        return int(self._state[0]) if self._state[2] else None
+        return int(self._state["clock_ns"]) if self._state["packets"] else None
 
     @property
     def finished(self) -> int:
-        """Rows that were not yet taken."""
+        """Number of rows that were not taken yet."""
         return sum(rows.num_rows for rows, _ in self._rows)
 
     def finish(self) -> None:
-        """End the group; every packet has its row already."""
+        """Ends the group; every packet has its row already."""
 
     def take(self) -> pa.RecordBatch:
-        """Return up to `TAKE_FLOWS` rows as `schemas.rows.FLOWS`, in captured order, and forget them."""
+        """Removes up to `TAKE_FLOWS` rows and returns them as `schemas.arrow.rows.FLOWS`, in captured order."""
         rows, _ = self.take_numbered()
         return rows
 
     def take_numbered(self) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Return what `take` returns, and the int64 serial of each of these rows."""
+        """Takes rows as `take` does, and also returns the int64 serial of each."""
         return self._rows.pop(0) if self._rows else (concatenated([], FLOWS), np.empty(0, np.int64))
 
     def take_fragments(self) -> list[pa.RecordBatch]:
-        """Return no fragments: groups of packet decisions are read in one piece."""
+        """Returns no fragments, because groups of packet decisions are read in one piece."""
         return []
 
     def _add(self, packets: pa.RecordBatch) -> None:
-        definition, k = self._definition, self._definition.k
-        columns = [view(packets[name]) for name in _COLUMNS]
+        columns, options = tuple(packet_columns(packets, self._definition)), tuple(self._options)
         rows = np.zeros(packets.num_rows, FLOW)
-        entries = empty_entries(packets.num_rows * k)
+        entries = empty_entries(packets.num_rows * self._definition.k)
         done = filled = 0
         while True:
-            done, filled = _windows(
-                *columns, view(packets[_SIZES[definition.size]]), done, filled,
-                _KEYS[definition.key], k, self._idle_ns, definition.vlan_in_key, definition.tunnel_in_key,
-                self._state, self._slots, self._words, self._keys, self._tails, rows, *entries.values(),
-            )  # fmt: skip
+            table = tuple(self._table)
+            done, filled = _windows(columns, done, filled, options, self._state, table, rows, tuple(entries))
             if done == packets.num_rows:
                 break
             self._make_room()
-        entries = {name: values[:filled] for name, values in entries.items()}
-        last = self._state[2]
+        entries = Entries(*(values[:filled] for values in entries))
+        last = int(self._state["packets"])
         self._rows.append((flow_rows(rows, entries, self._group), np.arange(last - packets.num_rows, last)))
 
-    def _allocate(self, keys: int) -> None:
-        self._words = np.empty((keys, 5), np.uint64)
-        self._keys = np.empty(keys, _KEY)
-        self._tails = np.empty((keys, self._definition.k), ENTRY)
-        self._slots = np.zeros(2 * keys, np.int64)
+    def _new_table(self, keys: int) -> _KeyTable:
+        return _KeyTable(
+            np.zeros(2 * keys, np.int64),
+            np.empty((keys, 5), np.uint64),
+            np.empty(keys, _KEY),
+            np.empty((keys, self._definition.k), ENTRY),
+        )
 
     def _make_room(self) -> None:
-        """Forget the keys that begin anew in any case; if that are few, take twice the room."""
-        idle = int(self._state[0]) - self._keys["clock_ns"] > int(self._idle_ns.max())
+        """Forgets the idle keys, which begin anew in any case; if they are few, doubles the room."""
+        old = self._table
+        idle = int(self._state["clock_ns"]) - old.records["clock_ns"] > int(self._options.idle_ns.max())
         kept = np.flatnonzero(~idle)
-        size = len(self._keys) * (2 if 2 * len(kept) > len(self._keys) else 1)
-        old = self._words[kept], self._keys[kept], self._tails[kept]
-        self._allocate(size)
-        self._state[1] = len(kept)
-        for new, values in zip((self._words, self._keys, self._tails), old, strict=True):
-            new[: len(kept)] = values
-        fill_slots(self._slots, self._words, len(kept))
+        size = len(idle)
+        self._table = self._new_table(2 * size if 2 * len(kept) > size else size)
+        self._state["keys"] = len(kept)
+        for new, values in zip(self._table[1:], old[1:], strict=True):
+            new[: len(kept)] = values[kept]
+        fill_slots(self._table.slots, self._table.words, len(kept))
 
 
 @numba.njit(nogil=True, cache=True)
-def _windows(
-    time_ns, src, dst, src_port, dst_port, protocol, ip_version, vlan, tunnel_id, ip_bytes,
-    payload, ip_id, ttl, tcp_flags, tcp_window, size, begin, filled,
-    key_kind, k, idle_ns, vlan_in_key, tunnel_in_key, state, slots, words, keys, tails, rows,
-    size_out, from_low_out, time_out, flags_out, window_out, ttl_out, payload_out,
-):  # fmt: skip
-    """Write rows and their windows from packet `begin` and entry `filled` on; return how far that went.
+def _windows(packets, begin, filled, options, state, table, rows, entries):
+    """Writes rows and their windows from packet `begin` and entry `filled` on; returns the packet and entry after them.
 
-    Less than all packets: there is no room for another key.
+    A packet before the last means that there is no room for another key.
     """
-    zero = np.uint64(0)
-    for i in range(begin, len(time_ns)):
-        now = time_ns[i]
-        clock = max(state[0], now)
-        src_0, src_1, dst_0, dst_1 = src[i, 0], src[i, 1], dst[i, 0], dst[i, 1]
-        if src_1 != dst_1:
-            from_low = src_1 < dst_1
-        elif src_0 != dst_0:
-            from_low = src_0 < dst_0
-        else:
-            from_low = src_port[i] <= dst_port[i]
-        if from_low:
-            low_0, low_1, high_0, high_1 = src_0, src_1, dst_0, dst_1
-            low_port, high_port = src_port[i], dst_port[i]
-        else:
-            low_0, low_1, high_0, high_1 = dst_0, dst_1, src_0, src_1
-            low_port, high_port = dst_port[i], src_port[i]
-        key_vlan = vlan[i] if vlan_in_key else np.uint16(0)
-        key_tunnel = tunnel_id[i] if tunnel_in_key else np.uint32(0)
-
-        # who shares a window, and which side of it speaks
-        rest = np.uint64(key_vlan) ^ mix(np.uint64(key_tunnel) + np.uint64(1))
-        side = from_low
-        key = (low_0, low_1, high_0, high_1, rest)
-        if key_kind == 0:
-            ports = (np.uint64(low_port) << np.uint64(48)) | (np.uint64(high_port) << np.uint64(32))
-            key = (low_0, low_1, high_0, high_1, mix(rest) ^ (ports | np.uint64(protocol[i])))
-        elif key_kind == 2:
-            side = True
-            key = (src_0, src_1, zero, zero, rest)
-
-        at = find_slot(slots, words, key)
-        place = slots[at] - 1
+    packets, options = MeteredColumns(*borrowed(packets)), _Options(*borrowed(options))
+    table, entries = _KeyTable(*borrowed(table)), Entries(*borrowed(entries))
+    for i in range(begin, len(rows)):
+        clock = max(state.clock_ns, packets.time_ns[i])
+        from_low, flow = flow_key(packets, i, options.vlan_in_key, options.tunnel_in_key)
+        place = _place(_window_key(packets, i, flow, options.key), state, table)
         if place < 0:
-            if state[1] == len(keys):
-                return i, filled
-            place = state[1]
-            state[1] += 1
-            slots[at] = place + 1
-            for word in range(5):
-                words[place, word] = key[word]
-            keys[place].number = 0
-        held, tail = keys[place], tails[place]
-        if held.number and clock - held.clock_ns > idle_ns[protocol[i]]:
-            held.number = 0
-        row = rows[i]
-        if held.number == 0:
-            held.forward = side
-        else:
-            previous = tail[(held.number - 1) % k].time_ns
-            row.out_of_order = now < previous
-            row.duplicates = now == previous and ip_id[i] == held.previous_ip_id and ip_bytes[i] == held.previous_bytes
-        entry = tail[held.number % k]
-        entry.time_ns = now
-        entry.size = min(size[i], np.uint32(0xFFFF))
-        entry.payload = min(payload[i], np.uint32(0xFFFF))
-        entry.window = tcp_window[i]
-        entry.flags = tcp_flags[i]
-        entry.ttl = ttl[i]
-        entry.from_low = side == held.forward  # forward: which side is low differs from row to row
-        held.number += 1
-        held.clock_ns, held.previous_ip_id, held.previous_bytes = clock, ip_id[i], ip_bytes[i]
-        state[0] = clock
+            return i, filled
+        key, tail, row = table.records[place], table.tails[place], rows[i]
+        if key.number and clock - key.clock_ns > options.idle_ns[flow.protocol]:
+            key.number = 0
+        side = options.key == _SOURCE or from_low
+        _add_packet(key, tail, row, packets, i, side)
+        key.clock_ns = clock
+        state.clock_ns = clock
 
-        forward_is_low = from_low == (side == held.forward)
-        row.low_0, row.low_1, row.high_0, row.high_1 = low_0, low_1, high_0, high_1
-        row.low_port, row.high_port, row.protocol, row.ip_version = low_port, high_port, protocol[i], ip_version[i]
-        row.vlan, row.key_vlan, row.tunnel_id, row.key_tunnel = vlan[i], key_vlan, tunnel_id[i], key_tunnel
-        row.forward_is_low = forward_is_low
-        row.end_reason = _FORCED
-        row.isn = np.uint32(state[2] & 0xFFFFFFFF)  # tells packets of one five-tuple and time apart in their ids
-        row.start_ns, row.latest_ns = now, now
-        if from_low:
-            row.packets_low, row.bytes_low = np.uint64(1), np.uint64(size[i])
-        else:
-            row.packets_high, row.bytes_high = np.uint64(1), np.uint64(size[i])
-        state[2] += 1
-        row.entries = min(held.number, k)
+        write_key(row, flow, packets, i)
+        row.forward_is_low = from_low == (side == key.forward)
+        _write_numbers(row, packets, i, from_low, state.packets)
+        state.packets += 1
+        row.entries = min(key.number, tail.shape[0])
         for back in range(row.entries, 0, -1):
-            entry = tail[(held.number - back) % k]
-            size_out[filled] = entry.size
-            from_low_out[filled] = (entry.from_low == 1) == forward_is_low
-            time_out[filled] = entry.time_ns
-            flags_out[filled] = entry.flags
-            window_out[filled] = entry.window
-            ttl_out[filled] = entry.ttl
-            payload_out[filled] = entry.payload
+            _write_window_entry(entries, filled, tail[(key.number - back) % tail.shape[0]], row.forward_is_low == 1)
             filled += 1
-    return len(time_ns), filled
+    return len(rows), filled
+
+
+@step
+def _window_key(packets, i, flow, kind):
+    """Returns the five words of the key whose packets share a window with packet `i`."""
+    rest = np.uint64(flow.vlan) ^ mix(np.uint64(flow.tunnel_id) + np.uint64(1))
+    if kind == _FIVE_TUPLE:
+        ports = (np.uint64(flow.low_port) << np.uint64(48)) | (np.uint64(flow.high_port) << np.uint64(32))
+        return flow.low_0, flow.low_1, flow.high_0, flow.high_1, mix(rest) ^ (ports | np.uint64(flow.protocol))
+    if kind == _SOURCE:
+        return packets.src_ip[i, 0], packets.src_ip[i, 1], np.uint64(0), np.uint64(0), rest
+    return flow.low_0, flow.low_1, flow.high_0, flow.high_1, rest
+
+
+@step
+def _place(key, state, table):
+    """Returns the place of a key, a new one if it is not known, -1 where there is no room for it."""
+    slot = find_slot(table.slots, table.words, key)
+    place = table.slots[slot] - 1
+    if place < 0 and state.keys < len(table.records):
+        place = state.keys
+        state.keys += 1
+        table.slots[slot] = place + 1
+        for word in range(5):
+            table.words[place, word] = key[word]
+        table.records[place].number = 0
+    return place
+
+
+@step
+def _add_packet(key, tail, row, packets, i, side):
+    """Adds packet `i` to the window of its key; the first one decides which side is forward."""
+    now = packets.time_ns[i]
+    if key.number == 0:
+        key.forward = side
+    else:
+        previous = tail[(key.number - 1) % tail.shape[0]].time_ns
+        row.out_of_order = now < previous
+        row.duplicates = (
+            now == previous and packets.ip_id[i] == key.previous_ip_id and packets.ip_bytes[i] == key.previous_bytes
+        )
+    # an entry of a window says whether it is forward: which side is low differs from row to row
+    write_entry(tail[key.number % tail.shape[0]], packets, i, side == key.forward)
+    key.number += 1
+    key.previous_ip_id, key.previous_bytes = packets.ip_id[i], packets.ip_bytes[i]
+
+
+@step
+def _write_numbers(row, packets, i, from_low, number):
+    """Writes the time and size of packet `i` as those of a flow of one packet; `number` is its place in the group."""
+    now = packets.time_ns[i]
+    row.end_reason = _FORCED
+    row.isn = np.uint32(number & 0xFFFFFFFF)  # gives packets of one five-tuple and time different ids
+    row.start_ns, row.latest_ns = now, now
+    if from_low:
+        row.packets_low, row.bytes_low = np.uint64(1), np.uint64(packets.size[i])
+    else:
+        row.packets_high, row.bytes_high = np.uint64(1), np.uint64(packets.size[i])
+
+
+@step
+def _write_window_entry(entries, at, entry, forward_is_low):
+    entries.pkt_size[at] = entry.size
+    entries.pkt_dir[at] = (entry.from_low == 1) == forward_is_low
+    entries.pkt_gap_ns[at] = entry.time_ns
+    entries.pkt_tcp_flags[at] = entry.flags
+    entries.pkt_tcp_window[at] = entry.window
+    entries.pkt_ttl[at] = entry.ttl
+    entries.pkt_payload[at] = entry.payload

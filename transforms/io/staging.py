@@ -1,4 +1,4 @@
-"""Where files appear: a dataset is built in a hidden folder beside its place, so nothing unfinished looks whole."""
+"""Staging: datasets are built in a hidden folder beside their place, so that unfinished ones are never mistaken."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from flowloom.schemas.errors import FlowloomError
 
 @contextlib.contextmanager
 def staged_folder(out: str) -> Iterator[str]:
-    """Yield a new hidden folder beside `out` that becomes `out` when the block succeeds and vanishes when it fails.
+    """Yields a new hidden folder that becomes `out` when the block succeeds, and is removed when it fails.
 
     Raises:
       FlowloomError: if `out` exists, or its folder cannot be written to.
@@ -40,8 +40,8 @@ def staged_folder(out: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def passing_folder(parent: str | None) -> Iterator[str]:
-    """Yield a new folder below `parent`, or where temporary files go, that vanishes when the block ends.
+def temporary_folder(parent: str | None) -> Iterator[str]:
+    """Yields a new folder for temporary files, below `parent` if given, that is removed when the block ends.
 
     Raises:
       FlowloomError: if it cannot be made.
@@ -57,6 +57,6 @@ def passing_folder(parent: str | None) -> Iterator[str]:
 
 
 def file_sha256(path: str) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Returns the SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,8 @@ from flowloom.schemas.corpus.label_sources import Dpi, label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.extras import require_installed
 from flowloom.transforms.arrays.columns import column, view
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import END
 from flowloom.transforms.labels.ip_addresses import parse_addresses
 from flowloom.transforms.labels.window_index import window_batch

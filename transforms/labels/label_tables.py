@@ -15,7 +15,8 @@ from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.schemas.corpus.label_sources import EPOCHS, LabelTable, PacketTable, label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.labels.ip_addresses import parse_addresses
 from flowloom.transforms.labels.window_index import window_batch

@@ -11,11 +11,12 @@ import pyarrow as pa
 from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import batch
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
-from flowloom.transforms.flows.packet_windows import open_meter
+from flowloom.transforms.flows.open_meter import open_meter
 from flowloom.transforms.packets.decoder import PacketDecoder, PacketPlaces
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOW_NUMBERS, LABEL_PREFIX
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.transforms.arrays.columns import column, view
-from flowloom.transforms.flows.pseudonyms import IdentityKey, rekey_ids
+from flowloom.transforms.flows.identities import IdentityKey, rekey_ids
 from flowloom.transforms.io.spill import Spilled, read_spilled, spill_batches
 from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows
 from flowloom.transforms.packets.byte_rows import no_drops

@@ -1,7 +1,7 @@
-"""AfterImage: damped incremental statistics of the streams that each packet belongs to; the features of Kitsune.
+"""AfterImage, the features of Kitsune: damped incremental statistics of the streams of each packet.
 
 Source: Mirsky et al., "Kitsune: An Ensemble of Autoencoders for Online Network Intrusion Detection", NDSS 2018, section
-on the feature extractor. A stream is summed up by three numbers for each decay factor, updated in constant time:
+on the feature extractor. Three numbers for each decay factor describe a stream, updated in constant time:
 
     weight   w <- u + 1,  where u = w * 2^(-decay * t) is left after t seconds since the stream's latest packet
     mean     m <- m + (x - m) / w
@@ -12,9 +12,9 @@ opposite direction share a sum of products S of a packet's residual x - m and th
 its weight, damped by the time since the latest packet of either: covariance S / weight. As residuals are not damped,
 the correlation of a direction that was silent for long can leave [-1, 1], by any factor; it is cut there.
 
-Packets earlier than the latest of their stream are not damped, as in the authors' code. That code adds a packet to S
-twice from a stream's second one on, tells variances for deviations, and has 100 features in its later version; here
-are the paper's 115.
+Packets earlier than the latest of their stream are not damped, as in the authors' code. That code adds each packet to S
+twice, except a stream's first, returns variances instead of deviations, and has 100 features in its later version; this
+module has the paper's 115.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ STREAMS: dict[str, tuple[str, ...]] = {
     "HH_jit": _OF_ONE,
     "HpHp": _OF_ONE + _OF_TWO,
 }
-"""The streams that a packet belongs to, and the statistics of each: frame sizes (bytes) by source MAC and IP address,
+"""Streams of a packet, and the statistics of each: frame sizes (bytes) by source MAC and IP address,
 by source address, by channel (source and destination address), gaps (seconds) by channel, sizes by socket (addresses,
 ports and protocol). Statistics of two are over a stream and the one in the opposite direction."""
 
@@ -49,14 +49,14 @@ _COLUMNS = ("time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "
 _SOURCE, _CHANNEL, _SOCKET = 0, 1, 2
 _FIRST_ROWS = 1 << 10
 _LEAST = 1e-9
-"""Bytes squared: where two deviations multiply to less there is nothing to correlate, and rounding would decide."""
+"""Least product of two deviations (bytes squared) that is correlated; rounding would decide about a smaller one."""
 
-# what a row holds for each decay: (w, m, M) of either direction, (S, its weight), last residuals, (w, m, M) of gaps
+# columns of a row for each decay: (w, m, M) of either direction, (S, its weight), last residuals, (w, m, M) of gaps
 _SHARED, _RESIDUAL, _GAPS, _WIDTH = 6, 8, 10, 16
 
 
 def afterimage_features(decays: Sequence[float] = DECAYS) -> tuple[str, ...]:
-    """Return the names of all features in order: by stream, then decay, then statistic."""
+    """Returns the names of all features in order: by stream, then decay, then statistic."""
     return tuple(
         f"{stream}_L{decay:g}_{statistic}"
         for stream, statistics in STREAMS.items()
@@ -66,17 +66,17 @@ def afterimage_features(decays: Sequence[float] = DECAYS) -> tuple[str, ...]:
 
 
 class AfterImage:
-    """The features of packets, over batches in captured order; cuts between batches change nothing.
+    """Features of packets in captured order, the same however the packets are cut into batches.
 
-    Memory is bounded: about 130 bytes a decay factor and row, where a row is a source, a channel or a socket. When
-    `max_rows` are known, the half of them that was silent longest is forgotten, to begin anew should it speak again.
+    Memory is bounded: about 130 bytes for each decay factor and row, where a row is a source, a channel or a socket. At
+    `max_rows` rows the half that was silent longest is forgotten, and begins anew with its next packet.
 
-    Source MAC addresses are not decoded: streams by MAC and IP address are taken for those by IP address, which differ
-    from them only where hosts share or change addresses.
+    Source MAC addresses are not decoded. Streams by MAC and IP address are replaced by streams by IP address, which
+    differ from them only where hosts share or change addresses.
 
     Args:
       decays: decay factors in 1/s.
-      max_rows: most rows that are kept.
+      max_rows: the most rows in memory.
 
     Attributes:
       features: names of the features, in order.
@@ -94,10 +94,10 @@ class AfterImage:
         self._allocate(min(max_rows, _FIRST_ROWS))
 
     def update(self, packets: pa.RecordBatch) -> np.ndarray:
-        """Return the features of packets that follow all packets before, float64 [rows, features].
+        """Returns the features of packets that follow all packets before, float64 [rows, features].
 
         Args:
-          packets: `schemas.rows.PACKETS`, or the columns of it that name hosts, ports, protocol, time and frame size.
+          packets: `schemas.arrow.rows.PACKETS`, or its columns for hosts, ports, protocol, time and frame size.
         """
         columns = [view(packets[name]) for name in _COLUMNS]
         out = np.empty((packets.num_rows, len(self.features)))
@@ -117,7 +117,7 @@ class AfterImage:
         self._slots = np.zeros(2 << (rows - 1).bit_length(), np.int64)
 
     def _make_room(self) -> None:
-        """Take twice the rows, or, when they are as many as there may be, keep the half that spoke last."""
+        """Doubles the rows, or, at `max_rows`, keeps the half with the latest packets."""
         kept = np.arange(self._count[0])
         size = len(self._keys)
         if size < self._max_rows:
@@ -135,7 +135,7 @@ class AfterImage:
 
 @numba.njit(nogil=True, cache=True)
 def _row(slots, keys, latest_ns, rows, count, key, now):
-    """Return the row of a key, a new one if it is not known, -1 where there is no room for it."""
+    """Returns the row of a key, a new one if it is unknown, -1 if there is no room for it."""
     at = find_slot(slots, keys, key)
     if slots[at]:
         return slots[at] - 1
@@ -153,7 +153,7 @@ def _row(slots, keys, latest_ns, rows, count, key, now):
 
 @numba.njit(nogil=True, cache=True)
 def _add(stream, value, damping):
-    """Add a value to the three numbers of a stream, damped by a factor, and return its residual."""
+    """Adds a value to the three numbers of a stream, damped by a factor, and returns its residual."""
     left = stream[0] * damping
     before = value - stream[1]
     stream[0] = left + 1.0
@@ -164,15 +164,16 @@ def _add(stream, value, damping):
 
 
 @numba.njit(nogil=True, cache=True)
-def _tell(stream, out):
+def _write_one(stream, out):
+    """Writes weight, mean and standard deviation of a stream."""
     out[0] = stream[0]
     out[1] = stream[1]
     out[2] = np.sqrt(stream[2] / stream[0])
 
 
 @numba.njit(nogil=True, cache=True)
-def _tell_both(row, side, out):
-    """Write magnitude, radius, covariance and correlation of both directions; of one alone the other counts as 0."""
+def _write_both(row, side, out):
+    """Writes magnitude, radius, covariance and correlation of both directions; one without packets counts as 0."""
     own, other = row[3 * side : 3 * side + 3], row[3 - 3 * side : 6 - 3 * side]
     variance = own[2] / own[0]
     variance_other = other[2] / other[0] if other[0] > 0 else 0.0
@@ -184,8 +185,8 @@ def _tell_both(row, side, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def _meet(rows, latest_ns, at, side, now, size, decays, out, gaps):
-    """Add a packet to a stream that has an opposite direction and tell both; `gaps`: where those are told, if any."""
+def _add_both(rows, latest_ns, at, side, now, size, decays, out, gaps):
+    """Adds a packet to a stream with an opposite direction; writes statistics of both, and of gaps if wanted."""
     fresh = rows[at, 0, 3 * side] == 0
     alone = 0.0 if fresh else max(now - latest_ns[at, side], 0) * 1e-9
     since = max(now - max(latest_ns[at, 0], latest_ns[at, 1]), 0) * 1e-9
@@ -198,12 +199,12 @@ def _meet(rows, latest_ns, at, side, now, size, decays, out, gaps):
         row[_SHARED] = row[_SHARED] * damping_both + residual * row[_RESIDUAL + 1 - side]
         row[_SHARED + 1] = row[_SHARED + 1] * damping_both + 1.0
         row[_RESIDUAL + side] = residual
-        _tell(stream, out[7 * d : 7 * d + 3])
-        _tell_both(row, side, out[7 * d + 3 : 7 * d + 7])
+        _write_one(stream, out[7 * d : 7 * d + 3])
+        _write_both(row, side, out[7 * d + 3 : 7 * d + 7])
         if len(gaps):
             jitter = row[_GAPS + 3 * side : _GAPS + 3 * side + 3]
             _add(jitter, alone, damping)
-            _tell(jitter, gaps[3 * d : 3 * d + 3])
+            _write_one(jitter, gaps[3 * d : 3 * d + 3])
     latest_ns[at, side] = now if fresh else max(latest_ns[at, side], now)
 
 
@@ -212,7 +213,7 @@ def _update(
     time_ns, src, dst, src_port, dst_port, protocol, wire_bytes, begin,
     decays, slots, keys, latest_ns, rows, count, out,
 ):  # fmt: skip
-    """Write the features of packets from `begin` on; return the first for which there is no room, or their number."""
+    """Writes the features of packets from `begin` on; returns the first one without room, or the number of packets."""
     zero = np.uint64(0)
     count_of = len(decays)
     for i in range(begin, len(time_ns)):
@@ -237,14 +238,14 @@ def _update(
         for d in range(count_of):
             stream = rows[source, d, :3]
             _add(stream, size, 2.0 ** (-decays[d] * since))
-            _tell(stream, out[i, 3 * d : 3 * d + 3])
+            _write_one(stream, out[i, 3 * d : 3 * d + 3])
         latest_ns[source, 0] = max(latest_ns[source, 0], now)
         out[i, 3 * count_of : 6 * count_of] = out[i, : 3 * count_of]
-        _meet(
+        _add_both(
             rows, latest_ns, channel, np.int64(swap), now, size, decays,
             out[i, 6 * count_of : 13 * count_of], out[i, 13 * count_of : 16 * count_of],
         )  # fmt: skip
-        _meet(
+        _add_both(
             rows, latest_ns, socket, np.int64(swap_ends), now, size, decays, out[i, 16 * count_of :], out[i, :0]
         )  # fmt: skip
     return len(time_ns)

@@ -1,10 +1,10 @@
-"""Packet bytes: decoded packets become rows of equal length, headers in fixed places, addresses masked.
+"""Packet bytes: rows of equal length with headers in fixed places and addresses masked.
 
-The layout of MTC, section 3.2.1, without its last step (division by 255 is the model's):
+The layout is that of MTC, section 3.2.1, without its last step: the model divides by 255.
 
     IP header as sent, addresses 0          20 bytes, or up to 60 with options
     TCP header cut to 20 bytes, or UDP header of 8 bytes and 12 zeros
-    payload as far as it was captured, cut or padded with zeros to the row's length
+    captured payload, cut or padded with zeros to the row's length
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from flowloom.transforms.packets.decoder import PacketPlaces
 from flowloom.transforms.packets.header_masks import clear_connection
 
 BATCH_BYTES = 1 << 21
-"""Bytes of a batch at most, so that they are still in the cache when they are read (docs/performance.md)."""
+"""Most bytes of a batch, which are then read from the cache (docs/performance.md)."""
 
 _KEPT = 0
 _IPV6, _OTHER_PROTOCOL, _LATER_FRAGMENT = (
@@ -35,21 +35,21 @@ _COLUMNS = ("ip_version", "protocol", "src_port", "dst_port", "payload_bytes")
 
 
 def no_drops() -> np.ndarray:
-    """Return an int64 count by `PacketDrop` code, all zero."""
+    """Returns int64 counts by `PacketDrop` code, all zero."""
     return np.zeros(max(PacketDrop) + 1, np.int64)
 
 
 def packet_rows(
     packets: pa.RecordBatch, places: PacketPlaces, serials: np.ndarray, packet_view: PacketView, dropped: np.ndarray
 ) -> Iterator[pa.RecordBatch]:
-    """Yield packets as `schemas.rows.numbered_packet_schema`, in captured order, in batches fit for a cache.
+    """Yields packets as `schemas.arrow.rows.numbered_packet_schema`, in captured order, in batches that fit a cache.
 
     Args:
-      packets: `schemas.rows.PACKETS`.
-      places: where they lie; `PacketDecoder.decode_located` gives both.
+      packets: `schemas.arrow.rows.PACKETS`.
+      places: their positions; `PacketDecoder.decode_located` returns both.
       serials: int64 number of each packet's flow in its range, from `FlowMeter.update`.
-      packet_view: what a row is.
-      dropped: int64 count by `PacketDrop` code; packets that are no row are added to it.
+      packet_view: length and masks of a row.
+      dropped: int64 counts by `PacketDrop` code; dropped packets are added to them.
     """
     ports = np.zeros(1 << 16, np.bool_)
     ports[list(packet_view.name_service_ports)] = True
@@ -75,7 +75,7 @@ def packet_rows(
 
 @numba.njit(nogil=True, cache=True)
 def _choose(window, network, ip_version, protocol, src_port, dst_port, payload, ports, drop, dropped):
-    """Write why each packet is no row, or `_KEPT`, and count the reasons."""
+    """Writes the reason why each packet is dropped, or `_KEPT`, and count the reasons."""
     for i in range(len(network)):
         if ip_version[i] != 4:
             reason = _IPV6
@@ -96,7 +96,7 @@ def _choose(window, network, ip_version, protocol, src_port, dst_port, payload, 
 
 @numba.njit(nogil=True, cache=True)
 def _write_rows(window, network, end, protocol, ip_bytes, rows, length, strict, out):
-    """Write each chosen packet into its row; every byte of a row is written once or twice, none is left as it was."""
+    """Writes each chosen packet into its row; every byte of a row is written."""
     for i in range(len(rows)):
         packet = rows[i]
         source = network[packet]

@@ -1,4 +1,4 @@
-"""Masks: header fields of an IP packet that are zeroed where it lies, the packet cut anywhere."""
+"""Header masks: fields of an IP packet that are zeroed in place, wherever the packet is cut off."""
 
 import numba
 import numpy as np
@@ -9,7 +9,7 @@ from flowloom.transforms.packets.ipv6_extensions import EXTENSIONS, FRAGMENT, ex
 
 @numba.njit(nogil=True, cache=True)
 def clear_within(content, at, size, first, last):
-    """Zero the bytes from `first` to before `last` of what begins at `at`, as far as its size goes."""
+    """Zeroes the bytes from `first` to before `last`, counted from `at`, as far as `size` goes."""
     last = min(last, size)
     if first < last:
         clear_bytes(content, at + first, last - first)
@@ -17,17 +17,17 @@ def clear_within(content, at, size, first, last):
 
 @numba.njit(nogil=True, cache=True)
 def clear_addresses(content, at, size):
-    """Zero both addresses of the IP packet that begins at `at`."""
+    """Zeroes both addresses of the IP packet that begins at `at`."""
     first, last = (12, 20) if content[at] >> 4 == 4 else (8, 40)
     clear_within(content, at, size, first, last)
 
 
 @numba.njit(nogil=True, cache=True)
 def clear_connection(content, at, size):
-    """Zero what tells a connection or a host rather than its traffic in the headers of the IP packet at `at`.
+    """Zeroes the header fields of the IP packet at `at` that identify a connection or a host, except addresses.
 
     These are ports, sequence and acknowledgement numbers, identification, time to live or hop limit, flow label,
-    checksums, and options of IPv4 and TCP; addresses are left to `clear_addresses`.
+    checksums, and options of IPv4 and TCP. `clear_addresses` zeroes the addresses.
     """
     if content[at] >> 4 == 4:  # RFC 791
         clear_within(content, at, size, 4, 6)  # identification
@@ -64,7 +64,7 @@ def clear_connection(content, at, size):
 
 @numba.njit(nogil=True, cache=True)
 def _behind_extensions(content, at, size):
-    """Return the protocol of an IPv6 packet and where its header begins, or `size` if nothing of that is there."""
+    """Returns the protocol of an IPv6 packet and the position of its header, or `size` if the packet has none."""
     protocol, header = np.int64(content[at + 6]), np.int64(40)
     while protocol in EXTENSIONS:
         if protocol == FRAGMENT:

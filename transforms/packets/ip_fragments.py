@@ -1,4 +1,4 @@
-"""IP fragments: later fragments find their first by source, destination, identification and, in IPv4, protocol.
+"""IP fragments, joined by source, destination, identification and, in IPv4, protocol.
 
 Sources: RFC 791, section 3.2; RFC 8200, section 4.5.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from flowloom.transforms.arrays.kernels import mix
 
 LIFETIME_NS = 30 * 1_000_000_000
-"""How long a first fragment waits for the others, as Linux does (ipfrag_time); RFC 8200 allows 60 s."""
+"""Time that a first fragment waits for the others, 30 s as in Linux (ipfrag_time); RFC 8200 allows 60 s."""
 
 _ENTRY = np.dtype(
     [
@@ -32,11 +32,11 @@ _ENTRY = np.dtype(
 
 
 class IpFragmentTable:
-    """First fragments seen within `LIFETIME_NS`; memory is bounded by them, not by the capture.
+    """Table of first fragments within `LIFETIME_NS`, whose number bounds the memory.
 
     Args:
-      earlier: gives the table as it was before the first packet, if there is anything before; called once at most, and
-        only when a later fragment misses its first.
+      earlier: returns the table as it was before the first packet; None if nothing lies before. It is called at most
+        once, when the first fragment of a later one is missing.
     """
 
     def __init__(self, earlier: Callable[[], Self] | None = None) -> None:
@@ -46,14 +46,14 @@ class IpFragmentTable:
         self._clock_ns = np.iinfo(np.int64).min
 
     def join(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
-        """Write the protocol and ports of first fragments into their later ones.
+        """Writes the protocol and ports of first fragments into their later ones.
 
         Args:
-          columns: a chunk of packets by `schemas.rows.PACKETS`; protocol and ports are written.
+          columns: a chunk of packets by `schemas.arrow.rows.PACKETS`; protocol and ports are written.
           first, later: bool masks over its rows.
 
         Returns:
-          bool mask of the later fragments whose first was known.
+          bool mask of the later fragments whose first fragment is known.
         """
         # room first: what waited too long by the end of this chunk may still be waited for at its beginning
         self._make_room(int(np.count_nonzero(first)))
@@ -78,7 +78,7 @@ class IpFragmentTable:
         return joined
 
     def _make_room(self, coming: int) -> None:
-        """Let the table be at most half full with `coming` more entries, without those that waited too long."""
+        """Makes room for `coming` more entries in a table at most half full, without those that waited too long."""
         if (self._used + coming) * 2 <= len(self._entries):
             return
         alive = self._entries["time_ns"] >= self._clock_ns - LIFETIME_NS
@@ -92,7 +92,7 @@ class IpFragmentTable:
 
 @numba.njit(nogil=True, cache=True)
 def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
-    """Return the slot that holds a datagram's first fragment, or the free slot where it belongs."""
+    """Returns the slot that holds a datagram's first fragment, or the free slot where it belongs."""
     word = src_0
     for part in (src_1, dst_0, dst_1, (np.uint64(key_protocol) << np.uint64(32)) | np.uint64(ip_id)):
         word = mix(word) + part
@@ -114,7 +114,7 @@ def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
 
 @numba.njit(nogil=True, cache=True)
 def _insert_new(entries, kept):
-    """Add entries whose datagram is not there yet; return how many."""
+    """Adds entries whose datagram is not there yet; returns how many."""
     added = 0
     for i in range(len(kept)):
         e = kept[i]

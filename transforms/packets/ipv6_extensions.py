@@ -1,4 +1,4 @@
-"""Extension headers of IPv6, which stand between its header and that of the transport layer (RFC 8200, section 4)."""
+"""IPv6 extension headers, between the IPv6 header and the transport header (RFC 8200, section 4)."""
 
 import numba
 import numpy as np
@@ -10,7 +10,7 @@ FRAGMENT, AUTHENTICATION = 44, 51
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def extension_bytes(buffer, at, protocol):
-    """Return the length in bytes of the extension header of a protocol that begins at a position."""
+    """Returns the length in bytes of an extension header at a position."""
     if protocol == FRAGMENT:
         return np.int64(8)
     if protocol == AUTHENTICATION:  # RFC 4302

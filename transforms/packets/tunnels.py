@@ -1,4 +1,4 @@
-"""Tunnels: where the packet inside a packet lies, and the identifier that its tunnel header carries.
+"""Tunnels: the position of the packet inside a packet, and the identifier in its tunnel header.
 
 Sources: IP in IP RFC 2003 and RFC 4213, GRE RFC 2784 and RFC 2890, GTP-U 3GPP TS 29.281, VXLAN RFC 7348, Teredo
 RFC 4380.
@@ -14,10 +14,10 @@ from flowloom.transforms.arrays.kernels import u16, u32
 from flowloom.transforms.captures.records import Records
 
 MAX_DEPTH = 8
-"""Tunnels inside one another that are unwrapped; what lies deeper stays inside the eighth."""
+"""Most nested tunnels that are unwrapped; deeper ones stay inside the eighth."""
 
 MAY_CARRY = np.isin(np.arange(256), (4, 17, 41, 47))
-"""bool by IP protocol number: whether there is a kind of tunnel over it."""
+"""bool by IP protocol number: True if a kind of tunnel uses it."""
 
 _IP_IN_IP, _GRE, _GTP_U, _VXLAN, _TEREDO = (
     1 << TUNNELS.index(name) for name in ("ip-in-ip", "gre", "gtp-u", "vxlan", "teredo")
@@ -29,7 +29,7 @@ _GRE_REFUSED = 0x4007
 
 
 def tunnel_mask(tunnels: Iterable[str]) -> int:
-    """Return kinds of `schemas.definition.TUNNELS` as the bit set that `inner_packets` takes."""
+    """Returns kinds of `schemas.corpus.flow_definition.TUNNELS` as the bit set of `inner_packets`."""
     return sum(1 << TUNNELS.index(name) for name in set(tunnels))
 
 
@@ -37,18 +37,18 @@ def inner_packets(
     records: Records, record: np.ndarray, transport: np.ndarray, protocol: np.ndarray,
     src_port: np.ndarray, dst_port: np.ndarray, payload_bytes: np.ndarray, tunnels: int,
 ) -> tuple[np.ndarray, Records, np.ndarray]:  # fmt: skip
-    """Locate the packets inside IP packets as records of their own; whether one does lie there remains to be seen.
+    """Locates possible packets inside IP packets as records of their own; decoding decides whether they are packets.
 
     Args:
       records: the outermost frames.
       record: int64 row of each packet's frame in `records`.
       transport: int64 position of each packet's transport header in the window.
-      protocol, src_port, dst_port, payload_bytes: of each packet, as in `schemas.rows.PACKETS`.
+      protocol, src_port, dst_port, payload_bytes: of each packet, as in `schemas.arrow.rows.PACKETS`.
       tunnels: a `tunnel_mask`.
 
     Returns:
-      for each inner packet the position of its outer one among the arguments, its record, and its tunnel's identifier
-      (-1 where the tunnel header has none).
+      for each inner packet the row of its outer packet, its record, and the identifier of its tunnel (-1 for a tunnel
+      header without one).
     """
     start, wire, tunnel_id = (np.empty(len(record), np.int64) for _ in range(3))
     link_type = np.empty(len(record), np.int32)
@@ -119,7 +119,7 @@ def _gre(buffer, at, limit):
 
 @numba.njit(nogil=True, cache=True)
 def _gtp_u(buffer, at, limit):
-    """Take a G-PDU of version 1; with any of the flags E, S and PN four more bytes follow, with E extension headers."""
+    """Skip the header of a G-PDU of version 1: flags E, S and PN add four bytes, and E also extension headers."""
     if at + 12 > limit or buffer[at] & 0xF0 != 0x30 or buffer[at + 1] != 255:
         return at, _NONE, -1
     flags, teid = buffer[at], u32(buffer, at + 4)
@@ -138,7 +138,7 @@ def _gtp_u(buffer, at, limit):
 
 @numba.njit(nogil=True, cache=True)
 def _teredo(buffer, at, limit):
-    """Go behind authentication and origin indication to an IPv6 packet; Teredo carries no other."""
+    """Skip authentication and origin indication up to an IPv6 packet, the only kind that Teredo carries."""
     if at + 4 <= limit and u16(buffer, at) == 1:
         at += 13 + np.int64(buffer[at + 2]) + np.int64(buffer[at + 3])
     if at + 8 <= limit and u16(buffer, at) == 0:

@@ -17,7 +17,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import NEGATIVE, POSITIVE
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import column, integer_dtype, view
-from flowloom.transforms.flows.packet_windows import open_meter
+from flowloom.transforms.flows.open_meter import open_meter
 from flowloom.transforms.published.delimited_text import SECONDS, TextRows, read_header, read_rows, seconds_ns
 from flowloom.transforms.published.flow_rows import with_nulls
 from flowloom.transforms.published.published_files import PublishedFile, published_files

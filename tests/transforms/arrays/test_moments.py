@@ -1,4 +1,4 @@
-"""Moments are exact: however values are cut and merged, the statistics are the same bits."""
+"""Moments are exact: any cuts and merges of values give the same bits."""
 
 import fractions
 import math

@@ -1,4 +1,4 @@
-"""Sketches are the same however they are merged, and what they cut by time is in order and of the right size."""
+"""Order sketches are the same for any order of merging; cuts by time are ordered and of the right size."""
 
 import numpy as np
 import pytest

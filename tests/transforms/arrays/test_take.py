@@ -1,4 +1,4 @@
-"""Rearranging is Arrow's `take`, whatever the columns, nulls and slices."""
+"""Rearranged rows equal Arrow's `take` for any columns, nulls and slices."""
 
 import numpy as np
 import pyarrow as pa

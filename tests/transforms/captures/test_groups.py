@@ -1,4 +1,4 @@
-"""Groups are told by content: names and order change nothing, and no file is lost without a reject row."""
+"""Groups depend on content: names and order change nothing, and every file is in a group or a reject row."""
 
 import dataclasses
 import gzip

@@ -1,4 +1,4 @@
-"""Seen captures: globs are told without a filesystem as `glob` tells them with one."""
+"""Inventory: globs match paths without a filesystem as `glob` does with one."""
 
 import glob
 import os

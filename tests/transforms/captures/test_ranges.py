@@ -1,4 +1,4 @@
-"""Ranges: whatever stretches a capture is cut into, they hold each of its records exactly once."""
+"""Ranges: any stretches of a capture hold each of its records exactly once."""
 
 import gzip
 import random
@@ -19,7 +19,7 @@ Row = tuple[int, bytes]
 
 
 def records(parts: list[CaptureRange]) -> tuple[list[Row], str | None]:
-    """All records of ranges in order, and the damage at the end."""
+    """Returns all records of ranges in order, and the damage at the end."""
     rows: list[Row] = []
     for part in parts:
         try:
@@ -94,7 +94,7 @@ def test_any_capture_and_stretch(tmp_path, seed, count, size, ng):
 
 
 def test_a_hostile_chain_that_ends_on_a_true_record_is_found_out(tmp_path):
-    """The fake chain leads into the real one, so nothing after it tells them apart: only the walk from before does."""
+    """The fake chain ends at a true record, so only reading from the stretch before it can tell them apart."""
     fake = struct.pack("<IIII", 1_700_000_000, 5, 20, 20) + bytes(20)
     rows = [(NS + i * 1000, ethernet(ipv4(tcp(fake * 30)))) for i in range(40)]
     path = tmp_path / "c"

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures import capture_files
-from flowloom.transforms.captures.capture_files import CaptureBytes, CaptureError, capture_sha256, match_captures
+from flowloom.transforms.captures import capture_window
+from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256, match_captures
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import first_time_ns, open_records
 from flowloom.transforms.captures.records import NO_TIME
 
@@ -24,7 +25,7 @@ FRAMES = [ethernet(ipv4(tcp(bytes(i)))) for i in range(5)]
 
 
 def read(path: Path) -> list[tuple[int, bytes, int, int]]:
-    """All records as (time_ns, frame, wire, link type); damage is raised."""
+    """Returns all records as (time_ns, frame, wire, link type); raises for damage."""
     capture = CaptureBytes(str(path))
     try:
         scanner = open_records(capture)
@@ -170,8 +171,8 @@ def test_window_sizes_do_not_show(tmp_path, piece, grown, ng):
         content = pcap(stamped)
     path = write(tmp_path, gzip.compress(content))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture_files, "_PIECE_BYTES", piece)
-        patch.setattr(capture_files, "READ_BYTES", grown)
+        patch.setattr(capture_window, "_PIECE_BYTES", piece)
+        patch.setattr(capture_window, "READ_BYTES", grown)
         assert [(t, f) for t, f, _, _ in read(path)] == stamped
 
 

@@ -1,4 +1,4 @@
-"""Rotated names: those that tcpdump and Wireshark write fall together, others do not."""
+"""Rotated captures: names that tcpdump and Wireshark write have one stem, others do not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Comparing definitions: every flow of either side is counted once, and each option shows as its own cause."""
+"""Comparison of definitions: every flow of either side counts once, and each option has its own cause."""
 
 from typing import Any
 

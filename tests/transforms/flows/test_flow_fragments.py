@@ -1,4 +1,4 @@
-"""Fragments: however a capture group is cut into ranges, joining them gives the flows of the whole."""
+"""Flow fragments: joined, the ranges of any cuts of a capture group give the flows of the whole."""
 
 import itertools
 
@@ -46,7 +46,7 @@ def ordered(flows: pa.Table) -> pa.Table:
 
 
 def in_ranges(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefinition, *, blind: bool, shuffle: int = 0):
-    """Meter the ranges between the cuts apart, and join their fragments in some order."""
+    """Meters the ranges between the cuts apart, and joins their fragments in some order."""
     edges = [0, *sorted(cut % (packets.num_rows + 1) for cut in cuts), packets.num_rows]
     clock, clocks = None, []
     flows, fragments = [], []

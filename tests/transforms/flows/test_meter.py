@@ -14,7 +14,7 @@ from flowloom.transforms.flows.meter import FlowMeter
 
 
 def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
-    """The meter's flows, fed in chunks that end at `cuts`."""
+    """Returns the meter's flows of packets that are fed in chunks which end at `cuts`."""
     flow_meter = FlowMeter(definition, GROUP)
     batches = []
     edges = [0, *sorted(cut % (len(packets) + 1) for cut in cuts), len(packets)]
@@ -115,7 +115,7 @@ def test_an_elephant_keeps_state_of_k_packets_only():
     held = set()
     for _ in range(20):
         flow_meter.update(chunk)
-        held.add(len(flow_meter._pool))
+        held.add(len(flow_meter._pool.entries))
     assert max(held) < 2 * 8 * 20_000, "room for one more chunk, whatever came before"
     assert len(held) <= 2
     flow_meter.finish()
@@ -132,4 +132,4 @@ def test_memory_is_bounded_by_open_flows_not_by_flows_seen():
         flow_meter.update(pa.RecordBatch.from_pylist(rows, schema=PACKETS))
         while flow_meter.finished:
             flow_meter.take()
-    assert len(flow_meter._flows) <= 5 * 3000
+    assert len(flow_meter._table.flows) <= 5 * 3000

@@ -1,4 +1,4 @@
-"""The preset `nfstream` gives NFStream's flows on the captures of its own tests; every difference has a known cause."""
+"""Conformance of the preset `nfstream` with NFStream on its own test captures; differences have known causes."""
 
 import conformance
 import pytest

@@ -14,11 +14,12 @@ from reference_meter import packet_rows as reference_rows
 from flowloom.schemas.arrow.rows import FLOWS, PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.flows.meter import TAKE_FLOWS, RangePlace
-from flowloom.transforms.flows.packet_windows import PacketWindows, open_meter
+from flowloom.transforms.flows.open_meter import open_meter
+from flowloom.transforms.flows.packet_windows import PacketWindows
 
 
 def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> pa.Table:
-    """The rows of packets that are fed in batches that end at `cuts`."""
+    """Returns the rows of packets that are fed in batches which end at `cuts`."""
     meter = open_meter(definition, GROUP)
     edges = [0, *sorted(min(cut, len(packets)) for cut in cuts), len(packets)]
     serials = [
@@ -39,7 +40,7 @@ def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: lis
 
 
 def expected(packets: list[dict[str, Any]], definition: FlowDefinition) -> list[dict[str, Any]]:
-    """The reference meter's rows of the same packets."""
+    """Returns the reference meter's rows of the same packets."""
     return list(reference_rows(map(reference_packet, packets), definition, GROUP))
 
 
@@ -76,7 +77,7 @@ def test_a_window_by_hand():
 
 
 def test_idle_keys_are_forgotten_and_others_kept():
-    """More keys than there is room for at first, in two waves: the second finds the places of the first."""
+    """Two waves have more keys than there is room for at first; the second reuses the places of the first."""
     definition = FlowDefinition.of("packet-windows", key="source", k=2)
     hosts = [bytes(10) + b"\xff\xff" + bytes([10, 0, i // 256, i % 256]) for i in range(1_500)]
     wave = [packet(src_ip=host) for host in hosts]
@@ -92,7 +93,7 @@ def test_idle_keys_are_forgotten_and_others_kept():
         meter.update(pa.RecordBatch.from_pylist(later, schema=PACKETS))
         while meter.finished:
             meter.take()
-    assert len(meter._keys) == 1_024
+    assert len(meter._table.records) == 1_024
 
 
 def test_many_packets_are_taken_in_bounded_batches():
@@ -103,9 +104,9 @@ def test_many_packets_are_taken_in_bounded_batches():
 
 
 def test_flows_have_another_meter():
-    with pytest.raises(ValueError, match="packet windows need decision='packet', got 'flow'"):
+    with pytest.raises(ValueError, match="decision must be packet for packet windows, got flow"):
         PacketWindows(FlowDefinition(), GROUP)
-    with pytest.raises(ValueError, match="need the whole capture group, got RangePlace"):
+    with pytest.raises(ValueError, match="need a whole capture group, got RangePlace"):
         open_meter(FlowDefinition.of("packet-windows"), GROUP, RangePlace(1))
 
 

@@ -14,13 +14,8 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.captures.capture_files import (
-    CaptureBytes,
-    CaptureError,
-    capture_fingerprint,
-    capture_sha256,
-    match_captures,
-)
+from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint, capture_sha256, match_captures
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.io.filesystems import download, exists, find, locate, upload
 
 CAPTURE = pcap([(at, ethernet(ipv4(udp(bytes(40), 1000 + at, 53), "10.0.0.1", "10.0.0.2", 17))) for at in range(50)])

@@ -19,7 +19,7 @@ from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.captures import capture_files, records
+from flowloom.transforms.captures import capture_window, records
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch, stretches
 from flowloom.transforms.flows.flow_fragments import join_fragments
@@ -185,8 +185,8 @@ def test_a_group_that_is_cut_at_any_bytes(folder, group, definition, edges, chun
 def test_compressed_captures_that_are_streamed_in_small_windows(folder, group, definition, window_bytes):
     uris, _ = write(group, folder, compressed=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture_files, "READ_BYTES", window_bytes)
-        patch.setattr(capture_files, "_PIECE_BYTES", window_bytes)
+        patch.setattr(capture_window, "READ_BYTES", window_bytes)
+        patch.setattr(capture_window, "_PIECE_BYTES", window_bytes)
         found = metered(uris, definition, Cut([None] * len(uris)))
     assert_equal(found, expected_of(group, definition))
 

@@ -1,4 +1,4 @@
-"""AfterImage against weighted sums over all packets of a stream: any packets, any batches; and when rows run out."""
+"""AfterImage against weighted sums over all packets of a stream, for any packets and batches, and with few rows."""
 
 import itertools
 from collections import defaultdict
@@ -20,7 +20,7 @@ C = bytes(10) + b"\xff\xff" + bytes([192, 168, 0, 7])
 
 
 class Stream:
-    """All values of one stream, and when they count as come: never before the one in front of them."""
+    """All values of one stream with their times; none counts as earlier than the one before it."""
 
     def __init__(self):
         self.values: list[float] = []
@@ -31,7 +31,7 @@ class Stream:
         self.clocks.append(max([now, *self.clocks[-1:]]))
 
     def residual(self, decay: float) -> float:
-        """How far the latest value is above the mean, without the difference of two that are nearly equal."""
+        """Returns the latest value minus the mean, without a difference of nearly equal numbers."""
         weights = 2.0 ** (-decay * (self.clocks[-1] - np.array(self.clocks)) * 1e-9)
         return np.average(self.values[-1] - np.array(self.values), weights=weights)
 
@@ -45,7 +45,7 @@ class Stream:
 
 
 def reference(packets: list[dict]) -> np.ndarray:
-    """The features of packets in captured order, each from all packets before it."""
+    """Returns the features of packets in captured order, each from all packets before it."""
     streams: dict = defaultdict(Stream)
     products: dict = defaultdict(Stream)
     residuals: dict = defaultdict(float)
@@ -155,7 +155,7 @@ def test_the_names_are_those_of_the_published_tables():
 
 
 def scan(count: int) -> list[dict]:
-    """Packets of which each opens a socket; every third host of them comes again."""
+    """Returns packets that open a socket each; every third host repeats."""
     hosts = [bytes(10) + b"\xff\xff" + bytes([10, 1, i // 256, i % 256]) for i in range(count)]
     return [
         packet(src_ip=hosts[i if i % 3 else i // 2], src_port=i, wire_bytes=60 + i % 7, time_ns=START + i * SECOND)

@@ -1,4 +1,4 @@
-"""Packet bytes: against a plain reference for arbitrary packets, what may not show, and closed accounting."""
+"""Packet bytes: equal to a plain reference for any packets, masked fields, and every packet accounted for."""
 
 import ipaddress
 import struct
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flowloom.schemas.arrow.accounting import PacketDrop
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.records import Records
 from flowloom.transforms.packets.byte_rows import no_drops, packet_rows
@@ -22,7 +22,7 @@ PAPER, STRICT = PacketView(), PacketView(preset="strict")
 
 
 def located(frames: list[bytes], link_type: int = 1, snap: int = 65_535) -> Records:
-    """Return frames as records of one window, with foreign bytes between them."""
+    """Returns frames as records of one window, with foreign bytes between them."""
     parts, start, at = [], [], 0
     for frame in frames:
         parts += [b"\xee" * 7, frame[:snap]]
@@ -36,7 +36,7 @@ def located(frames: list[bytes], link_type: int = 1, snap: int = 65_535) -> Reco
 
 
 def rows_of(frames: list[bytes], packet_view: PacketView = PAPER, **how) -> tuple[dict[int, bytes], dict[str, int]]:
-    """Return the row of each record that has one, and the drops by reason."""
+    """Returns the row of each record that has one, and the drops by reason."""
     packets, places = PacketDecoder(IpFragmentTable(), tunnels=how.pop("tunnels", ())).decode_located(
         located(frames, **how)
     )
@@ -51,7 +51,7 @@ def rows_of(frames: list[bytes], packet_view: PacketView = PAPER, **how) -> tupl
 
 
 def reference(packet: bytes, captured: int, *, strict: bool, length: int) -> bytes | PacketDrop:
-    """The same for one IP packet, slowly, field by field, from MTC, section 3.2.1."""
+    """Returns the row of one IP packet, slowly, field by field, by MTC, section 3.2.1."""
     if packet[0] >> 4 == 6:
         return PacketDrop.IPV6
     head, _, size, _, fragment, _, kind, _, _, _ = struct.unpack(">BBHHHBBH4s4s", packet[:20])

@@ -1,4 +1,4 @@
-"""Packets: link types, headers, fragments and the accounting of what is none."""
+"""Packet decoder: link types, headers, fragments, and the accounting of records without a packet."""
 
 import ipaddress
 import struct
@@ -8,7 +8,7 @@ import pytest
 from capture_files import ACK, SYN, ethernet, ipv4, ipv6, pcap, tcp, udp
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.packets.decoder import PacketDecoder
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
@@ -25,7 +25,7 @@ def decode(
     snap: int = 262_144,
     join_fragments: bool = True,
 ):
-    """Return the packet rows and the non-zero drops of frames."""
+    """Returns the packet rows and the non-zero drops of frames."""
     path = folder / "c.pcap"
     path.write_bytes(pcap([(NS + i * gap_ns, f) for i, f in enumerate(frames)], link_type=link_type, snap=snap))
     decoder = PacketDecoder(IpFragmentTable() if join_fragments else None)

@@ -1,4 +1,4 @@
-"""tshark as the decoder to agree with: time, addresses, ports, sizes, TTL, TCP flags, window and sequence number."""
+"""Agreement with tshark on time, addresses, ports, sizes, TTL, TCP flags, window and sequence number."""
 
 import ipaddress
 import subprocess
@@ -62,7 +62,7 @@ OPTIONS = [
 
 
 def dissected(tshark: str, path: Path) -> list[dict[str, str]]:
-    """Return tshark's fields of every frame whose only IP packet is a whole or first TCP or UDP one.
+    """Returns tshark's fields of every frame whose only IP packet is a whole or first TCP or UDP one.
 
     Without the TCP headers that are not whole or that tshark too calls bogus. `test_tunnels.py` has packets in packets.
     """
@@ -86,7 +86,7 @@ def nanoseconds(epoch: str) -> int:
 
 
 def disagreement(path: Path, theirs: list[dict[str, str]]) -> tuple[Any, Any] | None:
-    """Return the first packet that tshark sees otherwise, and how it does."""
+    """Returns the first packet that tshark decodes differently, and tshark's fields."""
     definition = FlowDefinition.of()
     packets = pa.Table.from_batches(
         GroupReader([CaptureRange(str(path))], "0" * 16, definition).packets(CaptureRange(str(path)))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.corpus.flow_definition import TUNNELS, FlowDefinition
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.metering.group_reader import GroupReader
@@ -28,7 +28,7 @@ INNER_6 = ipv6(udp(b"abcd", 5000, 53), "2001:db8::1", "2001:db8::2", next_header
 
 
 def gtp_u(payload: bytes, teid: int, *, sequence: int | None = None, extensions: list[bytes] = ()) -> bytes:
-    """A G-PDU; each extension is its content, filled up to whole words with its length and the next type."""
+    """Returns a G-PDU; each extension is its content, padded to whole words with its length and the next type."""
     flags = 0x30 | (0x04 if extensions else 0) | (0x02 if sequence is not None else 0)
     optional = b""
     if flags & 7:
@@ -101,7 +101,7 @@ def shown(row: dict[str, Any], *names: str) -> list[Any]:
 
 
 def alone(folder: Path, packet: bytes) -> dict[str, Any]:
-    """The row of a packet that no tunnel carries."""
+    """Returns the row of a packet outside any tunnel."""
     return decode(folder, [ethernet(packet)], ())[0][0]
 
 
@@ -262,7 +262,7 @@ FIELDS = (
 
 
 def innermost(tshark: str, path: Path) -> dict[int, list[Any]]:
-    """Addresses, size, TTL, ports and tunnel identifier of each frame's innermost packet, as tshark sees it.
+    """Returns addresses, size, TTL, ports and tunnel identifier of each frame's innermost packet, from tshark.
 
     Without the frames of ICMP errors, where the last packet that tshark shows is the one that the error quotes.
     """

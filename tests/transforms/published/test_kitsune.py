@@ -9,7 +9,7 @@ import pytest
 from flowloom.schemas.arrow.rows import PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.captures.capture_files import CaptureBytes
+from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.packets.decoder import PacketDecoder
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable

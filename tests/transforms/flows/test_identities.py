@@ -1,5 +1,6 @@
-"""Pseudonyms are those of Crypto-PAn, keep prefixes exactly, and depend on the address and the key alone."""
+"""Identities: pseudonyms are those of Crypto-PAn, concealing changes hosts and ids only, keys are checked."""
 
+import dataclasses
 import hashlib
 import ipaddress
 import logging
@@ -11,8 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
+from flowloom.schemas.arrow.accounting import REJECTS
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.flows.pseudonyms import IdentityKey, pseudonymise, read_key, rekey_ids
+from flowloom.transforms.arrays.columns import batch
+from flowloom.transforms.captures.groups import Capture, CaptureGroup, GroupPlan
+from flowloom.transforms.flows.identities import (
+    IdentityKey,
+    conceal_identities,
+    corpus_key,
+    pseudonymise,
+    read_key,
+    rekey_ids,
+)
+
+KEY = IdentityKey(bytes(range(32)))
 
 SAMPLE_KEY = IdentityKey(bytes.fromhex("1522178d33a4cf80130a5b1649907d10d8988f837979652762574c2d2a842202"))
 # of sample_trace_raw.dat and sample_trace_sanitized.dat in the authors' Crypto-PAn 1.0, one of each first byte
@@ -106,11 +119,11 @@ def test_ids_are_encrypted_one_by_one():
     assert set(rekey_ids(ids, IdentityKey(bytes(32))).to_pylist()).isdisjoint(found.to_pylist())
 
 
-def test_nothing_has_no_pseudonyms():
+def test_an_empty_batch_has_no_pseudonyms():
     assert len(pseudonymise(packed([]), SAMPLE_KEY)) == len(rekey_ids(packed([]), SAMPLE_KEY)) == 0
 
 
-def test_a_key_shows_its_id_only(tmp_path):
+def test_a_key_shows_only_its_id(tmp_path):
     (tmp_path / "key").write_bytes(SAMPLE_KEY.secret)
     key = read_key(str(tmp_path / "key"))
     assert key == SAMPLE_KEY
@@ -119,23 +132,23 @@ def test_a_key_shows_its_id_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [(b"x" * 31, "exactly 32 bytes, got 31"), (b"x" * 33, "exactly 32 bytes, got 33; make one with: head -c 32")],
 )
-def test_a_key_of_another_length_is_refused(tmp_path, content, words):
+def test_a_key_of_another_length_is_rejected(tmp_path, content, message):
     (tmp_path / "key").write_bytes(content)
-    with pytest.raises(FlowloomError, match=words):
+    with pytest.raises(FlowloomError, match=message):
         read_key(str(tmp_path / "key"))
     with pytest.raises(ValueError, match="must have 32 bytes"):
         IdentityKey(content)
 
 
-def test_a_missing_key_is_named(tmp_path):
+def test_an_error_names_a_missing_key(tmp_path):
     with pytest.raises(FlowloomError, match="none cannot be read: No such file or directory"):
         read_key(str(tmp_path / "none"))
 
 
-def test_a_key_that_everybody_may_read_is_warned_of(tmp_path, caplog):
+def test_a_key_that_every_user_may_read_causes_a_warning(tmp_path, caplog):
     (tmp_path / "key").write_bytes(bytes(32))
     (tmp_path / "key").chmod(0o600)
     with caplog.at_level(logging.WARNING):
@@ -143,4 +156,45 @@ def test_a_key_that_everybody_may_read_is_warned_of(tmp_path, caplog):
         assert caplog.text == ""
         (tmp_path / "key").chmod(0o644)
         read_key(str(tmp_path / "key"))
-    assert "can be read by every user; say: chmod 600" in caplog.text
+    assert "can be read by every user; run: chmod 600" in caplog.text
+
+
+def plan(*fingerprints: str, first_ns: int | None = 1) -> GroupPlan:
+    captures = [Capture(f"{at}.pcap", 9, each, "0" * 64, first_ns, (0,)) for at, each in enumerate(fingerprints)]
+    return GroupPlan(tuple(CaptureGroup(c.fingerprint[:16], (c,)) for c in captures), batch([], REJECTS))
+
+
+def test_ids_and_addresses_change_and_nothing_else():
+    flows = synthetic_flows(100)
+    found = conceal_identities(flows, KEY)
+    assert found["src_ip"].equals(pseudonymise(flows["src_ip"], KEY))
+    assert found["dst_ip"].equals(pseudonymise(flows["dst_ip"], KEY))
+    assert found["flow_id"].equals(rekey_ids(flows["flow_id"], KEY))
+    hidden = ["flow_id", "src_ip", "dst_ip"]
+    assert found.drop_columns(hidden).equals(flows.drop_columns(hidden))
+    assert found.schema.equals(flows.schema)
+    assert conceal_identities(flows.slice(30, 20), KEY).equals(found.slice(30, 20))
+    assert conceal_identities(flows, None) is flows
+
+
+def test_an_unknown_address_stays_null():
+    flows = synthetic_flows(4)
+    unknown = flows.set_column(3, flows.schema.field("src_ip").with_nullable(True), _without(flows["src_ip"], 2))
+    assert unknown.schema.names == flows.schema.names
+    found = conceal_identities(unknown, KEY)["src_ip"].to_pylist()
+    known = conceal_identities(flows, KEY)["src_ip"].to_pylist()
+    assert found == [*known[:2], None, known[3]]
+
+
+def _without(addresses: pa.Array, row: int) -> pa.Array:
+    cells = addresses.to_pylist()
+    return pa.array([*cells[:row], None, *cells[row + 1 :]], addresses.type)
+
+
+def test_the_key_of_a_corpus_is_that_of_its_captures_with_records():
+    one, other, damaged = "a" * 64, "b" * 64, "c" * 64
+    key = corpus_key(plan(one, other))
+    assert corpus_key(plan(other, one)) == key
+    unreadable = plan(damaged, first_ns=None).groups
+    assert corpus_key(dataclasses.replace(plan(one, other), groups=(*plan(one, other).groups, *unreadable))) == key
+    assert len({key, corpus_key(plan(one)), corpus_key(plan(one[:-1] + "b", other))}) == 3, "all digits count"
