@@ -1,1 +1,1 @@
-"""A trained model to another form of itself: pruned, fused, grown, LiteRT, plain weights; no files of a run."""
+"""Conversions of a trained model: pruned, fused, grown, LiteRT, plain weights; no files of a run."""

@@ -1,4 +1,4 @@
-"""The weights of a model by the names of its layers, which is how they move to a model of another form."""
+"""Weights by layer name, to copy them between models of different forms."""
 
 from collections.abc import Mapping
 
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def layer_weights(model: keras.Model) -> dict[str, list[np.ndarray]]:
-    """Return the weights of every layer that has some."""
+    """Returns the weights of every layer that has weights."""
     return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
 
 
 def set_layer_weights(model: keras.Model, weights: Mapping[str, list[np.ndarray]]) -> None:
-    """Set the weights of the layers that are named; layers that are not stay as they are."""
+    """Sets the weights of the named layers; other layers keep theirs."""
     for layer in model.layers:
         if layer.weights and layer.name in weights:
             layer.set_weights(weights[layer.name])

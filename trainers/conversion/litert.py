@@ -1,4 +1,4 @@
-"""LiteRT: models converted for its interpreter, and run by it, in one thread."""
+"""LiteRT: conversion of models, and an interpreter of one thread that runs them."""
 
 import contextlib
 import tempfile
@@ -14,14 +14,14 @@ from flowloom.trainers.native_logs import native_stderr_muted
 
 
 def convert(model: keras.Model, int8: bool = False) -> bytes:
-    """Return a model as a LiteRT file whose signature scores one row, of flows {"sequence": [1, k, C], "length": [1]}.
+    """Returns a model as the bytes of a LiteRT file whose signature scores one row.
 
     Args:
-      model: of inputs and outputs by name.
-      int8: whether large weights become 8-bit integers, and what they are multiplied with on the fly.
+      model: a model with inputs and outputs by name; for flows the inputs are {"sequence": [1, k, C], "length": [1]}.
+      int8: stores large weights as 8-bit integers, and quantises their inputs at inference.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        # of a bare concrete function the converter leaves variables uninitialised
+        # from a bare concrete function the converter leaves variables uninitialised
         model.export(folder, verbose=False, input_signature=[input_specs(model, batch=1)])
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if int8:
@@ -30,17 +30,17 @@ def convert(model: keras.Model, int8: bool = False) -> bytes:
 
 
 def input_specs(model: keras.Model, batch: int | None) -> dict[str, tf.TensorSpec]:
-    """Return the inputs of a model by name, which an exported signature calls them by too."""
+    """Returns the inputs of a model by name, for an exported signature with the same names."""
     return {
         name: tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, name=name) for name, tensor in model.input.items()
     }
 
 
 class LiteRTModel:
-    """A LiteRT file in an interpreter of one thread.
+    """LiteRT model in an interpreter of one thread.
 
     Args:
-      content: the bytes of the file.
+      content: bytes of a LiteRT file.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -49,11 +49,11 @@ class LiteRTModel:
             self._run = self._interpreter.get_signature_runner()
 
     def one(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs for one flow, {task: [1, 1] or [1, classes]}."""
+        """Returns the outputs for one row, {task: [1, 1] or [1, classes]}."""
         return self._run(**inputs)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Return the outputs for many flows, which are scored one by one."""
+        """Returns the outputs for many rows, which are scored one by one."""
         arrays = {name: np.asarray(rows) for name, rows in inputs.items()}
         count = len(next(iter(arrays.values())))
         scored = [self.one({name: rows[n : n + 1] for name, rows in arrays.items()}) for n in range(count)]
@@ -62,7 +62,7 @@ class LiteRTModel:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what converter and interpreter print, and that a later TensorFlow will have moved the latter elsewhere."""
+    """Mutes the converter's and the interpreter's output, and the warning that TensorFlow will move the interpreter."""
     with warnings.catch_warnings(), native_stderr_muted():
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
         yield

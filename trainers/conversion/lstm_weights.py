@@ -1,4 +1,4 @@
-"""What of a mixture of LSTM experts the streaming scorer needs: its structure, and its weights as plain arrays."""
+"""Structure and weights of a mixture of LSTM experts as plain arrays, for scoring without TensorFlow."""
 
 from typing import Any
 
@@ -10,33 +10,35 @@ from flowloom.trainers.models.ple import PLE
 
 
 def unstreamable(model: keras.Model) -> str | None:
-    """Return why a model cannot be scored packet by packet; None if it can."""
+    """Returns the reason why a model cannot be scored packet by packet; None if it can."""
     if isinstance(model, PLE):
-        return "gates of the first level of PLE see the whole flow before its second level reads a packet"
+        return "the first-level gates of PLE read the whole flow before its second level reads a packet"
     if not isinstance(model, LMMoE):
-        return f"{type(model).__name__} does not read packets one after the other"
+        return f"{type(model).__name__} does not read packets one by one"
     return None
 
 
 def streaming_structure(model: LMMoE) -> dict[str, Any]:
-    """Return what is not in the arrays: packets per flow, what gates see, classes of tasks, depth of towers."""
+    """Returns the settings beside the arrays: packets per flow, gate input, classes of tasks, depth of towers."""
     return {
         "k": model.k,
         "gate_input": model.gate_input,
-        "tasks": dict(model.tasks),  # Keras tracks it by something that cannot be pickled
+        "tasks": dict(model.tasks),  # a plain dict: Keras' tracked one cannot be pickled
         "tower_layers": len(model.tower),
     }
 
 
 def streaming_weights(model: LMMoE) -> dict[str, np.ndarray]:
-    """Return the weights of a mixture by name; the gates of Keras LSTMs are in their order, i, f, c, o.
+    """Returns the weights of a mixture as float32 arrays by name.
 
-    `kernel` [N, C, 4H], `recurrent_kernel` [N, H, 4H], `bias` [N, 4H]; of gates that see the flow `gate_kernel`
-    [T, G, N], `gate_bias` [T, N], `gated` [T]; `sees` [T, N]; the `shares` [T, N] of tasks without such a gate;
-    `tower_kernel_0` [T, H, width] and so on; `head_kernel_0` [H, classes] and so on, by the number of the task.
+    Experts: `kernel` [N, C, 4H], `recurrent_kernel` [N, H, 4H] and `bias` [N, 4H], with the LSTM gates in Keras' order,
+    i, f, c, o. Gates that read the flow: `gated` [T], `gate_kernel` [T, G, N] and `gate_bias` [T, N]. Other tasks:
+    `shares` [T, N]. All tasks: `sees` [T, N], true for the experts that a task reads. Towers: `tower_kernel_0`
+    [T, H, width], `tower_bias_0` [T, 1, width] and so on, by layer. Output layers: `head_kernel_0` [width, outputs],
+    `head_bias_0` [outputs] and so on, by task.
 
     Args:
-      model: not in its batched form.
+      model: a mixture that is not in its batched form.
     """
     lstms = zip(*(lstm.get_weights() for lstm in model.expert_layers), strict=True)
     weights = dict(zip(("kernel", "recurrent_kernel", "bias"), map(np.stack, lstms), strict=True))

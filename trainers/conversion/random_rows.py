@@ -1,14 +1,19 @@
-"""Random rows, for timing and comparing models whatever they see."""
+"""Random inputs for timing and comparing any model."""
 
 import keras
 import numpy as np
 
 
 def random_rows(model: keras.Model, rows: int, seed: int, whole: bool = False) -> dict[str, np.ndarray]:
-    """Return inputs of a model by name, [rows, ...] each.
+    """Returns random inputs of a model by name, [rows, ...] each.
 
-    Flows have every length from 1 to k in turn, and zeros behind it, or all k packets if they are to be `whole`. Bytes
-    are uniform, everything else is normal.
+    Bytes are uniform, features are normal. The flows have the lengths 1 to k in turn, and zeros as padding.
+
+    Args:
+      model: a model with inputs by name.
+      rows: number of rows.
+      seed: of the random numbers.
+      whole: gives every flow all k packets.
     """
     generator = np.random.default_rng(seed)
     found = {}

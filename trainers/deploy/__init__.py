@@ -1,1 +1,1 @@
-"""Export of a run, and scoring by a run or an export; no training."""
+"""Exports of runs, and scoring with a run or an export; no training."""

@@ -1,4 +1,4 @@
-"""Models to score with: a run or an export, what must be known of it, and what it says of rendered rows."""
+"""Models for scoring: a run or an export, its contract, and its probabilities for rendered rows."""
 
 import dataclasses
 import json
@@ -19,24 +19,28 @@ from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.recipes.row_specs import ROW_SPECS
 
 Forward = Callable[..., dict[str, np.ndarray]]
-"""From the arrays of `RowSpec.inputs`, in their order, to {task: probabilities [B, 1] or [B, classes]}."""
+"""Function from the arrays of `RowSpec.inputs`, in order, to {task: probabilities [B, 1] or [B, classes]}."""
 
 RUN = "run.json"
 GRAPH_ROWS = 1024
-"""Rows that a graph of TensorFlow is given at a time, always as many: fewer are filled up."""
+"""Fixed number of rows per call of a TensorFlow graph; fewer rows are padded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DeployedModel:
-    """A run or an export, as its files tell; open one with `DeployedModel.open`.
+    """The files of a run or an export; open one with `DeployedModel.open`.
 
     Attributes:
-      tasks: vocabulary by task.
-      features: what the model sees of a row.
-      definition: of the flows that it was trained on.
-      dataset: content hash of what it was trained on.
-      profile: what its training rows were like; None where that is not known, for the reason `profile_missing`.
-      engine: what computes: `lanes` needs no TensorFlow once the model is loaded, and of an export not even then.
+      root: the folder of the run or export.
+      kind: `run` or `export`.
+      recipe: name of the recipe.
+      tasks: label values by task.
+      features: the row spec.
+      definition: flow definition of the training data.
+      dataset: content hash of the training data.
+      profile: feature profile of the training data; None if it is unknown, for the reason `profile_missing`.
+      profile_missing: the reason for a missing profile; None with a profile.
+      engine: the inference engine. `lanes` scores without TensorFlow; a run needs it to load the model, an export not.
     """
 
     root: Path
@@ -52,10 +56,10 @@ class DeployedModel:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Read what a folder says of its model, but not the model.
+        """Reads the description of the model in a folder, but not the model.
 
         Raises:
-          FlowloomError: if it holds neither a finished run nor an export, or a damaged one.
+          FlowloomError: if the folder has neither a finished run nor an export, or a damaged one.
         """
         root = Path(path)
         if not (root / RUN).is_file() and (root / CONTRACT).is_file():
@@ -81,7 +85,7 @@ class DeployedModel:
         )
 
     def load(self) -> Forward:
-        """Return the model itself.
+        """Loads the model and returns its inference function.
 
         Raises:
           FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
@@ -145,7 +149,7 @@ class DeployedModel:
         return self.features.inputs
 
     def _in_pieces(self, graph: Callable[[dict[str, np.ndarray]], Any]) -> Forward:
-        """Return a graph of `GRAPH_ROWS` rows as one of any number, 1 or more."""
+        """Returns a function of any number of rows, at least 1, from a graph of `GRAPH_ROWS` rows."""
 
         def forward(*arrays: np.ndarray) -> dict[str, np.ndarray]:
             rows, parts = len(arrays[0]), []
@@ -155,14 +159,14 @@ class DeployedModel:
                     piece[name] = np.zeros((GRAPH_ROWS, *each.shape), each.dtype)
                     some = array[start : start + GRAPH_ROWS]
                     piece[name][: len(some)] = some
-                parts.append({task: np.asarray(said) for task, said in graph(piece).items()})
+                parts.append({task: np.asarray(predicted) for task, predicted in graph(piece).items()})
             return {task: np.concatenate([part[task] for part in parts])[:rows] for task in self.tasks}
 
         return forward
 
 
 def _contract(root: Path) -> dict[str, Any] | None:
-    """Return the fields of an export's model; None if the file is that of an unfinished run."""
+    """Returns the fields of an export's model; None if the file belongs to an unfinished run."""
     try:
         contract = json.loads((root / CONTRACT).read_bytes())
         if "tasks" not in contract:
@@ -188,7 +192,7 @@ def _contract(root: Path) -> dict[str, Any] | None:
 
 
 def _trained_profile(run: Any) -> tuple[FeatureProfile | None, str | None]:
-    """Return the profile of a run's training, measured again if the run has none; or why it is not to be had."""
+    """Returns the profile of a run's training data, measured from the dataset if the run lacks it, or the reason."""
     from flowloom.trainers.feed.dataset import Dataset
 
     if (profile := read_profile(run.root)) or run.features.view != "flows":
@@ -196,13 +200,13 @@ def _trained_profile(run: Any) -> tuple[FeatureProfile | None, str | None]:
     try:
         dataset = Dataset.open(run.source.path)
     except FlowloomError:
-        return None, f"the run has no profile of its training, and its dataset {run.source.path} is not there"
+        return None, f"the run has no profile of its training data, and its dataset {run.source.path} does not exist"
     if dataset.card.content_hash != run.source.content_hash:
-        return None, f"the run has no profile of its training, and {run.source.path} is another dataset now"
+        return None, f"the run has no profile of its training data, and {run.source.path} is another dataset now"
     return profile_dataset(dataset, run.features.columns, run.features.k), None
 
 
 def _unprofiled(view: str, model: str) -> str:
     if view != "flows":
         return f"rows of the {view} view are not profiled, only flows are"
-    return f"{model} has no profile of its training; train, or export, it again"
+    return f"{model} has no profile of its training data; train or export it again"

@@ -1,4 +1,4 @@
-"""Export: a run to a folder that can be deployed, published only after it was found to say what the model says."""
+"""Export of a run to a folder for deployment, after a check that it gives the model's probabilities."""
 
 import dataclasses
 import hashlib
@@ -32,20 +32,22 @@ from flowloom.trainers.recipes.run_directory import Run
 Format = Literal["savedmodel", "litert"]
 CHECKED_ROWS = 64
 TOLERANCE = 1e-5
-"""How far a probability may be off. Mixtures stay below 1e-6; sums over the wide layers of a CNN, taken in another
-order, move logits near 10 by more."""
+"""Largest allowed difference of a probability.
+
+Mixtures stay below 1e-6; the wide layers of a CNN, summed in another order, move logits near 10 by more.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What `export` needs."""
+    """Options of `export`."""
 
     run: Path
     out: Path
-    """The folder to make."""
+    """The folder to create."""
     format: Format = "savedmodel"
     int8: bool = False
-    """Whether large weights of a LiteRT model become 8-bit integers."""
+    """Whether a LiteRT model stores large weights as 8-bit integers."""
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
@@ -54,46 +56,46 @@ class ExportOptions:
                 f"format must be {' or '.join(formats)}, got {self.format!r}{did_you_mean(self.format, formats)}"
             )
         if self.int8 and self.format != "litert":
-            raise FlowloomError(f"8-bit weights need the format litert, got {self.format}; add --format litert")
+            raise FlowloomError(f"format must be litert for 8-bit weights, got {self.format}; add --format litert")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was exported."""
+    """Result of `export`."""
 
     out: Path
     format: Format
     size_bytes: int
-    """Of the model's files."""
+    """Size of the model's files."""
     parameters: int
     parameters_trained: int
-    """Before experts that no gate chose were pruned."""
+    """Parameters before unused experts were pruned."""
     largest_error: float
-    """Between the probabilities of the exported model and of the trained one, on random rows."""
+    """Largest difference of a probability between the exported and the trained model, on random rows."""
     streaming: bool
     """Whether `StreamingScorer` can load the folder."""
 
 
 def export(options: ExportOptions) -> ExportReport:
-    """Write the model of a run for deployment, with the contract of its features.
+    """Writes the model of a run for deployment, with the contract of its features.
 
-    The folder holds `saved_model/` (any number of flows) or `model.tflite` (one flow), `features.json`, and, for a
-    model that can be scored packet by packet, `weights.npz`; beside them the run's `profile.json`. It appears when it
-    is complete and checked.
+    The folder has `saved_model/` (any number of rows) or `model.tflite` (one row), `features.json`, the run's
+    `profile.json` and, for a model that can be scored packet by packet, `weights.npz`. It appears when it is complete
+    and checked.
 
     Raises:
-      FlowloomError: if the run cannot be read, the folder exists, or what was exported says something else.
+      FlowloomError: if the run cannot be read, the folder exists, or the exported model gives other probabilities.
     """
     run = Run.open(options.run)
     model = run.load_model()
     pruned = prune_experts(model) if isinstance(model, LMMoE) else model
     with _published(options.out) as folder:
-        said = _write(inference_form(model), folder, options)
-        error = _largest_error(model, said, run.recipe.seed)
+        exported = _write(inference_form(model), folder, options)
+        error = _largest_error(model, exported, run.recipe.seed)
         if not error <= TOLERANCE and not (options.int8 and np.isfinite(error)):
             raise FlowloomError(
-                f"the exported model of run {run.root} differs from the trained one by {error:.2g} in a probability, "
-                f"and may by {TOLERANCE:.0g}; nothing was published, please report it"
+                f"the exported model of run {run.root} must give the trained one's probabilities to {TOLERANCE:.0g}, "
+                f"got a difference of {error:.2g}; nothing was published, please report it"
             )
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         streaming = _write_streaming(pruned, folder)
@@ -113,7 +115,7 @@ def export(options: ExportOptions) -> ExportReport:
 
 
 def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable[[dict[str, np.ndarray]], Any]:
-    """Write the model's files; return what they say of flows, read back from disk."""
+    """Writes the model's files and returns the model read back from disk."""
     if options.format == "litert":
         (folder / LITERT).write_bytes(convert(model, options.int8))
         return LiteRTModel((folder / LITERT).read_bytes())
@@ -124,7 +126,7 @@ def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable
 
 
 def _write_streaming(model: Any, folder: Path) -> dict[str, Any]:
-    """Write what the streaming scorer needs; return its part of the contract."""
+    """Writes the files of the streaming scorer and returns its part of the contract."""
     if reason := unstreamable(model):
         return {"reason": reason}
     arrays: dict[str, Any] = streaming_weights(model)
@@ -132,22 +134,22 @@ def _write_streaming(model: Any, folder: Path) -> dict[str, Any]:
     return {"structure": streaming_structure(model), "file": WEIGHTS}
 
 
-def _largest_error(model: Any, said: Callable[[dict[str, np.ndarray]], Any], seed: int) -> float:
-    """Return how far two models are apart at most on random rows; infinite if one gives no number."""
+def _largest_error(model: Any, exported: Callable[[dict[str, np.ndarray]], Any], seed: int) -> float:
+    """Returns the largest difference of two models on random rows; infinite if one gives NaN."""
     rows = random_rows(model, _checked_rows(model), seed)
-    expected, found = model(rows, training=False), said(rows)
+    expected, found = model(rows, training=False), exported(rows)
     error = max(float(np.max(np.abs(np.asarray(found[task]) - np.asarray(expected[task])))) for task in expected)
     return error if np.isfinite(error) else float("inf")
 
 
 def _checked_rows(model: Any) -> int:
-    """Return how many rows are compared: flows of every length."""
+    """Returns the number of compared rows, enough for flows of every length."""
     flows = model.input.get("sequence")
     return CHECKED_ROWS if flows is None else max(CHECKED_ROWS, flows.shape[1])
 
 
 def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions, folder: Path) -> dict[str, Any]:
-    """Return what a user of the exported model must know: what goes in, how it is made, and what comes out."""
+    """Returns the contract of the exported model: its inputs, their features, and its outputs."""
     names = ("flowloom", "tensorflow", "keras")
     return {
         "format_version": FORMAT_VERSION,
@@ -184,7 +186,7 @@ def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions
 
 @contextmanager
 def _published(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `out` that becomes `out` if the block succeeds, and vanishes if it fails."""
+    """Yields a hidden folder beside `out` that becomes `out` if the block succeeds, and is removed if it fails."""
     if os.path.lexists(out):
         raise FlowloomError(f"{out} exists already; remove it, or export to another folder")
     out = out.absolute()
@@ -192,7 +194,7 @@ def _published(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
     except OSError as error:
-        raise FlowloomError(f"folder {out} cannot be made: {error.strerror}; export to another one") from None
+        raise FlowloomError(f"folder {out} cannot be created: {error.strerror}; export to another one") from None
     try:
         yield folder
         folder.chmod(0o777 & ~_umask())

@@ -1,4 +1,4 @@
-"""The names in an exported model's folder, for those who write it and those who read it without TensorFlow."""
+"""File names in an exported model's folder, for its writer and for readers without TensorFlow."""
 
 CONTRACT = "features.json"
 SAVED_MODEL = "saved_model"

@@ -1,8 +1,8 @@
-"""Scores of whole flows by a mixture of LSTM experts, without TensorFlow: many flows side by side, none padded.
+"""Scores of whole flows by a mixture of LSTM experts, without TensorFlow and without padding.
 
-Flows are ordered by length and stand side by side in the lanes of vectors, so that a step costs no more than the
-packets that are there. What is said of a flow depends on its packets alone: whichever flows stand beside it, and
-however many, its probabilities are the same to the bit. No library of linear algebra promises that.
+Flows are sorted by length and placed side by side in the lanes of vectors, so that a step costs only the packets that
+exist. The probabilities of a flow depend on its packets alone, to the bit, whichever and however many flows are beside
+it. No library of linear algebra guarantees that.
 """
 
 from typing import Any
@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 LANES = 64
-"""Flows that are read side by side; all they need fits the first caches. Of 32, 64 and 128 the fastest."""
+"""Flows that are read side by side; their data fits the first caches. 64 is the fastest of 32, 64 and 128."""
 
 _GATE_INPUTS = ("flatten", "mean", "first_packet")
 
 
 class MixtureScorer:
-    """A mixture of LSTM experts that scores whole flows; it keeps nothing between calls and may be shared by threads.
+    """Mixture of LSTM experts that scores whole flows; it has no state between calls, so threads may share it.
 
     Args:
-      structure: what `streaming_structure` says of the model.
-      weights: float32 arrays by name, see `streaming_weights`.
+      structure: as from `streaming_structure`.
+      weights: float32 arrays by name, as from `streaming_weights`.
     """
 
     def __init__(self, structure: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
@@ -34,7 +34,7 @@ class MixtureScorer:
         self._gate_input = _GATE_INPUTS.index(structure["gate_input"])
         self._towers: int = structure["tower_layers"]
         self._weights = weights
-        # packets and states are multiplied at once, four rows of the weights at a time
+        # one product for packets and states, four rows of the weights at a time
         rows = self.channels + self._units
         self._recurrence = np.zeros((experts, rows + -rows % 4, width), np.float32)
         self._recurrence[:, : self.channels] = weights["kernel"]
@@ -42,14 +42,14 @@ class MixtureScorer:
         self._recurrence = np.ascontiguousarray(self._recurrence.transpose(0, 2, 1))  # [N, 4H, C + H]
 
     def __call__(self, sequence: npt.NDArray[np.float32], length: npt.NDArray[np.int32]) -> dict[str, np.ndarray]:
-        """Return what the model says of flows.
+        """Returns the probabilities of flows.
 
         Args:
-          sequence: float32 [B, k, C], the features of each packet; those behind a flow's last one are not looked at.
+          sequence: float32 [B, k, C], the features of each packet; padding is ignored.
           length: int32 [B], packets of each flow, at most k.
 
         Returns:
-          {task: probabilities}, float32 [B, 1] for two classes, [B, classes] for more, as the model gives them.
+          {task: probabilities}, float32 [B, 1] for two classes, [B, classes] for more.
 
         Raises:
           ValueError: if the shapes do not fit.
@@ -60,7 +60,7 @@ class MixtureScorer:
             return {task: np.empty((0, _outputs(classes)), np.float32) for task, classes in self.tasks.items()}
         order = np.argsort(-length, kind="stable")
         lanes = len(order) + -len(order) % LANES
-        # lanes that no flow fills have length 0
+        # lanes without a flow have length 0
         lengths = np.zeros(lanes, np.int32)
         lengths[: len(order)] = length[order]
         weights = self._weights
@@ -97,16 +97,16 @@ def _outputs(classes: int) -> int:
 _LOG2_E = np.float32(1 / np.log(2))
 _LN_2 = np.float32(np.log(2))
 _ROUNDING = np.float32(1.5 * 2**23)
-"""Added to a float32 of less than 2^22 and taken away again, it leaves the nearest integer."""
+"""Added to a float32 below 2^22 and subtracted again, it leaves the nearest integer."""
 _LARGEST = np.float32(80.0)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / each) for each in (2, 6, 24, 120, 720, 5040))
 _ONE, _TWO = np.float32(1), np.float32(2)
-_CONTRACT = {"contract"}  # products may be added without being rounded first; nothing is put in another order
+_CONTRACT = {"contract"}  # allows fused multiply-add, but no other order of operations
 
 
 @numba.njit(nogil=True, inline="always", fastmath=_CONTRACT, error_model="numpy")
 def _exp(x: Any) -> Any:
-    """Return e^x to 2e-7 of it, x cut to -80 to 80, in steps that compilers put side by side in vectors."""
+    """Returns e^x with a relative error of 2e-7, x clipped to -80 to 80, in operations that compilers vectorise."""
     x = min(max(x, -_LARGEST), _LARGEST)
     halves = (x * _LOG2_E + _ROUNDING) - _ROUNDING
     rest = x - halves * _LN_2  # at most ln(2) / 2: seven terms of the series leave 5e-9
@@ -135,9 +135,9 @@ def _read(
     sequence: Any, lengths: Any, order: Any, gate_input: int, recurrence: Any, bias: Any,
     gate_kernel: Any, gated: Any, states: Any, logits: Any,
 ) -> None:  # fmt: skip
-    """Read flows to the experts' states [N, H, lanes] and the sums of gates without bias [T, N, lanes].
+    """Computes the experts' states [N, H, lanes] and the sums of the gates without bias [T, N, lanes].
 
-    Lanes are in the order of descending lengths.
+    Lanes are sorted by descending length.
     """
     channels = sequence.shape[2]
     experts, width, rows = recurrence.shape
@@ -181,7 +181,7 @@ def _read(
 
 @numba.njit(nogil=True, cache=True, fastmath=_CONTRACT, error_model="numpy")
 def _multiply(kernel: Any, bias: Any, seen: Any, sums: Any, lanes: int) -> None:
-    """Write kernel [4H, M] times seen [M, lanes], plus the bias, to sums [4H, lanes]; M is a multiple of 4."""
+    """Writes kernel [4H, M] times seen [M, lanes] plus bias to sums; M is a multiple of 4."""
     columns, rows = kernel.shape
     for column in range(columns):
         out, weights = sums[column], kernel[column]
@@ -197,15 +197,16 @@ def _multiply(kernel: Any, bias: Any, seen: Any, sums: Any, lanes: int) -> None:
 
 @numba.njit(nogil=True, cache=True, fastmath=_CONTRACT, error_model="numpy")
 def _step(sums: Any, cells: Any, states: Any, lanes: int) -> None:
-    """Step cells and states, [H, lanes], by the sums into their gates, in the order of Keras: i, f, c, o."""
+    """Steps cells and states, [H, lanes], by the sums of their gates, in Keras' order i, f, c, o."""
     units = len(cells)
     for unit in range(units):
         cell, state = cells[unit], states[unit]
-        taken, kept, new, shown = sums[unit], sums[units + unit], sums[2 * units + unit], sums[3 * units + unit]
+        # sums of the input, forget, candidate and output gates
+        i, f, c, o = sums[unit], sums[units + unit], sums[2 * units + unit], sums[3 * units + unit]
         for lane in range(lanes):
-            cell[lane] = _sigmoid(kept[lane]) * cell[lane] + _sigmoid(taken[lane]) * _tanh(new[lane])
+            cell[lane] = _sigmoid(f[lane]) * cell[lane] + _sigmoid(i[lane]) * _tanh(c[lane])
         for lane in range(lanes):
-            state[lane] = _sigmoid(shown[lane]) * _tanh(cell[lane])
+            state[lane] = _sigmoid(o[lane]) * _tanh(cell[lane])
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_CONTRACT, error_model="numpy")
@@ -216,7 +217,7 @@ def _add(out: Any, weight: Any, values: Any) -> None:
 
 @numba.njit(nogil=True, cache=True, fastmath=_CONTRACT, error_model="numpy")
 def _mix(states: Any, logits: Any, seen: Any, gate_bias: Any, shares: Any, sees: Any, gated: Any, mixed: Any) -> None:
-    """Write what every task's tower reads, [T, H, lanes], by its gate's softmax, or its shares without a gate."""
+    """Writes the input of every tower, [T, H, lanes], by the gates' softmax or fixed shares."""
     experts, units, lanes = states.shape
     weights = np.empty((experts, lanes), np.float32)
     total = np.empty(lanes, np.float32)
@@ -253,7 +254,7 @@ def _mix(states: Any, logits: Any, seen: Any, gate_bias: Any, shares: Any, sees:
 
 @numba.njit(nogil=True, cache=True, fastmath=_CONTRACT, error_model="numpy")
 def _dense(x: Any, kernel: Any, bias: Any) -> Any:
-    """Return a dense layer of x [in, lanes], kernel [in, out]: [out, lanes]."""
+    """Returns a dense layer of x [in, lanes], kernel [in, out]: [out, lanes]."""
     out = np.empty((kernel.shape[1], x.shape[1]), np.float32)
     for column in range(kernel.shape[1]):
         out[column] = bias[column]
@@ -264,7 +265,7 @@ def _dense(x: Any, kernel: Any, bias: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True, fastmath=_CONTRACT, error_model="numpy")
 def _probabilities(logits: Any) -> None:
-    """Replace logits [1, lanes] by sigmoids, [classes, lanes] by softmaxes."""
+    """Replaces logits [1, lanes] by sigmoids, [classes, lanes] by softmaxes."""
     classes, lanes = logits.shape
     if classes == 1:
         for lane in range(lanes):

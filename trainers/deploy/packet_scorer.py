@@ -1,8 +1,8 @@
-"""Scores after every packet: the states of many flows at once, one cell step per packet, without TensorFlow.
+"""Scores after every packet: keeps the LSTM states of many flows and steps them packet by packet, without TensorFlow.
 
-The batch model reads a flow from its first packet each time. Here the LSTM states are carried, so that a packet costs
-one step of each expert whatever its place. Gates are exact too: one on all packets in a row adds up what each packet
-brings to its logits, one on their mean divides that sum by their number, one on the first packet looks once.
+A batch model reads a flow from its first packet each time. Here a packet costs one step of each expert, whatever its
+place in the flow. The gates are exact too: a gate on all packets adds each packet's part to its logits, a gate on their
+mean divides that sum by their number, and a gate on the first packet reads it once.
 """
 
 import json
@@ -18,12 +18,12 @@ from flowloom.trainers.deploy.export_layout import CONTRACT, WEIGHTS
 
 
 class StreamingScorer:
-    """An exported mixture of LSTM experts that scores flows packet by packet; open one with `StreamingScorer.load`.
+    """Mixture of LSTM experts that scores flows packet by packet; load an export with `StreamingScorer.load`.
 
     Args:
-      structure: what `streaming_structure` says of the model.
-      weights: float32 arrays by name, see `streaming_weights`.
-      slots: how many flows can be open at a time.
+      structure: as from `streaming_structure`.
+      weights: float32 arrays by name, as from `streaming_weights`.
+      slots: largest number of flows that are open at a time.
 
     Raises:
       ValueError: if `slots` is below 1.
@@ -52,17 +52,17 @@ class StreamingScorer:
 
     @classmethod
     def load(cls, path: str | Path, slots: int = 65_536) -> Self:
-        """Return the scorer of a folder that `flowloom export` wrote.
+        """Returns the scorer for a folder that `flowloom export` wrote.
 
         Raises:
-          FlowloomError: if the folder holds no export, a damaged one, or one of a model that cannot be streamed.
+          FlowloomError: if the folder has no export, a damaged one, or one of a model that cannot be streamed.
         """
         root = Path(path)
         try:
             contract = json.loads((root / CONTRACT).read_bytes())
             streaming = contract["streaming"]
         except (OSError, ValueError, KeyError) as error:
-            raise FlowloomError(f"{root} holds no export ({error}); make one with `flowloom export`") from None
+            raise FlowloomError(f"{root} has no export ({error}); make one with `flowloom export`") from None
         if "structure" not in streaming:
             raise FlowloomError(f"the model of {root} cannot be streamed: {streaming['reason']}; score whole flows")
         try:
@@ -72,16 +72,16 @@ class StreamingScorer:
             raise FlowloomError(f"{root / WEIGHTS} cannot be read ({error}); export the run again") from None
 
     def update(self, flow_slots: npt.ArrayLike, packets: npt.ArrayLike) -> dict[str, np.ndarray]:
-        """Take packets in, in their order, and return what is said of their flows after each.
+        """Reads packets in their order, and returns the scores of their flows after each.
 
-        Packets of a flow beyond the k-th change nothing, as the model sees the first k.
+        Packets of a flow after the k-th change nothing, because the model reads the first k.
 
         Args:
-          flow_slots: int [M], the slot of each packet's flow, below `slots`; a flow may have several packets.
+          flow_slots: int [M], the slot of each packet's flow, below `slots`; slots may repeat.
           packets: float32 [M, C], the features of each packet, as `FeatureSpec.render` makes them.
 
         Returns:
-          {task: probabilities}, float32 [M, 1] for two classes, [M, classes] for more, as the model gives them.
+          {task: probabilities}, float32 [M, 1] for two classes, [M, classes] for more.
 
         Raises:
           ValueError: if the shapes do not fit, or a slot does not exist.
@@ -92,9 +92,9 @@ class StreamingScorer:
             raise ValueError(
                 f"packets must be [M, {self.channels}] beside M flow slots, got {rows.shape} and {slots.shape}"
             )
-        # one call of one kernel: of a packet alone, every array operation beside it would cost as much as its step
+        # one call of one kernel: for a single packet, every array operation beside it would cost as much as its step
         scores = np.empty((len(slots), sum(self._outputs)), np.float32)
-        known = _take(
+        known = _update(
             slots, rows, self._states, self._logits, self._packets, self.k, self._gate_input, *self._weights,
             self._dense, self._widths, self._outputs, scores,
         )  # fmt: skip
@@ -103,12 +103,12 @@ class StreamingScorer:
         return {task: scores[:, place] for task, place in self._places.items()}
 
     def reset(self, flow_slots: npt.ArrayLike) -> None:
-        """Free slots, int [M], for other flows: they are as if no packet had come."""
+        """Frees slots, int [M], for other flows."""
         slots = np.asarray(flow_slots, np.int64)
         self._states[slots], self._logits[slots], self._packets[slots] = 0, 0, 0
 
     def packets_seen(self, flow_slots: npt.ArrayLike) -> np.ndarray:
-        """Return how many packets of the flows in some slots were taken in, at most k: int32 [M]."""
+        """Returns the number of packets read from the flows in some slots, at most k: int32 [M]."""
         return self._packets[np.asarray(flow_slots, np.int64)]
 
 
@@ -117,9 +117,9 @@ _ARRAYS = ("kernel", "recurrent_kernel", "bias", "gate_kernel", "gate_bias", "sh
 
 
 def _dense_layers(weights: dict[str, np.ndarray], towers: int, tasks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return towers and heads, task by task and layer by layer kernel and bias in a row, and the widths of the towers.
+    """Returns all towers and output layers as one array, and the widths of the towers.
 
-    The first width is that of an expert.
+    The array holds kernel and bias of each layer, task by task. The first width is that of an expert.
     """
     parts = []
     for task in range(tasks):
@@ -131,97 +131,128 @@ def _dense_layers(weights: dict[str, np.ndarray], towers: int, tasks: int) -> tu
 
 
 @numba.njit(nogil=True, cache=True)
-def _take(
+def _update(
     slots: Any, packets: Any, states: Any, logits: Any, counts: Any, k: int, gate_input: int,
     kernel: Any, recurrent: Any, bias: Any, gate_kernel: Any, gate_bias: Any, shares: Any, sees: Any, gated: Any,
     dense: Any, widths: Any, outputs: Any, scores: Any,
 ) -> bool:  # fmt: skip
-    """Step the flows of packets [M, C] and write the scores of all tasks after each, [M, outputs].
+    """Steps the flows of packets [M, C] and writes the scores of all tasks after each packet, [M, outputs].
 
-    `states` are states and cells [slots, 2, N, H], `logits` the sums of gates without bias [slots, T, N].
+    Args:
+      states: states and cells of the experts, [slots, 2, N, H].
+      logits: sums of the gates without bias, [slots, T, N].
+      counts: packets read, [slots].
 
     Returns:
-      Whether all slots exist; else nothing has changed.
+      True if all slots exist; otherwise nothing has changed.
     """
     for row in range(slots.shape[0]):
         if not 0 <= slots[row] < states.shape[0]:
             return False
-    experts, channels, width = kernel.shape
-    units = width // 4
-    tasks = shares.shape[0]
-    one = np.float32(1)
-    sums = np.empty(width, np.float32)
-    weight = np.empty(experts, np.float32)
+    sums = np.empty(kernel.shape[2], np.float32)
+    weights = np.empty(kernel.shape[0], np.float32)
     widest = max(widths.max(), outputs.max())
     x, y = np.empty(widest, np.float32), np.empty(widest, np.float32)
     for row in range(slots.shape[0]):
         slot = slots[row]
-        packet = packets[row]
         place = counts[slot]
+        flow_states, flow_logits = states[slot], logits[slot]
         if place < k:
             counts[slot] = place + 1
-            for expert in range(experts):
-                state, cell = states[slot, 0, expert], states[slot, 1, expert]
-                sums[:] = bias[expert]
-                for channel in range(channels):
-                    value, terms = packet[channel], kernel[expert, channel]
-                    for column in range(width):
-                        sums[column] += value * terms[column]
-                if place > 0:
-                    for unit in range(units):
-                        value, terms = state[unit], recurrent[expert, unit]
-                        for column in range(width):
-                            sums[column] += value * terms[column]
-                for unit in range(units):
-                    taken = one / (one + np.exp(-sums[unit]))
-                    kept = one / (one + np.exp(-sums[units + unit]))
-                    shown = one / (one + np.exp(-sums[3 * units + unit]))
-                    cell[unit] = kept * cell[unit] + taken * np.tanh(sums[2 * units + unit])
-                    state[unit] = shown * np.tanh(cell[unit])
+            _step_experts(packets[row], place, kernel, recurrent, bias, flow_states, sums)
             if gate_input != 2 or place == 0:
-                first = place * channels if gate_input == 0 else 0
-                for task in range(tasks):
-                    if gated[task]:
-                        for channel in range(channels):
-                            value, terms = packet[channel], gate_kernel[task, first + channel]
-                            for expert in range(experts):
-                                logits[slot, task, expert] += value * terms[expert]
-        seen = np.float32(counts[slot]) if gate_input == 1 else one
-        layer, column = 0, 0  # places in `dense` and of the scores
-        for task in range(tasks):
+                first = place * kernel.shape[1] if gate_input == 0 else 0
+                _add_to_gates(packets[row], first, gate_kernel, gated, flow_logits)
+        divisor = np.float32(counts[slot]) if gate_input == 1 else np.float32(1)
+        layer, column = 0, 0  # places in `dense` and in the scores
+        for task in range(shares.shape[0]):
             if gated[task]:
-                largest = np.float32(-np.inf)
-                for expert in range(experts):
-                    weight[expert] = logits[slot, task, expert] / seen + gate_bias[task, expert]
-                    if sees[task, expert] and weight[expert] > largest:
-                        largest = weight[expert]
-                total = np.float32(0)
-                for expert in range(experts):
-                    weight[expert] = np.exp(weight[expert] - largest) if sees[task, expert] else np.float32(0)
-                    total += weight[expert]
-                for expert in range(experts):
-                    weight[expert] /= total
+                _gate_weights(flow_logits[task], divisor, gate_bias[task], sees[task], weights)
             else:
-                weight[:] = shares[task]
-            x[:units] = 0
-            for expert in range(experts):
-                if weight[expert] != 0:
-                    state = states[slot, 0, expert]
-                    for unit in range(units):
-                        x[unit] += weight[expert] * state[unit]
+                weights[:] = shares[task]
+            _mix(weights, flow_states[0], x)
             for tower in range(1, widths.shape[0]):
-                layer = _layer(dense, layer, x, widths[tower - 1], y, widths[tower])
+                layer = _dense(dense, layer, x, widths[tower - 1], y, widths[tower])
                 for unit in range(widths[tower]):
                     x[unit] = max(y[unit], np.float32(0))
-            layer = _layer(dense, layer, x, widths[-1], y, outputs[task])
+            layer = _dense(dense, layer, x, widths[-1], y, outputs[task])
             _probabilities(y, outputs[task], scores[row, column:])
             column += outputs[task]
     return True
 
 
+@numba.njit(nogil=True, inline="always")
+def _step_experts(packet: Any, place: int, kernel: Any, recurrent: Any, bias: Any, states: Any, sums: Any) -> None:
+    """Steps the LSTMs of all experts by a packet [C].
+
+    `sums` [4H] is scratch memory, with the gates in the order i, f, c, o.
+    """
+    experts, channels, width = kernel.shape
+    units = width // 4
+    one = np.float32(1)
+    for expert in range(experts):
+        state, cell = states[0, expert], states[1, expert]
+        sums[:] = bias[expert]
+        for channel in range(channels):
+            value, terms = packet[channel], kernel[expert, channel]
+            for column in range(width):
+                sums[column] += value * terms[column]
+        if place > 0:
+            for unit in range(units):
+                value, terms = state[unit], recurrent[expert, unit]
+                for column in range(width):
+                    sums[column] += value * terms[column]
+        for unit in range(units):
+            input_gate = one / (one + np.exp(-sums[unit]))
+            forget_gate = one / (one + np.exp(-sums[units + unit]))
+            output_gate = one / (one + np.exp(-sums[3 * units + unit]))
+            cell[unit] = forget_gate * cell[unit] + input_gate * np.tanh(sums[2 * units + unit])
+            state[unit] = output_gate * np.tanh(cell[unit])
+
+
+@numba.njit(nogil=True, inline="always")
+def _add_to_gates(packet: Any, first: int, gate_kernel: Any, gated: Any, logits: Any) -> None:
+    """Adds a packet [C] to the gate sums [T, N], by the kernel rows from `first` on."""
+    for task in range(logits.shape[0]):
+        if gated[task]:
+            for channel in range(packet.shape[0]):
+                value, terms = packet[channel], gate_kernel[task, first + channel]
+                for expert in range(logits.shape[1]):
+                    logits[task, expert] += value * terms[expert]
+
+
+@numba.njit(nogil=True, inline="always")
+def _gate_weights(logits: Any, divisor: Any, bias: Any, sees: Any, weights: Any) -> None:
+    """Writes the softmax of a gate over the experts of its task, [N]; other weights are 0."""
+    largest, total = np.float32(-np.inf), np.float32(0)
+    for expert in range(len(weights)):
+        weights[expert] = logits[expert] / divisor + bias[expert]
+        if sees[expert] and weights[expert] > largest:
+            largest = weights[expert]
+    for expert in range(len(weights)):
+        weights[expert] = np.exp(weights[expert] - largest) if sees[expert] else np.float32(0)
+        total += weights[expert]
+    for expert in range(len(weights)):
+        weights[expert] /= total
+
+
+@numba.njit(nogil=True, inline="always")
+def _mix(weights: Any, states: Any, x: Any) -> None:
+    """Writes the sum of the experts' states [N, H] by their weights [N] to the first H values of x."""
+    units = states.shape[1]
+    x[:units] = 0
+    for expert in range(len(weights)):
+        if weights[expert] != 0:
+            for unit in range(units):
+                x[unit] += weights[expert] * states[expert, unit]
+
+
 @numba.njit(nogil=True, cache=True)
-def _layer(dense: Any, at: int, x: Any, inputs: int, y: Any, outputs: int) -> int:
-    """Write x [inputs] times the kernel at a place of `dense` plus the bias behind it; return the place behind both."""
+def _dense(dense: Any, at: int, x: Any, inputs: int, y: Any, outputs: int) -> int:
+    """Writes a dense layer of x [inputs] to y [outputs].
+
+    Its kernel begins at the position `at` of `dense`, its bias follows. Returns the position behind both.
+    """
     bias = at + inputs * outputs
     for column in range(outputs):
         y[column] = dense[bias + column]
@@ -233,7 +264,7 @@ def _layer(dense: Any, at: int, x: Any, inputs: int, y: Any, outputs: int) -> in
 
 @numba.njit(nogil=True, cache=True)
 def _probabilities(logits: Any, outputs: int, scores: Any) -> None:
-    """Write the sigmoid of one output, the softmax of more."""
+    """Writes the sigmoid of one output, or the softmax of several."""
     one = np.float32(1)
     if outputs == 1:
         scores[0] = one / (one + np.exp(-min(max(logits[0], np.float32(-80)), np.float32(80))))

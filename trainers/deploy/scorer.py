@@ -1,4 +1,4 @@
-"""Scoring: a batch of rows to what a model says of them, and where the rows went that it says nothing of."""
+"""Scores of a batch of rows by a model, and counts of the rows that it cannot score."""
 
 import dataclasses
 from typing import Any
@@ -20,17 +20,17 @@ from flowloom.trainers.feed.arrow_views import arrow_array, list_offsets
 from flowloom.trainers.feed.profile_counts import LENGTHS, ProfileCounts
 
 PIECE_ROWS = 4_096
-"""Rows that are rendered at a time: 6 MB of 20 packets of 18 features, which the model finds in the cache."""
+"""Rows that are rendered at a time: 6 MB for 20 packets of 18 features, which fit the processor's cache."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRows:
-    """What became of a batch of rows; `rows` in = `scores` + the sum of `rejected`.
+    """Result of a batch of rows: every row is in `scores` or counted in `rejected`.
 
     Attributes:
-      scores: of `schemas.scores.score_schema`, in the order of the batch.
-      rejected: rows without a score, by reason.
-      profile: what the scored ones are like; None unless they are flows.
+      scores: rows of `score_schema`, in the order of the batch.
+      rejected: number of rows without a score, by reason.
+      profile: feature profile of the scored flows; None for other views.
     """
 
     scores: pa.RecordBatch
@@ -42,7 +42,7 @@ class Scorer:
     """A model that scores batches of rows; threads may share it.
 
     Args:
-      model: what its files tell; it is loaded here.
+      model: the opened model; its weights are loaded here.
 
     Raises:
       FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
@@ -54,9 +54,9 @@ class Scorer:
         self._forward = model.load()
 
     def score(self, rows: pa.RecordBatch) -> ScoredRows:
-        """Return what the model says of rows that have at least the columns that it sees, flow id and group.
+        """Returns the scores of rows that have at least the model's columns, the flow id and the group.
 
-        What is said of a row does not depend on those beside it; to the last bit by the engine `lanes`.
+        The score of a row does not depend on the rows beside it, with the engine `lanes` to the last bit.
         """
         spec = self.model.features
         usable, rejected = _usable(rows, spec)
@@ -64,28 +64,28 @@ class Scorer:
         for start in range(0, usable.num_rows, PIECE_ROWS):
             assert render is not None
             parts.append(self._forward(*render(np.arange(start, min(start + PIECE_ROWS, usable.num_rows)))))
-        said = {
-            task: np.concatenate([np.empty((0, _outputs(words)), np.float32), *(part[task] for part in parts)])
-            for task, words in self.model.tasks.items()
+        predicted = {
+            task: np.concatenate([np.empty((0, _outputs(classes)), np.float32), *(part[task] for part in parts)])
+            for task, classes in self.model.tasks.items()
         }
-        finite = np.all([np.isfinite(outputs).all(axis=1) for outputs in said.values()], axis=0)
+        finite = np.all([np.isfinite(outputs).all(axis=1) for outputs in predicted.values()], axis=0)
         if not finite.all():
             rejected[ScoreReject.NOT_FINITE] = rejected.get(ScoreReject.NOT_FINITE, 0) + int((~finite).sum())
             usable = usable.filter(pa.array(finite))
-            said = {task: outputs[finite] for task, outputs in said.items()}
+            predicted = {task: outputs[finite] for task, outputs in predicted.items()}
         profile = None
         if spec.view == "flows":
             counts = ProfileCounts(spec.columns, spec.inputs["sequence"].shape[0])
             counts.add(usable)
             profile = counts.profile()
-        return ScoredRows(self._columns(usable, said), rejected, profile)
+        return ScoredRows(self._columns(usable, predicted), rejected, profile)
 
-    def _columns(self, rows: pa.RecordBatch, said: dict[str, np.ndarray]) -> pa.RecordBatch:
+    def _columns(self, rows: pa.RecordBatch, predicted: dict[str, np.ndarray]) -> pa.RecordBatch:
         columns = {
             name: rows[name] if name in rows.schema.names else pa.nulls(rows.num_rows, self.schema.field(name).type)
             for name in IDENTIFYING[self.model.features.view]
         }
-        for task, outputs in said.items():
+        for task, outputs in predicted.items():
             both = np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs  # [B, classes]
             field = self.schema.field(probability_column(task)).type
             flat = arrow_array(both.reshape(-1), pa.float32())
@@ -95,20 +95,20 @@ class Scorer:
 
 
 def columns_of(model: DeployedModel) -> tuple[str, ...]:
-    """Return the columns that scoring reads, as far as rows have them; it needs those of `model.features.columns`."""
+    """Returns the columns that scoring reads if rows have them; those of `model.features.columns` are required."""
     lengths = LENGTHS if model.features.view == "flows" else ()
     return tuple(dict.fromkeys([*model.features.columns, *IDENTIFYING[model.features.view], *lengths]))
 
 
-def _outputs(words: tuple[str, ...]) -> int:
-    return len(words) if len(words) > 2 else 1
+def _outputs(classes: tuple[str, ...]) -> int:
+    return len(classes) if len(classes) > 2 else 1
 
 
 def _usable(rows: pa.RecordBatch, spec: Any) -> tuple[pa.RecordBatch, dict[str, int]]:
-    """Return the rows that the model can be given, and how many others there are, each counted by its first reason."""
+    """Returns the rows that the model can score, and the number of other rows by their first reason."""
     reasons: dict[str, np.ndarray] = {}
     lengths: np.ndarray | None = None
-    gaps = getattr(spec, "missing", None) == "mean"  # what is not known of tables may have a stand-in
+    gaps = getattr(spec, "missing", None) == "mean"  # unknown features of tables may be replaced by the mean
     for name in spec.columns:
         column = rows[name]
         if pa.types.is_floating(column.type):

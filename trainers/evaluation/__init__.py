@@ -1,1 +1,1 @@
-"""Predictions, metrics, baselines, intervals, cost and the run report; nothing that changes a model."""
+"""Evaluation of runs: predictions, metrics, baselines, cost, and the report."""

@@ -1,4 +1,4 @@
-"""What a model must beat: the majority class, and trees on what the model sees."""
+"""Baselines for models: the majority class, and trees on the same inputs."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,15 +11,15 @@ from flowloom.trainers.evaluation.predictions import Predictions
 from flowloom.trainers.feed.feed import Feed
 
 FOREST_ROWS = 20_000
-"""Labelled rows of the train split that trees learn from at most, drawn by the shuffled feed."""
+"""Largest number of labelled train rows for trees, drawn by the shuffled feed."""
 FOREST_TREES = 100
 
 Rows = tuple[np.ndarray, np.ndarray]
-"""Flattened inputs float32, of flows [N, k * C + 1], the last column the length; labels int32 [N]; labelled rows."""
+"""Flattened inputs, float32 (for flows [N, k * C + 1] with the length last), and labels, int32 [N]."""
 
 
 def labelled_rows(feed: Feed, limit: int | None = None) -> dict[str, Rows]:
-    """Return the labelled rows of each task in one epoch of a feed, the first `limit` of them."""
+    """Returns the first `limit` labelled rows of each task in one epoch of a feed."""
     tasks = [task.name for task in feed.dataset.tasks]
     features: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
     labels: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
@@ -38,13 +38,13 @@ def labelled_rows(feed: Feed, limit: int | None = None) -> dict[str, Rows]:
 
 
 def majority(task: Task, train: Rows, test: Rows, seed: int) -> Predictions:
-    """Say the class shares of the train rows of every flow, so that the most frequent class wins."""
+    """Predicts the class shares of the train rows for every row, so that the most frequent class wins."""
     shares = np.bincount(train[1], minlength=len(task.vocabulary)) / len(train[1])
     return Predictions(test[1], np.tile(shares.astype(np.float32), (len(test[1]), 1)))
 
 
 def random_forest(task: Task, train: Rows, test: Rows, seed: int) -> Predictions:
-    """Fit a forest of 100 full trees on the train rows."""
+    """Predicts by a forest of 100 full trees, fitted on the train rows."""
     forest = sklearn.ensemble.RandomForestClassifier(FOREST_TREES, random_state=seed, n_jobs=-1)
     forest.fit(*train)
     probabilities = np.zeros((len(test[1]), len(task.vocabulary)), np.float32)
@@ -53,9 +53,9 @@ def random_forest(task: Task, train: Rows, test: Rows, seed: int) -> Predictions
 
 
 def boosted_trees(task: Task, train: Rows, test: Rows, seed: int) -> Predictions:
-    """Fit 100 rounds of gradient boosting on the train rows: a tree a round for two classes, one per class for more.
+    """Predicts by 100 rounds of gradient boosting: one tree per round for two classes, one per class for more.
 
-    Rows of a single class cannot be boosted, so that then its majority is said.
+    Train rows of a single class cannot be boosted; then the prediction is the majority class.
     """
     if len(np.unique(train[1])) < 2:
         return majority(task, train, test, seed)
@@ -72,16 +72,16 @@ BASELINES: dict[str, Callable[[Task, Rows, Rows, int], Predictions]] = {
     "boosted_trees": boosted_trees,
 }
 DEFAULT_BASELINES = ("majority", "random_forest")
-"""Boosting is left out unless asked for: it grows trees for each class."""
+"""Baselines without a choice; boosted trees are slow, because they grow trees per class."""
 
 
 def baseline_predictions(
     tasks: Sequence[Task], train: Feed, test: Feed, seed: int, names: Sequence[str] = DEFAULT_BASELINES
 ) -> dict[str, dict[str, Predictions]]:
-    """Return {task: {baseline: predictions}}; a task without labelled rows on either side has no baselines.
+    """Returns {task: {baseline: predictions}}; a task without labelled rows in either feed has no baselines.
 
     Raises:
-      FlowloomError: if a name is not of `BASELINES`.
+      FlowloomError: if a name is not in `BASELINES`.
     """
     check_baselines(names)
     train_rows, test_rows = labelled_rows(train, FOREST_ROWS), labelled_rows(test)
@@ -96,10 +96,10 @@ def baseline_predictions(
 
 
 def check_baselines(names: Sequence[str]) -> None:
-    """Raise if a baseline is not known.
+    """Raises if a baseline does not exist.
 
     Raises:
-      FlowloomError: which one, and which there are.
+      FlowloomError: naming the baseline and those that exist.
     """
     for name in names:
         if name not in BASELINES:

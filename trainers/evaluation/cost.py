@@ -1,4 +1,4 @@
-"""What one inference costs: parameters, multiply-accumulates, time and cycles at batch 1 in one thread.
+"""Cost of one inference: parameters, multiply-accumulates, time and cycles at batch 1 in one thread.
 
 Threads can only be limited before TensorFlow starts, so `measure` runs this module in a process of its own:
 `python -m flowloom.trainers.evaluation.cost RUNTIME FORM ACTION...` prints one JSON object per action.
@@ -28,7 +28,7 @@ Runtime = Literal["tensorflow", "litert"]
 Form = Literal["trained", "fused"]
 
 Part = Path | Mapping[str, Any]
-"""A run, or the JSON-ready arguments of an untrained `LMMoE`: what a model costs does not depend on its weights."""
+"""A run, or the JSON-ready arguments of an untrained `LMMoE`, as the cost does not depend on the weights."""
 
 REPEATS = 300
 WARM_UP = 30
@@ -37,33 +37,32 @@ WARM_UP = 30
 def measure(
     actions: Sequence[Part | Sequence[Part]], runtime: Runtime = "tensorflow", form: Form = "trained"
 ) -> list[dict[str, Any]]:
-    """Return what each action costs, all timed turn by turn in one single-threaded process.
+    """Returns the cost of each action; all are timed in turn in one single-threaded process.
 
-    An action is a run whose model scores one flow for all of its tasks, or several runs that each score the same flow,
-    such as single-task ones. What two architectures differ by shows in one call of one runtime and one form; what a
-    runtime is worth, in two calls.
+    An action is the scoring of one row by one run for all of its tasks, or by several runs, such as single-task ones.
+    Compare architectures in one call, with the same runtime and form, and runtimes in two calls.
 
     Args:
-      actions: per action a run directory or the arguments of a model, or several of them. What occurs in two actions
-        is one model.
+      actions: for each action a run directory or the arguments of a model, or several of them. A model that occurs in
+        two actions is loaded once.
       runtime: `tensorflow`, or `litert` with float weights.
-      form: the model as it was `trained`, or its inference form, `fused` (`inference_form`).
+      form: `trained` for the model as it was trained, `fused` for its `inference_form`.
 
     Returns:
-      `inference_us` is the median wall time of the action, `inference_cpu_us` the median CPU time of the whole process,
-      `inference_p10_us` the tenth percentile of the wall time, `inference_cycles` the median of CPU cycles, and
-      `cycles_by` how they were found (`CycleCounter`); both are null where they cannot be.
+      One dictionary per action: `inference_us` is the median wall time, `inference_cpu_us` the median CPU time of the
+      process, `inference_p10_us` the tenth percentile of the wall time, `inference_cycles` the median of CPU cycles and
+      `cycles_by` their source (`CycleCounter`). The last two are null if cycles are unknown.
 
     Raises:
-      ValueError: if there is no such runtime or form.
-      FlowloomError: if the process fails; its last words are in the message.
+      ValueError: if the runtime or the form does not exist.
+      FlowloomError: if the process fails, with the last line of its output.
     """
     for name, value, kind in (("runtime", runtime, Runtime), ("form", form, Form)):
         if value not in get_args(kind):
             raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, got {value!r}")
     groups = [[action] if isinstance(action, Path | Mapping) else list(action) for action in actions]
-    words = [json.dumps([dict(part) if isinstance(part, Mapping) else str(part) for part in g]) for g in groups]
-    command = [sys.executable, "-m", "flowloom.trainers.evaluation.cost", runtime, form, *words]
+    encoded = [json.dumps([dict(part) if isinstance(part, Mapping) else str(part) for part in g]) for g in groups]
+    command = [sys.executable, "-m", "flowloom.trainers.evaluation.cost", runtime, form, *encoded]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FlowloomError(f"measuring inference failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -73,7 +72,7 @@ def measure(
 def time_interleaved(
     calls: Sequence[Callable[[], object]], repeats: int, cycles: Callable[[], int] = lambda: 0
 ) -> np.ndarray:
-    """Call everything in turn, `repeats` times; return int64 [calls, repeats, (wall ns, CPU ns, cycles)]."""
+    """Runs all calls in turn; returns int64 [calls, repeats, (wall ns, CPU ns, cycles)]."""
     taken = np.zeros((len(calls), repeats, 3), np.int64)
     for repeat in range(repeats):
         for number, call in enumerate(calls):
@@ -85,7 +84,7 @@ def time_interleaved(
 
 
 def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], object]:
-    """Return a call that scores one row, a flow of full length, with all tasks of a model."""
+    """Returns a call that scores one row, for flows one of full length, for all tasks of a model."""
     row = random_rows(model, 1, seed, whole=True)
     if runtime == "litert":
         return functools.partial(LiteRTModel(convert(model)).one, row)
@@ -96,15 +95,15 @@ def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], ob
 
 
 def main(runtime: Runtime, form: Form, actions: Sequence[Sequence[str | dict[str, Any]]]) -> None:
-    """Print the cost of each action as a line of JSON."""
+    """Prints the cost of each action as a line of JSON."""
     counter = CycleCounter()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
     @functools.cache
-    def loaded(word: str) -> tuple[Any, Callable[[], object]]:
-        """Return a model, and a call of it."""
-        part = json.loads(word)
+    def loaded(encoded: str) -> tuple[Any, Callable[[], object]]:
+        """Returns a model and a call that runs it."""
+        part = json.loads(encoded)
         run = None if isinstance(part, dict) else Run.open(part)
         model = run.load_model() if run else LMMoE(**part)
         if form == "fused":
@@ -140,4 +139,4 @@ def _one_after_the_other(calls: Sequence[Callable[[], object]]) -> Callable[[], 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], [json.loads(word) for word in sys.argv[3:]])  # type: ignore[arg-type]
+    main(sys.argv[1], sys.argv[2], [json.loads(action) for action in sys.argv[3:]])  # type: ignore[arg-type]

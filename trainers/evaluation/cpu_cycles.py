@@ -1,4 +1,4 @@
-"""CPU cycles of this process: counted where the machine lets it, else worked out from CPU time and say so."""
+"""CPU cycles of this process: counted where the machine permits, otherwise estimated from CPU time."""
 
 import ctypes
 import os
@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
-"""The number of the system call by architecture (perf_event_open(2))."""
+"""Number of the system call perf_event_open(2) by architecture."""
 PERF_ATTRIBUTES = struct.pack("IIQQQQQ", 0, 112, 0, 0, 0, 0, 1 << 1 | 1 << 5 | 1 << 6) + bytes(64)
-"""struct perf_event_attr: hardware, 112 bytes, cycles, of threads that are started later too, not the kernel's."""
+"""struct perf_event_attr: hardware cycles, 112 bytes, inherited by later threads, without the kernel's cycles."""
 
 
 class CycleCounter:
-    """Cycles of this process and the threads that it starts from now on; make it before they are."""
+    """Counter of the cycles of this process and the threads that it starts later; make it before them."""
 
     source: str | None
-    """`perf_event`: counted, in user space. `nominal <GHz> GHz`: CPU time at that rate. None: cannot be known."""
+    """`perf_event`: counted in user space. `nominal <GHz> GHz`: CPU time at that rate. None: unknown."""
 
     def __init__(self) -> None:
         self._file = _open_counter()
@@ -27,17 +27,17 @@ class CycleCounter:
         self.source = nominal if self._file is None else "perf_event"
 
     def read(self) -> int:
-        """Return the cycles so far; 0 if they cannot be known."""
+        """Returns the cycles so far; 0 if they are unknown."""
         if self._file is not None:
             return int.from_bytes(os.read(self._file, 8), "little")
         return int(time.process_time_ns() * (self._rate or 0.0))
 
 
 def nominal_ghz(root: Path = Path("/")) -> float | None:
-    """Return the rate that the processor is sold with, or runs at if that is not said; None if neither is known.
+    """Returns the nominal rate of the processor, or its current rate; None if neither is known.
 
     Args:
-      root: where `proc` and `sys` are.
+      root: folder of `proc` and `sys`.
     """
     base = root / "sys/devices/system/cpu/cpu0/cpufreq/base_frequency"
     if base.is_file():
@@ -50,7 +50,7 @@ def nominal_ghz(root: Path = Path("/")) -> float | None:
 
 
 def _open_counter() -> int | None:
-    """Return a file that the number of cycles is read from; None where the kernel or the machine has no such."""
+    """Returns the file descriptor of a cycle counter; None if the kernel or the machine has none."""
     number = PERF_EVENT_OPEN.get(platform.machine())
     if number is None or platform.system() != "Linux":
         return None

@@ -28,28 +28,28 @@ EVALUATION_BATCH = 1024
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
-    """What `evaluate` needs."""
+    """Options of `evaluate`."""
 
     run: Path
     split: str = "test"
     dataset: Path | None = None
-    """Where the dataset is; None: where it was when the run was trained."""
+    """The dataset directory; None takes the one that the run was trained on."""
     baselines: tuple[str, ...] = DEFAULT_BASELINES
-    """Names of `BASELINES` to compare with."""
+    """Names in `BASELINES` to compare with."""
 
     def __post_init__(self) -> None:
         check_baselines(self.baselines)
 
 
 def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Measure a run's model on a split; write metrics.json and report.html into the run and return the metrics.
+    """Evaluates a run on a split, writes metrics.json and report.html into the run, and returns the metrics.
 
     Args:
-      options: which run, on what.
+      options: the run, the split and the baselines.
       progress: called with the name of each stage as it begins.
 
     Raises:
-      FlowloomError: if the run or the dataset cannot be used, or do not fit each other.
+      FlowloomError: if the run or the dataset cannot be read, or they do not fit each other.
     """
     run = Run.open(options.run)
     dataset = Dataset.open(options.dataset or run.source.path).restricted([task.name for task in run.tasks])
@@ -71,7 +71,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
     tasks = {
         task.name: {
             **metrics.report(predictions[task.name], task.vocabulary, seed),
-            "baselines": {name: metrics.headline(said) for name, said in baselines[task.name].items()},
+            "baselines": {name: metrics.headline(each) for name, each in baselines[task.name].items()},
         }
         for task in run.tasks
     }
@@ -91,7 +91,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
 
 
 def mean_gate_weights(model: Any, feed: Feed) -> dict[str, list[float]] | None:
-    """Return {task: mean weight of each expert over the flows of a feed}, of tasks with a gate; None without any."""
+    """Returns {task: mean gate weight of each expert over a feed} for tasks with a gate; None without gates."""
     if (gates := getattr(model, "gates", None)) is None:
         return None
     forward = compiled(gates, feed)
@@ -103,33 +103,33 @@ def mean_gate_weights(model: Any, feed: Feed) -> dict[str, list[float]] | None:
 
 
 def _check_fit(run: Run, dataset: Dataset) -> None:
-    """Refuse a dataset whose labels or flows mean something else than those the model was trained on."""
+    """Raises unless the labels and flows of a dataset mean the same as those of the training data."""
     if dataset.tasks != run.tasks:
         raise FlowloomError(
-            f"dataset {dataset.root} has the tasks {_described(dataset.tasks)}, run {run.root} was trained on "
-            f"{_described(run.tasks)}; evaluate on a dataset with the same tasks and vocabularies"
+            f"dataset {dataset.root} must have the tasks of run {run.root}, {_described(run.tasks)}, got "
+            f"{_described(dataset.tasks)}; evaluate on a dataset with the same tasks and vocabularies"
         )
     there, here = dataset.card.definition, run.source.definition
     if isinstance(run.features, FeatureSpec) and there.k < run.features.k:
         raise FlowloomError(
-            f"dataset {dataset.root} keeps {there.k} packets per flow, the model of run {run.root} sees "
-            f"{run.features.k}; build it with k={run.features.k} or more"
+            f"dataset {dataset.root} must keep {run.features.k} packets per flow for the model of run {run.root}, got "
+            f"{there.k}; build it with k={run.features.k} or more"
         )
     if isinstance(run.features, ByteSpec) and (dataset.card.packet_bytes or 0) < run.features.length:
         raise FlowloomError(
-            f"dataset {dataset.root} has {dataset.card.packet_bytes or 0} bytes of a packet, the model of run "
-            f"{run.root} sees {run.features.length}; build it with as many"
+            f"dataset {dataset.root} must have {run.features.length} bytes per packet for the model of run {run.root}, "
+            f"got {dataset.card.packet_bytes or 0}; build it with as many"
         )
     if isinstance(run.features, TableSpec) and (lacking := set(run.features.columns) - set(dataset.card.features)):
         raise FlowloomError(
-            f"dataset {dataset.root} lacks the feature {min(lacking)} that the model of run {run.root} sees; "
+            f"dataset {dataset.root} lacks the feature {min(lacking)} of the model of run {run.root}; "
             "evaluate on tables with the same columns"
         )
-    if (mended := there.model_copy(update={"k": here.k, "preset": here.preset})) != here:
-        differing = [name for name, value in here if getattr(mended, name) != value]
+    if (aligned := there.model_copy(update={"k": here.k, "preset": here.preset})) != here:
+        differing = [name for name, value in here if getattr(aligned, name) != value]
         raise FlowloomError(
-            f"dataset {dataset.root} was metered by another flow definition than run {run.root} was trained on "
-            f"({', '.join(differing)} differ); build it with the same definition"
+            f"dataset {dataset.root} must have the flow definition of run {run.root}, got one that differs in "
+            f"{', '.join(differing)}; build it with the same definition"
         )
 
 

@@ -1,4 +1,4 @@
-"""The curves of a report, as inline SVG whose text takes the font of the page."""
+"""Curves of reports as inline SVG, whose text uses the font of the page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ PALETTE = ("#2563a8", "#d1622b", "#2f8f6b", "#a23b72", "#b58a00", "#5b5fc7", "#5
 """Colours of classes and tasks; they repeat after eight."""
 INK, MUTED, RULE = "#1f2733", "#66707f", "#d9dee5"
 ROC_POINTS = 300
-"""Points of a drawn curve at most."""
+"""Largest number of points of a drawn curve."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -48,7 +48,7 @@ STYLE: Any = {
 
 
 def roc(task: Task, predictions: Predictions) -> str | None:
-    """Draw the ROC curve of a binary task's positive class, or of every class against the rest; None if undefined."""
+    """Draws the ROC curve of a binary task's positive class, or of every class against the rest; None if undefined."""
     present = np.unique(predictions.labels)
     if len(present) < 2:
         return None
@@ -69,7 +69,7 @@ def roc(task: Task, predictions: Predictions) -> str | None:
 
 
 def learning_curves(tasks: Sequence[Task], history: Sequence[dict[str, Any]], best_epoch: int) -> str:
-    """Draw train and validation loss and the validation AUC of every task over the epochs."""
+    """Draws the train and validation loss and the validation ROC AUC of every task over the epochs."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": "learning curves"}):
         figure, (losses, aucs) = _panels(2, width=9.4, height=3.2)
         for number, task in enumerate(tasks):
@@ -83,7 +83,7 @@ def learning_curves(tasks: Sequence[Task], history: Sequence[dict[str, Any]], be
             _line(aucs, epochs, [record["validation_auc"][task.name] for record in trained], color, label=task.name)
         losses.set(title="Loss", xlabel="epoch")
         losses.set_ylim(bottom=0)
-        aucs.set(title="Validation AUC", xlabel="epoch")
+        aucs.set(title="Validation ROC AUC", xlabel="epoch")
         for axes in (losses, aucs):
             axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -92,17 +92,17 @@ def learning_curves(tasks: Sequence[Task], history: Sequence[dict[str, Any]], be
 
 
 def size_walk(found: Mapping[str, Any]) -> str:
-    """Draw what a size tuning saw (tuning.json): single LSTMs by units, and models of all tasks by parameters."""
+    """Draws the trials of a size search (tuning.json): single LSTMs by units, models of all tasks by parameters."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": "size walk"}):
         figure, (singles, models) = _panels(2, width=9.4, height=3.4)
         for number, task in enumerate(found["singles"]):
-            walked = sorted(
+            points = sorted(
                 (trial["units"], trial["auc"][task])
                 for trial in found["trials"]
                 if trial["experts"] == 1 and list(trial["tasks"]) == [task]
             )
             color = PALETTE[number % len(PALETTE)]
-            singles.plot(*zip(*walked, strict=True), color=color, linewidth=1.2, marker="o", markersize=4, label=task)
+            singles.plot(*zip(*points, strict=True), color=color, linewidth=1.2, marker="o", markersize=4, label=task)
         for kind, marker, color in (("single LSTMs", "o", PALETTE[1]), ("lmmoe", "D", PALETTE[0])):
             drawn = [(each["parameters"], each["worst_auc"]) for each in found["models"] if each["model"] == kind]
             if drawn:
@@ -118,19 +118,19 @@ def size_walk(found: Mapping[str, Any]) -> str:
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure of inches with axes side by side; made without pyplot, which would keep it alive."""
+    """Returns a figure, sized in inches, with axes side by side; pyplot would keep it alive."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
 def _line(axes: Axes, epochs: list[int], values: list[float | None], color: str, **style: Any) -> None:
-    """Draw one value per epoch; an undefined one leaves a gap."""
+    """Draws one value per epoch; an undefined one leaves a gap."""
     shown = [np.nan if value is None else value for value in values]
     axes.plot(epochs, shown, color=color, linewidth=1.6, marker="o" if len(epochs) < 3 else None, markersize=4, **style)
 
 
 def _svg(figure: Figure) -> str:
-    """Return the figure as an <svg> element without the XML prologue; the same figure gives the same text."""
+    """Returns the figure as an <svg> element without the XML prologue; the same figure gives the same text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
@@ -139,7 +139,7 @@ def _svg(figure: Figure) -> str:
 def sweep(
     title: str, label: str, values: Sequence[float], lines: Mapping[str, Sequence[Mean]], logarithmic: bool = False
 ) -> str:
-    """Draw means over repeats, with their intervals as bands, against what was varied."""
+    """Draws means over repeats with their intervals as bands against the varied quantity."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
         figure, (axes,) = _panels(1, width=4.9, height=3.2)
         for number, (name, means) in enumerate(lines.items()):
@@ -158,7 +158,7 @@ def sweep(
                 axes.fill_between(values, low, high, color=color, alpha=0.13, linewidth=0)
         axes.set(title=title, xlabel=label, ylabel="accuracy, %")
         bottom, top = axes.get_ylim()
-        axes.set_ylim(max(bottom, 0.0), min(top, 100.0))  # an interval of few repeats may be wider than what can be
+        axes.set_ylim(max(bottom, 0.0), min(top, 100.0))  # an interval of few repeats may exceed the possible values
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -167,7 +167,7 @@ def sweep(
 
 
 def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]], measure: str = "accuracy") -> str:
-    """Draw the validation accuracy of several trainings of each method over the share of the training that is done."""
+    """Draws a validation metric of several trainings per method over the progress of the training."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
         figure, (axes,) = _panels(1, width=4.9, height=3.2)
         for number, (name, repeats) in enumerate(curves.items()):
@@ -181,9 +181,9 @@ def validation_curves(title: str, curves: Mapping[str, Sequence[Sequence[float]]
 
 
 def balance(title: str, label: str, series: Mapping[str, Sequence[tuple[float, Mean]]]) -> str:
-    """Draw mean AUC, with its interval, against a cost, a line for each way to build (MULTA).
+    """Draws the mean ROC AUC with its interval against a cost, one line per method (MULTA).
 
-    The axis of costs is logarithmic where they differ more than tenfold, else it begins at 0.
+    The axis of costs is logarithmic if they differ more than tenfold; otherwise it begins at 0.
     """
     with mpl.rc_context({**STYLE, "svg.hashsalt": f"{title} {label}"}):
         figure, (axes,) = _panels(1, width=4.9, height=3.4)
@@ -209,12 +209,12 @@ def balance(title: str, label: str, series: Mapping[str, Sequence[tuple[float, M
 
 
 def arrivals(title: str, lines: Mapping[str, Sequence[Mean]], phases: Mapping[str, int]) -> str:
-    """Draw the AUC of every task over the epochs of an incremental training (MULTA, figure 5).
+    """Draws the ROC AUC of every task over the epochs of an incremental training (MULTA, figure 5).
 
     Args:
-      title: of the figure.
-      lines: by task the mean AUC after each epoch, from the first on.
-      phases: what begins at which epoch, from 1 on.
+      title: title of the figure.
+      lines: by task the mean ROC AUC after each epoch.
+      phases: first epoch of each phase by its name, counted from 1.
     """
     with mpl.rc_context({**STYLE, "svg.hashsalt": title}):
         figure, (axes,) = _panels(1, width=4.9, height=3.2)

@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean over repeats, bounds of its 95 % interval, and standard deviation; of a single repeat these are None."""
+    """A mean over repeats with its 95 % interval and standard deviation; a single repeat has neither."""
 
     mean: float
     low: float | None
@@ -22,13 +22,13 @@ class Mean:
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """Return the mean of repeats with the interval of Student's t.
+    """Returns the mean of repeats with the interval of Student's t.
 
-    Repeats share flows, so that their spread tells how much the choice of splits and weights matters, and too little of
-    how much other flows would (Nadeau and Bengio, Inference for the Generalization Error, 2003).
+    Repeats share flows. So their spread shows the effect of splits and first weights, but underestimates the effect of
+    other flows (Nadeau and Bengio, Inference for the Generalization Error, 2003).
 
     Raises:
-      ValueError: if there are none.
+      ValueError: if there are no repeats.
     """
     if not values:
         raise ValueError("values must hold at least one repeat, got none")
@@ -42,11 +42,11 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def difference_of(ours: Sequence[float], theirs: Sequence[float]) -> Mean:
-    """Return the mean of paired differences: one method's repeats less another's on the same splits.
+    """Returns the mean difference of two methods over repeats on the same splits.
 
     Raises:
-      ValueError: if the repeats are not as many.
+      ValueError: if the methods have different numbers of repeats.
     """
     if len(ours) != len(theirs):
-        raise ValueError(f"paired repeats must be as many, got {len(ours)} and {len(theirs)}")
+        raise ValueError(f"paired repeats must be equally many, got {len(ours)} and {len(theirs)}")
     return mean_of([one - other for one, other in zip(ours, theirs, strict=True)])

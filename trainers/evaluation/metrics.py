@@ -1,4 +1,4 @@
-"""How good predictions are: per task, always with the support and an interval; undefined is null and says why."""
+"""Metrics of predictions per task, with support and intervals; an undefined metric is null with a reason."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from flowloom.trainers.evaluation.predictions import Predictions
 
 REPLICATES = 200
 BOOTSTRAP_ROWS = 10_000
-"""Rows of a bootstrap replicate at most; from larger sets fewer rows are drawn and the width is scaled (m out of n)."""
+"""Largest size of a bootstrap replicate; for larger sets the width is scaled (m out of n bootstrap)."""
 CALIBRATION_BINS = 15
-"""As Guo et al., On Calibration of Modern Neural Networks, 2017."""
+"""Bins of confidence, as in Guo et al., On Calibration of Modern Neural Networks, 2017."""
 
 
 def class_aucs(predictions: Predictions) -> dict[int, float]:
-    """Return the one-vs-rest ROC-AUC of every class that some, but not all rows have."""
+    """Returns the one-vs-rest ROC AUC of every class that some, but not all, rows have."""
     labels, probabilities = predictions.labels, predictions.probabilities
     present = np.unique(labels)
     if len(present) < 2:
@@ -25,26 +25,26 @@ def class_aucs(predictions: Predictions) -> dict[int, float]:
 
 
 def auc(predictions: Predictions) -> float | None:
-    """Return the ROC-AUC of a binary task, the mean of the one-vs-rest AUCs of a multiclass one; None if undefined."""
+    """Returns the ROC AUC of a binary task, or the mean one-vs-rest AUC of a multiclass task; None if undefined."""
     by_class = class_aucs(predictions)
     return float(np.mean(list(by_class.values()))) if by_class else None
 
 
 def headline(predictions: Predictions) -> dict[str, Any]:
-    """Return the figures that models and baselines are compared by.
+    """Returns the metrics that compare models and baselines; all are None without rows.
 
-    Macro means are over the classes that some row has. Everything is None without rows.
+    Macro means are over the classes that occur.
     """
     labels = predictions.labels
     if not len(labels):
         return {"auc": None, "accuracy": None, "macro_precision": None, "macro_recall": None, "macro_f1": None}
-    said = predictions.probabilities.argmax(axis=1)
+    predicted = predictions.probabilities.argmax(axis=1)
     precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
-        labels, said, labels=np.unique(labels), average="macro", zero_division=0.0
+        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0.0
     )
     return {
         "auc": auc(predictions),
-        "accuracy": float(np.mean(said == labels)),
+        "accuracy": float(np.mean(predicted == labels)),
         "macro_precision": float(precision),
         "macro_recall": float(recall),
         "macro_f1": float(f1),
@@ -52,31 +52,30 @@ def headline(predictions: Predictions) -> dict[str, Any]:
 
 
 def report(predictions: Predictions, vocabulary: Sequence[str], seed: int) -> dict[str, Any]:
-    """Return every figure of one task as JSON-ready values.
+    """Returns all metrics of one task as JSON-ready values.
 
-    `confusion` is [true class][said class]; `interval` the 95 % bootstrap interval of the AUC; `ece` the expected
-    calibration error of the most probable class.
+    `confusion` is [actual class][predicted class], `interval` the 95 % bootstrap interval of the AUC, and `ece` the
+    expected calibration error of the most probable class.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
-    said = probabilities.argmax(axis=1)
-    words = range(len(vocabulary))
+    predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(vocabulary), len(vocabulary)), np.int64)
-    np.add.at(confusion, (labels, said), 1)
-    hits, true, claimed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    np.add.at(confusion, (labels, predicted), 1)
+    correct, actual, chosen = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     aucs = class_aucs(predictions)
     classes = {
         vocabulary[c]: {
-            "support": int(true[c]),
+            "support": int(actual[c]),
             "auc": aucs.get(c),
-            "precision": _ratio(hits[c], claimed[c]),
-            "recall": _ratio(hits[c], true[c]),
-            "f1": _ratio(2 * hits[c], true[c] + claimed[c]),
+            "precision": _ratio(correct[c], chosen[c]),
+            "recall": _ratio(correct[c], actual[c]),
+            "f1": _ratio(2 * correct[c], actual[c] + chosen[c]),
         }
-        for c in words
+        for c in range(len(vocabulary))
     }
     return {
         **headline(predictions),
-        "auc_undefined": _why_undefined(true, vocabulary),
+        "auc_undefined": _why_undefined(actual, vocabulary),
         "interval": bootstrap_interval(predictions, seed),
         "support": len(labels),
         "ece": calibration_error(predictions),
@@ -93,12 +92,12 @@ def _why_undefined(support: np.ndarray, vocabulary: Sequence[str]) -> str | None
     if np.count_nonzero(support) > 1:
         return None
     if not support.any():
-        return "no row of the split is labelled for this task"
+        return "no row of the split has a label of this task"
     return f"every labelled row of the split is {vocabulary[int(support.argmax())]!r}"
 
 
 def calibration_error(predictions: Predictions) -> float | None:
-    """Return the mean gap between confidence and accuracy over equal bins of confidence, weighted by rows."""
+    """Returns the expected calibration error: the mean gap of confidence and accuracy over bins of confidence."""
     if not len(predictions.labels):
         return None
     confidence = predictions.probabilities.max(axis=1)
@@ -109,7 +108,7 @@ def calibration_error(predictions: Predictions) -> float | None:
 
 
 def bootstrap_interval(predictions: Predictions, seed: int) -> list[float] | None:
-    """Return the 95 % interval [low, high] of `auc` over resampled rows; None where it is undefined."""
+    """Returns the 95 % interval [low, high] of `auc` over resampled rows; None if it is undefined."""
     centre = auc(predictions)
     if centre is None:
         return None
@@ -131,9 +130,10 @@ def bootstrap_interval(predictions: Predictions, seed: int) -> list[float] | Non
 
 
 def weighted_auc(positive: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the ROC-AUC under each of R weightings of the rows: bool [N], float [N], int [R, N] -> float [R].
+    """Returns the ROC AUC under each of R weightings of the rows, float [R].
 
-    It is the share of (positive, negative) pairs in the right order, ties counting half; NaN without a pair.
+    The inputs are bool [N], float [N] and int [R, N]. The
+    AUC is the share of (positive, negative) pairs in the right order; a tie counts half. It is NaN without a pair.
     """
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first row of every distinct score

@@ -1,4 +1,4 @@
-"""HTML pages: a template beside the module that shows it, filled and escaped."""
+"""HTML pages from Jinja templates that lie beside the calling module."""
 
 import importlib.resources
 from collections.abc import Callable, Mapping
@@ -8,13 +8,13 @@ from flowloom.schemas.errors import FlowloomError
 
 
 def rendered(package: str, template: str, filters: Mapping[str, Callable[..., Any]], **shown: Any) -> str:
-    """Return a page; everything shown is escaped, and a name that the template lacks is an error.
+    """Returns a page; all values are escaped, and a missing value is an error.
 
     Args:
-      package: the package whose folder holds the template, `__package__` of the caller.
-      template: its file name.
-      filters: functions that the template calls by name, to write figures.
-      shown: values that the template asks for by name.
+      package: package whose folder has the template, `__package__` of the caller.
+      template: file name of the template.
+      filters: functions that format values in the template, by name.
+      shown: values of the template, by name.
 
     Raises:
       FlowloomError: if Jinja is not installed.

@@ -1,4 +1,4 @@
-"""What a model says of the labelled flows of a split."""
+"""Predictions of a model for the labelled rows of a split."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from flowloom.trainers.models.protocol import MultiTaskModel
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Labels and class probabilities of the rows that are labelled for one task."""
+    """Labels and class probabilities of the rows with a label of one task."""
 
     labels: np.ndarray
     """int32 [N], in the order of the feed."""
     probabilities: np.ndarray
-    """float32 [N, classes]; two columns for a binary task, the second is the positive class."""
+    """float32 [N, classes]; a binary task has two columns, the second for the positive class."""
 
     @property
     def loss(self) -> float | None:
-        """Mean cross-entropy, None without rows."""
+        """Mean cross-entropy; None without rows."""
         if not len(self.labels):
             return None
         chosen = self.probabilities[np.arange(len(self.labels)), self.labels]
@@ -30,28 +30,28 @@ class Predictions:
 
 
 def compiled(model: MultiTaskModel, feed: Feed) -> Callable[[Any], dict[str, tf.Tensor]]:
-    """Return the model's inference as one graph for the batches of a feed."""
+    """Returns the model's inference as one graph for the batches of a feed."""
     inputs, _, _ = feed.signature
     forward = tf.function(lambda batch: model(batch, training=False), input_signature=[inputs], autograph=False)
-    return forward.get_concrete_function()  # TensorFlow takes several models at one place for retracing, and warns
+    return forward.get_concrete_function()  # one trace: TensorFlow warns of retracing when several models pass here
 
 
 def predict(forward: Callable[[Any], dict[str, tf.Tensor]], feed: Feed) -> dict[str, Predictions]:
-    """Run one epoch of a feed through a compiled model; keep each task's labelled rows."""
+    """Returns the predictions for the labelled rows of each task in one epoch of a feed."""
     tasks = feed.dataset.tasks
     labels: dict[str, list[np.ndarray]] = {task.name: [] for task in tasks}
     outputs: dict[str, list[np.ndarray]] = {task.name: [] for task in tasks}
     for inputs, known, weights in feed.batches(epochs=1):
-        said = forward(inputs)
+        predicted = forward(inputs)
         for task in labels:
             rows = weights[task].numpy() > 0
             labels[task].append(known[task].numpy()[rows])
-            outputs[task].append(said[task].numpy()[rows])
+            outputs[task].append(predicted[task].numpy()[rows])
     return {
         task: Predictions(np.concatenate(labels[task]), both_classes(np.concatenate(outputs[task]))) for task in labels
     }
 
 
 def both_classes(outputs: np.ndarray) -> np.ndarray:
-    """Return sigmoid outputs [N, 1] as the probabilities of both classes [N, 2]; others as they are."""
+    """Returns sigmoid outputs [N, 1] as probabilities of both classes [N, 2], and other outputs unchanged."""
     return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs

@@ -1,9 +1,11 @@
-"""The report of an evaluation: one HTML file that needs nothing else, for people."""
+"""Report of an evaluation: one self-contained HTML page."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pydantic
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.tasks import Task
@@ -15,32 +17,32 @@ from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.run_directory import Run
 
 FEW = 30
-"""Below this many rows of a class its figures are called uncertain."""
+"""Number of rows of a class below which its metrics are called uncertain."""
 UNITS: dict[View, str] = {"flows": "flow", "packets": "packet", "tables": "row"}
-"""What a row of each view is called."""
-GRADES = ((0.98, "almost perfectly"), (0.9, "well"), (0.75, "fairly"), (0.6, "weakly"), (0.0, "hardly"))
-"""How an AUC of at least so much is called."""
+"""Name of a row of each view."""
+GRADES = ((0.98, "almost perfectly"), (0.9, "well"), (0.75, "fairly well"), (0.6, "poorly"), (0.0, "hardly at all"))
+"""Smallest AUC of each grade, and its name."""
 MOST_EPOCHS = 10
-"""Epochs whose AUC is told at most; the figure has them all."""
+"""Largest number of epochs in the table of AUCs; the figure shows all."""
 TEMPLATE = "report.html.j2"
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResults:
-    """What an evaluation found."""
+    """Results of an evaluation."""
 
     run: Run
     card: DatasetCard
     metrics: dict[str, Any]
-    """As in metrics.json."""
+    """Content of metrics.json."""
     predictions: dict[str, Predictions]
     gates: dict[str, list[float]] | None
-    """Mean weight of each expert per task; None for a model without gates."""
+    """Mean gate weight of each expert per task; None for a model without gates."""
 
 
-def render(findings: RunResults) -> str:
-    """Return the report as one HTML page with inline styles and figures."""
-    run, card = findings.run, findings.card
+def render(results: RunResults) -> str:
+    """Returns the report as one HTML page with inline styles and figures."""
+    run, card = results.run, results.card
     return rendered(
         __package__,
         TEMPLATE,
@@ -48,16 +50,16 @@ def render(findings: RunResults) -> str:
         run=run,
         unit=UNITS[run.features.view],
         card=card,
-        metrics=findings.metrics,
-        summary=_summary(findings),
-        warnings=_warnings(findings),
+        metrics=results.metrics,
+        summary=_summary(results),
+        warnings=_warnings(results),
         tasks=[
             {
                 "task": task,
-                "figures": findings.metrics["tasks"][task.name],
-                "verdict": _verdict(findings, task),
-                "confusion": _confusion_rows(findings, task),
-                "roc": figures.roc(task, findings.predictions[task.name]),
+                "figures": results.metrics["tasks"][task.name],
+                "verdict": _verdict(results, task),
+                "confusion": _confusion_rows(results, task),
+                "roc": figures.roc(task, results.predictions[task.name]),
             }
             for task in run.tasks
         ],
@@ -65,11 +67,38 @@ def render(findings: RunResults) -> str:
         inherited=[task.name for task in run.tasks if not any(task.name in record["loss"] for record in run.history)],
         latecomers=_latecomers(run),
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
-        gates=findings.gates,
+        gates=results.gates,
         palette=figures.PALETTE,
-        gate_sentence=_gate_sentence(findings.gates) if run.recipe.model.kind == "lmmoe" else None,
+        gate_sentence=_gate_sentence(results.gates) if run.recipe.model.kind == "lmmoe" else None,
+        recipe={name: _text(value) for name, value in run.recipe.settings.items()},
+        definition=_settings(card.definition),
         drops={reason: count for reason, count in card.accounting.dropped.items() if count},
     )
+
+
+def _settings(model: pydantic.BaseModel) -> dict[str, str]:
+    """Returns the fields of a model and of the models inside it as texts, by name."""
+    texts: dict[str, str] = {}
+    for name, value in model:
+        texts |= _settings(value) if isinstance(value, pydantic.BaseModel) else {name: _text(value)}
+    return texts
+
+
+def _text(value: Any) -> str:
+    """Returns a setting as a reader writes it: no Python reprs."""
+    if value is None:
+        return "not set"
+    if not value and isinstance(value, list | tuple | dict):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, pydantic.BaseModel):
+        return _text(dict(value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_text(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value)
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
@@ -81,112 +110,118 @@ def _count(value: float) -> str:
 
 
 def _share(value: float, low: float = 0.0, high: float = 1.0) -> str:
-    """Return where a value lies between two others, as a CSS percentage."""
+    """Returns the position of a value between two others, as a CSS percentage."""
     return f"{100 * min(max((value - low) / (high - low), 0.0), 1.0):.1f}%"
 
 
-def _summary(findings: RunResults) -> str:
-    """Return the outcome in two sentences."""
-    run, metrics, unit = findings.run, findings.metrics, UNITS[findings.run.features.view]
+def _summary(results: RunResults) -> str:
+    """Returns the result in two sentences."""
+    run, metrics, unit = results.run, results.metrics, UNITS[results.run.features.view]
     parameters, time_us = _count(metrics["cost"]["parameters"]), _count(metrics["cost"]["inference_us"])
-    questions = f"{len(run.tasks)} question{'s' if len(run.tasks) > 1 else ''}"
-    model = f"One model of {parameters} parameters answers {questions} about a {unit}"
+    tasks = f"{len(run.tasks)} task{'s' if len(run.tasks) > 1 else ''}"
+    model = f"One model of {parameters} parameters predicts {tasks} for each {unit}"
     reads = f"from {run.features.seen}, in {time_us} µs on one CPU thread."
     if metrics["mean_auc"] is None:
-        return f"{model} {reads} No AUC is defined on the {metrics['split']} split."
-    return f"{model} {reads} Over all tasks its mean AUC on the {metrics['split']} split is {metrics['mean_auc']:.3f}."
+        return f"{model} {reads} The ROC AUC is undefined for every task on the {metrics['split']} split."
+    mean = f"{'Its mean' if len(run.tasks) > 1 else 'Its'} ROC AUC"
+    return f"{model} {reads} {mean} on the {metrics['split']} split is {metrics['mean_auc']:.3f}."
 
 
-def _verdict(findings: RunResults, task: Task) -> str:
-    """Return how well a task goes, and how that compares with the baselines."""
-    found = findings.metrics["tasks"][task.name]
+def _verdict(results: RunResults, task: Task) -> str:
+    """Returns the quality of a task's predictions in words, and a comparison with the baselines."""
+    found = results.metrics["tasks"][task.name]
     if found["auc"] is None:
-        return f"The AUC is undefined: {found['auc_undefined']}."
-    grade = next(word for least, word in GRADES if found["auc"] >= least)
+        return f"The ROC AUC is undefined: {found['auc_undefined']}."
+    grade = next(name for least, name in GRADES if found["auc"] >= least)
     low, high = found["interval"] or (None, None)
-    unit = UNITS[findings.run.features.view]
+    unit = UNITS[results.run.features.view]
     sentences = [
-        f"The model tells the classes apart {grade}: AUC {found['auc']:.3f} (95 % interval {_figure(low)} to "
+        f"The model separates the classes {grade}: ROC AUC {found['auc']:.3f} (95 % interval {_figure(low)} to "
         f"{_figure(high)}) over {_count(found['support'])} {unit}s."
     ]
     forest = found["baselines"].get("random_forest")
     if forest and forest["auc"] is not None and low is not None:
-        side = "within that interval" if low <= forest["auc"] <= high else "better" if forest["auc"] > high else "worse"
-        sentences.append(f"A random forest on what the model sees reaches {forest['auc']:.3f}, which is {side}.")
+        side = "inside" if low <= forest["auc"] <= high else "above" if forest["auc"] > high else "below"
+        sentences.append(f"A random forest on the same input reaches {forest['auc']:.3f}, {side} that interval.")
     majority = found["baselines"].get("majority")
     if majority:
         sentences.append(
-            f"Its accuracy is {found['accuracy']:.1%}; always saying the train split's most frequent class would give "
-            f"{majority['accuracy']:.1%}."
+            f"Its accuracy is {100 * found['accuracy']:.1f} %; always predicting the most frequent class of the train "
+            f"split would reach {100 * majority['accuracy']:.1f} %."
         )
     return " ".join(sentences)
 
 
-def _warnings(findings: RunResults) -> list[str]:
-    """Return what a reader must know before believing a figure."""
-    split, unit = findings.metrics["split"], UNITS[findings.run.features.view]
+def _warnings(results: RunResults) -> list[str]:
+    """Returns the warnings about data that make metrics uncertain."""
+    split, unit = results.metrics["split"], UNITS[results.run.features.view]
     warnings = []
-    if findings.card.content_hash != findings.run.source.content_hash:
+    if results.card.content_hash != results.run.source.content_hash:
         warnings.append(
-            f"The model was trained on another dataset ({findings.run.source.name}) than it was evaluated on."
+            f"The model was trained on another dataset ({results.run.source.name}) than the one of this evaluation."
         )
-    for task in findings.run.tasks:
-        found = findings.metrics["tasks"][task.name]
+    for task in results.run.tasks:
+        found = results.metrics["tasks"][task.name]
         if found["auc"] is None:
-            warnings.append(f"{task.name}: the AUC is undefined, because {found['auc_undefined']}.")
-        few = {word: figures["support"] for word, figures in found["classes"].items() if 0 < figures["support"] < FEW}
+            warnings.append(f"{task.name}: the ROC AUC is undefined, because {found['auc_undefined']}.")
+        supports = {name: metrics["support"] for name, metrics in found["classes"].items()}
+        few = [f"{name} ({count})" for name, count in supports.items() if 0 < count < FEW]
         if few:
-            listed = ", ".join(f"{word} ({count})" for word, count in few.items())
-            warnings.append(f"{task.name}: fewer than {FEW} {unit}s of {listed} in the {split} split; read with care.")
-        absent = [word for word, figures in found["classes"].items() if not figures["support"]]
+            warnings.append(
+                f"{task.name}: the {split} split has fewer than {FEW} {unit}s of {', '.join(few)}; their metrics are "
+                "uncertain."
+            )
+        absent = [name for name, count in supports.items() if not count]
         if absent and found["support"]:
             warnings.append(
-                f"{task.name}: no {unit} of {', '.join(absent)} in the {split} split, so nothing is known of it."
+                f"{task.name}: the {split} split has no {unit} of {', '.join(absent)}; the metrics cover the other "
+                "classes alone."
             )
         majority = found["baselines"].get("majority")
         if majority and found["accuracy"] < majority["accuracy"]:
             warnings.append(
-                f"{task.name}: the model is less accurate than always saying the train split's most frequent class."
+                f"{task.name}: the model is less accurate than the constant prediction of the most frequent class."
             )
     return warnings
 
 
 def _epochs(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the records of every second epoch (as in table II of MULTA), or of fewer where there are many."""
+    """Returns the records of every second epoch (as in table II of MULTA), or of fewer if there are many."""
     every = 2 * -(-len(history) // (2 * MOST_EPOCHS))
     return [record for record in history if record["epoch"] % every == 0]
 
 
 def _latecomers(run: Run) -> dict[str, Any] | None:
-    """Return what an incremental training did to each task, None of any other."""
+    """Returns the results of an incremental training by task; None for any other training."""
     path = run.root / run_directory.LATECOMERS
     return json.loads(path.read_bytes()) if path.exists() else None
 
 
-def _confusion_rows(findings: RunResults, task: Task) -> list[dict[str, Any]]:
-    """Return the rows of a confusion table: word, support, and per said class the count and its share of the row."""
-    confusion = findings.metrics["tasks"][task.name]["confusion"]
+def _confusion_rows(results: RunResults, task: Task) -> list[dict[str, Any]]:
+    """Returns the rows of a confusion matrix: actual class, support, and cells by predicted class."""
+    confusion = results.metrics["tasks"][task.name]["confusion"]
     return [
         {
-            "word": word,
+            "label": label,
             "support": sum(counts),
             "cells": [
-                {"count": count, "share": count / max(sum(counts), 1), "right": said == true}
-                for said, count in enumerate(counts)
+                {"count": count, "share": count / max(sum(counts), 1), "correct": predicted == actual}
+                for predicted, count in enumerate(counts)
             ],
         }
-        for true, (word, counts) in enumerate(zip(task.vocabulary, confusion, strict=True))
+        for actual, (label, counts) in enumerate(zip(task.vocabulary, confusion, strict=True))
     ]
 
 
 def _gate_sentence(gates: dict[str, list[float]] | None) -> str:
     if gates is None:
-        return "The model has a single expert that all tasks share, so there are no gates to look at."
-    favourites = {task: max(range(len(weights)), key=weights.__getitem__) for task, weights in gates.items()}
+        return "All tasks share a single expert, so the model has no gates."
+    largest = {task: max(range(len(weights)), key=weights.__getitem__) for task, weights in gates.items()}
     by_expert: dict[int, list[str]] = {}
-    for task, expert in favourites.items():
+    for task, expert in largest.items():
         by_expert.setdefault(expert, []).append(task)
-    leaning = "; ".join(
-        f"{', '.join(tasks)} most on expert {expert + 1}" for expert, tasks in sorted(by_expert.items())
+    preferred = "; ".join(f"expert {expert + 1} for {', '.join(tasks)}" for expert, tasks in sorted(by_expert.items()))
+    return (
+        "The gate of each task weights the outputs of the experts; the table shows the mean over the split. The "
+        f"largest weights: {preferred}."
     )
-    return f"Each gate shares its task's attention among the experts. On average over the split: {leaning}."

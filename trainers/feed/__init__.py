@@ -1,1 +1,1 @@
-"""A dataset directory to batches of tensors: specs, balancing, few labels, profiles; no Keras."""
+"""Feed of a trainer: dataset directory to batches of tensors, with row specs, balancing and profiles; no Keras."""

@@ -1,4 +1,4 @@
-"""Balancing: rows of the train split, drawn or made so that classes get their totals; other splits stay as they are."""
+"""Balancing of the train split: rows are drawn, repeated or synthesised until classes have their totals."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ class TrainLabels:
     """Labels of the rows of a train split.
 
     Attributes:
-      split: must be `train`: whatever is measured on resampled rows says nothing of the world.
+      split: must be `train`, because measurements on resampled rows do not generalise.
       codes: by task int32 [rows], positions in its vocabulary, -1 where unknown.
 
     Raises:
-      FlowloomError: if the rows are of another split, or the tasks have labels of different numbers of rows.
+      FlowloomError: if the split is not `train`, or the tasks have different numbers of rows.
     """
 
     split: str
@@ -36,11 +36,14 @@ class TrainLabels:
         _only_train(self.split)
         rows = {task: len(codes) for task, codes in self.codes.items()}
         if len(set(rows.values())) > 1:
-            raise FlowloomError(f"labels must be of the same rows for each task, got {rows}; read them together")
+            raise FlowloomError(f"labels must have equally many rows for each task, got {rows}; read them together")
 
     @classmethod
     def read(cls, dataset: Dataset, view: View = "flows") -> "TrainLabels":
-        """Read the labels of a dataset's train split, in the order of its row groups; a stripe knows one task only."""
+        """Reads the labels of a dataset's train split in the order of its row groups.
+
+        Rows of a stripe have labels of one task alone.
+        """
         found: dict[str, list[np.ndarray]] = {task.name: [] for task in dataset.tasks}
         for path in dict.fromkeys(group.path for group in dataset.row_groups("train", view=view)):
             with pq.ParquetFile(path) as file:
@@ -53,23 +56,25 @@ class TrainLabels:
         return cls("train", {task: np.concatenate([np.empty(0, np.int32), *parts]) for task, parts in found.items()})
 
     def of(self, task: Task) -> np.ndarray:
-        """Return the labels of one task.
+        """Returns the labels of one task.
 
         Raises:
-          FlowloomError: if there are none of it.
+          FlowloomError: if the task is missing.
         """
         if task.name not in self.codes:
-            raise FlowloomError(f"there are no labels of task {task.name!r}; tasks are {', '.join(self.codes)}")
+            raise FlowloomError(f"task must be one of {', '.join(self.codes)}, got {task.name!r}")
         return self.codes[task.name]
 
 
 class Balance(pydantic.BaseModel):
-    """How the classes of a task are balanced in training; rows without a label of it are left out.
+    """Rule that balances the classes of a task in training; it drops rows without a label of the task.
 
-    `undersample`: as many of each class as the rarest has. `oversample`: rows come again until each class has as many
-    as the most frequent. `totals`: so many of each named class, of the others as there are. `equal_shares`: in each
-    class of the task `within` equally many of all classes, filled up to its total if it has one. `smote`: as `totals`,
-    but rows that are missing are made between neighbours instead of repeated; tables only (`made_rows`).
+    The values of `how`:
+      undersample: every class gets as many rows as the rarest class has.
+      oversample: every class gets as many rows as the most frequent class has; rows are repeated.
+      totals: each named class gets its total, the others keep their rows.
+      equal_shares: in each class of the task `within`, all classes get equally many rows, filled up to its total.
+      smote: as `totals`, but missing rows are synthesised between neighbours (tables only, `with_synthetic_rows`).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -83,28 +88,28 @@ class Balance(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
         if (self.how == "equal_shares") != (self.within is not None):
-            raise ValueError(f"equal_shares and no other take within, a task; got how={self.how}, within={self.within}")
+            raise ValueError(f"within must be set for how=equal_shares alone, got how={self.how}, within={self.within}")
         if self.within == self.task:
             raise ValueError(f"within must be another task than task, got {self.task} for both")
         if self.how in ("totals", "smote") and not self.totals:
-            raise ValueError(f"how={self.how} needs totals, rows by word")
+            raise ValueError(f"totals must give rows by class for how={self.how}, got none")
         if self.how in ("undersample", "oversample") and self.totals:
-            raise ValueError(f"{self.how} takes no totals; use how=totals")
+            raise ValueError(f"totals must be absent for how={self.how}, got some; use how=totals")
         return self
 
     def draw(self, labels: "TrainLabels", tasks: Sequence[Task], seed: int) -> np.ndarray:
-        """Return the rows to be shown, int64 positions, ascending, repeated where they come more than once.
+        """Returns the rows of an epoch: int64 positions, ascending, repeated as often as a row occurs.
 
-        Under `smote` those that others are made from are among them, and none is repeated.
+        Under `smote` these are the real rows, and no row is repeated.
 
         Raises:
-          FlowloomError: if a task is not among `tasks`, or the totals do not fit its words or rows.
+          FlowloomError: if a task is not among `tasks`, or the totals do not fit its label values or rows.
         """
         named = {task.name: task for task in tasks}
         for name in (self.task, *([self.within] if self.within else [])):
             if name not in named:
                 raise FlowloomError(
-                    f"balance names the task {name!r}; the tasks that are trained are {', '.join(named)}"
+                    f"balance must name trained tasks, which are {', '.join(named)}, got {name!r}"
                     f"{did_you_mean(name, named)}"
                 )
         task = named[self.task]
@@ -114,33 +119,37 @@ class Balance(pydantic.BaseModel):
             return resample(labels, task, self.totals, seed)
         if self.how == "smote":
             _check_totals(task, self.totals)
-            there = _counts(labels, task)
-            fewer = {word: min(total, there.get(word, 0)) for word, total in self.totals.items()}
+            rows = _counts(labels, task)
+            fewer = {name: min(total, rows.get(name, 0)) for name, total in self.totals.items()}
             return resample(labels, task, fewer, seed)
         return (undersample if self.how == "undersample" else oversample)(labels, task, seed)
 
 
 def resample(labels: TrainLabels, task: Task, totals: Mapping[str, int], seed: int) -> np.ndarray:
-    """Draw rows so that each class has its total: without repeating any, or all rows and then some of them again.
+    """Draws rows so that each class has its total.
+
+    A class with fewer rows than its total has every row once or more; a class with more has a part of its rows.
 
     Args:
-      totals: rows by word of the vocabulary; a class without one keeps its rows.
+      labels: labels of the train split.
+      task: the task to balance.
+      totals: rows by class; a class without a total keeps its rows.
+      seed: of the draws; the draws of a class do not depend on the other classes.
 
     Returns:
-      int64 positions of labelled rows, ascending; repeated where drawn more than once. The draws of one class do not
-      depend on the other classes.
+      int64 positions of labelled rows, ascending, repeated as often as they are drawn.
 
     Raises:
-      FlowloomError: if a word is unknown, a total is negative, or a class without rows should get some.
+      FlowloomError: if a class does not exist, a total is negative, or a class without rows has a positive total.
     """
     codes = labels.of(task)
     _check_totals(task, totals)
     drawn = []
-    for code, word in enumerate(task.vocabulary):
+    for code, name in enumerate(task.vocabulary):
         members = np.flatnonzero(codes == code)
-        total = totals.get(word, len(members))
+        total = totals.get(name, len(members))
         if total and not len(members):
-            raise FlowloomError(f"class {word!r} of task {task.name!r} has no row in train to draw {total} from")
+            raise FlowloomError(f"class {name!r} of task {task.name!r} must have train rows to draw {total}, got none")
         generator = np.random.default_rng((seed, code))
         whole, rest = divmod(total, len(members)) if len(members) else (0, 0)
         drawn += [members] * whole + [generator.permutation(members)[:rest]]
@@ -148,13 +157,13 @@ def resample(labels: TrainLabels, task: Task, totals: Mapping[str, int], seed: i
 
 
 def undersample(labels: TrainLabels, task: Task, seed: int) -> np.ndarray:
-    """Draw as many rows of every class that occurs as its rarest has; see `resample`."""
+    """Draws equally many rows of every class that occurs, as many as the rarest has; see `resample`."""
     counts = _counts(labels, task)
     return resample(labels, task, dict.fromkeys(counts, min(counts.values(), default=0)), seed)
 
 
 def oversample(labels: TrainLabels, task: Task, seed: int) -> np.ndarray:
-    """Repeat rows until every class that occurs has as many as its most frequent; see `resample`."""
+    """Repeats rows until every class that occurs has as many as the most frequent; see `resample`."""
     counts = _counts(labels, task)
     return resample(labels, task, dict.fromkeys(counts, max(counts.values(), default=0)), seed)
 
@@ -162,27 +171,33 @@ def oversample(labels: TrainLabels, task: Task, seed: int) -> np.ndarray:
 def equal_shares(
     labels: TrainLabels, task: Task, within: Task, seed: int, totals: Mapping[str, int] | None = None
 ) -> np.ndarray:
-    """Draw rows so that every class of `within` has equally many of all classes of `task`: VPN and plain in each app.
+    """Draws equally many rows of all classes of `task` in every class of `within`.
+
+    Example: as many rows with VPN as without in each app.
 
     Args:
-      totals: rows by word of `within`: what one class of `task` is short of comes from the others, and all rows are
-        there if they are fewer, as in MTC (section 3.2.3). A class without a total has as many as equal shares allow,
-        so none if a class of `task` has none in it.
+      labels: labels of the train split.
+      task: the task whose classes get equal shares.
+      within: the task whose classes have the totals.
+      seed: of the draws.
+      totals: rows by class of `within`. If a class of `task` has too few rows there, the others fill the total, up to
+        all rows, as in MTC (section 3.2.3). A class without a total gets as many rows as equal shares allow, so none if
+        a class of `task` has no row in it.
 
     Returns:
-      int64 positions of rows labelled in both tasks, ascending, none repeated.
+      int64 positions of rows with labels of both tasks, ascending, none repeated.
 
     Raises:
-      FlowloomError: if a word is unknown, or a total is negative.
+      FlowloomError: if a class does not exist, or a total is negative.
     """
     totals = totals or {}
     _check_totals(within, totals)
     codes, outer = labels.of(task), labels.of(within)
     drawn = []
-    for cell, word in enumerate(within.vocabulary):
+    for cell, name in enumerate(within.vocabulary):
         members = [np.flatnonzero((outer == cell) & (codes == code)) for code in range(len(task.vocabulary))]
-        left = totals.get(word, min(map(len, members)) * len(members))
-        # the shortest first, so that the others know what it leaves to them
+        left = totals.get(name, min(map(len, members)) * len(members))
+        # smallest class first, so that the larger ones fill what it lacks
         for rank, code in enumerate(sorted(range(len(members)), key=lambda code: len(members[code]))):
             share = left // (len(members) - rank)
             rows = np.random.default_rng((seed, cell, code)).permutation(members[code])[:share]
@@ -194,42 +209,49 @@ def equal_shares(
 def smote(
     features: np.ndarray, labels: TrainLabels, task: Task, totals: Mapping[str, int], seed: int, neighbours: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make rows between a row and one of its nearest neighbours of the same class, until each class has its total.
+    """Synthesises rows between a row and one of its nearest neighbours of the same class.
 
-    For tables of features only: between two sequences of packets lies no sequence of packets. Source: Chawla, Bowyer,
-    Hall and Kegelmeyer, "SMOTE: Synthetic Minority Over-sampling Technique", JAIR 16, 2002; by imbalanced-learn.
+    It is for feature tables alone, because a point between two packet sequences is not a packet sequence. Source:
+    Chawla, Bowyer, Hall and Kegelmeyer, "SMOTE: Synthetic Minority Over-sampling Technique", JAIR 16, 2002;
+    implementation: imbalanced-learn.
 
     Args:
-      features: [rows, columns], finite, of the same rows as the labels.
-      totals: rows by word of the vocabulary; each at least what there is.
+      features: float [rows, columns], finite.
+      labels: labels of the same rows.
+      task: the task to balance.
+      totals: rows by class, at least as many as the class has.
+      seed: of the random numbers.
+      neighbours: nearest rows of the class that a row is mixed with.
 
     Returns:
-      Features [made, columns] and labels int32 [made] of the rows that were made; none is a row of the input.
+      Features [N, columns] and labels int32 [N] of the N synthetic rows.
 
     Raises:
-      FlowloomError: if features are no finite table, a total is less than what there is, or a class has too few rows.
+      FlowloomError: if `features` are not a finite table, or a class has more rows than its total or too few for SMOTE.
     """
-    from imblearn.over_sampling import SMOTE  # takes a second, which trainings of flows need not wait for
+    from imblearn.over_sampling import SMOTE  # slow import (1 s) that training on flows does not need
 
     codes = labels.of(task)
     _check_totals(task, totals)
     if features.ndim != 2 or len(features) != len(codes) or not np.isfinite(features).all():
         raise FlowloomError(
-            f"SMOTE needs finite features of shape [{len(codes)}, columns], got {features.shape}"
-            f"{'' if np.isfinite(features).all() else ' with values that are not'}; sequences cannot be mixed"
+            f"features must be finite and of shape [{len(codes)}, columns] for SMOTE, got shape {features.shape}"
+            f"{'' if np.isfinite(features).all() else ' with infinite or NaN values'}"
         )
     counts = np.bincount(codes[codes >= 0], minlength=len(task.vocabulary))
     wanted = {}
-    for word, total in totals.items():
-        code = task.vocabulary.index(word)
+    for name, total in totals.items():
+        code = task.vocabulary.index(name)
         if total < counts[code]:
-            raise FlowloomError(f"class {word!r} has {counts[code]} rows, more than {total}; draw fewer with resample")
+            raise FlowloomError(
+                f"total of class {name!r} must be at least its {counts[code]} rows, got {total}; use resample for fewer"
+            )
         if total > counts[code]:
             wanted[code] = total
             if counts[code] <= neighbours:
                 raise FlowloomError(
-                    f"class {word!r} of task {task.name!r} has {counts[code]} rows in train, and SMOTE between "
-                    f"{neighbours} neighbours needs {neighbours + 1}; lower neighbours, or repeat rows with resample"
+                    f"class {name!r} of task {task.name!r} must have {neighbours + 1} train rows for SMOTE between "
+                    f"{neighbours} neighbours, got {counts[code]}; lower neighbours, or repeat rows with resample"
                 )
     known = np.flatnonzero(codes >= 0)
     if not wanted:
@@ -240,23 +262,23 @@ def smote(
 
 
 def _counts(labels: TrainLabels, task: Task) -> dict[str, int]:
-    """Return the rows of each class that occurs."""
+    """Returns the rows of each class that occurs."""
     codes = labels.of(task)
     counts = np.bincount(codes[codes >= 0], minlength=len(task.vocabulary)).tolist()
-    return {word: count for word, count in zip(task.vocabulary, counts, strict=True) if count}
+    return {name: count for name, count in zip(task.vocabulary, counts, strict=True) if count}
 
 
 def _check_totals(task: Task, totals: Mapping[str, int]) -> None:
-    for word, total in totals.items():
-        if word not in task.vocabulary:
+    for name, total in totals.items():
+        if name not in task.vocabulary:
             raise FlowloomError(
-                f"totals must be of classes of task {task.name!r}, which are {', '.join(task.vocabulary)}; got {word!r}"
-                f"{did_you_mean(word, task.vocabulary)}"
+                f"totals must name classes of task {task.name!r}, which are {', '.join(task.vocabulary)}, got {name!r}"
+                f"{did_you_mean(name, task.vocabulary)}"
             )
         if total < 0:
-            raise FlowloomError(f"totals must be at least 0, got {total} for class {word!r} of task {task.name!r}")
+            raise FlowloomError(f"totals must be at least 0, got {total} for class {name!r} of task {task.name!r}")
 
 
 def _only_train(split: str) -> None:
     if split != "train":
-        raise FlowloomError(f"only the train split may be resampled, got {split!r}; measure on rows as they are")
+        raise FlowloomError(f"split must be train to be resampled, got {split!r}; evaluate on unchanged rows")

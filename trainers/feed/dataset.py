@@ -1,4 +1,4 @@
-"""A dataset directory as a trainer sees it: its card, its tasks, and the row groups of each split."""
+"""Reader of dataset directories: card, tasks, and the row groups of each split."""
 
 import dataclasses
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from flowloom.trainers.feed.row_spec import require_view
 
 @dataclasses.dataclass(frozen=True)
 class RowGroup:
-    """One Parquet row group: the smallest piece that the feed reads at once."""
+    """A Parquet row group, the smallest piece that the feed reads."""
 
     path: str
     index: int
@@ -26,14 +26,14 @@ class RowGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A complete dataset directory; make one with `Dataset.open`."""
+    """A complete dataset directory; open one with `Dataset.open`."""
 
     root: Path
     card: DatasetCard
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Read the card of a dataset directory and check that its shards are there.
+        """Returns the dataset of a directory, after a check that all shards exist.
 
         Raises:
           FlowloomError: if the card is missing, of another format version or damaged, or if a shard is missing.
@@ -43,12 +43,12 @@ class Dataset:
         for shard in card.shards:
             if not (root / shard.path).is_file():
                 raise FlowloomError(
-                    f"dataset {root} lacks the shard {shard.path}, which its card lists; copy it back or build again"
+                    f"dataset {root} lacks the shard {shard.path} of its card; copy it back or build again"
                 )
         return cls(root, card)
 
     def restricted(self, tasks: Collection[str]) -> Self:
-        """Return the dataset as if it had only the named ones of its tasks, without the stripes of the others."""
+        """Returns the dataset with the named tasks alone, without the stripes of the others."""
         kept = tuple(task for task in self.card.tasks if task.name in tasks)
         shards = tuple(shard for shard in self.card.shards if shard.task is None or shard.task in tasks)
         return dataclasses.replace(self, card=self.card.model_copy(update={"tasks": kept, "shards": shards}))
@@ -59,12 +59,13 @@ class Dataset:
         return self.card.tasks
 
     def row_groups(self, split: str, task: str | None = None, view: View = "flows") -> list[RowGroup]:
-        """Return the row groups of a split that can carry labels of a task (or of any task), in the card's order.
+        """Returns the row groups of a split in the card's order, optionally those with labels of one task.
 
-        Under Aurora every shard carries every task; under Rainbow each stripe carries one.
+        Under Aurora ("fused") every shard has labels of every task; under Rainbow ("striped") a shard has labels of
+        one task.
 
         Raises:
-          FlowloomError: if the dataset has no such view or split, or a shard differs from what the card says of it.
+          FlowloomError: if the dataset lacks the view or the split, or a shard differs from its entry in the card.
         """
         require_view(self.card, view)
         if split not in self.card.splits:
@@ -90,6 +91,6 @@ class Dataset:
         rows = tuple(footer.row_group(index).num_rows for index in range(footer.num_row_groups))
         if rows != shard.row_groups:
             raise FlowloomError(
-                f"shard {self.root / shard.path} has row groups of {list(rows)} rows, the card says "
-                f"{list(shard.row_groups)}; copy it back or build again"
+                f"shard {self.root / shard.path} must have row groups of {list(shard.row_groups)} rows, as its card "
+                f"states, got {list(rows)}; copy it back or build again"
             )

@@ -1,4 +1,4 @@
-"""Which features of tables are worth a model's while: no constants, and not two that say the same."""
+"""Selection of table features: drops constants, and the later one of two correlated features."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,41 +10,43 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.dataset import Dataset
 
 LARGEST_CORRELATION = 0.95
-"""Of two features with a higher |rho| one is redundant."""
+"""Two features with a higher |rho| are redundant."""
 DIGITS = 9
-"""|rho| is rounded to so many, so that copies of a column tie on every machine."""
+"""Decimal digits of |rho|, so that copies of a column tie on every machine."""
 
 Moments = Mapping[str, tuple[float, float]]
 """Mean and standard deviation by feature."""
 
 
 def select_features(dataset: Dataset, moments: Moments, most: int) -> tuple[str, ...]:
-    """Return at most so many features of a dataset's tables, in their order, by what its train split shows.
+    """Returns at most `most` features of a dataset's tables in their order, chosen on the train split.
 
-    Constant features go first. Then, while there are too many, the pair with the highest |rho| above 0.95 loses its
-    later feature; of several such pairs the first. MTC removes 10 features of low variance and 17 redundant ones of
-    CICIDS2017 and has 49 (section 3.2.1), without naming them.
+    Constant features are dropped first. Then, while there are too many, the pair with the highest |rho| above 0.95
+    loses its later feature; the first such pair counts. MTC keeps 49 features of CICIDS2017 after removing 10 of low
+    variance and 17 redundant ones (section 3.2.1), without naming them.
 
     Raises:
-      FlowloomError: if too many remain of which no two are that similar.
+      FlowloomError: if all features are constant, or too many remain and no two of them are correlated.
     """
     varying = {name: each for name, each in moments.items() if each[1] > 0}
     kept = distinct_features(correlations(dataset, varying), tuple(varying), most)
     if not kept:
-        raise FlowloomError(f"all features of dataset {dataset.root} are constant on the train split; name others")
+        raise FlowloomError(
+            f"features of dataset {dataset.root} must vary in the train split, got constants alone; name others"
+        )
     return kept
 
 
 def selected_columns(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.int64]:
-    """Return the positions of the features that remain of a table in memory by the rule of `select_features`.
+    """Returns the positions of the features of a table in memory that `select_features` would keep.
 
     Args:
       values: the train rows, float64 [N, F], finite.
-      most: features that are few enough.
+      most: largest number of features.
 
     Raises:
-      ValueError: if the values are no finite table of at least one row.
-      FlowloomError: if too many remain of which no two are that similar.
+      ValueError: if the values are not a finite table with at least one row.
+      FlowloomError: if too many features remain and no two of them are correlated.
     """
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"values must be a finite table with rows, got shape {values.shape}")
@@ -55,15 +57,15 @@ def selected_columns(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[
 
 
 def distinct_features(rho: np.ndarray, names: Sequence[str], most: int) -> tuple[str, ...]:
-    """Return the features that remain by the rule of `select_features`; rho is their correlations, [F, F]."""
+    """Returns the features that `select_features` keeps; `rho` [F, F] holds their correlations."""
     similar = np.triu(np.round(np.abs(rho), DIGITS), 1)
     kept = np.ones(len(names), bool)
     while kept.sum() > most:
         earlier, later = np.unravel_index(np.argmax(similar), similar.shape)
         if similar[earlier, later] <= LARGEST_CORRELATION:
             raise FlowloomError(
-                f"{kept.sum()} features vary and have no two with |rho| > {LARGEST_CORRELATION}, got "
-                f"most_features={most}; set most_features={kept.sum()}, or build the tables with fewer"
+                f"most_features must be at least {kept.sum()}, the features without a pair of |rho| > "
+                f"{LARGEST_CORRELATION}, got {most}; set most_features={kept.sum()}, or build narrower tables"
             )
         kept[later] = False
         similar[later, :] = similar[:, later] = 0
@@ -71,11 +73,11 @@ def distinct_features(rho: np.ndarray, names: Sequence[str], most: int) -> tuple
 
 
 def correlations(dataset: Dataset, moments: Moments) -> np.ndarray:
-    """Return Pearson's rho of features over the train split, float64 [F, F]; what is not known counts as the mean.
+    """Returns Pearson's rho of features over the train split, float64 [F, F]; unknown values count as the mean.
 
     Args:
-      dataset: with tables; one row group is in memory at a time.
-      moments: of the features, none of them constant.
+      dataset: a dataset with tables; one row group is in memory at a time.
+      moments: mean and standard deviation of the features, none of them constant.
     """
     names = list(moments)
     means, deviations = np.array([moments[name] for name in names]).reshape(-1, 2).T

@@ -21,12 +21,12 @@ from flowloom.trainers.feed.row_group_cache import RowGroups
 from flowloom.trainers.feed.row_spec import RowSpec
 
 PIECE_ROWS = 4_096
-"""Rows that are handed to TensorFlow at once, in whole batches (docs/performance.md)."""
+"""Rows that are passed to TensorFlow at once, in whole batches (docs/performance.md)."""
 PARALLEL_PIECES = 2
 
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]
-"""Inputs {name: [B, ...]} as the `RowSpec` says; labels {task: int32 [B]}, 0 where unknown; weights {task: float32
-[B]}, 1 where the label is known and 0 where it is not."""
+"""Inputs {name: [B, ...]} of the `RowSpec`; labels {task: int32 [B]}, 0 where unknown; weights {task: float32 [B]}, 1
+where the label is known and 0 where it is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Window:
 
     groups: tuple[RowGroup, ...]
     task: str | None
-    """The one task whose labels count (a miniset of Rainbow), or None: all of them."""
+    """The one task whose labels count (a miniset of Rainbow); None for all tasks."""
     rows: int
-    """Rows that the window shows; one that balancing repeats counts each time."""
+    """Rows of the window; a row that balancing repeats counts each time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,14 @@ class LoadedWindow:
     """A decoded window."""
 
     places: tuple[npt.NDArray[np.int64], ...]
-    """Positions of the rows in the order of the stream; if rows begin at drawn packets, behind them these packets."""
+    """Positions of the rows in the order of the stream, and with random starts the packet that each begins at."""
     labels: npt.NDArray[np.int32]
-    """By position and task [N, T], -1 = unknown."""
+    """int32 [N, T] by position and task, -1 for unknown."""
     render: Callable[..., tuple[np.ndarray, ...]]
-    """Makes the inputs of places."""
+    """Function from `places` to the inputs."""
 
     def inputs(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
-        """Make the inputs of some rows of the stream."""
+        """Returns the inputs of some rows of the stream."""
         return self.render(*(each[start:stop] for each in self.places))
 
     @property
@@ -63,17 +63,27 @@ class LoadedWindow:
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """Batches of one split of a dataset, of flows, packets or tables as `features` says.
+    """Batches of one split of a dataset: flows, packets or tables, as `features` defines.
 
-    With a seed, row groups and rows are permuted anew in every epoch; without, rows come in the order of the shards.
-    A permutation spreads the stripes of a Rainbow dataset evenly, so that batches are of all tasks (`rainbow_mixed`).
-    With `striped` windows are minisets, which take turns round robin over the tasks, and a task stops for the epoch
-    when its minisets are used up (Rainbow; MULTA, section III-C).
+    With a seed, row groups and rows are permuted in every epoch; without a seed, rows keep the order of the shards. The
+    permutation spreads the stripes of a Rainbow ("striped") dataset evenly, so that batches have rows of all tasks
+    (`rainbow_mixed`). With `striped` the windows are minisets of one task each. The tasks take turns, and a task stops
+    for the epoch when its minisets are used up (MULTA, section III-C).
 
-    Worker `worker` of `workers` sees every `workers`-th window, so workers get unequal numbers of steps.
+    Worker `worker` of `workers` reads every `workers`-th window, so workers may have unequal numbers of steps.
 
     Raises:
+      ValueError: if an argument is out of range, or random choices have no seed.
       FlowloomError: if the split is missing or has no rows.
+
+    Example:
+
+    ```python
+    dataset = Dataset.open("dataset")
+    features = FeatureSpec.of(dataset.card, k=20, channels=("size", "direction"), scaling="fixed")
+    for inputs, labels, weights in Feed(dataset, "train", features, batch_size=256, seed=1).batches(epochs=1):
+        ...
+    ```
     """
 
     dataset: Dataset
@@ -84,17 +94,17 @@ class Feed:
     striped: bool = False
     window_rows: int = 65_536
     miniset_rows: int | None = None
-    """Flows of a miniset: by default a tenth of a task's flows, at most 4,096. At least one row group."""
+    """Rows of a miniset, at least one row group; None takes a tenth of a task's rows, at most 4,096."""
     kept: Mapping[str, pa.Array] = dataclasses.field(default_factory=dict)
-    """Of some tasks the ids of the flows whose label counts (`few_labels.kept_flows`); all others are unknown."""
+    """By task the ids of the flows that keep their label (`few_labels.kept_flows`); tasks that are absent keep all."""
     only_labelled: bool = False
-    """Leave out flows without a label that counts, under `striped` for the task of their miniset."""
+    """Drops rows without a label that counts, under `striped` a label of the miniset's task."""
     balance: Balance | None = None
-    """Which rows of the train split are shown, and how often; under `striped` in minisets of its task alone."""
+    """Balancing of the train split; under `striped` it affects the minisets of its task alone."""
     furthest_start: int = 0
-    """Packets after the first that a row may begin at, drawn anew in every epoch (`window_starts`); for training."""
+    """Latest packet that a training row may begin at, drawn in every epoch (`window_starts`); 0 for none."""
     memory_bytes: int = 1 << 29
-    """Decoded row groups that are kept for later epochs; those beyond are decoded again."""
+    """Size of the cache of decoded row groups; row groups beyond it are decoded in every epoch."""
     worker: int = 0
     workers: int = 1
 
@@ -105,12 +115,12 @@ class Feed:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.balance and self.seed is None:
-            raise ValueError("balance draws rows and needs a seed, got seed=None")
+            raise ValueError("seed must be set with balance, got None")
         if self.furthest_start < 0:
             raise ValueError(f"furthest_start must be >= 0, got {self.furthest_start}")
         if self.furthest_start and (self.split != "train" or self.seed is None or self.features.view != "flows"):
             raise ValueError(
-                "furthest_start draws where flows of the train split begin, and needs a seed; got "
+                "furthest_start must be 0 unless flows of the train split are drawn with a seed, got "
                 f"split={self.split!r}, seed={self.seed}, view={self.features.view!r}"
             )
         if not self.windows(0):
@@ -125,7 +135,7 @@ class Feed:
 
     @functools.cached_property
     def _row_groups(self) -> RowGroups:
-        """The row groups of the split, decoded and prepared."""
+        """The decoded and prepared row groups of the split."""
         labels = map(label_column, self._tasks)
         columns = [*self.features.columns, *labels, *(["flow_id"] if self.kept else [])]
         prepare = functools.partial(self.features.prepared, furthest_start=self.furthest_start)
@@ -133,9 +143,9 @@ class Feed:
 
     @functools.cached_property
     def _pools(self) -> dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]]:
-        """The row groups that may share a window, of each task under `striped`, else all; with the rows to be shown.
+        """The row groups that may share a window, with the positions of their rows; one pool per task if `striped`.
 
-        None stands for all rows; a row that is to be repeated is there several times.
+        None stands for all rows; balancing may repeat a position.
         """
         pools: dict[str | None, dict[RowGroup, npt.NDArray[np.int64] | None]] = {}
         for task in self._tasks if self.striped else (None,):
@@ -146,7 +156,7 @@ class Feed:
         return pools
 
     def _drawn(self, groups: Sequence[RowGroup]) -> dict[RowGroup, npt.NDArray[np.int64]]:
-        """Return the rows that balancing draws, of the row groups that have labels of its task; others stay whole."""
+        """Returns the rows that balancing draws from the row groups with labels of its task."""
         assert self.balance is not None
         assert self.seed is not None
         carrying = set(self.dataset.row_groups(self.split, self.balance.task, self.features.view))
@@ -165,7 +175,13 @@ class Feed:
     def _chosen(
         self, group: RowGroup, task: str | None, rows: npt.NDArray[np.int64] | None
     ) -> npt.NDArray[np.int64] | None:
-        """Return those of the drawn rows of a row group (None: of all) that have a label that counts, if asked for."""
+        """Returns the rows of a row group that the feed shows; None for all.
+
+        Args:
+          group: the row group.
+          task: the task whose labels count; None for all tasks.
+          rows: the rows that balancing drew; None for all.
+        """
         if not self.only_labelled:
             return rows
         labels = self._labels(self._row_groups.read([group]), task)
@@ -173,7 +189,7 @@ class Feed:
         return labelled if rows is None else rows[np.isin(rows, labelled)]
 
     def windows(self, epoch: int) -> list[Window]:
-        """Return the windows of an epoch in the order of the stream; their number is the same in every epoch."""
+        """Returns the windows of an epoch in the order of the stream; every epoch has the same number of them."""
         turns = []
         for number, (task, pool) in enumerate(self._pools.items()):
             groups = list(pool)
@@ -189,7 +205,7 @@ class Feed:
         return round_robin[self.worker :: self.workers]
 
     def _interleaved(self, groups: Sequence[RowGroup], order: np.ndarray) -> np.ndarray:
-        """Spread the row groups of every stripe evenly over an order, so that each window has rows of all tasks."""
+        """Spreads the row groups of every stripe evenly, so that each window has rows of all tasks."""
         stripes = np.array([self._stripes[groups[at].path] for at in order], np.int64)
         places = np.empty(len(order))
         for stripe in np.unique(stripes):
@@ -199,12 +215,12 @@ class Feed:
 
     @functools.cached_property
     def _stripes(self) -> dict[str, int]:
-        """The number of the stripe that a shard is of, by its path."""
+        """Number of the stripe of each shard, by path."""
         tasks = list(dict.fromkeys(shard.task for shard in self.dataset.card.shards))
         return {str(self.dataset.root / shard.path): tasks.index(shard.task) for shard in self.dataset.card.shards}
 
     def _width(self, sizes: Sequence[int]) -> int:
-        """Return how many row groups make a window, from their mean size."""
+        """Returns the number of row groups per window, from their mean size."""
         rows = sum(sizes)
         wanted = self.window_rows
         if self.striped:
@@ -212,14 +228,14 @@ class Feed:
         return max(1, round(wanted * len(sizes) / max(rows, 1)))
 
     def stripes(self, epoch: int) -> list[str | None]:
-        """Return for every step of an epoch the one task that it trains, or None: all of them."""
+        """Returns the one task that each step of an epoch trains; None for all tasks."""
         return [window.task for window in self.windows(epoch) for _ in range(self._steps(window))]
 
     def _steps(self, window: Window) -> int:
         return -(-window.rows // self.batch_size)
 
     def position(self, step: int) -> tuple[int, int, int]:
-        """Return (epoch, window of the epoch, batch of the window) of a step, all from 0."""
+        """Returns (epoch, window of the epoch, batch of the window) of a step, each from 0."""
         for epoch in itertools.count():
             for number, window in enumerate(self.windows(epoch)):
                 if step < self._steps(window):
@@ -228,17 +244,17 @@ class Feed:
         raise AssertionError("an endless count has ended")
 
     def tensors(self, epoch: int, number: int) -> tuple[np.ndarray, ...]:
-        """Decode and render one window of an epoch.
+        """Returns the arrays of one window of an epoch.
 
         Returns:
-          the inputs in the order of the spec, of flows float32 [N, k, C] and lengths int32 [N]; behind them labels
-          int32 [N, T] in the card's order of tasks, -1 = unknown.
+          The inputs in the order of the spec (for flows float32 [N, k, C] and lengths int32 [N]), then the labels,
+          int32 [N, T] in the card's order of tasks, -1 for unknown.
         """
         window = self._load(epoch, number)
         return *window.inputs(0, len(window.order)), window.labels[window.order]
 
     def _load(self, epoch: int, number: int) -> LoadedWindow:
-        """Decode one window of an epoch and put its rows in their order."""
+        """Decodes one window of an epoch and draws the order of its rows."""
         window = self.windows(epoch)[number]
         decoded = self._row_groups.read(window.groups)
         parts, start = [], 0
@@ -257,7 +273,7 @@ class Feed:
         return LoadedWindow(places, self._labels(decoded, window.task), self.features.renderer(decoded))
 
     def _labels(self, rows: pa.RecordBatch, only: str | None) -> np.ndarray:
-        """Return the labels that count of all tasks, or of one: int32 [N, T], -1 = unknown."""
+        """Returns the labels that count for all tasks or one: int32 [N, T], -1 for unknown."""
         labels = np.full((rows.num_rows, len(self._tasks)), -1, np.int32)
         for column, task in enumerate(self._tasks):
             if label_column(task) in rows.schema.names and only in (None, task):
@@ -269,7 +285,7 @@ class Feed:
 
     @property
     def signature(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
-        """Return the specs of a `Batch` of any size."""
+        """The specs of a `Batch` of any size."""
         return (
             {name: tf.TensorSpec((None, *each.shape), each.dtype) for name, each in self.features.inputs.items()},
             {task: tf.TensorSpec((None,), tf.int32) for task in self._tasks},
@@ -277,11 +293,16 @@ class Feed:
         )
 
     def batches(self, start_step: int = 0, epochs: int | None = None) -> "tf.data.Dataset[Batch]":
-        """Return the stream of batches from a step on, over `epochs` epochs from the first (None: endless)."""
+        """Returns the stream of batches from a step on.
+
+        Args:
+          start_step: the first step.
+          epochs: number of epochs, counted from step 0; None for an endless stream.
+        """
         first_epoch, first_window, first_batch = self.position(start_step)
         end = np.iinfo(np.int64).max if epochs is None else epochs
         specs = self.signature
-        held, lock = functools.lru_cache(PARALLEL_PIECES)(self._load), threading.Lock()
+        loaded, lock = functools.lru_cache(PARALLEL_PIECES)(self._load), threading.Lock()
 
         def plan(epoch: np.int64) -> npt.NDArray[np.int64]:
             pieces = self._pieces(int(epoch))
@@ -289,8 +310,8 @@ class Feed:
 
         def render(place: npt.NDArray[np.int64]) -> tuple[np.ndarray, ...]:
             epoch, number, start, stop = place.tolist()
-            with lock:  # or two threads would decode the same window
-                window = held(epoch, number)
+            with lock:  # so that two threads do not decode the same window
+                window = loaded(epoch, number)
             return (*window.inputs(start, stop), *_labels_and_weights(window.labels, window.order[start:stop]))
 
         @tf.autograph.experimental.do_not_convert
@@ -312,7 +333,7 @@ class Feed:
 
         options = tf.data.Options()
         options.deterministic = True
-        # the stream is recomputed from (seed, step), so the Python state in `render` need not be saved with it
+        # the stream is a function of (seed, step), so the Python state in `render` need not be saved with it
         options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return (
@@ -326,7 +347,7 @@ class Feed:
         )
 
     def _pieces(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return what is handed over at once, int64 [pieces, 4]: epoch, window, and its rows from which to which."""
+        """Returns the pieces passed to TensorFlow, int64 [pieces, 4]: epoch, window, first row, row behind the last."""
         rows = max(1, PIECE_ROWS // self.batch_size) * self.batch_size
         return np.array(
             [
@@ -339,7 +360,7 @@ class Feed:
 
 
 def _from(pieces: npt.NDArray[np.int64], number: int, row: int) -> npt.NDArray[np.int64]:
-    """Return the pieces of an epoch from a row of a window on."""
+    """Returns the pieces of an epoch from a row of a window on."""
     _, windows, _, stops = pieces.T
     left = pieces[(windows > number) | ((windows == number) & (stops > row))]
     first = left[:, 1] == number
@@ -348,6 +369,6 @@ def _from(pieces: npt.NDArray[np.int64], number: int, row: int) -> npt.NDArray[n
 
 
 def _labels_and_weights(labels: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, ...]:
-    """Return the labels of each task, int32 [N] and 0 where unknown, then the weights, float32 [N]."""
+    """Returns the labels of each task, int32 [N] and 0 where unknown, then the weights, float32 [N]."""
     known = np.ascontiguousarray(labels[rows].T)
     return *np.maximum(known, 0), *(known >= 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Profiles: what the flows that a model sees are like, counted in fixed bins, at training and at scoring alike."""
+"""Feature profiles: counts of packet features in fixed bins, computed the same at training and at scoring."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ from flowloom.trainers.feed.arrow_views import list_offsets, numbers
 from flowloom.trainers.feed.dataset import Dataset
 
 LENGTHS = ("packets_fwd", "packets_bwd")
-"""The columns that tell how many packets a flow had, which its lists may be cut short of."""
+"""Columns with the number of packets of a flow, which its lists may not hold completely."""
 TRAINED_ON = "train"
 
 
@@ -26,8 +26,8 @@ class ProfileCounts:
     """Counts over batches of flows, in any order.
 
     Args:
-      columns: those of the flow columns that the model sees.
-      k: packets per flow that it sees.
+      columns: flow columns that the model reads.
+      k: packets per flow that the model reads.
     """
 
     def __init__(self, columns: Iterable[str], k: int) -> None:
@@ -37,7 +37,7 @@ class ProfileCounts:
         self.counts[PACKETS] = np.zeros(k + 1, np.int64)
 
     def add(self, flows: pa.RecordBatch) -> None:
-        """Count flows whose sequences are known."""
+        """Counts flows whose sequences are known."""
         self.rows += flows.num_rows
         lists = [name for name in self.counts if name in SEQUENCES]
         for name, counts in self.counts.items():
@@ -51,18 +51,22 @@ class ProfileCounts:
         self.counts[PACKETS] += np.bincount(np.minimum(packets, self.k + 1) - 1, minlength=self.k + 1)[: self.k + 1]
 
     def profile(self, classes: dict[str, dict[str, int]] | None = None) -> FeatureProfile:
-        """Return what was counted."""
+        """Returns the profile of the counted flows.
+
+        Args:
+          classes: rows of each class by task.
+        """
         counts = {name: tuple(bins.tolist()) for name, bins in self.counts.items() if bins.any()}
         return FeatureProfile(k=self.k, rows=self.rows, counts=counts, classes=classes or {})
 
 
 def profiled_columns(columns: Iterable[str]) -> list[str]:
-    """Return those of the columns that a model sees that are counted, and the protocol, which is always."""
+    """Returns the columns of a model that a profile counts, and always the protocol."""
     return [name for name in PROFILED if name in {*columns, "protocol"}]
 
 
 def profile_dataset(dataset: Dataset, columns: Iterable[str], k: int) -> FeatureProfile:
-    """Return the profile of the train split of a dataset with flows; one row group is in memory at a time."""
+    """Returns the profile of a dataset's train flows; one row group is in memory at a time."""
     columns = tuple(columns)
     counts = ProfileCounts(columns, k)
     read = [*dict.fromkeys([*columns, "protocol", *LENGTHS])]
@@ -74,7 +78,7 @@ def profile_dataset(dataset: Dataset, columns: Iterable[str], k: int) -> Feature
 
 
 def known_rows(rows: pa.RecordBatch, columns: Iterable[str]) -> pa.RecordBatch:
-    """Return the rows of which some columns are known."""
+    """Returns the rows in which all of some columns are known."""
     unknown = [rows[name] for name in columns if rows[name].null_count]
     if not unknown:
         return rows
@@ -85,7 +89,7 @@ def known_rows(rows: pa.RecordBatch, columns: Iterable[str]) -> pa.RecordBatch:
 
 
 def read_profile(folder: Path) -> FeatureProfile | None:
-    """Return the profile beside a model; None without one.
+    """Returns the profile beside a model; None without one.
 
     Raises:
       FlowloomError: if it is damaged.
@@ -96,22 +100,22 @@ def read_profile(folder: Path) -> FeatureProfile | None:
         return None
     except pydantic.ValidationError as error:
         raise FlowloomError(
-            f"{folder / PROFILE} is damaged ({error.errors()[0]['msg']}); remove it to score without a look at skew"
+            f"{folder / PROFILE} is damaged ({error.errors()[0]['msg']}); remove it to score without a skew report"
         ) from None
 
 
 def _packets(flows: pa.RecordBatch, sequence: str) -> np.ndarray:
-    """Return the packets of each flow, int64, at least 1: those of its list where no more are known of."""
+    """Returns the packets of each flow, int64, at least 1: the length of its list if the total is unknown."""
     listed = np.diff(list_offsets(flows[sequence])).astype(np.int64)
     for name in LENGTHS:
         if name not in flows.schema.names or flows[name].null_count:
             return np.maximum(listed, 1)
-    told = sum(numbers(flows[name]).astype(np.int64) for name in LENGTHS)
-    return np.maximum(np.maximum(listed, told), 1)
+    total = sum(numbers(flows[name]).astype(np.int64) for name in LENGTHS)
+    return np.maximum(np.maximum(listed, total), 1)
 
 
 def _count_first(offsets: Any, values: np.ndarray, k: int, bins: str, counts: Any) -> None:
-    """Add the first k values of each list to their bins."""
+    """Adds the first k values of each list to their bins."""
     if bins == "octaves":
         _count_octaves(offsets, values, k, counts)
         return
@@ -121,7 +125,7 @@ def _count_first(offsets: Any, values: np.ndarray, k: int, bins: str, counts: An
 
 
 def _quarters() -> np.ndarray:
-    """Return the bin of every value of 16 bits: below 4 its own, then four to each power of two."""
+    """Returns the bin of every 16-bit value: one bin each below 4, then four bins per power of two."""
     values = np.arange(1 << 16)
     exponent = np.frexp(np.maximum(values, 1))[1]  # bits of the value
     shift = np.maximum(exponent - 3, 0)

@@ -1,4 +1,4 @@
-"""Row groups out of Parquet, of which the first that fit in memory are decoded and prepared once."""
+"""Cache of decoded row groups: the first that fit in memory are decoded once, the others on every read."""
 
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -12,13 +12,13 @@ from flowloom.trainers.feed.dataset import RowGroup
 class RowGroups:
     """Decoded and prepared row groups.
 
-    As many are kept as fit; later ones are decoded whenever they are read. Epochs read all of them in turn, so that
-    whatever one gave way to would be read before it is needed again.
+    The cache evicts nothing: epochs read all row groups in turn, so an evicted one would be read again before the one
+    that took its place.
 
     Args:
-      columns: those to be decoded; of a stripe those that it has.
-      memory_bytes: what may be kept.
-      prepare: what is done to a decoded row group (`RowSpec.prepared`).
+      columns: the columns to decode; a stripe may lack some.
+      memory_bytes: size of the cache.
+      prepare: function of a decoded row group (`RowSpec.prepared`).
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RowGroups:
         self._lock = threading.Lock()
 
     def read(self, groups: Sequence[RowGroup]) -> pa.RecordBatch:
-        """Return the rows of some row groups; columns that a stripe lacks are null."""
+        """Returns the rows of some row groups as one batch; columns that a stripe lacks are null."""
         with self._lock:
             tables = [self._read(group) for group in groups]
         return pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()[0]

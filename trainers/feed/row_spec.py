@@ -1,4 +1,4 @@
-"""What a model sees of a row, whatever its view: which columns are decoded, and which arrays are made of them."""
+"""Row specs: the columns that a model needs of a row, and the input arrays made from them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -11,69 +11,71 @@ from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 
 TENSOR_ALIGNMENT = 64
-"""Bytes; TensorFlow takes over NumPy's memory that begins at a multiple of it, and copies all other."""
+"""Bytes; TensorFlow uses NumPy memory without a copy if it begins at a multiple of this."""
 
 
 class Input(NamedTuple):
-    """One of the arrays that a model is given."""
+    """Shape and type of an input array of a model."""
 
     shape: tuple[int, ...]
-    """Of one row."""
+    """Shape for one row."""
     dtype: type[np.generic]
 
 
 class RowSpec(Protocol):
-    """What a model sees of a row of one view."""
+    """Input arrays of a model, made from the rows of one view."""
 
     @property
     def view(self) -> View:
-        """The view whose rows these are."""
+        """The view of the rows."""
 
     @property
     def seen(self) -> str:
-        """What of a row a model sees, in words: its first 20 packets."""
+        """The input in words, for reports: its first 20 packets."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the values along the last axis of the first input; () if they have none."""
+        """Names of the values along the last axis of the first input; empty if they have none."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that must be decoded."""
+        """The columns to decode."""
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """The arrays that a model is given, by name."""
+        """The input arrays of a model, by name."""
 
     def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
-        """Return decoded rows as they are kept over the epochs, with all that need not be computed in each of them.
+        """Returns decoded rows with the work done that is the same in every epoch.
 
-        Of flows what is seen may begin at a packet up to `furthest_start`.
+        Args:
+          rows: a batch with at least `columns`.
+          furthest_start: the latest packet that a flow may begin at.
         """
 
     def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, ...]]:
-        """Return a function from int64 [N], positions in `prepared` rows, to the `inputs` of these rows, [N, ...] each.
+        """Returns a function from positions in `prepared` rows, int64 [N], to their `inputs`, [N, ...] each.
 
-        That of flows can be told as well at which packet each begins, int64 [N].
-        The function is called by several threads at once, and owns none of the arrays that it returned.
+        For flows it accepts a second argument, int64 [N]: the packet that each flow begins at. Several threads call the
+        function at once; it keeps no reference to the arrays that it returns.
         """
 
 
 def require_view(card: DatasetCard, view: View) -> None:
-    """Raise unless a dataset has rows of a view.
+    """Raises unless a dataset has rows of a view.
 
     Raises:
-      FlowloomError: what it has, and how to get the view.
+      FlowloomError: naming the dataset's views, and the way to get the missing one.
     """
     if view not in card.views:
         raise FlowloomError(
-            f"dataset {card.name!r} has no {view} view, only {', '.join(card.views)}; use a model that sees these, or "
+            f"dataset {card.name!r} has no {view} view, only {', '.join(card.views)}; use a model of these views, or "
             f"build the dataset with views: [{', '.join([view, *card.views])}]"
         )
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an array of any contents that TensorFlow can take over without a copy."""
+    """Returns an uninitialised array that TensorFlow can use without a copy."""
     wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(wanted + TENSOR_ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % TENSOR_ALIGNMENT

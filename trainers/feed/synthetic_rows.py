@@ -1,4 +1,4 @@
-"""Training on tables with rows that SMOTE made: a train split of its own, beside the run and never in the dataset."""
+"""Synthetic rows of tables by SMOTE: a train split that is stored beside the run, never in the dataset."""
 
 import dataclasses
 import hashlib
@@ -21,31 +21,32 @@ from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.table_spec import TableSpec
 
 MADE = "made"
-"""Group of the rows that were made."""
+"""Capture group of the synthetic rows."""
 ROW_GROUP_ROWS = 16_384
 
 
-def with_made_rows(dataset: Dataset, features: TableSpec, balance: Balance, seed: int, path: Path) -> Dataset:
-    """Return a dataset whose train split is drawn and made as a balance says; other splits stay as they are.
+def with_synthetic_rows(dataset: Dataset, features: TableSpec, balance: Balance, seed: int, path: Path) -> Dataset:
+    """Returns a dataset whose train split is balanced by SMOTE; other splits are unchanged.
 
-    Classes with more rows than their total are drawn from, those with fewer get rows that SMOTE makes between
-    neighbours as the model sees them: scaled. A made row has the labels of other tasks that all rows of its class
-    share. The split is one file, of scaled features (`features.scaled`); the same arguments give the same bytes.
+    A class with more rows than its total is undersampled. A class with fewer rows gets synthetic rows between
+    neighbours, in the scaled features that the model reads. A synthetic row has the labels of other tasks that all rows
+    of its class share. The split is one file of scaled features (`features.scaled`); the same arguments give the same
+    bytes.
 
     Args:
-      dataset: with tables, under Aurora; its train split is in memory at once.
-      features: fitted on it.
-      balance: one whose `how` is `smote`.
-      seed: of what is drawn and made.
-      path: the file to write, in a folder that exists.
+      dataset: a dataset with tables under Aurora ("fused"); its train split is in memory at once.
+      features: the row spec, fitted on the dataset.
+      balance: a balance with `how` = `smote`.
+      seed: of the random numbers.
+      path: the file to write, in an existing folder.
 
     Raises:
-      FlowloomError: if the layout is another one, or a class has too few rows to make others from.
+      FlowloomError: if the layout is not Aurora, or a class has too few rows for SMOTE.
     """
     if dataset.card.layout != "aurora":
         raise FlowloomError(
-            "balance how=smote needs tables of layout aurora, whose rows carry all labels, and dataset "
-            f"{dataset.root} has {dataset.card.layout}; weave it to aurora"
+            f"dataset {dataset.root} must have the layout aurora for balance how=smote, which needs rows with all "
+            f"labels, got {dataset.card.layout}; convert it with `flowloom weave`"
         )
     groups = dataset.row_groups("train", view="tables")
     columns = [*features.columns, *(label_column(task.name) for task in dataset.tasks), "flow_id", "group"]
@@ -72,7 +73,7 @@ def with_made_rows(dataset: Dataset, features: TableSpec, balance: Balance, seed
 
 
 def _implied(known: TrainLabels, task: Task, other: str, of: np.ndarray) -> np.ndarray:
-    """Return for made rows the label of another task that all rows of their class share, or that it is unknown."""
+    """Returns the label of another task for synthetic rows: the one that their class shares, or unknown."""
     shared = np.full(len(task.vocabulary), UNKNOWN, np.int32)
     for code in range(len(task.vocabulary)):
         found = np.unique(known.codes[other][known.codes[task.name] == code])
@@ -82,10 +83,10 @@ def _implied(known: TrainLabels, task: Task, other: str, of: np.ndarray) -> np.n
 
 
 def _numbered(count: int) -> pa.Array:
-    """Return ids of made rows, which are their numbers."""
-    words = np.stack([np.zeros(count, ">u8"), np.arange(count, dtype=">u8")], axis=1)
+    """Returns ids of synthetic rows, which are their numbers."""
+    halves = np.stack([np.zeros(count, ">u8"), np.arange(count, dtype=">u8")], axis=1)
     ids = FLOWS.field("flow_id").type
-    return pa.FixedSizeBinaryArray.from_buffers(ids, count, [None, pa.py_buffer(words.tobytes())])
+    return pa.FixedSizeBinaryArray.from_buffers(ids, count, [None, pa.py_buffer(halves.tobytes())])
 
 
 def _table(
@@ -107,7 +108,7 @@ def _table(
 
 
 def _with_train(dataset: Dataset, table: pa.Table, path: Path) -> Dataset:
-    """Write the rows, and return the dataset with them as its train split."""
+    """Writes the rows, and returns the dataset with them as its train split."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS)
     footer = pq.read_metadata(path)

@@ -1,4 +1,4 @@
-"""Features of tables as a model sees them: float32, standardised, by rank or as they are, without gaps."""
+"""Row spec of feature tables: float32, scaled, with unknown values replaced or refused."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, Self
@@ -16,17 +16,18 @@ from flowloom.trainers.feed.feature_selection import select_features
 from flowloom.trainers.feed.row_spec import Input, aligned_empty, require_view
 
 QUANTILES = 1_000
-"""Of each feature that are stored at most, the default of scikit-learn's `QuantileTransformer`."""
+"""Largest number of stored quantiles per feature, the default of scikit-learn's `QuantileTransformer`."""
 
 Scaling = Literal["standard", "quantile", "none"]
 
 
 class TableSpec(pydantic.BaseModel):
-    """Which features of the tables view, in which order, how scaled; stored with a run, as scoring must repeat it.
+    """The features of the tables view, their order and their scaling; stored with every run, as scoring must repeat it.
 
-    `standard` is the z-score with the moments of the train split; a constant feature is only centred. `quantile` is the
-    share of the train split below a value, in [0, 1], as MTC scales CICIDS2017 (section 3.2.1). A value that is not
-    known (null or NaN) is the feature's mean there under `missing: mean`, and an error under `refuse`.
+    The scaling `standard` is the z-score with the moments of the train split; a constant feature is only centred.
+    `quantile` is the share of the train split below a value, in [0, 1], as MTC scales CICIDS2017 (section 3.2.1). An
+    unknown value (null or NaN) becomes the feature's mean in the train split under `missing: mean`, and is an error
+    under `missing: refuse`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -34,11 +35,11 @@ class TableSpec(pydantic.BaseModel):
     view: ClassVar[View] = "tables"
 
     moments: dict[str, tuple[float, float]] = pydantic.Field(min_length=1)
-    """Mean and standard deviation of each feature over its known values, by the feature's column, in order."""
+    """Mean and standard deviation of the known values of each feature, by column, in the order of the input."""
     scaling: Scaling
     missing: Literal["mean", "refuse"]
     quantiles: dict[str, tuple[float, ...]] = {}
-    """Of each feature over its known values, in equal steps from the least to the greatest; for `quantile`."""
+    """Quantiles of the known values of each feature in equal steps, for the scaling `quantile`."""
 
     @classmethod
     def of(
@@ -49,12 +50,17 @@ class TableSpec(pydantic.BaseModel):
         missing: Literal["mean", "refuse"] = "mean",
         most: int | None = None,
     ) -> Self:
-        """Return the representation of a dataset's tables by some features (none named: all), fitted on train rows.
+        """Returns the spec for a dataset's tables, fitted on the train split.
 
-        With `most`, those that `select_features` keeps.
+        Args:
+          dataset: a dataset with tables.
+          features: columns in the order of the input; empty selects all.
+          scaling: see the class.
+          missing: see the class.
+          most: keeps at most this many features, chosen by `select_features`.
 
         Raises:
-          FlowloomError: if the dataset has no tables or not the feature, or a feature is known of no train row.
+          FlowloomError: if the dataset has no tables or lacks a feature, or a feature is unknown in every train row.
         """
         card = dataset.card
         require_view(card, cls.view)
@@ -76,39 +82,39 @@ class TableSpec(pydantic.BaseModel):
 
     @property
     def scaled(self) -> Self:
-        """The same features of rows that were scaled before."""
+        """The spec for the same features in rows that are scaled already."""
         unit = dict.fromkeys(self.moments, (0.0, 1.0))
         return self.model_copy(update={"moments": unit, "scaling": "none", "missing": "refuse", "quantiles": {}})
 
     @property
     def seen(self) -> str:
-        """What of a row a model sees, in words."""
+        """The input in words, for reports."""
         return f"its {len(self.moments)} features"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of what it is given of a row."""
+        """Names of the features."""
         return self.columns
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that must be decoded."""
+        """The columns to decode."""
         return tuple(self.moments)
 
     @property
     def inputs(self) -> dict[str, Input]:
-        """What a model is given of a row."""
+        """The model input of one row: `features`."""
         return {"features": Input((len(self.moments),), np.float32)}
 
     def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
-        """Return rows as they are: their few floats are scaled by the window."""
+        """Returns the rows unchanged; `renderer` scales their few floats per window."""
         return rows
 
     def renderer(self, rows: pa.RecordBatch) -> Callable[[npt.NDArray[np.int64]], tuple[np.ndarray, ...]]:
-        """Return a function from int64 [N], positions in `rows`, to their features, float32 [N, F].
+        """Returns a function from positions in `rows`, int64 [N], to their features, float32 [N, F].
 
         Raises:
-          FlowloomError: if a value is not known and should be, or is infinite.
+          FlowloomError: if a value is infinite, or unknown under `missing: refuse`.
         """
         scaled = np.empty((rows.num_rows, len(self.moments)), np.float32)
         for column, (name, (mean, deviation)) in enumerate(self.moments.items()):
@@ -116,11 +122,11 @@ class TableSpec(pydantic.BaseModel):
             unknown = np.isnan(values)  # nulls become NaN
             if unknown.any() and self.missing == "refuse":
                 raise FlowloomError(
-                    f"feature {name} is not known of {unknown.sum()} of {len(values)} rows; set missing=mean, or leave "
-                    "the feature out"
+                    f"feature {name} is unknown in {unknown.sum()} of {len(values)} rows; set missing=mean, or remove "
+                    "the feature"
                 )
             if np.isinf(values).any():
-                raise FlowloomError(f"feature {name} has infinite values; build the dataset again")
+                raise FlowloomError(f"feature {name} must be finite, got infinite values; build the dataset again")
             values = np.where(unknown, mean, values)
             if self.scaling == "standard":
                 values = (values - mean) / (deviation or 1.0)
@@ -129,7 +135,7 @@ class TableSpec(pydantic.BaseModel):
             scaled[:, column] = values
 
         def gathered(positions: npt.NDArray[np.int64]) -> tuple[np.ndarray]:
-            # mode: others would gather into a copy of `out` first, in case that a position is none
+            # mode="clip": other modes buffer `out`, in case a position is out of range
             return (
                 np.take(
                     scaled,
@@ -144,10 +150,10 @@ class TableSpec(pydantic.BaseModel):
 
 
 def uniform(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """Return the share of what the quantiles are of that lies below each value, 0 and below to 1 and above.
+    """Returns the share of the train split that lies below each value, in [0, 1].
 
-    A value that is as frequent as several steps is the middle of them; the least is 0 and the greatest 1. Source:
-    `QuantileTransformer` of scikit-learn.
+    A value that spans several quantiles gets the middle of their shares; the smallest quantile gets 0 and the largest
+    1. Source: `QuantileTransformer` of scikit-learn.
     """
     levels = np.linspace(0, 1, len(quantiles))
     from_below = np.interp(values, quantiles, levels)
@@ -157,14 +163,14 @@ def uniform(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 
 def _known(dataset: Dataset, feature: str) -> np.ndarray:
-    """Return the known values of a feature over the rows of the train split; of a stripe's rows each time."""
+    """Returns the known values of a feature in the train split; a row of several stripes counts in each."""
     paths = dict.fromkeys(group.path for group in dataset.row_groups("train", view="tables"))
     columns = [pq.read_table(path, columns=[feature], partitioning=None)[feature].to_numpy() for path in paths]
     values = np.concatenate([np.empty(0), *columns])
     known = values[np.isfinite(values)]
     if not len(known):
         raise FlowloomError(
-            f"feature {feature} of dataset {dataset.root} is known of no train row; leave it out of the features"
+            f"feature {feature} of dataset {dataset.root} is unknown in every train row; remove it from the features"
         )
     return known
 

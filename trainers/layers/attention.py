@@ -11,13 +11,23 @@ from flowloom.trainers.layers.tall_matmul import tall_matmul
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class SelfAttention(keras.layers.Layer):
-    """softmax(Q K' / sqrt(d_k)) V for every head, side by side, times W^M; no biases, as in the equations.
+    """Multi-head self-attention without biases: softmax(Q K' / sqrt(d_k)) V for every head, times W^M.
 
-    Weights are W^Q, W^K and W^V, [d, H d_k] each, the columns of a head together, and W^M, [H d_k, d]. This equals
-    `keras.layers.MultiHeadAttention(H, d_k, use_bias=False)` with its kernels reshaped; one product makes Q, K and V.
+    The weights are W^Q, W^K and W^V, [d, H d_k] each, with the columns of a head side by side, and W^M, [H d_k, d]. The
+    outputs equal those of `keras.layers.MultiHeadAttention(H, d_k, use_bias=False)` with its kernels reshaped. One
+    product computes Q, K and V.
 
     Args:
-      heads: H; d_k = d_v is d / H, rounded down where it is no integer (MTC has H = 6 and d = 50), at least 1.
+      heads: H; d_k = d_v = d / H, rounded down (MTC has H = 6 and d = 50), at least 1.
+
+    Input shape:
+      [B, n, d].
+
+    Output shape:
+      [B, n, d].
+
+    Reference:
+      MTC, section 3.3.2, equations 1 to 3.
     """
 
     def __init__(self, heads: int, **kwargs: Any) -> None:
@@ -27,7 +37,7 @@ class SelfAttention(keras.layers.Layer):
         self.heads = heads
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights for tokens [B, n, d]."""
+        """Makes the weights for tokens [B, n, d]."""
         width = input_shape[-1]
         assert width is not None
         self.head_width = max(1, width // self.heads)
@@ -39,7 +49,7 @@ class SelfAttention(keras.layers.Layer):
         self.mix = self.add_weight(shape=(inner, width), name="mix", initializer="glorot_uniform")
 
     def call(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Return what every token attends to: [B, n, d] -> [B, n, d]."""
+        """Returns the attention of every token, [B, n, d]."""
         _, n, d = tokens.shape
         # scaling the small W^Q spares a pass over all scores
         projection = tf.concat([self.query * self.head_width**-0.5, self.key, self.value], 1)  # [d, 3 H d_k]
@@ -52,9 +62,9 @@ class SelfAttention(keras.layers.Layer):
         return tf.reshape(mixed, (-1, n, d))
 
     def macs(self, n: int) -> int:
-        """Return the multiply-accumulates of n tokens: four projections, and n x n scores used twice."""
+        """Returns the multiply-accumulates of n tokens: four projections, and n x n scores used twice."""
         return n * 4 * math.prod(self.mix.shape) + 2 * n * n * self.mix.shape[0]
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "heads": self.heads}

@@ -1,4 +1,4 @@
-"""The bottleneck of convolutions of MTC's 1D-CNN branch (section 3.3.3, figure 4c)."""
+"""Bottleneck of convolutions in MTC's 1D-CNN branch (section 3.3.3, figure 4c)."""
 
 import math
 from typing import Any
@@ -13,12 +13,21 @@ from flowloom.trainers.layers.tall_matmul import tall_matmul
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class Convolution(keras.layers.Layer):
-    """A convolution of stride 1 and equal length, normalised over the batch; then a ReLU and dropout unless linear.
+    """Convolution of stride 1 and equal length with batch normalisation, then ReLU and dropout unless linear.
 
     Args:
       filters: channels of the outputs.
-      kernel: steps that it sees.
-      dropout: rate behind the ReLU; None: there is no ReLU either.
+      kernel: steps that an output reads.
+      dropout: rate behind the ReLU; None omits ReLU and dropout.
+
+    Input shape:
+      [B, steps, C].
+
+    Output shape:
+      [B, steps, filters].
+
+    Raises:
+      ValueError: if `filters` or `kernel` is below 1.
     """
 
     def __init__(self, filters: int, kernel: int, dropout: float | None, **kwargs: Any) -> None:
@@ -31,13 +40,13 @@ class Convolution(keras.layers.Layer):
         self.drop = None if dropout is None else Dropout(dropout, name="drop")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights for [B, steps, C]."""
+        """Makes the weights for [B, steps, C]."""
         shape = (self.kernel, input_shape[-1], self.filters)
         self.weight = self.add_weight(shape=shape, name="weight", initializer="glorot_uniform")
         self.norm.build((None, self.filters))
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Convolve [B, steps, C] -> [B, steps, filters]."""
+        """Convolves [B, steps, C] to [B, steps, filters]."""
         _, steps, channels = inputs.shape
         if self.kernel == 1:
             kernel = tf.reshape(self.weight, (channels, self.filters))
@@ -52,22 +61,33 @@ class Convolution(keras.layers.Layer):
         return tf.reshape(rows, (-1, steps, self.filters))
 
     def macs(self, steps: int) -> int:
-        """Return the multiply-accumulates of so many steps."""
+        """Returns the multiply-accumulates of a number of steps."""
         return steps * math.prod(self.weight.shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "filters": self.filters, "kernel": self.kernel, "dropout": self.dropout}
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class Bottleneck(keras.layers.Layer):
-    """Convolutions of 1, 3 and 1 steps beside a residual, which a convolution of one step widens where it must be.
+    """Convolutions of 1, 3 and 1 steps with a residual connection.
+
+    Where the width of the input differs from `filters`, a linear convolution of one step widens the residual.
 
     Args:
       middle: filters of the first two convolutions.
-      filters: of the last one.
+      filters: filters of the last convolution.
       dropout: rate behind each of the three.
+
+    Input shape:
+      [B, steps, C], and optionally tokens of the Transformer branch, [B, n, middle].
+
+    Output shape:
+      [B, steps, filters], and the outputs of the second convolution, [B, steps, middle].
+
+    Reference:
+      MTC, section 3.3.3, figure 4c.
     """
 
     def __init__(self, middle: int, filters: int, dropout: float, **kwargs: Any) -> None:
@@ -79,7 +99,7 @@ class Bottleneck(keras.layers.Layer):
         self.widen: Convolution | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights for [B, steps, C]."""
+        """Makes the weights for [B, steps, C]."""
         steps = input_shape[:-1]
         self.first.build(input_shape)
         self.second.build((*steps, self.middle))
@@ -91,13 +111,13 @@ class Bottleneck(keras.layers.Layer):
     def call(
         self, inputs: tf.Tensor, received: tf.Tensor | None = None, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the outputs [B, steps, filters] and those of the second convolution [B, steps, middle].
+        """Returns the outputs, [B, steps, filters], and the second convolution's, [B, steps, middle].
 
         Args:
           inputs: [B, steps, C].
-          received: tokens of the other branch, [B, n, middle], each added to steps / n steps in a row behind the first
-            convolution: upsampling by the nearest value without making it.
-          training: whether batches are normalised by themselves, and values dropped.
+          received: tokens of the other branch, [B, n, middle]. Each is added to steps / n outputs of the first
+            convolution, which equals upsampling by the nearest value but makes no upsampled tensor.
+          training: normalises by the statistics of the batch, and drops values.
         """
         steps = inputs.shape[1]
         x = self.first(inputs, training=training)
@@ -113,14 +133,14 @@ class Bottleneck(keras.layers.Layer):
     def compute_output_shape(
         self, inputs_shape: tuple[int | None, ...], received_shape: tuple[int | None, ...] | None = None
     ) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-        """Return the shape of the outputs, which Keras would otherwise trace the layer for."""
+        """Returns the shapes of the outputs, so that Keras need not trace the layer."""
         return (*inputs_shape[:-1], self.filters), (*inputs_shape[:-1], self.middle)
 
     def macs(self, steps: int) -> int:
-        """Return the multiply-accumulates of so many steps."""
+        """Returns the multiply-accumulates of a number of steps."""
         layers = (self.first, self.second, self.third, self.widen)
         return sum(layer.macs(steps) for layer in layers if layer is not None)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "middle": self.middle, "filters": self.filters, "dropout": self.dropout}

@@ -1,4 +1,4 @@
-"""An LSTM that TensorFlow's kernel trains, one operation forth and one back where Keras has a loop over the steps."""
+"""LSTM that trains with one TensorFlow kernel per direction instead of Keras' loop over the steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,40 +10,54 @@ STANDARD = {
     "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True, "dropout": 0.0, "recurrent_dropout": 0.0,
     "go_backwards": False, "stateful": False, "return_state": False, "unroll": False, "zero_output_for_mask": False,
 }  # fmt: skip
-"""What the kernel computes (Hochreiter and Schmidhuber, 1997, with forget gates and without peepholes)."""
+"""Arguments that the kernel supports: an LSTM with forget gates and without peepholes."""
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class KernelLSTM(keras.layers.LSTM):
-    """`keras.layers.LSTM` of the same weights and, but for rounding, the same values; steps of training are cheaper.
+    """`keras.layers.LSTM` with cheaper training steps, and the same weights and values but for rounding.
 
-    Experts are small, so that a loop spends its time between operations. Outside of training it is Keras' loop, which
-    other runtimes can take over. The same holds for other types than float32.
+    Experts are small, so that a loop spends most time between operations. Inference and types other than float32 use
+    Keras' loop, which other runtimes can convert.
 
     Args:
-      units: width.
-      kwargs: of `keras.layers.LSTM`; those in `STANDARD` must be as there.
+      units: width of the output.
+      kwargs: arguments of `keras.layers.LSTM`; those in `STANDARD` must have its values.
+
+    Input shape:
+      [B, T, C].
+
+    Output shape:
+      [B, units], or [B, T, units] with `return_sequences`.
+
+    Raises:
+      ValueError: if an argument differs from `STANDARD`.
+
+    Reference:
+      Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; forget gates: Gers et al., 2000.
     """
 
     one_kernel = True
-    """Whether the kernel is used at all; XLA cannot compile it."""
+    """Whether training uses the kernel, which XLA cannot compile."""
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
         config = super().get_config()
         if changed := sorted(name for name, value in STANDARD.items() if config[name] != value):
-            raise ValueError(f"KernelLSTM computes the standard LSTM, got another {', '.join(changed)}")
+            raise ValueError(
+                f"KernelLSTM must have the standard {', '.join(changed)}, got another value; use keras.layers.LSTM"
+            )
 
     def call(
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool | None = False
     ) -> Any:  # fmt: skip
-        """Return the output behind the last step, [B, units], or behind each, [B, T, units].
+        """Returns the output after the last step, [B, units], or after each, [B, T, units].
 
         Args:
           sequences: [B, T, C].
-          initial_state: none.
-          mask: bool [B, T], true up to the end of a sequence and false behind it; none: all steps are there.
-          training: whether the kernel may be used.
+          initial_state: must be None for the kernel.
+          mask: bool [B, T], true up to the end of a sequence; None if all steps are present.
+          training: uses the kernel.
         """
         if not training or not self.one_kernel or self.compute_dtype != "float32" or initial_state is not None:
             return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
@@ -52,7 +66,7 @@ class KernelLSTM(keras.layers.LSTM):
         hidden = tf.transpose(hidden, (1, 0, 2))  # [B, T, units]
         if mask is None:
             return hidden if self.return_sequences else hidden[:, -1]
-        # behind the end of a sequence its last output stays, and one without steps says 0
+        # behind the end of a sequence its last output is repeated; without steps the output is 0
         length = tf.reduce_sum(tf.cast(mask, tf.int32), 1, keepdims=True)  # [B, 1]
         steps = tf.range(hidden.shape[1])[None] if self.return_sequences else hidden.shape[1] - 1
         last = tf.gather(hidden, tf.maximum(tf.minimum(steps, length - 1), 0), axis=1, batch_dims=1)
@@ -62,9 +76,9 @@ class KernelLSTM(keras.layers.LSTM):
 
 @tf.custom_gradient
 def _outputs(sequences: tf.Tensor, weights: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-    """Return the outputs of all steps: [T, B, C], [C + units, 4 units], [4 units] -> [T, B, units].
+    """Returns the outputs of all steps: [T, B, C], [C + units, 4 units], [4 units] -> [T, B, units].
 
-    The kernel's own gradient in TensorFlow (2.21) takes the gates in another order than the kernel does.
+    The gradient is written out, because the registered one of TensorFlow 2.21 has another order of the gates.
     """
     units = bias.shape[0] // 4
     zeros, unused = tf.zeros((tf.shape(sequences)[1], units)), tf.zeros((units,))
@@ -84,7 +98,7 @@ def _outputs(sequences: tf.Tensor, weights: tf.Tensor, bias: tf.Tensor) -> tuple
 
 
 def without_kernels(model: keras.Model) -> None:
-    """Leave the LSTMs of a model to Keras' loop, for XLA."""
+    """Makes the LSTMs of a model use Keras' loop, for XLA."""
     for layer in model.layers:
         if isinstance(layer, KernelLSTM):
             layer.one_kernel = False

@@ -1,4 +1,4 @@
-"""Layer normalisation with its gradient written out, in half the passes over its inputs."""
+"""Layer normalisation with a hand-written gradient, in half the passes over its inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,23 @@ EPSILON = 1e-5
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis of [rows, C], with the same weights."""
+    """`keras.layers.LayerNormalization` over the last axis of [rows, C], with the same weights.
+
+    Args:
+      epsilon: added to the variance.
+
+    Input shape:
+      [rows, C].
+
+    Output shape:
+      [rows, C].
+    """
 
     def __init__(self, epsilon: float = EPSILON, **kwargs: Any) -> None:
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalise every row of [rows, C], in single precision."""
+        """Normalises every row of [rows, C], in single precision."""
         outputs = _standardised(tf.cast(inputs, tf.float32), self.epsilon)
         if self.scale:
             outputs *= self.gamma
@@ -26,7 +36,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 def _standardised(inputs: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """Return every row with mean 0 and variance 1."""
+    """Returns rows with mean 0 and variance 1."""
 
     @tf.custom_gradient
     def standardise(rows: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:

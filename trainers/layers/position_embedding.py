@@ -1,4 +1,4 @@
-"""What tells the steps of a sequence apart: a learned vector for each, added to its values."""
+"""Learned positions: a vector per step that is added to its values."""
 
 from typing import Any
 
@@ -7,12 +7,19 @@ import keras
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class StepPositions(keras.layers.Layer):
-    """Adds to each step of [B, steps, C] a vector of its own, which begins small."""
+    """Adds a learned vector to each step; the first values are small.
+
+    Input shape:
+      [B, steps, C].
+
+    Output shape:
+      [B, steps, C].
+    """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the vectors [steps, C]."""
+        """Makes the vectors [steps, C]."""
         self.places = self.add_weight(shape=input_shape[1:], name="places", initializer="uniform")
 
     def call(self, inputs: Any) -> Any:
-        """Return [B, steps, C]."""
+        """Returns [B, steps, C] with the vectors added."""
         return inputs + self.places

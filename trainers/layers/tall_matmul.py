@@ -1,4 +1,4 @@
-"""Products of tall matrices with small kernels, such as all steps of a batch with one layer's weights."""
+"""Products of tall matrices with small kernels, such as all steps of a batch with a layer's weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,11 @@ import tensorflow as tf
 
 
 def tall_matmul(rows: Any, kernel: Any) -> tf.Tensor:
-    """Return rows [M, a] times kernel [a, b], M far above a and b, with gradients in the fastest order of operands.
+    """Returns rows [M, a] times kernel [a, b] for a large M, with gradients in the fastest order of operands.
 
-    On a CPU a product is up to three times slower if a tall operand stands transposed on the left of a narrow one, and
-    up to two times if the small operand is read transposed (docs/performance.md). So the kernel's gradient is taken
-    with the wider matrix on the right, and small matrices are transposed beforehand.
+    On a CPU a product is up to three times slower with a tall transposed operand on the left of a narrow one, and up to
+    two times slower if the small operand is read transposed (docs/performance.md). So the kernel's gradient has the
+    wider matrix on the right, and small matrices are transposed beforehand.
     """
     return _tall_matmul(tf.convert_to_tensor(rows), tf.convert_to_tensor(kernel))
 

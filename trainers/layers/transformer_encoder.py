@@ -1,4 +1,4 @@
-"""An encoder layer of the Transformer as MTC has it (section 3.3.2, figure 4a)."""
+"""Encoder layer of the Transformer in MTC (section 3.3.2, figure 4a)."""
 
 import math
 from typing import Any
@@ -18,14 +18,26 @@ DROPOUT = 0.1
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class EncoderLayer(keras.layers.Layer):
-    """Self-attention and two fully connected layers, each beside a residual and normalised behind it.
+    """Self-attention and two fully connected layers, each with a residual connection and layer normalisation.
 
-    Z' = LN(Z + attention(Z)), Z'' = LN(Z' + drop(drop(ReLU(Z' W1 + b1)) W2 + b2)), tokens [B, n, d] to [B, n, d].
+    Z' = LN(Z + attention(Z)), Z'' = LN(Z' + drop(drop(ReLU(Z' W1 + b1)) W2 + b2)).
 
     Args:
       heads: attention heads, H.
-      width: of the first fully connected layer.
+      width: units of the first fully connected layer.
       dropout: rate behind each fully connected layer.
+
+    Input shape:
+      tokens [B, n, d].
+
+    Output shape:
+      [B, n, d].
+
+    Raises:
+      ValueError: if `heads` or `width` is below 1.
+
+    Reference:
+      MTC, section 3.3.2 and figure 4a.
     """
 
     def __init__(self, heads: int, width: int = FEED_FORWARD, dropout: float = DROPOUT, **kwargs: Any) -> None:
@@ -40,7 +52,7 @@ class EncoderLayer(keras.layers.Layer):
         self.output_norm = LayerNormalization(name="output_norm")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights for tokens [B, n, d]."""
+        """Makes the weights for tokens [B, n, d]."""
         d = input_shape[-1]
         assert d is not None
         self.attention.build(input_shape)
@@ -52,7 +64,7 @@ class EncoderLayer(keras.layers.Layer):
         self.narrow_bias = self.add_weight(shape=(d,), name="narrow_bias", initializer="zeros")
 
     def call(self, tokens: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Encode tokens [B, n, d] -> [B, n, d]."""
+        """Encodes tokens [B, n, d]."""
         _, n, d = tokens.shape
         rows = tf.reshape(tokens + self.attention(tokens), (-1, d))  # [B n, d]
         rows = self.attention_norm(rows)
@@ -64,13 +76,13 @@ class EncoderLayer(keras.layers.Layer):
         return tf.reshape(rows, (-1, n, d))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape of the outputs, which Keras would otherwise trace the layer for."""
+        """Returns the shape of the outputs, so that Keras need not trace the layer."""
         return input_shape
 
     def macs(self, n: int) -> int:
-        """Return the multiply-accumulates of n tokens."""
+        """Returns the multiply-accumulates of n tokens."""
         return self.attention.macs(n) + n * 2 * math.prod(self.widen.shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "heads": self.heads, "width": self.width, "dropout": self.dropout}

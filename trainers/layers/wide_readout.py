@@ -1,4 +1,4 @@
-"""A wide readout: a layer of many units over everything that is seen, with much dropout on both sides of it."""
+"""Wide readout: one layer of many units with much dropout before and behind it."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ RATE = 0.5
 
 
 class WideReadout:
-    """The layers of a wide readout; weights are trained as those of any layer of the model that calls it."""
+    """Layers of a wide readout: [B, width] to [B, 256]; the model that calls them trains their weights."""
 
     def __init__(self) -> None:
         self.dense = keras.layers.Dense(UNITS, use_bias=False, name="readout")
@@ -27,14 +27,14 @@ class WideReadout:
         ]
 
     def __call__(self, seen: Any) -> Any:
-        """Return [B, 256] of [B, width]."""
+        """Returns [B, 256] from [B, width]."""
         for layer in self._layers:
             seen = layer(seen)
         return seen
 
     @property
     def trainable_variables(self) -> Sequence[keras.Variable]:
-        """The weights, and scale and offset of the norm."""
+        """The weights, and the scale and offset of the normalisation."""
         return [variable for layer in self._layers for variable in layer.trainable_variables]
 
     @property

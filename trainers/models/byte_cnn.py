@@ -1,4 +1,4 @@
-"""The multi-task 1D-CNN that MTC is compared with (section 4.3.2, figure 6), after Deep Packet of Lotfollahi et al."""
+"""Multi-task 1D-CNN that MTC is compared with (section 4.3.2, figure 6), after Deep Packet of Lotfollahi et al."""
 
 import math
 from collections.abc import Mapping
@@ -12,27 +12,27 @@ from flowloom.trainers.models.row_model import RowModel
 from flowloom.trainers.models.tokens import Source, row_input
 
 CONVOLUTIONS = ((4, 3), (5, 1))
-"""Kernel and stride of each."""
+"""Kernel and stride of each convolution."""
 POOL = 2
 DENSE = (200, 100, 50)
 DROPOUT = 0.05
 SHORTEST = 19
-"""Values that the convolutions and the pooling need at least."""
+"""Smallest length of a row that the convolutions and the pooling can read."""
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class ByteCNN(RowModel):
     """Two convolutions, a pooling, three fully connected layers, and an output layer per task.
 
-    Inputs and outputs are as those of `MTC`. With 1,500 bytes and tasks of 17, 12 and 6 classes it has 10,109,935
-    parameters, of which 800 are batch statistics.
+    With 1,500 bytes and tasks of 17, 12 and 6 classes it has 10,109,935 parameters, 800 of them batch statistics. Input
+    and output shapes are those of `MTC`.
 
     Args:
       length: bytes or features of a row.
       tasks: number of classes of each task.
       source: name and kind of the input.
-      filters: of each convolution; the paper gives none, 200 are those of Deep Packet.
-      sums: tasks that follow from another one, see `SoftmaxHeads`.
+      filters: filters of each convolution; the paper gives none, 200 is the value of Deep Packet.
+      sums: tasks that are sums of another task's classes, see `SoftmaxHeads`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ByteCNN(RowModel):
         **kwargs: Any,
     ) -> None:
         if length < SHORTEST:
-            raise ValueError(f"length must be >= {SHORTEST}, which the convolutions need, got {length}")
+            raise ValueError(f"length must be >= {SHORTEST} for the convolutions, got {length}")
         if filters < 1:
             raise ValueError(f"filters must be >= 1, got {filters}")
 
@@ -70,21 +70,16 @@ class ByteCNN(RowModel):
         for layer in dense:
             x = keras.layers.Dropout(DROPOUT)(layer(x))
         super().__init__(
-            inputs, dict.fromkeys(tasks, x), heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs
-        )
+            inputs, dict.fromkeys(tasks, x), heads, [*convolutions, *norms, *dense],
+            length=length, tasks=tasks, source=source, sums=sums, **kwargs,
+        )  # fmt: skip
 
         self.filters = filters
-        self._convolutions, self._norms, self._dense = convolutions, norms, dense
-
-    @property
-    def shared_variables(self) -> list[keras.Variable]:
-        """The variables that every task trains: all but the heads."""
-        layers = (*self._convolutions, *self._norms, *self._dense)
-        return [variable for layer in layers for variable in layer.trainable_variables]
+        self._convolutions, self._dense = convolutions, dense
 
     @property
     def last_shared_variables(self) -> list[keras.Variable]:
-        """The last weights that all tasks go through."""
+        """The last weights before the outputs of all tasks."""
         return [self._dense[-1].kernel]
 
     @property
@@ -94,5 +89,5 @@ class ByteCNN(RowModel):
         return moved + sum(math.prod(layer.kernel.shape) for layer in self._dense) + self._heads.macs
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "filters": self.filters}

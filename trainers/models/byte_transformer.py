@@ -1,4 +1,4 @@
-"""The multi-task Transformer that MTC is compared with (section 4.3.1, figure 5), after MTT of Zheng et al. (2022)."""
+"""Multi-task Transformer that MTC is compared with (section 4.3.1, figure 5), after MTT of Zheng et al. (2022)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,18 +15,18 @@ from flowloom.trainers.models.tokens import attention_heads as default_heads
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class ByteTransformer(RowModel):
-    """Tokens with sinusoidal positions, encoder layers, and an output layer per task that reads all tokens in a row.
+    """Tokens with sinusoidal positions, encoder layers, and an output layer per task over all tokens.
 
-    Inputs and outputs are as those of `MTC`. With 1,500 bytes and tasks of 17, 12 and 6 classes it has 845,453
-    parameters.
+    With 1,500 bytes and tasks of 17, 12 and 6 classes it has 845,453 parameters. Input and output shapes are those of
+    `MTC`.
 
     Args:
       length: bytes or features of a row.
       tasks: number of classes of each task.
       source: name and kind of the input.
       encoders: number of encoder layers.
-      attention_heads: H; None: as `MTC`.
-      sums: tasks that follow from another one, see `SoftmaxHeads`.
+      attention_heads: H; None takes that of `MTC`.
+      sums: tasks that are sums of another task's classes, see `SoftmaxHeads`.
     """
 
     def __init__(
@@ -55,20 +55,16 @@ class ByteTransformer(RowModel):
             x = encoder(x)
         x = keras.layers.Flatten()(x)  # [B, n d]
         super().__init__(
-            inputs, dict.fromkeys(tasks, x), heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs
-        )
+            inputs, dict.fromkeys(tasks, x), heads, stack,
+            length=length, tasks=tasks, source=source, sums=sums, **kwargs,
+        )  # fmt: skip
 
         self.encoders, self.attention_heads = encoders, heads_of_encoders
         self._stack = stack
 
     @property
-    def shared_variables(self) -> list[keras.Variable]:
-        """The variables that every task trains: all but the heads."""
-        return [variable for encoder in self._stack for variable in encoder.trainable_variables]
-
-    @property
     def last_shared_variables(self) -> list[keras.Variable]:
-        """The last weights that all tasks go through."""
+        """The last weights before the outputs of all tasks."""
         return [self._stack[-1].narrow]
 
     @property
@@ -78,11 +74,11 @@ class ByteTransformer(RowModel):
         return sum(encoder.macs(n) for encoder in self._stack) + self._heads.macs
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "encoders": self.encoders, "attention_heads": self.attention_heads}
 
 
 def positions(n: int, d: int) -> np.ndarray:
-    """Return the encoding of n positions, float32 [n, d]: sines in even places, cosines in odd (equations 7, 8)."""
+    """Returns the encoding of n positions, float32 [n, d]: sines in even places, cosines in odd (equations 7, 8)."""
     angles = np.arange(n)[:, None] * 10_000.0 ** (-2 * (np.arange(d) // 2) / d)
     return np.where(np.arange(d) % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Gates: what they see of a flow, and those that weigh experts without seeing it."""
+"""Gates over experts: their inputs, and gates whose weights are the same for every flow."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,10 +15,16 @@ Gating = Literal["softmax", "dselect_k", "constant"]
 
 @keras.saving.register_keras_serializable(package="flowloom")
 class ConstantGate(keras.layers.Layer):
-    """The same share of each expert for every flow: float32 [B, G] -> [B, N]; what a gate that was learned leaves.
+    """A gate with fixed weights, the inference form of a DSelect-k gate.
 
     Args:
       experts: number of experts, N.
+
+    Input shape:
+      float32 [B, G], which is ignored.
+
+    Output shape:
+      float32 [B, N], the same shares for every flow.
     """
 
     def __init__(self, experts: int, **kwargs: Any) -> None:
@@ -26,21 +32,21 @@ class ConstantGate(keras.layers.Layer):
         self.experts = experts
 
     def build(self, input_shape: Any) -> None:
-        """Make the shares, equal ones until they are set."""
+        """Makes the shares, which are equal until they are set."""
         equal = keras.initializers.Constant(1 / self.experts)
         self.shares = self.add_weight(name="shares", shape=(self.experts,), initializer=equal, trainable=False)
 
     def call(self, view: Any) -> Any:
-        """Return the shares for each flow."""
+        """Returns the shares of each flow."""
         return ops.broadcast_to(self.shares, (ops.shape(view)[0], self.experts))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "experts": self.experts}
 
 
 def gate_layer(gating: Gating, experts: int, selected: int, entropy: float, name: str) -> keras.layers.Layer:
-    """Return a gate over `experts`: a layer from what it sees, float32 [B, G], to their shares, [B, N]."""
+    """Returns a gate over N experts: a layer from its input, float32 [B, G], to their shares, [B, N]."""
     if gating == "dselect_k":
         return DSelectK(experts, selected, entropy, name=name)
     if gating == "constant":
@@ -49,12 +55,12 @@ def gate_layer(gating: Gating, experts: int, selected: int, entropy: float, name
 
 
 def gate_view(sequence: Any, present: Any, gate_input: GateInput) -> Any:
-    """Return what a gate sees of packets.
+    """Returns the input of a gate.
 
     Args:
       sequence: float32 [B, k, C].
       present: bool [B, k], false for padding.
-      gate_input: all packets in a row (the paper), their mean, or the first packet only.
+      gate_input: `flatten` for all packets in a row (MULTA), `mean` for their mean, `first_packet` for the first one.
 
     Returns:
       float32 [B, k * C] or [B, C].
@@ -69,7 +75,7 @@ def gate_view(sequence: Any, present: Any, gate_input: GateInput) -> Any:
 
 
 def among_all(shares: Any, seen: Sequence[int], experts: int) -> Any:
-    """Return the shares of the seen experts, [B, len(seen)], among those of all, [B, experts], zero where not seen."""
+    """Returns shares of some experts, [B, len(seen)], as shares of all experts, [B, experts], zero elsewhere."""
     if tuple(seen) == tuple(range(experts)):
         return shares
     return ops.matmul(shares, np.eye(experts, dtype=np.float32)[list(seen)])

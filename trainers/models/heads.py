@@ -9,6 +9,16 @@ import numpy as np
 from keras import ops
 
 
+def check_tasks(tasks: Mapping[str, int]) -> None:
+    """Raises unless there is a task, and every task has 2 or more classes.
+
+    Raises:
+      ValueError: listing the tasks.
+    """
+    if not tasks or min(tasks.values()) < 2:
+        raise ValueError(f"tasks must name at least one task of 2 or more classes, got {dict(tasks)}")
+
+
 def task_head(task: str, classes: int) -> keras.layers.Dense:
     """Returns the output layer of a task: a softmax, or one sigmoid for two classes, always in float32."""
     units, activation = (classes, "softmax") if classes > 2 else (1, "sigmoid")
@@ -29,7 +39,10 @@ def task_towers(tasks: Iterable[str], widths: Sequence[int]) -> dict[str, list[k
 
 
 class ClassSum(TypedDict):
-    """A task whose classes are sums of another task's classes, such as VPN or not from a service inside a VPN."""
+    """A task whose classes are sums of another task's classes.
+
+    Example: VPN or not, from the kind of traffic inside and outside of a VPN.
+    """
 
     of: str
     """The other task."""
@@ -50,8 +63,7 @@ class SoftmaxHeads:
     """
 
     def __init__(self, tasks: Mapping[str, int], sums: Mapping[str, ClassSum]) -> None:
-        if not tasks or min(tasks.values()) < 2:
-            raise ValueError(f"tasks must name at least one task of 2 or more classes, got {dict(tasks)}")
+        check_tasks(tasks)
         for task, source in sums.items():
             if task not in tasks or source["of"] not in tasks or source["of"] in sums:
                 raise ValueError(

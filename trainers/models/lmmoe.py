@@ -1,7 +1,6 @@
-"""LMMoE, the LSTM-based multi-gate mixture of experts of MULTA (section III-B, figure 2), and its relatives."""
+"""LMMoE, the LSTM-based multi-gate mixture of experts of MULTA (section III-B, figure 2), and its variants."""
 
 import functools
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -11,18 +10,24 @@ from keras import ops
 
 from flowloom.trainers.layers.batched_lstm import BatchedLSTM
 from flowloom.trainers.layers.kernel_lstm import KernelLSTM
+from flowloom.trainers.models.flow_inputs import check_sizes, flow_inputs, packet_mask
 from flowloom.trainers.models.gates import GateInput, Gating, among_all, gate_layer, gate_view
-from flowloom.trainers.models.heads import task_heads, task_towers
+from flowloom.trainers.models.heads import check_tasks, task_heads, task_towers
+from flowloom.trainers.models.mixture_model import (
+    MixtureModel,
+    check_gate_input,
+    expert_states,
+    tower_outputs,
+    weighted_states,
+)
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
-class LMMoE(keras.Model):
-    """N LSTM experts, and per task a gate over them, a tower of dense layers and an output layer.
+class LMMoE(MixtureModel):
+    """Mixture of N LSTM experts; each task has a gate over the experts, a tower and an output layer.
 
-    Inputs are {"sequence": float32 [B, k, C], "length": int32 [B]}: packets from `length` on are padding zeros, which
-    the experts skip. Outputs are {task: [B, 1]}, a sigmoid, for two classes, and {task: [B, classes]}, a softmax, for
-    more. A task that sees a single expert needs no gate and has none: its tower then reads that LSTM. An expert that
-    only one of several tasks sees, latecomers apart, is that task's own.
+    A task that reads a single expert has no gate: its tower reads that LSTM. An expert that only one of several tasks
+    reads is that task's own. Experts that came with a latecomer are its own even if later tasks read them too.
 
     Args:
       k: packets per flow.
@@ -30,15 +35,36 @@ class LMMoE(keras.Model):
       tasks: number of classes of each task.
       experts: number of LSTM experts, N.
       units: width of an expert, H.
-      gate_input: what a gate sees: all packets in a row (the paper), their mean, or the first packet only.
+      gate_input: packets that a gate reads: `flatten` reads all k in a row (the paper), `mean` their mean,
+        `first_packet` the first one.
       tower: widths of the ReLU layers of a task's tower.
-      sees: numbers of the experts that a task's gate weighs, ascending; all of them for a task that is absent.
-      gating: how gates weigh, of all tasks or by task: `softmax` of what they see, `dselect_k`, or `constant`.
-      selected: of `dselect_k`, the number of experts that are left in the end.
-      gate_entropy: of `dselect_k`, the weight of the penalty on undecided gates.
-      generations: how many experts there were from the start, and how many came with each latecomer (`grown`).
-      batched: whether the experts of a generation are one `BatchedLSTM`, for inference alone; see `fused`. What they
-        say must not depend on latecomers, and the last bits of a product depend on how many there are at a time.
+      sees: numbers of the experts that each task reads, ascending; all experts for a task that is absent.
+      gating: kind of the gates, for all tasks or by task: `softmax` of the gate input, `dselect_k` or `constant`.
+      selected: experts that remain per task under `dselect_k`.
+      gate_entropy: under `dselect_k`, the weight of the penalty on undecided gates.
+      generations: number of experts at the start, followed by the number that came with each latecomer (`grown`).
+      batched: makes the experts of a generation one `BatchedLSTM`, for inference alone; see `fused`. Generations stay
+        apart because the last bits of a product depend on its size, and old outputs must not change with latecomers.
+
+    Input shape:
+      {"sequence": float32 [B, k, C], "length": int32 [B]}; the experts skip the packets from `length` on.
+
+    Output shape:
+      {task: [B, 1]}, a sigmoid, for two classes; {task: [B, classes]}, a softmax, for more.
+
+    Raises:
+      ValueError: if a size is below 1, or `tasks`, `sees`, `gating` and `generations` do not fit each other.
+
+    Reference:
+      MULTA, section III-B. With `sees` of `shared_and_own` it is CGC of PLE (Tang et al., RecSys 2020).
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = LMMoE(k=20, channels=18, tasks={"app": 5, "attack": 2})
+    >>> outputs = model({"sequence": np.zeros((3, 20, 18), "float32"), "length": np.array([1, 2, 20])})
+    >>> {task: tuple(probabilities.shape) for task, probabilities in outputs.items()}
+    {'app': (3, 5), 'attack': (3, 1)}
     """
 
     def __init__(
@@ -58,104 +84,79 @@ class LMMoE(keras.Model):
         batched: bool = False,
         **kwargs: Any,
     ) -> None:
-        for name, value in {"k": k, "channels": channels, "experts": experts, "units": units}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not tasks or min(tasks.values()) < 2:
-            raise ValueError(f"tasks must name at least one task of 2 or more classes, got {dict(tasks)}")
-        if gate_input not in ("flatten", "mean", "first_packet"):
-            raise ValueError(f"gate_input must be flatten, mean or first_packet, got {gate_input!r}")
-        generations = tuple(generations or (experts,))
-        if min(generations) < 1 or sum(generations) != experts:
-            raise ValueError(f"generations must be positive and sum to experts={experts}, got {list(generations)}")
-        seen = _seen(tasks, experts, sees or {})
-        gatings = _gatings(tasks, gating)
+        check_sizes(k=k, channels=channels, experts=experts, units=units)
+        check_tasks(tasks)
+        check_gate_input(gate_input)
+        generations = _checked_generations(generations or (experts,), experts)
+        seen = _checked_sees(tasks, experts, sees or {})
+        gatings = _checked_gatings(tasks, gating)
 
         # layers
-        if batched:
-            lstms = [BatchedLSTM(count, units, name=f"experts_{n}") for n, count in enumerate(generations)]
-        else:
-            lstms = [KernelLSTM(units, name=f"expert_{n}") for n in range(experts)]
+        lstms = _expert_layers(generations, units, batched)
         gates = {
             task: gate_layer(gatings[task], len(seen[task]), selected, gate_entropy, f"{task}_gate")
             for task in tasks
             if len(seen[task]) > 1 or gatings[task] == "constant"
         }
-        towers = task_towers(tasks, tower)
-        heads = task_heads(tasks)
+        towers, heads = task_towers(tasks, tower), task_heads(tasks)
 
         # forward
-        sequence = keras.Input((k, channels), name="sequence")
-        length = keras.Input((), dtype="int32", name="length")
-        present = ops.less(ops.arange(k), ops.expand_dims(length, 1))  # [B, k]
-        if batched:
-            hidden = [
-                state for lstm in lstms for state in ops.unstack(lstm(sequence, present), lstm.experts, axis=1)
-            ]  # N times [B, H]
-        else:
-            hidden = [lstm(sequence, mask=present) for lstm in lstms]  # N times [B, H]
-        # one stack for the tasks that see the same experts, [B, N of the task, H]
-        stacks = {each: ops.stack([hidden[n] for n in each], axis=1) for each in dict.fromkeys(seen.values())}
-        view = gate_view(sequence, present, gate_input)  # [B, G]
+        inputs = flow_inputs(k, channels)
+        present = packet_mask(inputs)  # [B, k]
+        hidden = expert_states(lstms, inputs["sequence"], present)  # N times [B, H]
+        view = gate_view(inputs["sequence"], present, gate_input)  # [B, G]
         chosen = {task: gate(view) for task, gate in gates.items()}  # [B, N of the task]
-        outputs = {}
-        for task in tasks:
-            x = hidden[seen[task][0]]  # [B, H]
-            if task in gates:
-                x = ops.einsum("bn,bnh->bh", chosen[task], stacks[seen[task]])  # [B, H]
-            for layer in towers[task]:
-                x = layer(x)
-            outputs[task] = heads[task](x)  # [B, 1] or [B, classes]
-        super().__init__({"sequence": sequence, "length": length}, outputs, **kwargs)
+        outputs = tower_outputs(_mixed(hidden, chosen, seen), towers, heads)
+        super().__init__(
+            inputs, outputs, tasks=tasks, units=units, gate_input=gate_input, tower=tower, batched=batched,
+            towers=towers, heads=heads, gate_outputs=chosen, **kwargs,
+        )  # fmt: skip
 
-        self.k, self.channels, self.tasks = k, channels, dict(tasks)
-        self.experts, self.units, self.gate_input, self.tower = experts, units, gate_input, tuple(tower)
+        self.experts, self.generations = experts, generations
         self.sees, self.gating, self.selected, self.gate_entropy = seen, gatings, selected, gate_entropy
-        self.generations, self.batched = generations, batched
-        self._lstms, self._gates, self._towers, self._heads = lstms, gates, towers, heads
-        self._gate_outputs = chosen
+        self._lstms, self._gates = lstms, gates
 
     @property
     def expert_layers(self) -> list[keras.layers.Layer]:
-        """The layers of the experts, in their order: one each, or one for each generation in the batched form."""
+        """The layers of the experts, in their order: one each, or one per generation in the batched form."""
         return self._lstms
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
-        """The variables that every task trains: the experts that are no task's own."""
+        """The variables that every task trains: the experts that are not one task's own."""
         own = {n for task in self.tasks for n in self._own_experts(task)}
         shared = [lstm for n, lstm in enumerate(self._lstms) if n not in own]
         return [variable for lstm in shared for variable in lstm.trainable_variables]
 
     @property
     def last_shared_variables(self) -> list[keras.Variable]:
-        """The recurrent weights of the experts that are no task's own, which lie side by side."""
+        """The recurrent weights of the experts that are not one task's own."""
         own = {n for task in self.tasks for n in self._own_experts(task)}
         return [lstm.cell.recurrent_kernel for n, lstm in enumerate(self._lstms) if n not in own]
 
     def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its own experts, its gate, tower and head."""
+        """Returns the variables of one task alone: its own experts, its gate, tower and output layer."""
         own = [self._lstms[n] for n in self._own_experts(task)]
         gate = [self._gates[task]] if task in self._gates else []
         layers = [*own, *gate, *self._towers[task], self._heads[task]]
         return [variable for layer in layers for variable in layer.trainable_variables]
 
     def _own_experts(self, task: str) -> list[int]:
-        """Return the experts that the task alone sees of those that came with it; [] if it is the only task.
+        """Returns the experts that came with a task and that no other task of its time reads.
 
-        That later tasks read them too makes them no less its own: only the task that brought an expert trains it.
+        An only task has none. Later tasks may read them too: only the task that brought an expert trains it.
         """
         if self.batched or len(self.tasks) == 1:
             return []
         born = np.repeat(np.arange(len(self.generations)), self.generations)
-        came = {name: max(born[list(seen)]) for name, seen in self.sees.items()}
-        peers = [set(seen) for name, seen in self.sees.items() if name != task and came[name] == came[task]]
+        arrival = {name: max(born[list(seen)]) for name, seen in self.sees.items()}
+        peers = [set(seen) for name, seen in self.sees.items() if name != task and arrival[name] == arrival[task]]
         others = set().union(*peers)
-        return [n for n in self.sees[task] if born[n] == came[task] and n not in others]
+        return [n for n in self.sees[task] if born[n] == arrival[task] and n not in others]
 
     @property
     def fixed_shares(self) -> dict[str, np.ndarray]:
-        """The share of each expert, float32 [N], of the tasks for which it is the same whatever the flow."""
+        """The share of each expert, float32 [N], by task, for tasks whose shares are the same for every flow."""
         fixed = {}
         for task, seen in self.sees.items():
             gate = self._gates.get(task)
@@ -166,7 +167,7 @@ class LMMoE(keras.Model):
 
     @functools.cached_property
     def gates(self) -> keras.Model | None:
-        """A model of the same inputs and weights whose outputs are {task: gate weights [B, N]}; None without gates."""
+        """A model with the same inputs and weights and the outputs {task: gate weights [B, N]}; None without gates."""
         if not self._gates:
             return None
         rows = ops.expand_dims(ops.zeros_like(self.input["length"], "float32"), 1)  # [B, 1]
@@ -176,42 +177,62 @@ class LMMoE(keras.Model):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference: N k 4H (C + H) of experts, N H of each mix, and the dense layers."""
+        """Multiply-accumulates of one inference: N k 4H (C + H) for experts, N H per mix, and dense layers."""
         experts = self.experts * self.k * 4 * self.units * (self.channels + self.units)
         mixes = sum(len(self.sees[task]) * self.units for task in self._gates)
-        towers = itertools.chain.from_iterable(self._towers.values())
-        gates = [gate for gate in self._gates.values() if isinstance(gate, keras.layers.Dense)]
-        dense = [*gates, *towers, *self._heads.values()]
-        return experts + mixes + sum(layer.kernel.shape[0] * layer.kernel.shape[1] for layer in dense)
+        return experts + mixes + self._dense_macs(self._gates.values())
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {
             **super().get_config(),
-            "k": self.k,
-            "channels": self.channels,
-            "tasks": self.tasks,
             "experts": self.experts,
-            "units": self.units,
-            "gate_input": self.gate_input,
-            "tower": list(self.tower),
             "sees": {task: list(seen) for task, seen in self.sees.items()},
             "gating": dict(self.gating),
             "selected": self.selected,
             "gate_entropy": self.gate_entropy,
             "generations": list(self.generations),
-            "batched": self.batched,
         }
 
 
 def shared_and_own(tasks: Iterable[str], shared: int, own: int) -> dict[str, tuple[int, ...]]:
-    """Return what tasks see of `shared` experts and `own` ones of each task behind them: CGC (Tang et al. 2020)."""
+    """Returns the experts that each task reads in CGC (Tang et al., RecSys 2020, section 4.1).
+
+    Args:
+      tasks: the tasks, in order.
+      shared: experts that all tasks read; they are numbered first.
+      own: experts that each task has for itself, behind the shared ones.
+    """
     first = range(shared)
     return {task: (*first, *range(shared + n * own, shared + (n + 1) * own)) for n, task in enumerate(tasks)}
 
 
-def _seen(tasks: Iterable[str], experts: int, sees: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """Return the experts that each task sees, checked."""
+def _expert_layers(generations: Sequence[int], units: int, batched: bool) -> list[keras.layers.Layer]:
+    if batched:
+        return [BatchedLSTM(count, units, name=f"experts_{n}") for n, count in enumerate(generations)]
+    return [KernelLSTM(units, name=f"expert_{n}") for n in range(sum(generations))]
+
+
+def _mixed(
+    hidden: Sequence[Any], chosen: Mapping[str, Any], sees: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the input of each task's tower, [B, H], from expert states and gate weights."""
+    # one stack for all tasks that read the same experts, [B, N of the task, H]
+    stacks = {each: ops.stack([hidden[n] for n in each], axis=1) for each in dict.fromkeys(sees.values())}
+    return {
+        task: weighted_states(chosen[task], stacks[seen]) if task in chosen else hidden[seen[0]]
+        for task, seen in sees.items()
+    }
+
+
+def _checked_generations(generations: Sequence[int], experts: int) -> tuple[int, ...]:
+    if min(generations) < 1 or sum(generations) != experts:
+        raise ValueError(f"generations must be positive and sum to experts={experts}, got {list(generations)}")
+    return tuple(generations)
+
+
+def _checked_sees(tasks: Iterable[str], experts: int, sees: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Returns the experts that each task reads."""
     seen = {task: tuple(sees.get(task, range(experts))) for task in tasks}
     if unknown := set(sees) - set(seen):
         raise ValueError(f"sees must name tasks among {', '.join(seen)}, got {', '.join(sorted(unknown))}")
@@ -221,8 +242,8 @@ def _seen(tasks: Iterable[str], experts: int, sees: Mapping[str, Sequence[int]])
     return seen
 
 
-def _gatings(tasks: Iterable[str], gating: Gating | Mapping[str, Gating]) -> dict[str, Gating]:
-    """Return how each task's gate weighs, checked."""
+def _checked_gatings(tasks: Iterable[str], gating: Gating | Mapping[str, Gating]) -> dict[str, Gating]:
+    """Returns the kind of each task's gate."""
     gatings = {task: gating if isinstance(gating, str) else gating.get(task, "softmax") for task in tasks}
     for task, each in gatings.items():
         if each not in get_args(Gating):

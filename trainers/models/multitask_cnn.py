@@ -1,4 +1,4 @@
-"""The convolutional multi-task network of Rezaei and Liu (Multitask Learning for Network Traffic Classification)."""
+"""Convolutional multi-task network of Rezaei and Liu (Multitask Learning for Network Traffic Classification)."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import keras
 
-from flowloom.trainers.models.heads import task_heads
+from flowloom.trainers.models.flow_inputs import check_sizes, flow_inputs
+from flowloom.trainers.models.heads import check_tasks, task_heads
 
 BLOCKS = ((32, 32), (64, 64), (128, 128))
 """Filters of the convolutions before each pooling (table II)."""
@@ -14,7 +15,7 @@ KERNEL, POOL = 3, 2
 DENSE = (256, 256)
 """Widths of the fully connected layers (table II)."""
 SHORT_K = 45
-"""Up to so many packets the paper leaves the last convolution out (footnote 3)."""
+"""Largest k for which the paper omits the last convolution (footnote 3)."""
 
 Convolutions = Literal["paper", "fit"]
 
@@ -23,26 +24,39 @@ Convolutions = Literal["paper", "fit"]
 class MultitaskCNN(keras.Model):
     """Six convolutions and two fully connected layers that all tasks share, and an output layer per task.
 
-    Inputs are {"sequence": float32 [B, k, C], "length": int32 [B]}; padding zeros are seen as they are, and the length
-    is not looked at. Outputs are {task: [B, 1]}, a sigmoid, for two classes, and {task: [B, classes]}, a
-    softmax, for more. With k = 60, C = 2 and three tasks of five classes it has 296,847 parameters.
+    With k = 60, C = 2 and three tasks of five classes it has 296,847 parameters.
 
     Args:
       k: packets per flow.
       channels: features per packet, C.
       tasks: number of classes of each task.
-      convolutions: how many there are. A convolution that its input is too short for is left out with all behind it
-        (`fit`); the paper leaves out the last one for k of 45 too, where it would fit (`paper`).
+      convolutions: `fit` omits a convolution whose input is too short, and all behind it; `paper` also omits the last
+        one for k up to 45, where it would fit.
+
+    Input shape:
+      {"sequence": float32 [B, k, C], "length": int32 [B]}; padding zeros are read like packets, the length is ignored.
+
+    Output shape:
+      {task: [B, 1]}, a sigmoid, for two classes; {task: [B, classes]}, a softmax, for more.
+
+    Raises:
+      ValueError: if a size is below 1, or a task has fewer than 2 classes.
+
+    Reference:
+      Rezaei and Liu, Multitask Learning for Network Traffic Classification, table II.
+
+    Example:
+
+    >>> model = MultitaskCNN(k=60, channels=2, tasks={"bandwidth": 5, "duration": 5, "class": 5})
+    >>> model.count_params()
+    296847
     """
 
     def __init__(
         self, k: int, channels: int, tasks: Mapping[str, int], convolutions: Convolutions = "paper", **kwargs: Any
     ) -> None:
-        for name, value in {"k": k, "channels": channels}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not tasks or min(tasks.values()) < 2:
-            raise ValueError(f"tasks must name at least one task of 2 or more classes, got {dict(tasks)}")
+        check_sizes(k=k, channels=channels)
+        check_tasks(tasks)
         if convolutions not in ("paper", "fit"):
             raise ValueError(f"convolutions must be paper or fit, got {convolutions!r}")
 
@@ -58,9 +72,8 @@ class MultitaskCNN(keras.Model):
         heads = task_heads(tasks)
 
         # forward
-        sequence = keras.Input((k, channels), name="sequence")
-        length = keras.Input((), dtype="int32", name="length")
-        x = sequence  # [B, k, C]
+        inputs = flow_inputs(k, channels)
+        x = inputs["sequence"]  # [B, k, C]
         for block in blocks:
             for convolution in block:
                 x = convolution(x)  # [B, steps - 2, filters]
@@ -70,7 +83,7 @@ class MultitaskCNN(keras.Model):
         for layer in dense:
             x = layer(x)  # [B, 256]
         outputs = {task: head(x) for task, head in heads.items()}  # [B, 1] or [B, classes]
-        super().__init__({"sequence": sequence, "length": length}, outputs, **kwargs)
+        super().__init__(inputs, outputs, **kwargs)
 
         self.k, self.channels, self.tasks, self.convolutions = k, channels, dict(tasks), convolutions
         self._convolutions = [convolution for block in blocks for convolution in block]
@@ -78,12 +91,12 @@ class MultitaskCNN(keras.Model):
 
     @property
     def convolution_variables(self) -> list[keras.Variable]:
-        """The shared variables that a transfer freezes."""
+        """The shared variables that transfer learning freezes."""
         return [variable for layer in self._convolutions for variable in layer.trainable_variables]
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
-        """The variables that every task trains: all but the heads."""
+        """The variables that every task trains: all but the output layers."""
         dense = [variable for layer in self._dense for variable in layer.trainable_variables]
         return self.convolution_variables + dense
 
@@ -93,11 +106,11 @@ class MultitaskCNN(keras.Model):
         return [self._dense[-1].kernel]
 
     def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its head."""
+        """Returns the variables of one task alone: its output layer."""
         return self._heads[task].trainable_variables
 
     def adopt(self, other: "MultitaskCNN") -> None:
-        """Take the shared weights of a network of other tasks over the same input."""
+        """Copies the shared weights of a network with the same input and other tasks."""
         for own, learned in zip(self.shared_variables, other.shared_variables, strict=True):
             own.assign(learned)
 
@@ -107,7 +120,7 @@ class MultitaskCNN(keras.Model):
         return sum(map(layer_macs, [*self._convolutions, *self._dense, *self._heads.values()]))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {
             **super().get_config(),
             "k": self.k,
@@ -118,7 +131,7 @@ class MultitaskCNN(keras.Model):
 
 
 def fitting_blocks(k: int, convolutions: Convolutions) -> list[tuple[int, ...]]:
-    """Return the filters of the convolutions between poolings that k packets are enough for."""
+    """Returns the filters of the convolutions between poolings, as far as k packets are enough for them."""
     wanted = [*BLOCKS[:-1], BLOCKS[-1][:-1]] if convolutions == "paper" and k <= SHORT_K else list(BLOCKS)
     blocks: list[tuple[int, ...]] = []
     steps = k
@@ -133,6 +146,6 @@ def fitting_blocks(k: int, convolutions: Convolutions) -> list[tuple[int, ...]]:
 
 
 def layer_macs(layer: keras.layers.Layer) -> int:
-    """Return the multiply-accumulates of a dense or convolutional layer: its kernel, times the steps it is moved to."""
+    """Returns the multiply-accumulates of a dense or convolutional layer: kernel size times output steps."""
     steps = layer.output.shape[1] if isinstance(layer, keras.layers.Conv1D) else 1
     return steps * math.prod(layer.kernel.shape)

@@ -9,33 +9,54 @@ from keras import ops
 
 from flowloom.trainers.layers.batched_lstm import BatchedLSTM
 from flowloom.trainers.layers.kernel_lstm import KernelLSTM
+from flowloom.trainers.models.flow_inputs import check_sizes, flow_inputs, packet_mask
 from flowloom.trainers.models.gates import GateInput, among_all, gate_view
-from flowloom.trainers.models.heads import task_heads, task_towers
+from flowloom.trainers.models.heads import check_tasks, task_heads, task_towers
 from flowloom.trainers.models.lmmoe import shared_and_own
+from flowloom.trainers.models.mixture_model import (
+    MixtureModel,
+    check_gate_input,
+    expert_states,
+    tower_outputs,
+    weighted_states,
+)
 
 SHARED = "shared"
-"""What the gate over all experts of the first level is named after."""
+"""Name of the first-level gate over all experts, beside those named after tasks."""
 
 
 @keras.saving.register_keras_serializable(package="flowloom")
-class PLE(keras.Model):
-    """Two levels of LSTM experts, some shared and some of one task alone, and per task gates, a tower and a head.
+class PLE(MixtureModel):
+    """Two levels of LSTM experts, shared and own; each task has gates, a tower and an output layer.
 
-    The experts of the first level return their states after every packet. For each task a gate mixes those of the
-    shared experts and its own to the sequence that its experts of the second level read; a shared gate mixes all of
-    them for the shared experts of the second level. Gates of the second level weigh states after the last packet,
-    and see the sequence that was mixed for their task. Inputs and outputs are those of `LMMoE`.
+    The experts of the first level return their states after every packet. Each task has a gate that mixes the states of
+    the shared experts and its own experts to the sequence that its own experts of the second level read. A shared gate
+    mixes the states of all experts for the shared experts of the second level. The gates of the second level read
+    their task's mixed sequence, and weigh the states after the last packet.
 
     Args:
       k: packets per flow.
       channels: features per packet, C.
       tasks: number of classes of each task.
       experts: shared experts of a level.
-      task_experts: experts of a level that each task has for itself.
+      task_experts: own experts of each task on a level.
       units: width of an expert, H.
-      gate_input: what a gate sees: all packets in a row, their mean, or the first packet only.
+      gate_input: packets that a gate reads: `flatten` reads all k in a row, `mean` their mean, `first_packet` the
+        first one.
       tower: widths of the ReLU layers of a task's tower.
-      batched: whether the experts of a level are one `BatchedLSTM`, which is for inference alone; see `fused`.
+      batched: makes the experts of a level one `BatchedLSTM`, for inference alone; see `fused`.
+
+    Input shape:
+      {"sequence": float32 [B, k, C], "length": int32 [B]}; the experts skip the packets from `length` on.
+
+    Output shape:
+      {task: [B, 1]}, a sigmoid, for two classes; {task: [B, classes]}, a softmax, for more.
+
+    Raises:
+      ValueError: if a size is below 1, or `tasks` are empty or contain the name `shared`.
+
+    Reference:
+      Tang, Liu, Zhao and Gong, Progressive Layered Extraction (PLE), RecSys 2020, section 4.2.
     """
 
     def __init__(
@@ -51,77 +72,43 @@ class PLE(keras.Model):
         batched: bool = False,
         **kwargs: Any,
     ) -> None:
-        sizes = {"k": k, "channels": channels, "experts": experts, "task_experts": task_experts, "units": units}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not tasks or min(tasks.values()) < 2 or SHARED in tasks:
-            raise ValueError(f"tasks must name tasks of 2 or more classes, none of them {SHARED!r}, got {dict(tasks)}")
-        if gate_input not in ("flatten", "mean", "first_packet"):
-            raise ValueError(f"gate_input must be flatten, mean or first_packet, got {gate_input!r}")
+        check_sizes(k=k, channels=channels, experts=experts, task_experts=task_experts, units=units)
+        check_tasks(tasks)
+        if SHARED in tasks:
+            raise ValueError(f"tasks must not contain {SHARED!r}, the name of the shared gate, got {dict(tasks)}")
+        check_gate_input(gate_input)
         sees = shared_and_own(tasks, experts, task_experts)
         count = experts + len(tasks) * task_experts
         every = {**sees, SHARED: tuple(range(count))}
 
         # layers
-        if batched:
-            levels = [
-                [BatchedLSTM(count, units, return_sequences=level == 0, name=f"level_{level}_experts")]
-                for level in range(2)
-            ]
-        else:
-            levels = [
-                [KernelLSTM(units, return_sequences=level == 0, name=f"level_{level}_expert_{n}") for n in range(count)]
-                for level in range(2)
-            ]
-        gates = [
-            {
-                name: keras.layers.Dense(len(numbers), activation="softmax", name=f"{name}_gate_{level}")
-                for name, numbers in over.items()
-            }
-            for level, over in enumerate((every, sees))
-        ]
-        towers = task_towers(tasks, tower)
-        heads = task_heads(tasks)
+        levels = [_expert_layers(level, count, units, batched) for level in range(2)]
+        gates = [_gate_layers(level, over) for level, over in enumerate((every, sees))]
+        towers, heads = task_towers(tasks, tower), task_heads(tasks)
 
         # forward
-        sequence = keras.Input((k, channels), name="sequence")
-        length = keras.Input((), dtype="int32", name="length")
-        present = ops.less(ops.arange(k), ops.expand_dims(length, 1))  # [B, k]
+        inputs = flow_inputs(k, channels)
+        present = packet_mask(inputs)  # [B, k]
+        states = expert_states(levels[0], inputs["sequence"], present)  # N times [B, k, H]
+        view = gate_view(inputs["sequence"], present, gate_input)  # [B, G]
+        shares = {name: gates[0][name](view) for name in every}  # [B, N of the name]
         there = ops.expand_dims(ops.cast(present, "float32"), 2)  # [B, k, 1]
-        if batched:
-            states = ops.unstack(levels[0][0](sequence, present), count, axis=1)  # N times [B, k, H]
-        else:
-            states = [lstm(sequence, mask=present) for lstm in levels[0]]  # N times [B, k, H]
-        view = gate_view(sequence, present, gate_input)  # [B, G]
-        mixed = {}
-        for name, numbers in every.items():
-            shares = gates[0][name](view)  # [B, N of the name]
-            mixed[name] = there * ops.einsum("bn,bnkh->bkh", shares, ops.stack([states[n] for n in numbers], axis=1))
+        mixed = {name: there * mix for name, mix in _mixed(states, shares, every).items()}  # [B, k, H]
         read = [mixed[SHARED]] * experts + [mixed[task] for task in tasks for _ in range(task_experts)]
-        if batched:
-            hidden = ops.unstack(levels[1][0](ops.stack(read, axis=1), present), count, axis=1)  # N times [B, H]
-        else:
-            hidden = [lstm(x, mask=present) for lstm, x in zip(levels[1], read, strict=True)]  # N times [B, H]
-        outputs, chosen = {}, {}
-        for task in tasks:
-            chosen[task] = gates[1][task](gate_view(mixed[task], present, gate_input))  # [B, N of the task]
-            x = ops.einsum("bn,bnh->bh", chosen[task], ops.stack([hidden[n] for n in sees[task]], axis=1))  # [B, H]
-            for layer in towers[task]:
-                x = layer(x)
-            outputs[task] = heads[task](x)  # [B, 1] or [B, classes]
-        super().__init__({"sequence": sequence, "length": length}, outputs, **kwargs)
+        hidden = _second_level(levels[1], read, present)  # N times [B, H]
+        chosen = {task: gates[1][task](gate_view(mixed[task], present, gate_input)) for task in tasks}
+        outputs = tower_outputs(_mixed(hidden, chosen, sees), towers, heads)
+        super().__init__(
+            inputs, outputs, tasks=tasks, units=units, gate_input=gate_input, tower=tower, batched=batched,
+            towers=towers, heads=heads, gate_outputs=chosen, **kwargs,
+        )  # fmt: skip
 
-        self.k, self.channels, self.tasks = k, channels, dict(tasks)
-        self.experts, self.task_experts, self.units = experts, task_experts, units
-        self.gate_input, self.tower, self.batched = gate_input, tuple(tower), batched
-        self._sees, self._count = sees, count
-        self._levels, self._gates, self._towers, self._heads = levels, gates, towers, heads
-        self._gate_outputs = chosen
+        self.experts, self.task_experts = experts, task_experts
+        self._sees, self._count, self._levels, self._gates = sees, count, levels, gates
 
     @property
     def expert_layers(self) -> list[keras.layers.Layer]:
-        """The layers of the experts, in their order, those of the first level first."""
+        """The layers of the experts in their order, first level first."""
         return [layer for level in self._levels for layer in level]
 
     @property
@@ -133,11 +120,11 @@ class PLE(keras.Model):
 
     @property
     def last_shared_variables(self) -> list[keras.Variable]:
-        """The recurrent weights of the shared experts of the second level, which lie side by side."""
+        """The recurrent weights of the shared experts of the second level."""
         return [lstm.cell.recurrent_kernel for lstm in self._levels[1][: self.experts]]
 
     def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its own experts and its gates at both levels, tower and head."""
+        """Returns the variables of one task alone: its experts and gates of both levels, tower and output layer."""
         own = [] if self.batched else self._sees[task][self.experts :]
         layers: list[keras.layers.Layer] = []
         for lstms, gates in zip(self._levels, self._gates, strict=True):
@@ -147,7 +134,7 @@ class PLE(keras.Model):
 
     @functools.cached_property
     def gates(self) -> keras.Model:
-        """A model of the same inputs and weights: {task: weights of the gate at the second level [B, N]}."""
+        """A model with the same inputs and weights and the outputs {task: second-level gate weights [B, N]}."""
         outputs = self._gate_outputs.items()
         return keras.Model(
             self.input, {task: among_all(shares, self._sees[task], self._count) for task, shares in outputs}
@@ -159,21 +146,40 @@ class PLE(keras.Model):
         experts = self._count * self.k * 4 * self.units * (self.channels + 3 * self.units)
         weighed = sum(map(len, self._sees.values()))
         mixes = (self.k * (weighed + self._count) + weighed) * self.units
-        layers = [layer for gates in self._gates for layer in gates.values()]
-        layers += [layer for tower in self._towers.values() for layer in tower] + list(self._heads.values())
-        return experts + mixes + sum(layer.kernel.shape[0] * layer.kernel.shape[1] for layer in layers)
+        gates = [gate for level in self._gates for gate in level.values()]
+        return experts + mixes + self._dense_macs(gates)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "k": self.k,
-            "channels": self.channels,
-            "tasks": self.tasks,
-            "experts": self.experts,
-            "task_experts": self.task_experts,
-            "units": self.units,
-            "gate_input": self.gate_input,
-            "tower": list(self.tower),
-            "batched": self.batched,
-        }
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "experts": self.experts, "task_experts": self.task_experts}
+
+
+def _expert_layers(level: int, count: int, units: int, batched: bool) -> list[keras.layers.Layer]:
+    """Returns the experts of level 0, which return their states after every packet, or of level 1."""
+    sequences = level == 0
+    if batched:
+        return [BatchedLSTM(count, units, return_sequences=sequences, name=f"level_{level}_experts")]
+    return [KernelLSTM(units, return_sequences=sequences, name=f"level_{level}_expert_{n}") for n in range(count)]
+
+
+def _gate_layers(level: int, over: Mapping[str, Sequence[int]]) -> dict[str, keras.layers.Dense]:
+    """Returns a gate per name, over as many experts as it reads."""
+    return {
+        name: keras.layers.Dense(len(numbers), activation="softmax", name=f"{name}_gate_{level}")
+        for name, numbers in over.items()
+    }
+
+
+def _mixed(states: Sequence[Any], shares: Mapping[str, Any], sees: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Returns by name the states of its experts, weighted by its gate: [B, k, H] or [B, H]."""
+    return {
+        name: weighted_states(shares[name], ops.stack([states[n] for n in numbers], axis=1))
+        for name, numbers in sees.items()
+    }
+
+
+def _second_level(experts: Sequence[keras.layers.Layer], read: Sequence[Any], present: Any) -> list[Any]:
+    """Returns the states [B, H] of experts that each read a sequence [B, k, H] of their own."""
+    if isinstance(experts[0], BatchedLSTM):
+        return ops.unstack(experts[0](ops.stack(read, axis=1), present), experts[0].experts, axis=1)
+    return [lstm(x, mask=present) for lstm, x in zip(experts, read, strict=True)]

@@ -1,6 +1,6 @@
-"""What all networks of rows of bytes or features are: a row in, and of each task what its head says of it."""
+"""Base class of the networks of rows, which are bytes of packets or features of tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,17 +10,18 @@ from flowloom.trainers.models.tokens import Source
 
 
 class RowModel(keras.Model):
-    """A network of rows, with an output layer for each task that is no sum of another one's.
+    """A network of rows with an output layer per task, except for tasks that are sums of another task's classes.
 
     Args:
-      inputs: as of `tokens.row_input`.
-      features: what each task's output layer reads, [B, width].
-      heads: the output layers. They are made before the network's layers are called, by its constructor: in which order
-        layers are made is what their first weights depend on, seed or not.
+      inputs: as from `tokens.row_input`.
+      features: input of each task's output layer, [B, width].
+      heads: the output layers. The subclass makes them before it calls its layers, because first weights depend on the
+        order in which layers are made, whatever the seed.
+      shared: the layers that every task trains, in the order of `shared_variables`.
       length: bytes or features of a row.
       tasks: number of classes of each task.
       source: name and kind of the input.
-      sums: tasks that follow from another one, see `SoftmaxHeads`.
+      sums: tasks that are sums of another task's classes, see `SoftmaxHeads`.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class RowModel(keras.Model):
         inputs: Mapping[str, Any],
         features: Mapping[str, Any],
         heads: SoftmaxHeads,
+        shared: Sequence[Any],
         *,
         length: int,
         tasks: Mapping[str, int],
@@ -37,14 +39,19 @@ class RowModel(keras.Model):
     ) -> None:
         super().__init__(inputs, heads(features), **kwargs)
         self.length, self.tasks, self.source, self.sums = length, dict(tasks), source, dict(sums or {})
-        self._heads = heads
+        self._heads, self._shared = heads, list(shared)
+
+    @property
+    def shared_variables(self) -> list[keras.Variable]:
+        """The variables that every task trains: all but the output layers."""
+        return [variable for layer in self._shared for variable in layer.trainable_variables]
 
     def task_variables(self, task: str) -> list[keras.Variable]:
-        """The variables of one task alone: its head."""
+        """Returns the variables of one task alone: its output layer."""
         return self._heads.variables(task)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor that all networks of rows have."""
+        """Returns the arguments that all networks of rows have."""
         return {
             **super().get_config(),
             "length": self.length,

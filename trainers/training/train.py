@@ -17,7 +17,7 @@ from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.profile_counts import profile_dataset
-from flowloom.trainers.feed.synthetic_rows import with_made_rows
+from flowloom.trainers.feed.synthetic_rows import with_synthetic_rows
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
 from flowloom.trainers.models.protocol import MultiTaskModel
@@ -222,7 +222,7 @@ def _with_synthetic_rows(recipe: Recipe, dataset: Dataset, features: AnyRowSpec,
         return None
     root.mkdir(parents=True, exist_ok=True)
     path = root / run_directory.SYNTHETIC
-    return with_made_rows(dataset, cast(TableSpec, features), recipe.feed.balance, recipe.seed, path)
+    return with_synthetic_rows(dataset, cast(TableSpec, features), recipe.feed.balance, recipe.seed, path)
 
 
 def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bool:

@@ -1,4 +1,4 @@
-"""A dense network on all values and their bits or waves: a wide readout as that of MTC lite, alone."""
+"""Ablation of MTC lite: its wide readout alone, on all values and their bits or waves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +16,15 @@ from flowloom.trainers.models.tokens import Source, as_tokens, row_input, with_e
 class ByteDense(RowModel):
     """One wide layer on all values and their bits or waves, and an output layer per task.
 
-    It is there to tell what the branches of MTC lite add to its wide readout. Inputs and outputs are as those of `MTC`.
+    The difference to MTC lite shows what the two branches add to the wide readout. Input and output shapes are those of
+    `MTC`.
 
     Args:
       length: bytes or features of a row.
       tasks: number of classes of each task.
       source: name and kind of the input.
-      masked: share of the values that are hidden in training.
-      sums: tasks that follow from another one, see `SoftmaxHeads`.
+      masked: share of the values that training hides.
+      sums: tasks that are sums of another task's classes, see `SoftmaxHeads`.
     """
 
     def __init__(
@@ -43,20 +44,16 @@ class ByteDense(RowModel):
         inputs, x = row_input(source, length)  # [B, length]
         x = readout(keras.layers.Flatten()(with_expansion(as_tokens(mask(x)), source)))  # [B, 256]
         super().__init__(
-            inputs, dict.fromkeys(tasks, x), heads, length=length, tasks=tasks, source=source, sums=sums, **kwargs
-        )
+            inputs, dict.fromkeys(tasks, x), heads, [readout],
+            length=length, tasks=tasks, source=source, sums=sums, **kwargs,
+        )  # fmt: skip
 
         self.masked = masked
         self._readout = readout
 
     @property
-    def shared_variables(self) -> list[keras.Variable]:
-        """The variables that every task trains: all but the heads."""
-        return list(self._readout.trainable_variables)
-
-    @property
     def last_shared_variables(self) -> list[keras.Variable]:
-        """The last weights that all tasks go through."""
+        """The last weights before the outputs of all tasks."""
         return [self._readout.dense.kernel]
 
     @property
@@ -65,5 +62,5 @@ class ByteDense(RowModel):
         return self._readout.macs + self._heads.macs
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
+        """Returns the arguments of the constructor."""
         return {**super().get_config(), "masked": self.masked}

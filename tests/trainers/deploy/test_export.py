@@ -1,4 +1,4 @@
-"""Exported models: what is in the folder, that it says what the run says, and that nothing appears otherwise."""
+"""Exported models predict what the run predicts, and a failed export leaves no folder."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ def test_a_litert_model_scores_one_flow(run, lite):
     assert sorted(path.name for path in lite.out.iterdir()) == ["features.json", "model.tflite", "weights.npz"]
 
 
-def test_the_contract_says_what_goes_in_and_comes_out(run, lite):
+def test_the_contract_lists_inputs_and_outputs(run, lite):
     contract = json.loads((lite.out / "features.json").read_text())
     assert FeatureSpec.model_validate(contract["features"]) == Run.open(run).features
     assert contract["feature_names"] == ["size", "direction", "gap"]
@@ -69,7 +69,7 @@ def test_the_contract_says_what_goes_in_and_comes_out(run, lite):
 
 
 @pytest.mark.slow
-def test_weights_of_8_bits_are_smaller_and_their_error_is_told(run, lite, tmp_path):
+def test_weights_of_8_bits_are_smaller_and_their_error_is_reported(run, lite, tmp_path):
     report = export(ExportOptions(run, tmp_path / "small", "litert", int8=True))
     assert report.size_bytes < lite.size_bytes
     assert 1e-6 < report.largest_error < 0.05
@@ -77,7 +77,7 @@ def test_weights_of_8_bits_are_smaller_and_their_error_is_told(run, lite, tmp_pa
 
 
 @pytest.mark.slow
-def test_other_models_are_exported_as_they_are(tmp_path):
+def test_other_models_are_exported_unchanged(tmp_path):
     run = write_run(tmp_path / "run", seeded(MultitaskCNN, K, 3, CLASSES))
     report = export(ExportOptions(run, tmp_path / "lite", "litert"))
     said = LiteRTModel((report.out / "model.tflite").read_bytes())(flows(6))
@@ -85,22 +85,22 @@ def test_other_models_are_exported_as_they_are(tmp_path):
     assert not report.streaming
 
 
-def test_nothing_appears_that_says_something_else(run, tmp_path, monkeypatch):
+def test_a_model_with_other_outputs_is_not_published(run, tmp_path, monkeypatch):
     def forgetful(model):
         model = inference_form(model)
         model.get_layer("app_head").set_weights([0 * part for part in model.get_layer("app_head").get_weights()])
         return model
 
     monkeypatch.setattr(exporting, "inference_form", forgetful)
-    with pytest.raises(FlowloomError, match=r"differs from the trained one by 0\.\d+ .* nothing was published"):
+    with pytest.raises(FlowloomError, match=r"got a difference of 0\.\d+; nothing was published"):
         export(ExportOptions(run, tmp_path / "deployed", "litert"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_exported_is_refused(run, tmp_path):
+def test_impossible_exports_are_refused(run, tmp_path):
     with pytest.raises(FlowloomError, match="format must be savedmodel or litert, got 'litret'; did you mean 'litert'"):
         ExportOptions(run, tmp_path / "out", "litret")
-    with pytest.raises(FlowloomError, match="8-bit weights need the format litert"):
+    with pytest.raises(FlowloomError, match="format must be litert for 8-bit weights"):
         ExportOptions(run, tmp_path / "out", int8=True)
     with pytest.raises(FlowloomError, match="exists already"):
         export(ExportOptions(run, tmp_path))

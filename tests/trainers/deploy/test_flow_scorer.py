@@ -1,4 +1,4 @@
-"""Whole flows side by side against the batch model, for every architecture and gate, and against themselves alone."""
+"""Scores of flows side by side against the Keras model and against each flow alone."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from flowloom.trainers.deploy.flow_scorer import LANES, MixtureScorer
 
 
 def moved(model):
-    """Return a model whose weights, biases too, are unlike the first ones."""
+    """Returns a model with changed weights and biases."""
     generator = np.random.default_rng(2)
     for variable in model.trainable_variables:
         variable.assign_add(generator.normal(0, 0.3, variable.shape).astype(np.float32))
@@ -40,7 +40,7 @@ def scorer():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_are_those_of_the_batch_model(name):
+def test_scores_equal_the_keras_model(name):
     model = moved(seeded(MODELS[name]))
     sequence, length = some_flows(2 * LANES + 3)
     expected = model({"sequence": sequence, "length": length})
@@ -56,14 +56,14 @@ def test_large_features_neither_overflow_nor_differ(scorer):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 149), max_size=150), st.integers(0, 3))
-def test_a_flow_scores_the_same_whatever_stands_beside_it(scorer, rows, seed):
+def test_a_flow_scores_the_same_beside_any_other_flows(scorer, rows, seed):
     sequence, length = some_flows(150, seed)
     whole, part = scorer(sequence, length), scorer(sequence[rows], length[rows])
     for task in CLASSES:
         np.testing.assert_array_equal(part[task], whole[task][rows])
 
 
-def test_what_lies_behind_the_last_packet_is_not_looked_at(scorer):
+def test_padding_is_ignored(scorer):
     sequence, length = some_flows(20)
     scratched = sequence.copy()
     scratched[np.arange(K)[None, :] >= length[:, None]] = 99

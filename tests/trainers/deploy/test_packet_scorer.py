@@ -1,4 +1,4 @@
-"""Scores after every packet against the batch model on the packets so far, for every architecture and gate."""
+"""Scores after every packet against the Keras model on the packets so far."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ def scorer_of(model, slots):
 
 
 def batch_scores(model, packets):
-    """Return what the model says after each packet of one flow, by task [packets, outputs]."""
+    """Returns the model's scores after each packet of one flow, by task [packets, outputs]."""
     rows = len(packets)
     sequence = np.zeros((rows, K, C), np.float32)
     for row in range(rows):
@@ -33,7 +33,7 @@ def batch_scores(model, packets):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_are_those_of_the_batch_model_whatever_comes_between(name):
+def test_scores_equal_the_keras_model_in_any_order_of_flows(name):
     model = seeded(MODELS[name])
     generator = np.random.default_rng(2)
     for variable in model.trainable_variables:
@@ -82,7 +82,7 @@ print(json.dumps([heavy, {{task: scores.tolist() for task, scores in said.items(
     assert furthest(said, batch_scores(model, packets)) < 1e-5
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_arguments_that_do_not_fit_are_refused(tmp_path):
     scorer = scorer_of(MODELS["one expert"](), 2)
     for slots, packets, message in [
         ([0], np.zeros((1, C + 1)), r"packets must be \[M, 3\] beside M flow slots, got \(1, 4\) and \(1,\)"),
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
             scorer.update(slots, packets)
     with pytest.raises(ValueError, match="slots must be >= 1, got 0"):
         scorer_of(MODELS["one expert"](), 0)
-    with pytest.raises(FlowloomError, match="holds no export"):
+    with pytest.raises(FlowloomError, match="has no export"):
         StreamingScorer.load(tmp_path)
     (tmp_path / CONTRACT).write_text(json.dumps({"streaming": {"reason": unstreamable(PLE(K, C, CLASSES))}}))
     with pytest.raises(FlowloomError, match="cannot be streamed: gates of the first level of PLE"):

@@ -1,4 +1,4 @@
-"""Scoring a batch: rows that cannot be scored are counted by reason, whatever the view; the others are not moved."""
+"""Scores of a batch keep the order of rows, and rows without a score are counted by reason."""
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ FLOW_SPEC = FeatureSpec(k=K, channels=("size", "direction"), scaling="fixed")
 
 @pytest.fixture
 def scorer_of(monkeypatch, tmp_path):
-    """Return a function from a representation of rows, and what a model says of them, to its scorer."""
+    """Returns a function from a row spec and a model's inference function to a scorer."""
 
     def make(spec, said):
         monkeypatch.setattr(DeployedModel, "load", lambda self: said)
@@ -36,7 +36,7 @@ def scorer_of(monkeypatch, tmp_path):
 
 
 def by_first(values):
-    """Say of rows: class 0, 1, 2 in turn by a value, and an attack where it is odd."""
+    """Predicts class 0, 1 or 2 from a value modulo 3, and an attack if it is odd."""
     app = np.eye(3, dtype=np.float32)[values.astype(int) % 3]
     return {"app": app, "attack": (values.astype(int) % 2).astype(np.float32)[:, None]}
 
@@ -76,14 +76,14 @@ def test_rows_that_cannot_be_scored_are_counted_by_their_first_reason(scorer_of)
     assert found.profile.rows == 3
 
 
-def test_columns_that_the_input_does_not_tell_are_null(scorer_of):
+def test_columns_that_the_input_lacks_are_null(scorer_of):
     flows = synthetic_flows(4, k=9).select(["flow_id", "group", "pkt_size", "pkt_dir"])
     found = scorer_of(FLOW_SPEC, by_length).score(flows)
     assert found.scores.num_rows == 4
     assert found.scores["src_ip"].null_count == found.scores["start"].null_count == 4
 
 
-def test_no_row_is_no_score(scorer_of):
+def test_an_empty_batch_has_no_scores(scorer_of):
     found = scorer_of(FLOW_SPEC, by_length).score(synthetic_flows(3).slice(0, 0))
     assert (found.scores.num_rows, found.rejected, found.profile.rows) == (0, {}, 0)
 

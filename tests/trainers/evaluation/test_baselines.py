@@ -1,4 +1,4 @@
-"""Baselines see the labelled rows of the train split and nothing else."""
+"""Baselines learn from the labelled rows of the train split alone."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_boosted_trees_are_fitted_where_asked_for(synthetic):
         baseline_predictions(dataset.tasks, train, test, seed=0, names=("boosted_tree",))
 
 
-def test_rows_of_one_class_leave_nothing_to_boost():
+def test_boosting_on_one_class_predicts_the_majority():
     task = Task(name="app", kind="multiclass", vocabulary=("a", "b", "c"))
     train = np.zeros((5, 2), np.float32), np.ones(5, np.int32)
     said = boosted_trees(task, train, (np.zeros((2, 2), np.float32), np.array([0, 1], np.int32)), seed=0)

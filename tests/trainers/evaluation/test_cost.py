@@ -1,4 +1,4 @@
-"""What actions cost: of one run or several, in either runtime, trained or fused."""
+"""Costs of actions of one or several runs, in both runtimes, trained or fused."""
 
 import pytest
 from written_runs import CLASSES, TASKS, K, seeded, write_run

@@ -1,4 +1,4 @@
-"""Cycles: they grow with work, and say how they were found."""
+"""Cycles grow with work and have a source."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_work_takes_cycles():
         ({}, None),
     ],
 )
-def test_the_nominal_rate_is_what_is_said_first(tmp_path, files, expected):
+def test_the_nominal_rate_has_an_order_of_sources(tmp_path, files, expected):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)

@@ -34,7 +34,7 @@ def metrics(run):
 
 
 class Page(html.parser.HTMLParser):
-    """What a page refers to and says."""
+    """The links, open tags and text of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -56,7 +56,7 @@ class Page(html.parser.HTMLParser):
         self.text += text
 
 
-def test_metrics_are_as_the_command_line_promises(run, metrics, synthetic):
+def test_metrics_have_the_documented_keys(run, metrics, synthetic):
     assert json.loads((run / "metrics.json").read_text()) == metrics
     assert set(metrics) == {"tasks", "mean_auc", "cost", "dataset", "split", "seed"}
     card = Dataset.open(synthetic()).card
@@ -70,7 +70,7 @@ def test_metrics_are_as_the_command_line_promises(run, metrics, synthetic):
     assert metrics["mean_auc"] == pytest.approx(np.mean([found["auc"] for found in metrics["tasks"].values()]))
 
 
-def test_cost_is_measured_in_a_process_of_its_own(run, metrics):
+def test_cost_is_measured_in_a_separate_process(run, metrics):
     model = Run.open(run).load_model()
     assert metrics["cost"]["parameters"] == model.count_params()
     assert metrics["cost"]["macs"] == model.macs
@@ -85,12 +85,12 @@ def test_timing_takes_turns():
     assert taken.shape == (2, 3, 3)
 
 
-def test_a_failed_measurement_says_why(tmp_path):
+def test_a_failed_measurement_gives_its_error(tmp_path):
     with pytest.raises(FlowloomError, match=r"measuring inference failed: .*is not a run"):
         cost.measure([tmp_path])
 
 
-def test_the_report_stands_alone_and_says_the_figures(run, metrics):
+def test_the_report_is_self_contained_and_shows_the_metrics(run, metrics):
     text = (run / "report.html").read_text()
     page = Page(text)
     assert not page.open
@@ -101,8 +101,8 @@ def test_the_report_stands_alone_and_says_the_figures(run, metrics):
         for word in found["classes"]:
             assert word in page.text
     assert text.count("<svg") == 4
-    assert metrics["dataset"] in page.text
-    assert "Validation AUC after epoch" in page.text
+    assert metrics["dataset"][:12] in page.text
+    assert "Validation ROC AUC after epoch" in page.text
     assert f"{np.mean(list(Run.open(run).history[1]['validation_auc'].values())):.4f}" in page.text
     assert "{{" not in text
 
@@ -114,20 +114,20 @@ def test_the_report_is_the_same_when_made_again(run, metrics, monkeypatch):
     assert (run / "report.html").read_bytes() == before
 
 
-def test_few_and_absent_classes_are_warned_of(synthetic, tmp_path, monkeypatch):
+def test_few_and_absent_classes_give_warnings(synthetic, tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "measure", lambda runs: [COST])
     path = synthetic(layout="rainbow", rows=(200, 40, 1))
     summary = train(TrainOptions(path, tmp_path / "run", "lstm", (*SMALL, "epochs=1")))
     found = evaluate(EvaluateOptions(summary.run))
     assert found["mean_auc"] is None
     said = Page((summary.run / "report.html").read_text()).text
-    assert "attack: the AUC is undefined, because no row of the split is labelled for this task" in said
-    assert "app: fewer than 30 flows of" in said
-    assert "single expert that all tasks share" in said
+    assert "attack: the ROC AUC is undefined, because no row of the split has a label of this task" in said
+    assert "app: the test split has fewer than 30 flows of" in said
+    assert "All tasks share a single expert" in said
 
 
-def test_words_are_escaped(run, metrics, monkeypatch, tmp_path, synthetic):
-    """A vocabulary is the user's: it may hold markup, in tables and in figures."""
+def test_label_values_are_escaped(run, metrics, monkeypatch, tmp_path, synthetic):
+    """Label values come from users and may contain markup, in tables and in figures."""
     monkeypatch.setattr(cost, "measure", lambda runs: [COST])
     data, copy = tmp_path / "data", tmp_path / "run"
     shutil.copytree(synthetic(), data)
@@ -151,9 +151,9 @@ def test_a_dataset_that_does_not_fit_is_refused(run, tmp_path, synthetic):
 
     with pytest.raises(FlowloomError, match="evaluate on a dataset with the same tasks"):
         evaluate(changed("words", '"voip"', '"phone"'))
-    with pytest.raises(FlowloomError, match=r"keeps 7 packets per flow, the model of run .* sees 8"):
+    with pytest.raises(FlowloomError, match=r"must keep 8 packets per flow for the model of run .* got 7"):
         evaluate(changed("short", '"k":12', '"k":7'))
-    with pytest.raises(FlowloomError, match=r"another flow definition .*\(size differ\)"):
+    with pytest.raises(FlowloomError, match=r"must have the flow definition of run .* differs in size;"):
         evaluate(changed("sizes", '"size":"ip"', '"size":"wire"'))
     with pytest.raises(FlowloomError, match="has no split 'tset'"):
         evaluate(EvaluateOptions(run, split="tset"))

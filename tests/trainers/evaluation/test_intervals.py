@@ -30,8 +30,8 @@ def test_pairs_on_the_same_splits_decide_more_than_unpaired_means():
     assert difference_of([1, 50, 90], [0, 49, 89.1]).low > 0
 
 
-def test_pairs_must_be_as_many():
-    with pytest.raises(ValueError, match="as many, got 2 and 1"):
+def test_pairs_must_be_equally_many():
+    with pytest.raises(ValueError, match="equally many, got 2 and 1"):
         difference_of([1, 2], [1])
     with pytest.raises(ValueError, match="at least one repeat"):
         mean_of([])

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn and by hand; what is undefined is null and says why."""
+"""Metrics against scikit-learn and by hand; an undefined metric is null with a reason."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_the_interval_is_seeded_and_narrows_with_rows(monkeypatch):
     assert bounded_high - bounded_low == pytest.approx(high - low, rel=0.3)
 
 
-def test_one_class_has_no_auc_and_says_so():
+def test_one_class_has_no_auc_but_a_reason():
     predictions = Predictions(np.ones(5, np.int32), np.full((5, 3), 1 / 3, np.float32))
     found = metrics.report(predictions, WORDS, seed=0)
     assert found["auc"] is None
@@ -81,15 +81,15 @@ def test_one_class_has_no_auc_and_says_so():
     json.dumps(found, allow_nan=False)
 
 
-def test_no_rows_have_no_figures():
+def test_without_rows_metrics_are_undefined():
     found = metrics.report(Predictions(np.zeros(0, np.int32), np.zeros((0, 3), np.float32)), WORDS, seed=0)
     assert found["support"] == 0
-    assert found["auc_undefined"] == "no row of the split is labelled for this task"
+    assert found["auc_undefined"] == "no row of the split has a label of this task"
     assert [found[name] for name in ("auc", "accuracy", "macro_f1", "ece", "interval")] == [None] * 5
     json.dumps(found, allow_nan=False)
 
 
-def test_an_absent_class_is_left_out_of_macro_means():
+def test_macro_means_omit_absent_classes():
     predictions = guesses()
     kept = predictions.labels != 2
     found = metrics.report(Predictions(predictions.labels[kept], predictions.probabilities[kept]), WORDS, seed=0)
@@ -99,7 +99,7 @@ def test_an_absent_class_is_left_out_of_macro_means():
 
 
 def test_calibration_error_by_hand():
-    """Ten rows said with confidence 0.9, of which six are right: off by 0.3."""
+    """Ten predictions with confidence 0.9 and six correct ones give an error of 0.3."""
     probabilities = np.tile(np.array([0.9, 0.1], np.float32), (10, 1))
     labels = np.array([0] * 6 + [1] * 4, np.int32)
     assert metrics.calibration_error(Predictions(labels, probabilities)) == pytest.approx(0.3)

@@ -1,4 +1,4 @@
-"""Balancing gives classes their totals from rows of the train split alone, the same for the same seed."""
+"""Balancing gives classes their totals from train rows alone, the same for the same seed."""
 
 import collections
 
@@ -38,7 +38,7 @@ def test_classes_become_as_frequent_as_the_rarest_or_the_most_frequent(app, seed
 
 @settings(deadline=None, max_examples=25)
 @given(codes.filter(lambda app: {0, 1} <= set(app)), st.integers(0, 90), st.integers(0, 90))
-def test_totals_are_met_and_one_class_does_not_move_another(app, web, ssh):
+def test_totals_are_met_and_classes_are_drawn_independently(app, web, ssh):
     rows = resample(labels_of(app), APP, {"web": web, "ssh": ssh}, seed=7)
     found = collections.Counter(app[at] for at in rows)
     assert (found[0], found[1], found[2]) == (web, ssh, app.count(2))
@@ -77,7 +77,7 @@ def test_shares_are_equal_up_to_a_total():
 
 
 @pytest.mark.parametrize(("total", "vpn", "plain"), [(4, 2, 2), (20, 3, 17), (100, 3, 40), (0, 0, 0)])
-def test_a_class_that_is_short_is_filled_from_the_others(total, vpn, plain):
+def test_other_classes_fill_the_total_of_a_small_class(total, vpn, plain):
     labels = labels_of([0] * 43 + [1] * 9, [1] * 3 + [0] * 49)
     rows = equal_shares(labels, VPN, APP, seed=3, totals={"web": total})
     assert np.bincount(labels.codes["vpn"][rows], minlength=2).tolist() == [plain, vpn]
@@ -86,7 +86,7 @@ def test_a_class_that_is_short_is_filled_from_the_others(total, vpn, plain):
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(7, 20), st.integers(1, 30), st.integers(0, 5))
-def test_made_rows_lie_between_rows_of_their_class(members, more, seed):
+def test_synthetic_rows_lie_between_rows_of_their_class(members, more, seed):
     generator = np.random.default_rng(seed)
     app = np.array([0] * 40 + [1] * members + [-1] * 5, np.int32)
     features = generator.normal(size=(len(app), 2)) + 100 * app[:, None]
@@ -101,7 +101,7 @@ def test_made_rows_lie_between_rows_of_their_class(members, more, seed):
     np.testing.assert_array_equal(made, again)
 
 
-def test_nothing_is_made_where_nothing_is_missing():
+def test_a_complete_class_gets_no_synthetic_rows():
     made, of = smote(np.zeros((3, 2)), labels_of([0, 0, 1]), APP, {"web": 2}, seed=0)
     assert (made.shape, of.shape) == ((0, 2), (0,))
 
@@ -116,27 +116,30 @@ def test_classes_of_automatic_tasks_are_balanced_too():
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_other_splits_are_refused(split):
-    with pytest.raises(FlowloomError, match=f"only the train split may be resampled, got '{split}'"):
+    with pytest.raises(FlowloomError, match=f"split must be train to be resampled, got '{split}'"):
         TrainLabels(split, {})
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
-        (lambda: resample(labels_of([0]), APP, {"ssh": 1}, 0), "class 'ssh' of task 'app' has no row in train"),
+        (lambda: resample(labels_of([0]), APP, {"ssh": 1}, 0), "class 'ssh' of task 'app' must have train rows"),
         (lambda: resample(labels_of([0]), APP, {"web": -1}, 0), "at least 0, got -1"),
         (lambda: resample(labels_of([0]), APP, {"wbe": 1}, 0), "did you mean 'web'"),
         (lambda: equal_shares(labels_of([0]), VPN, APP, 0, {"wbe": 1}), "did you mean 'web'"),
-        (lambda: undersample(TrainLabels("train", {}), APP, 0), "no labels of task 'app'"),
-        (lambda: labels_of([0], [0, 1]), "same rows for each task"),
-        (lambda: smote(np.zeros((1, 2, 3)), labels_of([0]), APP, {}, 0), "sequences cannot be mixed"),
-        (lambda: smote(np.full((1, 2), np.nan), labels_of([0]), APP, {}, 0), "with values that are not"),
-        (lambda: smote(np.zeros((9, 2)), labels_of([0] * 9), APP, {"web": 8}, 0), "9 rows, more than 8"),
-        (lambda: smote(np.zeros((5, 2)), labels_of([0] * 5), APP, {"web": 8}, 0), "5 neighbours needs 6"),
+        (lambda: undersample(TrainLabels("train", {}), APP, 0), "task must be one of .*got 'app'"),
+        (lambda: labels_of([0], [0, 1]), "equally many rows for each task"),
+        (lambda: smote(np.zeros((1, 2, 3)), labels_of([0]), APP, {}, 0), "features must be finite and of shape"),
+        (lambda: smote(np.full((1, 2), np.nan), labels_of([0]), APP, {}, 0), "with infinite or NaN values"),
+        (lambda: smote(np.zeros((9, 2)), labels_of([0] * 9), APP, {"web": 8}, 0), "at least its 9 rows, got 8"),
+        (
+            lambda: smote(np.zeros((5, 2)), labels_of([0] * 5), APP, {"web": 8}, 0),
+            "have 6 train rows for SMOTE",
+        ),
     ],
 )
-def test_what_cannot_be_balanced_is_named(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_impossible_balances_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 

@@ -1,4 +1,4 @@
-"""Packets and tables come through the same feed as flows, byte for byte and value for value."""
+"""Packets and tables pass through the same feed as flows, byte for byte and value for value."""
 
 import hashlib
 
@@ -29,7 +29,10 @@ FEATURES = ("duration", "constant", "gappy")
 
 
 def table(view, split, tasks):
-    """Rows of a view with labels of which some are unknown; `gappy` is known of every other row, and NaN of some."""
+    """Returns rows of a view with some unknown labels.
+
+    The feature `gappy` is null in every other row, and NaN in some.
+    """
     rows = ROWS[split]
     rng = np.random.default_rng(rows)
     gappy = [None if n % 2 else float(n) for n in range(rows)]
@@ -65,7 +68,7 @@ def gathered(feed, name):
 
 
 @pytest.mark.parametrize("length", [None, 13])
-def test_bytes_of_packets_are_fed_as_they_are(dataset, length):
+def test_bytes_of_packets_are_fed_unchanged(dataset, length):
     spec = ByteSpec.of(dataset.card, length)
     rows, labels = gathered(Feed(dataset, "validation", spec, 7), "bytes")
     expected = table("packets", "validation", dataset.tasks)
@@ -115,7 +118,7 @@ def test_shares_lie_between_0_and_1_and_keep_the_order(values):
     assert (np.diff(shares) >= 0).all()
 
 
-def test_constants_and_copies_are_left_out(synthetic, tmp_path):
+def test_constants_and_copies_are_dropped(synthetic, tmp_path):
     card, rng = read_card(synthetic()), np.random.default_rng(3)
     features = ("constant", "first", "copy", "nearly", "other")
     first = rng.normal(size=90)
@@ -135,7 +138,7 @@ def test_constants_and_copies_are_left_out(synthetic, tmp_path):
     assert TableSpec.of(dataset, most=4).columns == ("first", "copy", "nearly", "other")
     assert TableSpec.of(dataset, most=3).columns == ("first", "nearly", "other")
     assert TableSpec.of(dataset, most=2).columns == ("first", "other")
-    with pytest.raises(FlowloomError, match=r"2 features vary and have no two .*set most_features=2"):
+    with pytest.raises(FlowloomError, match=r"most_features must be at least 2.*set most_features=2"):
         TableSpec.of(dataset, most=1)
     values = np.stack([columns[name] for name in features[1:]], axis=1)
     found = correlations(dataset, {name: (np.mean(columns[name]), np.std(columns[name])) for name in features[1:]})
@@ -162,7 +165,7 @@ def test_other_views_are_balanced_and_resumed_too(dataset, view):
             np.testing.assert_array_equal(one[0][name], other[0][name])
 
 
-def test_what_does_not_fit_is_named(dataset, synthetic):
+def test_specs_that_do_not_fit_are_refused(dataset, synthetic):
     flows = Dataset.open(synthetic())
     for call, words in [
         (lambda: FeatureSpec.of(dataset.card, 6, ("size",), "fixed"), "has no flows view, only packets, tables"),
@@ -173,7 +176,7 @@ def test_what_does_not_fit_is_named(dataset, synthetic):
         (lambda: TableSpec.of(dataset, ["constant", "constant"]), "must not repeat"),
         (
             lambda: Feed(dataset, "train", TableSpec.of(dataset, missing="refuse"), 8).tensors(0, 0),
-            "feature gappy is not known of 100 of 200 rows; set missing=mean",
+            "feature gappy is unknown in 100 of 200 rows; set missing=mean",
         ),
     ]:
         with pytest.raises(FlowloomError, match=words):

@@ -1,4 +1,4 @@
-"""What a trainer may expect of a dataset directory, and what it says when it finds something else."""
+"""Dataset directories give a trainer their row groups, and damaged ones are refused."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def test_a_dataset_may_be_restricted_to_some_tasks(synthetic, layout, rows):
     assert sum(group.rows for group in dataset.row_groups("train")) == rows
 
 
-def test_no_card_is_no_dataset(synthetic, tmp_path):
+def test_a_directory_without_a_card_is_refused(synthetic, tmp_path):
     with pytest.raises(FlowloomError, match=r"dataset.json is missing \(the directory exists but was not finished\)"):
         Dataset.open(tmp_path)
     with pytest.raises(FlowloomError, match=r"there is no such directory.*flowloom build"):
@@ -51,7 +51,7 @@ def test_another_format_version_is_refused(synthetic, tmp_path):
         Dataset.open(damaged(synthetic, tmp_path, format_version=99))
 
 
-def test_a_damaged_card_is_refused_by_its_place(synthetic, tmp_path):
+def test_a_damaged_card_is_refused_with_its_path(synthetic, tmp_path):
     with pytest.raises(FlowloomError, match="damaged at layout"):
         Dataset.open(damaged(synthetic, tmp_path, layout="sunset"))
 
@@ -68,13 +68,13 @@ def test_a_shard_that_differs_from_its_card_is_refused(synthetic, tmp_path):
     root = damaged(synthetic, tmp_path)
     first, second = (root / shard.path for shard in Dataset.open(root).card.shards[1:3])
     shutil.copy(second, first)
-    with pytest.raises(FlowloomError, match="the card says"):
+    with pytest.raises(FlowloomError, match="as its card states"):
         Dataset.open(root).row_groups("train")
     first.write_bytes(b"PAR1")
     with pytest.raises(FlowloomError, match="cannot be read"):
         Dataset.open(root).row_groups("train")
 
 
-def test_an_unknown_split_is_answered_with_the_known_ones(synthetic):
+def test_an_unknown_split_is_refused_with_a_list_of_splits(synthetic):
     with pytest.raises(FlowloomError, match="it has train, validation, test; did you mean 'test'"):
         Dataset.open(synthetic()).row_groups("tests")

@@ -72,7 +72,7 @@ def test_every_epoch_shows_every_row_once(synthetic, layout, striped, window_row
         assert sum(len(batch[0]) for batch in seen) == Dataset.open(path).card.splits["train"].rows
 
 
-def test_without_a_seed_rows_come_as_they_lie(synthetic):
+def test_without_a_seed_rows_keep_the_order_of_the_shards(synthetic):
     of = feed(synthetic(), split="validation")
     batches = taken(of.batches(epochs=1), 1000)
     groups = of.dataset.row_groups("validation")
@@ -145,7 +145,7 @@ def test_bad_feeds_are_refused(synthetic):
 
 
 def shown(of, epoch=0):
-    """Labels int32 [N, T] of an epoch, and how often each row came."""
+    """Returns the labels of an epoch, int32 [N, T], and the number of times that each row occurs."""
     windows = [of.tensors(epoch, number) for number in range(len(of.windows(epoch)))]
     rows = collections.Counter(row.tobytes() for window in windows for row in window[0])
     return np.concatenate([window[-1] for window in windows]), rows
@@ -156,7 +156,7 @@ def balanced(path, balance, **fields):
 
 
 @pytest.mark.parametrize("how", ["undersample", "oversample"])
-def test_classes_are_balanced_in_every_epoch_alike(synthetic, how):
+def test_classes_are_balanced_the_same_in_every_epoch(synthetic, how):
     of = balanced(synthetic(), {"task": "app", "how": how})
     counts = Dataset.open(synthetic()).card.splits["train"].classes["app"].values()
     wanted = min(counts) if how == "undersample" else max(counts)
@@ -188,7 +188,7 @@ def test_a_balanced_stream_can_be_resumed(synthetic, start):
     same(taken(of.batches(start), 30), whole[start:])
 
 
-def test_balancing_concerns_the_minisets_of_its_task_alone(synthetic):
+def test_balancing_affects_the_minisets_of_its_task_alone(synthetic):
     for layout in ("aurora", "rainbow"):
         plain, _ = shown(feed(synthetic(layout=layout), seed=3, striped=True))
         labels, _ = shown(balanced(synthetic(layout=layout), {"task": "app", "how": "undersample"}, striped=True))
@@ -198,7 +198,7 @@ def test_balancing_concerns_the_minisets_of_its_task_alone(synthetic):
             assert sorted(known[column]) == sorted(plain[:, column][plain[:, column] >= 0])
 
 
-def test_balancing_counts_the_labels_that_count(synthetic):
+def test_balancing_ignores_labels_that_few_labels_hide(synthetic):
     dataset = Dataset.open(synthetic())
     kept = kept_flows(dataset, {"app": 5}, seed=7)
     labels, rows = shown(balanced(synthetic(), {"task": "app", "how": "undersample"}, kept=kept))
@@ -208,11 +208,11 @@ def test_balancing_counts_the_labels_that_count(synthetic):
 
 def test_only_training_is_balanced(synthetic):
     undersample = {"task": "app", "how": "undersample"}
-    with pytest.raises(FlowloomError, match="only the train split may be resampled, got 'test'"):
+    with pytest.raises(FlowloomError, match="split must be train to be resampled, got 'test'"):
         balanced(synthetic(), undersample, split="test")
-    with pytest.raises(ValueError, match="needs a seed"):
+    with pytest.raises(ValueError, match="seed must be set with balance, got None"):
         balanced(synthetic(), undersample, seed=None)
-    with pytest.raises(FlowloomError, match=r"balance names the task 'ap'.*did you mean 'app'"):
+    with pytest.raises(FlowloomError, match=r"balance must name trained tasks.* got 'ap'.*did you mean 'app'"):
         balanced(synthetic(), {"task": "ap", "how": "undersample"})
 
 
@@ -223,20 +223,20 @@ def test_row_groups_beyond_the_memory_are_decoded_again(synthetic):
         same(taken(few.batches(), 45), taken(many.batches(), 45))
 
 
-def test_a_dataset_without_flows_says_what_it_has(synthetic):
+def test_a_dataset_without_flows_is_refused_with_a_list_of_its_views(synthetic):
     dataset = Dataset.open(synthetic())
     other = dataclasses.replace(dataset, card=dataset.card.model_copy(update={"views": ("packets", "tables")}))
-    words = r"has no flows view, only packets, tables; .* build the dataset with views: \[flows, packets, tables\]"
+    message = r"has no flows view, only packets, tables; .* build the dataset with views: \[flows, packets, tables\]"
     for call in (
         lambda: other.row_groups("train"),
         lambda: FeatureSpec.of(other.card, 6, ("size",), "standard"),
     ):
-        with pytest.raises(FlowloomError, match=words):
+        with pytest.raises(FlowloomError, match=message):
             call()
 
 
 def test_windows_across_stripes_hold_every_task_in_its_share(synthetic):
-    """So that a mixed batch is one of all tasks, however many windows an epoch has (`rainbow_mixed`)."""
+    """A mixed batch has rows of all tasks, whatever the number of windows of an epoch (`rainbow_mixed`)."""
     of = feed(synthetic(layout="rainbow", row_group_rows=10), seed=3, window_rows=120)
     for epoch in (0, 1):
         windows = of.windows(epoch)

@@ -1,4 +1,4 @@
-"""Few labels: as many of each class as asked for, whatever the order of the rows, and all others masked in the feed."""
+"""Few labels: each class keeps the requested number in any order of rows, and the feed masks the others."""
 
 import collections
 import hashlib
@@ -24,7 +24,7 @@ def ids(count):
 
 @settings(deadline=None, max_examples=50)
 @given(codes, st.integers(0, 9), st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
-def test_each_class_keeps_so_many_labels_whatever_the_order(labels, per_class, seed, random):
+def test_each_class_keeps_the_requested_labels_in_any_order(labels, per_class, seed, random):
     labels = np.array(labels, np.int32)
     flow_ids = ids(len(labels))
     kept = few_labels(flow_ids, labels, per_class, seed)
@@ -63,7 +63,7 @@ def feed(dataset, **fields):
 
 
 def counted(feed, epoch=0):
-    """Labels of each task in an epoch of a feed, how often each occurs, and the number of rows."""
+    """Returns the labels of each task in an epoch with their counts, and the number of rows."""
     tensors = [feed.tensors(epoch, number)[2] for number in range(len(feed.windows(epoch)))]
     labels = np.concatenate(tensors)
     tasks = [task.name for task in feed.dataset.tasks]
@@ -89,7 +89,7 @@ def test_shards_do_not_change_the_choice(synthetic):
     assert len(one) == 15
 
 
-def test_flows_without_a_label_that_counts_can_be_left_out(synthetic):
+def test_flows_without_a_label_that_counts_can_be_dropped(synthetic):
     dataset = Dataset.open(synthetic()).restricted(["app"])
     of = feed(dataset, kept=kept_flows(dataset, {"app": 5}, 7), only_labelled=True)
     few, rows = counted(of)

@@ -1,4 +1,4 @@
-"""The fused gather against a rendering in plain NumPy, and the contract of `FeatureSpec`."""
+"""Flow kernels against a rendering in plain NumPy, and the contract of `FeatureSpec`."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def flows(dataset):
 
 
 def oracle(spec, flow):
-    """Render one flow, given as a Python dict, feature by feature."""
+    """Renders one flow, a Python dict, feature by feature."""
 
     def scaled(channel, x, fixed):
         x = np.array(x, float)
@@ -66,7 +66,7 @@ def oracle(spec, flow):
 
 
 def as_rezaei_and_liu(spec, channel, x, direction):
-    """Section IV-C of the paper (`linear`), and what its published code makes of the same."""
+    """Scales values as section IV-C of the paper (`linear`) and as its published code do."""
     if channel == "gap":
         seconds = np.minimum(x * 1e-9, 1)
         return (seconds - 0.5) * 2 if spec.scaling == "code_compat" else seconds
@@ -149,7 +149,7 @@ def test_extremes_stay_finite():
 
 
 def test_the_published_scaling_of_a_known_flow():
-    """Signed share of 1,434 bytes, seconds up to one; in code unsigned, in front padded, and 0 s is -1."""
+    """`linear`: signed share of 1,434 bytes, gaps up to 1 s. `code_compat`: unsigned, padded in front, 0 s is -1."""
     columns = {"pkt_size": [717, 1500], "pkt_dir": [1, -1], "pkt_gap_ns": [0, 250_000_000]}
     arrays = [pa.array([values], FLOWS.field(name).type) for name, values in columns.items()]
     batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
@@ -172,13 +172,13 @@ def test_lists_of_unequal_length_are_refused():
         FeatureSpec(k=2, channels=("size", "direction"), scaling="fixed").render(batch, np.arange(1))
 
 
-def test_every_channel_is_made_of_a_column_of_the_contract():
+def test_every_channel_reads_a_column_of_the_contract():
     assert {channel.column for channel in CHANNELS.values()} <= set(FLOWS.names)
     features = list(itertools.chain.from_iterable(channel.features for channel in CHANNELS.values()))
     assert len(features) == len(set(features)) == 18
 
 
-def test_a_spec_survives_json(dataset):
+def test_a_spec_is_the_same_after_json(dataset):
     spec = FeatureSpec.of(dataset.card, 5, ("size", "gap", "protocol"), "standard")
     assert FeatureSpec.model_validate_json(spec.model_dump_json()) == spec
 
@@ -198,7 +198,7 @@ def test_bad_specs_are_refused(dataset):
         FeatureSpec(k=5, channels=("size",), scaling="standard")
 
 
-def test_columns_that_published_files_do_not_tell_cannot_be_selected(dataset, flows):
+def test_columns_that_published_files_lack_cannot_be_selected(dataset, flows):
     for name in ("pkt_ttl", "protocol"):
         known = np.arange(flows.num_rows) > 1
         column = pa.array([value if k else None for k, value in zip(known, flows[name].to_pylist(), strict=True)])

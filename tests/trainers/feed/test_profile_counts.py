@@ -1,4 +1,4 @@
-"""Profiles against counting packet by packet."""
+"""Profiles against a count packet by packet."""
 
 import collections
 
@@ -24,7 +24,7 @@ def counted(batches, columns=tuple(SEQUENCES)):
 
 
 def within(name, value):
-    """Return the name of the bin that has a value, found by looking at each."""
+    """Returns the number of the bin of a value, by a search through all bins."""
     for number in range(PROFILED[name][1]):
         low, _, high = bin_name(name, number, K).partition(" to ")
         if int(low) <= value <= int(high or low):
@@ -33,7 +33,7 @@ def within(name, value):
 
 
 @pytest.mark.parametrize("name", [*SEQUENCES, "protocol"])
-def test_bins_have_what_a_slow_count_finds(name):
+def test_bins_equal_a_slow_count(name):
     flows = synthetic_flows(40, k=9)
     rows = flows[name].to_pylist()
     values = [value for row in rows for value in (row[:K] if isinstance(row, list) else [row])]
@@ -49,7 +49,7 @@ def test_packets_are_counted_up_to_k():
     assert counted([flows]).counts[PACKETS] == (*expected, sum(length > K for length in lengths))
 
 
-def test_batches_and_slices_count_as_the_whole():
+def test_batches_and_slices_count_like_the_whole():
     flows = synthetic_flows(50, k=9)
     assert counted([flows.slice(0, 13), flows.slice(13, 1), flows.slice(14)]) == counted([flows])
 

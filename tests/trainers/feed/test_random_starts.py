@@ -1,4 +1,4 @@
-"""Training rows that begin at a drawn packet: a pure function of seed, epoch and row, that never leaves its flow."""
+"""Random starts are a pure function of seed, epoch and row, and stay inside their flow."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def feed(path, furthest_start=FURTHEST, **fields):
 
 
 def begun_at(spec, whole, start):
-    """Return a flow [K, C] of all its packets from one of them on, as if that were the first."""
+    """Returns a flow [K, C] from one of its packets on, as if that were the first."""
     seen = np.zeros_like(whole)
     seen[: K - start] = whole[start:]
     mean, deviation = spec.moments["gap"]
@@ -29,7 +29,7 @@ def begun_at(spec, whole, start):
 
 
 @pytest.mark.parametrize("worker", [0, 1])
-def test_rows_are_what_is_left_of_their_flow(synthetic, worker):
+def test_rows_are_the_rest_of_their_flow(synthetic, worker):
     drawn, plain = (feed(synthetic(), furthest, worker=worker, workers=2) for furthest in (FURTHEST, 0))
     begun = []
     for epoch in range(2):
@@ -57,7 +57,7 @@ def test_a_resumed_stream_begins_rows_where_it_would_have(synthetic, start):
     assert all(np.array_equal(*pair) for pair in zip(whole[start:], resumed, strict=True))
 
 
-def test_every_epoch_draws_anew(synthetic):
+def test_every_epoch_draws_other_starts(synthetic):
     of = feed(synthetic(), window_rows=10_000)
     (first, *_), (second, *_) = of.tensors(0, 0), of.tensors(1, 0)
     assert sorted(row.tobytes() for row in first) != sorted(row.tobytes() for row in second)
@@ -72,8 +72,8 @@ def test_half_of_the_rows_begin_at_the_first_packet(seed, furthest):
 
 
 @pytest.mark.parametrize("fields", [{"split": "validation"}, {"seed": None}])
-def test_only_training_draws(synthetic, fields):
-    with pytest.raises(ValueError, match="furthest_start draws where flows of the train split begin"):
+def test_only_training_has_random_starts(synthetic, fields):
+    with pytest.raises(ValueError, match="furthest_start must be 0 unless flows of the train split"):
         feed(synthetic(), **fields)
     with pytest.raises(ValueError, match="furthest_start must be >= 0, got -1"):
         feed(synthetic(), -1)

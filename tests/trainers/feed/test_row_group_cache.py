@@ -1,4 +1,4 @@
-"""Row groups are decoded and prepared once where they fit in memory, and read alike where they do not."""
+"""Row groups that fit in memory are decoded once, others on every read, with the same rows."""
 
 import pyarrow as pa
 import pytest
@@ -9,7 +9,7 @@ from flowloom.trainers.feed.row_group_cache import RowGroups
 
 
 @pytest.mark.parametrize(("fitting", "prepared"), [(0, [3, 3]), (1, [3, 2]), (3, [3, 0])])
-def test_what_fits_is_prepared_once(synthetic, fitting, prepared):
+def test_row_groups_that_fit_are_prepared_once(synthetic, fitting, prepared):
     dataset = Dataset.open(synthetic())
     groups = dataset.row_groups("train")[:3]
     spec = FeatureSpec.of(dataset.card, 6, ("size", "gap"), "standard")

@@ -1,4 +1,4 @@
-"""A train split with rows that SMOTE made, beside the dataset and like it."""
+"""A train split with synthetic rows lies beside the dataset and has its schema."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.balancing import Balance
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
-from flowloom.trainers.feed.synthetic_rows import MADE, with_made_rows
+from flowloom.trainers.feed.synthetic_rows import MADE, with_synthetic_rows
 from flowloom.trainers.feed.table_spec import TableSpec
 
 FEATURES = ("first", "second", "third")
@@ -30,7 +30,7 @@ BALANCE = Balance(task="family", how="smote", totals={"benign": 25, "bot": 40})
 
 
 def table(split):
-    """Rows of three families, the labels of one task implied by them and those of another not."""
+    """Returns rows of three families, which imply the label of one task but not of the other."""
     family = np.repeat(np.arange(3), COUNTS) if split == "train" else np.arange(12) % 3
     rng, rows = np.random.default_rng(len(split)), len(family)
     values = rng.exponential(100.0, (rows, 3)) + 1000 * family[:, None]
@@ -58,7 +58,7 @@ def dataset(synthetic, tmp_path_factory):
 @pytest.mark.parametrize("scaling", ["standard", "quantile"])
 def test_classes_get_their_totals_of_rows_between_neighbours(dataset, tmp_path, scaling):
     spec = TableSpec.of(dataset, scaling=scaling)
-    made = with_made_rows(dataset, spec, BALANCE, 7, tmp_path / "made.parquet")
+    made = with_synthetic_rows(dataset, spec, BALANCE, 7, tmp_path / "made.parquet")
     features, labels = Feed(made, "train", spec.scaled, 8).tensors(0, 0)
     assert np.bincount(labels[:, 0]).tolist() == [25, 30, 40]
     real, known = Feed(dataset, "train", spec, 8).tensors(0, 0)
@@ -74,33 +74,33 @@ def test_classes_get_their_totals_of_rows_between_neighbours(dataset, tmp_path, 
     assert len(set(stored["flow_id"].to_pylist())) == stored.num_rows
 
 
-def test_the_dataset_and_its_other_splits_stay_as_they_are(dataset, tmp_path):
+def test_the_dataset_and_its_other_splits_are_unchanged(dataset, tmp_path):
     spec = TableSpec.of(dataset)
     before = {path: path.read_bytes() for path in dataset.root.rglob("*") if path.is_file()}
-    made = with_made_rows(dataset, spec, BALANCE, 7, tmp_path / "made.parquet")
+    made = with_synthetic_rows(dataset, spec, BALANCE, 7, tmp_path / "made.parquet")
     assert {path: path.read_bytes() for path in dataset.root.rglob("*") if path.is_file()} == before
     assert made.row_groups("validation", view="tables") == dataset.row_groups("validation", view="tables")
     assert [path.name for path in tmp_path.iterdir()] == ["made.parquet"]
 
 
-def test_the_same_seed_makes_the_same_bytes_and_another_one_others(dataset, tmp_path):
+def test_bytes_depend_on_the_seed_alone(dataset, tmp_path):
     spec, paths = TableSpec.of(dataset), [tmp_path / name for name in "abc"]
     for path, seed in zip(paths, (7, 7, 8), strict=True):
-        with_made_rows(dataset, spec, BALANCE, seed, path)
+        with_synthetic_rows(dataset, spec, BALANCE, seed, path)
     one, again, other = (path.read_bytes() for path in paths)
     assert one == again != other
 
 
-def test_what_cannot_be_made_is_refused(dataset, tmp_path):
+def test_impossible_syntheses_are_refused(dataset, tmp_path):
     spec, path = TableSpec.of(dataset), tmp_path / "made.parquet"
     few = Balance(task="family", how="smote", totals={"bot": 40}, neighbours=8)
     with pytest.raises(FlowloomError, match="class 'bot' of task 'family' has 8 rows in train, and SMOTE between 8"):
-        with_made_rows(dataset, spec, few, 7, path)
+        with_synthetic_rows(dataset, spec, few, 7, path)
     with pytest.raises(FlowloomError, match="got 'bott'; did you mean 'bot'"):
-        with_made_rows(dataset, spec, Balance(task="family", how="smote", totals={"bott": 40}), 7, path)
+        with_synthetic_rows(dataset, spec, Balance(task="family", how="smote", totals={"bott": 40}), 7, path)
     rainbow = Dataset(dataset.root, dataset.card.model_copy(update={"layout": "rainbow"}))
-    with pytest.raises(FlowloomError, match="needs tables of layout aurora"):
-        with_made_rows(rainbow, spec, BALANCE, 7, path)
-    with pytest.raises(ValueError, match="how=smote needs totals"):
+    with pytest.raises(FlowloomError, match="must have the layout aurora for balance how=smote"):
+        with_synthetic_rows(rainbow, spec, BALANCE, 7, path)
+    with pytest.raises(ValueError, match="totals must give rows by class for how=smote"):
         Balance(task="family", how="smote")
     assert not path.exists()

@@ -14,7 +14,7 @@ def features(channels, seed=0, steps=STEPS):
 
 
 def scrambled(layer):
-    """Give every weight a value of its own, variances positive ones."""
+    """Sets every weight to a random value, variances to positive ones."""
     generator = np.random.default_rng(2)
     layer.set_weights([np.abs(generator.normal(1, 0.3, weight.shape)) for weight in layer.get_weights()])
     for variable in layer.trainable_variables:
@@ -34,7 +34,7 @@ def standardised(x):
 
 
 def convolved(layer, x, batch=False):
-    """One row, one step and one step of the kernel at a time; zeros before the first step and behind the last."""
+    """Convolves one row, one step and one kernel step at a time, with zeros around the steps."""
     weight = layer.weight.numpy()
     y = np.zeros((*x.shape[:2], layer.filters))
     for row in range(len(x)):
@@ -59,7 +59,7 @@ def by_hand(layer, x, received=None, batch=False):
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("channels", [3, 5])
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_bottleneck_is_that_of_the_paper(channels, fused, batch):
+def test_a_bottleneck_equals_the_paper(channels, fused, batch):
     layer = Bottleneck(4, 5, 0.0)
     x, received = features(channels), features(4, 1, N) if fused else None
     layer(x, received)
@@ -69,7 +69,7 @@ def test_a_bottleneck_is_that_of_the_paper(channels, fused, batch):
         np.testing.assert_allclose(said, expected, atol=1e-5)
 
 
-def test_features_come_down_to_tokens():
+def test_features_are_added_to_tokens():
     layer, tokens, x = FuseDown(), features(6, 1, N), features(3)
     layer(tokens, x)
     scrambled(layer)
@@ -81,7 +81,7 @@ def test_features_come_down_to_tokens():
 
 
 @pytest.mark.parametrize("batch", [False, True])
-def test_tokens_go_up_to_features(batch):
+def test_tokens_are_projected_to_features(batch):
     layer, tokens = FuseUp(3), features(6, 1, N)
     layer(tokens)
     scrambled(layer)
@@ -91,7 +91,7 @@ def test_tokens_go_up_to_features(batch):
     np.testing.assert_allclose(np.repeat(said, STEPS // N, axis=1), expected, atol=1e-5)
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_acts_in_training_only():
     layer, x = Bottleneck(4, 5, 0.5), features(3)
     np.testing.assert_array_equal(layer(x)[0], layer(x)[0])
     assert np.abs(layer(x, training=True)[0] - layer(x, training=True)[0]).max() > 1e-3

@@ -1,4 +1,4 @@
-"""The kernel's LSTM is Keras' LSTM: values, gradients, ends of sequences, files, and what it leaves to Keras."""
+"""KernelLSTM equals Keras' LSTM: values, gradients, masks and files."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ B, T, C, UNITS = 13, 7, 3, 5
 
 
 def both(return_sequences=False):
-    """Keras' layer and ours with its weights."""
+    """Returns Keras' layer and KernelLSTM with the same weights."""
     layers = [kind(UNITS, return_sequences=return_sequences) for kind in (keras.layers.LSTM, KernelLSTM)]
     for layer in layers:
         layer.build((None, T, C))
@@ -23,12 +23,12 @@ def both(return_sequences=False):
 
 
 def rows(lengths):
-    """Sequences with anything behind their ends, and where they have steps."""
+    """Returns sequences with random padding, and their mask."""
     sequences = np.random.default_rng(4).normal(size=(len(lengths), T, C)).astype(np.float32)
     return tf.constant(sequences), tf.constant(np.arange(T) < np.asarray(lengths)[:, None])
 
 
-def said_and_gradients(layer, sequences, mask):
+def outputs_and_gradients(layer, sequences, mask):
     @tf.function
     def step():
         with tf.GradientTape() as tape:
@@ -42,11 +42,11 @@ def said_and_gradients(layer, sequences, mask):
 
 @pytest.mark.parametrize("return_sequences", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_values_and_gradients_are_those_of_keras(return_sequences, masked):
+def test_values_and_gradients_equal_keras(return_sequences, masked):
     sequences, mask = rows([T, 1, 0, 3, *np.random.default_rng(5).integers(0, T + 1, B - 4)])
     theirs, ours = both(return_sequences)
-    expected, wanted = said_and_gradients(theirs, sequences, mask if masked else None)
-    found, got = said_and_gradients(ours, sequences, mask if masked else None)
+    expected, wanted = outputs_and_gradients(theirs, sequences, mask if masked else None)
+    found, got = outputs_and_gradients(ours, sequences, mask if masked else None)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for one, other in zip(got, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
@@ -56,14 +56,14 @@ def test_values_and_gradients_are_those_of_keras(return_sequences, masked):
     assert "While" not in operations
 
 
-def test_outside_of_training_it_is_keras_own():
+def test_inference_is_keras_own():
     sequences, mask = rows([T, 2, 4])
     theirs, ours = both()
     np.testing.assert_array_equal(ours(sequences, mask=mask), theirs(sequences, mask=mask))
 
 
 @pytest.mark.parametrize("left_to_keras", ["xla", "bfloat16"])
-def test_what_the_kernel_cannot_do_is_left_to_keras(left_to_keras):
+def test_unsupported_calls_use_keras(left_to_keras):
     sequences, mask = rows([T, 2, 4])
     theirs, ours = both()
     if left_to_keras == "xla":
@@ -79,7 +79,7 @@ def test_what_the_kernel_cannot_do_is_left_to_keras(left_to_keras):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_it_survives_a_file(tmp_path):
+def test_it_is_saved_and_loaded(tmp_path):
     model = keras.Sequential([keras.Input((T, C)), KernelLSTM(UNITS, return_sequences=True)])
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -88,6 +88,6 @@ def test_it_survives_a_file(tmp_path):
     np.testing.assert_array_equal(again(sequences), model(sequences))
 
 
-def test_another_lstm_is_refused():
-    with pytest.raises(ValueError, match="KernelLSTM computes the standard LSTM, got another activation, dropout"):
+def test_a_non_standard_lstm_is_refused():
+    with pytest.raises(ValueError, match="KernelLSTM must have the standard activation, dropout"):
         KernelLSTM(UNITS, activation="relu", dropout=0.5)

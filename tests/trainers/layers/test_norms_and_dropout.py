@@ -1,4 +1,4 @@
-"""The faster normalisations, dropout and products against those of Keras and TensorFlow, gradients included."""
+"""Normalisations, dropout and products against those of Keras and TensorFlow, with gradients."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ UPSTREAM = np.random.default_rng(1).normal(size=(ROWS, C)).astype(np.float32)
 
 
 def with_gradients(function, *inputs):
-    """Return what a function says, and its gradients under one upstream."""
+    """Returns the outputs of a function, and its gradients for one upstream gradient."""
     tensors = [tf.constant(value) for value in inputs]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
@@ -35,7 +35,7 @@ def layer_gradients(layer, **call):
 
 
 def pair(own, peer):
-    """Return both layers with the same weights, none of them as fresh."""
+    """Returns both layers with the same weights, all different from their first values."""
     for layer in (own, peer):
         layer.build((None, C))
         layer.set_weights([np.linspace(0.5, 1.5, C, dtype=np.float32) * (1 + n) for n in range(len(layer.weights))])
@@ -43,7 +43,7 @@ def pair(own, peer):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_batch_normalisation_equals_that_of_keras(training):
+def test_batch_normalisation_equals_keras(training):
     own, peer = pair(BatchNormalization(), keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9))
     for said, expected in zip(
         layer_gradients(own, training=training), layer_gradients(peer, training=training), strict=True
@@ -54,7 +54,7 @@ def test_batch_normalisation_equals_that_of_keras(training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_gain_scales_what_is_normalised(training):
+def test_a_gain_scales_the_outputs(training):
     one, other = pair(BatchNormalization(), BatchNormalization())
     scaled = one(X, training=training, gain=1.25)
     np.testing.assert_allclose(scaled, 1.25 * other(X, training=training).numpy(), rtol=1e-4, atol=1e-5)
@@ -67,7 +67,7 @@ def test_a_batch_of_one_row_is_its_own_mean():
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_layer_normalisation_equals_that_of_keras(affine):
+def test_layer_normalisation_equals_keras(affine):
     own, peer = pair(
         LayerNormalization(center=affine, scale=affine),
         keras.layers.LayerNormalization(epsilon=1e-5, center=affine, scale=affine),
@@ -77,7 +77,7 @@ def test_layer_normalisation_equals_that_of_keras(affine):
 
 
 @pytest.mark.parametrize("shape", [(C, 2), (C, C), (2, C), (1, C)])
-def test_products_and_their_gradients_are_those_of_matmul(shape):
+def test_products_and_their_gradients_equal_matmul(shape):
     rows, kernel = X[:, : shape[0]], np.random.default_rng(2).normal(size=shape).astype(np.float32)
     said, gradients = with_gradients(tall_matmul, rows, kernel)
     expected, of_peer = with_gradients(tf.matmul, rows, kernel)
@@ -100,7 +100,7 @@ def test_dropout_keeps_the_expectation(rate, width):
     np.testing.assert_array_equal(layer(ones), ones)
 
 
-def test_dropout_draws_anew_and_again_from_the_same_seed():
+def test_dropout_draws_the_same_from_the_same_seed():
     x = np.ones((50, 7), np.float32)
     layer, same = Dropout(0.3, seed=5), Dropout(0.3, seed=5)
     first, second = layer(x, training=True).numpy(), layer(x, training=True).numpy()
@@ -111,7 +111,7 @@ def test_dropout_draws_anew_and_again_from_the_same_seed():
     assert (dropped[:, 0] & dropped[:, 1]).mean() == pytest.approx(independent, abs=0.15)
 
 
-def test_rectified_dropout_is_both_and_so_is_its_gradient():
+def test_rectified_dropout_and_its_gradient_are_relu_and_dropout():
     layer = Dropout(0.4, seed=5)
     centred = X - 3
     x = tf.constant(centred)

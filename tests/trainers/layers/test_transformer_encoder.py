@@ -1,4 +1,4 @@
-"""Attention and encoder layers against the equations written out, and against the layers of Keras."""
+"""Attention and encoder layers against the equations in NumPy and the layers of Keras."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ def normalised(x, gamma, beta):
 
 
 def attended(z, query, key, value, mix, heads):
-    """Equations (1) to (3), one row and one head at a time."""
+    """Computes equations (1) to (3), one row and one head at a time."""
     outputs = np.zeros_like(z)
     for row, given in enumerate(z):
         parts = []
@@ -35,7 +35,7 @@ def attended(z, query, key, value, mix, heads):
 
 
 @pytest.mark.parametrize(("d", "heads", "width"), [(50, 6, 8), (7, 7, 1), (28, 6, 4), (3, 6, 1)])
-def test_attention_is_that_of_the_equations_and_of_keras(d, heads, width):
+def test_attention_equals_the_equations_and_keras(d, heads, width):
     z, layer = tokens(d), SelfAttention(heads)
     said = layer(z)
     weights = layer.get_weights()
@@ -55,20 +55,20 @@ def by_hand(layer, z):
 
 
 def scrambled(layer):
-    """Give every weight a value of its own, for fresh biases and scales hide mistakes."""
+    """Sets every weight to a random value, because initial biases and scales hide mistakes."""
     generator = np.random.default_rng(2)
     layer.set_weights([generator.normal(size=weight.shape, scale=0.3) for weight in layer.get_weights()])
     return layer
 
 
-def test_an_encoder_layer_is_that_of_the_paper():
+def test_an_encoder_layer_equals_the_paper():
     z, layer = tokens(10), EncoderLayer(3, width=16)
     layer(z)
     scrambled(layer)
     np.testing.assert_allclose(layer(z), by_hand(layer, z), atol=1e-5)
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_acts_in_training_only():
     z, layer = tokens(6), EncoderLayer(2, width=32, dropout=0.5)
     np.testing.assert_array_equal(layer(z), layer(z))
     one, other = layer(z, training=True).numpy(), layer(z, training=True).numpy()

@@ -1,4 +1,4 @@
-"""CNN+RNN-2 against its layers one by one; its networks have nothing in common."""
+"""CNN+RNN-2 against its layers one by one; its networks share no variables."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def test_forward_equals_the_layers_one_by_one():
     assert model.macs == steps + 100 * 100 + 100 * 3
 
 
-def test_a_network_is_of_one_task_alone():
+def test_a_network_belongs_to_one_task():
     model = CNNRNN2(5, 2, TASKS)
     assert model.shared_variables == []
     paths = [variable.path for task in TASKS for variable in model.task_variables(task)]
@@ -49,7 +49,7 @@ def test_a_network_is_of_one_task_alone():
 
 
 def test_batch_statistics_are_known_after_a_short_training():
-    """30 batches, which is what 30 epochs on few labels are, bring what it says in use to what it says in training."""
+    """After 30 batches, as in 30 epochs on few labels, inference predicts as training does."""
     keras.utils.set_random_seed(1)
     model, given = CNNRNN2(10, 2, {"app": 3}), inputs(10, rows=64)
 
@@ -63,7 +63,7 @@ def test_batch_statistics_are_known_after_a_short_training():
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])
-def test_a_saved_model_of_any_length_says_the_same(k, tmp_path):
+def test_a_saved_model_of_any_length_predicts_the_same(k, tmp_path):
     model = CNNRNN2(k, 2, TASKS)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""How tasks share experts: mixtures, their gates, what is whose, and the forms that they take after training."""
+"""Sharing of experts by tasks: mixtures, gates, variables, and the forms after training."""
 
 import functools
 
@@ -31,7 +31,7 @@ ARCHITECTURES = {
 
 
 def inputs(rows=40, k=K, seed=0):
-    """Return flows of every length, those without a packet included."""
+    """Returns flows of every length, also without packets."""
     generator = np.random.default_rng(seed)
     length = generator.integers(0, k + 1, rows).astype(np.int32)
     sequence = generator.normal(size=(rows, k, C)).astype(np.float32)
@@ -41,7 +41,7 @@ def inputs(rows=40, k=K, seed=0):
 
 @functools.cache
 def made(name):
-    """Return a model of an architecture with weights unlike its first ones; tests leave it as it is."""
+    """Returns a model of an architecture with changed weights, which tests must not change."""
     keras.utils.set_random_seed(1)
     model = ARCHITECTURES[name]()
     stir(model.variables)
@@ -50,19 +50,19 @@ def made(name):
 
 @functools.cache
 def made_and_fused(name):
-    """Return the inference form of `made`."""
+    """Returns the inference form of `made`."""
     return fused(made(name))
 
 
 def furthest(model, other, given=None):
     given = given or inputs()
-    said, expected = model(given), other(given)
-    assert set(said) >= set(expected)
-    return max(float(np.max(np.abs(said[task] - expected[task]))) for task in expected)
+    found, expected = model(given), other(given)
+    assert set(found) >= set(expected)
+    return max(float(np.max(np.abs(found[task] - expected[task]))) for task in expected)
 
 
 def stir(variables, seed=2):
-    """Give variables other values, as a training would."""
+    """Changes the values of variables, as a training would."""
     generator = np.random.default_rng(seed)
     for variable in variables:
         variable.assign_add(generator.normal(0, 0.3, variable.shape).astype(np.float32))
@@ -88,7 +88,7 @@ def test_variables_divide_into_shared_and_own(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_padding_is_not_seen(name):
+def test_padding_is_ignored(name):
     model = made(name)
     given = inputs()
     padding = np.arange(K)[None, :, None] >= given["length"][:, None, None]
@@ -99,7 +99,7 @@ def test_padding_is_not_seen(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_fused_form_says_the_same(name, tmp_path):
+def test_the_fused_form_predicts_the_same(name, tmp_path):
     model = made(name)
     batched = made_and_fused(name)
     assert furthest(batched, model) < 1e-6
@@ -113,7 +113,7 @@ def test_the_fused_form_says_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_saved_model_says_the_same(name, tmp_path):
+def test_a_saved_model_predicts_the_same(name, tmp_path):
     model = made(name)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -122,7 +122,7 @@ def test_a_saved_model_says_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mmoe", "cgc", "ple", "dselect_k"])
-def test_gate_weights_are_shares_of_what_a_task_sees(name):
+def test_gate_weights_are_shares_of_the_experts_of_a_task(name):
     model = made(name)
     shares = model.gates(inputs())
     for task in TASKS:
@@ -144,7 +144,7 @@ def test_models_saved_before_there_were_architectures_load():
 
 @pytest.mark.parametrize(("k", "read_by_each"), [(1, False), (6, False), (6, True)])
 @pytest.mark.parametrize("return_sequences", [False, True])
-def test_the_batched_layer_is_so_many_keras_layers(k, read_by_each, return_sequences):
+def test_the_batched_layer_equals_keras_layers(k, read_by_each, return_sequences):
     generator = np.random.default_rng(k)
     lstms = [keras.layers.LSTM(4, return_sequences=return_sequences) for _ in range(3)]
     sequence = generator.normal(size=(9, 3, k, C)).astype(np.float32)
@@ -163,8 +163,8 @@ def test_the_batched_layer_is_so_many_keras_layers(k, read_by_each, return_seque
     np.testing.assert_allclose(said, expected, atol=1e-6)
 
 
-def test_ple_mixes_what_its_equations_say():
-    """Tang et al., equations 5 to 7, written out for one task with Keras layers and the weights of the model."""
+def test_ple_equals_its_equations():
+    """Equations 5 to 7 of Tang et al. for one task, with Keras layers and the model's weights."""
     model = PLE(K, C, TASKS, 1, 1, units=4, gate_input="first_packet")
     given = inputs()
     full = {**given, "length": np.full(40, K, np.int32), "sequence": given["sequence"] + 1}
@@ -193,7 +193,7 @@ def test_smooth_steps_reach_zero_and_one():
     np.testing.assert_allclose(steps + steps[::-1], 1, atol=1e-6)
 
 
-def test_selectors_are_shares_and_codes_choose():
+def test_selectors_are_shares_and_codes_select_experts():
     bits = np.random.default_rng(0).normal(0, 0.3, (5, 3)).astype(np.float32)
     np.testing.assert_allclose(np.sum(selectors(bits), axis=1), 1, atol=1e-6)
     for number in range(8):
@@ -204,7 +204,7 @@ def test_selectors_are_shares_and_codes_choose():
 
 
 @pytest.mark.parametrize(("experts", "selected"), [(2, 1), (5, 2)])
-def test_a_gate_decides_for_what_lowers_the_loss(experts, selected):
+def test_a_gate_selects_the_experts_that_lower_the_loss(experts, selected):
     keras.utils.set_random_seed(experts)
     gate = DSelectK(experts, selected, 0.1)
     gate.build((None, 1))
@@ -241,12 +241,12 @@ def test_experts_that_no_gate_selected_are_pruned(selected):
     assert prune_experts(pruned).get_config() == pruned.get_config()
 
 
-def test_an_expert_that_no_task_sees_is_pruned():
+def test_an_expert_that_no_task_reads_is_pruned():
     model = LMMoE(K, C, TASKS, experts=4, units=3, sees={"app": [1, 3], "attack": [3]})
     pruned = prune_experts(model)
     assert (pruned.experts, pruned.sees) == (2, {"app": (0, 1), "attack": (1,)})
     assert furthest(pruned, model) == 0
-    with pytest.raises(ValueError, match="must be pruned before it is fused"):
+    with pytest.raises(ValueError, match="model must not be batched, got a batched one; use fused\\(prune"):
         prune_experts(fused(model))
 
 
@@ -254,7 +254,7 @@ def test_an_expert_that_no_task_sees_is_pruned():
 
 
 @pytest.mark.parametrize(("name", "expert"), [("shared_bottom", True), ("mmoe", True), ("mmoe", False), ("cgc", True)])
-def test_old_tasks_stay_to_the_bit_when_a_model_grows_and_its_new_parts_are_trained(name, expert):
+def test_old_outputs_stay_the_same_to_the_bit_when_a_grown_model_is_trained(name, expert):
     model = made(name)
     given = inputs(300, seed=5)
     forms = {"keras": model(given), "fused": made_and_fused(name)(given)}
@@ -279,7 +279,7 @@ def test_old_tasks_stay_to_the_bit_when_a_model_grows_and_its_new_parts_are_trai
     assert larger.sees["late"] == tuple(range(larger.experts))
 
 
-def test_a_model_may_grow_again_and_is_saved_as_it_is(tmp_path):
+def test_a_model_may_grow_twice_and_is_saved(tmp_path):
     model = made("mmoe")
     larger = grown(grown(model, "late", 4), "later", 2)
     assert larger.sees == {"app": (0, 1, 2), "attack": (0, 1, 2), "late": (0, 1, 2, 3), "later": (0, 1, 2, 3, 4)}
@@ -289,11 +289,11 @@ def test_a_model_may_grow_again_and_is_saved_as_it_is(tmp_path):
     assert furthest(loaded, model) == 0
 
 
-def test_what_cannot_grow_is_refused():
+def test_impossible_growth_is_refused():
     model = made("mmoe")
     with pytest.raises(ValueError, match="task must be new, got 'app'"):
         grown(model, "app", 2)
-    with pytest.raises(ValueError, match="must grow before it is fused"):
+    with pytest.raises(ValueError, match="model must not be batched, got a batched one; use fused\\(grown"):
         grown(fused(model), "late", 2)
 
 
@@ -310,7 +310,7 @@ def test_what_cannot_grow_is_refused():
         (["architecture=ple", "experts=2"], 8, PLE),
     ],
 )
-def test_a_recipe_says_the_architecture(words, experts, kind):
+def test_a_recipe_selects_the_architecture(words, experts, kind):
     recipe = Recipe.named("multa", ["units=4", "k=3", "scaling=fixed", *words])
     features = FeatureSpec(k=3, channels=("size", "gap"), scaling="fixed")
     tasks = (Task(name="app", kind="multiclass", vocabulary=("a", "b", "c")), Task(name="attack", kind="binary"))
@@ -327,10 +327,10 @@ def test_a_recipe_says_the_architecture(words, experts, kind):
         (lambda: LMMoE(K, C, TASKS, sees={"ap": [0]}), "sees must name tasks among app, attack, got ap"),
         (lambda: LMMoE(K, C, TASKS, gating="hard"), "gating of app must be softmax, dselect_k, constant, got 'hard'"),
         (lambda: DSelectK(1), "needs 2 or more experts, got 1"),
-        (lambda: DSelectK(3, 4), "selected must be between 1 and the number of experts, 3, got 4"),
+        (lambda: DSelectK(3, 4), "selected must be from 1 to 3, the number of experts, got 4"),
         (lambda: EntropyPenalty(-1.0), "weight must be >= 0, got -1.0"),
         (lambda: PLE(K, C, TASKS, task_experts=0), "task_experts must be >= 1, got 0"),
-        (lambda: PLE(K, C, {"shared": 2}), "none of them 'shared'"),
+        (lambda: PLE(K, C, {"shared": 2}), "tasks must not contain 'shared'"),
     ],
 )
 def test_bad_sizes_are_refused(make, message):

@@ -16,19 +16,19 @@ def model_of(tasks=TASKS, sums=None):
     return heads, keras.Model(x, heads(dict.fromkeys(tasks, x)))
 
 
-def test_every_task_has_a_softmax_of_its_own():
+def test_every_task_has_its_own_softmax():
     heads, model = model_of()
-    said = model(X)
+    predicted = model(X)
     for task, classes in TASKS.items():
         kernel, bias = heads.variables(task)
         logits = X @ kernel.numpy() + bias.numpy()
         expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         assert kernel.shape == (6, classes)
-        np.testing.assert_allclose(said[task], expected if classes > 2 else expected[:, 1:], atol=1e-6)
+        np.testing.assert_allclose(predicted[task], expected if classes > 2 else expected[:, 1:], atol=1e-6)
     assert heads.macs == 6 * (3 + 4 + 2)
 
 
-def test_a_sum_agrees_with_what_it_is_a_sum_of():
+def test_a_sum_agrees_with_its_other_task():
     heads, model = model_of(sums=SUMS)
     said = {task: answer.numpy() for task, answer in model(X).items()}
     np.testing.assert_allclose(said["traffic"][:, 0], said["tunnel_traffic"][:, [1, 3]].sum(axis=1), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""LMMoE against a forward pass written out in NumPy, its parameter formula, and what it shares."""
+"""LMMoE against a forward pass in NumPy, its parameter formula, and its shared variables."""
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ def dense(layer, x):
 
 
 def lstm(layer, sequence, length):
-    """One flow at a time, one packet at a time, stopping at the flow's length."""
+    """Returns the last states of flows, computed packet by packet up to the flow's length."""
     kernel, recurrent, bias = layer.get_weights()
     states = []
     for flow, packets in zip(sequence, length, strict=True):
@@ -76,7 +76,7 @@ def test_forward_equals_the_one_by_hand(gate_input, experts, tower):
         np.testing.assert_allclose(said[task], expected, atol=1e-6)
 
 
-def test_padding_is_not_seen():
+def test_padding_is_ignored():
     model = LMMoE(K, C, TASKS, gate_input="mean")
     given = inputs()
     padding = np.arange(K)[None, :] >= given["length"][:, None]
@@ -96,7 +96,10 @@ def test_parameter_formula(gate_input, width, experts):
 
 
 def test_the_published_sizes():
-    """Counts measured at 20 packets of 12 features, 3 binary tasks, 32 units, towers of 16; here E = 1 has no gates."""
+    """The counts are for 20 packets of 12 features, 3 binary tasks, 32 units and towers of 16.
+
+    With one expert there are no gates.
+    """
     tasks = dict.fromkeys(("a", "b", "c"), 2)
     assert LMMoE(20, 12, tasks, experts=2, gate_input="first_packet").count_params() == 13_233
     single = LMMoE(20, 12, tasks, experts=1)
@@ -115,7 +118,7 @@ def test_variables_divide_into_shared_and_own():
     }  # fmt: skip
 
 
-def test_gates_are_shares_and_weigh_the_experts():
+def test_gates_are_shares_that_weight_the_experts():
     model = LMMoE(K, C, TASKS, experts=3)
     weights = model.gates(inputs())
     for task in TASKS:
@@ -126,7 +129,7 @@ def test_gates_are_shares_and_weigh_the_experts():
     assert LMMoE(K, C, TASKS, experts=1).gates is None
 
 
-def test_a_saved_model_says_the_same(tmp_path):
+def test_a_saved_model_predicts_the_same(tmp_path):
     model = LMMoE(K, C, TASKS, experts=2, units=3, gate_input="mean", tower=(4, 2), name="again")
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

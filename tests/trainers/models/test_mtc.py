@@ -1,4 +1,4 @@
-"""MTC against a rendering with layers of Keras alone, and the sizes of it and of the models it is compared with."""
+"""MTC against a network of Keras layers alone, and the sizes of MTC and its baselines."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ LITE = {"expanded": True, "positions": True, "readout": "wide", "masked": 0.2}
 
 
 def both(stem, lite=False):
-    """MTC over 72 bytes, 8 tokens of 9, and the plain one with the same weights, none of them as it begins."""
+    """Returns MTC over 72 bytes (8 tokens of 9), and the plain network with the same changed weights."""
     keras.utils.set_random_seed(1)  # of weights drawn anew a rare one puts a unit on its kink, where rounding decides
     model = MTC(72, TASKS, **SMALL, stem=stem, attention_heads=5, **(LITE if lite else {}))
     plain = plain_mtc.plain_mtc((8, 9), TASKS, ["app"], stem=stem, repetitions=(1, 1, 1), attention_heads=5, lite=lite)
@@ -42,7 +42,7 @@ def both(stem, lite=False):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("stem", "lite"), [(1, False), (3, False), (9, True)])
 def test_outputs_gradients_and_statistics_are_those_of_the_plain_network(monkeypatch, stem, lite, training):
-    """Nothing is dropped, so that both are functions."""
+    """Without dropout, so that both networks are deterministic."""
     monkeypatch.setattr("flowloom.trainers.layers.dropout.Dropout.gain", lambda layer, training: 1.0)
     monkeypatch.setattr("flowloom.trainers.layers.dropout.Dropout._kept", lambda layer, x: tf.ones_like(x, tf.bool))
     monkeypatch.setattr("keras.layers.Dropout.call", lambda layer, x, training=False: x)
@@ -92,7 +92,7 @@ def test_sizes_count_the_statistics_of_batches(make, parameters, statistics):
 
 
 def test_the_size_of_the_paper_by_its_parts():
-    """Encoders are alike, so that MTC with three of them tells the size of the one with twelve."""
+    """All encoders have one size, so a MTC with three encoders gives the size with twelve."""
     model = MTC(1500, ISCX, **SMALL)
     encoder = 4 * 50 * 48 + 2 * 50 * 1024 + 1024 + 50 + 4 * 50
     assert model.count_params() + 9 * encoder == 1_608_923
@@ -137,7 +137,7 @@ def test_variables_divide_into_shared_and_own(make):
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("length", [19, 120])
-def test_any_length_will_do(make, length):
+def test_any_length_is_possible(make, length):
     said = make(length)(packets(length))
     for task, classes in TASKS.items():
         assert said[task].shape == (3, classes)
@@ -145,7 +145,7 @@ def test_any_length_will_do(make, length):
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_a_saved_model_says_the_same(make, tmp_path):
+def test_a_saved_model_predicts_the_same(make, tmp_path):
     model = make(40, "features", sums=SUMS, name="again")
     given = {"features": np.random.default_rng(0).random((3, 40), np.float32)}
     model(given, training=True)  # statistics of batches are saved too
@@ -156,7 +156,7 @@ def test_a_saved_model_says_the_same(make, tmp_path):
         np.testing.assert_array_equal(loaded(given)[task], model(given)[task])
 
 
-def test_positions_are_those_of_the_equations():
+def test_positions_equal_the_equations():
     table = positions(30, 7)
     for place in (0, 1, 17, 29):
         for i in range(7):
@@ -183,8 +183,8 @@ def test_bad_sizes_are_refused(make, message):
 
 
 @pytest.mark.parametrize(("readout", "read"), [("all", 24 * 200), ("wide", 256)])
-def test_the_lite_settings_survive_a_file(tmp_path, readout, read):
-    """Weights are shared or of one task, and the way back from a file gives the same network."""
+def test_the_lite_settings_are_saved_and_loaded(tmp_path, readout, read):
+    """Every weight is shared or of one task, and a file gives the same network."""
     lite = {**LITE, "readout": readout}
     model = MTC(72, TASKS, ["app"], repetitions=(0, 1, 0), stem=3, **lite)
     model.save(tmp_path / "lite.keras")
@@ -214,7 +214,7 @@ def test_bits_behind_a_mask_are_exact_in_mixed_precision():
     np.testing.assert_array_equal(bits, np.unpackbits(every[:, None], axis=1, bitorder="little"))
 
 
-def test_a_network_is_trained_without_what_is_masked(monkeypatch):
+def test_a_network_is_trained_without_masked_values(monkeypatch):
     monkeypatch.setattr("flowloom.trainers.layers.dropout.Dropout._kept", lambda layer, x: tf.ones_like(x, tf.bool))
     model, whole = (MTC(72, TASKS, repetitions=(0, 0, 0), masked=masked) for masked in (0.9, 0.0))
     whole.set_weights([each.numpy() for each in model.weights])
@@ -240,6 +240,6 @@ def test_a_mask_hides_values_in_training_alone():
         ({"readout": "last"}, "readout must be one of mean, all, wide, got 'last'"),
     ],
 )
-def test_lite_settings_that_fit_nothing_are_refused(settings, message):
+def test_bad_lite_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MTC(72, TASKS, **SMALL, **settings)

@@ -1,4 +1,4 @@
-"""The multi-task CNN against the layers of the paper written down one by one, and its sizes against those measured."""
+"""The multi-task CNN against the layers of the paper one by one, and its published sizes."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def inputs(k, channels=2, rows=4):
 
 
 def plain(k):
-    """Table II for k = 60, as one would write it with Keras, and for one convolution of 128 filters less."""
+    """Returns table II in Keras, for k = 60 or without the last convolution."""
     sequence = keras.Input((k, 2))
     x = sequence
     for filters, convolutions in ((32, 2), (64, 2), (128, 2 if k > 45 else 1)):
@@ -57,7 +57,7 @@ def test_published_sizes(k, parameters):
         assert 2 * model.macs == pytest.approx(2.97e6, rel=0.01)
 
 
-def test_short_flows_leave_convolutions_out():
+def test_short_flows_have_fewer_convolutions():
     for k in range(1, 130):
         blocks, most = fitting_blocks(k, "paper"), fitting_blocks(k, "fit")
         layers, all_layers = [sum(map(len, each)) for each in (blocks, most)]
@@ -74,7 +74,7 @@ def test_short_flows_leave_convolutions_out():
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
-def test_any_number_of_packets_will_do(k):
+def test_any_number_of_packets_is_possible(k):
     model = MultitaskCNN(k, 3, {"app": 3, "attack": 2})
     said = model(inputs(k, channels=3))
     assert (said["app"].shape, said["attack"].shape) == ((4, 3), (4, 1))
@@ -102,7 +102,7 @@ def test_shared_weights_are_adopted():
     assert model(given)["app"].shape == (4, 3)
 
 
-def test_a_saved_model_says_the_same(tmp_path):
+def test_a_saved_model_predicts_the_same(tmp_path):
     model = MultitaskCNN(40, 2, {"app": 3, "attack": 2}, convolutions="fit", name="again")
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""How rows are cut into tokens, and bytes are scaled inside of a model."""
+"""Rows are cut into tokens, and a model scales bytes itself."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def test_bytes_become_shares_and_zeros_follow_them():
     assert tokens.shape == (1, 2, 4)
 
 
-def test_features_stay_as_they_are():
+def test_features_are_unchanged():
     inputs, x = row_input("features", 4)
     row = np.array([[0.5, -1, 3, 300]], np.float32)
     np.testing.assert_array_equal(keras.Model(inputs, as_tokens(x))({"features": row}), row.reshape(1, 2, 2))

@@ -269,11 +269,11 @@ def test_errors_name_settings_that_do_not_fit(dataset, packets, tables, tmp_path
         ),
         (
             lambda: evaluate(EvaluateOptions(packets, dataset=changed("short", packet_bytes=19))),
-            "has 19 bytes of a packet, the model of run .* sees 20",
+            "must have 20 bytes per packet for the model of run .* got 19",
         ),
         (
             lambda: evaluate(EvaluateOptions(tables, dataset=changed("lacking", features=FEATURES[1:]))),
-            "lacks the feature feature_0 that the model",
+            "lacks the feature feature_0 of the model",
         ),
         (
             lambda: Recipe.named("multa", ["table_scaling=quantile"]),
