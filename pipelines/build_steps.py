@@ -24,9 +24,8 @@ from flowloom.transforms.dataset.dataset_ptransforms import (
 )
 from flowloom.transforms.dataset.layouts import LaidOut
 from flowloom.transforms.dataset.shards import ShardKey, SpilledShard
-from flowloom.transforms.flows.identities import corpus_key
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
-from flowloom.transforms.flows.identities import IdentityKey, read_key
+from flowloom.transforms.flows.identities import IdentityKey, corpus_key, read_key
 from flowloom.transforms.io.io_ptransforms import ReadSpilled, SpillBatches
 from flowloom.transforms.io.spill import Spilled
 from flowloom.transforms.labels.label_bins import LabelBins, has_measured_bins
