@@ -124,8 +124,8 @@ ALLOWED: dict[str, str] = {
         "pipelines/reproduce/multitask_cnn"
     ),
     "pipelines/cli": (
-        "schemas trainers schemas/corpus schemas/models pipelines/engines pipelines/terminal transforms/weave "
-        "pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
+        "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "
+        "transforms/weave pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
     ),
 }
 

@@ -1,4 +1,1 @@
-"""The `flowloom` command line: options, messages and exit codes; no work of its own.
-
-One file, because every command is a few lines of options over a job beside this folder.
-"""
+"""The `flowloom` command line: options, messages and exit codes; the work itself is in the folders beside this one."""

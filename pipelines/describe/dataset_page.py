@@ -1,4 +1,4 @@
-"""The page of a dataset: one HTML file that needs nothing else, for people who are to trust the dataset."""
+"""The page of a dataset: one HTML file without any other, with which a reader can judge the dataset."""
 
 import dataclasses
 import os
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flowloom.pipelines.describe import drawings
+from flowloom.pipelines.describe.card_tables import NANOSECONDS, column_title, setting, shown_value
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
 from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
@@ -16,10 +17,10 @@ from flowloom.trainers.evaluation.pages import rendered
 
 TEMPLATE = "dataset_page.html.j2"
 FEW = 30
-"""Below this many rows of a class in a split its figures are uncertain."""
+"""Below this many rows of a class in a split, its figures are uncertain."""
 SHOWN_REJECTS = 50
 SHOWN_SOURCES = 12
-"""More label sources than these are folded away behind the totals of their tasks."""
+"""Longer lists of label sources are collapsed below the totals of their tasks."""
 
 _STRIPS = (
     ("duration_ns", False, "Duration", 1e9, "s"),
@@ -29,14 +30,14 @@ _STRIPS = (
     ("bytes_bwd", False, "Bytes backward", 1, "B"),
     ("pkt_size", False, "Size of a packet", 1, "B"),
     ("pkt_gap_ns", False, "Gap before a packet", 1e9, "s"),
-    ("pkt_size", True, "Packets kept of a flow", 1, ""),
+    ("pkt_size", True, "Stored packets of a flow", 1, ""),
 )
-"""Column, whether of the lengths of its lists, title, how many of the column's unit make one of the page's, unit."""
+"""Column, whether to use the lengths of its lists, title, divisor, and unit after division."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of the closing account; `level` 1 is taken off or split out of the line before."""
+    """One line of the account; a line of `level` 1 is part of the line before or subtracted from it."""
 
     what: str
     count: int
@@ -48,7 +49,7 @@ class Step:
 def write_page(
     dataset: str | os.PathLike[str], card: DatasetCard, statistics: DatasetStatistics, out: str | os.PathLike[str]
 ) -> str:
-    """Write `report.html` into a folder and return its path.
+    """Writes `report.html` into a folder and returns its path.
 
     Raises:
       FlowloomError: if Jinja is not installed.
@@ -61,7 +62,12 @@ def write_page(
 
 
 def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table, rejects: pa.Table) -> str:
-    """Return the page; the tables are those beside the card, of which `captures` needs groups, times and uris only."""
+    """Returns the page.
+
+    Args:
+      captures: the captures table beside the card; needs the columns group, first_ns, last_ns and uri.
+      rejects: the rejects table beside the card.
+    """
     return rendered(
         __package__,
         TEMPLATE,
@@ -69,8 +75,12 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
             "count": _count,
             "share": _share,
             "figure": _figure,
-            # not Jinja's map(attribute=...), which takes a dot in the name of a class for a path
-            "class_rows": lambda splits, task, word: sum(split.classes[task][word] for split in splits),
+            "setting": setting,
+            "column_title": column_title,
+            "in_unit": _in_unit,
+            "frequent_value": _frequent_value,
+            # instead of Jinja's map(attribute=...), which reads a dot in the name of a class as a path
+            "class_rows": lambda splits, task, label: sum(split.classes[task][label] for split in splits),
             "unknown_rows": lambda splits, task: sum(split.unknown[task] for split in splits),
         },
         card=card,
@@ -89,7 +99,7 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
         leakage=_leakage(card),
         timeline=drawings.draw_timeline(captures),
         rejects=rejects.slice(0, SHOWN_REJECTS).to_pylist(),
-        rejects_left_out=max(0, rejects.num_rows - SHOWN_REJECTS),
+        rejects_omitted=max(0, rejects.num_rows - SHOWN_REJECTS),
         sizes=drawings,
     )
 
@@ -107,21 +117,36 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.4g}"
 
 
+def _in_unit(value: float, column: str) -> str:
+    return _figure(shown_value(value, column))
+
+
+def _frequent_value(value: str, column: str) -> str:
+    """Returns a frequent value as text for people: nanoseconds in seconds, ids with 12 digits."""
+    return (
+        _in_unit(float(value), column) if column.endswith(NANOSECONDS) else value[:12] if column == "group" else value
+    )
+
+
 def _is_synthetic(card: DatasetCard) -> bool:
-    """Whether the dataset's name, a task or a class says that the traffic was generated."""
-    said = [card.name, *(task.name for task in card.tasks), *(word for task in card.tasks for word in task.vocabulary)]
-    return any("synthetic" in word.lower() for word in said)
+    """Returns whether the name of the dataset, a task or a class says that the traffic was generated."""
+    names = [
+        card.name,
+        *(task.name for task in card.tasks),
+        *(label for task in card.tasks for label in task.vocabulary),
+    ]
+    return any("synthetic" in name.lower() for name in names)
 
 
 def _account(card: DatasetCard) -> Iterator[Step]:
-    """Yield the way from records to rows; what is taken off leaves what comes next."""
+    """Yields the steps from records to rows; lines of level 1 lead to the next line of level 0."""
     account = card.accounting
     records, flows = max(account.records, 1), max(account.flows, 1)
     yield Step("records in captures", account.records, 1.0)
     for reason, count in account.dropped.items():
         yield Step(f"dropped: {reason}", -count, count / records, 1)
     yield Step("packets metered", account.metered, account.metered / records)
-    yield Step("flows metered", account.flows, 1.0, note=f"{account.metered / flows:,.1f} packets each on average")
+    yield Step("flows metered", account.flows, 1.0, note=f"{account.metered / flows:,.1f} packets per flow on average")
     yield Step("too short", -account.flows_short, account.flows_short / flows, 1)
     rows = sum(split.rows for split in card.splits.values())
     if card.layout == "rainbow":
@@ -129,25 +154,25 @@ def _account(card: DatasetCard) -> Iterator[Step]:
         left = account.flows - account.flows_short - account.flows_unlabelled
         yield Step("flows with a label", left, left / flows)
         again = rows + account.rows_duplicate - left
-        yield Step("again in the stripe of another task", again, again / flows, 1)
-    yield Step("rows left out as duplicates", -account.rows_duplicate, account.rows_duplicate / flows, 1)
+        yield Step("repeated in the stripe of another task", again, again / flows, 1)
+    yield Step("duplicate rows removed", -account.rows_duplicate, account.rows_duplicate / flows, 1)
     unlabelled = f"{account.flows_unlabelled:,} of them without any label" if card.layout == "aurora" else ""
     yield Step("rows", rows, rows / flows, note=unlabelled)
 
 
 def _warnings(card: DatasetCard) -> Iterator[str]:
-    """Yield what a reader must know before training on the dataset."""
+    """Yields warnings for readers who want to train on the dataset."""
     for task in card.tasks:
         absent = [
-            f"{word} in {name}"
+            f"{label} in {name}"
             for name, split in card.splits.items()
-            for word, count in split.classes[task.name].items()
+            for label, count in split.classes[task.name].items()
             if not count
         ]
         few = [
-            f"{word} in {name} ({count})"
+            f"{label} in {name} ({count})"
             for name, split in card.splits.items()
-            for word, count in split.classes[task.name].items()
+            for label, count in split.classes[task.name].items()
             if 0 < count < FEW
         ]
         if absent:
@@ -157,57 +182,57 @@ def _warnings(card: DatasetCard) -> Iterator[str]:
         rows = sum(split.rows for split in card.splits.values() if any(split.classes[task.name].values()))
         unknown = sum(split.unknown[task.name] for split in card.splits.values())
         if rows and unknown / rows > 0.5:
-            yield f"{task.name}: {_share(unknown, rows)} of the rows have no label of it; unknown is not negative."
+            yield f"{task.name}: {_share(unknown, rows)} of the rows have no known label; unknown is not negative."
     conflicts = sum(entry.conflicts for entry in card.coverage)
     if conflicts:
-        yield f"Label sources contradict each other on {conflicts:,} flows."
+        yield f"Label sources disagree on {conflicts:,} flows."
     if card.leakage is None:
-        yield "Leakage was not measured: flowloom describe with --leakage and --statistics measures it for this page."
+        yield "Leakage was not measured; flowloom describe --statistics --leakage measures it for this page."
     else:
         sequences = card.leakage.sequences
         for split, again in sequences.flows_in_train.items():
             if again > 0.05 * sequences.flows[split]:
                 share = _share(again, sequences.flows[split])
-                yield f"{share} of the flows of {split} have sizes and directions that a flow of train has too."
+                yield f"{share} of the flows of {split} have the same sizes and directions as a flow of train."
     if card.accounting.rejects:
         yield f"{card.accounting.rejects:,} places could not be read; they are listed under Rejects."
     gaps = sum(line.gaps for line in card.timelines)
     if gaps:
-        yield f"Capture groups have {gaps:,} gaps between their files; flows across one are cut by it."
+        yield f"Capture groups have {gaps:,} gaps between their files; a gap cuts the flows that cross it."
 
 
 def _largest_class(card: DatasetCard, task: str) -> int:
-    """Return the rows of the most frequent class over all splits; 1 if there is none."""
-    words = next(iter(card.splits.values())).classes[task]
-    return max(1, *(sum(split.classes[task][word] for split in card.splits.values()) for word in words))
+    """Returns the rows of the most frequent class over all splits, at least 1."""
+    labels = next(iter(card.splits.values())).classes[task]
+    return max(1, *(sum(split.classes[task][label] for split in card.splits.values()) for label in labels))
 
 
 def _coverage(card: DatasetCard) -> dict[str, list[LabelCoverage]]:
-    """Return the label sources by task; tasks without one, which are measured, are left out."""
+    """Returns the label sources by task, without measured tasks, which have none."""
     sources = {task.name: [entry for entry in card.coverage if entry.task == task.name] for task in card.tasks}
     return {task: entries for task, entries in sources.items() if entries}
 
 
 def _heat(table: Contingency, card: DatasetCard) -> dict[str, Any]:
-    """Return the cells of a contingency table with their share of the row; words and unknowns without rows left out."""
-    words = {task.name: (*task.vocabulary, "unknown") for task in card.tasks}
+    """Returns the cells of a contingency table with their share of the row, without empty rows and columns."""
+    labels = {task.name: (*task.vocabulary, "unknown") for task in card.tasks}
     one, other = table.tasks
-    columns = [at for at in range(len(words[other])) if any(counts[at] for counts in table.counts)]
+    columns = [at for at in range(len(labels[other])) if any(counts[at] for counts in table.counts)]
     rows = [
         {
-            "word": word,
+            "label": label,
             "cells": [
-                {"count": counts[at], "share": counts[at] / sum(counts), "to": words[other][at]} for at in columns
+                {"count": counts[at], "share": counts[at] / sum(counts), "to": labels[other][at]} for at in columns
             ],
         }
-        for word, counts in zip(words[one], table.counts, strict=True)
+        for label, counts in zip(labels[one], table.counts, strict=True)
         if any(counts)
     ]
-    return {"one": one, "other": other, "columns": [words[other][at] for at in columns], "rows": rows}
+    return {"one": one, "other": other, "columns": [labels[other][at] for at in columns], "rows": rows}
 
 
 def _profiles(card: DatasetCard, statistics: DatasetStatistics) -> dict[str, list[drawings.ProfileDrawing]]:
-    """Return the drawings of each task's classes, all on the same axes."""
+    """Returns the drawings of each task's classes, all on the same axes."""
     largest = drawings.profile_scale(statistics.profiles)
     positions = max((len(profile.flows) for profile in statistics.profiles), default=1)
     return {
@@ -233,7 +258,7 @@ def _strips(statistics: DatasetStatistics) -> Iterator[drawings.StripsDrawing]:
 
 
 def _leakage(card: DatasetCard) -> dict[str, Overlap]:
-    """Return the overlaps that were measured, by what comes again."""
+    """Returns the measured overlaps by what is compared."""
     if card.leakage is None:
         return {}
     kinds = {

@@ -1,4 +1,4 @@
-"""Geometry of the figures on a dataset's page, in units of their view boxes; the template draws and escapes them."""
+"""Geometry of the figures on a dataset page, in units of their view boxes; the template draws and escapes them."""
 
 import dataclasses
 import datetime as dt
@@ -12,9 +12,9 @@ from flowloom.schemas.dataset.dataset_statistics import LEVELS, ClassProfile, Va
 
 PROFILE_WIDTH, PROFILE_HEIGHT = 232.0, 150.0
 STRIP_WIDTH = 420.0
-TIMELINE_WIDTH, LANE_HEIGHT, MOST_LANES = 1000.0, 7.0, 48
+TIMELINE_WIDTH, LINE_HEIGHT, MOST_LINES = 1000.0, 7.0, 48
 MOST_SPANS = 2_000
-"""Groups on a timeline at most: more would be wider than the page in bytes, not in insight."""
+"""Most groups on a timeline: more would only make the page larger."""
 
 _MARGIN = 30.0
 _PREFIXES = (
@@ -24,7 +24,7 @@ _PREFIXES = (
 
 @dataclasses.dataclass(frozen=True)
 class Stem:
-    """One position of a profile: middle, quartiles and median from top down, and how many flows reach it."""
+    """One position of a profile: upper quartile, median and lower quartile, and the share of flows that reach it."""
 
     x: float
     upper: float
@@ -37,7 +37,7 @@ class Stem:
 
 @dataclasses.dataclass(frozen=True)
 class Tick:
-    """A mark of an axis and its text."""
+    """A tick of an axis and its text."""
 
     at: float
     text: str
@@ -47,7 +47,7 @@ class Tick:
 class ProfileDrawing:
     """The first packets of one class."""
 
-    word: str
+    label: str
     flows: int
     stems: list[Stem]
     bar: float
@@ -57,12 +57,12 @@ class ProfileDrawing:
 
 
 def draw_profile(profile: ClassProfile, largest: float, positions: int) -> ProfileDrawing:
-    """Place a profile on axes that several share: sizes up to `largest` either way, so many positions."""
+    """Places a profile on shared axes: sizes up to `largest` in both directions, and `positions` packets."""
     step = (PROFILE_WIDTH - _MARGIN) / positions
     zero = (PROFILE_HEIGHT - 14) / 2
 
     def height(size: float) -> float:
-        # the root of a size leaves room for what is small, and most packets are
+        # a square root leaves room for small sizes, which most packets have
         return round(zero - math.copysign(math.sqrt(abs(size) / largest), size) * (zero - 4), 1)
 
     stems = []
@@ -70,8 +70,8 @@ def draw_profile(profile: ClassProfile, largest: float, positions: int) -> Profi
         zip(profile.flows, profile.lower, profile.median, profile.upper, strict=True)
     ):
         side = "forward" if median > 0 else "backward"
-        median_told = f"median {abs(median):,.0f} B {side}, quartiles {lower:+,.0f} to {upper:+,.0f}"
-        title = f"packet {at + 1} of {flows:,} flows: {median_told}"
+        sizes = f"median {abs(median):,.0f} B {side}, quartiles {lower:+,.0f} to {upper:+,.0f} B"
+        title = f"packet {at + 1} of {flows:,} flows: {sizes}"
         x = round(_MARGIN + step * (at + 0.5), 1)
         stems.append(Stem(x, height(upper), height(median), height(lower), median > 0, flows / profile.flows[0], title))
     ticks = [Tick(height(size), f"{abs(size):,.0f}") for size in (largest, largest / 10, 0, -largest / 10, -largest)]
@@ -79,7 +79,7 @@ def draw_profile(profile: ClassProfile, largest: float, positions: int) -> Profi
 
 
 def profile_scale(profiles: Iterable[ClassProfile]) -> float:
-    """Return a round size that no quartile of the profiles exceeds."""
+    """Returns a round size that no quartile of the profiles exceeds."""
     largest = max((abs(size) for profile in profiles for size in (*profile.lower, *profile.upper)), default=1.0)
     unit = 10 ** math.floor(math.log10(max(largest, 100)))
     return float(math.ceil(largest / unit * 2) * unit / 2)
@@ -98,7 +98,7 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True)
 class StripsDrawing:
-    """Quantiles of one quantity in all splits, on a logarithmic axis that begins with 0."""
+    """Quantiles of one quantity in all splits, on a logarithmic axis with zeros at its left end."""
 
     name: str
     strips: list[Strip]
@@ -106,14 +106,14 @@ class StripsDrawing:
 
 
 def draw_strips(name: str, splits: dict[str, ValueStatistics], scale: float, unit: str) -> StripsDrawing | None:
-    """Place quantiles of values >= 0, which are multiples of 1 / `scale` of the unit shown; None without any value."""
+    """Places quantiles of values >= 0, divided by `scale` to get the unit shown; returns None without any value."""
     scaled = {split: [value / scale for value in found.quantiles] for split, found in splits.items()}
     positive = [value for values in scaled.values() for value in values if value > 0]
     if not scaled:
         return None
     low = math.floor(math.log10(min(positive))) if positive else 0
     high = max(math.ceil(math.log10(max(positive))), low + 1) if positive else 1
-    begin = 18.0  # zeros lie left of it
+    begin = 18.0  # zeros are to its left
 
     def place(value: float) -> float:
         if value <= 0:
@@ -126,9 +126,9 @@ def draw_strips(name: str, splits: dict[str, ValueStatistics], scale: float, uni
         ticks = [Tick(4.0, "0"), *(tick for tick in ticks if tick.at > 34)]
     strips = []
     for split, values in scaled.items():
-        told = ", ".join(f"{level:.0%}: {_short(value, unit)}" for level, value in zip(LEVELS, values, strict=True))
+        text = ", ".join(f"{level:.0%}: {_short(value, unit)}" for level, value in zip(LEVELS, values, strict=True))
         at = [place(value) for value in values]
-        strips.append(Strip(split, (at[0], at[-1]), (at[2], at[4]), at[3], told))
+        strips.append(Strip(split, (at[0], at[-1]), (at[2], at[4]), at[3], text))
     return StripsDrawing(name, strips, ticks)
 
 
@@ -136,7 +136,7 @@ def draw_strips(name: str, splits: dict[str, ValueStatistics], scale: float, uni
 class Span:
     """One capture group in time: its captures, and the gaps between them."""
 
-    lane: int
+    line: int
     captures: list[tuple[float, float]]
     gaps: list[tuple[float, float]]
     title: str
@@ -144,16 +144,17 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class TimelineDrawing:
-    """All capture groups in time, those side by side that overlap."""
+    """All capture groups in time, on different lines where they overlap."""
 
     spans: list[Span]
-    lanes: int
+    lines: int
     ticks: list[Tick]
-    left_out: int
+    omitted: int
+    """Groups that are not drawn."""
 
 
 def draw_timeline(captures: pa.Table) -> TimelineDrawing | None:
-    """Place the groups of the captures table by first and last packet; None if no capture has a packet."""
+    """Places the groups of the captures table by first and last packet; returns None if no capture has a packet."""
     groups: dict[str, list[tuple[int, int, str]]] = {}
     columns = (captures[name].to_pylist() for name in ("group", "first_ns", "last_ns", "uri"))
     for group, first, last, uri in zip(*columns, strict=True):
@@ -171,15 +172,15 @@ def draw_timeline(captures: pa.Table) -> TimelineDrawing | None:
     free: list[int] = []
     spans = []
     for members in ordered[:MOST_SPANS]:
-        lane = next((at for at, until in enumerate(free) if until < members[0][0]), len(free))
-        if lane == len(free) < MOST_LANES:
+        line = next((at for at, until in enumerate(free) if until < members[0][0]), len(free))
+        if line == len(free) < MOST_LINES:
             free.append(0)
-        lane = min(lane, MOST_LANES - 1)
-        free[lane] = max(free[lane], members[-1][1], members[0][0] + int(3 / scale))
+        line = min(line, MOST_LINES - 1)
+        free[line] = max(free[line], members[-1][1], members[0][0] + int(3 / scale))
         boxes = [(place(first), max(round(place(last) - place(first), 2), 1.5)) for first, last, _ in members]
         gaps = [(place(since), round(place(until) - place(since), 2)) for since, until in _gaps(members)]
         more = f" and {len(members) - 1} more" if len(members) > 1 else ""
-        spans.append(Span(lane, boxes, gaps, f"{members[0][2]}{more}: {(members[-1][1] - members[0][0]) / 1e9:,.1f} s"))
+        spans.append(Span(line, boxes, gaps, f"{members[0][2]}{more}: {(members[-1][1] - members[0][0]) / 1e9:,.1f} s"))
     ticks = [
         Tick(TIMELINE_WIDTH * part / 4, _moment(begin + (end - begin) * part // 4, end - begin)) for part in range(5)
     ]
@@ -200,7 +201,7 @@ def _moment(time_ns: int, span_ns: int) -> str:
 
 
 def _short(value: float, unit: str) -> str:
-    """Return a number with the prefix by which its size can be seen."""
+    """Returns a number with an SI prefix."""
     scale, prefix = next(((scale, prefix) for scale, prefix in _PREFIXES if value >= scale), (1.0, ""))
     number = f"{value / scale:.3g}"
     return f"{number} {prefix}{unit}" if unit else number + prefix

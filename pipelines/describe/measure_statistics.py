@@ -1,9 +1,9 @@
-"""`flowloom describe --statistics`: the rows of a dataset as quantiles, frequent values, counts and profiles."""
+"""`flowloom describe --statistics`: quantiles, frequent values, counts and profiles of a dataset's rows."""
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -17,17 +17,17 @@ from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_s
 from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
 
 BATCH_ROWS = 16_384
-"""Rows that are described at a time."""
+"""Rows that are read at a time."""
 
 
 def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[str]) -> DatasetStatistics:
-    """Describe the rows of a dataset's first view, write `statistics.json` into a folder, and return what it says.
+    """Measures the rows of a dataset's first view, writes `statistics.json` into a folder, and returns its content.
 
-    One worker reads the shards in their order, so the same dataset gives the same bytes.
+    One worker reads the shards in order, so the same dataset gives the same bytes.
 
     Raises:
-      FlowloomError: if there is no finished dataset, its shards cannot be read or have other rows than the card says,
-        or TensorFlow, which tfx-bsl reads with, is not installed.
+      FlowloomError: if there is no finished dataset, its shards cannot be read or do not have the rows of the card, or
+        TensorFlow, which tfx-bsl needs, is not installed.
     """
     card = read_card(dataset)
     shards = (shard for shard in card.shards if shard.view == card.views[0])
@@ -35,7 +35,7 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
     sources = _sources(os.fspath(dataset), folders)
     with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:
         with _unreadable(dataset), start_pipeline(EMBEDDED, 1, ()) as pipeline:
-            # a sketch for each folder: where rows of several meet, the runner holds all of them in memory
+            # one sketch per folder: the runner would hold rows that are flattened from several folders in memory
             sketches = [
                 beam.pvalue.AsSingleton(
                     pipeline | f"Read {folder}" >> source | f"Sketch {folder}" >> _sketched(card, split)
@@ -46,14 +46,18 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
             found | "Write" >> beam.Map(_write, scratch)
         statistics = read_statistics(scratch)
     assert statistics is not None
-    rows_told = {split: counts.rows for split, counts in card.splits.items()}
-    if statistics.rows != rows_told:
+    expected = {split: counts.rows for split, counts in card.splits.items()}
+    if statistics.rows != expected:
         raise FlowloomError(
-            f"the shards of {dataset} have other rows than its card says: found {statistics.rows}, expected "
-            f"{rows_told}; see what differs with `flowloom verify`"
+            f"{dataset}: shards must have the rows of the card, {_counts(expected)}, got {_counts(statistics.rows)}; "
+            "find the difference with `flowloom verify`"
         )
     _write(statistics, os.fspath(out))
     return statistics
+
+
+def _counts(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in rows.items())
 
 
 def _sketched(card: DatasetCard, split: str) -> beam.PTransform:
@@ -71,7 +75,7 @@ def _write(statistics: DatasetStatistics, folder: str) -> None:
 
 @contextlib.contextmanager
 def _unreadable(dataset: str | os.PathLike[str]) -> Iterator[None]:
-    """Say of an Arrow error, which Beam passes on as the text of a traceback, what to do."""
+    """Turns an Arrow error, which Beam passes on as the text of a traceback, into an error with advice."""
     try:
         yield
     except RuntimeError as error:
@@ -79,12 +83,12 @@ def _unreadable(dataset: str | os.PathLike[str]) -> Iterator[None]:
         if "pyarrow" not in reason:
             raise
         raise FlowloomError(
-            f"the shards of {dataset} cannot be read ({reason}); see which one is damaged with `flowloom verify`"
+            f"{dataset}: the shards cannot be read ({reason}); find the damaged one with `flowloom verify`"
         ) from None
 
 
 def _sources(dataset: str, folders: Sequence[tuple[str, str]]) -> dict[str, tuple[str, Any]]:
-    """Return by folder of shards its split, and tfx-bsl's source of its rows."""
+    """Returns, by folder of shards, its split and tfx-bsl's source of its rows."""
     try:
         from flowloom.trainers.native_logs import native_stderr_muted
 

@@ -1,7 +1,7 @@
-"""Engines beyond this process: what they need is looked for before a job is handed over, and nobody waits for ever.
+"""Engines outside this process: requirements are checked before a job is submitted, and every wait has a limit.
 
-Beam waits without a word for a jar that cannot be downloaded, for a master that does not answer, and for workers that
-cannot start. Here each of them is a message.
+Beam waits silently for a jar that cannot be downloaded, a master that does not answer and workers that cannot start.
+Here each of these is an error.
 """
 
 import concurrent.futures
@@ -30,20 +30,21 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineState
 from apache_beam.utils.subprocess_server import JavaJarServer
 
-from flowloom.pipelines.engines.worker_check import AnswerRoll, Roll
+from flowloom.pipelines.engines.worker_check import WorkerCheck
+from flowloom.pipelines.engines.worker_check_ptransforms import AnswerWorkerCheck
 from flowloom.schemas.errors import FlowloomError
 
 CONNECT_S = 5.0
-"""Seconds within which a master has to answer."""
+"""Seconds that a master has to answer."""
 CANCEL_S = 10.0
-"""Seconds for telling an engine that nobody waits any more."""
+"""Seconds that an engine has to take a cancellation."""
 
 _CAUSE = re.compile(r"^(?:Caused by: )?[\w.$]*(?:Error|Exception): .+", re.MULTILINE)
 _DETAILS = re.compile(r'^\s*details = "(.+)"$', re.MULTILINE)
 
 
 def check_engine(runner: str, options: PipelineOptions) -> None:
-    """Check that everything is at hand that a runner needs for submitting a job.
+    """Checks that everything is present that a runner needs to submit a job.
 
     Raises:
       FlowloomError: if Java, a job server's jar, Prism's program, the master or the job endpoint is missing.
@@ -51,7 +52,7 @@ def check_engine(runner: str, options: PipelineOptions) -> None:
     endpoint = options.view_as(PortableOptions).job_endpoint
     if endpoint:
         if endpoint != "embed":
-            _require_listener(endpoint, "--job_endpoint", "start the job server there, or name where it listens")
+            _require_listener(endpoint, "--job_endpoint", "start the job server there, or give its address")
         return
     kind = runner.lower()
     if kind in ("flink", "flinkrunner"):
@@ -63,52 +64,49 @@ def check_engine(runner: str, options: PipelineOptions) -> None:
         spark = options.view_as(SparkRunnerOptions)
         _require_jar(f"spark-{spark.spark_version}", "--spark_job_server_jar", spark.spark_job_server_jar, options)
         if "://" in spark.spark_master_url:
-            _require_listener(
-                spark.spark_master_url, "--spark_master_url", "start the master, or name where it listens"
-            )
+            _require_listener(spark.spark_master_url, "--spark_master_url", "start the master, or give its address")
     elif kind in ("prism", "prismrunner"):
         place = options.view_as(PrismRunnerOptions).prism_location
         if place is None or not os.access(place, os.X_OK) or os.path.isdir(place):
             raise FlowloomError(
-                f"{runner} needs Prism's program: expected --prism_location=FILE, got {place}; make it with: "
+                f"{runner}: --prism_location must be Prism's program, got {place or 'nothing'}; build it with: "
                 f"go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}"
             )
 
 
-def call_roll(pipeline: beam.Pipeline, job: str, limit_s: float) -> list[str]:
-    """Run a pipeline of nothing but a roll call, and return the hosts of the workers that answered.
+def check_workers(pipeline: beam.Pipeline, job: str, limit_s: float) -> list[str]:
+    """Runs a worker check as a pipeline of its own, and returns the hosts that answered.
 
     Args:
-      pipeline: an empty one with the options of the job that is to follow.
-      job: its folder.
-      limit_s: seconds that workers have for coming up.
+      pipeline: an empty pipeline with the options of the job that follows.
+      job: the job's folder.
+      limit_s: seconds that workers have to start.
 
     Raises:
-      FlowloomError: if no worker answers in time, or `Roll` finds what is wrong with one.
+      FlowloomError: if no worker answers in time, or a worker fails the check (`WorkerCheck`).
     """
-    roll = Roll.begin(job)
-    pipeline | "AnswerRoll" >> AnswerRoll(roll)
+    check = WorkerCheck.begin(job)
+    pipeline | "AnswerWorkerCheck" >> AnswerWorkerCheck(check)
     environment = pipeline.options.view_as(PortableOptions)
     where = " ".join(filter(None, (environment.environment_type, environment.environment_config)))
     finish(
         pipeline,
         limit_s,
-        f"no worker answered within {limit_s:.0f} s (environment: {where or 'as the runner chooses'}): expected a "
-        "pool of workers at that address of each machine; start it there with `flowloom worker-pool --port PORT`, or "
-        "wait longer with --start-limit",
+        f"no worker answered within {limit_s:.0f} s (environment: {where or 'chosen by the runner'}); start a pool of "
+        "workers at that address of each machine with `flowloom worker-pool --port PORT`, or raise --start-limit",
     )
-    return roll.check()
+    return check.hosts()
 
 
 def finish(pipeline: beam.Pipeline, limit_s: float | None = None, overdue: str = "") -> None:
-    """Run a pipeline to its end; whoever stops waiting cancels the job.
+    """Runs a pipeline to its end; an exception or a timeout cancels the job.
 
     Args:
-      limit_s: seconds to wait once the job is submitted; None: for ever.
-      overdue: what to say after that.
+      limit_s: seconds to wait after the job is submitted; None: no limit.
+      overdue: the error message when that time is over.
 
     Raises:
-      FlowloomError: if the engine fails, or time is up.
+      FlowloomError: if the engine fails, or the time is over.
     """
     state = None
     try:
@@ -119,16 +117,20 @@ def finish(pipeline: beam.Pipeline, limit_s: float | None = None, overdue: str =
             if state is None or not PipelineState.is_terminal(state):
                 _within(CANCEL_S, result.cancel)
     except Exception as error:
-        raise FlowloomError(f"the engine gave the job up: {cause(str(error))}") from error
+        raise FlowloomError(f"the engine failed: {innermost_cause(str(error))}") from error
     if state != PipelineState.DONE:
-        raise FlowloomError(f"the job ended as {state}" if PipelineState.is_terminal(state) else overdue)
+        raise FlowloomError(
+            f"the job must end as {PipelineState.DONE}, got {state}; see the engine's log"
+            if PipelineState.is_terminal(state)
+            else overdue
+        )
 
 
 def _submit(pipeline: beam.Pipeline) -> Any:
-    """Return the running job.
+    """Returns the running job.
 
-    The job service inside this process works in threads that end with it only if they are begun by one that does; else
-    a job that was given up would keep the process for ever.
+    The job service inside this process (`--job_endpoint=embed`) runs in threads that inherit whether they are daemons.
+    It is started from a daemon thread, because a cancelled job would otherwise keep the process alive for ever.
     """
     if pipeline.options.view_as(PortableOptions).job_endpoint != "embed":
         return pipeline.run()
@@ -144,15 +146,15 @@ def _submit(pipeline: beam.Pipeline) -> Any:
     return submitted.result()
 
 
-def cause(complaint: str) -> str:
-    """Return the innermost cause that a complaint through several workers, Java's and Python's, tells, as one line."""
-    causes = _DETAILS.findall(complaint) or _CAUSE.findall(complaint)
-    line = causes[-1] if causes else next(filter(None, map(str.strip, complaint.splitlines())), "it says nothing")
+def innermost_cause(trace: str) -> str:
+    """Returns the innermost cause in a trace of Java and Python workers, as one line."""
+    causes = _DETAILS.findall(trace) or _CAUSE.findall(trace)
+    line = causes[-1] if causes else next(filter(None, map(str.strip, trace.splitlines())), "no message")
     return re.sub(r" \[while running .*", "", line.removeprefix("Caused by: "))
 
 
 def _within(limit_s: float, action: Callable[[], Any]) -> None:
-    """Do something that may fail, or never end."""
+    """Runs an action that may fail or never end, and waits for it at most `limit_s` seconds."""
 
     def attempt() -> None:
         with contextlib.suppress(Exception):
@@ -164,21 +166,21 @@ def _within(limit_s: float, action: Callable[[], Any]) -> None:
 
 
 def _require_jar(kind: str, option: str, given: str | None, options: PipelineOptions) -> None:
-    """Check Java and the jar of a job server; Beam would download one, and wait for it without a limit."""
+    """Checks Java and the jar of a job server; Beam would download a missing jar without a time limit."""
     server = options.view_as(JobServerOptions)
     artifact = f"beam-runners-{kind}-job-server"
     cached = os.path.join(server.jar_cache_dir or JavaJarServer.JAR_CACHE, f"{artifact}-{beam.__version__}.jar")
     jar = given or cached
     if not zipfile.is_zipfile(jar):
-        state = "is no jar" if os.path.exists(jar) else "is not there"
+        state = "is not a jar" if os.path.exists(jar) else "does not exist"
         raise FlowloomError(
-            f"Beam's job server is missing: expected a jar as {option}=FILE or at {cached}, but {jar} {state}; get it "
-            f"with: mvn dependency:copy -Dartifact=org.apache.beam:{artifact}:{beam.__version__} -DoutputDirectory=DIR"
+            f"{option} must be the jar of Beam's job server (default: {cached}), but {jar} {state}; get it with: "
+            f"mvn dependency:copy -Dartifact=org.apache.beam:{artifact}:{beam.__version__} -DoutputDirectory=DIR"
         )
     if shutil.which(server.job_server_java_launcher) is None:
         raise FlowloomError(
-            f"Beam's job server needs Java 11 or 17, there is no program {server.job_server_java_launcher!r}; install "
-            "it, or name it by --job_server_java_launcher=FILE"
+            f"Beam's job server needs Java 11 or 17, but there is no program {server.job_server_java_launcher!r}; "
+            "install Java, or name it with --job_server_java_launcher=FILE"
         )
 
 
@@ -190,11 +192,11 @@ def _require_listener(address: str, option: str, remedy: str) -> None:
     except ValueError:
         raise FlowloomError(f"{option} must be HOST:PORT, got {address!r}") from None
     except OSError as error:
-        raise FlowloomError(f"nobody answers at {option}={address} ({error.strerror or error}); {remedy}") from None
+        raise FlowloomError(f"{option}={address} does not answer ({error.strerror or error}); {remedy}") from None
 
 
 def _require_flink(master: str, version: str) -> None:
-    """Ask a Flink cluster for its version and its task managers."""
+    """Checks that a Flink cluster answers, has task managers and is of the expected version."""
     url = master if "://" in master else f"http://{master}"
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/overview", timeout=CONNECT_S) as answer:
@@ -203,15 +205,16 @@ def _require_flink(master: str, version: str) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
         raise FlowloomError(
-            f"no Flink job manager answers at --flink_master={master} ({reason}); start the cluster, or name the "
-            "address of its REST interface, HOST:8081"
+            f"--flink_master={master}: no Flink job manager answers ({reason}); start the cluster, or give the address "
+            "of its REST interface, HOST:8081"
         ) from None
     if not managers or not slots:
         raise FlowloomError(
-            f"the Flink cluster at {master} has {managers} task managers with {slots} slots; start at least one"
+            f"--flink_master={master}: the cluster must have at least 1 task manager with 1 slot, got {managers} with "
+            f"{slots}; start a task manager"
         )
     if not str(found).startswith(f"{version}."):
         raise FlowloomError(
-            f"the Flink cluster at {master} is of version {found}, --flink_version says {version}; say "
-            f"--flink_version={'.'.join(str(found).split('.')[:2])} and use the jar for it"
+            f"--flink_version must be the version of the cluster at {master}, {found}, got {version}; use "
+            f"--flink_version={'.'.join(str(found).split('.')[:2])} and the jar for it"
         )

@@ -1,6 +1,7 @@
-"""Roll call: before a job begins, its workers show that they live, run this Flowloom and share the job's folder.
+"""Worker check: before a job starts, its workers show that they run this Flowloom and share the job's folder.
 
-Rows wait in files of that folder (decision 9). A worker on a machine without it would write them where nobody looks.
+Rows wait in files of that folder (docs/decisions/0009). A worker on a machine without it would write them to a folder
+that no other worker reads.
 """
 
 import dataclasses
@@ -9,65 +10,63 @@ import json
 import os
 import socket
 import uuid
-from typing import Any
-
-import apache_beam as beam
+from collections.abc import Iterable, Iterator
 
 from flowloom.schemas.atomic_files import UNFINISHED, write_text
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.spill import SCRATCH
 
-CALLS = 16
-"""Calls of one roll, spread over the workers; a worker may answer several."""
+REQUESTS = 16
+"""Requests of one check, spread over the workers; a worker may answer several."""
 
-_FOLDER = f"{SCRATCH}/roll"
+_FOLDER = f"{SCRATCH}/worker-check"
 
 
 @dataclasses.dataclass(frozen=True)
-class Roll:
-    """A roll call of a job: the folder that all workers have to share, and a word in it that nobody can guess."""
+class WorkerCheck:
+    """A check of one job: the folder that all workers must share, and a random token that lies in it."""
 
     job: str
-    word: str
+    token: str
 
     @property
     def _folder(self) -> str:
         return f"{self.job}/{_FOLDER}"
 
     @classmethod
-    def begin(cls, job: str) -> "Roll":
-        """Put a new word into a job's folder."""
-        roll = cls(job, uuid.uuid4().hex)
-        os.makedirs(roll._folder)
-        write_text(f"{roll._folder}/word", roll.word)
-        return roll
+    def begin(cls, job: str) -> "WorkerCheck":
+        """Puts a new token into a job's folder."""
+        check = cls(job, uuid.uuid4().hex)
+        os.makedirs(check._folder)
+        write_text(f"{check._folder}/token", check.token)
+        return check
 
-    def answer(self, call: int) -> int:
-        """Write down who answers a call, on a worker, and return the call.
+    def answer(self, request: int) -> int:
+        """Writes the worker's host and version of Flowloom into the job's folder, and returns the request.
 
         Raises:
-          FlowloomError: if the worker does not find the word in the folder.
+          FlowloomError: if the worker does not find the token in the folder.
         """
         try:
-            with open(f"{self._folder}/word", encoding="utf-8") as file:
+            with open(f"{self._folder}/token", encoding="utf-8") as file:
                 found = file.read()
         except OSError as error:
             found = error.strerror or str(error)
-        if found != self.word:
+        if found != self.token:
             raise FlowloomError(
-                f"the job's folder {self.job} must be one and the same folder for all workers, the worker on "
-                f"{socket.gethostname()} does not see what the submitter put there ({found}); let the dataset lie on "
-                "a filesystem that all machines mount at the same path"
+                f"{self.job}: the job's folder must be the same folder for all workers, but the worker on "
+                f"{socket.gethostname()} does not find the submitter's file there ({found}); put the dataset on a "
+                "filesystem that all machines mount at the same path"
             )
         answer = {"host": socket.gethostname(), "version": _version()}
-        write_text(f"{self._folder}/answer-{call}-{uuid.uuid4().hex}", json.dumps(answer))
-        return call
+        write_text(f"{self._folder}/answer-{request}-{uuid.uuid4().hex}", json.dumps(answer))
+        return request
 
-    def check(self) -> list[str]:
-        """Return the hosts that answered, sorted, at the submitter.
+    def hosts(self) -> list[str]:
+        """Returns the hosts whose answers arrived at the submitter, sorted.
 
         Raises:
-          FlowloomError: if nobody's answer arrived in the folder, or a worker has another version of Flowloom.
+          FlowloomError: if no answer arrived in the folder, or a worker has another version of Flowloom.
         """
         answers = []
         for name in os.listdir(self._folder):
@@ -76,28 +75,25 @@ class Roll:
                     answers.append(json.load(file))
         if not answers:
             raise FlowloomError(
-                f"workers answered into a folder {self.job} that is not the submitter's; let the dataset lie on a "
-                "filesystem that all machines mount at the same path"
+                f"{self.job}: the workers' answers must arrive in the submitter's folder, got none; put the dataset on "
+                "a filesystem that all machines mount at the same path"
             )
         for answer in answers:
             if answer["version"] != _version():
                 raise FlowloomError(
-                    f"workers must have the submitter's Flowloom {_version()}, the one on {answer['host']} has "
-                    f"{answer['version']}; install the same version there and start its worker pool again"
+                    f"{answer['host']}: workers must have the submitter's Flowloom {_version()}, got "
+                    f"{answer['version']}; install the same version there and restart its worker pool"
                 )
         return sorted({answer["host"] for answer in answers})
 
 
-@dataclasses.dataclass
-class AnswerRoll(beam.PTransform):
-    """`Roll.answer` by all workers, as far as the engine spreads the calls."""
+def answer_worker_check(requests: Iterable[int], check: WorkerCheck) -> Iterator[int]:
+    """Answers requests of a worker check on this worker, and yields those that were answered.
 
-    roll: Roll
-
-    def expand(self, root: Any) -> Any:
-        """Return the calls that were answered."""
-        calls = root | "Calls" >> beam.Create(range(CALLS), reshuffle=False)
-        return calls | "Spread" >> beam.Reshuffle() | "Answer" >> beam.Map(self.roll.answer)
+    Raises:
+      FlowloomError: if this worker does not share the job's folder.
+    """
+    return map(check.answer, requests)
 
 
 def _version() -> str:

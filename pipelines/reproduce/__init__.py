@@ -1,4 +1,4 @@
-"""`flowloom reproduce`: everything that only the three papers need; what users run belongs elsewhere.
+"""`flowloom reproduce`: code for the three papers alone; code for other users belongs elsewhere.
 
-One file beside the folders of the papers: the command that chooses among them.
+One file beside the folders of the papers: the command that selects a paper.
 """

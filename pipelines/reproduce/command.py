@@ -1,4 +1,4 @@
-"""`flowloom reproduce`: a paper's experiments on what there is of its data, side by side with the paper's figures."""
+"""`flowloom reproduce`: a paper's experiments on the data that is present, beside the paper's figures."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
 
-QUICK = "This was a quick run: it shows the road, and its figures mean little."
+QUICK = "This was a quick run: it shows that everything runs, and its figures mean little."
 
 
 _REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], "Reproduction"]] = {
@@ -21,26 +21,26 @@ _REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], "Repr
     "multa": reproduce_multa,
     "mtc": reproduce_mtc,
 }
-"""Every paper that can be reproduced."""
+"""Reproductions by the name of the paper."""
 
 
 def reproduce(options: ReproduceOptions, display: ProgressDisplay) -> dict[str, Any]:
-    """Build the datasets, run the paper's experiments on them, and write index.html and results.json into `out`.
+    """Builds the datasets, runs the paper's experiments, and writes index.html and results.json into `out`.
 
-    What is in `out` already from the same data and options is kept, so that an interrupted call goes on where it was;
-    of other data datasets are built anew beside those that are there.
+    Results in `out` from the same data and options are reused, so an interrupted call continues. Other data is built
+    into new datasets beside the present ones.
 
     Returns:
-      what results.json holds.
+      The content of results.json.
 
     Raises:
-      FlowloomError: if the data of the paper's first set is not there, or a step fails.
+      FlowloomError: if the data of the paper's first set is missing, or a step fails.
     """
     found = _REPRODUCTIONS[options.paper](options, display)
-    told = dataclasses.replace(
+    complete = dataclasses.replace(
         found,
         lines=[*found.lines, *([QUICK] if options.quick else [])],
         data={**found.data, "seed": options.seed, "quick": options.quick},
         command=options.command,
     )
-    return told.write(options.out)
+    return complete.write(options.out)

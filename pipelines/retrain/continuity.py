@@ -1,6 +1,9 @@
-"""Continuity: what a state of retraining can go on with, so that no row that trained a version ever tests another."""
+"""Checks that a run continues a state, so that no row that trained one version tests another."""
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
+
+import pydantic
 
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.errors import FlowloomError
@@ -12,61 +15,66 @@ if TYPE_CHECKING:
 
 
 def check_manifest(manifest: CorpusManifest) -> None:
-    """Refuse a manifest under which more captures would change what an earlier run has relied on.
+    """Rejects a manifest under which appended captures change splits, labels or ids of earlier rows.
 
     Raises:
-      FlowloomError: naming what is not the same when captures are appended, and what to write instead.
+      FlowloomError: if the manifest is of that kind; names the key and its mend.
     """
     if manifest.splits.by != "flow":
         raise FlowloomError(
-            f"retrain needs splits that stay when captures are appended, got by: {manifest.splits.by}; under it a flow "
-            "that one model was trained on may be in the test split of the next: write splits: {by: flow}"
+            f"splits must be by: flow for retrain, got by: {manifest.splits.by}, which may move a flow from the train "
+            "split of one version to the test split of the next; write splits: {by: flow}"
         )
     found = [task.name for task in manifest.tasks if task.dividers is not None and task.dividers.method != "given"]
     if found:
         raise FlowloomError(
-            f"retrain needs tasks that mean the same in every run, and dividers of {', '.join(found)} are found anew "
-            "in all train rows; take those of a first build from its card, and write method: given, at: [...]"
+            f"dividers of {', '.join(found)} must be given for retrain, as they would be recomputed from each run's "
+            "train rows; take the dividers of a first build from its card, and write method: given, at: [...]"
         )
     if manifest.identity == "drop":
         raise FlowloomError(
-            "retrain needs flow ids that stay when captures are appended, and identity: drop derives them from all "
-            "captures; write identity: pseudonym with a key_file"
+            "identity must be keep or pseudonym for retrain, got drop, which changes all flow ids when captures are "
+            "appended; write identity: pseudonym with a key_file"
         )
     if manifest.views != ("flows",) or manifest.published:
         raise FlowloomError(
-            "retrain keeps the flows of captures: write views: [flows], and take out entries with published"
+            f"views must be [flows] without published entries for retrain, got [{', '.join(manifest.views)}]"
+            f"{' and published entries' if manifest.published else ''}; write views: [flows] and remove the entries"
         )
 
 
 def check_recipe(recipe: "Recipe") -> None:
-    """Refuse a recipe that cannot be trained again and again.
+    """Rejects a recipe that cannot continue from a trained model.
 
     Raises:
-      FlowloomError: if it trains in phases that a trained model is past, or not all tasks.
+      FlowloomError: if the recipe trains in phases, in mixed precision, on other rows than flows, or not all tasks.
     """
     if recipe.schedule.paradigm in ("incremental", "transfer", "isolated"):
         raise FlowloomError(
-            "schedule.paradigm must be one that continues from a trained model, got "
-            f"{recipe.schedule.paradigm}; set schedule.paradigm=auto"
+            f"schedule.paradigm must be one that continues from a trained model, got {recipe.schedule.paradigm}; set "
+            "schedule.paradigm=auto"
         )
     if recipe.model.reads_rows:
         raise FlowloomError(
-            f"retrain keeps flows, of which model {recipe.model.kind} sees nothing; choose another recipe"
+            f"recipe must have a model of flows for retrain, got {recipe.model.kind}; choose another recipe"
         )
     if recipe.schedule.mixed_precision:
-        raise FlowloomError("retrain goes on with weights of float32, got mixed_precision=true; leave it out")
+        raise FlowloomError(
+            "schedule.mixed_precision must be false for retrain, which continues from float32 weights, got true; "
+            "remove it"
+        )
     if recipe.feed.tasks:
         raise FlowloomError(
-            f"retrain trains all tasks of the manifest, got tasks={list(recipe.feed.tasks)}; leave it out"
+            "feed.tasks must be empty for retrain, which trains all tasks of the manifest, got "
+            f"{', '.join(recipe.feed.tasks)}; remove it"
         )
 
 
 def check_continues(state: RetrainState, manifest: CorpusManifest) -> None:
-    """Refuse a manifest whose rows or labels mean something else than those the state's models know.
+    """Rejects a manifest whose rows or labels differ in meaning from those of the state.
 
     Raises:
-      FlowloomError: naming what differs.
+      FlowloomError: if they differ; names the key.
     """
     if state.manifest is None:
         return
@@ -75,62 +83,68 @@ def check_continues(state: RetrainState, manifest: CorpusManifest) -> None:
         before, now = getattr(state.manifest, key), getattr(manifest, key)
         if before != now:
             raise FlowloomError(
-                f"{key} of the manifest is another one than before, so that models of this state would see other rows: "
-                f"{before!r} became {now!r}; put it back, or begin another state"
+                f"{key} must stay the same within a state, got {_text(now)} instead of {_text(before)}; restore it, or "
+                "begin another state"
             )
     tasks = {task.name: task for task in manifest.tasks}
     for task in state.manifest.tasks:
         if tasks.get(task.name) != task:
-            became = f"{tasks[task.name]!r}" if task.name in tasks else "nothing"
+            now = _text(tasks[task.name]) if task.name in tasks else "nothing"
             raise FlowloomError(
-                f"tasks may be added, but those there were have to stay: {task.name!r} was {task!r} and is {became}; "
-                "put it back, add a task of another name, or begin another state"
+                f"task {task.name} must stay the same within a state, got {now} instead of {_text(task)}; restore it, "
+                "add a task of another name, or begin another state"
             )
     order = [task.name for task in state.manifest.tasks]
     if [task.name for task in manifest.tasks][: len(order)] != order:
-        raise FlowloomError(f"new tasks come behind those there were: {', '.join(order)}")
+        raise FlowloomError(f"new tasks must come after those of the state, {', '.join(order)}; move them to the end")
 
 
 def check_gone(manifest: CorpusManifest, found: FoundCaptures) -> None:
-    """Refuse to go on without captures that a source has to look into again.
+    """Rejects missing captures that a label source has to read again.
 
     Raises:
-      FlowloomError: naming the first, and what to do.
+      FlowloomError: if there is one; names the first.
     """
     gone = set(found.gone)
     for group in found.plan.groups:
         for capture in group.captures:
-            looking = [at for at in capture.sources if isinstance(entry := manifest.captures[at], CaptureSource) and (
+            readers = [at for at in capture.sources if isinstance(entry := manifest.captures[at], CaptureSource) and (
                 entry.dpi or entry.packet_table
             )]  # fmt: skip
-            if capture.uri in gone and looking:
+            if capture.uri in gone and readers:
                 raise FlowloomError(
-                    f"capture {capture.uri} is gone, and {manifest.captures[looking[0]].name!r} labels its flows by "
-                    "looking into it; put it back, or give the entry a label_table"
+                    f"{capture.uri}: the capture is missing, but the entry {manifest.captures[readers[0]].name!r} "
+                    "labels its flows from its packets; restore the capture, or give the entry a label_table"
                 )
 
 
 def check_timelines(state: RetrainState, found: FoundCaptures) -> None:
-    """Refuse captures under which flows that are known would get other ids, and with them other splits.
+    """Rejects captures that would change the ids of known flows, and with them their splits.
 
     Raises:
-      FlowloomError: naming the first capture whose timeline has another name, and what to do.
+      FlowloomError: if there is one; names the first capture whose timeline has another name.
     """
     now = {one.sha256: one for one in found.seen}
-    written_over = {one.uri: one for one in found.seen}
+    overwritten = {one.uri: one for one in found.seen}
     groups = {one.group for one in found.seen}
     for before in state.seen:
         if before.first_ns is None:
             continue
         if before.sha256 in now and now[before.sha256].group != before.group:
             raise FlowloomError(
-                f"the timeline of capture {before.uri} has another first capture than before, by which it is named, so "
-                "that its flows would get other ids and change their splits; give captures that come late and began "
-                "before all others, and those that changed their group, an entry with a group of their own"
+                f"{before.uri}: the first capture of its timeline must stay the same, because it names the timeline "
+                "and its flows would get other ids and splits; give late captures that began before all others, and "
+                "captures that changed their group, an entry with its own group"
             )
-        if before.sha256 not in now and before.uri in written_over and before.group not in groups:
+        if before.sha256 not in now and before.uri in overwritten and before.group not in groups:
             raise FlowloomError(
-                f"capture {before.uri} holds other bytes than when it was taken up, and its timeline was named by "
-                "them, so that flows would get other ids and change their splits; let its new bytes have another name, "
-                "and take up captures when they are finished"
+                f"{before.uri}: the bytes of the capture must stay the same, because they name its timeline and flows "
+                "would get other ids and splits; store new bytes under another name, and add captures only when they "
+                "are complete"
             )
+
+
+def _text(value: Any) -> str:
+    """Returns a value of a manifest as JSON, without fields that have their defaults."""
+    fields = value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, pydantic.BaseModel) else value
+    return json.dumps(fields)

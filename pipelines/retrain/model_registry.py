@@ -1,6 +1,6 @@
-"""The model registry: MLflow told of every version and of the aliases champion and challenger.
+"""Model registry: registers every version and the aliases champion and challenger in MLflow.
 
-What is true stands in the state; the registry follows it. A run that died between the two is made up for by the next.
+The state is authoritative and the registry follows it. If a run dies between the two, the next run catches up.
 """
 
 import logging
@@ -17,32 +17,32 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 NO_REGISTRY = "none"
 VERSION_TAG = "flowloom.version"
 MODEL_FILES = ("model.keras", "recipe.json", "features.json", "source.json", "history.json", "profile.json", "run.json")
-"""What of a run is logged: enough to score, export and evaluate with; `checkpoints/` stay where they are."""
+"""Files of a run that are logged: enough to score, export and evaluate; checkpoints stay in the run."""
 
 
 def default_registry(state: str | os.PathLike[str]) -> str:
-    """Return the address of the registry inside a state: an SQLite file."""
+    """Returns the address of the registry inside a state: an SQLite file."""
     return f"sqlite:///{os.path.abspath(state)}/registry.db"
 
 
 def require_mlflow() -> None:
-    """Refuse to begin what could not be registered in the end.
+    """Checks before a run that its result can be registered.
 
     Raises:
       FlowloomError: if a part of MLflow is not installed.
     """
-    require_installed("the registry needs", ("mlflow", "sqlalchemy", "alembic"), "retrain", ", or say --registry none")
+    require_installed("the registry needs", ("mlflow", "sqlalchemy", "alembic"), "retrain", ", or add --registry none")
 
 
 def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name: str) -> None:
-    """Register the versions that the registry does not have yet, and set the aliases; twice is once.
+    """Registers the versions that the registry lacks, and sets the aliases; a second call changes nothing.
 
     Args:
       uri: `sqlite:///FILE`, or the address of a tracking server.
-      name: of the registered model, and of the experiment that its runs are in.
+      name: the name of the registered model, and of the experiment of its runs.
 
     Raises:
-      FlowloomError: if the registry cannot be reached, or does not take them.
+      FlowloomError: if the registry cannot be reached or rejects the versions.
     """
     client, mlflow_error = _client(uri)
     root = Path(folder).resolve()
@@ -50,7 +50,7 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
         known = _registered(client, name)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            # a server keeps artifacts where it was told to; a file of ours keeps them beside itself
+            # a server has its own place for artifacts; an SQLite file keeps them beside itself
             place = (root / "artifacts").as_uri() if uri.startswith("sqlite:") else None
             experiment_id = client.create_experiment(name, artifact_location=place)
         else:
@@ -66,24 +66,24 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
             client.delete_registered_model_alias(name, CHALLENGER)
     except mlflow_error as error:
         raise FlowloomError(
-            f"the registry {uri} did not take the versions ({str(error).splitlines()[0]}); they are safe in the state, "
-            "and the next run tells it of them"
+            f"{uri}: the registry rejected the versions ({str(error).splitlines()[0]}); they are safe in the state, "
+            "and the next run registers them"
         ) from None
 
 
 def _client(uri: str) -> tuple[Any, type[Exception]]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell strangers of every run
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for our own answer alone
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report every run to MLflow
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
     import mlflow
     import mlflow.exceptions
 
-    for chatter in ("mlflow", "alembic"):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), mlflow.exceptions.MlflowException
 
 
 def _registered(client: Any, name: str) -> dict[str, str]:
-    """Return the registry's number of every version of ours that it has, by ours; make the model if it has none."""
+    """Returns the registry's version numbers by those of the state; creates the model if it is missing."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -96,7 +96,7 @@ def _registered(client: Any, name: str) -> dict[str, str]:
 
 
 def _register(client: Any, name: str, experiment_id: str, root: Path, version: Version) -> str:
-    """Log a version as a run with its model's files and figures, register it, and return the registry's number."""
+    """Logs a version as a run with files and metrics, registers it, and returns the registry's number."""
     run = client.create_run(experiment_id, run_name=f"version {version.number}")
     run_id = run.info.run_id
     trained = root / VERSIONS / f"{version.number:04d}" / RUN

@@ -1,4 +1,4 @@
-"""`flowloom retrain`: new captures into the dataset, a challenger trained on it, and by a rule a new champion."""
+"""`flowloom retrain`: adds new captures to a dataset, trains a challenger, and promotes it by a rule."""
 
 import datetime as dt
 import hashlib
@@ -63,12 +63,14 @@ from flowloom.transforms.score.skew import model_skew
 
 @dataclass(frozen=True)
 class RetrainOptions:
-    """What to retrain, on which corpus, and when to promote.
+    """Options of `retrain`.
 
     Attributes:
-      state: the folder of everything that is kept between runs, made by the first.
-      recipe, overrides: as `flowloom train` takes them.
-      max_drift: from which divergence between new rows and the champion's a feature counts as drifted, in bits.
+      state: the folder of datasets, models and verdicts, created by the first run.
+      manifest: the corpus manifest.
+      recipe, overrides: as for `flowloom train`.
+      rule: decides whether a challenger is promoted.
+      max_drift: divergence between new rows and those of the champion from which a feature counts as drifted, in bits.
       registry: `sqlite:///FILE` or the address of an MLflow server; None: a file in the state; "none": no registry.
     """
 
@@ -90,12 +92,12 @@ class RetrainOptions:
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-      champion: the version in use now.
-      version: what this run made; None where it found nothing to learn from.
-      report: its page.
+      champion: number of the version in use.
+      version: the version made by this run; None if there were no new rows.
+      report: the page of that version.
     """
 
     champion: int
@@ -104,15 +106,15 @@ class RetrainResult:
 
 
 def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
-    """Take up new captures, train a challenger if they gave new rows, and promote it if the rule lets it pass.
+    """Adds new captures, trains a challenger if they gave new rows, and promotes it if it passes the rule.
 
-    Whatever ends a run, the state is that before it or that behind it; the next run goes on from there.
+    However a run ends, the state is either the old one or the complete new one, and the next run continues from it.
 
     Raises:
-      FlowloomError: if another run holds the state, manifest or recipe cannot be retrained on or do not continue what
-        the state holds, or a step fails.
+      FlowloomError: if another run holds the state, the manifest or recipe does not suit retraining or does not
+        continue the state, or a step fails.
     """
-    # before the first state is made; TensorFlow is imported only when there is something to learn
+    # checked before the first state is made; TensorFlow is imported only if there is something to learn
     manifest = read_manifest(options.manifest)
     check_manifest(manifest)
     require_installed("training needs", ("keras", "sklearn", "tensorflow", "tfx_bsl"), "retrain")
@@ -125,7 +127,7 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
         require_mlflow()
     with locked(options.state):
         state = read_state(options.state)
-        sweep(state, options.state)
+        remove_leftovers(state, options.state)
         check_continues(state, manifest)
         folder = os.path.dirname(os.path.abspath(options.manifest))
         found = find_captures(manifest.captures, folder, state.seen, options.workers)
@@ -134,13 +136,13 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
         inputs = inputs_digest(manifest, folder, found)
         version, report = None, None
         if inputs == state.inputs:
-            display.line("nothing new: captures, labels and manifest are those of the last run")
-            if found.seen != state.seen:  # files were renamed: they need not be digested again
+            display.line("nothing new: captures, labels and manifest are unchanged since the last run")
+            if found.seen != state.seen:  # renamed files: store their new places, so that they are not digested again
                 state = state.model_copy(update={"seen": found.seen})
                 write_state(state, options.state)
         else:
             display.line(f"{len(found.new):,} new captures, {len(found.gone):,} gone, {len(found.seen):,} in all")
-            state, version, report = _take_up(options, recipe, state, manifest, found, inputs, display)
+            state, version, report = _add_captures(options, recipe, state, manifest, found, inputs, display)
         if options.registry != NO_REGISTRY:
             publish(state, options.state, options.registry or default_registry(options.state), manifest.name)
         assert state.champion is not None
@@ -148,19 +150,19 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
 
 
 def rollback(folder: Path, registry: str | None = None) -> RetrainState:
-    """Bring back the champion before the present one, and return the state.
+    """Restores the previous champion, and returns the state.
 
     Raises:
-      FlowloomError: if there was none before, or a run holds the state.
+      FlowloomError: if there is no previous champion, or another run holds the state.
     """
     if registry != NO_REGISTRY:
         require_mlflow()
     with locked(folder):
         state = read_state(folder)
         if len(state.line) < 2:
-            raise FlowloomError(f"state {folder} has no champion before the present one; nothing was changed")
-        back = Promotion(at=_now(), champion=state.line[-2], rollback=True)
-        state = state.model_copy(update={"promotions": (*state.promotions, back)})
+            raise FlowloomError(f"{folder}: the state has no previous champion; nothing was changed")
+        restored = Promotion(at=_now(), champion=state.line[-2], rollback=True)
+        state = state.model_copy(update={"promotions": (*state.promotions, restored)})
         write_state(state, folder)
         if registry != NO_REGISTRY:
             assert state.manifest is not None
@@ -168,7 +170,7 @@ def rollback(folder: Path, registry: str | None = None) -> RetrainState:
         return state
 
 
-def _take_up(
+def _add_captures(
     options: RetrainOptions,
     recipe: Any,
     state: RetrainState,
@@ -177,7 +179,7 @@ def _take_up(
     inputs: str,
     display: ProgressDisplay,
 ) -> tuple[RetrainState, Version | None, Path | None]:
-    """Build the dataset of all captures and, if its rows are others, make a version; commit what is true then."""
+    """Builds the dataset of all captures, makes a version if its rows changed, and commits the new state."""
     root = options.state
     number = len(state.versions) + 1
     place = version_folder(root, number)
@@ -187,13 +189,13 @@ def _take_up(
     card = build(BuildOptions(options.manifest, place / DATASET, options.workers), display.built, metered)
     if state.key_id is not None and card.key_id != state.key_id:
         raise FlowloomError(
-            f"the key of the pseudonyms is another one ({card.key_id} instead of {state.key_id}), so that flows have "
-            "other ids than before; put the old key file back, or begin another state"
+            f"the key of pseudonyms must be {state.key_id}, got {card.key_id}, which changes the ids of all flows; "
+            "restore the old key file, or begin another state"
         )
     grown = state.model_copy(update={"manifest": manifest, "key_id": card.key_id, "inputs": inputs, "seen": found.seen})
     version, report = None, None
     if state.versions and state.versions[-1].content_hash == card.content_hash:
-        display.line("the new captures gave no new rows: there is nothing to learn")
+        display.line("the new captures gave no new rows, so no challenger is trained")
         shutil.rmtree(place)
     else:
         version = challenge(options, recipe, state, card, found, place, display)
@@ -203,7 +205,7 @@ def _take_up(
             update={"versions": (*state.versions, version), "promotions": (*state.promotions, *promotions)}
         )
     write_state(grown, root)
-    sweep(grown, root)
+    remove_leftovers(grown, root)
     cache.clear(each.folder for each in metered.cached)
     return grown, version, report
 
@@ -216,7 +218,7 @@ def meter_new(
     job: str,
     display: ProgressDisplay,
 ) -> MeteredCaptures:
-    """Meters the captures that are not cached yet, and returns the cached results of all."""
+    """Meters captures that are not in the meter cache, and returns the metered captures of the whole corpus."""
     cache.clear()
     sizes = {one.uri: one.size for one in found.seen}
     groups = []
@@ -239,7 +241,7 @@ def challenge(
     place: Path,
     display: ProgressDisplay,
 ) -> Version:
-    """Train a challenger on a new dataset, and hold it against the champion."""
+    """Trains a challenger on a new dataset, and compares it with the champion."""
     from flowloom.trainers.native_logs import native_stderr_muted
 
     with native_stderr_muted():
@@ -291,8 +293,8 @@ def challenge(
     )
 
 
-def sweep(state: RetrainState, folder: Path) -> None:
-    """Remove what a run left that died before it was true, and the rows of datasets that later ones hold."""
+def remove_leftovers(state: RetrainState, folder: Path) -> None:
+    """Removes versions of interrupted runs, and the shards of datasets that later ones contain."""
     known = {version_folder(folder, version.number).name for version in state.versions}
     for place in (folder / VERSIONS).iterdir() if (folder / VERSIONS).is_dir() else ():
         if place.name not in known:
@@ -302,12 +304,12 @@ def sweep(state: RetrainState, folder: Path) -> None:
 
 
 def version_folder(state: Path, number: int) -> Path:
-    """Return where a version is."""
+    """Returns the folder of a version."""
     return state / VERSIONS / f"{number:04d}"
 
 
 def inputs_digest(manifest: CorpusManifest, folder: str, found: FoundCaptures) -> str:
-    """Return a digest of all that a dataset is built of: manifest, captures and their sources, tables of labels."""
+    """Returns a digest of all inputs of a dataset: manifest, captures with their sources, and label tables."""
     tables = sorted(
         {spec.path for entry in manifest.captures if isinstance(entry, CaptureSource) for spec in entry.window_specs
          if hasattr(spec, "path")}
@@ -316,12 +318,12 @@ def inputs_digest(manifest: CorpusManifest, folder: str, found: FoundCaptures) -
         [group.group, [[found.sha256[each.uri], each.sources] for each in group.captures]]
         for group in found.plan.groups
     ]
-    told = [
+    inputs = [
         manifest.model_dump(mode="json"),
         groups,
         [[path, file_sha256(os.path.join(folder, path))] for path in tables],
     ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _cache(
@@ -332,7 +334,7 @@ def _cache(
     job: str,
     display: ProgressDisplay,
 ) -> None:
-    """Meters those tasks that are not cached yet, in one small pipeline."""
+    """Meters the captures that are not in the meter cache, in one small pipeline."""
     unknown = [task for task in tasks if task not in cache]
     if unknown:
         with watched(job, display.metered), start_pipeline(EMBEDDED, workers, ()) as pipeline:
@@ -340,9 +342,9 @@ def _cache(
 
 
 def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:
-    """Add the highest AUC that champions of the line had on the same rows."""
-    had = [state.version(number).frozen.get(task) for number in state.line]
-    known = [each.challenger for each in had if each is not None and each.challenger is not None]
+    """Adds the highest AUC of any champion of the line on the same rows."""
+    earlier = [state.version(number).frozen.get(task) for number in state.line]
+    known = [each.challenger for each in earlier if each is not None and each.challenger is not None]
     return figures.model_copy(update={"best": max(known, default=None)})
 
 

@@ -1,4 +1,4 @@
-"""The report of one run of retraining: report.json, and the same as a page for people."""
+"""Report of one retraining run, as report.json and as a page."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SHOWN_CAPTURES = 50
 
 
 def write_report(version: Version, folder: Path) -> Path:
-    """Write `report.json` and `report.html` of a version into its folder, and return the path of the page."""
+    """Writes `report.json` and `report.html` of a version into its folder, and returns the path of the page."""
     write_text(str(folder / REPORT_JSON), version.model_dump_json(indent=2) + "\n")
     page = rendered(
         __package__, TEMPLATE, {"auc": number, "count": "{:,}".format}, version=version, shown_captures=SHOWN_CAPTURES

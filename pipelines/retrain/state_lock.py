@@ -1,4 +1,4 @@
-"""The lock of a state: one run at a time, and none that a dead process could leave behind."""
+"""Lock of a state: one run at a time, and no lock of a dead process."""
 
 import contextlib
 import datetime as dt
@@ -15,10 +15,10 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder's lock while the block runs; the kernel lets go of it when the process ends, however it ends.
+    """Holds a folder's lock while the block runs; the kernel releases it with the process.
 
     Raises:
-      FlowloomError: if another process holds it; saying which, where, since when.
+      FlowloomError: if another process holds it; names the process, its host and the time.
     """
     os.makedirs(folder, exist_ok=True)
     descriptor = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
@@ -27,7 +27,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FlowloomError(
-                f"state {os.fspath(folder)} is in use by {_holder(file.read())}; wait for it, or end that process"
+                f"{os.fspath(folder)}: the state is in use by {_holder(file.read())}; wait for it, or end that process"
             ) from None
         file.truncate(0)
         since = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -38,7 +38,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 def _holder(text: str) -> str:
     try:
-        told = json.loads(text)
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (ValueError, KeyError):  # it has begun this very moment
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError):  # the holder has not written its name yet
         return "another process"

@@ -1,4 +1,4 @@
-"""Terminal output: progress display, metrics table, start message; no work.
+"""Terminal output and start-up: progress display, metrics table, quick imports; no work.
 
-Three files, because everything longer is a page or a table of its command.
+Three files, because longer tables belong to their commands.
 """

@@ -1,4 +1,4 @@
-"""Metrics of runs as a short table for people."""
+"""Metrics of runs as a short table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ from rich.table import Table
 
 
 def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one row per run and task: AUC with its interval, and the AUC of the baselines beside it.
+    """Returns one row per run and task: AUC with its interval, and the AUC of each baseline.
 
     Args:
-      runs: what `metrics.json` holds, by the run's name.
+      runs: the content of `metrics.json` by the name of the run.
     """
     title = ", ".join(sorted({f"split {metrics['split']}" for metrics in runs.values()}))
     table = Table(title=f"ROC AUC, {title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -36,7 +36,7 @@ def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def number(value: float | None) -> str:
-    """Return a score as people read it; one that is not defined is a dash."""
+    """Returns a score as text; an undefined score is a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 

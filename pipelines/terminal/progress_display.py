@@ -1,4 +1,4 @@
-"""How far a job is, on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a job on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from flowloom.transforms.io.progress import Tally
 
 LINE_S = 5.0
-"""Seconds between plain lines at least."""
+"""Shortest time between plain lines, in seconds."""
 
 
 class ProgressDisplay:
-    """Shows what a job does while the block runs."""
+    """Shows the progress of a job while the block runs."""
 
     def __init__(self, job: str):
         self._job = job
@@ -42,7 +42,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """Say where the job is; plain lines are only for news, and not too often."""
+        """Shows the present state; plain lines only if it changed, and not more often than every `LINE_S`."""
         if self._bar:
             self._bar.update(self._row, description=f"{self._job}: {text}", completed=done, total=total)
         elif text != self._shown and time.monotonic() - self._shown_at >= LINE_S:
@@ -50,31 +50,31 @@ class ProgressDisplay:
             self.line(text)
 
     def line(self, text: str) -> None:
-        """Write one line that stays."""
+        """Writes one line that stays."""
         self._console.print(f"{self._job}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def built(self, tally: "Tally") -> None:
-        """Show how far a build is."""
+        """Shows the progress of a build."""
         self.update(f"{tally.captures:,} captures read, {tally.flows:,} flows metered, {tally.shards:,} shards written")
 
     def woven(self, tally: "Tally") -> None:
-        """Show how far datasets are woven."""
+        """Shows the progress of a merge or conversion of datasets."""
         self.update(f"{tally.shards:,} shards written")
 
     def scored(self, tally: "Tally") -> None:
-        """Show how far a scoring is."""
+        """Shows the progress of scoring."""
         self.update(f"{tally.captures:,} captures read, {tally.flows:,} flows metered, {tally.shards:,} shards written")
 
     def metered(self, tally: "Tally") -> None:
-        """Show how many captures have been metered."""
+        """Shows the number of metered captures."""
         self.update(f"{tally.captures:,} captures metered")
 
     def experiments(self, done: int, total: int, latest: str) -> None:
-        """Show how far a grid of experiments is."""
+        """Shows the progress of a grid of experiments."""
         self.update(f"{done:,} of {total:,} experiments, latest {latest}", done, total)
 
     def trained(self, training: "Training") -> None:
-        """Show how far a training is, and one line for every complete epoch."""
+        """Shows the progress of a training, and a line for every complete epoch."""
         place = f"epoch {training.epoch} of {training.epochs}"
         self.update(f"{place}, step {training.step} of {training.steps}", training.step, training.steps)
         if training.record:

@@ -1,4 +1,4 @@
-"""A paper reproduced from the command line, for tests of what every paper has to hold."""
+"""Reproduction of a paper from the command line, for tests that hold for every paper."""
 
 import json
 
@@ -8,7 +8,7 @@ from flowloom.pipelines.cli import main as cli
 
 
 def reproduced_twice(paper, data, out, capsys):
-    """Run `flowloom reproduce --quick` twice in one folder, and return what it said, the same both times and stored."""
+    """Runs `flowloom reproduce --quick` twice in one folder, and returns its result, equal both times and as stored."""
     words = ["reproduce", paper, "--data", str(data), "-o", str(out), "--quick", "--json"]
     found = []
     for _ in range(2):

@@ -71,17 +71,9 @@ def render(results: RunResults) -> str:
         palette=figures.PALETTE,
         gate_sentence=_gate_sentence(results.gates) if run.recipe.model.kind == "lmmoe" else None,
         recipe={name: _text(value) for name, value in run.recipe.settings.items()},
-        definition=_settings(card.definition),
+        definition={name: _text(value) for name, value in card.definition},
         drops={reason: count for reason, count in card.accounting.dropped.items() if count},
     )
-
-
-def _settings(model: pydantic.BaseModel) -> dict[str, str]:
-    """Returns the fields of a model and of the models inside it as texts, by name."""
-    texts: dict[str, str] = {}
-    for name, value in model:
-        texts |= _settings(value) if isinstance(value, pydantic.BaseModel) else {name: _text(value)}
-    return texts
 
 
 def _text(value: Any) -> str:

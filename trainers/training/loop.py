@@ -49,8 +49,8 @@ class Training:
       recipe: settings of model and training.
       dataset: restricted to the tasks that are trained.
       features: the model's view of a row.
-      synthetic: the dataset with synthetic rows (`with_synthetic_rows`), whose train split is used instead; None: no such
-        rows.
+      synthetic: the dataset with synthetic rows (`with_synthetic_rows`), whose train split is used instead; None: no
+        such rows.
       model: the model to continue with, which may have other tasks too; None: a new model.
 
     Raises:

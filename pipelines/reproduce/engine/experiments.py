@@ -38,7 +38,7 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        """A hash of the settings."""
+        """The hash of the settings."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -61,7 +61,7 @@ def run_experiments(
 ) -> Results:
     """Returns the result of every experiment; reads it if `folder` has one of equal settings.
 
-    A result appears in `folder/<name>.json` when it is complete, so that a grid can be interrupted at any time.
+    Each result is stored as `folder/<name>.json` when it is complete, so a grid can be interrupted at any time.
 
     Args:
       experiments: the grid.
@@ -93,7 +93,7 @@ def run_experiments(
         for experiment in missing:
             keep(_compute([experiment], compute, folder))
     elif runs:
-        # not forked: TensorFlow's threads do not survive that
+        # spawned, not forked: TensorFlow's threads do not survive a fork
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(min(workers, len(runs)), context, prepare) as pool:
             pending = [pool.submit(_compute, run, compute, folder) for run in runs]

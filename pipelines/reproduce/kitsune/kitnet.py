@@ -1,7 +1,7 @@
 """KitNET: the ensemble of autoencoders of Kitsune, trained one packet at a time on benign traffic.
 
 Source: Mirsky et al., "Kitsune: An Ensemble of Autoencoders for Online Network Intrusion Detection", NDSS 2018, section
-IV; what the paper leaves open is as the authors' code (Kitsune-py) does it.
+IV; details that the paper does not give follow the authors' code (Kitsune-py).
 """
 
 import dataclasses
@@ -18,24 +18,24 @@ from scipy.cluster.hierarchy import linkage, to_tree
 from flowloom.schemas.errors import FlowloomError
 
 _SPREAD = 1e-16
-"""Added to the range of a feature, so that one that never changed is 0 and not undefined."""
+"""Added to the range of a feature, so that a constant feature is scaled to 0."""
 _DISTANCE_DECIMALS = 12
-"""Distances are rounded, so that ties of equal features do not depend on the order in which a machine adds up."""
+"""Decimals of distances: rounding makes ties of equal features independent of the order of summation."""
 
 Biases = Literal["shared", "own"]
 
 
 @dataclasses.dataclass(frozen=True)
 class KitNETOptions:
-    """The size of a KitNET and how it learns; sizes are what its cost is traded for detection with.
+    """Size and learning of a KitNET; larger sizes cost more and detect more.
 
     Attributes:
-      cluster: most features that one autoencoder sees (m).
-      hidden_ratio: hidden units of an autoencoder per feature, rounded up.
-      learning_rate: of the stochastic gradient descent.
-      biases: whether the biases of a layer move by the mean of their gradients, all alike, as in the authors' code, or
-        each by its own.
-      seed: of the initial weights; that of the authors' code.
+      cluster: largest number of features of one autoencoder (m).
+      hidden_ratio: hidden units of an autoencoder per feature; their number is rounded up.
+      learning_rate: the learning rate of the stochastic gradient descent.
+      biases: `shared` moves all biases of a layer by the mean of their gradients, as in the authors' code; `own` moves
+        each by its own gradient.
+      seed: seed of the initial weights; the default is that of the authors' code.
     """
 
     cluster: int = 10
@@ -59,14 +59,14 @@ DEFAULT_OPTIONS = KitNETOptions()
 
 
 def feature_map(features: np.ndarray, cluster: int) -> list[np.ndarray]:
-    """Group features that correlate, at most `cluster` in a group: the feature mapper.
+    """Groups correlated features, at most `cluster` in a group (the feature mapper of the paper).
 
     Features are clustered by single linkage of 1 - r, where r is the correlation of their residuals against the running
-    means; clusters that are too large are replaced by the two that they were merged from.
+    means. Clusters that are too large are replaced by the two clusters that they were merged from.
 
     Args:
-      features: float64 [N, n], in the order they came in.
-      cluster: most features of a group.
+      features: float64 [N, n], in order of arrival.
+      cluster: largest number of features of a group.
 
     Returns:
       int64 positions of the features of each group, all of them together a permutation of n.
@@ -93,13 +93,13 @@ def feature_map(features: np.ndarray, cluster: int) -> list[np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class _Stack:
-    """Tied-weight autoencoders side by side, padded to the largest: a of them, m visible and h hidden units.
+    """Stacked autoencoders with tied weights, padded to the largest: a autoencoders, m visible and h hidden units.
 
     Attributes:
-      visible, hidden: int64 [a], how many of the units are theirs.
+      visible, hidden: int64 [a], number of units of each autoencoder.
       weights: float64 [a, m, h].
       hidden_bias, visible_bias: float64 [a, h] and [a, m].
-      low, high: float64 [a, m], the range of each input so far.
+      low, high: float64 [a, m], range of each input so far.
     """
 
     visible: np.ndarray
@@ -112,7 +112,7 @@ class _Stack:
 
     @classmethod
     def of(cls, sizes: Sequence[int], options: KitNETOptions) -> Self:
-        """Return untrained autoencoders; each draws from a generator of its own."""
+        """Returns untrained autoencoders; each draws its weights from its own generator."""
         visible = np.array(sizes, np.int64)
         hidden = np.ceil(visible * options.hidden_ratio).astype(np.int64)
         a, m, h = len(sizes), int(visible.max()), int(hidden.max())
@@ -130,9 +130,9 @@ class _Stack:
 
 
 class KitNET:
-    """An autoencoder for each group of features, and one over their errors, whose own error is the anomaly score.
+    """Ensemble of an autoencoder per group of features, and one over their errors, whose error is the anomaly score.
 
-    Inputs are scaled to [0, 1] by the range that training has seen; what scoring sees may lie outside.
+    Inputs are scaled to [0, 1] by their range in training; values outside the range can occur in scoring.
 
     Args:
       groups: positions of the features of each autoencoder, from `feature_map`.
@@ -140,7 +140,7 @@ class KitNET:
 
     Attributes:
       groups, options: the arguments.
-      trained: rows trained on.
+      trained: number of rows trained on.
 
     Raises:
       FlowloomError: if a group is empty or names a feature below 0.
@@ -163,7 +163,7 @@ class KitNET:
 
     @classmethod
     def fit(cls, features: np.ndarray, map_rows: int, options: KitNETOptions = DEFAULT_OPTIONS) -> Self:
-        """Return a KitNET that found its groups on the first `map_rows` rows and was trained on the others, in order.
+        """Returns a KitNET that finds its groups on the first `map_rows` rows, and trains on the others in order.
 
         Args:
           features: float64 [N, n] of benign traffic.
@@ -181,7 +181,7 @@ class KitNET:
         return kitnet
 
     def train(self, features: np.ndarray) -> np.ndarray:
-        """Learn from rows, one after the other, and return the error of each before it was learned from.
+        """Trains on rows one after another, and returns the error of each row before the update.
 
         Args:
           features: float64 [N, n].
@@ -193,7 +193,7 @@ class KitNET:
         return self._run(features, learn=True)
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Return the anomaly score of each row, float64 [N]: the higher, the less it is like the training rows.
+        """Returns the anomaly score of each row, float64 [N]; higher scores are less like the training rows.
 
         Args:
           features: float64 [N, n].
@@ -202,12 +202,12 @@ class KitNET:
           FlowloomError: if nothing was trained yet, features are missing, or a value is not finite.
         """
         if not self.trained:
-            raise FlowloomError("a KitNET scores by what it has learned: call train first, got no rows so far")
+            raise FlowloomError("a KitNET must be trained before it scores, got no rows so far; call train first")
         return self._run(features, learn=False)
 
     @property
     def parameters(self) -> int:
-        """Weights and biases of all autoencoders; ranges are not learned by descent and do not count."""
+        """Number of weights and biases of all autoencoders; ranges do not count, as they are not learned by descent."""
         visible, hidden = self._stack.visible, self._stack.hidden
         return int((visible * hidden + visible + hidden).sum())
 
@@ -218,7 +218,7 @@ class KitNET:
 
     @property
     def weights(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Weights [v, h], hidden and visible biases of each autoencoder, that over the errors last."""
+        """Weights [v, h], hidden biases and visible biases of each autoencoder; the one over the errors is last."""
         stack = self._stack
         return [
             (stack.weights[a, :v, :h], stack.hidden_bias[a, :h], stack.visible_bias[a, :v])
@@ -226,17 +226,17 @@ class KitNET:
         ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything it knows into one NumPy archive (.npz)."""
+        """Writes options, groups, weights and ranges into one NumPy archive (.npz)."""
         about = {**dataclasses.asdict(self.options), "trained": self.trained}
         with open(path, "wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), inputs=self._inputs, **self._stack.arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-          FlowloomError: if the file is missing or holds something else.
+          FlowloomError: if the file is missing or of another kind.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -246,7 +246,7 @@ class KitNET:
                 groups = [group[:v] for group, v in zip(archive["inputs"], stack.visible, strict=False)]
             kitnet = cls(groups, KitNETOptions(**about))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise FlowloomError(f"{path} holds no KitNET ({error}); write one with KitNET.save") from None
+            raise FlowloomError(f"{path}: the file must be a KitNET, got {error}; write one with KitNET.save") from None
         kitnet.trained, kitnet._stack = trained, stack
         return kitnet
 
@@ -274,8 +274,8 @@ def _check_finite(features: np.ndarray) -> None:
 def _run(
     rows, inputs, learn, rate, shared, visible, hidden, weights, hidden_bias, visible_bias, low, high, scores
 ):  # fmt: skip
-    """Write the score of each row; with `learn`, change the weights after each."""
-    last = len(inputs)  # the autoencoder over the errors of those before it
+    """Writes the score of each row; with `learn`, updates the weights after each."""
+    last = len(inputs)  # the autoencoder over the errors of the others
     x, z = np.empty(weights.shape[1]), np.empty(weights.shape[1])
     y, slope = np.empty(weights.shape[2]), np.empty(weights.shape[2])
     errors = np.empty(last + 1)
@@ -292,7 +292,7 @@ def _run(
 
 @numba.njit(nogil=True, cache=True)
 def _reconstruct(x, v, h, w, hidden_bias, visible_bias, low, high, y, z, slope, learn, rate, shared):
-    """Return the root mean square error of an autoencoder on x[:v], scaled in place; with `learn`, descend by it."""
+    """Returns the root mean square error of an autoencoder on x[:v], scaled in place; with `learn`, updates it."""
     for j in range(v):
         if learn:
             low[j] = min(low[j], x[j])
@@ -308,7 +308,7 @@ def _reconstruct(x, v, h, w, hidden_bias, visible_bias, low, high, y, z, slope, 
         total = visible_bias[j]
         for k in range(h):
             total += y[k] * w[j, k]
-        z[j] = x[j] - 1 / (1 + np.exp(-total))  # the error, which descent takes as its gradient
+        z[j] = x[j] - 1 / (1 + np.exp(-total))  # the error, which the descent uses as gradient
         squares += z[j] * z[j]
     if learn:
         mean = 0.0

@@ -1,4 +1,4 @@
-"""Kitsune on a dataset of packet decisions: the same packets, labels and splits that models are compared on."""
+"""Kitsune on a dataset of packet decisions, with the same packets, labels and splits as the models."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.kitsune.kitnet import KitNET
 
 _CHUNK = 1 << 14
-"""Packets whose features are held at once: 15 MB."""
+"""Packets whose features are in memory at once: 15 MB."""
 _TIMED, _WARM_UP = 300, 30
 _BENIGN, _ATTACK = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class KitsuneOptions:
-    """What Kitsune is run on, how it learns, and its size.
+    """Data, learning and size of Kitsune.
 
     Attributes:
-      dataset: a dataset built with `decision: packet`, with addresses, sizes as sent.
-      task: the binary task whose attacks are to be found; its labels end the benign prefix, and are not learned from.
-      split: whose packets are scored.
-      map_rows: packets that the groups of features are found on.
-      train_rows: packets that the autoencoders are trained on at most; None for all of the benign prefix.
-      cluster, hidden_ratio: size of the autoencoders, as of `trainers.kitnet.KitNETOptions`.
-      benign: what is learned from: the `prefix`, packets before the first attack in any split, as Kitsune's authors do;
-        or, where attacks are there from the start, all packets that are `labelled` benign.
+      dataset: a dataset built with `decision: packet`, with addresses and with sizes as sent.
+      task: the binary task of the attacks; its labels only mark the end of the benign prefix, and train nothing.
+      split: the split whose packets are scored.
+      map_rows: number of packets on which groups of features are found.
+      train_rows: largest number of packets that train the autoencoders; None: the whole benign prefix.
+      cluster, hidden_ratio: size of the autoencoders, as in `KitNETOptions`.
+      benign: the packets to learn from. `prefix`: packets before the first attack in any split, as in the paper.
+        `labelled`: all packets labelled benign, for data with attacks from the start.
     """
 
     dataset: Path
@@ -60,13 +60,13 @@ class KitsuneOptions:
 
 @dataclasses.dataclass(frozen=True)
 class KitsuneFindings:
-    """How well Kitsune finds the attacks of one task, and what it costs.
+    """Detection of the attacks of one task by Kitsune, and its costs.
 
     Attributes:
-      scores, labels: float64 and int8 [N], of the labelled packets of the split, by capture group and time.
+      scores, labels: float64 and int8 [N] of the labelled packets of the split, by capture group and time.
       figures: JSON-ready: `auc` with its 95 % `interval`; `packets` and `attacks` scored; `mapped` and `trained`
-        packets; `parameters` and `macs` of KitNET; median microseconds of one packet at a time in one thread, of its
-        features (`features_us`) and of its score (`inference_us`), and their processor time (`..._cpu_us`).
+        packets; `parameters` and `macs` of KitNET; median microseconds for the features (`features_us`) and the score
+        (`inference_us`) of one packet in one thread, and their processor time (`..._cpu_us`).
     """
 
     scores: np.ndarray
@@ -76,7 +76,7 @@ class KitsuneFindings:
 
 @dataclasses.dataclass(frozen=True)
 class _Packets:
-    """Packets by group and time: what AfterImage reads, int8 labels (-1 unknown), splits, and where groups begin."""
+    """Packets by group and time: input of AfterImage, int8 labels (-1 unknown), splits, and starts of groups."""
 
     rows: pa.RecordBatch
     labels: np.ndarray
@@ -84,7 +84,7 @@ class _Packets:
     starts: list[int]
 
     def features(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the features of all packets in pieces, each with the position of its first."""
+        """Yields the features of all packets in pieces, each with the position of its first packet."""
         for begin, end in zip(self.starts, [*self.starts[1:], len(self.labels)], strict=True):
             afterimage = AfterImage()
             for at in range(begin, end, _CHUNK):
@@ -92,13 +92,13 @@ class _Packets:
 
 
 def kitsune_baseline(options: KitsuneOptions) -> KitsuneFindings:
-    """Train KitNET on the benign prefix of the train split, and score the packets of another.
+    """Trains KitNET on the benign prefix of the train split, and scores the packets of another split.
 
-    The prefix are the packets of train before the first attack in any split, group by group in the order of their first
-    packets, unless the options say otherwise. Packets of equal times are taken in the order of their ids.
+    By default, the prefix consists of the train packets before the first attack in any split, group by group in the
+    order of their first packets. Packets with equal times are in the order of their ids.
 
     Raises:
-      FlowloomError: if the dataset does not tell what AfterImage needs, or its benign prefix is too short.
+      FlowloomError: if the dataset lacks fields that AfterImage needs, or its benign prefix is too short.
     """
     from flowloom.trainers.evaluation.metrics import auc, bootstrap_interval
     from flowloom.trainers.evaluation.predictions import Predictions
@@ -116,9 +116,9 @@ def kitsune_baseline(options: KitsuneOptions) -> KitsuneFindings:
         learned = learned[: options.map_rows + options.train_rows]
     if len(learned) <= options.map_rows:
         raise FlowloomError(
-            f"Kitsune needs more than map_rows={options.map_rows} packets of the train split in front of the first "
-            f"attack of task {options.task!r}, got {len(learned)}; set a smaller map_rows, build with splits by time, "
-            "or learn from all packets that are labelled benign"
+            f"{options.dataset}: the train split must have more than map_rows={options.map_rows} packets before the "
+            f"first attack of task {options.task!r}, got {len(learned)}; lower map_rows, build with splits by time, or "
+            "learn from all packets that are labelled benign"
         )
     scored = (packets.splits == SPLITS.index(options.split)) & (packets.labels >= 0)
     kitnet = _learned(packets, learned, options)
@@ -140,11 +140,11 @@ def kitsune_baseline(options: KitsuneOptions) -> KitsuneFindings:
 
 
 def _check(card: DatasetCard, options: KitsuneOptions) -> None:
-    """Raise if a dataset does not tell what Kitsune needs."""
+    """Raises an error if a dataset lacks fields that Kitsune needs."""
     names = {task.name: task for task in card.tasks}
     if options.task not in names:
         raise FlowloomError(
-            f"dataset {options.dataset} has no task {options.task!r}; tasks are {', '.join(names)}"
+            f"{options.dataset}: task must be one of {', '.join(names)}, got {options.task!r}"
             f"{did_you_mean(options.task, names)}"
         )
     if options.split not in card.splits:
@@ -153,20 +153,22 @@ def _check(card: DatasetCard, options: KitsuneOptions) -> None:
     for name, (got, needed) in wanted.items():
         if got != needed:
             raise FlowloomError(
-                f"Kitsune scores packets by their sizes as sent: dataset {options.dataset} needs {name}: {needed}, got "
+                f"{options.dataset}: {name} must be {needed} for Kitsune, which scores packets by sizes as sent, got "
                 f"{got}; build it with definition: {{preset: packet-windows}}"
             )
     if card.identity == "drop":
         raise FlowloomError(
-            f"Kitsune tells streams by addresses, which dataset {options.dataset} has dropped; build it with identity: "
-            "keep or pseudonym"
+            f"{options.dataset}: identity must be keep or pseudonym for Kitsune, which finds streams by addresses, "
+            "got drop; build the dataset with identity: keep or pseudonym"
         )
     if names[options.task].kind != "binary":
-        raise FlowloomError(f"Kitsune tells attacks from benign packets; task {options.task!r} is not binary")
+        raise FlowloomError(
+            f"task {options.task!r} must be binary for Kitsune, got {names[options.task].kind}; name another task"
+        )
 
 
 def _read(card: DatasetCard, options: KitsuneOptions) -> _Packets:
-    """Read the packets of all groups that the task has labels in."""
+    """Reads the packets of all groups with labels of the task."""
     label = label_column(options.task)
     names = ["flow_id", "group", "start", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "packets_fwd",
              "bytes_fwd", "bytes_bwd", label]  # fmt: skip
@@ -191,7 +193,7 @@ def _read(card: DatasetCard, options: KitsuneOptions) -> _Packets:
 
 
 def _as_sent(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return rows of packets with the columns that AfterImage reads, source and destination as they were sent."""
+    """Returns rows of packets with the columns of AfterImage, source and destination as sent."""
     forward = view(rows["packets_fwd"]) == 1
     values = {"time_ns": view(rows["start"]), "protocol": view(rows["protocol"])}
     values["wire_bytes"] = (view(rows["bytes_fwd"]) + view(rows["bytes_bwd"])).astype(np.uint32)
@@ -205,7 +207,7 @@ def _as_sent(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _learned(packets: _Packets, learned: np.ndarray, options: KitsuneOptions) -> "KitNET":
-    """Return a KitNET that has seen the packets at some ascending positions, the first ones to find its groups on."""
+    """Returns a KitNET trained on the packets at ascending positions; the first ones determine its groups."""
     from flowloom.pipelines.reproduce.kitsune.kitnet import KitNET, KitNETOptions, feature_map
 
     mapping: list[np.ndarray] = []
@@ -228,13 +230,13 @@ def _learned(packets: _Packets, learned: np.ndarray, options: KitsuneOptions) ->
 
 
 def _scored(packets: _Packets, scored: np.ndarray, kitnet: "KitNET") -> np.ndarray:
-    """Return the scores of the packets that a mask tells, float64 [N]."""
+    """Returns the scores of the packets of a mask, float64 [N]."""
     parts = [kitnet.score(features[scored[at : at + len(features)]]) for at, features in packets.features()]
     return np.concatenate(parts)
 
 
 def _timed(packets: _Packets, kitnet: "KitNET") -> dict[str, float]:
-    """Return the median times of single packets, turn by turn, with the streams of a full piece of packets known."""
+    """Returns the median times of single packets, alternating, with the streams of a full piece of packets known."""
     from flowloom.trainers.evaluation.cost import time_interleaved
 
     afterimage = AfterImage()

@@ -1,4 +1,4 @@
-"""The claims of Wang, Gao and Lei (MTC), the figures of their tables, and which of them hold on the rows at hand."""
+"""Claims of Wang, Gao and Lei (MTC), the figures of their tables, and the verdict on the present data."""
 
 import itertools
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ PAPER_TABLE_4: dict[str, dict[str, Figures]] = {
     },
     "mtc-2task": {"app": (95.60, 95.24), "tra": (92.46, 91.53)},
 }  # fmt: skip
-"""Table 4. `app` is what the Transformer branch answers, where here it is `vpn`."""
+"""Table 4. `app` is the task of the Transformer branch; here that task is `vpn`."""
 PAPER_TABLE_6 = {(5, 5): (97.17, 97.07), (5, 6): (97.73, 97.26), (6, 5): (95.57, 94.82), (6, 6): (95.46, 96.17)}
 PAPER_TABLE_7 = {3: (92.04, 91.79), 4: (97.73, 97.26), 5: (92.38, 91.44), 6: (97.46, 97.48), 7: (97.26, 96.95)}
 PAPER_TABLE_8 = {0.05: (97.46, 97.48), 0.07: (97.94, 97.54), 0.09: (88.18, 89.56)}
 PAPER_TABLE_9 = {50: (95.99, 96.85), 80: (97.25, 97.50), 100: (97.94, 97.54), 120: (97.25, 97.21)}
-"""Tables 6 to 9: F1 and recall of Tra, the one task that they share with what is here."""
+"""Tables 6 to 9: F1 and recall of Tra, the only task that is also in this data."""
 
 TITLES = {
     "mtc-lite": "MTC lite (ours)",
@@ -55,16 +55,16 @@ TASK_TITLES = {"tra": "Tra.", "aux": "Aux.", "aux-sum": "Aux. by sum", "vpn": "V
                "mal-sum": "Mal. by sum"}  # fmt: skip
 
 LEAST = {"attack": 97.0, "mal": 99.0}
-"""Macro F1 on the subset of CICIDS2017 that counts as reaching the paper, in per cent."""
+"""Macro F1 in per cent on the subset of CICIDS2017 from which on the paper counts as reached."""
 FAR = 2.0
-"""Points between two settings of tables 6 to 8 that are more than noise."""
+"""Difference in points between two settings of tables 6 to 8 that is more than noise."""
 
 
 def claims(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | None) -> list[Claim]:
-    """Return every claim of the paper that the rows can decide, and what ours adds.
+    """Returns every claim of the paper that the data can decide, and our own claims.
 
     Args:
-      byte_rule: of the tunnel, from the card of the sessions whose headers are kept.
+      byte_rule: the byte rule of the tunnel, from the card of the sessions with headers.
     """
     names = {rows.name for rows in sets}
     found = []
@@ -78,15 +78,15 @@ def claims(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | 
         found.append(
             _above(
                 outcomes, PACKETS, "forest by row", "forest by flow", "app",
-                "Embedded corpus: dividing packets one by one, as the paper does, makes the random forest look better "
-                "than dividing flows", "divided by packet",
+                "Embedded corpus: the random forest scores higher on a split by packet, as in the paper, than on one "
+                "by flow", "split by packet",
             )
         )  # fmt: skip
     return found
 
 
 def _sessions(outcomes: MTCOutcomes) -> list[Claim]:
-    """Return what tables 4 and 6 to 8 claim of ISCX, and what ours adds."""
+    """Returns the claims of tables 4 and 6 to 8 about ISCX, and our own."""
     found = []
     for method in ("mtc-lite", "mtc"):
         for other in ("transformer", "cnn"):
@@ -106,23 +106,23 @@ def _sessions(outcomes: MTCOutcomes) -> list[Claim]:
 
 
 def _auxiliary(outcomes: MTCOutcomes) -> list[Claim]:
-    """Return what the auxiliary task is good for."""
+    """Returns the claims about the benefit of the auxiliary task."""
     whole, scale = dropout_arm(PAPER_DROPOUT, outcomes.scale), outcomes.scale
     after = f"after {scale.ablation_updates} updates"
     paper = f"{PAPER_TABLE_4['mtc']['tra'][0]} against {PAPER_TABLE_4['mtc-2task']['tra'][0]}"
-    statement = f"ISCX: learning Aux makes Tra better, {after}"
+    statement = f"ISCX: learning Aux improves Tra, {after}"
     found = [_above(outcomes, SESSIONS, whole, "mtc-lite-2task", "tra", statement, paper)]
     for id, statement, one, other in (
-        ("aux-by-sum", "summing what is said of Tra", ("mtc-lite", "aux-sum"), ("mtc-lite", "aux")),
+        ("aux-by-sum", "summing the probabilities of Tra", ("mtc-lite", "aux-sum"), ("mtc-lite", "aux")),
         ("aux-trained-as-sum", f"training Aux as a sum of Tra, {after},", ("mtc-lite-sum", "aux"), (whole, "aux")),
     ):
-        statement = f"ISCX: {statement} answers Aux at most 1 point worse than a head of its own."
+        statement = f"ISCX: {statement} predicts Aux at most 1 point worse than its own head."
         found.append(_compared(outcomes, SESSIONS, id, one, other, statement, "not tried", -1.0))
     return found
 
 
 def _settings(outcomes: MTCOutcomes) -> list[Claim]:
-    """Return what tables 6 to 8 claim: that the best of their settings is better than the worst."""
+    """Returns the claims of tables 6 to 8: the best setting is better than the worst."""
     scale = outcomes.scale
     compared = (
         ("layers", "encoder layers (table 6)",
@@ -134,7 +134,7 @@ def _settings(outcomes: MTCOutcomes) -> list[Claim]:
     )  # fmt: skip
     found = []
     for id, what, paper in compared:
-        # the paper's best and worst: our own would differ by chance alone
+        # the paper's best and worst, as our own best and worst would differ by chance alone
         best, worst = max(paper, key=lambda arm: paper[arm]), min(paper, key=lambda arm: paper[arm])
         if best != worst:
             means = [outcomes.mean(SESSIONS, arm, "tra").mean for arm in (best, worst)]
@@ -151,7 +151,7 @@ def _settings(outcomes: MTCOutcomes) -> list[Claim]:
 
 
 def _tables(outcomes: MTCOutcomes) -> list[Claim]:
-    """Return what table 4 claims of CICIDS2017."""
+    """Returns the claims of table 4 about CICIDS2017."""
     found = []
     for method, (task, least) in itertools.product(("mtc-lite", "mtc"), LEAST.items()):
         mean = outcomes.mean(TABLES, method, task)
@@ -162,33 +162,33 @@ def _tables(outcomes: MTCOutcomes) -> list[Claim]:
         reached = f"{mean.mean:.1f} as a mean"
         found.append(claim_above(f"cicids-{method}-{task}", statement, paper, reached, mean, least))
         if task == "mal":
-            statement = f"CICIDS2017: {TITLES[method]} tells Mal. better by a sum of Attack. than by its own head."
+            statement = (
+                f"CICIDS2017: {TITLES[method]} predicts Mal. better from a sum of Attack. than from its own head."
+            )
             id, summed, own = f"cicids-{method}-mal-by-sum", (method, "mal-sum"), (method, "mal")
             found.append(_compared(outcomes, TABLES, id, summed, own, statement, "not tried"))
         others = ("transformer", "cnn", "forest", "boosted-trees")
         for other in (*others, "dense") if method == "mtc-lite" else others:
             mine, theirs = PAPER_TABLE_4["mtc"][task][0], PAPER_TABLE_4.get(other, {}).get(task, (None,))[0]
-            said = f"{mine} against {theirs}" if theirs else "not tried"
+            paper = f"{mine} against {theirs}" if theirs else "not tried"
             statement = f"CICIDS2017: {TITLES[method]} is above {_the(other)} by macro F1 of {TASK_TITLES[task]}"
-            found.append(_above(outcomes, TABLES, method, other, task, statement, said))
+            found.append(_above(outcomes, TABLES, method, other, task, statement, paper))
     return found
 
 
 def _headers(outcomes: MTCOutcomes, rule: ByteRule) -> list[Claim]:
-    """Return what a header that is kept gives away."""
+    """Returns the claim about the leak in file headers."""
     right = outcomes.mean(HEADERS, "byte", "vpn").mean
-    statement = (
-        f"ISCX with file headers kept: byte {LINK_TYPE}, the link type, alone tells VPN with a macro F1 above 98."
-    )
+    statement = f"ISCX with file headers: byte {LINK_TYPE}, the link type, alone predicts VPN with a macro F1 above 98."
     stripped = outcomes.mean(SESSIONS, "forest", "vpn").mean
     ours = f"{right:.1f}; {100 * rule.right:.1f} % of train rows by the card; forest without headers {stripped:.1f}"
-    return [Claim("leak", statement, "not told", ours, None, right > 98.0 and LINK_TYPE in rule.leaking)]
+    return [Claim("leak", statement, "not reported", ours, None, right > 98.0 and LINK_TYPE in rule.leaking)]
 
 
 def _above(
     outcomes: MTCOutcomes, name: str, arm: str, other: str, task: str, statement: str, paper: str
 ) -> Claim:  # fmt: skip
-    """Return the claim that an arm is above another by macro F1 of a task."""
+    """Returns the claim that an arm is above another by macro F1 of a task."""
     id = f"{name}-{arm}-above-{other}-{task}".replace(" ", "-")
     return _compared(outcomes, name, id, (arm, task), (other, task), f"{statement.rstrip('.')}.", paper)
 
@@ -197,7 +197,7 @@ def _compared(
     outcomes: MTCOutcomes, name: str, id: str, one: tuple[str, str], other: tuple[str, str], statement: str, paper: str,
     least: float = 0.0,
 ) -> Claim:  # fmt: skip
-    """Return the claim that one arm and task is more than `least` points of macro F1 above another."""
+    """Returns the claim that one arm and task is more than `least` points of macro F1 above another."""
     means = [outcomes.mean(name, *each).mean for each in (one, other)]
     ours = f"{means[0]:.1f} against {means[1]:.1f}"
     return claim_above(id, statement, paper, ours, outcomes.between(name, one, other), least)

@@ -1,4 +1,4 @@
-"""The experiments of Wang, Gao and Lei (MTC) as cells of a grid."""
+"""Experiments of Wang, Gao and Lei (MTC), each a function of its settings."""
 
 import dataclasses
 import functools
@@ -30,40 +30,40 @@ from flowloom.trainers.models.tokens import token_shape
 from flowloom.trainers.recipes.named_recipes import MTC_LITE, MTC_LITE_TABLES
 
 PROTOCOL = 3
-"""Goes up when a change makes cells that are stored another thing."""
+"""Version of the experiments; raise it when a change makes stored results invalid."""
 
 Method = Literal[
     "mtc-lite", "mtc-lite-2task", "mtc-lite-sum", "mtc", "transformer", "cnn", "dense", "forest", "boosted-trees",
     "byte", "neighbour",
 ]  # fmt: skip
-"""`mtc-lite` is ours, `mtc` has the paper's layers; `-2task` has no auxiliary head, `-sum` one that sums another's
-answers. `dense` is a wide readout as that of `mtc-lite`, for all tasks. `byte` says the commonest class of each value
-that one byte has on the train rows, `neighbour` the class of the train row that differs in the fewest bytes."""
+"""`mtc-lite` is ours, `mtc` has the paper's layers; `-2task` lacks the auxiliary head, `-sum` sums the probabilities of
+another head. `dense` is the wide readout of `mtc-lite` for all tasks. `byte` predicts the most frequent class of the
+train rows with the same value of one byte, `neighbour` the class of the train row that differs in the fewest bytes."""
 
 TREES = {"forest": random_forest, "boosted-trees": boosted_trees}
 FEATURES = 49
-"""Features of CICIDS2017 that are kept (section 3.2.1)."""
+"""Number of features of CICIDS2017 that are kept (section 3.2.1)."""
 QUANTILES = 1000
-"""Of the train rows, by which features become shares of rows."""
+"""Quantiles of the train rows that scale a feature to the share of rows below it."""
 MOMENTS = 12
-"""Times that a training is measured on the validation rows unless told otherwise, evenly spaced."""
+"""Number of evenly spaced measurements of a training on the validation rows, by default."""
 BOTH = ("macro_f1", "macro_recall")
 """The figures of the paper's tables."""
 LINK_TYPE = 23
-"""The byte of a pcap header that tells the tunnel of an ISCX session."""
+"""Position of the byte of a pcap header that reveals the tunnel of an ISCX session."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSet:
-    """Rows of one dataset, and how they are divided and balanced.
+    """Rows of one dataset, with the settings of their splits and balance.
 
     Attributes:
-      auxiliary: the task that follows from the first one.
-      auxiliary_classes: for each class of the first task its class of that one.
       transformer_tasks: tasks of MTC's Transformer branch.
-      limit: rows of a class of the first task at most.
-      totals: rows by word of the first task on the train split: fewer are drawn, more are made by SMOTE. Of features.
-      distinct: whether of rows with equal values only the first is there.
+      limit: largest number of rows of a class of the first task.
+      auxiliary: the task that follows from the first one.
+      auxiliary_classes: the class of the auxiliary task for each class of the first one.
+      totals: rows of each class of the first task on the train split, reached by sampling or SMOTE; of tables only.
+      distinct: whether only the first of several equal rows is kept.
     """
 
     name: str
@@ -82,10 +82,10 @@ class RowSet:
 
 @dataclasses.dataclass(frozen=True)
 class MTCSetting:
-    """Everything that the result of a cell depends on."""
+    """Settings of an experiment: all inputs of its result."""
 
     dataset: str
-    """A name of `Experiments.sets`."""
+    """A name of `MTCExperiments.sets`."""
     content: str
     """The content hash of that dataset."""
     limit: int
@@ -97,39 +97,39 @@ class MTCSetting:
     rate: float = 1e-3
     """The highest learning rate."""
     moments: int = MOMENTS
-    """Times that it is measured on the validation rows."""
+    """Number of measurements on the validation rows."""
     watched: bool = False
-    """Whether the test rows are measured then, too; nothing is chosen by that."""
+    """Whether the test rows are measured as well; they choose nothing."""
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Of the losses of some tasks, 1 where absent."""
+    """Weights of the losses by task, 1 where absent."""
     repetitions: tuple[int, ...] | None = None
-    """Encoder layers of MTC's blocks; None: the method's own."""
+    """Encoder layers of MTC's blocks; None: the default of the method."""
     dropout: float = 0.07
     together: Literal["flow", "row"] = "flow"
     """Whether packets of one flow stay in one split."""
     tested: tuple[str, ...] = ()
-    """The tasks that trees are fitted for; none named: all."""
+    """Tasks for which trees are fitted; empty: all."""
     totals: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """As of the set."""
+    """As in `RowSet`."""
     protocol: int = PROTOCOL
 
     def experiment(self, name: str) -> Experiment:
-        """Return the cell of these settings; those of one network share its graph."""
+        """Returns the experiment of these settings; experiments with the same network share its graph."""
         network = f"{self.dataset} {self.method} {self.repetitions} {self.dropout} {self.rate}" if self.updates else ""
         return Experiment(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), network)
 
 
 @dataclasses.dataclass(frozen=True)
 class MTCExperiments:
-    """Computes cells on sets of rows, by name."""
+    """Computes experiments on sets of rows {name: rows}."""
 
     sets: Mapping[str, RowSet]
 
     def __call__(self, settings: Settings) -> dict[str, Any]:
-        """Return figures on the test rows by task, and how the training went.
+        """Returns figures on the test rows by task, and the history of the training.
 
-        Nothing is chosen by the test rows: features, quantiles and balance are those of the train rows, and weights are
-        kept by the validation rows.
+        The test rows choose nothing: features, quantiles and balance come from the train rows, and the validation rows
+        choose the weights.
         """
         setting = MTCSetting(**settings)
         rows = _prepared(self.sets[setting.dataset], setting)
@@ -148,7 +148,7 @@ class MTCExperiments:
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """Rows of the splits as models see them; the train rows are balanced."""
+    """Rows of the splits as input of models; the train rows are balanced."""
 
     tasks: tuple[Task, ...]
     train: LabelledRows
@@ -170,7 +170,7 @@ def _prepared(rows: RowSet, setting: MTCSetting) -> _Prepared:
 
 
 def _balanced(table: RowTable, split: RowSplit, setting: MTCSetting) -> _Prepared:
-    """Return features as the paper prepares them, but all by the train rows alone (sections 3.2.1 and 3.2.3)."""
+    """Returns features prepared as in the paper, but from the train rows alone (sections 3.2.1 and 3.2.3)."""
     seed = derived_seed(setting.seed, setting.repeat, 2)
     kept = selected_columns(table.values[split.train], FEATURES)
     quantiles = min(QUANTILES, len(split.train))
@@ -193,7 +193,7 @@ def _balanced(table: RowTable, split: RowSplit, setting: MTCSetting) -> _Prepare
 
 
 def _of_made(table: RowTable, task: str, codes: np.ndarray) -> np.ndarray:
-    """Return the labels of rows that SMOTE made of some classes of the first task: those that all rows of it have."""
+    """Returns the labels of synthetic rows: those that all rows of their class of the first task have."""
     first = table.labels[table.tasks[0].name]
     classes, place = np.unique(first, return_index=True)
     return table.labels[task][place][np.searchsorted(classes, codes)]
@@ -202,7 +202,7 @@ def _of_made(table: RowTable, task: str, codes: np.ndarray) -> np.ndarray:
 def _trees(rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
     seed = derived_seed(setting.seed, setting.repeat, 1)
     figures = {}
-    # threads of several processes would wait for each other
+    # with more threads, several processes would wait for each other
     with threadpoolctl.threadpool_limits(1):
         for task in rows.tasks:
             if not setting.tested or task.name in setting.tested:
@@ -212,7 +212,7 @@ def _trees(rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
 
 
 def _one_byte(rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
-    """Say of each row what most train rows with the same link type are."""
+    """Predicts the most frequent class of the train rows with the same link type."""
     figures = {}
     for task in rows.tasks:
         if not setting.tested or task.name in setting.tested:
@@ -220,33 +220,33 @@ def _one_byte(rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
             np.add.at(counts, (rows.train.values[:, LINK_TYPE], rows.train.labels[task.name]), 1)
             counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
             shares = (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
-            said = shares[rows.test.values[:, LINK_TYPE]]
-            figures[task.name] = _figures(task, Predictions(rows.test.labels[task.name], said))
+            predicted = shares[rows.test.values[:, LINK_TYPE]]
+            figures[task.name] = _figures(task, Predictions(rows.test.labels[task.name], predicted))
     return {"tasks": figures}
 
 
 def _neighbour(rows: _Prepared) -> dict[str, Any]:
-    """Say of each row what the nearest train row is, and how often that is right by how near it is."""
-    figures, told = {}, {}
+    """Predicts the class of the nearest train row, and counts right predictions by its distance."""
+    figures, by_distance = {}, {}
     with threadpoolctl.threadpool_limits(1):
         for task in rows.tasks:
             (known, classes), (unseen, labels) = (_known(part, task) for part in (rows.train, rows.test))
             places, differing = nearest_rows(known, unseen)
             one_hot = np.eye(len(task.vocabulary), dtype=np.float32)[classes[places]]
             figures[task.name] = _figures(task, Predictions(labels, one_hot))
-            told[task.name] = [dataclasses.asdict(band) for band in bands(differing, classes[places] == labels)]
-    return {"tasks": figures, "bands": told}
+            by_distance[task.name] = [dataclasses.asdict(band) for band in bands(differing, classes[places] == labels)]
+    return {"tasks": figures, "bands": by_distance}
 
 
 def _known(rows: LabelledRows, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Return values and labels of the rows whose label of a task is known."""
+    """Returns values and labels of the rows whose label of a task is known."""
     known = np.flatnonzero(rows.labels[task.name] >= 0)
     return rows.values[known], rows.labels[task.name][known]
 
 
 def _network(of: RowSet, rows: _Prepared, setting: MTCSetting) -> dict[str, Any]:
-    left_out = (of.auxiliary,) if setting.method == "mtc-lite-2task" else ()
-    tasks = tuple(task for task in rows.tasks if task.name not in left_out)
+    omitted = (of.auxiliary,) if setting.method == "mtc-lite-2task" else ()
+    tasks = tuple(task for task in rows.tasks if task.name not in omitted)
     length = rows.train.values.shape[1]
     follows = (of.auxiliary, of.auxiliary_classes)
     trials = _trials(setting.method, of.view, length, tasks, of.transformer_tasks, follows, setting.repetitions,
@@ -276,32 +276,34 @@ def _network(of: RowSet, rows: _Prepared, setting: MTCSetting) -> dict[str, Any]
 
 
 def _tested(of: RowSet, tasks: Sequence[Task], rows: _Prepared, trials: RowTrials) -> dict[str, dict[str, Any]]:
-    """Return figures by task; of the auxiliary one also, as `<task>-sum`, by adding what is said of the first task."""
-    said = trials.predict(rows.test)
-    figures = {task.name: _figures(task, Predictions(rows.test.labels[task.name], said[task.name])) for task in tasks}
+    """Returns figures by task, and `<task>-sum` of the auxiliary task from sums of the first task's probabilities."""
+    predicted = trials.predict(rows.test)
+    figures = {
+        task.name: _figures(task, Predictions(rows.test.labels[task.name], predicted[task.name])) for task in tasks
+    }
     if of.auxiliary:
         (auxiliary,) = (task for task in rows.tasks if task.name == of.auxiliary)
         one_hot = np.eye(len(auxiliary.vocabulary), dtype=np.float32)[list(of.auxiliary_classes)]
-        summed = said[rows.tasks[0].name] @ one_hot
+        summed = predicted[rows.tasks[0].name] @ one_hot
         figures[f"{of.auxiliary}-sum"] = _figures(auxiliary, Predictions(rows.test.labels[of.auxiliary], summed))
     return figures
 
 
 def _figures(task: Task, predictions: Predictions) -> dict[str, Any]:
-    """Return macro means over the classes that some row has, each class, and the confusion [true][said]."""
+    """Returns macro means over the classes present, figures of each class, and the confusion [actual, predicted]."""
     known = predictions.labels >= 0
-    labels, said = predictions.labels[known], predictions.probabilities[known].argmax(axis=1)
+    labels, predicted = predictions.labels[known], predictions.probabilities[known].argmax(axis=1)
     codes = np.arange(len(task.vocabulary))
-    confusion = sklearn.metrics.confusion_matrix(labels, said, labels=codes)
-    hits, true, claimed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    recall, f1 = hits / np.maximum(true, 1), 2 * hits / np.maximum(true + claimed, 1)
-    present = true > 0
+    confusion = sklearn.metrics.confusion_matrix(labels, predicted, labels=codes)
+    hits, actual, claimed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    recall, f1 = hits / np.maximum(actual, 1), 2 * hits / np.maximum(actual + claimed, 1)
+    present = actual > 0
     return {
         "macro_f1": float(f1[present].mean()),
         "macro_recall": float(recall[present].mean()),
         "classes": {
-            word: {"support": int(true[code]), "f1": float(f1[code]), "recall": float(recall[code])}
-            for code, word in enumerate(task.vocabulary)
+            label: {"support": int(actual[code]), "f1": float(f1[code]), "recall": float(recall[code])}
+            for code, label in enumerate(task.vocabulary)
         },
         "confusion": confusion.tolist(),
     }
@@ -317,7 +319,7 @@ def _trials(
     method: str, view: View, length: int, tasks: tuple[Task, ...], transformer_tasks: tuple[str, ...],
     follows: tuple[str, tuple[int, ...]], repetitions: tuple[int, ...] | None, dropout: float, rate: float,
 ) -> RowTrials:  # fmt: skip
-    """Return what trains a network; one at a time, as cells of one network follow each other."""
+    """Returns the trials of a network; one is cached, as experiments with the same network follow each other."""
     build = network(method, view, length, tasks, transformer_tasks, follows, repetitions, dropout)
     return RowTrials(build, tasks, rate)
 
@@ -332,10 +334,10 @@ def network(
     repetitions: Sequence[int] | None = None,
     dropout: float = 0.07,
 ) -> Callable[[], Any]:
-    """Return what makes the network of a method.
+    """Returns a function that makes the network of a method.
 
     Args:
-      follows: the task that follows from the first one, and for each class of that one its own; for `mtc-lite-sum`.
+      follows: the auxiliary task and its class for each class of the first task; for `mtc-lite-sum`.
     """
     classes = {task.name: len(task.vocabulary) for task in tasks}
     source: Literal["bytes", "features"] = "bytes" if view == "packets" else "features"
@@ -349,7 +351,7 @@ def network(
     sums: dict[str, Any] = {}
     if method == "mtc-lite-sum":
         sums = {follows[0]: {"of": tasks[0].name, "classes": list(follows[1])}}
-    # the paper's steps of one byte are too dear for so many trainings; 14 of 784 bytes are one here
+    # the paper's steps of one byte are too slow for so many trainings; a step has 14 of 784 bytes here
     form: dict[str, Any] = {"stem": _half(token_shape(length)[1]) if source == "bytes" else 1}
     if method.startswith("mtc-lite"):
         form = {**lite, "stem": token_shape(length)[1]}
@@ -361,5 +363,5 @@ def network(
 
 
 def _half(d: int) -> int:
-    """Return half of d, or the next divisor below."""
+    """Returns half of d, or the next divisor below."""
     return max(divisor for divisor in range(1, d // 2 + 1) if d % divisor == 0)

@@ -1,4 +1,4 @@
-"""The grid of MTC: which settings are compared on which rows, each on several splits."""
+"""The grid of MTC: settings that are compared on each set of rows, on several splits."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ SESSIONS, HEADERS, TABLES, PACKETS = "iscx", "iscx-headers", "cicids2017", "embe
 REPETITIONS = ((1, 5, 5), (1, 5, 6), (1, 6, 5), (1, 6, 6))
 """Encoder layers of table 6."""
 WEIGHTS = (3, 4, 5, 6, 7)
-"""Of the task in the place of App, in table 7."""
+"""Loss weights of the task in the place of App, in table 7."""
 DROPOUTS = (0.05, 0.07, 0.09)
-"""Rates of table 8."""
+"""Dropout rates of table 8."""
 FEW_MOMENTS = 4
-"""Times that trainings of few updates are measured on validation rows."""
+"""Number of measurements of trainings of few updates on validation rows."""
 MOMENTS_OF_TABLE_9 = (5, 8, 10, 12)
-"""Which of the 12 moments of a training stand for the 50, 80, 100 and 120 epochs of table 9."""
+"""The moments of 12 that correspond to the 50, 80, 100 and 120 epochs of table 9."""
 UPDATES = {
     SESSIONS: {"mtc-lite": 1000, "mtc": 330, "transformer": 960, "cnn": 480, "dense": 1000},
     TABLES: {"mtc-lite": 2000, "mtc": 460, "transformer": 2300, "cnn": 3500, "dense": 2000},
 }
-"""Of 128 rows, of each network: the budget is processor time, about 460 s on ISCX and 200 s on CICIDS2017 where it was
-measured. `dense` has as many updates as `mtc-lite`, and needs a tenth of its time."""
+"""Updates of 128 rows of each network. The budget is processor time, measured as about 460 s on ISCX and 200 s on
+CICIDS2017. `dense` has as many updates as `mtc-lite`, and takes a tenth of its time."""
 RATES = {SESSIONS: 0.001, TABLES: 0.002}
 """Highest learning rates. On development rows of ISCX the paper's 0.001 is the best one of both rivals, and 0.002 is no
 better for MTC lite; on those of CICIDS2017 MTC lite learns more at 0.002, and the 1D-CNN as much at 0.003."""
@@ -42,15 +42,15 @@ PAPER_DROPOUT = 0.07
 
 @dataclasses.dataclass(frozen=True)
 class MTCScale:
-    """How large the grid is.
+    """Size of the grid.
 
     Attributes:
-      sessions: of a class of ISCX at most.
-      budget: of `UPDATES`, as a share.
-      ablation_updates: of MTC lite, where layers, weights, rates and heads are compared.
-      packets: of a class of the embedded corpus at most.
-      repetitions, weights, dropouts: what tables 6, 7 and 8 compare.
-      boosted: whether trees are boosted on bytes, too.
+      sessions: largest number of sessions of an ISCX class.
+      budget: share of `UPDATES`.
+      ablation_updates: updates of MTC lite where layers, weights, rates and heads are compared.
+      packets: largest number of packets of a class of the embedded corpus.
+      repetitions, weights, dropouts: the settings of tables 6, 7 and 8.
+      boosted: whether boosted trees are also fitted on bytes.
     """
 
     repeats: int = 3
@@ -65,16 +65,16 @@ class MTCScale:
 
     @classmethod
     def quick(cls) -> "MTCScale":
-        """Return a grid that shows the road, not the figures."""
+        """Returns a small grid, which tests that everything runs."""
         return cls(1, 120, 0.04, 12, 100, ((1, 5, 6),), (3, 6), (0.07,), False)
 
     def updates(self, name: str, method: str) -> int:
-        """Return the updates of a network on a set of rows."""
+        """Returns the updates of a network on a set of rows."""
         return max(round(self.budget * UPDATES[name][method]), 1)
 
 
 def arms(name: str, scale: MTCScale) -> dict[str, dict[str, Any]]:
-    """Return the settings of everything that is compared on a set of rows, by name."""
+    """Returns the settings of all arms on a set of rows, by name of the arm."""
     if name == HEADERS:
         return {method: {"method": method, "tested": ("vpn",)} for method in ("forest", "byte")}
     if name == PACKETS:
@@ -98,7 +98,7 @@ def arms(name: str, scale: MTCScale) -> dict[str, dict[str, Any]]:
 
 
 def _ablations(scale: MTCScale, weights: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Return the arms of tables 6 to 8 and of other heads, all of MTC lite."""
+    """Returns the arms of tables 6 to 8 and of other heads, all of MTC lite."""
     common = {"updates": scale.ablation_updates, "moments": FEW_MOMENTS}
     found: dict[str, dict[str, Any]] = {}
     for layers in scale.repetitions:
@@ -119,13 +119,13 @@ def _ablations(scale: MTCScale, weights: Mapping[str, float]) -> dict[str, dict[
 
 
 def dropout_arm(rate: float, scale: MTCScale) -> str:
-    """Return the arm of a rate of table 8; one of them is in table 7 as well."""
+    """Returns the arm of a dropout rate of table 8; one of them is also in table 7."""
     return "weight 6" if rate == 0.05 and 6 in scale.weights else f"dropout {rate:g}"
 
 
 def grid(sets: Sequence[RowSet], scale: MTCScale, seed: int) -> list[Experiment]:
-    """Return the cells of all arms, those of one network one after another."""
-    planned = [
+    """Returns the experiments of all arms, those with the same network in a row."""
+    experiments = [
         MTCSetting(
             rows.name, rows.content, rows.limit, repeat=repeat, seed=seed, totals=dict(rows.totals), **settings
         ).experiment(arm.replace(" ", "__"))
@@ -133,44 +133,44 @@ def grid(sets: Sequence[RowSet], scale: MTCScale, seed: int) -> list[Experiment]
         for arm, settings in arms(rows.name, scale).items()
         for repeat in range(scale.repeats)
     ]  # fmt: skip
-    return sorted(planned, key=lambda each: (not each.together, each.together, each.name))
+    return sorted(experiments, key=lambda experiment: (not experiment.together, experiment.together, experiment.name))
 
 
 @dataclasses.dataclass(frozen=True)
 class MTCOutcomes:
-    """The results of a grid, asked for by set of rows and arm."""
+    """The results of a grid, by set of rows and arm."""
 
     results: Mapping[str, dict[str, Any]]
     scale: MTCScale
 
     def all_of(self, name: str, arm: str) -> list[dict[str, Any]]:
-        """Return the results of an arm by repeat."""
+        """Returns the results of an arm by repeat."""
         stem = f"{name}__{arm.replace(' ', '__')}"
         return [self.results[f"{stem}__repeat-{repeat}"] for repeat in range(self.scale.repeats)]
 
     def values(self, name: str, arm: str, task: str, figure: str = "macro_f1") -> list[float]:
-        """Return a figure of a task on the test rows by repeat, in per cent."""
+        """Returns a figure of a task on the test rows by repeat, in per cent."""
         return [100 * result["tasks"][task][figure] for result in self.all_of(name, arm)]
 
-    def of_class(self, name: str, arm: str, task: str, word: str, figure: str) -> Mean:
-        """Return the mean of a figure of one class, in per cent."""
+    def of_class(self, name: str, arm: str, task: str, label: str, figure: str) -> Mean:
+        """Returns the mean of a figure of one class, in per cent."""
         results = self.all_of(name, arm)
-        return mean_of([100 * result["tasks"][task]["classes"][word][figure] for result in results])
+        return mean_of([100 * result["tasks"][task]["classes"][label][figure] for result in results])
 
     def mean(self, name: str, arm: str, task: str, figure: str = "macro_f1") -> Mean:
-        """Return the mean of a figure, in per cent."""
+        """Returns the mean of a figure, in per cent."""
         return mean_of(self.values(name, arm, task, figure))
 
     def gain(self, name: str, arm: str, other: str, task: str) -> Mean:
-        """Return by how many points of macro F1 one arm is above another on the same splits."""
+        """Returns the difference in macro F1 of two arms on the same splits, in points."""
         return self.between(name, (arm, task), (other, task))
 
     def between(self, name: str, one: tuple[str, str], other: tuple[str, str]) -> Mean:
-        """Return by how many points one arm and task is above another on the same splits."""
+        """Returns the difference in macro F1 of two pairs of arm and task on the same splits, in points."""
         return difference_of(self.values(name, *one), self.values(name, *other))
 
     def has(self, name: str, arm: str, task: str) -> bool:
-        """Return whether an arm was run and answers a task."""
+        """Returns whether an arm was run and predicts a task."""
         return arm in arms(name, self.scale) and task in self.all_of(name, arm)[0]["tasks"]
 
 

@@ -1,4 +1,4 @@
-"""What the experiments of MTC found here, beside what the paper says: tables 4 and 6 to 9, figure 7, and the leaks."""
+"""Tables and figures of MTC's experiments beside the paper's: tables 4 and 6 to 9, figure 7, and the leaks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ DRAWN = ("mtc-lite", "mtc", "dense", "transformer", "cnn")
 
 
 def sections(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | None) -> list[Section]:
-    """Return the parts of the page."""
+    """Returns the sections of the page."""
     found = []
     by_name = {rows.name: rows for rows in sets}
     if SESSIONS in by_name:
@@ -62,7 +62,7 @@ def sections(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule 
 
 
 def _table_4(rows: RowSet, outcomes: MTCOutcomes, tasks: Sequence[str], title: str) -> Section:
-    """Return table 4, with what each training costs."""
+    """Returns table 4, with the cost of each training."""
     lines: list[Row] = []
     for arm in TITLES:
         if arm not in arms(rows.name, outcomes.scale):
@@ -89,46 +89,46 @@ def _table_4(rows: RowSet, outcomes: MTCOutcomes, tasks: Sequence[str], title: s
     chosen = len(outcomes.all_of(rows.name, "cnn")[0]["history"])
     text = [
         f"Macro F1 and macro recall on the test rows in per cent: the mean over {outcomes.scale.repeats} splits and "
-        f"half its 95 % interval, beside the paper's figures. {counts[0]:,} train, {counts[1]:,} "
-        f"validation and {counts[2]:,} test rows of each split.",
-        "The budget of a network is processor time: MTC lite, MTC and its rivals have so many updates of 128 rows that "
-        "all take about as long (below), by the paper's optimizer and decay. It is short for the paper's plateau rule, "
-        f"so that the learning rate rises to {RATES[rows.name]:g} (the paper's is 0.001) and falls along a cosine. Of "
-        f"{chosen} moments the one with the best macro F1 on the validation rows is kept. Trees have a fit for each "
-        "task.",
-        "MTC lite is ours: one encoder layer a block, a whole token as a step of the CNN branch, learned places, bits "
-        "of bytes (waves of features) beside their values, and a wide layer that the tasks of the CNN branch read, "
-        "which sees these, too. A dense layer of that kind alone, which all tasks read, has as many updates as MTC "
-        "lite and a small part of its time. The rivals are as their paper has them; MTC with the paper's layers takes "
+        f"half its 95 % interval, beside the paper's figures. Each split has {counts[0]:,} train, {counts[1]:,} "
+        f"validation and {counts[2]:,} test rows.",
+        "The budget of a network is processor time: updates of 128 rows are chosen such that MTC lite, MTC and its "
+        "rivals take about equally long (below), with the paper's optimizer and decay. This is too short for the "
+        f"paper's plateau rule, so the learning rate rises to {RATES[rows.name]:g} (the paper's is 0.001) and falls "
+        f"along a cosine. Weights are kept from the best of {chosen} moments by macro F1 on the validation rows. Trees "
+        "have one fit for each task.",
+        "MTC lite is ours: it has one encoder layer per block, a whole token as a step of the CNN branch, learned "
+        "positions, bits of bytes (sines and cosines of features) beside their values, and a wide layer on these for "
+        "the tasks of the CNN branch. A dense layer of that kind alone, for all tasks, has as many updates as MTC lite "
+        "and takes a small part of its time. The rivals are as in their paper; MTC with the paper's layers takes "
         f"{'14 bytes' if rows.name == SESSIONS else 'one feature'} as a step.",
     ]  # fmt: skip
-    caption = "The paper's figures are of packets, not of sessions." if rows.name == SESSIONS else (
-        "The paper's figures are of 2.4 million rows, resampled before they were divided."
+    caption = "The paper's figures are for packets, not for sessions." if rows.name == SESSIONS else (
+        "The paper's figures are for 2.4 million rows, resampled before the split."
     )  # fmt: skip
-    spent = "Processor minutes of a training and its measuring."
+    spent = "Processor time of a training and its measurements, in minutes."
     if rows.name == SESSIONS:
-        spent += " MTC lite is measured on test rows as well, for table 9."
+        spent += " MTC lite is also measured on test rows, for table 9."
     return Section(
         f"Table 4 on {title}",
         text,
         {
             f"table_4_{rows.name}": Table("Table 4", columns, lines, caption),
-            f"cost_{rows.name}": Table("What it costs", {"method": "Method", **cost}, lines, spent),
+            f"cost_{rows.name}": Table("Cost", {"method": "Method", **cost}, lines, spent),
         },
     )
 
 
 def _classes(rows: RowSet, outcomes: MTCOutcomes, tasks: Sequence[str]) -> Section:
-    """Return figure 7 in numbers."""
+    """Returns figure 7 in numbers."""
     tables = {}
     drawn = [arm for arm in (*DRAWN, "forest") if arm in arms(rows.name, outcomes.scale)]
     for task in tasks:
         lines: list[Row] = []
-        for word, figures_of in outcomes.all_of(rows.name, drawn[0])[0]["tasks"][task]["classes"].items():
-            line: dict[str, object] = {"class": word, "support": float(figures_of["support"])}
+        for label, figures_of in outcomes.all_of(rows.name, drawn[0])[0]["tasks"][task]["classes"].items():
+            line: dict[str, object] = {"class": label, "support": float(figures_of["support"])}
             for arm in drawn:
                 for key in ("f1", "recall"):
-                    line[f"{arm}_{key}"] = outcomes.of_class(rows.name, arm, task, word, key)
+                    line[f"{arm}_{key}"] = outcomes.of_class(rows.name, arm, task, label, key)
             lines.append(line)  # type: ignore[arg-type]
         columns = {"class": "Class", "support": "Test rows"}
         columns |= {f"{arm}_{key}": f"{TITLES[arm]}, {key}" for arm in drawn for key in ("f1", "recall")}
@@ -137,7 +137,7 @@ def _classes(rows: RowSet, outcomes: MTCOutcomes, tasks: Sequence[str]) -> Secti
 
 
 def _ablations(outcomes: MTCOutcomes) -> Section:
-    """Return tables 6 to 9."""
+    """Returns tables 6 to 9."""
     scale = outcomes.scale
     layers = {f"layers {m[1]}-{m[2]}": (f"{m[1]}, {m[2]}", PAPER_TABLE_6[m[1], m[2]]) for m in scale.repetitions}
     weights = {f"weight {w}": (f"{w}:2:1", PAPER_TABLE_7[w]) for w in scale.weights}
@@ -176,11 +176,11 @@ def _ablations(outcomes: MTCOutcomes) -> Section:
     )
     tables["table_9"] = Table("Table 9: how long", columns, lines, caption)
     text = [
-        "The paper chooses by these tables, which are of its test set, and of one training each. Nothing is chosen by "
-        "them here: they are repeated to see how much of the differences is noise.",
-        f"Tables 6 to 8 and that of heads are of MTC lite after {scale.ablation_updates} updates, before it is done; "
-        "table 9 follows its whole training. Table 6 has weights of 4:2:1 and dropout of 0.05; all others have one "
-        "encoder layer a block. App is not in this data: VPN has its place and weight.",
+        "The paper chooses its settings by these tables, which show its test set and one training each. Here they "
+        "choose nothing: they are repeated to see how much of the differences is noise.",
+        f"Tables 6 to 8 and the table of heads show MTC lite after {scale.ablation_updates} updates, before its "
+        "training is complete; table 9 follows the whole training. Table 6 has weights of 4:2:1 and a dropout of 0.05; "
+        "all others have one encoder layer per block. App is not in this data: VPN takes its place and weight.",
     ]  # fmt: skip
     return Section("Tables 6 to 9", text, tables)
 
@@ -188,14 +188,14 @@ def _ablations(outcomes: MTCOutcomes) -> Section:
 def _settings(
     outcomes: MTCOutcomes, title: str, heading: str, chosen: Mapping[str, tuple[str, Figures | None]]
 ) -> Table:
-    """Return the figures of some arms beside the paper's of Tra."""
+    """Returns the figures of some arms beside the paper's figures of Tra."""
     lines: list[Row] = []
-    for arm, (words, paper) in chosen.items():
-        line: dict[str, object] = {"setting": words}
+    for arm, (setting, paper) in chosen.items():
+        line: dict[str, object] = {"setting": setting}
         for task in ("tra", "aux", "vpn"):
             if outcomes.has(SESSIONS, arm, task):
                 line |= {f"{task}_{key}": outcomes.mean(SESSIONS, arm, task, key) for key in BOTH}
-        line |= {f"paper_{key}": said for key, said in zip(BOTH, paper or (None, None), strict=True)}
+        line |= {f"paper_{key}": value for key, value in zip(BOTH, paper or (None, None), strict=True)}
         lines.append(line)  # type: ignore[arg-type]
     columns = {"setting": heading}
     for key, short in BOTH.items():
@@ -205,7 +205,7 @@ def _settings(
 
 
 def _why(rows: RowSet, outcomes: MTCOutcomes, task: str) -> Section:
-    """Return learning curves and confusions."""
+    """Returns learning curves and confusion matrices."""
     compared = arms(rows.name, outcomes.scale)
     drawn = [arm for arm in DRAWN if arm in compared]
     curves = {
@@ -215,62 +215,62 @@ def _why(rows: RowSet, outcomes: MTCOutcomes, task: str) -> Section:
         ]
         for arm in drawn
     }
-    words = next(each.vocabulary for each in rows.tasks if each.name == task)
+    labels = next(each.vocabulary for each in rows.tasks if each.name == task)
     counts = {
         arm: _confused(outcomes, rows.name, arm, task) for arm in (*drawn, *TREES, "neighbour") if arm in compared
     }
-    confusions = [Confusion(f"{TITLES[arm]}, all splits", words, counts[arm].tolist()) for arm in (drawn[0], "forest")]
-    title = f"{TASK_TITLES[task]} while training, {rows.title}"
+    confusions = [Confusion(f"{TITLES[arm]}, all splits", labels, counts[arm].tolist()) for arm in (drawn[0], "forest")]
+    title = f"{TASK_TITLES[task]} during training, {rows.title}"
     text = [
-        "Where the differences come from: validation rows while training, and test rows of all splits added up.",
-        _by_class(rows, outcomes, task, words),
-        _most_confused(counts, words),
+        "The sources of the differences: validation rows during training, and the test rows of all splits together.",
+        _by_class(rows, outcomes, task, labels),
+        _most_confused(counts, labels),
     ]
     drawing = figures.validation_curves(title, curves, "macro F1")
-    return Section(f"Why, on {rows.title}", text, {}, [drawing], confusions)
+    return Section(f"Learning curves and confusions on {rows.title}", text, {}, [drawing], confusions)
 
 
-def _by_class(rows: RowSet, outcomes: MTCOutcomes, task: str, words: Sequence[str]) -> str:
-    """Say in which classes MTC lite and the random forest differ the most."""
+def _by_class(rows: RowSet, outcomes: MTCOutcomes, task: str, labels: Sequence[str]) -> str:
+    """Returns a sentence about the classes in which MTC lite and the random forest differ most."""
     f1 = {
-        arm: {word: outcomes.of_class(rows.name, arm, task, word, "f1").mean for word in words}
+        arm: {label: outcomes.of_class(rows.name, arm, task, label, "f1").mean for label in labels}
         for arm in ("mtc-lite", "forest")
     }
-    gains = {word: f1["mtc-lite"][word] - f1["forest"][word] for word in words}
+    gains = {label: f1["mtc-lite"][label] - f1["forest"][label] for label in labels}
 
-    def told(word: str) -> str:
-        return f"{word} ({f1['mtc-lite'][word]:.1f} against {f1['forest'][word]:.1f})"
+    def compared(label: str) -> str:
+        return f"{label} ({f1['mtc-lite'][label]:.1f} against {f1['forest'][label]:.1f})"
 
     best, worst = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
     ahead = sum(gain > 0 for gain in gains.values())
     return (
-        f"By F1 {TITLES['mtc-lite']} is above the {TITLES['forest']} in {ahead} of {len(words)} classes of "
-        f"{TASK_TITLES[task].rstrip('.')}. Compared with the forest it gains most on {told(best)} and least on "
-        f"{told(worst)}."
+        f"By F1 {TITLES['mtc-lite']} is above the {TITLES['forest']} in {ahead} of {len(labels)} classes of "
+        f"{TASK_TITLES[task].rstrip('.')}. Compared with the forest it gains most on {compared(best)} and least on "
+        f"{compared(worst)}."
     )
 
 
 def _confused(outcomes: MTCOutcomes, name: str, arm: str, task: str) -> np.ndarray:
-    """Return the confusion [true][said] of an arm, int64, test rows of all splits added up."""
+    """Returns the confusion matrix [actual, predicted] of an arm over the test rows of all splits, int64."""
     counts = [result["tasks"][task]["confusion"] for result in outcomes.all_of(name, arm)]
     return np.asarray(np.sum(counts, axis=0, dtype=np.int64))
 
 
-def _most_confused(counts: Mapping[str, np.ndarray], words: Sequence[str]) -> str:
-    """Say which two classes all methods confuse the most, and how many of each one's mistakes that is."""
+def _most_confused(counts: Mapping[str, np.ndarray], labels: Sequence[str]) -> str:
+    """Returns a sentence about the two classes that all methods confuse most, and the share of mistakes."""
     mistakes = {arm: each - np.diag(each.diagonal()) for arm, each in counts.items()}
     both = np.sum(list(mistakes.values()), axis=0)
     if not both.any():
         return "No method makes a mistake."
     one, other = map(int, np.unravel_index(np.argmax(np.triu(both + both.T)), both.shape))
-    told = (
+    shares = (
         f"{TITLES[arm]} {each[one, other] + each[other, one]:,} of {each.sum():,}" for arm, each in mistakes.items()
     )
-    return f"Mistakes between {words[one]} and {words[other]}, of all mistakes: {', '.join(told)}."
+    return f"Mistakes between {labels[one]} and {labels[other]}, of all mistakes: {', '.join(shares)}."
 
 
 def _copies(outcomes: MTCOutcomes, task: str) -> Section:
-    """Return how near test sessions are to train sessions, and how often the nearest has their label."""
+    """Returns the distances of test sessions to train sessions, and how often the nearest has the same label."""
     by_split = [result["bands"][task] for result in outcomes.all_of(SESSIONS, "neighbour")]
     lines: list[Row] = []
     for bands in zip(*by_split, strict=True):
@@ -283,57 +283,57 @@ def _copies(outcomes: MTCOutcomes, task: str) -> Section:
                 "right": 100 * right / rows if rows else None,
             }
         )
-    columns = {"differing": "Bytes that differ", "rows": "Test rows", "right": "Neighbour right, %"}
+    columns = {"differing": "Bytes that differ", "rows": "Test rows", "right": "Same label, %"}
     text = [
-        "Each test session beside the train session that differs from it in the fewest bytes. Where the two are nearly "
-        "copies and yet of different classes, there is little in the bytes by which any method could tell the class.",
+        "Each test session is compared with the train session that differs from it in the fewest bytes. Where both are "
+        "nearly equal and yet of different classes, the bytes hardly allow any method to predict the class.",
     ]
     table = Table(f"{TASK_TITLES[task]} of the nearest train session, test rows of all splits", columns, lines)
-    return Section("How near test sessions are to train sessions", text, {"nearest": table})
+    return Section("Distance of test sessions to train sessions", text, {"nearest": table})
 
 
 def _headers(outcomes: MTCOutcomes, rule: ByteRule | None) -> Section:
-    """Return what headers of pcap files give away."""
+    """Returns the leak in the headers of pcap files."""
     lines: list[Row] = [
-        {"said": f"byte {LINK_TYPE} alone, headers kept", "vpn": outcomes.mean(HEADERS, "byte", "vpn")},
-        {"said": "random forest, headers kept", "vpn": outcomes.mean(HEADERS, "forest", "vpn")},
-        {"said": "random forest, headers stripped", "vpn": outcomes.mean(SESSIONS, "forest", "vpn")},
+        {"said": f"byte {LINK_TYPE} alone, with headers", "vpn": outcomes.mean(HEADERS, "byte", "vpn")},
+        {"said": "random forest, with headers", "vpn": outcomes.mean(HEADERS, "forest", "vpn")},
+        {"said": "random forest, without headers", "vpn": outcomes.mean(SESSIONS, "forest", "vpn")},
     ]
     text = [
-        "The published images begin with the header of a pcap file. Its link type is that of the tool that recorded "
-        "the VPN, so that a network that sees it needs no traffic to tell the tunnel. Everything else on this page is "
-        "without headers of files, records and frames. Addresses, ports and the like are zeroed in both.",
+        "The published images begin with the header of a pcap file. Its link type depends on the tool that recorded "
+        "the VPN, so a network that sees it can predict the tunnel without any traffic. All other results on this page "
+        "are without headers of files, records and frames. Addresses, ports and similar fields are zeroed in both.",
     ]  # fmt: skip
     if rule is not None:
         text.append(
-            f"The card of the dataset with headers says so too: byte {rule.position} tells {100 * rule.right:.2f} % of "
-            f"{rule.rows:,} train rows, where the commonest class has {100 * rule.commonest:.1f} %; nearly alone do "
-            f"bytes {', '.join(map(str, rule.leaking))}."
+            f"The card of the dataset with headers reports the same: byte {rule.position} predicts "
+            f"{100 * rule.right:.2f} % of {rule.rows:,} train rows, and the most frequent class has "
+            f"{100 * rule.commonest:.1f} %. Bytes that nearly decide the label: {', '.join(map(str, rule.leaking))}."
         )  # fmt: skip
-    table = Table("Macro F1 of VPN", {"said": "Told by", "vpn": "VPN F1"}, lines)
+    table = Table("Macro F1 of VPN", {"said": "Predicted from", "vpn": "VPN F1"}, lines)
     return Section("The leak in the header", text, {"header_leak": table})
 
 
 def _units(outcomes: MTCOutcomes) -> Section:
-    """Return what dividing packets instead of flows does to the figures."""
+    """Returns the effect of a split by packet instead of by flow."""
     shown = {f"{task}_{key}": (task, key) for task in ("app", "tunnel") for key in BOTH}
     lines: list[Row] = [
-        {"unit": title, **{column: outcomes.mean(PACKETS, arm, *told) for column, told in shown.items()}}
-        for arm, title in (("forest by row", "packets, as the paper"), ("forest by flow", "flows as a whole"))
+        {"unit": title, **{column: outcomes.mean(PACKETS, arm, *figure) for column, figure in shown.items()}}
+        for arm, title in (("forest by row", "packet, as in the paper"), ("forest by flow", "flow"))
     ]
-    columns = {"unit": "Divided by"}
+    columns = {"unit": "Split by"}
     columns |= {column: f"{task.capitalize()} {BOTH[key]}" for column, (task, key) in shown.items()}
     text = [
-        "The paper divides packets, so that packets of one flow are on both sides. The embedded corpus has captures, "
-        "and so a packets view: the same packets (preset paper: link layer stripped, addresses zeroed, ports and "
-        "sequence numbers as they are), the same random forest, divided both ways.",
+        "The paper splits by packet, so packets of one flow are in train and test. The embedded corpus has captures, "
+        "and so a packets view. Both rows of the table use the same packets (preset paper: link layer stripped, "
+        "addresses zeroed, ports and sequence numbers unchanged) and the same random forest.",
     ]  # fmt: skip
     table = Table("Random forest on packets of the embedded corpus", columns, lines)
     return Section("Packets or flows", text, {"split_unit": table})
 
 
 def _record_at(history: Sequence[Mapping[str, Any]], moment: int) -> Mapping[str, Any]:
-    """Return the record of a moment; a training of few updates has fewer of them."""
+    """Returns the record of a moment; a training of few updates has fewer records."""
     return history[-(-moment * len(history) // MOMENTS) - 1]
 
 

@@ -1,4 +1,4 @@
-"""The train row nearest to each test row: which test rows are nearly copies, and whether a copy has their label."""
+"""Nearest train row of each test row: finds test rows that are nearly copies."""
 
 import dataclasses
 import math
@@ -13,11 +13,12 @@ EDGES = (4, 16, 64, 256)
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-    """Test rows that are about as far from their nearest train row.
+    """Test rows at a similar distance from their nearest train row.
 
     Attributes:
-      least, most: bytes in which they differ from it; `most` is None in the last band.
-      right: those of them whose label it has.
+      least, most: range of the number of differing bytes; `most` is None in the last band.
+      rows: number of test rows in the band.
+      right: number of those whose label the nearest train row has.
     """
 
     least: int
@@ -27,13 +28,13 @@ class Band:
 
 
 def nearest_rows(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return of each test row the place of the train row that differs in the fewest bytes, and in how many.
+    """Finds the train row that differs from each test row in the fewest bytes.
 
     Args:
       train, test: uint8 [N, length] and [M, length].
 
     Returns:
-      int64 [M] and int64 [M]; of equally near rows any.
+      Positions of train rows and numbers of differing bytes, int64 [M] each; any of several equally near rows.
     """
     search = sklearn.neighbors.NearestNeighbors(n_neighbors=1, algorithm="brute", metric="hamming").fit(train)
     shares, places = search.kneighbors(test)
@@ -41,7 +42,7 @@ def nearest_rows(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def bands(differing: np.ndarray, right: np.ndarray, edges: Sequence[int] = EDGES) -> list[Band]:
-    """Count test rows and those that are told right by bands of distance.
+    """Counts test rows and right predictions by bands of distance.
 
     Args:
       differing: int64 [M], of `nearest_rows`.

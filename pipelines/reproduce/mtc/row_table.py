@@ -1,4 +1,4 @@
-"""A row table: all packets or features of a dataset in memory, for experiments that divide them themselves."""
+"""Row table: all packets or features of a dataset in memory, for experiments with their own splits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ class RowTable:
     """Rows that have a label of the first task, in the order of their ids; make one with `RowTable.read`.
 
     Attributes:
-      tasks: in the dataset's order.
-      flow_ids: fixed binary of 16 bytes [N]; those of packets of one flow are equal.
-      row_ids: likewise, another one for each row.
+      tasks: the tasks in the dataset's order.
+      flow_ids: fixed binary of 16 bytes [N]; equal for packets of one flow.
+      row_ids: fixed binary of 16 bytes [N], different for each row.
       values: bytes uint8 [N, length], or features float64 [N, F].
-      names: of the features; none of bytes.
+      names: names of the features; empty for bytes.
       labels: {task: int32 [N]}, -1 where unknown.
-      equal: rows that were left out because an earlier one has equal values.
+      equal: number of rows that were dropped because an earlier row has equal values.
     """
 
     tasks: tuple[Task, ...]
@@ -46,26 +46,31 @@ class RowTable:
 
     @classmethod
     def read(cls, path: str | Path, view: View, distinct: bool = True) -> Self:
-        """Read the rows of all splits of an Aurora dataset.
+        """Reads the rows of all splits of an Aurora dataset.
 
         Args:
-          path: of the dataset.
+          path: the dataset directory.
           view: `packets` or `tables`.
-          distinct: whether of rows with equal values only the first stays.
+          distinct: whether only the first of several equal rows is kept.
 
         Raises:
           FlowloomError: if the dataset cannot be read, is laid out in stripes, or has no such rows.
         """
         dataset = Dataset.open(path)
         if dataset.card.layout != "aurora":
-            raise FlowloomError(f"dataset {path} is laid out as {dataset.card.layout}; weave it with --layout aurora")
+            raise FlowloomError(
+                f"{path}: layout must be aurora, got {dataset.card.layout}; convert it: flowloom weave --layout aurora"
+            )
         groups = [g for split in SPLITS if split in dataset.card.splits for g in dataset.row_groups(split, view=view)]
         tables = [pq.read_table(each, partitioning=None) for each in dict.fromkeys(group.path for group in groups)]
         rows = pa.concat_tables(tables) if tables else None
         first = label_column(dataset.tasks[0].name)
         rows = None if rows is None else rows.filter(pc.is_valid(rows[first]))
         if not rows:
-            raise FlowloomError(f"dataset {path} has no rows of view {view} with a label of {dataset.tasks[0].name}")
+            raise FlowloomError(
+                f"{path}: view {view} must have rows with a label of {dataset.tasks[0].name}, got none; build it with "
+                f"views: [{view}]"
+            )
         order = [(FLOW_ID, "ascending"), *([(RECORD, "ascending")] if RECORD in rows.column_names else [])]
         rows = rows.sort_by(order).combine_chunks()
         names = () if view == "packets" else dataset.card.features
@@ -79,7 +84,7 @@ class RowTable:
         return cls(dataset.tasks, ids, _row_ids(ids), values[kept], names, labels, len(values) - len(kept))
 
     def limited(self, per_class: int, seed: int) -> "RowTable":
-        """Return at most so many rows of each class of the first task, drawn by a hash of seed and id."""
+        """Returns at most `per_class` rows of each class of the first task, sampled by a hash of seed and id."""
         ranks = class_ranks(self.row_ids, self.labels[self.tasks[0].name], seed)
         kept = np.flatnonzero(ranks < per_class)
         ids, own = (column.take(pa.array(kept)) for column in (self.flow_ids, self.row_ids))
@@ -87,12 +92,12 @@ class RowTable:
         return dataclasses.replace(self, flow_ids=ids, row_ids=own, values=self.values[kept], labels=labels)
 
     def split(self, repeat: int, seed: int, together: Literal["flow", "row"] = "flow") -> RowSplit:
-        """Divide rows for one repeat, each class of the first task by the same shares.
+        """Splits rows for one repeat, with the same shares of each class of the first task.
 
         Args:
-          repeat: another one divides anew.
-          seed: likewise, of all repeats.
-          together: whether rows of one flow stay in one split, or are divided one by one, which leaks.
+          repeat: number of the repeat; each has another split.
+          seed: seed of all repeats.
+          together: `flow` keeps the rows of a flow in one split; `row` splits row by row, which leaks.
         """
         labels = self.labels[self.tasks[0].name]
         if together == "row":
@@ -108,7 +113,7 @@ class RowTable:
 
 
 def first_of_equal(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return the positions of rows that equal no earlier one, ascending: [N, width] -> int64 [M]."""
+    """Returns the ascending positions of rows that equal no earlier row: [N, width] -> int64 [M]."""
     rows = np.ascontiguousarray(values)
     _, first = np.unique(rows.view(np.dtype((np.void, rows.strides[0]))).ravel(), return_index=True)
     return np.sort(first)
@@ -125,7 +130,7 @@ def _features(rows: pa.Table, names: tuple[str, ...]) -> npt.NDArray[np.float64]
 
 
 def _row_ids(flow_ids: pa.FixedSizeBinaryArray) -> pa.FixedSizeBinaryArray:
-    """Return ids of rows: those of their flows, to which the place within the flow is added."""
+    """Returns ids of rows: the id of the flow plus the position in the flow."""
     words = np.frombuffer(flow_ids.buffers()[1], np.uint64).reshape(-1, 2)
     words = words[flow_ids.offset : flow_ids.offset + len(flow_ids)].copy()
     codes = pc.dictionary_encode(flow_ids).indices.to_numpy()

@@ -1,4 +1,4 @@
-"""Tasks that arrived one after another (MULTA, section IV-C): what cells of latecomers came to."""
+"""Tasks that arrive one after another (MULTA, section IV-C): results of the experiments on latecomers."""
 
 import functools
 from typing import Any
@@ -9,9 +9,9 @@ from flowloom.trainers.training.latecomers import Arrivals, findings
 
 
 def arrival_findings(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> list[dict[str, Any]]:
-    """Return by seed what `latecomers.findings` says of the test AUCs of a mode.
+    """Returns the findings of a mode (`latecomers.findings`) on the test AUCs, by seed.
 
-    `sequential` is the training of `repair` up to its last phase.
+    `sequential` is the training of `repair` without its last phase.
     """
     planned = _arrivals(tasks, outcomes, latecomer)
     found = []
@@ -22,7 +22,7 @@ def arrival_findings(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) ->
 
 
 def arrival_lines(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> dict[str, list[Mean]]:
-    """Return the mean AUC of every task after each epoch."""
+    """Returns the mean AUC of every task after each epoch."""
     histories = [result["history"] for result in outcomes.all_of(tasks, _arm(latecomer))]
     return {
         task: [mean_of([record["test"][task] for record in records]) for records in zip(*histories, strict=True)]
@@ -31,13 +31,13 @@ def arrival_lines(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> di
 
 
 def phases_of(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> dict[str, int]:
-    """Return what begins at which epoch."""
+    """Returns the first epoch of each phase."""
     planned = _arrivals(tasks, outcomes, latecomer).phases
     return {f"{phase.task}{', again' if phase.repair else ''}": phase.first_epoch for phase in planned}
 
 
 def unchanged(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> bool:
-    """Say whether no later arrival changed a bit of any task's scores, from any seed."""
+    """Returns whether all scores of earlier tasks stay the same, to the bit, for every seed."""
     return all(all(result["unchanged"].values()) for result in outcomes.all_of(tasks, _arm(latecomer)))
 
 

@@ -1,4 +1,4 @@
-"""What the networks of MULTA's figure 4 cost: measured after all training, as it is no cell of equal result."""
+"""Costs of the networks of MULTA's figure 4, measured after all training because times differ from run to run."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,17 +24,17 @@ Shape = dict[str, Any]
 
 
 def single_shapes(units: Sequence[int]) -> list[Shape]:
-    """Return LSTMs of one task each, by their sizes."""
+    """Returns LSTMs of one task each, with the given sizes."""
     return [_shape((f"task_{number}",), units=size, tower=TOWER) for number, size in enumerate(units)]
 
 
 def shared_shapes(tasks: int, experts: int, units: int) -> list[Shape]:
-    """Return the one LMMoE of a tuned size."""
+    """Returns the LMMoE of a tuned size."""
     return [_shape(_named(tasks), experts=experts, units=units, gate_input="mean", tower=TOWER)]
 
 
 def hand_shapes(tasks: int, units: int) -> list[Shape]:
-    """Return the one LMMoE that is sized by hand."""
+    """Returns the LMMoE sized by hand."""
     return [_shape(_named(tasks), units=units, **HAND)]
 
 
@@ -51,13 +51,13 @@ def _shape(tasks: Sequence[str], tower: Sequence[int], **arguments: Any) -> Shap
 def action_costs(
     actions: Mapping[str, Sequence[Shape]], forms: Mapping[Form, Sequence[str]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return what actions cost: {"<runtime> <form>": {action: figures of `cost.measure`}}.
+    """Returns the costs of actions: {"<runtime> <form>": {action: figures of `cost.measure`}}.
 
-    All actions of a runtime and form take turns in one process of one thread.
+    All actions of a runtime and form alternate in one process with one thread.
 
     Args:
-      actions: what scores a flow for all tasks, by name.
-      forms: the names of those that are measured in each form.
+      actions: the networks that score a flow for all tasks, by name.
+      forms: the names of the actions that are measured in each form.
     """
     return {
         f"{runtime} {form}": dict(
@@ -69,29 +69,29 @@ def action_costs(
 
 
 def streaming_figures(run: Path, exported: Path, sequence: np.ndarray, length: np.ndarray) -> dict[str, Any]:
-    """Return how many packets a streaming scorer takes in a second, and how far it is from the batch model.
+    """Measures the packet rate of a streaming scorer, and its difference from the batch model.
 
     Args:
       run: the run of the model.
-      exported: what `export` made of it.
+      exported: the folder that `export` wrote.
       sequence: float32 [N, k, C], flows to stream.
       length: int32 [N].
 
     Returns:
-      `one_by_one`, `batched`: packets of a CPU second, a packet a call and 256 a call, medians of five rounds;
-      `largest_error` between the scores after the last packet of each flow and those of the batch model.
+      `one_by_one`, `batched`: packets per CPU second with 1 and with 256 packets per call, medians of five rounds;
+      `largest_error`: between the scores after the last packet of each flow and those of the batch model.
     """
     flows = min(len(length), BATCH_PACKETS)
     sequence, length = sequence[:flows], length[:flows]
     scorer = StreamingScorer.load(exported, slots=flows)
     slots = np.arange(flows)
-    said = {task: np.zeros((flows, 1), np.float32) for task in scorer.tasks}
+    streamed_scores = {task: np.zeros((flows, 1), np.float32) for task in scorer.tasks}
     for place in range(sequence.shape[1]):
         here = slots[length > place]
         for task, scores in scorer.update(here, sequence[here, place]).items():
-            said[task][here] = scores
+            streamed_scores[task][here] = scores
     expected = Run.open(run).load_model()({"sequence": sequence, "length": length}, training=False)
-    error = max(float(np.abs(said[task] - np.asarray(scores)).max()) for task, scores in expected.items())
+    error = max(float(np.abs(streamed_scores[task] - np.asarray(scores)).max()) for task, scores in expected.items())
     rates = {}
     for name, size in (("one_by_one", 1), ("batched", flows)):
         streamed = slots[:STREAMED_FLOWS] if size == 1 else slots
@@ -100,7 +100,7 @@ def streaming_figures(run: Path, exported: Path, sequence: np.ndarray, length: n
 
 
 def _rate(scorer: StreamingScorer, sequence: np.ndarray, slots: np.ndarray, size: int) -> float:
-    """Return packets of a CPU second, whole flows `size` packets at a time."""
+    """Returns packets per CPU second, scoring whole flows `size` packets at a time."""
     scorer.reset(slots)
     packets = [
         (slots[at : at + size], sequence[slots[at : at + size], place])

@@ -1,4 +1,4 @@
-"""The claims of MULTA, and which of them hold on the tasks at hand."""
+"""Claims of MULTA, and the verdict on the present tasks."""
 
 import dataclasses
 
@@ -18,18 +18,18 @@ from flowloom.trainers.evaluation.intervals import Mean, difference_of
 from flowloom.trainers.training.latecomers import REPAIRED
 
 SHARE = 0.5
-"""Of parameters and time that MULTA may take at equal AUC: the paper's "by up to 50 %" and "by more than 100 %"."""
+"""Share of parameters and time that MULTA may take at equal AUC; the paper says up to 50 % and more than 100 %."""
 RUNTIMES = {"tensorflow": "TensorFlow", "litert": "LiteRT"}
-FORMS = {"trained": "as it was trained", "fused": "in the form that is deployed"}
-"""The forms of a network; all that a claim compares are in one."""
-PACKETS_A_SECOND = 20_000
+FORMS = {"trained": "as trained", "fused": "as deployed"}
+"""Forms of a network; a claim compares networks of the same form."""
+PACKETS_PER_SECOND = 20_000
 STREAMED_ERROR = 1e-5
 COLLAPSED = 0.05
-"""A fall of AUC that is more than jitter."""
+"""Loss of AUC that is more than noise."""
 
 
 def claims(findings: MULTAResults) -> list[Claim]:
-    """Return every claim that the tasks can decide."""
+    """Returns every claim that the tasks can decide."""
     found = []
     for tasks in findings.sets:
         judge = _Judge(findings, tasks, findings.chosen[tasks.name])
@@ -50,12 +50,12 @@ class _Judge:
     size: Sizes
 
     def claim(self, id: str, statement: str, paper: str, ours: str, holds: bool, mean: Mean | None = None) -> Claim:
-        """Return a claim on these tasks, with the interval of what it is decided by."""
+        """Returns a claim on these tasks, with the interval of the figure that decides it."""
         interval = None if mean is None or mean.low is None or mean.high is None else (mean.low, mean.high)
         return Claim(f"{id}-{self.tasks.name}", f"{_title(self.tasks)}: {statement}.", paper, ours, interval, holds)
 
     def costs(self) -> list[Claim]:
-        """Return the claims that MULTA takes at most half at equal AUC, of LSTMs as small as can be or of its size."""
+        """Returns the claims that MULTA takes at most half of the LSTMs' parameters and time at equal AUC."""
         found = []
         tuned, arms = self.size.tuned, self.size.single_arms(self.tasks)
         rivals = [
@@ -70,12 +70,12 @@ class _Judge:
             gain = outcomes.gain(self.tasks, tuned, rival)
             aucs = [outcomes.mean(self.tasks, each).mean for each in (tuned, rival)]
             equal = gain.mean >= -MAX_DROP
-            said = f"at AUC {aucs[0]:.4f} against {aucs[1]:.4f}"
+            at = f"at AUC {aucs[0]:.4f} against {aucs[1]:.4f}"
             ours, theirs = (outcomes.parameters(self.tasks, each) for each in (tuned, rival))
             found.append(
                 self.claim(
                     f"parameters{suffix}", f"MULTA has at most half the parameters of {name}", "up to 50 % fewer",
-                    f"{ours:,} against {theirs:,}, {ours / theirs:.2f} of them, {said}",
+                    f"{ours:,} against {theirs:,}, ratio {ours / theirs:.2f}, {at}",
                     equal and ours <= SHARE * theirs, gain,
                 )
             )  # fmt: skip
@@ -89,25 +89,25 @@ class _Judge:
                         f"time{suffix}-{runtime}" + ("" if form == "trained" else f"-{form}"),
                         f"in {RUNTIMES[runtime]}, {FORMS[form]}, MULTA takes at most half the time of {name}",
                         "more than 100 % faster",
-                        f"{mine:.0f} against {other:.0f} us, {mine / other:.2f} of it, {said}",
+                        f"{mine:.0f} against {other:.0f} µs, ratio {mine / other:.2f}, {at}",
                         equal and mine <= SHARE * other, gain,
                     )
                 )  # fmt: skip
         return found
 
     def below_hand(self) -> Claim:
-        """Return the claim that tuning makes MULTA smaller at the AUC that it has by hand."""
+        """Returns the claim that tuning makes MULTA smaller at the AUC of the MULTA sized by hand."""
         outcomes, size = self.findings.outcomes, self.size
         gain = outcomes.gain(self.tasks, size.tuned, size.hand)
         tuned, hand = (outcomes.parameters(self.tasks, each) for each in (size.tuned, size.hand))
         as_fast = self.findings.time_us(tuned_action(size)) <= self.findings.time_us(hand_action(size.hand_units))
-        statement = "tuning makes MULTA smaller and no slower at the AUC that it has by hand"
+        statement = "tuning makes MULTA smaller and no slower at the AUC of the MULTA sized by hand"
         ours = f"{tuned:,} against {hand:,} parameters, AUC {gain.mean:+.4f}"
         holds = gain.mean >= -MAX_DROP and tuned < hand and as_fast
         return self.claim("tuned-below-hand", statement, "drawn in figure 4", ours, holds, gain)
 
     def tuner(self) -> list[Claim]:
-        """Return the claims about algorithm 1: how many trainings it takes, and what it finds."""
+        """Returns the claims about algorithm 1: its number of trainings, and the size that it finds."""
         tuning, (experts, units) = self.size.tuning, self.size.smallest
         seeds = len(self.findings.outcomes.seeds)
         whole = seeds * len(self.tasks.units) * (len(self.tasks.tasks) + len(EXPERTS))
@@ -119,7 +119,7 @@ class _Judge:
                 len(tuning.trials) <= least / 2,
             ),
             self.claim(
-                "tuner-size", "what algorithm 1 finds is within one step of the smallest LMMoE of the grid",
+                "tuner-size", "algorithm 1 finds a size within one step of the smallest LMMoE of the grid",
                 "near-optimal",
                 f"{tuning.experts} of {tuning.units} units against {experts} of {units}",
                 within_a_step(self.size, self.tasks),
@@ -127,29 +127,29 @@ class _Judge:
         ]  # fmt: skip
 
     def streaming(self) -> list[Claim]:
-        """Return the claims about scoring packet by packet on one core."""
+        """Returns the claims about scoring packet by packet on one core."""
         if (figures := self.findings.streaming.get(self.tasks.name)) is None:
             return []
         one, many, error = figures["one_by_one"], figures["batched"], figures["largest_error"]
         return [
             self.claim(
                 "streaming-one-by-one",
-                f"the streaming scorer takes at least {PACKETS_A_SECOND:,} packets a second, one packet a call",
-                "not measured", f"{one:,.0f}", one >= PACKETS_A_SECOND,
+                f"the streaming scorer takes at least {PACKETS_PER_SECOND:,} packets per second, 1 packet per call",
+                "not measured", f"{one:,.0f}", one >= PACKETS_PER_SECOND,
             ),
             self.claim(
                 "streaming-batched",
-                f"the streaming scorer takes at least {PACKETS_A_SECOND:,} packets a second, 256 packets a call",
-                "not measured", f"{many:,.0f}", many >= PACKETS_A_SECOND,
+                f"the streaming scorer takes at least {PACKETS_PER_SECOND:,} packets per second, 256 packets per call",
+                "not measured", f"{many:,.0f}", many >= PACKETS_PER_SECOND,
             ),
             self.claim(
-                "streaming-equal", f"it says what the batch model says, to {STREAMED_ERROR:g}", "not measured",
-                f"{error:.1e} apart at most", error <= STREAMED_ERROR,
+                "streaming-equal", f"its scores equal those of the batch model, to {STREAMED_ERROR:g}", "not measured",
+                f"largest difference {error:.1e}", error <= STREAMED_ERROR,
             ),
         ]  # fmt: skip
 
     def kitsune(self) -> list[Claim]:
-        """Return the claims against three Kitsunes on the same packets."""
+        """Returns the claims against three Kitsunes on the same packets."""
         findings, tasks, size = self.findings, self.tasks, self.size
         best = max(findings.outcomes.scale.clusters, key=lambda cluster: findings.kitsune_auc(tasks, cluster))
         auc, parameters = findings.kitsune_auc(tasks, best), findings.kitsune_parameters(tasks, best)
@@ -160,11 +160,11 @@ class _Judge:
         kitsune = len(tasks.tasks) * (times["features_cpu_us"] + times["inference_cpu_us"])
         found = [
             claim_above(
-                f"above-kitsune-{tasks.name}", f"{_title(tasks)}: MULTA tuned is above three Kitsunes, the best size.",
+                f"above-kitsune-{tasks.name}", f"{_title(tasks)}: tuned MULTA is above three Kitsunes of best size.",
                 "drawn in figure 4", f"{sum(ours) / len(ours):.4f} against {auc:.4f}", gain,
             ),
             self.claim(
-                "smaller-than-kitsune", "MULTA tuned has fewer parameters than three Kitsunes of the best size",
+                "smaller-than-kitsune", "tuned MULTA has fewer parameters than three Kitsunes of the best size",
                 "drawn in figure 4", f"{count:,} against {parameters:,}", count < parameters,
             ),
         ]  # fmt: skip
@@ -172,21 +172,21 @@ class _Judge:
             mine = 1e6 / streamed["one_by_one"]
             found.append(
                 self.claim(
-                    "faster-than-kitsune", "MULTA tuned takes less time a packet than three Kitsunes, both in numba",
-                    "drawn in figure 4", f"{mine:.0f} against {kitsune:.0f} us", mine < kitsune,
+                    "faster-than-kitsune", "tuned MULTA takes less time per packet than three Kitsunes, both in numba",
+                    "drawn in figure 4", f"{mine:.0f} against {kitsune:.0f} µs", mine < kitsune,
                 )
             )  # fmt: skip
         return found
 
     def paradigms(self) -> list[Claim]:
-        """Return the claims about Aurora and Rainbow."""
+        """Returns the claims about Aurora and Rainbow."""
         outcomes, last = self.findings.outcomes, self.findings.outcomes.scale.epochs
         aucs = {
             paradigm: [mean_auc(each["history"][last - 1]["test"]) for each in outcomes.all_of(self.tasks, arm)]
             for paradigm in ("aurora", "rainbow", "rainbow_mixed") if (arm := f"paradigm {paradigm}")
         }  # fmt: skip
         pairs = [("rainbow", "aurora", "Rainbow is above Aurora with filled labels"),
-                 ("rainbow_mixed", "rainbow", "mixed batches are above Rainbow's turns")]  # fmt: skip
+                 ("rainbow_mixed", "rainbow", "mixed batches are above Rainbow's alternating batches")]  # fmt: skip
         found = []
         for ours, theirs, statement in pairs:
             figures = [PAPER_TABLE_2.get(each, {}).get(last) for each in (ours, theirs)]
@@ -202,7 +202,7 @@ class _Judge:
         return found
 
     def latecomers(self) -> list[Claim]:
-        """Return the claims about tasks that arrive later (figure 5)."""
+        """Returns the claims about tasks that arrive later (figure 5)."""
         outcomes, tasks = self.findings.outcomes, self.tasks
         first, second = tasks.tasks[:2]
         sequential = arrival_findings(tasks, outcomes, "sequential")
@@ -215,28 +215,28 @@ class _Judge:
         return [
             claim_above(
                 f"first-task-falls-{tasks.name}",
-                f"{_title(tasks)}: the first task falls by more than {COLLAPSED} when others come.",
+                f"{_title(tasks)}: the first task loses more than {COLLAPSED} when others arrive.",
                 "drastically pulled down", f"by {lost.mean:.4f}", lost, COLLAPSED,
             ),
             self.claim(
-                "second-task-stays", f"the second task falls by at most {COLLAPSED} when the third comes",
+                "second-task-stays", f"the second task loses at most {COLLAPSED} when the third arrives",
                 "maintained", f"by at most {kept:.4f}", kept <= COLLAPSED,
             ),
             self.claim(
-                "repair-one-epoch", f"one epoch brings the first task back to within {REPAIRED} of its AUC",
+                "repair-one-epoch", f"one epoch restores the first task to within {REPAIRED} of its AUC",
                 "a single epoch", f"epochs by seed: {epochs}", all(each == 1 for each in repaired),
             ),
             claim_above(
-                f"replay-{tasks.name}", f"{_title(tasks)}: replay forgets less of the first task than training on.",
+                f"replay-{tasks.name}", f"{_title(tasks)}: replay forgets less of the first task than sequential.",
                 "not tried", f"{sum(replayed) / len(replayed):.4f} against {lost.mean:.4f}", spared,
             ),
             self.claim(
-                "isolate-identical", "isolate leaves every score of the tasks before as it was, to the bit",
-                "not tried", "compared on all test rows, from every seed", unchanged(tasks, outcomes, "isolate"),
+                "isolate-identical", "isolate leaves every score of earlier tasks unchanged, to the bit",
+                "not tried", "compared on all test rows, for every seed", unchanged(tasks, outcomes, "isolate"),
             ),
         ]  # fmt: skip
 
 
 def _title(tasks: TaskSet) -> str:
-    """Return what a sentence begins with."""
+    """Returns the title as the beginning of a sentence."""
     return tasks.title[0].upper() + tasks.title[1:]

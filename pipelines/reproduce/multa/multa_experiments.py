@@ -1,4 +1,4 @@
-"""The experiments of MULTA (Guo et al., Cost-efficient Multi-task Network Traffic Analysis) as cells of a grid."""
+"""Experiments of MULTA (Guo et al., Cost-efficient Multi-task Network Traffic Analysis), as functions of settings."""
 
 import dataclasses
 import functools
@@ -24,21 +24,21 @@ from flowloom.trainers.training.early_stopping import best_epoch, mean, score, t
 from flowloom.trainers.training.loop import Training
 
 PROTOCOL = 2
-"""Goes up when a change makes cells that are stored another thing."""
+"""Version of the experiments; raise it when a change makes stored results invalid."""
 LATECOMER_PROTOCOL = 3
-"""Likewise of latecomers, which `Training` trains."""
+"""Version of the experiments on latecomers, which `Training` trains."""
 MOMENTS = 20
-"""Times that a training of many epochs is measured at least; one of fewer after each."""
+"""Least number of measurements of a long training; a shorter one is measured after each epoch."""
 
 CHANNELS = ("size", "gap", "direction")
-"""What networks and forests see of a packet: all that CertTA tells; header fields make the corpus' attacks trivial."""
+"""Features of a packet for networks and forests: those of CertTA. Header fields make the corpus' attacks trivial."""
 K = 20
 TOWER = (4,)
-"""Of single LSTMs and tuned MULTAs: as small as the experts, or towers would be most of the parameters."""
+"""Tower of single LSTMs and tuned MULTAs: as small as the experts, or it would have most of the parameters."""
 LEARNING_RATE = 1e-2
 EVALUATION_ROWS = 1024
 MOST_ROWS = 200_000
-"""Of a split; of larger ones so many are drawn."""
+"""Largest number of rows of a split; larger splits are sampled."""
 
 Method = Literal["network", "forest", "latecomers"]
 Paradigm = Literal["rainbow", "rainbow_mixed", "aurora"]
@@ -48,17 +48,17 @@ Latecomer = Literal["repair", "replay", "isolate"]
 
 @dataclasses.dataclass(frozen=True)
 class MULTASetting:
-    """Everything that the result of a cell depends on."""
+    """Settings of an experiment: all inputs of its result."""
 
     dataset: str
-    """A name of `Experiments.datasets`."""
+    """A name of `MULTAExperiments.datasets`."""
     content: str
     """The content hash of that dataset."""
     method: Method
     tasks: tuple[str, ...]
-    """What the network answers; of latecomers in the order in which they arrive."""
+    """Tasks of the network; those of latecomers in order of arrival."""
     seed: int
-    """Of the weights and of the order of the rows."""
+    """Seed of the weights and of the order of the rows."""
     experts: int = 1
     units: int = 8
     gate_input: Literal["flatten", "mean"] = "mean"
@@ -67,20 +67,20 @@ class MULTASetting:
     updates: int = 0
     """Gradient steps; the weights of the best mean validation AUC are kept."""
     epochs: int = 0
-    """Passes over the rows, instead of `updates`; of latecomers those of each arrival."""
+    """Passes over the rows, instead of `updates`; for latecomers the passes after each arrival."""
     latecomer: Latecomer = "repair"
     repair_epochs: int = 0
     protocol: int = PROTOCOL
 
     def experiment(self, name: str) -> Experiment:
-        """Return the cell of these settings; those that differ by the seed alone share a network's graphs."""
+        """Returns the experiment of these settings; experiments that differ only in the seed share their graphs."""
         return Experiment(
             f"{self.dataset}__{name}__seed-{self.seed}", dataclasses.asdict(self), f"{self.dataset} {name}"
         )
 
     @property
     def recipe(self) -> Recipe:
-        """How the network is made and trained."""
+        """The recipe of network and training."""
         changes: dict[str, Any] = {
             "k": K, "channels": CHANNELS, "learning_rate": LEARNING_RATE, "seed": self.seed, "experts": self.experts,
             "units": self.units, "gate_input": self.gate_input, "tower": self.tower, "paradigm": self.paradigm,
@@ -95,14 +95,14 @@ class MULTASetting:
 
 @dataclasses.dataclass(frozen=True)
 class MULTAExperiments:
-    """Computes cells on datasets: {name: directory}."""
+    """Computes experiments on datasets: {name: directory}."""
 
     datasets: Mapping[str, str]
 
     def __call__(self, settings: Settings) -> dict[str, Any]:
-        """Return the AUC of each task on the validation and the test rows, and how the training went.
+        """Returns the AUC of each task on the validation and test rows, and the training history.
 
-        Test rows choose nothing: sizes, epochs and targets come from the validation rows.
+        The test rows choose nothing: sizes, epochs and targets come from the validation rows.
         """
         setting = MULTASetting(**{**settings, "tasks": tuple(settings["tasks"]), "tower": tuple(settings["tower"])})
         path = self.datasets[setting.dataset]
@@ -111,7 +111,7 @@ class MULTAExperiments:
 
 
 def _network(setting: MULTASetting, path: str) -> dict[str, Any]:
-    """Train one network from new weights."""
+    """Trains one network from new weights."""
     rows = examples(path)
     trials = _trials(dataclasses.replace(setting, seed=0, updates=0, epochs=0), path)
     train, validation, test = (part.only(setting.tasks, labelled=True) for part in rows)
@@ -141,28 +141,28 @@ def _network(setting: MULTASetting, path: str) -> dict[str, Any]:
 
 
 def _forest(setting: MULTASetting, path: str) -> dict[str, Any]:
-    """Fit a random forest for each task."""
+    """Fits a random forest for each task."""
     found: dict[str, Any] = {"validation": {}, "test": {}}
     for task in _tasks(path, setting.tasks):
         parts = [part.only((task.name,), labelled=True) for part in examples(path)]
         columns = [np.hstack([part.sequence.reshape(len(part.length), -1), part.length[:, None]]) for part in parts]
         labels = [part.labels[task.name] for part in parts]
-        # threads of several processes would wait for each other
+        # with more threads, several processes would wait for each other
         with threadpoolctl.threadpool_limits(1):
             test = np.concatenate(columns[1:]), np.concatenate(labels[1:])
-            said = random_forest(task, (columns[0], labels[0]), test, setting.seed).probabilities[:, 1]
+            scored = random_forest(task, (columns[0], labels[0]), test, setting.seed).probabilities[:, 1]
         for split, known, scores in zip(
-            ("validation", "test"), labels[1:], np.split(said, [len(labels[1])]), strict=True
+            ("validation", "test"), labels[1:], np.split(scored, [len(labels[1])]), strict=True
         ):  # fmt: skip
             found[split][task.name] = float(sklearn.metrics.roc_auc_score(known, scores))
     return found
 
 
 def _latecomers(setting: MULTASetting, path: str) -> dict[str, Any]:
-    """Train tasks as they arrive (section IV-C), with the AUC of all of them on the test rows after every epoch.
+    """Trains tasks as they arrive (section IV-C), and measures all of them on the test rows after every epoch.
 
-    `unchanged` says whether the scores of every task on the test rows are, to the bit, those that it had when its own
-    phase was over.
+    `unchanged` tells for each task whether its scores on the test rows are, to the bit, those at the end of its own
+    phase.
     """
     recipe = setting.recipe
     dataset = Dataset.open(path).restricted(setting.tasks)
@@ -183,7 +183,7 @@ def _latecomers(setting: MULTASetting, path: str) -> dict[str, Any]:
         )
         if record["epoch"] == training.arrivals.phase(record["epoch"]).last_epoch:
             digests.append(
-                {task: hashlib.sha256(said.probabilities.tobytes()).hexdigest() for task, said in predictions.items()}
+                {task: hashlib.sha256(each.probabilities.tobytes()).hexdigest() for task, each in predictions.items()}
             )
     arrived = dict(zip(setting.tasks, digests, strict=False))
     return {
@@ -195,17 +195,17 @@ def _latecomers(setting: MULTASetting, path: str) -> dict[str, Any]:
 
 
 def _aucs(trials: FlowTrials, examples: Examples) -> dict[str, float]:
-    """Return the AUC of each task over its labelled rows."""
+    """Returns the AUC of each task on its labelled rows."""
     found = {}
-    for task, said in trials.predict(examples).items():
+    for task, probabilities in trials.predict(examples).items():
         known = examples.labels[task] >= 0
-        found[task] = float(sklearn.metrics.roc_auc_score(examples.labels[task][known], said[known, 1]))
+        found[task] = float(sklearn.metrics.roc_auc_score(examples.labels[task][known], probabilities[known, 1]))
     return found
 
 
 @functools.lru_cache(maxsize=4)
 def examples(path: str) -> tuple[Examples, Examples, Examples]:
-    """Return the rows of train, validation and test, with the labels of all tasks."""
+    """Returns the rows of train, validation and test, with the labels of all tasks."""
     dataset = Dataset.open(path)
     features = FeatureSpec.of(dataset.card, K, CHANNELS, "standard")
     found = []
@@ -221,7 +221,7 @@ def examples(path: str) -> tuple[Examples, Examples, Examples]:
 
 
 def _drawn(columns: Sequence[np.ndarray], share: float, seed: int) -> list[np.ndarray]:
-    """Return a share of rows, in their order."""
+    """Returns a random share of the rows, in their order."""
     if share == 1:
         return list(columns)
     rows = len(columns[0])
@@ -231,7 +231,7 @@ def _drawn(columns: Sequence[np.ndarray], share: float, seed: int) -> list[np.nd
 
 @functools.lru_cache(maxsize=2)
 def _trials(setting: MULTASetting, path: str) -> FlowTrials:
-    """Return what trains a network of some size and tasks."""
+    """Returns the trials of a network of some size and tasks."""
     features = FeatureSpec.of(Dataset.open(path).card, K, CHANNELS, "standard")
     return FlowTrials(setting.recipe, features, _tasks(path, setting.tasks))
 
@@ -241,12 +241,12 @@ def _tasks(path: str, names: Sequence[str]) -> list[Task]:
 
 
 def _rounded(record: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return a record that is read by people and drawn."""
+    """Returns a record with rounded values, for tables and figures."""
     return {name: {task: round(value, 5) for task, value in each.items()} for name, each in record.items()}
 
 
-def words(path: str, experts: int, units: int, updates: int, seed: int) -> tuple[str, ...]:
-    """Return the overrides by which `flowloom train --recipe multa` trains as a cell of a tuned size does."""
+def tuned_overrides(path: str, experts: int, units: int, updates: int, seed: int) -> tuple[str, ...]:
+    """Returns the overrides with which `flowloom train --recipe multa` trains like an experiment of a tuned size."""
     rows = sum(group.rows for group in Dataset.open(path).row_groups("train"))
     batch = Recipe.named("multa").feed.batch_size
     epochs = -(-updates // -(-rows // batch))
@@ -259,7 +259,7 @@ def words(path: str, experts: int, units: int, updates: int, seed: int) -> tuple
 
 
 def mean_auc(aucs: Mapping[str, float]) -> float:
-    """Return the mean over tasks."""
+    """Returns the mean over tasks."""
     found = mean(aucs.values())
     assert found is not None  # there is a task
     return found

@@ -1,4 +1,4 @@
-"""The grid of MULTA: which networks are compared on which tasks, each from several seeds, and what they came to."""
+"""The grid of MULTA: networks that are compared on each set of tasks, from several seeds, and their results."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from flowloom.pipelines.reproduce.multa.multa_experiments import LATECOMER_PROTO
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
 EXPERTS = (1, 2, 3)
-"""Algorithm 1 looks no further than the number of tasks."""
+"""Algorithm 1 tries no more experts than tasks."""
 PARADIGMS = ("aurora", "rainbow", "rainbow_mixed")
 LATECOMERS = ("repair", "replay", "isolate")
 HAND: dict[str, Any] = {"experts": 2, "gate_input": "flatten", "tower": (16,)}
-"""MULTA as the paper draws it: gates on the flattened features. How large is its `units`."""
+"""MULTA as in the paper's figure: gates on the flattened features. Its size is `units`."""
 HAND_UNITS = 16
-"""Where paradigms and latecomers are compared."""
+"""Units for the comparison of paradigms and latecomers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSet:
-    """Three binary tasks that one MULTA, or three networks, are trained for."""
+    """Three binary tasks, for which one MULTA or three networks are trained."""
 
     name: str
     title: str
@@ -28,42 +28,42 @@ class TaskSet:
     """The content hash of the dataset."""
     tasks: tuple[str, ...]
     units: tuple[int, ...]
-    """Sizes of a single LSTM and of a tuned expert: multiples of the first."""
+    """Sizes of single LSTMs and tuned experts: multiples of the first."""
     aurora: str = ""
-    """The content hash of the same flows with every label, what is missing filled as negative; else none are."""
+    """The content hash of the same flows with every label, absent ones filled as negative; empty if there is none."""
     kitsune: bool = False
-    """Whether rows are packets, which Kitsune can score too."""
+    """Whether rows are packets, which Kitsune can score as well."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MULTAScale:
-    """How large the grid is."""
+    """Size of the grid."""
 
     seeds: int = 5
     updates: int = 400
-    """Of each LSTM of one task; a network of several gets as many for each of them, so that rows are seen as often."""
+    """Updates of an LSTM of one task; a network of several has as many for each, so both see rows equally often."""
     units: tuple[int, ...] = (2, 4, 6, 8, 10, 12)
     packet_units: tuple[int, ...] = (4, 8, 12)
     hand: tuple[int, ...] = (4, 8, 16, 32)
     epochs: int = 10
-    """Of table II."""
+    """Epochs of table II."""
     phase_epochs: int = 8
     repair_epochs: int = 5
     clusters: tuple[int, ...] = (2, 5, 10, 20)
-    """Most features of one of Kitsune's autoencoders."""
+    """Largest number of features of one of Kitsune's autoencoders."""
 
     @classmethod
     def quick(cls) -> "MULTAScale":
-        """Return a grid that shows the road, not the figures."""
+        """Returns a small grid, which tests that everything runs."""
         return cls(2, 50, (4, 8), (4, 8), (8,), 10, 2, 2, (10,))
 
     def shared_updates(self, tasks: TaskSet) -> int:
-        """Return the updates of a network of all tasks."""
+        """Returns the updates of a network of all tasks."""
         return self.updates * len(tasks.tasks)
 
 
 def arms(tasks: TaskSet, scale: MULTAScale) -> dict[str, dict[str, Any]]:
-    """Return the settings of everything that is compared on a set of tasks, by name."""
+    """Returns the settings of all arms on a set of tasks, by name of the arm."""
     trained = {"updates": scale.shared_updates(tasks)}
     found: dict[str, dict[str, Any]] = {"forest": {"method": "forest"}}
     for units in tasks.units:
@@ -87,23 +87,23 @@ def arms(tasks: TaskSet, scale: MULTAScale) -> dict[str, dict[str, Any]]:
 
 
 def single_arm(task: str, units: int) -> str:
-    """Return the arm of an LSTM of one task."""
+    """Returns the arm of an LSTM of one task."""
     return f"single {task} units-{units}"
 
 
 def shared_arm(experts: int, units: int) -> str:
-    """Return the arm of an LMMoE of all tasks, with small towers and gates on the mean packet."""
+    """Returns the arm of an LMMoE of all tasks, with small towers and gates on the mean packet."""
     return f"shared experts-{experts} units-{units}"
 
 
 def hand_arm(units: int) -> str:
-    """Return the arm of an LMMoE that is sized by hand."""
+    """Returns the arm of an LMMoE sized by hand."""
     return f"hand units-{units}"
 
 
 def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Experiment]:
-    """Return the cells of all arms; those of one arm follow each other and share its graphs."""
-    planned = []
+    """Returns the experiments of all arms; those of one arm are in a row and share its graphs."""
+    experiments = []
     for tasks in sets:
         for name, settings in arms(tasks, scale).items():
             aurora = settings.get("paradigm") == "aurora"
@@ -113,25 +113,25 @@ def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Experime
                     dataset_of(tasks, name), content, seed=seed + number,
                     **{"method": "network", "tasks": tasks.tasks, **settings},
                 )  # fmt: skip
-                planned.append(setting.experiment(name.replace(" ", "__")))
-    return planned
+                experiments.append(setting.experiment(name.replace(" ", "__")))
+    return experiments
 
 
 def dataset_of(tasks: TaskSet, arm: str) -> str:
-    """Return the name of the dataset that an arm is trained on."""
+    """Returns the name of the dataset that an arm is trained on."""
     return f"{tasks.name}-aurora" if arm == "paradigm aurora" else tasks.name
 
 
 @dataclasses.dataclass(frozen=True)
 class MULTAOutcomes:
-    """The results of a grid, asked for by set of tasks and arm."""
+    """The results of a grid, by set of tasks and arm."""
 
     results: Mapping[str, dict[str, Any]]
     scale: MULTAScale
     seed: int
 
     def all_of(self, tasks: TaskSet, arm: str) -> list[dict[str, Any]]:
-        """Return the results of an arm by seed."""
+        """Returns the results of an arm by seed."""
         stem = f"{dataset_of(tasks, arm)}__{arm.replace(' ', '__')}"
         return [self.results[f"{stem}__seed-{seed}"] for seed in self.seeds]
 
@@ -141,28 +141,28 @@ class MULTAOutcomes:
         return tuple(self.seed + number for number in range(self.scale.seeds))
 
     def aucs(self, tasks: TaskSet, arms: Sequence[str], split: str = "test") -> list[float]:
-        """Return the mean AUC over the tasks that some networks answer side by side, by seed."""
+        """Returns the mean AUC over the tasks of several networks together, by seed."""
         by_arm = [self.all_of(tasks, arm) for arm in arms]
         merged = ({task: auc for one in each for task, auc in one[split].items()} for each in zip(*by_arm, strict=True))
         return [mean_auc(each) for each in merged]
 
     def mean(self, tasks: TaskSet, arms: Sequence[str], split: str = "test") -> Mean:
-        """Return the mean AUC of some networks side by side."""
+        """Returns the mean AUC of several networks together."""
         return mean_of(self.aucs(tasks, arms, split))
 
     def gain(self, tasks: TaskSet, arms: Sequence[str], others: Sequence[str]) -> Mean:
-        """Return by how much some networks are above others on the test split, seed by seed."""
+        """Returns the difference in AUC between two groups of networks on the test split, paired by seed."""
         return difference_of(self.aucs(tasks, arms), self.aucs(tasks, others))
 
     def parameters(self, tasks: TaskSet, arms: Sequence[str]) -> int:
-        """Return the parameters of some networks together."""
+        """Returns the number of parameters of several networks together."""
         return sum(self.all_of(tasks, arm)[0]["parameters"] for arm in arms)
 
     def macs(self, tasks: TaskSet, arms: Sequence[str]) -> int:
-        """Return the multiply-accumulates of one inference of some networks together."""
+        """Returns the multiply-accumulates of one inference of several networks together."""
         return sum(self.all_of(tasks, arm)[0]["macs"] for arm in arms)
 
 
 def kitsune_name(tasks: TaskSet, task: str, cluster: int) -> str:
-    """Return the name of the cell of Kitsune on one task."""
+    """Returns the name of the experiment of Kitsune on one task."""
     return f"{tasks.name}__kitsune__{task}__cluster-{cluster}"

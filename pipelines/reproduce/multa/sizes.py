@@ -1,7 +1,7 @@
-"""Sizes that reach an AUC, chosen by validation rows alone: MULTA by algorithm 1, three LSTMs by trying everything.
+"""Sizes that reach an AUC on the validation rows: MULTA by algorithm 1, three LSTMs by exhaustive search.
 
-The grid holds every size, so that the search of algorithm 1 walks over trainings that are there, and what it finds can
-be held against all of them.
+The grid contains every size, so algorithm 1 searches finished trainings, and its result can be compared with all of
+them.
 """
 
 import dataclasses
@@ -20,28 +20,28 @@ from flowloom.pipelines.reproduce.multa.multa_grid import (
 from flowloom.trainers.tuning.search import Search, Trial, Tuning, tune
 
 MAX_DROP = 0.005
-"""How much less than the target is still equal."""
+"""Loss of AUC that still counts as equal to the target."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What reaches the validation AUC of a MULTA that was sized by hand, all but `MAX_DROP`."""
+    """Sizes that reach the validation AUC of a MULTA sized by hand, less at most `MAX_DROP`."""
 
     hand_units: int
     target: float
-    """Its mean validation AUC over tasks and seeds."""
+    """Mean validation AUC of that MULTA over tasks and seeds."""
     tuning: Tuning
-    """By algorithm 1: task by task."""
+    """Result of algorithm 1, task by task."""
     smallest: tuple[int, int]
-    """Experts and units of the LMMoE with the fewest parameters that does, of the whole grid: task by task."""
+    """Experts and units of the LMMoE of the whole grid that reaches it, task by task, with the fewest parameters."""
     singles: tuple[int, ...]
-    """Units by task of the three LSTMs with the fewest parameters that do in the mean, or that come nearest."""
+    """Units by task of the three LSTMs that reach it in the mean with the fewest parameters, or else come nearest."""
     singles_reach: bool
-    """Whether they do."""
+    """Whether the three LSTMs reach it."""
 
     @property
     def hand(self) -> list[str]:
-        """The arm of the MULTA that was sized by hand."""
+        """The arm of the MULTA sized by hand."""
         return [hand_arm(self.hand_units)]
 
     @property
@@ -50,16 +50,16 @@ class Sizes:
         return [shared_arm(self.tuning.experts, self.tuning.units)]
 
     def single_arms(self, tasks: TaskSet) -> list[str]:
-        """Return the arms of the three LSTMs."""
+        """Returns the arms of the three LSTMs."""
         return [single_arm(task, units) for task, units in zip(tasks.tasks, self.singles, strict=True)]
 
     def equal_arms(self, tasks: TaskSet) -> list[str]:
-        """Return the arms of three LSTMs of the size of the tuned expert."""
+        """Returns the arms of three LSTMs as large as the tuned expert."""
         return [single_arm(task, self.tuning.units) for task in tasks.tasks]
 
 
 def sizes(tasks: TaskSet, outcomes: MULTAOutcomes, hand_units: int) -> Sizes:
-    """Find what reaches the AUC of one point of the curve that was sized by hand (figure 4)."""
+    """Finds the sizes that reach the AUC of one MULTA sized by hand (figure 4)."""
     hand = outcomes.all_of(tasks, hand_arm(hand_units))
     reached = {task: statistics.mean(each["validation"][task] for each in hand) for task in tasks.tasks}
     equal = {task: value - MAX_DROP for task, value in reached.items()}
@@ -83,20 +83,20 @@ def sizes(tasks: TaskSet, outcomes: MULTAOutcomes, hand_units: int) -> Sizes:
 
 
 def best_hand(tasks: TaskSet, outcomes: MULTAOutcomes) -> int:
-    """Return the units of the hand-sized MULTA with the highest mean validation AUC, of several the smallest."""
+    """Returns the units of the MULTA sized by hand with the highest mean validation AUC; the smallest of equal ones."""
     return max(
         outcomes.scale.hand, key=lambda units: (outcomes.mean(tasks, [hand_arm(units)], "validation").mean, -units)
     )
 
 
 def within_a_step(found: Sizes, tasks: TaskSet) -> bool:
-    """Say whether algorithm 1 came within one step of the grid of the smallest LMMoE that reaches the target."""
+    """Returns whether algorithm 1 found a size within one grid step of the smallest LMMoE that reaches the target."""
     experts, units = found.smallest
     return abs(found.tuning.experts - experts) <= 1 and abs(found.tuning.units - units) <= tasks.units[0]
 
 
 def _cheapest_singles(tasks: TaskSet, outcomes: MULTAOutcomes, least: float) -> tuple[bool, tuple[int, ...]]:
-    """Return whether three LSTMs reach a mean validation AUC, and the sizes of the cheapest ones, else the best."""
+    """Returns whether three LSTMs reach a mean validation AUC, and the sizes of the cheapest, or else of the best."""
 
     def reached(chosen: Sequence[int]) -> float:
         arms = [single_arm(task, units) for task, units in zip(tasks.tasks, chosen, strict=True)]
@@ -113,7 +113,7 @@ def _cheapest_singles(tasks: TaskSet, outcomes: MULTAOutcomes, least: float) -> 
 
 
 def _smallest(tasks: TaskSet, outcomes: MULTAOutcomes, search: Search, tuning: Tuning) -> tuple[int, int]:
-    """Return the LMMoE of the grid with the fewest parameters that does as algorithm 1 asks, else what it found."""
+    """Returns the LMMoE of the grid with the fewest parameters that meets algorithm 1's target, or else its result."""
     wanted = {
         task: min(search.target(task), max(_median(outcomes, tasks, single_arm(task, units), task)
                                          for units in tasks.units)) - search.max_drop

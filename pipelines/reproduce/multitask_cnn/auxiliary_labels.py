@@ -1,4 +1,4 @@
-"""Auxiliary labels: bandwidth and duration classes of flows in memory, between dividers found on few labelled rows."""
+"""Auxiliary labels: bandwidth and duration classes of flows in memory, with dividers from few labelled rows."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ QUANTITIES = ("bandwidth", "duration")
 
 
 def quantities(flows: pa.RecordBatch) -> dict[str, npt.NDArray[np.float64]]:
-    """Return bandwidth in bits per second, NaN of a flow without duration, and duration in seconds, float64 [rows]."""
+    """Returns bandwidth in bit/s (NaN for flows without duration) and duration in s, float64 [rows]."""
     duration_s = flows["duration_ns"].to_numpy() / 1e9
     bits = 8.0 * (flows["bytes_fwd"].to_numpy().astype(np.float64) + flows["bytes_bwd"].to_numpy())
     bandwidth = np.divide(bits, duration_s, out=np.full(len(bits), np.nan), where=duration_s > 0)
@@ -18,9 +18,9 @@ def quantities(flows: pa.RecordBatch) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def mean_dividers(values: npt.NDArray[np.float64], labels: npt.NDArray[np.int32]) -> tuple[float, ...]:
-    """Return the points half way between neighbouring class means (Rezaei and Liu, section IV-C), ascending.
+    """Returns the midpoints between neighbouring class means, ascending (Rezaei and Liu, section IV-C).
 
-    Rows without a value or a label below 0 do not count. Classes of equal means share a class of the quantity.
+    Rows without a value or with a label below 0 do not count. Classes with equal means share a class of the quantity.
     """
     counted = np.isfinite(values) & (labels >= 0)
     means = np.unique([values[counted & (labels == code)].mean() for code in np.unique(labels[counted])])
@@ -28,11 +28,11 @@ def mean_dividers(values: npt.NDArray[np.float64], labels: npt.NDArray[np.int32]
 
 
 def share_dividers(values: npt.NDArray[np.float64], shares: Sequence[float]) -> tuple[float, ...]:
-    """Return the values that the given shares of all are below, ascending and each once."""
+    """Returns the quantiles of the values at the given shares, ascending and without repetition."""
     return tuple(np.unique(np.quantile(values[np.isfinite(values)], shares)).tolist())
 
 
-def divided(values: npt.NDArray[np.float64], dividers: Sequence[float]) -> npt.NDArray[np.int32]:
-    """Return the number of dividers that each value reaches, int32 [N]; -1 where there is no value."""
+def divider_classes(values: npt.NDArray[np.float64], dividers: Sequence[float]) -> npt.NDArray[np.int32]:
+    """Returns the class of each value, the number of dividers that it reaches, int32 [N]; -1 without a value."""
     reached = np.searchsorted(np.asarray(dividers), values, side="right")
     return np.where(np.isfinite(values), reached, -1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Statistics of whole flows, what trees classified traffic by before networks read packets (Aceto et al., 2018)."""
+"""Statistics of whole flows, the usual input of trees for traffic classification (Aceto et al., 2018)."""
 
 from typing import Any
 
@@ -15,23 +15,23 @@ STATISTICS = (
 
 
 def statistic_names(sides: tuple[str, ...] = SIDES) -> tuple[str, ...]:
-    """Return the names of the columns of `flow_statistics`: 36 a side, 108 of all."""
+    """Returns the names of the columns of `flow_statistics`: 36 per side, 108 for all sides."""
     return tuple(f"{side} {series} {name}" for side in sides for series in SERIES for name in STATISTICS)
 
 
 def flow_statistics(flows: pa.RecordBatch, sides: tuple[str, ...] = SIDES) -> np.ndarray:
-    """Measure sizes, and times between packets, of each direction and of both, over all packets that are stored.
+    """Returns statistics of sizes and inter-packet times, for each direction and for both, over all stored packets.
 
-    Deviation, variance, skewness and excess kurtosis are of the population; `median_deviation` is the median distance
-    from the median; percentiles lie between neighbours in proportion. Times are in seconds, those of a direction from
-    each of its packets to its next one. Of nothing all is 0, of equal values skewness and kurtosis are.
+    Deviation, variance, skewness and excess kurtosis are those of the population; `median_deviation` is the median
+    distance from the median; percentiles are interpolated linearly. Times are in seconds; those of a direction are
+    between its own packets. Without values all statistics are 0; for equal values skewness and kurtosis are 0.
 
     Args:
       flows: a batch with `pkt_size`, `pkt_dir` and `pkt_gap_ns`.
-      sides: some of `SIDES`; only `both` means something of flows that do not tell directions.
+      sides: some of `SIDES`; flows without directions only have a meaningful side `both`.
 
     Returns:
-      float64 [rows, 36 x sides], columns as `statistic_names` says.
+      float64 [rows, 36 x sides], with the columns of `statistic_names`.
 
     Raises:
       ValueError: if a side is unknown.
@@ -50,7 +50,7 @@ def flow_statistics(flows: pa.RecordBatch, sides: tuple[str, ...] = SIDES) -> np
 
 @numba.njit(nogil=True, cache=True)
 def _measure(offsets: Any, size: Any, direction: Any, gap_ns: Any, wanted: Any, found: Any) -> None:
-    """Fill the columns of each flow, side by side."""
+    """Fills the columns of each flow, side by side."""
     for flow in range(found.shape[0]):
         start, stop = offsets[flow], offsets[flow + 1]
         sizes, gaps = np.empty(stop - start), np.empty(stop - start)
@@ -72,7 +72,7 @@ def _measure(offsets: Any, size: Any, direction: Any, gap_ns: Any, wanted: Any, 
 
 @numba.njit(nogil=True, cache=True)
 def _describe(values: Any, out: Any) -> None:
-    """Write the statistics of ascending values in the order of `STATISTICS`."""
+    """Writes the statistics of ascending values in the order of `STATISTICS`."""
     count = len(values)
     out[:] = 0.0
     out[0] = count
@@ -89,7 +89,7 @@ def _describe(values: Any, out: Any) -> None:
     out[1], out[2], out[3], out[4], out[5] = values[0], values[-1], mean, np.sqrt(variance), variance
     median = _percentile(values, 0.5)
     out[6] = _percentile(np.sort(np.abs(values - median)), 0.5)
-    # rounding leaves a variance of equal values that is not quite 0
+    # due to rounding, the variance of equal values is not exactly 0
     if variance > (1e-12 * mean) ** 2 and values[0] < values[-1]:
         out[7] = third / count / variance**1.5
         out[8] = fourth / count / variance**2 - 3.0
@@ -99,7 +99,7 @@ def _describe(values: Any, out: Any) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _percentile(values: Any, share: float) -> float:
-    """Return what a share of ascending values is below, in proportion between neighbours."""
+    """Returns the quantile of ascending values at a share, interpolated linearly."""
     place = share * (len(values) - 1)
     low = int(np.floor(place))
     high = min(low + 1, len(values) - 1)

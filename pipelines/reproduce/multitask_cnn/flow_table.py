@@ -1,4 +1,4 @@
-"""A flow table: all flows of a dataset in memory, whatever their split, for experiments that divide them themselves."""
+"""Flow table: all flows of a dataset in memory, for experiments with their own splits."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ class FlowTable:
 
     @classmethod
     def read(cls, path: str | Path, task: str, channels: tuple[str, ...] = ("gap", "size", "direction")) -> Self:
-        """Read the flows of all splits of an Aurora dataset.
+        """Reads the flows of all splits of an Aurora dataset.
 
         Raises:
           FlowloomError: if the dataset cannot be read, is laid out in stripes, or has no such task.
@@ -41,21 +41,23 @@ class FlowTable:
         dataset = Dataset.open(path)
         named = {each.name: each for each in dataset.tasks}
         if task not in named:
-            raise FlowloomError(f"dataset {path} has no task {task!r}; its tasks are {', '.join(named)}")
+            raise FlowloomError(f"{path}: task must be one of {', '.join(named)}, got {task!r}; name another one")
         if dataset.card.layout != "aurora":
-            raise FlowloomError(f"dataset {path} is laid out as {dataset.card.layout}; weave it with --layout aurora")
+            raise FlowloomError(
+                f"{path}: layout must be aurora, got {dataset.card.layout}; convert it: flowloom weave --layout aurora"
+            )
         sequences = (CHANNELS[channel].column for channel in channels)
         columns = ["flow_id", label_column(task), *_MEASURED, *sequences]
         groups = (group.path for split in SPLITS if split in dataset.card.splits for group in dataset.row_groups(split))
         tables = [pq.read_table(each, columns=columns, partitioning=None) for each in dict.fromkeys(groups)]
         if not any(table.num_rows for table in tables):
-            raise FlowloomError(f"dataset {path} has no flows; build it from captures that have some")
+            raise FlowloomError(f"{path}: the dataset has no flows; build it from captures with flows")
         whole = pa.concat_tables(tables).sort_by("flow_id").combine_chunks()
         return cls(dataset.card.name, dataset.card.content_hash, named[task], whole.to_batches()[0])
 
     @property
     def flow_ids(self) -> pa.FixedSizeBinaryArray:
-        """Fixed binary of 16 bytes [N]."""
+        """Ids of flows, fixed binary of 16 bytes [N]."""
         return self.flows["flow_id"]
 
     @functools.cached_property
@@ -71,7 +73,7 @@ class FlowTable:
     def features(
         self, k: int, channels: tuple[str, ...], scaling: Scaling, signed: bool, train: npt.NDArray[np.int64]
     ) -> FeatureSpec:
-        """Return a representation whose moments, where the scaling needs some, are those of the train rows."""
+        """Returns a feature specification whose moments, if the scaling needs any, come from the train rows."""
         moments = {}
         for channel in (name for name in channels if name in STANDARDISED and scaling == "standard"):
             lists = self.flows[CHANNELS[channel].column].take(pa.array(train))

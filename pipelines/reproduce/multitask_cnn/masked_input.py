@@ -1,4 +1,4 @@
-"""The mask of Rezaei and Liu as their published code has it, to be compared with masking the loss."""
+"""Mask of Rezaei and Liu as in their published code, for comparison with masking the loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from flowloom.trainers.training.paradigms import Aurora
 
 
 class MaskedInput(Aurora):
-    """Aurora, where a label that does not count still does: the input of its head is zero, the loss stays.
+    """Aurora in which rows without a label keep their loss, and only the input of their head is zero.
 
-    Their code multiplies what goes into the class softmax by 0 on rows without a label, and leaves the true label in
-    the loss. So the head's bias learns the class shares of all rows. Labels of rows of weight 0 must be the true ones.
+    Their code multiplies the input of the class softmax by 0 on rows without a label, but leaves the actual label in
+    the loss. So the head's bias learns the class shares of all rows. Rows of weight 0 must have their actual labels.
     """
 
     def _update(
@@ -25,7 +25,7 @@ class MaskedInput(Aurora):
         labels: Any,
         weights: Any,
     ) -> tf.Tensor:
-        """Answer from the bias alone where the weight is 0, and let every row count."""
+        """Predicts from the bias alone where the weight is 0, and counts every row in the loss."""
 
         def masked(inputs: Any, training: bool) -> dict[str, Any]:
             outputs = forward(inputs, training=training)

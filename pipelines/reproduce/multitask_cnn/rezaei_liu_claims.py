@@ -1,4 +1,4 @@
-"""The claims of Rezaei and Liu, the figures of their tables, and which of them hold on the flows at hand."""
+"""Claims of Rezaei and Liu, the figures of their tables, and the verdict on the present flows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
 
 PARAMETERS = 296_847
 PAPER_MEANS_S = (2.77, 9.83, 32.08, 56.44, 114.10)
-"""Mean durations of the five services (section IV-C), and the dividers between them."""
+"""Mean durations of the five services (section IV-C); the dividers below lie between them."""
 PAPER_DURATION_DIVIDERS_S = (6.30, 20.96, 44.26, 85.27)
 PAPER_ALL_LABELS = 97.67
-"""Accuracy of one task alone with all labels (section V-B)."""
+"""Accuracy in per cent of one task alone with all labels (section V-B)."""
 
 Figures = dict[int, tuple[float | None, float | None, float]]
-"""By labels per class the accuracies of bandwidth, duration and class, in per cent."""
+"""Accuracies of bandwidth, duration and class by labels per class, in per cent."""
 PAPER: dict[str, dict[str, Figures]] = {
     "III": {
         "multi-task": {
@@ -55,10 +55,10 @@ TITLES = {
     "multi-task-code": "multi-task CNN, features as published",
     "multi-task-windows": "multi-task CNN with windows (ours)",
     "transfer": "transfer, as published",
-    "transfer-converged": "transfer, trained on",
+    "transfer-converged": "transfer, trained longer",
     "cnn-rnn2": "CNN+RNN-2 alone, as published",
-    "cnn-rnn2-converged": "CNN+RNN-2 alone, trained on",
-    "single-task-converged": "the same CNN alone, trained on",
+    "cnn-rnn2-converged": "CNN+RNN-2 alone, trained longer",
+    "single-task-converged": "the same CNN alone, trained longer",
     "forest-statistics": "random forest on statistics",
     "forest": "random forest on the first 60 packets",
     "boosted-trees": "boosted trees on the first 60 packets",
@@ -67,19 +67,19 @@ TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class LabelledTotals:
-    """Class, bandwidth and duration of flows whose packets need not be known: all that were published."""
+    """Class, bandwidth and duration of all published flows, also of those without packets."""
 
-    words: tuple[str, ...]
+    services: tuple[str, ...]
     classes: np.ndarray
-    """int32 [N], positions in `words`."""
+    """int32 [N], positions in `services`."""
     bandwidth: np.ndarray
-    """bit/s, float64 [N]."""
+    """Bandwidth in bit/s, float64 [N]."""
     duration: np.ndarray
-    """s, float64 [N]."""
+    """Duration in s, float64 [N]."""
 
 
 def claims(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: LabelledTotals | None) -> list[Claim]:
-    """Return every claim of the paper that the flows can decide, and what ours gains."""
+    """Returns every claim of the paper that the flows can decide, and our own."""
     found = _arithmetic(sets, outcomes, totals)
     compared = [flows for flows in sets if not flows.texts_only]
     for flows, table in zip(compared, ("III", "V"), strict=False):
@@ -99,22 +99,22 @@ class _Judge:
     flows: FlowSet
     outcomes: RezaeiLiuOutcomes
     table: str
-    """The paper's table of the set that these flows are, or stand in for."""
+    """The paper's table of this set, or of the set that it replaces."""
 
     def compare(
         self, id: str, statement: str, paper: str, arm: str, other: str, task: str = "class", least: float = 0.0
     ) -> Claim:
-        """Return the claim that an arm is above another by more than `least` points."""
+        """Returns the claim that an arm is above another by more than `least` points."""
         means = [self.outcomes.mean(self.flows, each, task).mean for each in (arm, other)]
         gain = self.outcomes.gain(self.flows, arm, other, task)
         ours = f"{means[0]:.1f} against {means[1]:.1f}"
         return claim_above(f"{id}-{self.flows.name}", f"{self.flows.title}: {statement}.", paper, ours, gain, least)
 
     def above(self, method: str, other: str, labels: int) -> Claim:
-        """Return the claim that one method is more accurate than another with few labels."""
-        said, paper = PAPER[self.table], "not tried"
-        if method in said and other in said:
-            paper = f"{said[method][labels][2]:.2f} against {said[other][labels][2]:.2f}"
+        """Returns the claim that one method is more accurate than another with few labels."""
+        figures, paper = PAPER[self.table], "not tried"
+        if method in figures and other in figures:
+            paper = f"{figures[method][labels][2]:.2f} against {figures[other][labels][2]:.2f}"
         return self.compare(
             f"{method}-above-{other}-{labels}",
             f"with {labels} labels per class {TITLES[method]} is above {TITLES[other]}",
@@ -122,20 +122,22 @@ class _Judge:
         )  # fmt: skip
 
     def other_tasks(self) -> list[Claim]:
-        """Return the claims that bandwidth and duration lose little by being learned with the class."""
+        """Returns the claims that bandwidth and duration lose little when learned with the class."""
         most, found = max(self.outcomes.scale.labels), []
         for place, task in enumerate(("bandwidth", "duration")):
             paper = " against ".join(f"{PAPER[self.table][each][most][place]}" for each in ("multi-task", "cnn-rnn2"))
-            statement = f"learning three tasks costs {task} less than 3 points against CNN+RNN-2 on it alone"
+            statement = f"{task} loses less than 3 points by learning three tasks, against CNN+RNN-2 on it alone"
             arm = f"multi-task labels-{most}"
             found.append(self.compare(f"{task}-kept", statement, paper, arm, f"cnn-rnn2 {task}", task, -3.0))
         return found
 
     def few_labels(self) -> Claim:
-        """Return the claim that few labels are nearly as good as all."""
+        """Returns the claim that few labels are nearly as good as all labels."""
         most = max(self.outcomes.scale.labels)
         paper = (
-            f"{PAPER['III']['multi-task'][most][2]} against {PAPER_ALL_LABELS}" if self.table == "III" else "not told"
+            f"{PAPER['III']['multi-task'][most][2]} against {PAPER_ALL_LABELS}"
+            if self.table == "III"
+            else "not reported"
         )
         statement = f"with {most} labels per class it is less than 3 points below the same CNN alone with all labels"
         return self.compare(
@@ -143,13 +145,13 @@ class _Judge:
         )
 
     def packets(self) -> Claim:
-        """Return the claim that the class gains from 60 packets."""
+        """Returns the claim that the class gains from 60 packets."""
         least = min(self.outcomes.scale.packets)
-        statement = f"60 packets tell the class better than {least}"
+        statement = f"60 packets predict the class better than {least}"
         return self.compare("packets", statement, _DRAWN, f"multi-task labels-{FEW}", f"multi-task k-{least}")
 
     def weights(self) -> list[Claim]:
-        """Return the claims about lambda that the grid has both sides of."""
+        """Returns the claims about lambda for which the grid has both sides."""
         one, ten = f"multi-task labels-{FEW}", "multi-task lambda-10"
         found = [self.compare("lambda-10", "lambda 10 is better for the class than lambda 1", _DRAWN, ten, one)]
         heaviest = f"multi-task lambda-{max(self.outcomes.scale.weights):g}"
@@ -159,7 +161,7 @@ class _Judge:
         return found
 
     def dividers(self) -> list[Claim]:
-        """Return the claims that even poor dividers are better than none."""
+        """Returns the claims that even poor dividers are better than none."""
         worst = len(divider_settings(self.flows, self.outcomes.scale)) - 1
         found = []
         for rival in ("cnn-rnn2", "transfer"):
@@ -176,19 +178,19 @@ _DRAWN = "a figure without numbers"
 
 
 def _arithmetic(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: LabelledTotals | None) -> list[Claim]:
-    """Return the claims that no training decides."""
+    """Returns the claims that need no training."""
     found = []
-    five = next((flows for flows in sets if len(flows.words) == 5 and not flows.texts_only), None)
+    five = next((flows for flows in sets if len(flows.classes) == 5 and not flows.texts_only), None)
     if five is not None:
         (count,) = {result["parameters"] for result in outcomes.all_of(five, f"multi-task labels-{FEW}")}
         statement = "The network has the parameters of table II: three heads of five classes, k = 60."
         found.append(Claim("parameters", statement, f"{PARAMETERS:,}", f"{count:,}", None, count == PARAMETERS))
     codes = np.arange(len(PAPER_MEANS_S), dtype=np.int32)
     rule = mean_dividers(np.array(PAPER_MEANS_S), codes)
-    # the paper cuts 44.26 and rounds 20.955 up, so that its second digit is not certain
+    # the paper truncates 44.26 and rounds 20.955 up, so its second digit is uncertain
     found.append(
         Claim(
-            "divider-rule", "The rule gives the paper's duration dividers from its mean durations.",
+            "divider-rule", "The rule derives the paper's duration dividers from its mean durations.",
             _listed(PAPER_DURATION_DIVIDERS_S), _listed(rule), None,
             bool(np.allclose(rule, PAPER_DURATION_DIVIDERS_S, atol=0.01)),
         )
@@ -203,7 +205,7 @@ def _arithmetic(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: La
 
 def _dividers_near(id: str, what: str, paper: Sequence[float], ours: Sequence[float]) -> Claim:
     near = len(paper) == len(ours) and bool(np.allclose(ours, paper, rtol=0.3))
-    statement = f"Dividers of {what}, from all labelled flows lie within 30 % of the paper's."
+    statement = f"Dividers of {what}, from all labelled flows are within 30 % of the paper's."
     return Claim(id, statement, _listed(paper), _listed(ours), None, near)
 
 

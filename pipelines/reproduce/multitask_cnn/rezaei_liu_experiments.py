@@ -1,4 +1,4 @@
-"""The experiments of Rezaei and Liu (Multitask Learning for Network Traffic Classification) as cells of a grid."""
+"""Experiments of Rezaei and Liu (Multitask Learning for Network Traffic Classification), as functions of settings."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.recipe import Recipe
 
 PROTOCOL = 2
-"""Goes up when a change makes cells that are stored another thing."""
+"""Version of the experiments; raise it when a change makes stored results invalid."""
 
 TASKS = ("class", "bandwidth", "duration")
 AUXILIARY = TASKS[1:]
@@ -34,12 +34,12 @@ Method = Literal[
     "single-task", "forest-statistics", "forest", "boosted-trees",
 ]  # fmt: skip
 Budget = Literal["paper", "converged"]
-"""How long a network trains on few labels. `paper`: 20 epochs (transfer) or 30 (one task alone), which are few updates
-where there are few labels, and the last weights. `converged`: as many updates as the multi-task network, the weights
-of the best accuracy on the validation rows. On rows that all have labels both are as many updates."""
+"""Length of a training on few labels. `paper`: 20 epochs (transfer) or 30 (one task alone), which are few updates with
+few labels; the last weights are kept. `converged`: as many updates as the multi-task network; the weights with the best
+accuracy on the validation rows are kept. If all rows have labels, both have the same number of updates."""
 DividersFrom = Literal["labelled", "all", "shares", "crowded"]
-"""Where auxiliary classes meet: class means over the labelled or over all train rows, equal shares of the train rows,
-or all within their upper tenth."""
+"""Dividers of the auxiliary classes: from class means over the labelled or over all train rows, from equal shares of
+the train rows, or all in their upper tenth."""
 
 TREES = ("forest-statistics", "forest", "boosted-trees")
 PAPER_EPOCHS = {"transfer": 20, "cnn-rnn2": 30, "single-task": 30}
@@ -47,10 +47,10 @@ PAPER_EPOCHS = {"transfer": 20, "cnn-rnn2": 30, "single-task": 30}
 
 @dataclasses.dataclass(frozen=True)
 class RezaeiLiuSetting:
-    """Everything that the result of a cell depends on."""
+    """Settings of an experiment: all inputs of its result."""
 
     dataset: str
-    """A name of `Experiments.datasets`."""
+    """A name of `RezaeiLiuExperiments.datasets`."""
     content: str
     """The content hash of that dataset."""
     method: Method
@@ -59,34 +59,33 @@ class RezaeiLiuSetting:
     updates: int
     """Gradient steps of a network on all train rows."""
     labels: int | None = None
-    """Of each class on the train split; None: all."""
+    """Labels per class on the train split; None: all."""
     k: int = 60
     weight: float | None = 1.0
-    """The paper's lambda; None: its starting rule, all train rows over the labelled ones."""
+    """The paper's lambda; None: its starting rule, the number of train rows over that of labelled ones."""
     dividers: DividersFrom | tuple[tuple[float, ...], tuple[float, ...]] = "labelled"
-    """Where to find them, or those of bandwidth in bit/s and of duration in s."""
+    """Source of the dividers, or the dividers of bandwidth in bit/s and of duration in s."""
     budget: Budget = "paper"
     signed: bool = False
     trained: str = "class"
-    """The task of a network that has only one."""
+    """The task of a network with a single one."""
     protocol: int = PROTOCOL
 
     def experiment(self, name: str, together: str = "") -> Experiment:
-        """Return the cell of these settings."""
+        """Returns the experiment of these settings."""
         return Experiment(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), together)
 
 
 @dataclasses.dataclass(frozen=True)
 class RezaeiLiuExperiments:
-    """Computes cells on datasets: {name: (directory, class task)}."""
+    """Computes experiments on datasets: {name: (directory, class task)}."""
 
     datasets: Mapping[str, tuple[str, str]]
 
     def __call__(self, settings: Settings) -> dict[str, Any]:
-        """Return accuracies on the test rows, the confusion of the class task, and how the training went.
+        """Returns accuracies on the test rows, the confusion matrix of the class task, and the training history.
 
-        Nothing is chosen by the test rows: labels and dividers come from the train rows, epochs from the validation
-        rows.
+        The test rows choose nothing: labels and dividers come from the train rows, epochs from the validation rows.
         """
         setting = RezaeiLiuSetting(**settings)
         path, task = self.datasets[setting.dataset]
@@ -95,7 +94,7 @@ class RezaeiLiuExperiments:
 
 
 class _Trial:
-    """One cell in the making."""
+    """State of one running experiment."""
 
     def __init__(self, setting: RezaeiLiuSetting, path: str, task: str) -> None:
         table = _table(path, task)
@@ -110,7 +109,7 @@ class _Trial:
             self.kept = few_labels(ids, table.labels[train], setting.labels, derived_seed(setting.seed, setting.repeat))
 
     def trees(self) -> dict[str, Any]:
-        """Fit trees on the labelled rows."""
+        """Fits trees on the labelled rows."""
         setting, table = self.setting, self.table
         if setting.method == "forest-statistics":
             features = _statistics(*self.place, SIDES if setting.signed else SIDES[2:])
@@ -121,13 +120,13 @@ class _Trial:
         train, test = self.split.train[self.kept], self._test
         fit = boosted_trees if setting.method == "boosted-trees" else random_forest
         rows: list[Rows] = [(features[part], table.labels[part]) for part in (train, test)]
-        # threads of several processes would wait for each other
+        # with more threads, several processes would wait for each other
         with threadpoolctl.threadpool_limits(1):
-            said = fit(table.task, rows[0], rows[1], self.seed).probabilities.argmax(axis=1)
-        return {"labelled": len(train), **self._scores({"class": said}, {"class": table.labels[test]})}
+            predicted = fit(table.task, rows[0], rows[1], self.seed).probabilities.argmax(axis=1)
+        return {"labelled": len(train), **self._scores({"class": predicted}, {"class": table.labels[test]})}
 
     def network(self) -> dict[str, Any]:
-        """Train a network on the rows that have labels for it."""
+        """Trains a network on the rows with labels of its tasks."""
         setting = self.setting
         labels, dividers = self._labels(setting.dividers)
         if setting.method == "transfer":
@@ -136,25 +135,25 @@ class _Trial:
             fitted = self._alone(labels)
         else:
             fitted = self._together(labels)
-        said = {task: each.argmax(axis=1) for task, each in fitted.said.items()}
+        predicted = {task: each.argmax(axis=1) for task, each in fitted.probabilities.items()}
         return {
             "labelled": int(self.kept.sum()),
             "dividers": dividers,
             "parameters": fitted.parameters,
             "epoch": fitted.fit.kept,
             "history": [_rounded(record) for record in fitted.fit.history],
-            **self._scores(said, {task: labels[task][self._test] for task in said}),
+            **self._scores(predicted, {task: labels[task][self._test] for task in predicted}),
         }
 
     def _together(self, labels: dict[str, np.ndarray]) -> "_Fitted":
-        """Train all tasks at once."""
+        """Trains all tasks at once."""
         setting = self.setting
         trials = _trials(setting.method, setting.k, self.classes, TASKS)
         reach = recipe_of(setting.method).feed.furthest_start
         train = self._train(labels, reach)
         if setting.method == "multi-task-masked-input":
-            true = {**train.labels, "class": self.table.labels[self.split.train]}
-            train = dataclasses.replace(train, labels=true, weights={"class": train.weight("class")})
+            actual = {**train.labels, "class": self.table.labels[self.split.train]}
+            train = dataclasses.replace(train, labels=actual, weights={"class": train.weight("class")})
         weight = len(self.kept) / max(int(self.kept.sum()), 1) if setting.weight is None else setting.weight
         plan = FlowFitPlan(
             seed=self.seed,
@@ -167,7 +166,7 @@ class _Trial:
         return self._fitted(trials, fit, labels)
 
     def _alone(self, labels: dict[str, np.ndarray]) -> "_Fitted":
-        """Train one task on the rows that have a label of it."""
+        """Trains one task on the rows with a label of it."""
         setting = self.setting
         tasks = (setting.trained,)
         trials = _trials(setting.method, setting.k, self.classes, tasks)
@@ -176,9 +175,9 @@ class _Trial:
         return self._fitted(trials, self._fit_few(trials, train, validation), labels)
 
     def _transferred(self, labels: dict[str, np.ndarray]) -> "_Fitted":
-        """Train the auxiliary tasks first, then the class task on their convolutions.
+        """Trains the auxiliary tasks first, then the class task on their convolutions.
 
-        The first training is the same for any number of labels: its dividers are those of all train rows.
+        The first training does not depend on the number of labels: its dividers come from all train rows.
         """
         setting = self.setting
         first = dataclasses.replace(setting, labels=None, dividers="all", budget="paper")
@@ -189,7 +188,7 @@ class _Trial:
         return self._fitted(trials, self._fit_few(trials, train, validation, learned), labels)
 
     def pretrain(self) -> list[np.ndarray]:
-        """Return the shared weights of a network of the auxiliary tasks."""
+        """Returns the shared weights of a network of the auxiliary tasks."""
         labels, _ = self._labels(self.setting.dividers)
         trials = _trials("multi-task", self.setting.k, self.classes, AUXILIARY)
         train = self._train(labels).only(AUXILIARY)
@@ -214,9 +213,9 @@ class _Trial:
         return -(-self.setting.updates // steps)
 
     def _labels(self, dividers: Any) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
-        """Return the labels of all rows as the network may know them, and the dividers of the auxiliary ones.
+        """Returns the labels of all rows that the network may use, and the dividers of the auxiliary tasks.
 
-        On the train split labels of the class task that are not kept are -1.
+        On the train split, labels of the class task that are not kept are -1.
         """
         table, train = self.table, self.split.train
         known = table.labels.copy()
@@ -234,19 +233,19 @@ class _Trial:
                 lowest = 0.0 if dividers == "shares" else 0.9
                 shares = np.linspace(lowest, 1.0, self.classes + 1)[1:-1].tolist()
                 at[name] = list(auxiliary_labels.share_dividers(values[train], shares))
-            found[name] = auxiliary_labels.divided(values, at[name])
+            found[name] = auxiliary_labels.divider_classes(values, at[name])
         return found, at
 
     @property
     def _test(self) -> np.ndarray:
-        """Test rows whose class is known."""
+        """Test rows with a known class."""
         return self.split.test[self.table.labels[self.split.test] >= 0]
 
     def _train(self, labels: dict[str, np.ndarray], reach: int = 0) -> Examples:
         return self._examples(labels, self.split.train, reach)
 
     def _examples(self, labels: dict[str, np.ndarray], rows: np.ndarray, reach: int = 0) -> Examples:
-        """Return rows with their first k packets, or `reach` more."""
+        """Returns rows with their first k + `reach` packets."""
         setting = self.setting
         recipe = recipe_of(setting.method)
         features = self.table.features(
@@ -258,31 +257,31 @@ class _Trial:
     def _fitted(self, trials: FlowTrials, fit: Fit, labels: dict[str, np.ndarray]) -> "_Fitted":
         return _Fitted(trials.parameters, fit, trials.predict(self._examples(labels, self._test)))
 
-    def _scores(self, said: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return accuracies by task; of the class task macro F1 and confusion [true][said] as well."""
+    def _scores(self, predicted: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Returns accuracies by task, and macro F1 and confusion [actual, predicted] of the class task."""
         accuracy = {}
-        for task, guesses in said.items():
+        for task, codes in predicted.items():
             known = labels[task] >= 0
-            accuracy[task] = float((guesses == labels[task])[known].mean())
+            accuracy[task] = float((codes == labels[task])[known].mean())
         found: dict[str, Any] = {"accuracy": accuracy, "tested": len(self._test)}
-        if "class" in said:
-            true, codes = labels["class"], np.arange(self.classes)
+        if "class" in predicted:
+            actual, every = labels["class"], np.arange(self.classes)
             found["macro_f1"] = float(
                 sklearn.metrics.f1_score(
-                    true, said["class"], labels=np.unique(true), average="macro", zero_division=0.0
+                    actual, predicted["class"], labels=np.unique(actual), average="macro", zero_division=0.0
                 )
             )
-            found["confusion"] = sklearn.metrics.confusion_matrix(true, said["class"], labels=codes).tolist()
+            found["confusion"] = sklearn.metrics.confusion_matrix(actual, predicted["class"], labels=every).tolist()
         return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fitted:
-    """A trained network's parameters, its training, and its probabilities on the test rows by task."""
+    """Number of parameters, training, and probabilities on the test rows by task of a trained network."""
 
     parameters: int
     fit: Fit
-    said: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
 
 
 _RECIPES: dict[str, tuple[str, ...]] = {
@@ -296,11 +295,11 @@ _RECIPES: dict[str, tuple[str, ...]] = {
     "forest": ("multitask-cnn",),
     "boosted-trees": ("multitask-cnn",),
 }
-"""The recipe and its settings that say how each method sees flows, and how its network is trained."""
+"""Recipe and settings of each method: features of flows, network and training."""
 
 
 def recipe_of(method: str) -> Recipe:
-    """Return the recipe of a method."""
+    """Returns the recipe of a method."""
     name, *overrides = _RECIPES[method]
     return Recipe.named(name, overrides)
 
@@ -317,11 +316,11 @@ def _statistics(table_path: str, task: str, sides: tuple[str, ...]) -> np.ndarra
 
 @functools.lru_cache(maxsize=32)
 def _trials(method: str, k: int, classes: int, tasks: tuple[str, ...]) -> FlowTrials:
-    """Return what trains a network of some tasks, all of as many classes."""
+    """Returns the trials of a network of some tasks, all with `classes` classes."""
     recipe = recipe_of(method)
-    words = tuple(str(code) for code in range(classes))
+    labels = tuple(str(code) for code in range(classes))
     shape = FeatureSpec(k=k, channels=recipe.feed.channels, scaling="linear")
-    named = [Task(name=task, kind="multiclass", vocabulary=words) for task in tasks]
+    named = [Task(name=task, kind="multiclass", vocabulary=labels) for task in tasks]
     return FlowTrials(recipe, shape, named, MaskedInput if method == "multi-task-masked-input" else None)
 
 
@@ -331,7 +330,7 @@ def _pretrained(setting: RezaeiLiuSetting, path: str, task: str) -> list[np.ndar
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an epoch's record in four digits behind the point, which is all that a curve shows."""
+    """Returns an epoch's record rounded to four decimals, as many as a curve shows."""
     measured = {name: values for name, values in record.items() if name != "epoch"}
     rounded = {
         name: {task: None if value is None else round(value, 4) for task, value in values.items()}

@@ -1,4 +1,4 @@
-"""The grid of Rezaei and Liu: which settings are compared on which flows, each on several splits."""
+"""The grid of Rezaei and Liu: settings that are compared on each set of flows, on several splits."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import Re
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
 FEW = 20
-"""Labels per class where something else is varied, as in the paper."""
+"""Labels per class where another setting is varied, as in the paper."""
 LOWEST_LABELS = (10, FEW)
-"""Labels per class where the paper's claims are decided."""
+"""Labels per class with which the paper's claims are decided."""
 KBPS = 8000.0
-"""Bits per second that the paper's unit of bandwidth dividers means; see `docs/reproduction/multitask-cnn.md`."""
+"""The paper's unit of bandwidth dividers in bit/s; see `docs/reproduction/multitask-cnn.md`."""
 
 PAPER_DIVIDERS: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (
     ((21.15, 164.02, 568.82, 2890.56), (5.97, 21.35, 44.80, 84.00)),
@@ -33,23 +33,23 @@ class FlowSet:
     name: str
     directory: str
     task: str
-    words: tuple[str, ...]
-    """Of the class task."""
+    classes: tuple[str, ...]
+    """Label values of the class task."""
     title: str
     content: str
     signed: bool
-    """Whether its flows tell directions."""
+    """Whether its flows have directions."""
     packets: int
-    """Stored of each flow at most."""
+    """Largest number of stored packets per flow."""
     paper_dividers: bool = False
     """Whether the dividers of table IV are for these flows."""
     texts_only: bool = False
-    """Whether it only shows what directions and whole flows add."""
+    """Whether it only serves to show the benefit of directions and whole flows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RezaeiLiuScale:
-    """How large the grid is."""
+    """Size of the grid."""
 
     repeats: int = 5
     updates: int = 400
@@ -60,12 +60,12 @@ class RezaeiLiuScale:
 
     @classmethod
     def quick(cls) -> "RezaeiLiuScale":
-        """Return a grid that shows the road, not the figures."""
+        """Returns a small grid, which tests that everything runs."""
         return cls(2, 60, LOWEST_LABELS, (30, 60), (1.0, 10.0), 2)
 
 
 def arms(flows: FlowSet, scale: RezaeiLiuScale) -> dict[str, dict[str, Any]]:
-    """Return the settings of everything that is compared on a set of flows, by name."""
+    """Returns the settings of all arms on a set of flows, by name of the arm."""
     if flows.texts_only:
         few = {"labels": LOWEST_LABELS[0]}
         return {
@@ -112,14 +112,14 @@ def arms(flows: FlowSet, scale: RezaeiLiuScale) -> dict[str, dict[str, Any]]:
 
 
 def divider_settings(flows: FlowSet, scale: RezaeiLiuScale) -> list[Any]:
-    """Return the dividers that are compared: the optimal ones first."""
+    """Returns the dividers that are compared, the optimal ones first."""
     given = [(tuple(KBPS * each for each in bandwidth), duration) for bandwidth, duration in PAPER_DIVIDERS[1:]]
     return (["all", *given] if flows.paper_dividers else ["all", "shares", "crowded"])[: scale.dividers]
 
 
 def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Experiment]:
-    """Return the cells of all arms; those of a transfer on one split share its first training."""
-    planned = []
+    """Returns the experiments of all arms; transfers on the same split share their first training."""
+    experiments = []
     for flows in sets:
         for repeat in range(scale.repeats):
             for name, settings in sorted(arms(flows, scale).items()):
@@ -128,30 +128,30 @@ def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Expe
                     **{"signed": flows.signed, **settings},
                 )  # fmt: skip
                 shared = f"{flows.name} {repeat}" if setting.method == "transfer" else ""
-                planned.append(setting.experiment(name.replace(" ", "__"), shared))
-    return planned
+                experiments.append(setting.experiment(name.replace(" ", "__"), shared))
+    return experiments
 
 
 @dataclasses.dataclass(frozen=True)
 class RezaeiLiuOutcomes:
-    """The results of a grid, asked for by set of flows and arm."""
+    """The results of a grid, by set of flows and arm."""
 
     results: Mapping[str, dict[str, Any]]
     scale: RezaeiLiuScale
 
     def all_of(self, flows: FlowSet, arm: str) -> list[dict[str, Any]]:
-        """Return the results of an arm by repeat."""
+        """Returns the results of an arm by repeat."""
         stem = f"{flows.name}__{arm.replace(' ', '__')}"
         return [self.results[f"{stem}__repeat-{repeat}"] for repeat in range(self.scale.repeats)]
 
     def accuracies(self, flows: FlowSet, arm: str, task: str = "class") -> list[float]:
-        """Return the accuracy of an arm on the test rows by repeat, in per cent."""
+        """Returns the accuracy of an arm on the test rows by repeat, in per cent."""
         return [100 * result["accuracy"][task] for result in self.all_of(flows, arm)]
 
     def mean(self, flows: FlowSet, arm: str, task: str = "class") -> Mean:
-        """Return the mean accuracy of an arm, in per cent."""
+        """Returns the mean accuracy of an arm, in per cent."""
         return mean_of(self.accuracies(flows, arm, task))
 
     def gain(self, flows: FlowSet, arm: str, other: str, task: str = "class") -> Mean:
-        """Return by how many points one arm is above another on the same splits."""
+        """Returns by how many points one arm is above another on the same splits."""
         return difference_of(self.accuracies(flows, arm, task), self.accuracies(flows, other, task))

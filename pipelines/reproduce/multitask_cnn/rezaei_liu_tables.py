@@ -1,11 +1,11 @@
-"""What the experiments of Rezaei and Liu found here, beside what the paper says: tables III to V, figures 5 to 8."""
+"""Tables and figures of Rezaei and Liu's experiments beside the paper's: tables III to V, figures 5 to 8."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from flowloom.pipelines.reproduce.engine.reproduction_page import Confusion, Row, Section, Table
-from flowloom.pipelines.reproduce.multitask_cnn.auxiliary_labels import divided, mean_dividers
+from flowloom.pipelines.reproduce.multitask_cnn.auxiliary_labels import divider_classes, mean_dividers
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import (
     PAPER,
     PAPER_ALL_LABELS,
@@ -27,12 +27,12 @@ from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.intervals import Mean
 
 WHOLE_FLOW = 65_535
-"""Packets that a dataset keeps at most; sets that keep so many have all of a flow."""
+"""Largest number of packets that a dataset stores of a flow; sets with this limit store whole flows."""
 DIVIDER_TITLES = {"all": "class means of all train rows", "shares": "equal shares", "crowded": "all in the upper tenth"}
 
 
 def sections(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: LabelledTotals | None) -> list[Section]:
-    """Return the parts of the page."""
+    """Returns the sections of the page."""
     compared = [flows for flows in sets if not flows.texts_only]
     found = []
     for flows, table, numbers in zip(compared, ("III", "V"), ((5, 6), (7, 8)), strict=False):
@@ -45,7 +45,7 @@ def sections(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: Label
 
 
 def _accuracy_section(flows: FlowSet, outcomes: RezaeiLiuOutcomes, table: str) -> Section:
-    """Return table III or V."""
+    """Returns table III or V."""
     rows: list[Row] = []
     known = arms(flows, outcomes.scale)
     for labels in outcomes.scale.labels:
@@ -81,23 +81,23 @@ def _accuracy_section(flows: FlowSet, outcomes: RezaeiLiuOutcomes, table: str) -
     )
     text = [
         "Accuracy on the test rows in per cent: the mean over the repeated splits and half its 95 % interval, beside "
-        "the paper's figure. Trees are shown where they win, too.",
-        f"With {max(outcomes.scale.labels)} labels per class asked for, {fewest} flows of the train split have one.",
-        "As published, CNN+RNN-2 and transfer train for 30 and 20 epochs. Of 50 labelled flows an epoch is one update, "
-        "so that they see 30 and 20 updates and the multi-task network many more. “Trained on” gives them as many, and "
-        "keeps the weights of the best validation accuracy.",
+        "the paper's figure. Trees are also shown where they win.",
+        f"With {max(outcomes.scale.labels)} labels per class, {fewest} flows of the train split have a label.",
+        "As published, CNN+RNN-2 and transfer train for 30 and 20 epochs. With 50 labelled flows an epoch is one "
+        "update, so they have 30 and 20 updates, and the multi-task network has many more. “Trained longer” gives them "
+        "as many updates, and keeps the weights of the best validation accuracy.",
     ]  # fmt: skip
     name = f"table_{'3' if table == 'III' else '5'}_{flows.name}"
     caption = f"Table {table} of the paper" + (
         " was on ISCX VPN-nonVPN." if table == "V" else " was on all 6,589 flows."
     )
     if flows.packets < WHOLE_FLOW:
-        caption += f" Statistics of packets are of the first {flows.packets} of a flow here, all that is stored of it."
+        caption += f" Here statistics cover the first {flows.packets} packets of a flow, as no more are stored."
     return Section(f"Accuracy on {flows.title}", text, {name: Table(f"Table {table}", columns, rows, caption)})
 
 
 def _sweeps(flows: FlowSet, outcomes: RezaeiLiuOutcomes, numbers: tuple[int, int]) -> Section:
-    """Return figures 5 and 6, or 7 and 8."""
+    """Returns figures 5 and 6, or 7 and 8."""
     few = f"multi-task labels-{FEW}"
     packets = sorted(k for k in outcomes.scale.packets if k <= flows.packets)
     by_k = {k: few if k == 60 else f"multi-task k-{k}" for k in packets}
@@ -116,15 +116,15 @@ def _sweeps(flows: FlowSet, outcomes: RezaeiLiuOutcomes, numbers: tuple[int, int
         columns = {key: heading.capitalize(), **{task: task.capitalize() for task in TASKS}}
         tables[f"figure_{number}_{key}_{flows.name}"] = Table(title, columns, rows)
     text = [
-        f"All with {FEW} labels per class. The paper draws these figures without numbers; its text says that the class "
-        "gains from 30 to 60 packets and no more beyond, and that its accuracy is highest near lambda 10 and falls for "
-        "all tasks when lambda is very large.",
+        f"All with {FEW} labels per class. The paper draws these figures without numbers. According to its text the "
+        "class gains from 30 to 60 packets but not beyond, and its accuracy is highest near lambda 10; all tasks lose "
+        "accuracy when lambda is very large.",
     ]
     return Section(f"Packets and lambda on {flows.title}", text, tables, drawn)
 
 
 def _dividers(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
-    """Return table IV, or the like of it."""
+    """Returns table IV, or a similar table for other flows."""
     rows: list[Row] = []
     for number, dividers in enumerate(divider_settings(flows, outcomes.scale)):
         arm = f"multi-task dividers-{number}"
@@ -141,8 +141,8 @@ def _dividers(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
     columns = {"from": "Dividers", "bandwidth_at": "Bandwidth, kB/s", "duration_at": "Duration, s"}
     for task in ("bandwidth", "duration", "class"):
         columns |= {task: task.capitalize(), **({f"paper_{task}": "paper"} if flows.paper_dividers else {})}
-    caption = "Those from the data are of the first split. " + (
-        "The paper calls its unit kbps; the published code and flows show that it is kilobytes a second."
+    caption = "Dividers from the data are those of the first split. " + (
+        "The paper calls its unit kbps; its code and flows show that it is kilobytes per second."
         if flows.paper_dividers else ""
     )  # fmt: skip
     table = Table("Table IV" if flows.paper_dividers else "Dividers", columns, rows, caption)
@@ -151,7 +151,7 @@ def _dividers(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
 
 
 def _why(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
-    """Return learning curves and confusions where labels are fewest."""
+    """Returns learning curves and confusion matrices for the fewest labels."""
     labels = min(outcomes.scale.labels)
     methods = ("multi-task", "multi-task-windows", "transfer-converged", "cnn-rnn2-converged")
     curves = {}
@@ -164,49 +164,58 @@ def _why(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
     for method in ("multi-task", "transfer-converged"):
         results = outcomes.all_of(flows, f"{method} labels-{labels}")
         summed = np.sum([result["confusion"] for result in results], axis=0).tolist()
-        words = flows.words
-        confusions.append(Confusion(f"{TITLES[method]}, all splits", words, summed))
-    title = f"Class accuracy while training, {labels} labels per class, {flows.title}"
-    text = [f"Where the differences come from: {labels} labels per class, the test rows of all splits added up."]
-    return Section(f"Why, on {flows.title}", text, {}, [figures.validation_curves(title, curves)], confusions)
+        confusions.append(Confusion(f"{TITLES[method]}, all splits", flows.classes, summed))
+    title = f"Class accuracy during training, {labels} labels per class, {flows.title}"
+    text = [
+        f"The sources of the differences with {labels} labels per class: learning curves and test rows of all splits."
+    ]
+    return Section(
+        f"Learning curves and confusions on {flows.title}",
+        text,
+        {},
+        [figures.validation_curves(title, curves)],
+        confusions,
+    )
 
 
 def _texts(flows: FlowSet, outcomes: RezaeiLiuOutcomes) -> Section:
-    """Return what directions add where they are known."""
+    """Returns the benefit of directions on flows that have them."""
     titles = {
         "multi-task signed": "multi-task CNN, lengths with the sign of the direction",
         "multi-task unsigned": "multi-task CNN, lengths without sign",
         "forest-statistics signed": "random forest on 108 statistics of whole flows",
-        "forest-statistics unsigned": "random forest on the 36 of them that need no direction",
+        "forest-statistics unsigned": "random forest on the 36 statistics that need no direction",
     }
     rows: list[Row] = [{"method": title, "class": outcomes.mean(flows, arm)} for arm, title in titles.items()]
     table = Table("Directions", {"method": "Method", "class": "Class"}, rows, f"{LOWEST_LABELS[0]} labels per class.")
-    text = ["Only these flows tell directions, and all of their packets."]
+    text = ["Only these flows have directions and all of their packets."]
     return Section(f"Directions on {flows.title}", text, {f"directions_{flows.name}": table})
 
 
 def _confound(totals: LabelledTotals) -> Section:
-    """Return how far bandwidth and duration alone tell the class."""
+    """Returns how well bandwidth and duration alone predict the class."""
     dividers = [mean_dividers(values, totals.classes) for values in (totals.bandwidth, totals.duration)]
     bandwidth, duration = (
-        divided(values, at) for values, at in zip((totals.bandwidth, totals.duration), dividers, strict=True)
+        divider_classes(values, at) for values, at in zip((totals.bandwidth, totals.duration), dividers, strict=True)
     )
-    width = len(totals.words)
+    width = len(totals.services)
     by_bandwidth = np.zeros((width, width), np.int64)
     np.add.at(by_bandwidth, (totals.classes[bandwidth >= 0], bandwidth[bandwidth >= 0]), 1)
     together = np.zeros((width * width, width), np.int64)
     np.add.at(together, ((np.maximum(bandwidth, 0) * width + duration), totals.classes), 1)
     right = together.max(axis=1).sum() / len(totals.classes)
     rows: list[Row] = [
-        {"class": word, **{f"bandwidth_{place}": float(count) for place, count in enumerate(counts)}}
-        for word, counts in zip(totals.words, by_bandwidth.tolist(), strict=True)
+        {"class": service, **{f"bandwidth_{place}": float(count) for place, count in enumerate(counts)}}
+        for service, counts in zip(totals.services, by_bandwidth.tolist(), strict=True)
     ]
     columns = {"class": "Service", **{f"bandwidth_{place}": f"Bandwidth class {place + 1}" for place in range(width)}}
     share = 100 * np.bincount(totals.classes).max() / len(totals.classes)
     text = [
-        f"Of {len(totals.classes):,} flows, {100 * right:.1f} % would be classified rightly by knowing nothing but "
-        "their true bandwidth and duration classes, where saying the most frequent service gives "
-        f"{share:.1f} %. The auxiliary labels are of the whole flow and nearly tell the class, so that a gain from "
-        "learning them says little of other corpora.",
+        f"Of {len(totals.classes):,} flows, {100 * right:.1f} % can be classified correctly from their actual "
+        f"bandwidth and duration classes alone; always predicting the most frequent service gives {share:.1f} %. The "
+        "auxiliary labels describe the whole flow and nearly determine the class, so a gain from learning them says "
+        "little about other corpora.",
     ]  # fmt: skip
-    return Section("The confound", text, {"confound": Table("Bandwidth class by service", columns, rows)})
+    return Section(
+        "Confounding of the auxiliary labels", text, {"confound": Table("Bandwidth class by service", columns, rows)}
+    )

@@ -1,4 +1,4 @@
-"""The page of a dataset: nothing is left out, names are shown as they are, and it needs no other file."""
+"""The page of a dataset: complete, with names escaped, and without any other file."""
 
 import html.parser
 import re
@@ -26,14 +26,14 @@ SECTIONS = (
 
 
 class Outline(html.parser.HTMLParser):
-    """Collects the tags, ids and text of a page, and holds every end against its beginning."""
+    """Collects the tags, ids and text of a page, and checks that every tag is closed."""
 
     def __init__(self, page: str):
         super().__init__()
         self.tags: set[str] = set()
         self.ids: list[str] = []
         self.links: list[str] = []
-        self.words: list[str] = []
+        self.texts: list[str] = []
         self.open: list[str] = []
         self.feed(page)
 
@@ -51,12 +51,12 @@ class Outline(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(data)
+        self.texts.append(data)
 
 
 @pytest.fixture(scope="module")
 def dataset(corpus, manifest, tmp_path_factory) -> Path:
-    """A dataset whose name, class, file and reject have markup in them."""
+    """A dataset whose name, class, file and reject contain markup."""
     text = manifest.replace("name: small", f'name: "{HOSTILE}"').replace("[web, ssh]", f'[web, "{HOSTILE}"]')
     text = text.replace("app: ssh", f'app: "{HOSTILE}"').replace("tasks:", '  - {glob: "<b>none</b>.pcap"}\ntasks:')
     (corpus / "page.yaml").write_text(text)
@@ -81,7 +81,7 @@ def statistics(dataset, card) -> DatasetStatistics:
 
 @pytest.fixture
 def page(dataset, statistics):
-    """Return a function that renders the page of a card."""
+    """A function that renders the page of a card."""
 
     def rendered(card: DatasetCard) -> str:
         tables = (pq.read_table(dataset / name) for name in (CAPTURES_TABLE, REJECTS_TABLE))
@@ -90,7 +90,12 @@ def page(dataset, statistics):
     return rendered
 
 
-def test_every_section_is_there_and_linked(page, card):
+def text_of(page: str) -> str:
+    """Returns the text of a page, with single spaces."""
+    return " ".join("".join(Outline(page).texts).split())
+
+
+def test_every_section_is_present_and_linked(page, card):
     outline = Outline(page(card))
     assert outline.open == []
     assert tuple(name for name in outline.ids if name in SECTIONS) == SECTIONS
@@ -103,8 +108,8 @@ def test_names_are_text_and_never_markup(page, card):
     outline = Outline(text)
     assert "script" not in outline.tags
     assert "<b>none" not in text
-    assert outline.words.count(HOSTILE) >= 3, "the title of the page, a class, and a figure"
-    assert "<b>none</b>.pcap" in "".join(outline.words), "the reject"
+    assert outline.texts.count(HOSTILE) >= 3, "the title of the page, a class, and a figure"
+    assert "<b>none</b>.pcap" in "".join(outline.texts), "the reject"
 
 
 def test_classes_with_a_dot_in_their_name_are_counted(page, card):
@@ -115,42 +120,43 @@ def test_classes_with_a_dot_in_their_name_are_counted(page, card):
         )
         for name, split in card.splits.items()
     }
-    words = " ".join("".join(Outline(page(card.model_copy(update={"tasks": tasks, "splits": splits}))).words).split())
-    assert "below 0.5 s" in words
-    assert f"{3 * 1_111:,}" in words
+    text = text_of(page(card.model_copy(update={"tasks": tasks, "splits": splits})))
+    assert "below 0.5 s" in text
+    assert f"{3 * 1_111:,}" in text
 
 
-def test_it_needs_nothing_from_elsewhere(page, card):
+def test_it_loads_no_other_file(page, card):
     text = page(card)
     assert not re.search(r"https?:|//|url\(|@import|<link|<img|<script|<iframe", text)
 
 
-def test_it_tells_the_card(page, card):
-    words = " ".join("".join(Outline(page(card)).words).split())
+def test_it_shows_the_card(page, card):
+    text = text_of(page(card))
     account = card.accounting
-    told = (
-        f"The account closes: {account.records:,} records = {account.metered:,} metered + {account.dropped['not-ip']}"
-    )
-    assert told in words
-    assert card.content_hash in words
+    closing = f"{account.records:,} records = {account.metered:,} metered + {account.dropped['not-ip']}"
+    assert f"The account closes: {closing}" in text
+    assert card.content_hash[:12] in text
+    assert card.content_hash in page(card), "the title of the short one"
     for split in card.splits.values():
-        assert f"{split.rows:,}" in words
-    assert "dropped: not-ip" in words
-    assert "unreadable" in words
-    assert "app by attack" in words
-    assert "sizes and directions" in words
-    assert "Leakage was not measured" not in words
-    assert "Synthetic traffic" not in words
+        assert f"{split.rows:,}" in text
+    assert "dropped: not-ip" in text
+    assert "unreadable" in text
+    assert "app by attack" in text
+    assert "sizes and directions" in text
+    assert "Leakage was not measured" not in text
+    assert "Synthetic traffic" not in text
+    assert "None" not in text
+    assert "False" not in text
 
 
-def test_what_a_card_may_have_besides_or_lack_is_told_too(page, card):
+def test_optional_parts_of_a_card_are_shown_if_present(page, card):
     more = card.model_copy(update={"name": "synthetic floods", "leakage": None})
-    words = " ".join("".join(Outline(page(more)).words).split())
-    assert "Synthetic traffic" in words
-    assert "sizes and directions" not in words
-    assert "Leakage was not measured" in words
+    text = text_of(page(more))
+    assert "Synthetic traffic" in text
+    assert "sizes and directions" not in text
+    assert "Leakage was not measured" in text
     rainbow = card.model_copy(update={"layout": "rainbow"})
-    assert "again in the stripe of another task" in page(rainbow)
+    assert "repeated in the stripe of another task" in page(rainbow)
 
 
 def test_the_account_of_the_page_adds_up(page, card):
@@ -169,7 +175,7 @@ def test_the_account_of_the_page_adds_up(page, card):
 
 
 def captures(*rows: tuple[str, int | None, int | None]):
-    """Return a captures table of groups and times in seconds."""
+    """Returns a captures table of groups and times in seconds."""
     blank = {field.name: [] if field.name == "link_types" else 0 for field in CAPTURES}
     texts = dict.fromkeys(("sha256", "format", "compression"), "")
     times = [
@@ -180,16 +186,16 @@ def captures(*rows: tuple[str, int | None, int | None]):
     return batch([{**blank, **texts, **row} for row in times], CAPTURES)
 
 
-def test_timelines_show_gaps_and_put_what_overlaps_side_by_side():
+def test_timelines_show_gaps_and_draw_overlapping_groups_on_different_lines():
     drawing = draw_timeline(captures(("a", 100, 200), ("a", 300, 500), ("b", 150, 250), ("c", None, None)))
     assert drawing is not None
-    assert [(len(span.captures), len(span.gaps), span.lane) for span in drawing.spans] == [(2, 1, 0), (1, 0, 1)]
+    assert [(len(span.captures), len(span.gaps), span.line) for span in drawing.spans] == [(2, 1, 0), (1, 0, 1)]
     ((start, width),) = drawing.spans[0].gaps
     assert (start, width) == (250, 250)
     assert draw_timeline(captures(("c", None, None))) is None
 
 
-def test_strips_stand_in_order_on_one_axis():
+def test_strips_are_in_order_on_one_axis():
     def found(*quantiles: float) -> ValueStatistics:
         return ValueStatistics(mean=0, std=0, minimum=0, maximum=0, quantiles=quantiles)
 
@@ -198,6 +204,6 @@ def test_strips_stand_in_order_on_one_axis():
     train, test = drawing.strips
     places = [train.ends[0], train.inner[0], train.median, train.inner[1], train.ends[1]]
     assert places == sorted(set(places))
-    assert test.ends == (train.ends[0],) * 2, "zeros lie at the left end"
+    assert test.ends == (train.ends[0],) * 2, "zeros are at the left end"
     assert "75%: 100 B" in train.text
     assert draw_strips("x", {}, 1, "B") is None

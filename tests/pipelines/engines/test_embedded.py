@@ -1,4 +1,4 @@
-"""The embedded engine hands elements on whole, however long they take to write."""
+"""The embedded engine passes elements on whole, however long they take to write."""
 
 import dataclasses
 import time
@@ -43,5 +43,5 @@ def test_options_reach_beam():
 
 
 def test_an_unknown_runner_is_named():
-    with pytest.raises(FlowloomError, match=r"runner 'FnApiRunnr' with options .* cannot be used"):
+    with pytest.raises(FlowloomError, match=r"runner 'FnApiRunnr' cannot start with options"):
         start_pipeline("FnApiRunnr", 1, [])

@@ -1,4 +1,4 @@
-"""Flink builds and scores what the embedded engine does, in one process and on a cluster, and outlives lost workers."""
+"""Flink builds and scores as the embedded engine does, in one process and on a cluster, and survives lost workers."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ from flowloom.trainers.models.lmmoe import LMMoE
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    # of Beam, when the other end of its workers' streams is closed
+    # raised by Beam when the other end of its workers' streams closes
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 
@@ -33,7 +33,7 @@ def small(corpus, manifest) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(small, tmp_path_factory) -> DatasetCard:
-    """The card of what the embedded engine builds."""
+    """The card of the dataset that the embedded engine builds."""
     return build(BuildOptions(small, tmp_path_factory.mktemp("ours") / "embedded", workers=1))
 
 
@@ -46,7 +46,7 @@ def cluster(tmp_path_factory) -> Iterator[FlinkCluster]:
 
 @contextlib.contextmanager
 def when_rows_are_written(out: Path, act: Callable[[], None]) -> Iterator[None]:
-    """Act once while the block builds a dataset: when a worker has written rows, and shards are still to come."""
+    """Acts once while the block builds a dataset: after a worker has written rows, before the shards are written."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -72,8 +72,8 @@ def test_a_mini_cluster_builds_the_same_dataset(small, ours, tmp_path):
     assert theirs == ours
 
 
-def test_a_cluster_scores_what_the_embedded_engine_does(corpus, ours, cluster, tmp_path):
-    """By a model that was never trained."""
+def test_a_cluster_scores_as_the_embedded_engine_does(corpus, ours, cluster, tmp_path):
+    # an untrained model
     model = seeded(LMMoE, K, len(CHANNELS), {"app": 2, "attack": 2}, experts=2, units=5, gate_input="mean")
     run, captures = write_run(tmp_path / "run", model, ours.tasks), (f"{corpus}/*/*.pcap",)
     engines = {"embedded": {}, "flink": {"runner": "PortableRunner", "beam_args": cluster.flags}}
@@ -95,7 +95,7 @@ def test_a_task_manager_that_is_lost_costs_a_cluster_nothing_but_time(small, our
 
 def test_a_cluster_that_is_lost_leaves_no_dataset_and_then_builds_the_same(small, ours, cluster, tmp_path):
     with (
-        pytest.raises(FlowloomError, match="the engine gave the job up: "),
+        pytest.raises(FlowloomError, match="the engine failed: "),
         when_rows_are_written(tmp_path / "out", cluster.kill_task_managers),
     ):
         build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", cluster.flags))

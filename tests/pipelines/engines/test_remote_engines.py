@@ -1,4 +1,4 @@
-"""Real engines in processes of their own build what the embedded one builds, and leave nothing when they are lost."""
+"""Real engines in other processes build the same dataset as the embedded one, and leave nothing when they are lost."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="session")
 def prism() -> str:
-    """Prism's program."""
+    """The path of Prism's program."""
     place = shutil.which("prism", path=f"{ROOT}/.cache/bin{os.pathsep}{os.environ['PATH']}")
     if place is None:
         pytest.skip("needs Prism (docs/operations.md) in .cache/bin or on the PATH")
@@ -38,7 +38,7 @@ def small(corpus, manifest) -> Path:
 
 @contextlib.contextmanager
 def serving(prism: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """Run Prism as a server of jobs, and yield its process and address."""
+    """Runs Prism as a job server, and yields its process and address."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -81,7 +81,7 @@ def test_an_engine_that_is_lost_leaves_no_dataset(small, prism, tmp_path, monkey
 
         monkeypatch.setattr(dataset_ptransforms, "write_shard", lose_engine)
         flags = (f"--job_endpoint={address}", "--environment_type=LOOPBACK")
-        with pytest.raises(FlowloomError, match="the engine gave the job up: "):
+        with pytest.raises(FlowloomError, match="the engine failed: "):
             build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", flags))
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()

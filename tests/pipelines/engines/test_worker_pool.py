@@ -1,4 +1,4 @@
-"""Workers of a pool end with whoever asked for them, and with nobody else."""
+"""Workers of a pool end with the task manager that requested them, and with no other."""
 
 import concurrent.futures
 import contextlib
@@ -18,7 +18,7 @@ LIMIT_S = 60
 
 
 class TaskManager(beam_fn_api_pb2_grpc.BeamFnControlServicer):
-    """A source of work that has none: it knows when its worker comes and goes."""
+    """A source of work without any work, which records when its worker comes and goes."""
 
     def __init__(self) -> None:
         self.came, self.went, self._closed = threading.Event(), threading.Event(), threading.Event()
@@ -27,27 +27,27 @@ class TaskManager(beam_fn_api_pb2_grpc.BeamFnControlServicer):
         self._address = f"localhost:{self._server.add_insecure_port('localhost:0')}"
         self._server.start()
 
-    def Control(self, responses, context):  # noqa: N802 - the service's name for it
-        """Give no work until it is closed."""
+    def Control(self, responses, context):  # noqa: N802 - the name of the service's method
+        """Gives no work, and waits until it is closed."""
         context.add_callback(self.went.set)
         self.came.set()
         self._closed.wait()
         yield from ()
 
     def ask(self, pool: beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub) -> None:
-        """Ask a pool for a worker, by the id that all task managers begin with."""
+        """Requests a worker from a pool, by the id that all task managers begin with."""
         endpoint = endpoints_pb2.ApiServiceDescriptor(url=self._address)
         pool.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1", control_endpoint=endpoint))
 
     def close(self) -> None:
-        """Close the source of work."""
+        """Closes the source of work."""
         self._closed.set()
         self._server.stop(0)
 
 
 @contextlib.contextmanager
 def two_task_managers() -> Iterator[tuple[TaskManager, TaskManager]]:
-    """Yield two task managers on one machine."""
+    """Yields two task managers on one machine."""
     both = TaskManager(), TaskManager()
     try:
         yield both
@@ -73,18 +73,18 @@ def test_task_managers_that_share_a_pool_do_not_stop_each_others_workers():
 
 def assert_taken(port: int) -> None:
     with (
-        pytest.raises(FlowloomError, match=rf"cannot listen at 127.0.0.1:{port}: expected a free port"),
+        pytest.raises(FlowloomError, match=rf"--port must be a free port of 127.0.0.1, got {port}"),
         worker_pool(port),
     ):
         pass
 
 
-def test_a_port_that_another_pool_has_is_told():
+def test_a_port_of_another_pool_is_an_error():
     with worker_pool(0) as address:
         assert_taken(int(address.rpartition(":")[2]))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_a_port_that_another_program_has_in_ipv4_is_told(host):
+def test_a_port_of_another_ipv4_program_is_an_error(host):
     with socket.create_server((host, 0)) as program:
         assert_taken(program.getsockname()[1])

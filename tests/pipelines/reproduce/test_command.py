@@ -1,4 +1,4 @@
-"""`flowloom reproduce`: what it makes of the data that is there, and the road on real flows."""
+"""`flowloom reproduce`: datasets by the data that is present, and a quick run on real flows."""
 
 from pathlib import Path
 
@@ -9,9 +9,8 @@ from quick_reproductions import reproduced_twice
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.reproduce.engine.datasets import built_once
 from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
-from flowloom.pipelines.reproduce.multa.reproduce_multa import KITSUNE, multa_sources
-from flowloom.pipelines.reproduce.multitask_cnn.reproduce_multitask_cnn import SERVICES, iscx_manifest
-from flowloom.pipelines.reproduce.multitask_cnn.reproduce_multitask_cnn import _sources as cnn_sources
+from flowloom.pipelines.reproduce.multa.multa_data import KITSUNE, multa_sources
+from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_data import SERVICES, flow_sources, iscx_manifest
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
@@ -27,10 +26,10 @@ def touch(folder, *names):
 
 
 def sources(data):
-    return {source.name: source for source in cnn_sources(data, quick=False)}
+    return {source.name: source for source in flow_sources(data, quick=False)}
 
 
-def test_what_is_there_decides_what_is_compared(tmp_path):
+def test_data_that_is_present_decides_the_comparison(tmp_path):
     with pytest.raises(FlowloomError, match="the experiments need the QUIC flows"):
         sources(tmp_path)
     touch(tmp_path, "quic-ucdavis/flows-150.tar.xz", "quic-ucdavis/valData.npy", "certta/CICDOH20/valid.json")
@@ -61,7 +60,7 @@ def test_the_whole_text_set_is_read_by_folders_of_services_and_anew_when_it_chan
             path = tmp_path / "quic-ucdavis" / "pretraining" / service / f"{flow}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(lines_of(number, flow)))
-    (source,) = cnn_sources(tmp_path, quick=False)
+    (source,) = flow_sources(tmp_path, quick=False)
     with ProgressDisplay("test") as display:
         directory, card = built_once(source.name, source.manifest, tmp_path / "out", display)
         counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in SERVICES]
@@ -89,7 +88,7 @@ def test_an_unknown_paper_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
+def test_a_quick_run_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     data.mkdir()
     (data / "quic-ucdavis").symlink_to(real_data / "quic-ucdavis")
@@ -106,14 +105,14 @@ def test_the_quick_road_on_real_flows(real_data, tmp_path, monkeypatch, capsys):
     assert page.index("450 of the paper&#39;s 6,589 flows") < page.index("claims hold")
 
 
-def test_multa_is_compared_on_what_there_is(tmp_path):
+def test_multa_is_compared_on_the_data_that_is_present(tmp_path):
     names = [source.name for source in multa_sources(tmp_path)]
     assert names == ["corpus", "packets"]
     files = [f"certta/{name}/{part}.json" for name in ("CICDOH20", "TIISSRC23") for part in ("valid", "test")]
     touch(tmp_path, *files)
     (corpus, certta, packets) = multa_sources(tmp_path)
     assert corpus.line.startswith("Kitsune's SSDP Flood, SSL Renegotiation and SYN DoS captures, which the paper uses")
-    assert "were not at hand" in corpus.line
+    assert "were not available" in corpus.line
     assert "docs/corpora/kitsune.yaml" in corpus.line
     assert (certta.tasks, certta.kitsune) == (("tunnel", "brute_force", "mirai"), "")
     assert "Kitsune cannot be run on it" in certta.line
@@ -121,7 +120,7 @@ def test_multa_is_compared_on_what_there_is(tmp_path):
     touch(tmp_path, *(f"kitsune/{name}/{name.replace(' ', '_')}_pcap.pcapng.gz" for name in KITSUNE))
     (whole, corpus, *_) = multa_sources(tmp_path)
     assert (whole.name, whole.kitsune, len(whole.manifests)) == ("kitsune", "prefix", 3)
-    assert "not at hand" not in corpus.line
+    assert "not available" not in corpus.line
 
 
 def test_classes_of_certta_become_three_tasks_against_the_same_benign_flows(tmp_path):
@@ -131,8 +130,8 @@ def test_classes_of_certta_become_three_tasks_against_the_same_benign_flows(tmp_
     parse_manifest(source.manifests[0], "certta")
     words = {}
     for entry in source.manifests[0]["captures"]:
-        for task, told in entry["words"].items():
-            words.setdefault(task, {}).update(told)
+        for task, values in entry["words"].items():
+            words.setdefault(task, {}).update(values)
     benign = dict.fromkeys(("benign", "audio", "video"), "negative")
     assert words["mirai"] == {**benign, "mirai": "positive"}
     assert words["tunnel"] == {**benign, **dict.fromkeys(("dns2tcp", "dnscat2", "iodine"), "positive")}
@@ -141,8 +140,8 @@ def test_classes_of_certta_become_three_tasks_against_the_same_benign_flows(tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_quick_road_of_multa(tmp_path, monkeypatch, capsys):
-    """On the packets of the corpus alone, where Kitsune runs too; a second call finds everything."""
+def test_a_quick_run_of_multa(tmp_path, monkeypatch, capsys):
+    """On the packets of the corpus alone, where Kitsune runs too; a second call computes nothing."""
     (tmp_path / "data").mkdir()
     from flowloom.pipelines.reproduce.multa import reproduce_multa
     from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale

@@ -1,4 +1,4 @@
-"""Retraining: the dataset that grew is the one built at once, whatever ended a run; and champions only by the rule."""
+"""Retraining: the grown dataset equals one built at once, however a run ends, and champions follow the rule."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ RULE = PromotionRule(margin=0.02, max_drop=0.05)
 
 
 class FakeTrainers:
-    """In the place of the trainers: a run is a file, and its AUC is what the test says."""
+    """Replacement of the trainers: a run is a file, and the test sets its AUC."""
 
     def __init__(self, monkeypatch):
         trainers = pytest.importorskip("flowloom.trainers.training.challenger", exc_type=ImportError)
@@ -148,7 +148,7 @@ def test_renamed_captures_are_not_new_and_gone_ones_stay(corpus, trainers):
     assert expected != everything
 
 
-def test_a_file_that_grew_is_taken_for_what_it_is_now(corpus, trainers):
+def test_a_grown_file_counts_with_its_present_bytes(corpus, trainers):
     arrive(corpus, 0)
     arrive(corpus, 1)
     whole = (corpus / "in/web-001.pcap").read_bytes()
@@ -160,25 +160,27 @@ def test_a_file_that_grew_is_taken_for_what_it_is_now(corpus, trainers):
     assert (version.captures, version.gone_captures) == (4, 0)
 
 
-def test_flows_that_are_known_never_get_other_ids(corpus, trainers):
+def test_known_flows_keep_their_ids(corpus, trainers):
     arrive(corpus, 1)
     run(corpus)
     arrive(corpus, 0)
-    with pytest.raises(FlowloomError, match=r"web-001.pcap has another first capture|ssh-001.pcap has another first"):
+    with pytest.raises(FlowloomError, match=r"(web|ssh)-001.pcap: the first capture of its timeline must stay"):
         run(corpus)
     (corpus / "in/web-000.pcap").unlink()
     (corpus / "in/ssh-000.pcap").rename(corpus / "in/ssh-001.pcap")
-    with pytest.raises(FlowloomError, match=r"ssh-001.pcap holds other bytes than when it was taken up"):
+    with pytest.raises(FlowloomError, match=r"ssh-001.pcap: the bytes of the capture must stay the same"):
         run(corpus)
     arrive(corpus, 1)
     assert run(corpus).version is None
 
 
-SLOWLY = [pytest.param(place, marks=pytest.mark.slow) for place in ("meter_new", "build", "write_report", "sweep")]
+SLOWLY = [
+    pytest.param(place, marks=pytest.mark.slow) for place in ("meter_new", "build", "write_report", "remove_leftovers")
+]
 
 
 @pytest.mark.parametrize("place", ["training", "write_state", *SLOWLY])
-def test_whatever_ends_a_run_the_next_one_goes_on(corpus, trainers, monkeypatch, place):
+def test_the_next_run_continues_however_one_ends(corpus, trainers, monkeypatch, place):
     arrive(corpus, 0)
     run(corpus)
     arrive(corpus, 1)
@@ -191,11 +193,12 @@ def test_whatever_ends_a_run_the_next_one_goes_on(corpus, trainers, monkeypatch,
         if place == "training":
             patched.setattr(trainers, "killed_in", place)
         else:
-            calls = iter([retraining.sweep] if place == "sweep" else [])  # the first sweep is that of the beginning
+            # the first call of remove_leftovers is at the beginning
+            calls = iter([retraining.remove_leftovers] if place == "remove_leftovers" else [])
             patched.setattr(retraining, place, lambda *args, **how: next(calls, dies)(*args, **how))
         with pytest.raises(KeyboardInterrupt):
             run(corpus)
-    committed = place == "sweep"
+    committed = place == "remove_leftovers"
     assert ((corpus / "state/state.json").read_bytes() == before) is not committed
     after = run(corpus)
     assert (after.version is None) is committed
@@ -208,7 +211,7 @@ def test_whatever_ends_a_run_the_next_one_goes_on(corpus, trainers, monkeypatch,
 
 
 @pytest.mark.slow
-def test_champions_change_by_the_rule_alone_and_come_back(corpus, trainers):
+def test_champions_change_only_by_the_rule_and_rollback(corpus, trainers):
     for day, auc in enumerate((0.9, 0.895, 0.889)):
         arrive(corpus, day)
         trainers.auc = auc
@@ -218,7 +221,7 @@ def test_champions_change_by_the_rule_alone_and_come_back(corpus, trainers):
     assert "mean AUC is 0.0110 below the best" in found.version.verdict.reasons[0]
     assert rollback(corpus / "state", "none").champion == 1
     assert state_of(corpus).line == (1,)
-    with pytest.raises(FlowloomError, match="no champion before"):
+    with pytest.raises(FlowloomError, match="no previous champion"):
         rollback(corpus / "state", "none")
     trainers.auc = 0.99
     arrive(corpus, 3)
@@ -272,7 +275,7 @@ def test_a_rollback_undoes_one_promotion(steps):
         assert RetrainState(promotions=tuple(promotions)).line == tuple(line)
 
 
-def test_captures_that_say_nothing_are_not_learned_from(corpus, trainers):
+def test_captures_without_new_rows_train_no_challenger(corpus, trainers):
     arrive(corpus, 0)
     run(corpus)
     (corpus / "in/web-900.pcap").write_bytes(b"no capture at all" * 9)
@@ -281,7 +284,7 @@ def test_captures_that_say_nothing_are_not_learned_from(corpus, trainers):
     assert run(corpus).version is None
 
 
-def test_a_new_task_labels_what_was_there_and_is_frozen_when_it_can_be_judged(corpus, trainers):
+def test_a_new_task_labels_earlier_flows_and_is_frozen_once_it_has_two_classes(corpus, trainers):
     arrive(corpus, 0)
     run(corpus)
     (corpus / "corpus.yaml").write_text(WITH_FLOODS)
@@ -294,13 +297,13 @@ def test_a_new_task_labels_what_was_there_and_is_frozen_when_it_can_be_judged(co
     assert version.content_hash == scratch_hash(corpus)
 
 
-def test_two_runs_do_not_meet(tmp_path):
+def test_a_second_run_is_refused(tmp_path):
     held = pytest.raises(FlowloomError, match=f"in use by process {os.getpid()} on ")
     with locked(tmp_path / "state"), held, locked(tmp_path / "state"):
         pytest.fail("both hold the lock")
 
 
-def test_a_dead_process_holds_nothing(tmp_path):
+def test_the_lock_of_a_dead_process_is_free(tmp_path):
     held = "from flowloom.pipelines.retrain.state_lock import locked\nimport sys, time\n"
     held += f"with locked({str(tmp_path)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True) as process:
@@ -328,11 +331,11 @@ def changed(**keys):
             {"tasks": {"app": {"kind": "multiclass", "vocabulary": ["web", "ssh"]},
                        "rate": {"kind": "auto", "quantity": "bandwidth",
                                 "dividers": {"method": "quantiles", "classes": 3}}}},
-            "dividers of rate are found anew",
+            "dividers of rate must be given",
         ),
     ],
 )  # fmt: skip
-def test_what_more_captures_would_change_is_refused(keys, message):
+def test_manifests_that_change_with_more_captures_are_rejected(keys, message):
     with pytest.raises(FlowloomError, match=message):
         check_manifest(changed(**keys))
 
@@ -340,23 +343,23 @@ def test_what_more_captures_would_change_is_refused(keys, message):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"name": "other"}, "name of the manifest is another one"),
-        ({"definition": {"k": 9}}, "definition of the manifest"),
-        ({"tasks": {"app": {"kind": "multiclass", "vocabulary": ["web", "ssh", "ftp"]}}}, "tasks may be added"),
+        ({"name": "other"}, 'name must stay the same within a state, got "other"'),
+        ({"definition": {"k": 9}}, "definition must stay the same"),
+        ({"tasks": {"app": {"kind": "multiclass", "vocabulary": ["web", "ssh", "ftp"]}}}, "task app must stay"),
         (
             {"tasks": {"bot": {"kind": "binary"}, "app": {"kind": "multiclass", "vocabulary": ["web", "ssh"]}}},
-            "new tasks come behind",
+            "new tasks must come after",
         ),
     ],
 )
-def test_what_models_of_the_state_would_not_know_is_refused(keys, message):
+def test_manifests_that_do_not_continue_the_state_are_rejected(keys, message):
     state = RetrainState(manifest=changed())
     check_continues(state, changed(output={"shards": 3}))
     with pytest.raises(FlowloomError, match=message):
         check_continues(state, changed(**keys))
 
 
-def test_captures_that_have_to_be_looked_into_must_stay(corpus):
+def test_captures_that_are_read_for_labels_must_stay(corpus):
     arrive(corpus, 0)
     document = yaml.safe_load(MANIFEST)
     document["captures"][0]["dpi"] = {"task": "app", "words": {"TLS": "web"}}
@@ -366,11 +369,11 @@ def test_captures_that_have_to_be_looked_into_must_stay(corpus):
     (corpus / "in/ssh-000.pcap").unlink()
     check_gone(manifest, find_captures(manifest.captures, str(corpus), found.seen))
     (corpus / "in/web-000.pcap").unlink()
-    with pytest.raises(FlowloomError, match=r"web-000.pcap is gone, and 'in/web-\*.pcap' labels its flows by looking"):
+    with pytest.raises(FlowloomError, match=r"web-000.pcap: the capture is missing, but the entry 'in/web-\*.pcap'"):
         check_gone(manifest, find_captures(manifest.captures, str(corpus), found.seen))
 
 
-def test_the_command_wants_a_manifest_or_a_rollback(tmp_path, capsys):
+def test_the_command_needs_a_manifest_or_rollback(tmp_path, capsys):
     from flowloom.pipelines.cli.main import main
 
     for words in (["retrain", str(tmp_path)], ["retrain", str(tmp_path), "corpus.yaml", "--rollback"]):
@@ -380,7 +383,7 @@ def test_the_command_wants_a_manifest_or_a_rollback(tmp_path, capsys):
     assert "--rollback" in capsys.readouterr().err
 
 
-def test_a_folder_of_something_else_is_not_taken_for_a_state(tmp_path):
+def test_a_folder_of_other_files_is_not_a_state(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(FlowloomError, match="must be empty or have state"):
         read_state(tmp_path)
@@ -406,7 +409,7 @@ NEW_TASK, DRIFT, CRASH, CORRUPT = 3, 6, 7, 8
 
 @pytest.mark.slow
 def test_ten_days(tmp_path):
-    """A task comes on day 4, traffic drifts on day 7, a run is killed on day 8, day 9 brings corrupt captures."""
+    """Day 4 adds a task, day 7 drifts, on day 8 a run is killed, day 9 has corrupt captures."""
     from flowloom.trainers.recipes.run_directory import Run
 
     traffic = {kind: packets(kind, DAYS, DRIFT) for kind in ("web", "ssh", "flood")}
@@ -462,7 +465,7 @@ def test_ten_days(tmp_path):
     check_registry(state, versions)
 
 
-def test_a_library_that_trainers_need_is_missed_before_anything_begins(corpus, monkeypatch):
+def test_a_missing_library_is_an_error_before_the_run_starts(corpus, monkeypatch):
     arrive(corpus, 0)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else find_spec(name))
@@ -472,7 +475,7 @@ def test_a_library_that_trainers_need_is_missed_before_anything_begins(corpus, m
 
 
 def kill_in_training(state: Path, manifest: Path, number: int) -> None:
-    """Begin a run as a user would, and kill it without mercy in the middle of its training."""
+    """Starts a run as a user does, and kills it in the middle of its training."""
     words = ["retrain", str(state), str(manifest), "--registry", "none"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     command = [sys.executable, "-c", "from flowloom.pipelines.cli.main import main; main()", *words]
@@ -485,7 +488,7 @@ def kill_in_training(state: Path, manifest: Path, number: int) -> None:
 
 
 def check_registry(state: Path, versions: list) -> None:
-    """The registry has every version, though it was told of them on the last day alone."""
+    """The registry has every version, although it is first used on the last day."""
     mlflow = pytest.importorskip("mlflow", exc_type=ImportError)
     client = mlflow.MlflowClient(*2 * [f"sqlite:///{state}/registry.db"])
     champion = client.get_model_version_by_alias("nightly", "champion")

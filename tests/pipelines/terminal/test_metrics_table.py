@@ -1,4 +1,4 @@
-"""Scores show the baselines that were fitted, and a dash where one was not."""
+"""The metrics table shows the fitted baselines, and a dash for a missing one."""
 
 import io
 
@@ -7,7 +7,7 @@ from rich.console import Console
 from flowloom.pipelines.terminal.metrics_table import scores_table
 
 
-def test_baselines_have_a_column_each_and_tasks_without_one_a_dash():
+def test_each_baseline_has_a_column_with_dashes_for_missing_scores():
     figures = {"support": 1200, "auc": 0.9876, "interval": [0.9, 1.0]}
     tasks = {
         "app": {**figures, "baselines": {"majority": {"auc": 0.5}, "boosted_trees": {"auc": 0.75}}},
@@ -15,7 +15,7 @@ def test_baselines_have_a_column_each_and_tasks_without_one_a_dash():
     }
     console = Console(width=120, file=io.StringIO())
     console.print(scores_table({"run": {"split": "test", "tasks": tasks}}))
-    said = [line.split() for line in console.file.getvalue().splitlines()]
-    assert ["run", "app", "1,200", "0.988", "0.900-1.000", "0.500", "0.750"] in said
-    assert ["attack", "1,200", "-", "-", "-", "-"] in said
-    assert not any("forest" in words for words in said)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["run", "app", "1,200", "0.988", "0.900-1.000", "0.500", "0.750"] in lines
+    assert ["attack", "1,200", "-", "-", "-", "-"] in lines
+    assert not any("forest" in line for line in lines)

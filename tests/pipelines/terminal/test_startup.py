@@ -1,4 +1,4 @@
-"""A quick start hides libraries only while a command starts, and takes nothing from what runs later."""
+"""A quick start hides libraries only while a command starts; later code can import them."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ print(FileSystems.match([sys.executable])[0].metadata_list[0].size_in_bytes > 0)
 """
 
 
-def test_what_was_hidden_can_be_imported_later():
+def test_hidden_modules_can_be_imported_later():
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert run.stderr == ""
     assert run.stdout.split("\n") == ["hidden", "True set()", "True", ""]

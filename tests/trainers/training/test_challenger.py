@@ -22,7 +22,7 @@ SMALL = ("epochs=1", "k=6", "units=4", "experts=1", "tower=[4]", "batch_size=64"
         ("multa", ["paradigm=incremental"], "schedule.paradigm must be .*got incremental"),
         ("transfer-cnn", [], "schedule.paradigm must be .*got transfer"),
         ("multa", ["tasks=[app]"], "trains all tasks"),
-        ("multa", ["mixed_precision=true"], "weights of float32"),
+        ("multa", ["mixed_precision=true"], "float32 weights"),
     ],
 )
 def test_recipes_that_cannot_continue_are_refused(name, words, message):

@@ -41,7 +41,7 @@ def test_a_result_of_other_settings_or_a_damaged_one_is_computed_again(tmp_path)
     changed = [Experiment("cell-0", {"number": 7}), *EXPERIMENTS[1:]]
     results = run_experiments(changed, square, tmp_path)
     assert (squares(results), results.computed) == ([49, 1, 4, 9], 2)
-    assert json.loads((tmp_path / "cell-0.json").read_text())["settings"] == {"number": 7}
+    assert json.loads((tmp_path / "experiment-0.json").read_text())["settings"] == {"number": 7}
 
 
 @pytest.mark.slow
@@ -53,7 +53,9 @@ def test_processes_give_the_same_in_the_same_order(tmp_path):
     )
     assert list(here.by_name.items()) == list(there.by_name.items())
     assert seen == [(number, 4) for number in range(1, 5)]
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [f"cell-{number}.json" for number in range(4)]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
+        f"experiment-{number}.json" for number in range(4)
+    ]
 
 
 def test_names_must_differ_and_be_file_names(tmp_path):

@@ -160,10 +160,10 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_was(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04"])
-def test_a_file_that_holds_none_is_named(tmp_path, content):
+def test_a_file_of_another_kind_is_an_error(tmp_path, content):
     if content is not None:
         (tmp_path / "k.npz").write_bytes(content)
-    with pytest.raises(FlowloomError, match=r"k\.npz holds no KitNET"):
+    with pytest.raises(FlowloomError, match=r"k\.npz: the file must be a KitNET"):
         KitNET.load(tmp_path / "k.npz")
 
 
@@ -181,7 +181,7 @@ def test_options_are_checked(options, message):
         KitNETOptions(**options)
 
 
-def test_what_it_cannot_learn_from_is_refused():
+def test_invalid_features_are_rejected():
     kitnet = KitNET([[0, 1], [2]])
     with pytest.raises(FlowloomError, match="call train first"):
         kitnet.score(np.zeros((1, 3)))

@@ -16,7 +16,7 @@ from capture_files import ethernet, ipv4, pcap, tcp, udp
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.reproduce.kitsune.kitnet import KitNET, KitNETOptions
 from flowloom.pipelines.reproduce.kitsune.kitsune_baseline import KitsuneOptions, kitsune_baseline
-from flowloom.pipelines.reproduce.multa.reproduce_multa import KITSUNE, kitsune_manifest
+from flowloom.pipelines.reproduce.multa.multa_data import KITSUNE, kitsune_manifest
 from flowloom.pipelines.verify import verify
 from flowloom.schemas.arrow.rows import PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
@@ -102,10 +102,10 @@ def test_scores_are_those_of_the_packets_of_the_capture(folder):
     assert min(figures["features_us"], figures["inference_us"]) > 0
 
 
-def test_training_stops_where_it_is_told_and_before_the_first_attack(folder):
+def test_training_stops_at_the_limit_and_before_the_first_attack(folder):
     found = kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", map_rows=100, train_rows=50))
     assert found.figures["trained"] == 50
-    message = f"more than map_rows={FLOOD_BEGINS} packets .* in front of the first attack of task 'ssdp_flood', got 700"
+    message = f"more than map_rows={FLOOD_BEGINS} packets before the first attack of task 'ssdp_flood', got 700"
     with pytest.raises(FlowloomError, match=message):
         kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", map_rows=FLOOD_BEGINS))
 
@@ -113,12 +113,12 @@ def test_training_stops_where_it_is_told_and_before_the_first_attack(folder):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("definition", "decision"), "flow", "needs decision: packet, got flow"),
-        (("definition", "size"), "ip", "needs size: wire, got ip"),
-        (("identity",), "drop", "has dropped; build it with identity: keep or pseudonym"),
+        (("definition", "decision"), "flow", "decision must be packet for Kitsune, .*got flow"),
+        (("definition", "size"), "ip", "size must be wire for Kitsune, .*got ip"),
+        (("identity",), "drop", "got drop; build the dataset with identity: keep or pseudonym"),
     ],
 )
-def test_datasets_that_do_not_tell_enough_are_refused(folder, tmp_path, place, value, message):
+def test_datasets_without_the_needed_fields_are_rejected(folder, tmp_path, place, value, message):
     card = json.loads((folder / "SSDP" / CARD).read_text())
     part = card
     for name in place[:-1]:
@@ -132,7 +132,9 @@ def test_datasets_that_do_not_tell_enough_are_refused(folder, tmp_path, place, v
 
 
 def test_options_are_checked(folder):
-    with pytest.raises(FlowloomError, match="no task 'sdp_flood'; tasks are ssdp_flood; did you mean 'ssdp_flood'"):
+    with pytest.raises(
+        FlowloomError, match="task must be one of ssdp_flood, got 'sdp_flood'; did you mean 'ssdp_flood'"
+    ):
         kitsune_baseline(KitsuneOptions(folder / "SSDP", "sdp_flood"))
     with pytest.raises(FlowloomError, match="split must be one of train, validation, test, got 'tests'"):
         kitsune_baseline(KitsuneOptions(folder / "SSDP", "ssdp_flood", split="tests"))

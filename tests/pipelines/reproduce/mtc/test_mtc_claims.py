@@ -198,7 +198,7 @@ def test_cells_have_names_and_settings_of_their_own_and_networks_follow_each_oth
 
 
 def test_settings_are_judged_by_the_papers_best_and_worst():
-    """What is best and worst here would differ by chance alone."""
+    """The best and worst setting of the data would differ by chance alone."""
 
     def score(name, arm, task, repeat):
         return {"layers 5-6": 0.9, "layers 6-6": 0.8, "weight 7": 0.99, "weight 5": 0.1}.get(arm, 0.85)

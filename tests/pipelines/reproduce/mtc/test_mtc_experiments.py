@@ -1,4 +1,4 @@
-"""Cells of the experiments of MTC: functions of their settings, that choose by the rows they may see."""
+"""Experiments of MTC: functions of their settings, which choose by the rows they may see."""
 
 import dataclasses
 import hashlib
@@ -52,7 +52,7 @@ def byte_table(rows=180, length=56):
 
 
 def feature_table(rows=300):
-    """Three classes of 240, 30 and 30 rows, told by a feature of large values; one is constant, six are copies."""
+    """Three classes of 240, 30 and 30 rows, separated by one feature; one feature is constant, six are copies."""
     generator = np.random.default_rng(2)
     codes = np.concatenate([np.zeros(240), np.ones(30), np.full(30, 2)]).astype(np.int32)[generator.permutation(rows)]
     values = generator.exponential(1e6, (rows, 56))

@@ -1,4 +1,4 @@
-"""`flowloom reproduce mtc`: what it makes of the data that is there, and the road on real sessions."""
+"""`flowloom reproduce mtc`: datasets by the data that is present, and a quick run on real sessions."""
 
 import pytest
 import yaml
@@ -8,7 +8,7 @@ from flowloom.pipelines.demo_corpus import CORPUS
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.reproduce.command import reproduce
 from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
-from flowloom.pipelines.reproduce.mtc import reproduce_mtc
+from flowloom.pipelines.reproduce.mtc import mtc_data
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.errors import FlowloomError
 
@@ -16,9 +16,9 @@ from flowloom.schemas.errors import FlowloomError
 @pytest.mark.parametrize(
     "manifest",
     [
-        reproduce_mtc.iscx_manifest("iscx-wang2017", "keep"),
-        reproduce_mtc.cicids_manifest("cicids2017-subset.tar.xz"),
-        reproduce_mtc.packets_manifest(CORPUS),
+        mtc_data.iscx_manifest("iscx-wang2017", "keep"),
+        mtc_data.cicids_manifest("cicids2017-subset.tar.xz"),
+        mtc_data.packets_manifest(CORPUS),
     ],
     ids=lambda manifest: manifest["name"],
 )
@@ -28,7 +28,7 @@ def test_manifests_are_valid(manifest, tmp_path):
     assert read_manifest(path).name == manifest["name"]
 
 
-def test_without_sessions_and_tables_it_says_what_is_missing(tmp_path):
+def test_missing_sessions_and_tables_are_an_error(tmp_path):
     with (
         ProgressDisplay("test") as display,
         pytest.raises(FlowloomError, match="the experiments need sessions or tables"),
@@ -38,7 +38,7 @@ def test_without_sessions_and_tables_it_says_what_is_missing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_quick_road_on_real_rows(real_data, tmp_path, monkeypatch, capsys):
+def test_a_quick_run_on_real_rows(real_data, tmp_path, monkeypatch, capsys):
     from flowloom.pipelines.reproduce.mtc.mtc_grid import MTCScale
 
     small = MTCScale(1, 30, 0.001, 1, 30, ((1, 5, 6),), (3,), (0.07,), False)

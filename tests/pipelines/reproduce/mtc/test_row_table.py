@@ -55,7 +55,7 @@ def test_rows_of_all_splits_with_a_label_are_there_once(stored):
         assert set(np.unique(whole.labels[task.name])) == set(range(len(task.vocabulary)))
 
 
-def test_packets_of_a_flow_stay_in_one_split_unless_rows_are_divided(stored):
+def test_packets_of_a_flow_stay_in_one_split_unless_the_split_is_by_row(stored):
     table = RowTable.read(stored, "packets", distinct=False)
     ids = np.array([int.from_bytes(each, "big") for each in table.flow_ids.to_pylist()])
     for together in ("flow", "row"):
@@ -90,6 +90,6 @@ def test_the_first_of_equal_rows_stays():
     assert first_of_equal(np.array([[1, 2], [3, 4], [1, 2], [5, 6], [3, 4]])).tolist() == [0, 1, 3]
 
 
-def test_a_dataset_without_such_rows_is_refused(synthetic):
+def test_a_dataset_without_such_rows_is_rejected(synthetic):
     with pytest.raises(FlowloomError, match="packets"):
         RowTable.read(synthetic(), "packets")

@@ -28,7 +28,7 @@ SCALE = MULTAScale(
     seeds=3, units=FLOWS.units, packet_units=PACKETS.units, phase_epochs=2, repair_epochs=2, clusters=(5, 10)
 )
 NEEDED = {"a": 2, "b": 4, "c": 6}
-"""Units from which on a task has its full AUC."""
+"""Units with which a task reaches its full AUC."""
 
 
 def auc_of(task, units, experts=1):
@@ -36,14 +36,14 @@ def auc_of(task, units, experts=1):
 
 
 def outcomes(scale=SCALE, auc=auc_of, shared_auc=None, arrival=None, unchanged=True):
-    """Results by what `auc(task, units)` says of LSTMs and MULTAs, and `arrival(task, epoch)` of latecomers."""
+    """Results with AUCs by `auc(task, units)` for LSTMs and MULTAs, and by `arrival(task, epoch)` for latecomers."""
     results = {}
     for tasks in SETS:
         for arm, settings in arms(tasks, scale).items():
             units, experts = settings.get("units", 0), settings.get("experts", 1)
             answered = settings.get("tasks", TASKS)
-            told = shared_auc or auc if arm.startswith("shared") else auc
-            aucs = {task: told(task, units or 99) for task in answered}
+            auc_of_arm = shared_auc or auc if arm.startswith("shared") else auc
+            aucs = {task: auc_of_arm(task, units or 99) for task in answered}
             result = {
                 "validation": aucs, "test": aucs, "parameters": 10 * experts * units + len(answered),
                 "macs": 100 * experts * units, "epoch": 1,
@@ -51,9 +51,9 @@ def outcomes(scale=SCALE, auc=auc_of, shared_auc=None, arrival=None, unchanged=T
             }  # fmt: skip
             if settings.get("method") == "latecomers":
                 epochs = 3 * settings["epochs"] + settings.get("repair_epochs", 0)
-                told_later = arrival or (lambda task, epoch: 0.99)
+                later = arrival or (lambda task, epoch: 0.99)
                 result["history"] = [
-                    {"test": {task: told_later(task, epoch) for task in TASKS}} for epoch in range(1, epochs + 1)
+                    {"test": {task: later(task, epoch) for task in TASKS}} for epoch in range(1, epochs + 1)
                 ]
                 result["unchanged"] = dict.fromkeys(TASKS, unchanged)
             for seed in range(7, 7 + scale.seeds):
@@ -88,16 +88,20 @@ def verdicts(found):
     return {claim.id: claim.holds for claim in claims(found)}
 
 
-def test_every_cell_has_a_name_of_its_own_and_those_of_an_arm_follow_each_other():
-    planned = grid(SETS, SCALE, 7)
-    assert len({each.name for each in planned}) == len(planned) == 3 * sum(len(arms(tasks, SCALE)) for tasks in SETS)
-    groups = [each.together for each in planned]
+def test_experiments_have_unique_names_and_those_of_an_arm_follow_each_other():
+    experiments = grid(SETS, SCALE, 7)
+    assert (
+        len({experiment.name for experiment in experiments})
+        == len(experiments)
+        == 3 * sum(len(arms(tasks, SCALE)) for tasks in SETS)
+    )
+    groups = [experiment.together for experiment in experiments]
     assert len([group for at, group in enumerate(groups) if at == 0 or group != groups[at - 1]]) == len(set(groups))
-    assert {each.settings["content"] for each in planned} == {"1", "2", "3"}
-    assert {each.settings["seed"] for each in planned} == {7, 8, 9}
+    assert {experiment.settings["content"] for experiment in experiments} == {"1", "2", "3"}
+    assert {experiment.settings["seed"] for experiment in experiments} == {7, 8, 9}
 
 
-def test_sizes_are_the_smallest_that_reach_what_was_reached_by_hand():
+def test_sizes_are_the_smallest_that_reach_the_auc_by_hand():
     found = outcomes()
     assert best_hand(FLOWS, found) == 8
     size = sizes(FLOWS, found, 8)
@@ -109,15 +113,15 @@ def test_sizes_are_the_smallest_that_reach_what_was_reached_by_hand():
     assert len(size.tuning.trials) < size.tuning.exhaustive / 2
 
 
-def test_lstms_that_reach_no_target_are_the_best_there_are():
+def test_lstms_below_the_target_are_the_best_ones():
     found = outcomes(auc=lambda task, units: 0.5 + units / 1000)
     size = sizes(FLOWS, found, 32)
     assert not size.singles_reach
     assert size.singles == (8, 8, 8)
 
 
-def test_a_larger_number_of_experts_than_needed_is_seen():
-    """One expert of 8 would do, which algorithm 1 never tries once it has found 6 units to be enough alone."""
+def test_a_larger_number_of_experts_than_necessary_is_detected():
+    """One expert of 8 units is enough, but algorithm 1 does not try it after 6 units were enough alone."""
 
     def shared(task, units):
         return 0.99 if units >= 8 else 0.9
@@ -129,7 +133,7 @@ def test_a_larger_number_of_experts_than_needed_is_seen():
     assert not within_a_step(size, FLOWS)
 
 
-def test_what_is_equal_and_half_as_large_holds():
+def test_claims_hold_at_equal_auc_and_half_the_cost():
     held = verdicts(findings(outcomes()))
     assert not held["parameters-flows"]  # 63 against 123: the smallest LSTMs are smaller than the shared expert
     assert held["parameters-equal-size-flows"]
@@ -144,15 +148,15 @@ def test_what_is_equal_and_half_as_large_holds():
     assert "repair-one-epoch-packets" not in held
 
 
-def test_a_lower_auc_or_a_longer_time_holds_nothing():
+def test_claims_fail_at_lower_auc_or_longer_time():
     worse = verdicts(findings(outcomes(shared_auc=lambda task, units: auc_of(task, units) - 0.05)))
     assert not worse["parameters-equal-size-flows"]
     assert not worse["time-litert-flows"]
     assert not verdicts(findings(outcomes(), slower=2.0))["time-tensorflow-flows"]
 
 
-def test_latecomers_are_judged_by_what_they_did_to_the_tasks_before():
-    """The first task is at 0.7 from the second arrival to the first epoch of its repair, and back after the second."""
+def test_latecomers_are_judged_by_their_effect_on_earlier_tasks():
+    """The first task drops to 0.7 at the second arrival, and recovers in the second epoch of its repair."""
 
     def arrival(task, epoch):
         return 0.7 if task == "a" and 3 <= epoch <= 7 else 0.99
@@ -195,7 +199,7 @@ def test_the_page_has_every_table_and_the_json_every_claim(tmp_path, seeds):
     assert "By seed." in page
 
 
-def test_actions_are_what_scores_a_flow_for_all_tasks():
+def test_actions_score_a_flow_for_all_tasks():
     found = outcomes()
     wanted = actions(SETS, {tasks.name: {8: sizes(tasks, found, 8)} for tasks in SETS}, SCALE)
     for name, shapes in wanted.items():

@@ -1,4 +1,4 @@
-"""Cells of MULTA's experiments: functions of their settings, and what is measured after them."""
+"""Experiments of MULTA: functions of their settings, and the measurements after them."""
 
 import dataclasses
 
@@ -7,7 +7,12 @@ import pytest
 
 from flowloom.pipelines.reproduce.multa import multa_experiments
 from flowloom.pipelines.reproduce.multa.costs import hand_shapes, shared_shapes, single_shapes, streaming_figures
-from flowloom.pipelines.reproduce.multa.multa_experiments import MULTAExperiments, MULTASetting, examples, words
+from flowloom.pipelines.reproduce.multa.multa_experiments import (
+    MULTAExperiments,
+    MULTASetting,
+    examples,
+    tuned_overrides,
+)
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.deploy.export import ExportOptions, export
 from flowloom.trainers.feed.dataset import Dataset
@@ -25,7 +30,7 @@ def stripes(synthetic):
 
 @pytest.fixture
 def experiments(stripes, monkeypatch):
-    """Experiments on flows of 8 packets in stripes, two of which are binary."""
+    """Experiments on flows of 8 packets in stripes; two stripes are binary."""
     monkeypatch.setattr(multa_experiments, "K", 8)
     for cached in (multa_experiments.examples, multa_experiments._trials):
         cached.cache_clear()
@@ -39,7 +44,7 @@ def settings_of(**others):
     return dataclasses.asdict(MULTASetting(**{**fields, **others}))
 
 
-def test_a_cell_is_a_function_of_its_settings_whatever_ran_before(experiments):
+def test_an_experiment_is_a_function_of_its_settings(experiments):
     turns = settings_of(paradigm="rainbow", epochs=3)
     first = experiments(turns)
     other = experiments(settings_of(paradigm="rainbow", epochs=3, seed=8))
@@ -48,10 +53,10 @@ def test_a_cell_is_a_function_of_its_settings_whatever_ran_before(experiments):
     assert set(first["test"]) == set(first["validation"]) == set(TASKS)
     best = max(first["history"], key=lambda record: sum(record["validation"].values()))
     assert sum(first["validation"].values()) == pytest.approx(sum(best["validation"].values()), abs=1e-4)
-    assert first["validation"]["bulk"] > 0.8  # sizes tell it at once
+    assert first["validation"]["bulk"] > 0.8  # sizes reveal it at once
 
 
-def test_stripes_take_turns_until_each_has_shown_its_rows(experiments):
+def test_stripes_alternate_until_each_has_passed_its_rows(experiments):
     setting = MULTASetting(**settings_of(paradigm="rainbow"))
     train = examples(experiments.datasets["made"])[0].only(TASKS, labelled=True)
     order = np.random.default_rng(1).permutation(len(train.length))
@@ -63,7 +68,7 @@ def test_stripes_take_turns_until_each_has_shown_its_rows(experiments):
         np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(train.labels[task] >= 0))
 
 
-def test_updates_are_steps_whatever_the_rows(experiments):
+def test_updates_do_not_depend_on_the_number_of_rows(experiments):
     (train, *_) = examples(experiments.datasets["made"])
     assert sorted(train.labels) == sorted(task.name for task in Dataset.open(experiments.datasets["made"]).tasks)
     for tasks in (TASKS, ("bulk",)):
@@ -87,7 +92,7 @@ def test_latecomers_are_watched_on_test_rows(experiments, latecomer, phases):
     assert 0 <= found["history"][-1]["test"]["attack"] <= 1
 
 
-def test_larger_splits_are_drawn_from(experiments, monkeypatch):
+def test_larger_splits_are_sampled(experiments, monkeypatch):
     whole = examples(experiments.datasets["made"])[0]
     examples.cache_clear()
     monkeypatch.setattr(multa_experiments, "MOST_ROWS", len(whole.length) // 2)
@@ -99,10 +104,10 @@ def test_larger_splits_are_drawn_from(experiments, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_tuned_run_is_the_cell_s_and_streams_what_it_says(stripes, tmp_path, monkeypatch):
+def test_the_tuned_run_trains_like_the_experiment_and_streams_equal_scores(stripes, tmp_path, monkeypatch):
     monkeypatch.setattr(multa_experiments, "K", 8)
     examples.cache_clear()
-    overrides = (*words(stripes, 2, 4, 3, 7), "tasks=[attack, bulk]")
+    overrides = (*tuned_overrides(stripes, 2, 4, 3, 7), "tasks=[attack, bulk]")
     run = train(TrainOptions(stripes, tmp_path / "run", "multa", overrides)).run
     exported = tmp_path / "exported"
     export(ExportOptions(run, exported, "litert"))
@@ -115,7 +120,7 @@ def test_the_tuned_run_is_the_cell_s_and_streams_what_it_says(stripes, tmp_path,
         train(TrainOptions(stripes, run, "multa", overrides))
 
 
-def test_shapes_are_of_the_networks_that_cells_train():
+def test_shapes_are_of_the_networks_that_experiments_train():
     (tuned,), (hand,) = shared_shapes(3, 2, 6), hand_shapes(3, 16)
     assert [len(shape["tasks"]) for shape in single_shapes((2, 4, 6))] == [1, 1, 1]
     assert (tuned["experts"], tuned["units"], tuned["tower"]) == (2, 6, [4])

@@ -1,4 +1,4 @@
-"""The recipes of Rezaei and Liu from dataset to report, on tasks of which two label themselves."""
+"""The recipes of Rezaei and Liu from dataset to report, on one labelled and two automatic tasks."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_a_recipe_learns(runs, recipe):
 
 
 def test_steps_are_of_the_rows_that_count(runs, dataset):
-    """60 labels of the class task are one batch: all of an epoch of a transfer, one more where networks take turns."""
+    """60 labels of the class task are one batch: the whole epoch of a transfer, one more with alternating networks."""
     assert Run.open(runs["transfer-cnn"]).history[0]["steps"] == 1
     counts = Dataset.open(dataset).card.splits["train"].classes
     labelled = {task: sum(counts[task].values()) for task in ("bandwidth", "duration")}

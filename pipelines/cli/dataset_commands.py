@@ -1,0 +1,272 @@
+"""Commands on captures and datasets: flows, plan, build, describe, verify, weave, publish, fetch and others."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Runner, Threads, print_json, print_rows
+from flowloom.pipelines.terminal.progress_display import ProgressDisplay
+from flowloom.pipelines.terminal.startup import quick_start
+from flowloom.schemas.errors import FlowloomError
+
+if TYPE_CHECKING:
+    from flowloom.schemas.dataset.dataset_card import DatasetCard
+
+
+def flows(
+    captures: Annotated[list[str], typer.Argument(help="Capture files or globs; each file is metered by itself.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The Parquet file to write.")],
+    preset: Annotated[str, typer.Option(help="Preset of the flow definition.")] = "default",
+    k: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Packets in a flow's sequences.  [of the preset]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the flows of captures to one Parquet table, without labels."""
+    with quick_start():
+        from flowloom.pipelines.flows import FlowsOptions, meter_captures
+        from flowloom.schemas.corpus.flow_definition import FlowDefinition
+
+    definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
+    with ProgressDisplay("flows") as display:
+        report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.line)
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        typer.echo(f"{output}: {report.flows:,} flows of {report.packets:,} packets in {report.seconds['total']:.1f} s")
+
+
+def compare_definitions(
+    capture: Annotated[str, typer.Argument(help="A capture file.")],
+    a: Annotated[str, typer.Argument(help="A preset of the flow definition.")],
+    b: Annotated[str, typer.Argument(help="Another preset.")],
+    k: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Packets in the sequences of both.  [of the presets]")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Example flows to show for each cause.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Compare the flows of one capture under two definitions, and name the option behind each difference."""
+    with quick_start():
+        from flowloom.pipelines.compare import CompareOptions, comparison_table
+        from flowloom.pipelines.compare import compare_definitions as compare
+        from flowloom.schemas.corpus.flow_definition import FlowDefinition
+
+    one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))
+    with ProgressDisplay("compare-definitions") as display:
+        report = compare(CompareOptions(capture, one, other, examples), display.line)
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        Console().print(comparison_table(report, a, b))
+
+
+def plan(
+    corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the planned build.  [all cores]")] = None,
+    rates: Annotated[
+        str, typer.Option(help="measured: build samples of the captures here; stored: use rates of another machine.")
+    ] = "measured",
+    as_json: Json = False,
+) -> None:
+    """Estimate time, memory and disk of a build, from small builds of samples of its captures."""
+    with ProgressDisplay("plan") as display:
+        display.line(f"{corpus}")
+        with quick_start(cloud=False):
+            from flowloom.pipelines.engines.embedded import usable_cores
+            from flowloom.pipelines.plan import PlanOptions, plan_table
+            from flowloom.pipelines.plan import plan as plan_build
+
+        options = PlanOptions(corpus, workers or usable_cores(), rates)  # type: ignore[arg-type]
+        found = plan_build(options, display.line)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    Console().print(plan_table(found))
+    for basis in found.bases:
+        typer.echo(f"- {basis}")
+
+
+def build(
+    context: typer.Context,
+    corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
+    out: Annotated[str, typer.Argument(help="The dataset directory to create, or the URL to publish the dataset at.")],
+    runner: Runner = None,
+    workers: EmbeddedThreads = None,
+    start_limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Time limit for the workers of another runner to start.")
+    ] = 180,
+    job_folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder that all workers share while a dataset is built for a URL.  [temporary files]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a dataset from the captures of a corpus manifest."""
+    with ProgressDisplay("build") as display:
+        display.line(f"{corpus} to {out}")
+        with quick_start(cloud=runner is not None):
+            from flowloom.pipelines.build import BuildOptions
+            from flowloom.pipelines.build import build as build_dataset
+            from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
+
+        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder)
+        options = BuildOptions(corpus, out, *engine)
+        card = build_dataset(options, display.built)
+    if as_json:
+        typer.echo(card.model_dump_json())
+        return
+    account = card.accounting
+    typer.echo(f"{out}: {account.flows:,} flows of {account.captures:,} captures, {account.rejects:,} rejects")
+    print_rows(card)
+    typer.echo(f"next: flowloom {'fetch' if '://' in out else 'describe'} {out}")
+
+
+def describe(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    leakage: Annotated[
+        bool, typer.Option("--leakage", help="Measure leakage if the card does not contain it.")
+    ] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Read the shards, and write statistics.json and report.html.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the files of --statistics.  [the dataset]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a dataset's card (tasks, splits, accounting, rejects, shards); optionally write statistics and a page."""
+    from flowloom.pipelines.describe.card_tables import describe as describe_dataset
+
+    if output and not statistics:
+        raise typer.BadParameter("--output needs --statistics, whose files it places; add --statistics")
+    card = describe_dataset(dataset, None if as_json else Console(), leakage=leakage)
+    if as_json:
+        typer.echo(card.model_dump_json())
+    if statistics:
+        with ProgressDisplay("describe") as display:
+            display.line(f"reading the shards of {dataset}")
+            from flowloom.pipelines.describe.dataset_page import write_page
+            from flowloom.pipelines.describe.measure_statistics import measure_statistics
+
+            found = measure_statistics(dataset, output or dataset)
+            display.line(f"wrote {write_page(dataset, card, found, output or dataset)}")
+
+
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    as_json: Json = False,
+) -> None:
+    """Check a dataset's files against its card, and report the first difference."""
+    from flowloom.pipelines.verify import verify as verify_dataset
+
+    with ProgressDisplay("verify") as display:
+        found = verify_dataset(dataset, display.update)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        typer.echo(f"{dataset}: {found.shards:,} shards with {found.rows:,} rows match the card")
+        typer.echo(f"content hash {found.content_hash[:HASH_DIGITS]}")
+
+
+def weave(
+    datasets: Annotated[list[Path], typer.Argument(help="Dataset directories, in order of precedence.")],
+    out: Annotated[Path, typer.Argument(help="The dataset directory to create.")],
+    layout: Annotated[
+        str, typer.Option(help="aurora (fused): one row with all labels; rainbow (striped): one stripe for each task.")
+    ],
+    missing: Annotated[str, typer.Option(help="Value of absent labels under aurora: unknown, negative.")] = "unknown",
+    on_conflict: Annotated[
+        str, typer.Option(help="Label of a flow on which two datasets disagree: first, unknown, error.")
+    ] = "first",
+    words: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word", metavar="TASK.VALUE=VALUE", help="Replace a label value by one of the first dataset's values."
+        ),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Shards of each stripe and split.  [as in the datasets]")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new dataset.  [names of the datasets]")] = None,
+    workers: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a dataset to another layout, or merge several datasets, from their shards alone."""
+    with ProgressDisplay("weave") as display:
+        display.line(f"{', '.join(map(str, datasets))} to {out}")
+        with quick_start(cloud=False):
+            from flowloom.pipelines.engines.embedded import usable_cores
+            from flowloom.pipelines.weave import WeaveOptions
+            from flowloom.pipelines.weave import weave as weave_datasets
+            from flowloom.transforms.weave.weave_plans import WeaveRules
+
+        values = _replaced_values(words or ())
+        rules = WeaveRules(layout, missing, on_conflict, values, shards, name)  # type: ignore[arg-type]
+        options = WeaveOptions(tuple(datasets), out, rules, workers or usable_cores())
+        card = weave_datasets(options, display.woven)
+    if as_json:
+        typer.echo(card.model_dump_json())
+        return
+    account = card.accounting
+    typer.echo(
+        f"{out}: {card.layout} of {len(card.sources)} datasets, {account.flows_joined:,} flows joined, "
+        f"{account.flows_absent:,} absent, {account.flows_unlabelled:,} without a label"
+    )
+    print_rows(card)
+    typer.echo(f"next: flowloom describe {out}")
+
+
+def publish(
+    dataset: Annotated[Path, typer.Argument(help="The dataset directory.")],
+    url: Annotated[str, typer.Argument(help="The URL to copy it to: s3://bucket/name, gs://... or one of fsspec's.")],
+) -> None:
+    """Copy a dataset directory to an object store; the card is copied last, and makes it a dataset."""
+    from flowloom.pipelines.publish import publish as publish_dataset
+
+    _copy_dataset("publish", url, lambda progress: publish_dataset(dataset, url, progress))
+
+
+def fetch(
+    url: Annotated[str, typer.Argument(help="The URL that a dataset was built for or published at.")],
+    out: Annotated[Path, typer.Argument(help="The dataset directory to create.")],
+) -> None:
+    """Copy a dataset from an object store to a directory, and check every shard against the card."""
+    from flowloom.pipelines.publish import fetch as fetch_dataset
+
+    _copy_dataset("fetch", out, lambda progress: fetch_dataset(url, out, progress))
+
+
+def worker_pool(
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port where this machine's task manager asks for workers.")
+    ],
+) -> None:
+    """Start Beam workers for the task manager of a cluster on this machine, until stopped."""
+    with quick_start(cloud=False):
+        from flowloom.pipelines.engines.worker_pool import serve
+
+    serve(port, ProgressDisplay("worker-pool").line)
+
+
+def _copy_dataset(job: str, target: str | Path, copy: Callable[[Callable[[str], None]], "DatasetCard"]) -> None:
+    """Copies a dataset with a progress display, and prints what arrived."""
+    with ProgressDisplay(job) as display:
+        card = copy(display.update)
+    typer.echo(f"{target}: {len(card.shards):,} shards, content hash {card.content_hash[:HASH_DIGITS]}")
+
+
+def _replaced_values(replacements: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns label values by task from `TASK.VALUE=VALUE`; a value may contain any character but `=`."""
+    by_task: dict[str, dict[str, str]] = {}
+    for replacement in replacements:
+        place, _, new = replacement.partition("=")
+        task, _, old = place.partition(".")
+        if not (task and old and new):
+            raise FlowloomError(f"--word must be TASK.VALUE=VALUE, as in app.msteams=teams, got {replacement!r}")
+        by_task.setdefault(task, {})[old] = new
+    return by_task

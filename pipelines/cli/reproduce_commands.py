@@ -1,0 +1,56 @@
+"""Commands that run from data to report: the demo and the papers' experiments."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flowloom.pipelines.cli.shared import Json, OneEpoch, import_trainer, print_json
+from flowloom.pipelines.terminal.metrics_table import scores_table
+from flowloom.pipelines.terminal.progress_display import ProgressDisplay
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("demo-output"),
+    corpus: Annotated[Path | None, typer.Option(help="The folder of the demo corpus.  [in the source tree]")] = None,
+    quick: OneEpoch = False,
+    as_json: Json = False,
+) -> None:
+    """Build, train, evaluate and report on the demo corpus, in both layouts."""
+    with ProgressDisplay("demo") as display:
+        display.line(f"writing to {out}")
+        import_trainer("flowloom.trainers.training.train")
+        from flowloom.pipelines.demo import DemoOptions
+        from flowloom.pipelines.demo import demo as run_demo
+
+        found = run_demo(DemoOptions(out, corpus, quick), display)
+    if as_json:
+        print_json(found)
+        return
+    Console().print(scores_table(found))
+    for layout in found:
+        typer.echo(out / "runs" / layout / "report.html")
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn, multa or mtc.")],
+    data: Annotated[Path, typer.Option("--data", help="The folder with the paper's data.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create, or to continue in.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of splits, labels and weights.")] = 7,
+    quick: Annotated[bool, typer.Option("--quick", help="Run a small grid; figures mean little.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Reproduce a paper's tables and figures beside its own; writes index.html and results.json."""
+    with ProgressDisplay("reproduce") as display:
+        import_trainer("flowloom.pipelines.reproduce.engine.experiments")
+        from flowloom.pipelines.reproduce.command import reproduce as reproduce_paper
+        from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
+
+        found = reproduce_paper(ReproduceOptions(paper, data, out, seed, quick), display)
+    if as_json:
+        print_json(found)
+        return
+    for claim in found["claims"]:
+        typer.echo(f"{claim['verdict']}: {claim['statement']} ({claim['ours']})")
+    typer.echo(out / "index.html")

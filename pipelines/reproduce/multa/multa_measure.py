@@ -1,0 +1,101 @@
+"""Measurements after MULTA's experiments: costs of inference, the streaming scorer, and times of Kitsune."""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
+from flowloom.pipelines.reproduce.kitsune.kitsune_baseline import kitsune_baseline
+from flowloom.pipelines.reproduce.multa.costs import action_costs, streaming_figures
+from flowloom.pipelines.reproduce.multa.kitsune_experiments import kitsune_options, kitsune_settings
+from flowloom.pipelines.reproduce.multa.multa_data import MULTASource
+from flowloom.pipelines.reproduce.multa.multa_experiments import examples, tuned_overrides
+from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale, TaskSet
+from flowloom.pipelines.reproduce.multa.multa_tables import actions, chosen_actions
+from flowloom.pipelines.reproduce.multa.sizes import Sizes
+from flowloom.pipelines.terminal.progress_display import ProgressDisplay
+from flowloom.schemas.atomic_files import write_json
+from flowloom.trainers.deploy.export import ExportOptions, export
+from flowloom.trainers.evaluation.cost import Form
+from flowloom.trainers.recipes.run_directory import FINISHED
+from flowloom.trainers.training.train import TrainOptions, train
+
+
+def measure(
+    sources: list[MULTASource], sets: list[TaskSet], found: Mapping[str, Mapping[int, Sizes]],
+    chosen: Mapping[str, Sizes], datasets: Mapping[str, str], scale: MULTAScale, options: ReproduceOptions,
+    display: ProgressDisplay,
+) -> dict[str, Any]:  # fmt: skip
+    """Measures the fields `costs`, `streaming` and `kitsune_times` of `MULTAResults`.
+
+    Times differ from run to run, so they are not experiments. They are measured after all training, and stored in
+    `OUT/costs.json`.
+    """
+    wanted = actions(sets, found, scale)
+    tuned = {tasks.name: _tuned_name(tasks, chosen[tasks.name], scale, options.seed) for tasks in sets}
+    path, basis = options.out / "costs.json", {"actions": wanted, "tuned": tuned, "processor": processor()}
+    if path.is_file() and (stored := json.loads(path.read_bytes()))["basis"] == basis:
+        return stored["measured"]
+    runs = {}
+    for tasks in sets:
+        size, data = chosen[tasks.name].tuning, datasets[tasks.name]
+        overrides = tuned_overrides(data, size.experts, size.units, scale.shared_updates(tasks), options.seed)
+        training = TrainOptions(Path(data), options.out / "tuned" / tuned[tasks.name], "multa", overrides)
+        runs[tasks.name] = _exported(training, display)
+    display.line(f"measuring {len(wanted)} actions in two runtimes")
+    forms: dict[Form, list[str]] = {"trained": list(wanted)}
+    if not options.quick:
+        forms["fused"] = chosen_actions(sets, chosen)
+    measured = {
+        "costs": action_costs(wanted, forms),
+        "streaming": {name: _streamed(*run, datasets[name]) for name, run in runs.items()},
+        "kitsune_times": {source.name: _packet_times(source, datasets, scale) for source in sources if source.kitsune},
+    }
+    write_json(path, {"basis": basis, "measured": measured})
+    return measured
+
+
+def _packet_times(source: MULTASource, datasets: Mapping[str, str], scale: MULTAScale) -> dict[str, Any]:
+    """Returns Kitsune's times for one packet and one task, by the size of its autoencoders."""
+    found = {}
+    for cluster in scale.clusters:
+        settings = kitsune_settings(source, "", source.tasks[0], cluster)
+        figures = kitsune_baseline(kitsune_options(settings, datasets)).figures
+        found[str(cluster)] = {name: value for name, value in figures.items() if name.endswith("_us")}
+    return found
+
+
+def _tuned_name(tasks: TaskSet, size: Sizes, scale: MULTAScale, seed: int) -> str:
+    """Returns a name for the run of a tuned MULTA, made of everything that determines it."""
+    found, updates = size.tuning, scale.shared_updates(tasks)
+    return f"{tasks.name}-{found.experts}x{found.units}-{tasks.content[:8]}-{updates}-seed-{seed}"
+
+
+def _exported(training: TrainOptions, display: ProgressDisplay) -> tuple[Path, Path]:
+    """Trains and exports a tuned MULTA unless that is done; returns the run and the exported folder."""
+    run = training.run
+    exported = run.with_name(f"{run.name}-litert")
+    if not (run / FINISHED).exists():
+        display.line(f"training {run}")
+        train(training, display.trained)
+    if not exported.exists():
+        export(ExportOptions(run, exported, "litert"))
+    return run, exported
+
+
+def _streamed(run: Path, exported: Path, dataset: str) -> dict[str, Any]:
+    """Returns the figures of the streaming scorer of a tuned MULTA on test rows."""
+    test = examples(dataset)[2]
+    return streaming_figures(run, exported, test.sequence, test.length)
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

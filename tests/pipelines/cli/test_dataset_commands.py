@@ -1,0 +1,159 @@
+"""Commands on captures and datasets: tables and summaries for people, JSON for scripts."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from flowloom.schemas.dataset.dataset_card import CARD, read_card
+from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS, read_statistics
+from flowloom.transforms.inspection.dataset_sketch import DatasetSketch
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_describe_without_statistics_imports_no_tensorflow(dataset):
+    code = f"""if True:
+        import sys
+        from flowloom.pipelines.cli.main import main
+        try:
+            main(["describe", {str(dataset)!r}, "--json"])
+        finally:
+            print([name for name in ("apache_beam", "tensorflow", "tfx_bsl", "jinja2") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_flows_prints_its_accounting(run, corpus, tmp_path):
+    code, out, err = run("flows", corpus / "web/0.pcap", tmp_path / "none.pcap", "-o", tmp_path / "f.parquet", "--json")
+    assert code == 0
+    report = json.loads(out)
+    (capture,) = report["captures"]
+    assert capture["records"] == capture["metered"] + sum(capture["dropped"].values())
+    assert capture["dropped"] == {"not-ip": 1}
+    assert set(report["seconds"]) == {"read", "decode", "meter", "write", "total"}
+    assert "none.pcap" in err
+    assert (tmp_path / "f.parquet").is_file()
+    code, out, _ = run("flows", corpus / "web/0.pcap", "-o", tmp_path / "f.parquet", "--k", 3)
+    assert code == 0
+    assert f"{report['flows']} flows" in out
+
+
+def test_build_prints_the_card_and_passes_options_to_beam(run, corpus, dataset, tmp_path):
+    words = ("build", corpus / "cli.yaml", tmp_path / "out", "--json", "--", "--direct_num_workers=1")
+    code, out, err = run(*words)
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "out" / CARD).read_text())
+    assert json.loads(out) == json.loads((dataset / CARD).read_text())
+    assert "build:" in err
+
+
+def test_describe_prints_tables_or_the_card(run, dataset):
+    code, out, err = run("describe", dataset)
+    assert (code, err) == (0, "")
+    for words in ("Dataset small", "Tasks", "Label sources", "Accounting", "dropped: not-ip", "Rejects", "Shards"):
+        assert words in out
+    code, out, _ = run("describe", dataset, "--json")
+    assert json.loads(out) == json.loads((dataset / CARD).read_text())
+
+
+def test_describe_shows_what_a_split_by_time_and_pseudonyms_need(run, dataset, tmp_path):
+    changed = shutil.copytree(dataset, tmp_path / "changed")
+    card = json.loads((dataset / CARD).read_text())
+    card["split_rule"] |= {"by": "time", "cuts_ns": [1_700_000_000_000_000_000, 1_700_000_060_000_000_000]}
+    card |= {"identity": "pseudonym", "key_id": "0123456789abcdef"}
+    (changed / CARD).write_text(json.dumps(card))
+    _, out, _ = run("describe", changed)
+    assert "2023-11-14 22:13:20+00:00, 2023-11-14 22:14:20+00:00" in " ".join(out.split())
+    assert "key 0123456789abcdef" in " ".join(out.split())
+
+
+def test_describe_measures_leakage_on_demand(run, dataset):
+    code, out, _ = run("describe", dataset, "--leakage")
+    assert code == 0
+    assert "Leakage" in out
+    assert "Label conflicts" in out
+    code, out, _ = run("describe", dataset, "--leakage", "--json")
+    leakage = json.loads(out)["leakage"]
+    rows = {split: counts["rows"] for split, counts in json.loads(out)["splits"].items()}
+    assert leakage["sequences"]["flows"] == leakage["timed_sequences"]["flows"] == rows
+    assert leakage["hosts"]["flows"] == {split: 2 * count for split, count in rows.items()}
+    assert leakage["host_pairs"]["flows_in_train"] == {"validation": 0, "test": 0}, "no two captures share a host"
+    assert set(leakage["conflicts"]) == {"app", "attack"}
+
+
+def test_describe_writes_statistics_and_a_page(run, dataset, tmp_path):
+    described = shutil.copytree(dataset, tmp_path / "described")
+    code, out, err = run("describe", described, "--statistics", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((dataset / CARD).read_text())
+    assert "report.html" in err
+    card, statistics = read_card(described), read_statistics(described)
+    assert statistics is not None
+    direct = DatasetSketch(card.tasks, card.definition.k)
+    for shard in card.shards:
+        for rows in pq.ParquetFile(described / shard.path).iter_batches():
+            direct.add(shard.split, rows)
+    assert statistics.model_dump(exclude={"columns"}) == direct.statistics(card.content_hash).model_dump(
+        exclude={"columns"}
+    )
+    assert statistics.columns["train"]["flow_id"].distinct == card.splits["train"].rows
+    assert card.name in (described / REPORT).read_text()
+    assert run("verify", described)[0] == 0
+    before = (described / STATISTICS).read_bytes()
+    assert run("describe", described, "--statistics", "-o", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / STATISTICS).read_bytes() == before
+    assert (tmp_path / "again" / REPORT).read_bytes() == (described / REPORT).read_bytes()
+
+
+def test_statistics_of_damaged_shards_are_refused(run, dataset, tmp_path):
+    damaged = shutil.copytree(dataset, tmp_path / "damaged")
+    shard = damaged / next(shard.path for shard in read_card(dataset).shards if shard.rows)
+    whole = shard.read_bytes()
+    for content, words in ((whole[:-9], "cannot be read"), (None, "shards must have the rows of the card")):
+        shard.unlink() if content is None else shard.write_bytes(content)
+        code, _, err = run("describe", damaged, "--statistics", "--json")
+        assert code == 1
+        assert words in err
+        assert "flowloom verify" in err
+        assert not (damaged / STATISTICS).exists()
+
+
+def test_verify_confirms_a_whole_dataset_and_names_the_first_difference(run, dataset, tmp_path):
+    code, out, err = run("verify", dataset)
+    assert code == 0
+    assert "match the card" in " ".join(out.split())
+    assert "part-00000-of-00002.parquet" in err
+    code, out, _ = run("verify", dataset, "--json")
+    assert json.loads(out)["content_hash"] == json.loads((dataset / CARD).read_text())["content_hash"]
+    broken = shutil.copytree(dataset, tmp_path / "broken")
+    (broken / "rejects.parquet").unlink()
+    code, out, err = run("verify", broken)
+    assert (code, out) == (1, "")
+    assert "error: rejects.parquet is missing" in err
+
+
+def test_weave_makes_another_layout_or_names_the_wrong_option(run, dataset, tmp_path):
+    code, out, err = run("weave", dataset, tmp_path / "out", "--layout", "rainbow", "--word", "app.web=ssh", "--json")
+    assert code == 0
+    assert "weave:" in err
+    card = json.loads(out)
+    assert card == json.loads((tmp_path / "out" / CARD).read_text())
+    assert card["splits"]["train"]["classes"]["app"]["web"] == 0
+    assert [source["content_hash"] for source in card["sources"]] == [
+        json.loads((dataset / CARD).read_text())["content_hash"]
+    ]
+    _, out, _ = run("describe", tmp_path / "out")
+    assert "merged from" in out
+    for words, message in (
+        ((dataset, dataset, tmp_path / "no", "--layout", "rainbw"), "did you mean 'rainbow'"),
+        ((dataset, tmp_path / "no", "--layout", "aurora", "--word", "web=ssh"), "--word must be TASK.VALUE=VALUE"),
+    ):
+        code, out, err = run("weave", *words)
+        assert (code, out) == (1, "")
+        assert message in " ".join(err.split())
+    assert run("weave", dataset, "--layout", "aurora")[0] == 2
