@@ -41,7 +41,7 @@ def published_flows(
     gaps = gap_ns.copy()
     gaps[starts] = 0
     columns = _totals(starts, lengths, size, forward, gaps) | known
-    sequences, heads = _first_packets(starts, lengths, size, forward, gaps, k)
+    sequences, first = _first_packets(starts, lengths, size, forward, gaps, k)
     arrays = []
     for field in PUBLISHED_FLOWS:
         if field.name == "flow_id":
@@ -50,7 +50,7 @@ def published_flows(
             arrays.append(repeated_text(file.group, len(rows)))
         elif field.name in sequences:
             values = sequences[field.name].astype(integer_dtype(field.type.value_type))
-            arrays.append(list_column(heads, values, field.type))
+            arrays.append(list_column(first, values, field.type))
         elif (values := columns.get(field.name)) is not None:
             arrays.append(column(values.astype(integer_dtype(field.type)), field.type))
         else:
