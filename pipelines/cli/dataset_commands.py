@@ -22,7 +22,7 @@ def flows(
     output: Annotated[Path, typer.Option("--output", "-o", help="The Parquet file to write.")],
     preset: Annotated[str, typer.Option(help="Preset of the flow definition.")] = "default",
     k: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Packets in a flow's sequences.  [of the preset]")
+        int | None, typer.Option(min=1, max=65_535, help="Packets in a flow's sequences. Default: the preset's.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +45,7 @@ def compare_definitions(
     a: Annotated[str, typer.Argument(help="A preset of the flow definition.")],
     b: Annotated[str, typer.Argument(help="Another preset.")],
     k: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Packets in the sequences of both.  [of the presets]")
+        int | None, typer.Option(min=1, max=65_535, help="Packets in the sequences of both. Default: the presets'.")
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Example flows to show for each cause.")] = 3,
     as_json: Json = False,
@@ -67,7 +67,7 @@ def compare_definitions(
 
 def plan(
     corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the planned build.  [all cores]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the build. Default: all cores.")] = None,
     rates: Annotated[
         str, typer.Option(help="measured: build samples of the captures here; stored: use rates of another machine.")
     ] = "measured",
@@ -102,7 +102,7 @@ def build(
     ] = 180,
     job_folder: Annotated[
         Path | None,
-        typer.Option(help="Folder that all workers share while a dataset is built for a URL.  [temporary files]"),
+        typer.Option(help="Folder that all workers share while building for a URL. Default: a temporary one."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -135,7 +135,7 @@ def describe(
         bool, typer.Option("--statistics", help="Read the shards, and write statistics.json and report.html.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the files of --statistics.  [the dataset]")
+        Path | None, typer.Option("--output", "-o", help="Folder for the files of --statistics. Default: the dataset.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -190,9 +190,9 @@ def weave(
         ),
     ] = None,
     shards: Annotated[
-        int | None, typer.Option(min=1, help="Shards of each stripe and split.  [as in the datasets]")
+        int | None, typer.Option(min=1, help="Shards of each stripe and split. Default: as in the datasets.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the new dataset.  [names of the datasets]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new dataset. Default: the datasets' names.")] = None,
     workers: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -81,7 +81,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split to evaluate on.")] = "test",
     baselines: Annotated[
         list[str] | None,
-        typer.Option("--baseline", help="Baseline: majority, random_forest, boosted_trees.  [the first two]"),
+        typer.Option("--baseline", help="Baseline: majority, random_forest, boosted_trees. Default: the first two."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -127,14 +127,14 @@ def score(
         list[str], typer.Argument(help="Captures or globs, dataset directories, or .parquet files of flows.")
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create.")],
-    split: Annotated[str | None, typer.Option(help="The split of datasets to score.  [all]")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of datasets to score. Default: all.")] = None,
     identity: Annotated[
         str, typer.Option(help="Addresses of flows from captures: keep, drop, pseudonym (with --key-file).")
     ] = "keep",
     key_file: Annotated[Path | None, typer.Option(help="File with the 32-byte key for pseudonyms.")] = None,
     shards: Annotated[int, typer.Option(min=1, help="Largest number of Parquet files to write.")] = 8,
     max_skew: Annotated[
-        float | None, typer.Option(help="Divergence in bits from which a feature counts as skewed.  [0.12]")
+        float | None, typer.Option(help="Divergence in bits from which a feature counts as skewed. Default: 0.12.")
     ] = None,
     runner: Runner = None,
     workers: EmbeddedThreads = None,
@@ -174,7 +174,7 @@ def retrain(
         Path,
         typer.Argument(help="Folder of dataset, models and verdicts; the first run creates it."),
     ],
-    corpus: Annotated[Path | None, typer.Argument(help="The corpus manifest (YAML).  [none with --rollback]")] = None,
+    corpus: Annotated[Path | None, typer.Argument(help="The corpus manifest (YAML); none with --rollback.")] = None,
     recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
     settings: Settings = None,
     margin: Annotated[
@@ -182,11 +182,11 @@ def retrain(
     ] = 0.005,
     max_drop: Annotated[float, typer.Option(min=0, max=1, help="Largest drop of a single task's AUC on them.")] = 0.02,
     max_drift: Annotated[
-        float | None, typer.Option(help="Divergence in bits from which a feature counts as drifted.  [0.12]")
+        float | None, typer.Option(help="Divergence in bits from which a feature counts as drifted. Default: 0.12.")
     ] = None,
     registry: Annotated[
         str | None,
-        typer.Option(help="MLflow: sqlite:///FILE, address of a server, or none.  [STATE/registry.db]"),
+        typer.Option(help="MLflow: sqlite:///FILE, address of a server, or none. Default: STATE/registry.db."),
     ] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Restore the previous champion.")] = False,
     workers: Threads = None,

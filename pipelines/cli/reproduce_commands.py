@@ -13,7 +13,7 @@ from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("demo-output"),
-    corpus: Annotated[Path | None, typer.Option(help="The folder of the demo corpus.  [in the source tree]")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Folder of the demo corpus. Default: tests/corpus.")] = None,
     quick: OneEpoch = False,
     as_json: Json = False,
 ) -> None:

@@ -24,10 +24,10 @@ Settings = Annotated[
 OneEpoch = Annotated[
     bool, typer.Option("--quick", help="Train one epoch, to check that everything runs; scores mean little.")
 ]
-Runner = Annotated[str | None, typer.Option(help="Beam runner; its own options follow after --.  [embedded]")]
-Threads = Annotated[int | None, typer.Option("--workers", min=1, help="Threads.  [all cores]")]
+Runner = Annotated[str | None, typer.Option(help="Beam runner; its own options follow after --. Default: embedded.")]
+Threads = Annotated[int | None, typer.Option("--workers", min=1, help="Threads. Default: all cores.")]
 EmbeddedThreads = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Threads of the embedded runner.  [all cores]")
+    int | None, typer.Option("--workers", min=1, help="Threads of the embedded runner. Default: all cores.")
 ]
 
 
