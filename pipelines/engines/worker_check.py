@@ -1,7 +1,7 @@
 """Worker check: before a job starts, its workers show that they run this Flowloom and share the job's folder.
 
-Rows wait in files of that folder (docs/decisions/0009-build-pipeline.md). A worker on a machine without it would write them to a folder
-that no other worker reads.
+Rows wait in files of that folder (docs/decisions/0009-build-pipeline.md). A worker on a machine without it would write
+them to a folder that no other worker reads.
 """
 
 import dataclasses
