@@ -71,7 +71,7 @@ ALLOWED: dict[str, str] = {
         "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
     ),
     "transforms/dataset": (
-        "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
         "transforms/packets transforms/metering transforms/labels transforms/splits transforms/published"
     ),
     "transforms/inspection": (
@@ -93,8 +93,7 @@ ALLOWED: dict[str, str] = {
         "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave"
     ),
     "pipelines/describe": (
-        "schemas trainers schemas/dataset transforms/io pipelines/engines trainers/evaluation transforms/splits "
-        "transforms/inspection"
+        "schemas trainers schemas/dataset pipelines/engines trainers/evaluation transforms/splits transforms/inspection"
     ),
     "pipelines/reproduce/engine": (
         "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
