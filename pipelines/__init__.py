@@ -1,1 +1,1 @@
-"""Jobs of a user, composed from transforms and trainers: one file for each; the command line over them is in `cli`."""
+"""Jobs of a user, composed from transforms and trainers, one module each; `cli` has the command line."""

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 CORPUS = Path(__file__).resolve().parent.parent / "tests" / "corpus"
-"""Where the source tree has the demo corpus; an installed package does not have it."""
+"""Folder of the demo corpus in the source tree; an installed package does not have it."""

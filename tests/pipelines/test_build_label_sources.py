@@ -1,4 +1,4 @@
-"""Builds with labels of single flows: from the tables beside the captures to the labels in the shards and the card."""
+"""Builds with labels of single flows: from tables beside the captures to labels in shards and card."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Builds with published files: their rows go the road of flows, their words become labels, and all are counted."""
+"""Builds with published files: rows pass the steps of flows, their labels are mapped, and all are counted."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A dataset is on an object store, or is not: no upload that ends early and no listing that lags makes half of one."""
+"""A dataset is on an object store whole or not at all, also after interrupted uploads and with delayed listings."""
 
 from typing import ClassVar
 

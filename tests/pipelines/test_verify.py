@@ -52,7 +52,7 @@ def recard(dataset: Path, change: Callable[[dict], object]) -> None:
 
 
 def reshard(dataset: Path, change: Callable[[pa.Table], pa.Table], split: str = "train") -> str:
-    """Change a split's first shard of some rows, mend its digest and row count in the card, and return its path."""
+    """Changes a split's first shard with some rows, corrects its digest and row count in the card, returns its path."""
     at, entry = next(
         (at, s) for at, s in enumerate(card_of(dataset)["shards"]) if s["split"] == split and s["rows"] > 3
     )
@@ -102,7 +102,7 @@ def swapped(table: pa.Table) -> pa.Table:
 
 
 def copied_row(source: str, target: str) -> Callable[[Path], None]:
-    """Return a change that puts the id of a row of one split's shard over the first one of another's last row."""
+    """Returns a change that puts the id of a row of one split into a shard of another."""
 
     def change(dataset: Path) -> None:
         stripe = card_of(dataset)["shards"][0]["task"]
@@ -213,7 +213,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def with_null(name: str) -> Callable[[pa.Table], pa.Table]:
-    """Return a change to a column with a null in its first row, or in its first list, as only another schema allows."""
+    """Returns a change that puts a null into a column's first row or first list, as another schema allows."""
 
     def change_table(table: pa.Table) -> pa.Table:
         kind, values = table.schema.field(name).type, table[name].to_pylist()

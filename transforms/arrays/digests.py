@@ -123,7 +123,10 @@ def _absorbed(a, b, word):
 
 @numba.njit(nogil=True, cache=True)
 def _absorb_column(state, content, starts, stops, validity, offset, salt):
-    """Absorbs one column into the states of its rows; a 0 at bit `offset + row` of a non-empty `validity` is a null."""
+    """Absorbs one column into the states of its rows.
+
+    A 0 at bit `offset + row` of a non-empty `validity` is a null.
+    """
     for row in range(len(starts)):
         a, b = state[row, 0], state[row, 1]
         bit = offset + row

@@ -38,7 +38,7 @@ def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 
 
 
 def first_time_ns(uri: str, file: IO[bytes] | None = None) -> int | None:
-    """Returns the time of a capture's first record with a time, in ns since the epoch; None if there is none.
+    """Returns the time of a capture's first record with a time, in ns since the epoch, or None.
 
     Args:
       file: the file from `open_stored`, if it is open already.

@@ -162,7 +162,10 @@ def _tick_range(resolution: int, offset_ns: int) -> tuple[int, int]:
 
 @numba.njit(nogil=True, cache=True)
 def _nanoseconds(ticks, resolution):
-    """Returns a timestamp in ns modulo 2^64; its unit is 10^-n s, or 2^-n s if the resolution's top bit is set."""
+    """Returns a timestamp in ns modulo 2^64.
+
+    Its unit is 10^-n s, or 2^-n s if the resolution's top bit is set.
+    """
     power = np.uint64(resolution & 0x7F)
     if resolution & 0x80:
         if power > 63:  # the highest word of a 128-bit product

@@ -111,7 +111,7 @@ def u32(buffer, at, big_endian):
 
 
 def more(capture: CaptureBytes, scanner: RecordScanner) -> Records:
-    """Returns records from a larger window; at the end none, or raise for damage or a record that is cut off."""
+    """Returns records from a larger window, none at the end; raises for damage or a truncated record."""
     if capture.offset >= scanner.bound:
         return Records.empty(capture.window).first(0)
     if not capture.complete:

@@ -120,7 +120,10 @@ _CUT_BY = {
 
 
 def _with_next_cut(flows: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """Adds the next cut of each flow and its rule, if only this side cuts there, and whether the other has the key."""
+    """Adds the next cut of each flow and its rule, if only this side cuts there.
+
+    Also adds whether the other side has the key.
+    """
     shared = other.select(*_PLACE, shared=True)
     known = other.select(CONVERSATION).unique().with_columns(known=True)
     flows = flows.join(shared, on=_PLACE, how="left", maintain_order="left", nulls_equal=True)

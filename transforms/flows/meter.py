@@ -217,7 +217,7 @@ class FlowMeter:
         return flows, gather_entries(flows, self._pool.entries, self._pool.next_block)
 
     def _make_room(self, packets: int) -> None:
-        """Makes room for each of `packets` to open a flow and take a block, so that kernels never run out of either."""
+        """Makes room for `packets` new flows and blocks, so that kernels never run out of either."""
         table, pool, state = self._table, self._pool, self._state
         added = _add_numbers(table.free, int(state["free_flows"]), packets)
         state["free_flows"] += added

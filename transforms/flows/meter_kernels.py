@@ -299,7 +299,7 @@ def _count(flow, packets, i, arrival, options):
 
 @step
 def _next_entry(flow, state, pool):
-    """Returns the record of a flow's next entry, in a new block of the pool if the last one is full."""
+    """Returns the record of a flow's next entry, in a new block if the last one is full."""
     position = flow.entries % BLOCK
     if position == 0:
         state.free_blocks -= 1

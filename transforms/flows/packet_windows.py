@@ -202,7 +202,7 @@ def _window_key(packets, i, flow, kind):
 
 @step
 def _place(key, state, table):
-    """Returns the place of a key, a new one if it is not known, -1 where there is no room for it."""
+    """Returns the place of a key, a new one for a new key, -1 if there is no room."""
     slot = find_slot(table.slots, table.words, key)
     place = table.slots[slot] - 1
     if place < 0 and state.keys < len(table.records):
@@ -235,7 +235,10 @@ def _add_packet(key, tail, row, packets, i, side):
 
 @step
 def _write_numbers(row, packets, i, from_low, number):
-    """Writes the time and size of packet `i` as those of a flow of one packet; `number` is its place in the group."""
+    """Writes the time and size of packet `i` as a flow of one packet.
+
+    `number` is the packet's place in the group.
+    """
     now = packets.time_ns[i]
     row.end_reason = _FORCED
     row.isn = np.uint32(number & 0xFFFFFFFF)  # gives packets of one five-tuple and time different ids

@@ -59,7 +59,7 @@ def _parse_four(content, at, stop, out, place):
 
 @numba.njit(nogil=True, cache=True)
 def _parse_six(content, at, stop, out):
-    """Writes eight groups of hexadecimal digits, of which `::` leaves out one run and the last two may be IPv4."""
+    """Writes eight groups of hexadecimal digits; `::` stands for one run of zeros, and the last two may be IPv4."""
     count, gap = 0, -1
     while at < stop:
         if content[at] == _COLON:  # only as `::`: a single one is passed below

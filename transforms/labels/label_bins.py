@@ -26,7 +26,7 @@ _HALF = 27
 
 @dataclasses.dataclass(frozen=True)
 class ClassSums:
-    """Rows and exact sums of a quantity for each class of a reference task; adding them up in any order is the same."""
+    """Rows and exact sums of a quantity for each class of a reference task; they add up in any order."""
 
     counts: tuple[int, ...]
     totals: tuple[int, ...]

@@ -48,7 +48,7 @@ class SourceCounts:
 def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
     """Joins the labels of all sources that match a group; the first source of a task wins, others are counted.
 
-    With `missing: negative` under Aurora an unknown label becomes 0, the first word of its vocabulary.
+    With `missing: negative` under Aurora an unknown label becomes 0, the first value of its vocabulary.
     """
     codes: list[int | None] = []
     claims: list[LabelClaim] = []

@@ -216,7 +216,7 @@ def _times_ns(times: pl.Series, table: LabelTable) -> tuple[np.ndarray, np.ndarr
 
 
 def _rejects(frame: pl.DataFrame, faults: dict[str, np.ndarray], table: LabelTable) -> pa.RecordBatch:
-    """Returns one reject for each column that made rows unreadable; a row is told of its first such column only."""
+    """Returns one reject for each column that made rows unreadable; a row counts for its first such column only."""
     rows: list[tuple[str, int, RejectReason, str]] = []
     told = np.zeros(frame.height, bool)
     for name, bad in faults.items():

@@ -1,4 +1,4 @@
-"""NFStream's flows of captures as Arrow files; a program of its own, as NFStream forks and pins itself to a core."""
+"""NFStream's flows of captures as Arrow files; a separate program, because NFStream forks and pins itself to a core."""
 
 import itertools
 import json

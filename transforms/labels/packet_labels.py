@@ -47,7 +47,7 @@ def packet_windows(
 
 
 def rule_codes(match: WindowMatch, flows: pa.RecordBatch, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the label number of each flow by a packet table's rule, and bool [rows]: where the rule gives no label.
+    """Returns the label number of each flow by a packet table's rule, and bool [rows] of flows without a result.
 
     `majority` and `all` count a word's packets against all packets of the flow.
     """

@@ -23,7 +23,7 @@ NO_WINDOW = -2
 _KEPT_INDEXES = 16
 
 Measure = Literal["time", "windows"]
-"""What counts for a word: the time that its windows share with the flow, or how many of them begin and end in it."""
+"""Measure of a label: the time that its windows share with the flow, or the number of windows inside it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class WindowIndex:
 
 @dataclasses.dataclass(frozen=True)
 class WindowMatch:
-    """What the windows of one source say of flows.
+    """Labels that the windows of one source give to flows.
 
     Attributes:
       codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
@@ -169,7 +169,7 @@ def match_windows(
     none touches it the nearest; among equals the first of the vocabulary.
 
     Args:
-      last_resort: a word that only flows get of which no window says another one.
+      last_resort: a label for flows without a window that has another label.
     """
     rows = flows.num_rows
     start_ns = view(flows["start"])
@@ -195,7 +195,7 @@ def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _canonical(src_0, src_1, dst_0, dst_1, src_port, dst_port, protocol, given):
-    """Returns the given part of a key as five words; of ends of which the same is given, in canonical order."""
+    """Returns the given part of a key as five integers; ends with the same given parts are in canonical order."""
     src_0, src_1 = src_0 * given[0], src_1 * given[0]
     dst_0, dst_1 = dst_0 * given[1], dst_1 * given[1]
     src_port, dst_port = np.uint64(src_port) * given[2], np.uint64(dst_port) * given[3]
@@ -254,7 +254,7 @@ def _not_before(values, begin, end, limit):
 
 @numba.njit(nogil=True, cache=True)
 def _shared(start_ns, end_ns, begin, end, first_ns, last_ns, before):
-    """Returns what a group's windows share with a time; below 0 is the distance to the nearest, if none touches it."""
+    """Returns the time that a group's windows share with a flow, or minus the distance to the nearest window."""
     low = _not_before(last_ns, begin, end, start_ns)
     high = _not_before(first_ns, low, end, end_ns + 1)
     if low < high:

@@ -22,7 +22,7 @@ from flowloom.transforms.packets.byte_rows import no_drops
 
 @dataclasses.dataclass(frozen=True)
 class RangePackets:
-    """The packet rows of one range of a group, and rows that say which flows serials mean, of this range or others.
+    """Packet rows of one range of a group, and rows that map serials of this or other ranges to flows.
 
     Attributes:
       position: of the range in its group.
@@ -126,7 +126,7 @@ def attach_labels(join: RangeJoin, dropped: np.ndarray) -> Iterator[pa.RecordBat
 def join_packets(
     ranges: Iterable[tuple[str, RangePackets]], flows: Iterable[pa.RecordBatch], key: IdentityKey | None, job: str
 ) -> tuple[list[pa.RecordBatch], list[PacketCounts]]:
-    """Returns the packet rows of all groups with ids, labels and splits of their flows, and the counts of each range.
+    """Returns packet rows of all groups with ids, labels and splits of their flows, and counts of each range.
 
     Args:
       ranges: groups and what metering spilled of their packets.

@@ -1,4 +1,4 @@
-"""Packet flows: rows of the packets view learn the final id of their flow, across ranges and files of a group.
+"""Packet flow ids: rows of the packets view get the final id of their flow, across ranges and files.
 
 A range that misses a flow's beginning cannot know its id, which hashes the start. It does know which of its own flows a
 packet belongs to: the meter numbers them. So packet rows travel with (range, serial), and a table of one row per flow

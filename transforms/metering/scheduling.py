@@ -156,7 +156,7 @@ def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | Non
 
 
 def deal(costs: Sequence[float], lanes: int) -> list[int]:
-    """Returns a lane for each cost, so that all lanes cost about the same: the dearest first, to the least loaded."""
+    """Returns a lane for each cost, so that lanes cost about the same: the largest first, to the least loaded."""
     loads = [(0.0, lane) for lane in range(lanes)]
     dealt = [0] * len(costs)
     for at in sorted(range(len(costs)), key=lambda at: (-costs[at], at)):

@@ -135,7 +135,7 @@ class AfterImage:
 
 @numba.njit(nogil=True, cache=True)
 def _row(slots, keys, latest_ns, rows, count, key, now):
-    """Returns the row of a key, a new one if it is unknown, -1 if there is no room for it."""
+    """Returns the row of a key, a new one for a new key, -1 if there is no room."""
     at = find_slot(slots, keys, key)
     if slots[at]:
         return slots[at] - 1

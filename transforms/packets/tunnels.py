@@ -119,7 +119,10 @@ def _gre(buffer, at, limit):
 
 @numba.njit(nogil=True, cache=True)
 def _gtp_u(buffer, at, limit):
-    """Skip the header of a G-PDU of version 1: flags E, S and PN add four bytes, and E also extension headers."""
+    """Skips the header of a G-PDU of version 1.
+
+    Flags E, S and PN add four bytes, and E also extension headers.
+    """
     if at + 12 > limit or buffer[at] & 0xF0 != 0x30 or buffer[at + 1] != 255:
         return at, _NONE, -1
     flags, teid = buffer[at], u32(buffer, at + 4)

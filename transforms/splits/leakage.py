@@ -36,7 +36,7 @@ _UNKNOWN = -1
 
 @dataclasses.dataclass(frozen=True)
 class OverlapCounts:
-    """What `Overlap` has, as int64 by position in `SPLITS`; those of different things add up."""
+    """Counts of `Overlap` as int64 by position in `SPLITS`; counts of different things add up."""
 
     distinct: np.ndarray
     distinct_in_train: np.ndarray
@@ -83,14 +83,14 @@ class LeakagePart:
 
 @dataclasses.dataclass(frozen=True)
 class PartCounts:
-    """What was counted over one part of the sightings of a kind."""
+    """Counts of one part of the sightings of a kind."""
 
     kind: str
     counts: OverlapCounts
 
 
 def sighting_type(tasks: int) -> np.dtype:
-    """Return the record of one flow that has one thing: hashes of both, the split, and a label or -1 for each task."""
+    """Returns the record type of a sighting: hashes of thing and flow, split, and a label or -1 per task."""
     fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
     return np.dtype(fields)
 
@@ -117,7 +117,7 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
     """Count over all sightings of some things; no other part may have sightings of the same things.
 
     Args:
-      sightings: records of `sighting_type`, in any order; the same flow may be sighted with a thing more than once.
+      sightings: records of `sighting_type`, in any order; the same flow may occur with a thing more than once.
     """
     thing, flow, labels = sightings["thing"], sightings["flow"], sightings["labels"]
     order = np.lexsort((flow[:, 1], flow[:, 0], thing[:, 1], thing[:, 0]))
@@ -143,7 +143,7 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
 def spill_sightings(
     batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
 ) -> Iterator[SpilledSightings]:
-    """Write what `sight` finds in the rows of one split into new files below a job's folder, 2^17 rows or so each."""
+    """Writes the sightings of one split's rows into new files below a job's folder, about 2^17 rows each."""
     sightings = (rows.select(_sighting_columns(rows.schema.names, tasks)) for rows in batches)
     for rows in filled(sightings, PARTITION_ROWS):
         for kind, records in sight(rows, split, tasks):
@@ -153,7 +153,7 @@ def spill_sightings(
 
 
 def plan_parts(sightings: Iterable[SpilledSightings]) -> Iterator[LeakagePart]:
-    """Yield parts of about `PARTITION_ROWS` sightings, each of which can be counted by itself."""
+    """Yields parts of about `PARTITION_ROWS` sightings that can be counted alone."""
     places: dict[str, list[SpilledSightings]] = {}
     for place in sightings:
         places.setdefault(place.kind, []).append(place)

@@ -115,7 +115,7 @@ def plan_pair_splits(split_plan: SplitPlan, pairs: PairClasses, tasks: Sequence[
 
 
 def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View = "flows") -> pa.RecordBatch:
-    """Appends the split of each row, int8 position in `SPLITS`: by its group, hosts or start, or by a hash of its id.
+    """Appends the split of each row, int8 position in `SPLITS`, by group, hosts, start or a hash of the id.
 
     A row of a table has its features hashed in the place of an id, so that equal rows stay together; under `by: packet`
     a packet its place too, so that those of a flow do not.

@@ -46,7 +46,7 @@ def task_overlap(pair: TaskPair, split: str, counts: np.ndarray) -> TaskOverlap:
 
 
 def cramers_v(counts: np.ndarray) -> float | None:
-    """Returns how strongly rows and columns of a contingency table go together, from 0 to 1; None with fewer than two.
+    """Returns Cramer's V of a contingency table, from 0 to 1; None with fewer than two rows or columns.
 
     Source: Cramer, "Mathematical Methods of Statistics", 1946, section 21.9, without a correction for small samples.
     """

@@ -1,4 +1,4 @@
-"""Kept readings: captures metered one by one, and put together later, are the flows of the whole timeline."""
+"""Meter cache: captures metered one by one, and joined later, give the flows of the whole timeline."""
 
 import random
 from pathlib import Path

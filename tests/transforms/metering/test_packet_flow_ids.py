@@ -25,7 +25,7 @@ DEFINITIONS = [
 
 
 def assigned(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefinition, *, blind: bool):
-    """Return the flow id of each packet (by record) that has one, all flows' sizes by id, and the packets left out."""
+    """Returns the flow id of each packet by record, sizes of all flows by id, and the dropped packets."""
     edges = [0, *sorted(cut % (packets.num_rows + 1) for cut in cuts), packets.num_rows]
     clock, clocks, sizes = None, [], {}
     rows, numbers, fragments = [], [], []

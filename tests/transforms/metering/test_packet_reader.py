@@ -1,4 +1,4 @@
-"""One pass gives flows and packet rows: over captures cut into ranges, each row has the flow of the whole group."""
+"""One pass gives flows and packet rows; over ranges of captures, each row has its flow of the whole group."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Header leaks: the rule of one byte against a plain loop, and what is and is not a leak."""
+"""Byte rules: the rule of one byte against a plain loop, and examples of leaks and of other bytes."""
 
 import collections
 

@@ -88,7 +88,7 @@ def oracle(flows: list[dict]) -> dict:
 
 
 def write_dataset(root, flows: list[dict], *, stripes: bool = False, identity: str = "keep", batches: int = 2):
-    """Write what `measure_leakage` needs of a dataset; in stripes a flow is in that of every task it has a label of."""
+    """Writes the input of `measure_leakage`; with stripes a flow is in the stripe of each task that labels it."""
     shards = []
     for task in TASKS if stripes else (None,):
         for split in SPLITS:
