@@ -7,7 +7,7 @@ from synthetic import synthetic_flows
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, Splits
 from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.transforms.labels.label_bins import LabelBins
-from flowloom.transforms.splits.leakage import count_leakage, shelve_sightings
+from flowloom.transforms.splits.leakage import count_leakage, spill_sightings
 from flowloom.transforms.splits.split_ptransforms import (
     AssignSplits,
     AssignSplitsAndBins,
@@ -60,7 +60,7 @@ def test_leakage_is_counted_over_all_splits(tmp_path):
     sighted = [
         each
         for split in ("train", "test")
-        for each in shelve_sightings([BATCHES[0], BATCHES[1]], split, ["app"], str(tmp_path))
+        for each in spill_sightings([BATCHES[0], BATCHES[1]], split, ["app"], str(tmp_path))
     ]
     expected = count_leakage(sighted, ("app",))
     assert sorted(map(str, sighted | CountLeakage(("app",)))) == sorted(map(str, expected)) != []
