@@ -19,7 +19,7 @@ PACKETS, MAP_ROWS, TRAIN_ROWS, ROUNDS = 200_000, 5_000, 50_000, 5
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return the median processor seconds of a call, after one to warm up."""
+    """Returns the median processor seconds of a call, after one to warm up."""
     taken = []
     for _ in range(ROUNDS + 1):
         begun = time.process_time()
@@ -29,13 +29,13 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def features_of(packets: list[pa.RecordBatch]) -> np.ndarray:
-    """Return the features of all packets."""
+    """Returns the features of all packets."""
     afterimage = AfterImage()
     return np.concatenate([afterimage.update(part) for part in packets])
 
 
 def main() -> None:
-    """Print packets per processor second of each of the three, in batches and one at a time."""
+    """Prints packets per processor second of each of the three, in batches and one at a time."""
     with workplace() as folder:
         path = folder / "c.pcap"
         SyntheticCapture(PACKETS).write(path)

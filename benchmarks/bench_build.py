@@ -66,13 +66,13 @@ def main() -> None:
 
 
 def _each(folder: Path) -> list[str]:
-    """Return a shell command that runs `flows` once for each of some tiny captures."""
+    """Returns a shell command that runs `flows` once for each of some tiny captures."""
     flows = f"'{FLOWLOOM[0]}' flows '{folder}/tiny/'$i.pcap -o '{folder}/flows.parquet'"
     return ["sh", "-c", f"for i in $(seq 0 {ALONE - 1}); do {flows} || exit 1; done"]
 
 
 def build_command(folder: Path, name: str, workers: int) -> list[str]:
-    """Return a shell command that builds into a folder which is not there yet."""
+    """Returns a shell command that builds into a folder which is not there yet."""
     out = folder / f"{name}-{workers}"
     words = [*FLOWLOOM, "build", str(folder / f"{name}.yaml"), str(out), "--workers", str(workers)]
     return ["sh", "-c", f"rm -rf '{out}' && exec " + " ".join(f"'{word}'" for word in words)]

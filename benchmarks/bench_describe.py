@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _described(dataset: Path) -> tuple[Run, float]:
-    """Return the second run over a dataset, and the CPU seconds that it took; the first compiles."""
+    """Returns the second run over a dataset, and the CPU seconds that it took; the first compiles."""
     command = [*FLOWLOOM, "describe", dataset, "--statistics", "--json"]
     run(command)
     before = os.times()

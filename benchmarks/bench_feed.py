@@ -44,7 +44,7 @@ leakage: skip
 
 
 def built(folder: Path) -> Dataset:
-    """Build a dataset of some 230,000 flows of 17 packets in mean, in row groups of at most 16,384."""
+    """Builds a dataset of some 230,000 flows of 17 packets in mean, in row groups of at most 16,384."""
     SyntheticCapture(PACKETS, packets_per_flow=20, captured_bytes=64).write(folder / "c.pcap")
     (folder / "c.yaml").write_text(MANIFEST)
     run([*FLOWLOOM, "build", folder / "c.yaml", folder / "dataset"], core=None)
@@ -52,7 +52,7 @@ def built(folder: Path) -> Dataset:
 
 
 def write_records(feed: Feed, path: Path) -> None:
-    """Write the flows of a feed as TFRecords of tf.Example, a list of integers per channel."""
+    """Writes the flows of a feed as TFRecords of tf.Example, a list of integers per channel."""
     columns = {channel: CHANNELS[channel].column for channel in SELECTED}
     labels = [label_column(task.name) for task in feed.dataset.tasks]
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -69,7 +69,7 @@ def write_records(feed: Feed, path: Path) -> None:
 
 
 def records(feed: Feed, path: Path) -> tf.data.Dataset:
-    """Return batches out of TFRecords: parsed a batch at a time, scaled before they are padded."""
+    """Returns batches out of TFRecords: parsed a batch at a time, scaled before they are padded."""
     moments = feed.features.moments  # type: ignore[attr-defined]
     tasks = [task.name for task in feed.dataset.tasks]
     wanted = {channel: tf.io.RaggedFeature(tf.int64) for channel in SELECTED}
@@ -96,7 +96,7 @@ def records(feed: Feed, path: Path) -> tf.data.Dataset:
 
 
 def chunks(feed: Feed) -> tf.data.Dataset:
-    """Return batches out of a generator of rendered row groups."""
+    """Returns batches out of a generator of rendered row groups."""
 
     def rendered() -> Iterator[tuple[np.ndarray, ...]]:
         for number in range(len(feed.windows(0))):
@@ -125,7 +125,7 @@ def measured(epochs: dict[str, Callable[[], object]], rows: int) -> dict[str, tu
 
 
 def main() -> None:
-    """Print thousand examples per CPU second and per second of each, and the ratios of the feed to the others."""
+    """Prints thousand examples per CPU second and per second of each, and the ratios of the feed to the others."""
     with workplace() as folder:
         dataset = built(folder)
         features = FeatureSpec.of(dataset.card, K, SELECTED, "standard")

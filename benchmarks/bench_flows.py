@@ -9,7 +9,7 @@ SMALL, LARGE = 100_000, 5_000_000
 
 
 def main() -> None:
-    """Print packets per second, whole and marginal (start-up drops out), the ratio to tcpdump, and peak memory."""
+    """Prints packets per second, whole and marginal (start-up drops out), the ratio to tcpdump, and peak memory."""
     with workplace() as folder:
         commands = {}
         for name, packets in (("small", SMALL), ("large", LARGE)):

@@ -24,7 +24,7 @@ UNITS, EXPERTS = (16, 32), (1, 2, 3)
 
 
 def main() -> None:
-    """Print what each action costs."""
+    """Prints what each action costs."""
     with workplace() as folder:
         actions: dict[str, list[Path]] = {}
         for units in UNITS:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _write_run(root: Path, tasks: tuple[Task, ...], experts: int, units: int) -> Path:
-    """Write an untrained model as a run; what it says does not change what it costs."""
+    """Writes an untrained model as a run; what it says does not change what it costs."""
     features = FeatureSpec(k=K, channels=Recipe(name="multa").feed.channels, scaling="fixed")
     classes = {task.name: len(task.vocabulary) for task in tasks}
     documents = {

@@ -31,7 +31,7 @@ MANIFEST = parse_manifest(
 
 
 def tuples(rng: np.random.Generator, rows: int, hosts: int) -> dict[str, np.ndarray]:
-    """Return five-tuples between random IPv4 hosts."""
+    """Returns five-tuples between random IPv4 hosts."""
     addresses = np.zeros((rows, 2, 16), np.uint8)
     addresses[:, :, 10:12] = 0xFF
     addresses[:, :, 12:] = rng.integers(0, hosts, (rows, 2), dtype=np.uint32).view(np.uint8).reshape(rows, 2, 4)
@@ -45,7 +45,7 @@ def tuples(rng: np.random.Generator, rows: int, hosts: int) -> dict[str, np.ndar
 
 
 def table(seed: int = 0) -> pa.RecordBatch:
-    """Return a table of flows of up to a minute within an hour; each five-tuple is there about twice."""
+    """Returns a table of flows of up to a minute within an hour; each five-tuple is there about twice."""
     rng = np.random.default_rng(seed)
     known = tuples(rng, WINDOWS // 2, 100_000)
     rows = rng.integers(0, WINDOWS // 2, WINDOWS)
@@ -90,7 +90,7 @@ def flow_batch(windows: pa.RecordBatch, seed: int, rows: int) -> pa.RecordBatch:
 
 
 def join(folder: str, rows: int) -> dict[str, float]:
-    """Join flows in batches and return CPU seconds of indexing and of joining; making the flows is not counted."""
+    """Joins flows in batches and returns CPU seconds of indexing and of joining; making the flows is not counted."""
     path = os.path.join(folder, "windows.arrow")
     windows = table()
     write_windows(path, windows)
@@ -119,7 +119,7 @@ def join(folder: str, rows: int) -> dict[str, float]:
 
 
 def write_small(folder: str, windows: pa.RecordBatch) -> FlowSource:
-    """Return a source of few windows, to load kernels with."""
+    """Returns a source of few windows, to load kernels with."""
     path = os.path.join(folder, "small.arrow")
     write_windows(path, windows.slice(0, 16))
     load_index(path, "time")
@@ -127,7 +127,7 @@ def write_small(folder: str, windows: pa.RecordBatch) -> FlowSource:
 
 
 def main() -> None:
-    """Print flows per second, and the peak memory of the process against one that joins a single batch."""
+    """Prints flows per second, and the peak memory of the process against one that joins a single batch."""
     if len(sys.argv) > 1:
         os.sched_setaffinity(0, {0})
         with workplace() as folder:

@@ -18,12 +18,12 @@ SIZES = ((1, 4), (2, 8), (3, 12), (2, 32), (2, 64))
 
 
 def loss_of(labels: tf.Tensor, said: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Return the sum over the tasks, which all have the same labels."""
+    """Returns the sum over the tasks, which all have the same labels."""
     return tf.add_n([tf.reduce_mean(keras.losses.binary_crossentropy(labels, said[task])) for task in TASKS])
 
 
 def main() -> None:
-    """Print a line for each size."""
+    """Prints a line for each size."""
     generator = np.random.default_rng(0)
     batch = {
         "sequence": tf.constant(generator.normal(size=(ROWS, K, CHANNELS)), tf.float32),

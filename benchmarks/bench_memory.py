@@ -8,7 +8,7 @@ SMALL, FACTOR, MANY = 1_000_000, 10, 10_000_000
 
 
 def main() -> None:
-    """Print peak MiB for a capture and one ten times larger, in blocks of the same concurrency."""
+    """Prints peak MiB for a capture and one ten times larger, in blocks of the same concurrency."""
     peaks = {}
     with workplace() as folder:
         for packets in (SMALL, SMALL * FACTOR):

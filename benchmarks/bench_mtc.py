@@ -23,19 +23,19 @@ ROWS, ROUNDS, SINGLES = 128, 15, 200
 
 
 def loss_of(labels: dict[str, tf.Tensor], said: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Return the weighted sum over the tasks."""
+    """Returns the weighted sum over the tasks."""
     losses = {task: keras.losses.sparse_categorical_crossentropy(labels[task], said[task]) for task in TASKS}
     return tf.add_n([WEIGHTS[task] * tf.reduce_mean(losses[task]) for task in TASKS])
 
 
 def tensorflow_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], object]:
-    """Return a call that classifies one packet."""
+    """Returns a call that classifies one packet."""
     forward = tf.function(lambda given: network({"bytes": given}, training=False), autograph=False)
     return lambda: [said.numpy() for said in forward(packet).values()]
 
 
 def litert_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], list[np.ndarray]]:
-    """Return a call that classifies one packet by LiteRT, one thread, the model exported as a user would."""
+    """Returns a call that classifies one packet by LiteRT, one thread, the model exported as a user would."""
     with tempfile.TemporaryDirectory() as folder:
         network.export(Path(folder) / "model", verbose=False)
         converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
@@ -54,7 +54,7 @@ def litert_inference(network: keras.Model, packet: tf.Tensor) -> Callable[[], li
 
 
 def main(rows: int = ROWS) -> None:
-    """Print the ratio of training steps, and of single packets."""
+    """Prints the ratio of training steps, and of single packets."""
     generator = np.random.default_rng(0)
     packets = tf.constant(generator.integers(0, 256, (rows, 1500)), tf.uint8)
     labels = {task: tf.constant(generator.integers(0, classes, rows), tf.int32) for task, classes in TASKS.items()}

@@ -19,7 +19,7 @@ PACKETS, ROUNDS = 1_000_000, 5
 
 
 def passed(path: str, packet_view: PacketView | None) -> tuple[float, int]:
-    """Return the processor seconds of one pass and its rows; without a view it meters only."""
+    """Returns the processor seconds of one pass and its rows; without a view it meters only."""
     begun = time.process_time()
     capture = CaptureBytes(path)
     scanner, decoder, dropped = open_records(capture), PacketDecoder(IpFragmentTable()), no_drops()
@@ -35,7 +35,7 @@ def passed(path: str, packet_view: PacketView | None) -> tuple[float, int]:
 
 
 def main() -> None:
-    """Print packets per processor second of the whole pass with metering, and nanoseconds a packet the view adds."""
+    """Prints packets per processor second of the whole pass with metering, and nanoseconds a packet the view adds."""
     with workplace() as folder:
         path = folder / "c.pcap"
         SyntheticCapture(PACKETS, captured_bytes=1514).write(path)

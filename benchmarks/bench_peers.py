@@ -18,7 +18,7 @@ NFSTREAM = (
 
 
 def main() -> None:
-    """Print each peer's marginal rate beside ours, measured in the same run."""
+    """Prints each peer's marginal rate beside ours, measured in the same run."""
     peers: dict[str, tuple[int, list[str]]] = {"nfstream": (PREFIX, [sys.executable, "-c", NFSTREAM])}
     if shutil.which("argus"):
         peers["argus"] = (LARGE, ["argus", "-w", "/dev/null", "-r"])

@@ -16,7 +16,7 @@ SHIFT_S = 10_000_000
 
 
 def main() -> None:
-    """Print marginal rates over repetitions of the captures that fit into one Ethernet file."""
+    """Prints marginal rates over repetitions of the captures that fit into one Ethernet file."""
     missing = [tool for tool in ("tcpdump", "mergecap", "editcap", "capinfos") if not shutil.which(tool)]
     if missing or not REAL_DATA.is_dir():
         report("real captures", skipped=f"needs {', '.join(missing) or REAL_DATA}")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _joined(folder: Path) -> tuple[Path, int]:
-    """Write the Ethernet captures into one nanosecond pcap, and return it with its number of packets."""
+    """Writes the Ethernet captures into one nanosecond pcap, and returns it with its number of packets."""
     ethernet = []
     for capture in sorted(REAL_DATA.iterdir()):
         about = subprocess.run(["capinfos", "-E", "-T", "-r", capture], capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ MORE = 5
 
 
 def main() -> None:
-    """Print times of score and flows on one capture, interleaved, and the peak memory there and with more flows."""
+    """Prints times of score and flows on one capture, interleaved, and the peak memory there and with more flows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flows", type=int, default=FLOWS)
     parser.add_argument("--rounds", type=int, default=2)
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def score_command(model: Path, capture: Path, out: Path) -> list[str]:
-    """Return a shell command that scores into a folder which is not there yet."""
+    """Returns a shell command that scores into a folder which is not there yet."""
     words = " ".join(f"'{word}'" for word in (*FLOWLOOM, "score", model, capture, "-o", out))
     return ["sh", "-c", f"rm -rf '{out}' && exec {words}"]
 
 
 def write_export(folder: Path) -> None:
-    """Write an export of a model with random weights, as `flowloom export` would: what it says does not matter here."""
+    """Writes an export of a model with random weights, as `flowloom export` would; its scores do not matter."""
     from flowloom.schemas.corpus.flow_definition import FlowDefinition
     from flowloom.trainers.deploy.export_layout import CONTRACT, WEIGHTS
     from flowloom.trainers.feed.flow_spec import CHANNELS, FeatureSpec

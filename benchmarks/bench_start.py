@@ -5,7 +5,7 @@ from measure import FLOWLOOM, alternate, report, workplace
 
 
 def main() -> None:
-    """Print seconds of both, with kernels compiled before."""
+    """Prints seconds of both, with kernels compiled before."""
     with workplace() as folder:
         SyntheticCapture(1000).write(folder / "tiny.pcap")
         commands = {

@@ -22,7 +22,7 @@ output: {{shards: {shards}}}
 
 
 def main() -> None:
-    """Print peak MiB of weaving three stripes to one for a dataset and one ten times larger."""
+    """Prints peak MiB of weaving three stripes to one for a dataset and one ten times larger."""
     with workplace() as folder:
         small, large = (_weave(folder, factor) for factor in (1, FACTOR))
     flows = PACKETS * FACTOR // PACKETS_PER_FLOW
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _weave(folder: Path, factor: int) -> Run:
-    """Build three stripes of a synthetic capture and return what it takes to weave them to one."""
+    """Builds three stripes of a synthetic capture and returns what it takes to weave them to one."""
     capture = folder / f"{factor}.pcap"
     SyntheticCapture(PACKETS * factor, PACKETS_PER_FLOW, captured_bytes=64, block_packets=200_000).write(capture)
     manifest, built = folder / f"{factor}.yaml", folder / f"built-{factor}"

@@ -109,7 +109,7 @@ class Conformance:
 
 
 def compare(captures: Sequence[Path], settings: Settings) -> Conformance:
-    """Meter captures both ways and compare flow by flow."""
+    """Meters captures both ways and compares flow by flow."""
     found = Conformance()
     theirs = nfstream_flows(captures, settings.nfstream)
     for capture in captures:
@@ -127,7 +127,7 @@ def compare(captures: Sequence[Path], settings: Settings) -> Conformance:
 
 
 def nfstream_flows(captures: Sequence[Path], options: dict[str, Any]) -> dict[str, list[Flow]]:
-    """Return NFStream's flows by capture."""
+    """Returns NFStream's flows by capture."""
     worker = Path(__file__).with_name("nfstream_flows.py")
     command = [sys.executable, str(worker), json.dumps({"splt_analysis": K} | options), *map(str, captures)]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
@@ -140,7 +140,7 @@ def nfstream_flows(captures: Sequence[Path], options: dict[str, Any]) -> dict[st
 
 
 def flowloom_flows(capture: Path, definition: FlowDefinition, found: Conformance) -> list[Flow]:
-    """Return Flowloom's flows of a capture, and add its accounting to what was found."""
+    """Returns Flowloom's flows of a capture, and adds its accounting to the result."""
     sha256 = capture_sha256(str(capture))
     reading = GroupReader([CaptureRange(str(capture))], sha256[:16], definition)
     flows: list[Flow] = []
@@ -165,7 +165,7 @@ def _text(address: bytes) -> str:
 
 
 def page(results: Sequence[tuple[Settings, Conformance]]) -> str:
-    """Return the Markdown page of comparisons."""
+    """Returns the Markdown page of comparisons."""
     version = importlib.metadata.version("nfstream")
     lines = [
         "# Conformance with NFStream",
@@ -207,7 +207,7 @@ def _shown(flow: Flow) -> str:
 
 
 def main() -> None:
-    """Compare all captures of a folder under all settings and write the page."""
+    """Compares all captures of a folder under all settings and writes the page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("captures", type=Path, help="folder of captures")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "conformance.md")

@@ -80,7 +80,7 @@ def agree(captures: Sequence[Path], results: Path, python: str, folder: str) -> 
 
 
 def labelled(batches: Sequence[pa.RecordBatch], seen: pa.RecordBatch, field: str) -> list[Flow]:
-    """Return packets, bytes and nDPI's name of each flow, an empty one where no window matches."""
+    """Returns packets, bytes and nDPI's name of each flow, an empty one where no window matches."""
     vocabulary = tuple(sorted({*seen[field].to_pylist(), "other", "another"}))
     task = Task(name="dpi", kind="multiclass", vocabulary=vocabulary)
     windows = dpi_windows(seen, Dpi(task="dpi", field=field, guesses="keep"), task)
@@ -126,7 +126,7 @@ CAUSES = (
 
 
 def page(found: dict[str, dict[str, Agreement]], captures: int) -> str:
-    """Return the Markdown page of agreements by version of NFStream and field."""
+    """Returns the Markdown page of agreements by version of NFStream and field."""
     lines = [
         "# Labels by DPI",
         "",
@@ -168,13 +168,13 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def nfstream_version(python: str) -> str:
-    """Return the version of NFStream that an interpreter has."""
+    """Returns the version of NFStream that an interpreter has."""
     code = "import importlib.metadata; print(importlib.metadata.version('nfstream'))"
     return subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def main() -> None:
-    """Compare all captures of a folder that have results, and write the page."""
+    """Compares all captures of a folder that have results, and writes the page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("captures", type=Path, help="folder of captures")
     parser.add_argument("results", type=Path, help="folder of NFStream's results, a CSV file of the same name for each")

@@ -31,7 +31,7 @@ class SyntheticCapture:
             raise ValueError(f"captured_bytes must be >= {_HEADERS}, got {self.captured_bytes}")
 
     def write(self, path: Path) -> None:
-        """Write a nanosecond pcap file."""
+        """Writes a nanosecond pcap file."""
         with path.open("wb") as file:
             header = np.array([0xA1B23C4D, 0x00040002, 0, 0, self.captured_bytes, 1], "<u4")
             file.write(header.tobytes())
@@ -74,7 +74,7 @@ class SyntheticCapture:
             yield self._rows(chunk, time_ns, flow, index, lengths, tcp, fields, size, forward)
 
     def _rows(self, chunk, time_ns, flow, index, lengths, tcp, fields, size, forward) -> np.ndarray:
-        """Return the records of a chunk as bytes [packets, 16 + captured_bytes]."""
+        """Returns the records of a chunk as bytes [packets, 16 + captured_bytes]."""
         n = len(chunk)
         rows = np.zeros((n, 16 + self.captured_bytes), np.uint8)
         own = flow[chunk]
@@ -113,7 +113,7 @@ class SyntheticCapture:
 
 
 def main() -> None:
-    """Write one synthetic capture from the command line."""
+    """Writes one synthetic capture from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     for field in dataclasses.fields(SyntheticCapture):

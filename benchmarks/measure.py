@@ -25,7 +25,7 @@ class Run:
 
 
 def run(command: Sequence[str | os.PathLike[str]], *, core: int | None = 0) -> Run:
-    """Run a command to its end, pinned to one core unless `core` is None; its output is thrown away.
+    """Runs a command to its end, pinned to one core unless `core` is None; its output is thrown away.
 
     Raises:
       subprocess.CalledProcessError: if it fails.
@@ -44,7 +44,7 @@ def run(command: Sequence[str | os.PathLike[str]], *, core: int | None = 0) -> R
 
 
 def alternate(commands: dict[str, Sequence[str | os.PathLike[str]]], *, rounds: int, core: int | None = 0) -> dict:
-    """Run named commands in turn, `rounds` times after one warm-up each, so that drift hits all alike.
+    """Runs named commands in turn, `rounds` times after one warm-up each, so that drift hits all alike.
 
     Returns:
       the median `Run` of each name: median seconds of both kinds, largest peak.
@@ -67,12 +67,12 @@ def alternate(commands: dict[str, Sequence[str | os.PathLike[str]]], *, rounds: 
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
-    """Give a folder for large temporary captures, gone afterwards; its disk is that of TMPDIR."""
+    """Gives a folder for large temporary captures, gone afterwards; its disk is that of TMPDIR."""
     with tempfile.TemporaryDirectory(prefix="flowloom-bench-") as folder:
         yield Path(folder)
 
 
 def report(claim: str, **figures: object) -> None:
-    """Print one JSON line: what was measured and the figures, rounded to three significant digits."""
+    """Prints one JSON line: what was measured and the figures, rounded to three significant digits."""
     rounded = {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps({"benchmark": claim, **rounded}), flush=True)

@@ -15,7 +15,7 @@ def training_step(
     loss_of: Callable[[dict[str, tf.Tensor]], tf.Tensor],
     optimizer: keras.optimizers.Adam,
 ) -> Callable[[], float]:
-    """Return a call that trains a network by one step, and returns the loss; `loss_of` takes its outputs."""
+    """Returns a call that trains a network by one step, and returns the loss; `loss_of` takes its outputs."""
     optimizer.build(network.trainable_variables)
 
     @tf.function(autograph=False)

@@ -12,7 +12,7 @@ _NO_PACKET = -1
 
 
 def main() -> None:
-    """Meter the captures named on the command line after a JSON object of NFStreamer options."""
+    """Meters the captures named on the command line after a JSON object of NFStreamer options."""
     options, *captures = sys.argv[1:]
     for capture in captures:
         for flow in NFStreamer(source=capture, n_meters=1, n_dissections=0, **json.loads(options)):

@@ -58,7 +58,7 @@ def plain_mtc(
     dropout: float = 0.07,
     lite: bool = False,
 ) -> keras.Model:
-    """Return MTC over uint8 [B, n d] for tokens of the shape (n, d); outputs are softmaxes of all classes.
+    """Returns MTC over uint8 [B, n d] for tokens of the shape (n, d); outputs are softmaxes of all classes.
 
     Args:
       lite: with bits, positions, a wide readout, and a fifth of the bytes masked; the first two and the mask are
@@ -121,6 +121,6 @@ def paired_weights(plain: keras.Model, model: keras.Model) -> list[tuple[keras.V
 
 
 def copy_weights(plain: keras.Model, model: keras.Model) -> None:
-    """Give the weights of a plain MTC to one of `trainers.mtc` of the same sizes."""
+    """Gives the weights of a plain MTC to one of `trainers.mtc` of the same sizes."""
     for variable, target in paired_weights(plain, model):
         target.assign(variable.numpy().reshape(target.shape))

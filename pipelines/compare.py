@@ -80,7 +80,7 @@ class CompareReport:
 
 
 def compare_definitions(options: CompareOptions, progress: Callable[[str], None] = lambda line: None) -> CompareReport:
-    """Meter a capture by two definitions and compare their flows.
+    """Meters a capture by two definitions and compares their flows.
 
     Raises:
       FlowloomError: if the capture cannot be read.
@@ -106,7 +106,7 @@ def compare_definitions(options: CompareOptions, progress: Callable[[str], None]
 
 
 def comparison_table(report: CompareReport, a: str, b: str) -> Table:
-    """Return one row per cause, with an example below it; `a` and `b` are what to call the definitions."""
+    """Returns one row per cause, with an example below it; `a` and `b` are what to call the definitions."""
     title = (
         f"{report.capture}: {report.flows['a']:,} flows by {a}, {report.flows['b']:,} by {b}, {report.equal:,} equal"
     )
@@ -131,7 +131,7 @@ def _side(shown: dict[str, Any] | None) -> str:
 
 
 def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str]]:
-    """Return the flows and a sentence on what of the capture could not be read."""
+    """Returns the flows and a sentence on what of the capture could not be read."""
     try:
         _, group = capture_fingerprint(capture)
     except CaptureError as damage:

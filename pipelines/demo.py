@@ -25,7 +25,7 @@ class DemoOptions:
 
 
 def demo(options: DemoOptions, display: ProgressDisplay) -> dict[str, dict[str, Any]]:
-    """Build, train and evaluate under each layout; return the metrics by layout.
+    """Builds, trains and evaluates under each layout, and returns the metrics by layout.
 
     Leaves `OUT/<layout>` (datasets) and `OUT/runs/<layout>` (runs with metrics.json and report.html).
 

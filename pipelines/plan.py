@@ -95,7 +95,7 @@ def plan(options: PlanOptions, progress: Callable[[str], None] = lambda line: No
 def measure_rates(
     manifest: CorpusManifest, folder: str, corpus: GroupPlan, progress: Callable[[str], None] = lambda line: None
 ) -> Rates:
-    """Build samples of a corpus' captures with one worker, in a folder that goes away, and return what they took.
+    """Builds samples of a corpus' captures with one worker, in a folder that goes away, and returns what they took.
 
     What a build costs whatever it reads is measured on the beginning of a single capture, and taken off the others.
 
@@ -131,7 +131,7 @@ def measure_rates(
 
 
 def choose_samples(captures: Sequence[Capture]) -> list[list[tuple[Capture, int]]]:
-    """Return up to `SAMPLES` sets of captures, and how many of their first bytes are read of each.
+    """Returns up to `SAMPLES` sets of captures, and how many of their first bytes are read of each.
 
     Captures are chosen at equal distances in the order of their size, the largest among them; each is in one sample.
     """
@@ -144,7 +144,7 @@ def choose_samples(captures: Sequence[Capture]) -> list[list[tuple[Capture, int]
 
 
 def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture, int]], staging: str) -> _Measured:
-    """Build a dataset of the first bytes of some captures, and return what that took."""
+    """Builds a dataset of the first bytes of some captures, and returns what that took."""
     os.makedirs(f"{staging}/captures")
     entries, size = [], 0
     for number, (capture, first) in enumerate(sample):
@@ -177,7 +177,7 @@ def _folder_bytes(folder: str) -> int:
 
 
 def plan_table(found: BuildEstimate) -> Table:
-    """Return an estimate as a table for people."""
+    """Returns an estimate as a table for people."""
     workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
     title = f"{found.captures:,} captures, {found.bytes / 1e9:.3g} GB, by {workers}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

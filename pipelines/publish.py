@@ -21,7 +21,7 @@ SIDE_BY_SIDE = 8
 
 
 def require_vacant(url: str) -> None:
-    """Check that no dataset is at a URL.
+    """Checks that no dataset is at a URL.
 
     Raises:
       FlowloomError: if one is, or the store cannot be asked.
@@ -39,7 +39,7 @@ def require_vacant(url: str) -> None:
 def publish(
     dataset: str | os.PathLike[str], url: str, progress: Callable[[str], None] = lambda line: None
 ) -> DatasetCard:
-    """Copy a dataset directory to a URL; it is one there as soon as its card is, which comes last.
+    """Copies a dataset directory to a URL; it is one there as soon as its card is, which comes last.
 
     Args:
       progress: called with the name of each file that is there.
@@ -72,7 +72,7 @@ def publish(
 
 
 def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[str], None] = lambda line: None) -> DatasetCard:
-    """Copy the dataset at a URL to a new directory, every shard held against the card; return the card.
+    """Copies the dataset at a URL to a new directory, checks every shard against the card, and returns the card.
 
     Args:
       progress: called with the name of each file that is there.

@@ -31,7 +31,7 @@ class Verification:
 def verify(
     dataset: str | os.PathLike[str], progress: Callable[[str, int, int], None] = lambda text, done, total: None
 ) -> Verification:
-    """Check a dataset's files against its card, one shard at a time.
+    """Checks a dataset's files against its card, one shard at a time.
 
     Label coverage is checked for sense only: which source said what is not in the dataset.
 

@@ -204,7 +204,7 @@ def test_the_root_package_imports_nothing_until_it_is_asked():
 
 
 def _loaded(code: str, libraries: tuple[str, ...]) -> str:
-    """Return the list of those libraries that a fresh process has loaded after some code, as text."""
+    """Returns the list of those libraries that a fresh process has loaded after some code, as text."""
     code = f"import sys; {code}; print([name for name in {libraries} if name in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 

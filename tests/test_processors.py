@@ -37,7 +37,7 @@ output: {{shards: 1}}
 
 
 def outputs(folder: Path, **environment: str) -> tuple[dict[str, str], set[str]]:
-    """Return the digests of all that a fresh process stores, and the vector features that its NumPy uses."""
+    """Returns the digests of all that a fresh process stores, and the vector features that its NumPy uses."""
     folder.mkdir()
     manifest = folder / "processors.yaml"
     manifest.write_text(MANIFEST)

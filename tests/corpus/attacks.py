@@ -45,7 +45,7 @@ Options = ClientRenegotiation
 
 
 def serve_all(lab: Lab) -> None:
-    """Start what benign clients use: nginx behind stunnel (TLS 1.2, renegotiation allowed), dnsmasq and OpenSSH."""
+    """Starts what benign clients use: nginx behind stunnel (TLS 1.2, renegotiation allowed), dnsmasq and OpenSSH."""
     home = lab.server.home
     dialogues.serve_dns(lab)
     dialogues.serve_ssh(lab)

@@ -12,17 +12,17 @@ from web import FILES, OBJECTS, curl, site, url
 
 
 def peer(lab: Lab, *words: str) -> list[str]:
-    """Return the command of one of the programs in `peers.py`."""
+    """Returns the command of one of the programs in `peers.py`."""
     return [f"{lab.shared}/venv/bin/python", str(HERE / "peers.py"), *words]
 
 
 def server_name(lab: Lab) -> str:
-    """Return the name by which clients know the server."""
+    """Returns the name by which clients know the server."""
     return f"{lab.server.name}.{DOMAIN}"
 
 
 def serve_ssh(lab: Lab) -> None:
-    """Start OpenSSH with key authentication, and files for scp to fetch."""
+    """Starts OpenSSH with key authentication, and files for scp to fetch."""
     site(lab)
     keys, settings = lab.shared / "keys", lab.server.home / "sshd.conf"
     settings.write_text(
@@ -66,7 +66,7 @@ def type_in_ssh(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def copy_by_scp(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Copy a few files from and to the server."""
+    """Copies a few files from and to the server."""
     root = lab.server.home / "www"
     for _ in range(3):
         large = draws.random() < lab.scale and lab.scale > 0.3  # whole packets of large files would be too many
@@ -78,7 +78,7 @@ def copy_by_scp(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def serve_dns(lab: Lab) -> None:
-    """Start dnsmasq with a few hundred names of its own and no upstream."""
+    """Starts dnsmasq with a few hundred names of its own and no upstream."""
     zone = lab.server.home / "zone"
     draws = lab.draws
     zone.write_text("".join(
@@ -95,7 +95,7 @@ def serve_dns(lab: Lab) -> None:
 
 
 def look_up(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Ask for names and a few other records, one process and port a question, some over TCP."""
+    """Asks for names and a few other records, one process and port a question, some over TCP."""
     for _ in range(draws.randrange(15, 28)):
         name, kind = draws.choice([
             (f"name-{draws.randrange(330)}.flowloom.test", "A"), (f"name-{draws.randrange(300)}.flowloom.test", "A"),
@@ -108,7 +108,7 @@ def look_up(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def serve_websocket(lab: Lab) -> None:
-    """Start the WebSocket chat server."""
+    """Starts the WebSocket chat server."""
     keys = lab.shared / "keys"
     lab.server.start(peer(lab, "chat-server", f"{keys}/server.crt", f"{keys}/server.key"))
     lab.server.wait_for_port(443)
@@ -126,7 +126,7 @@ def chat_by_websocket(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def serve_mqtt(lab: Lab) -> None:
-    """Start Mosquitto with TLS on port 8883."""
+    """Starts Mosquitto with TLS on port 8883."""
     keys, settings = lab.shared / "keys", lab.server.home / "mosquitto.conf"
     settings.write_text(
         f"user root\nlistener 8883\nallow_anonymous true\ncafile {keys}/ca.crt\n"
@@ -151,14 +151,14 @@ def chat_by_mqtt(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def serve_smtp(lab: Lab) -> None:
-    """Start the mail server."""
+    """Starts the mail server."""
     keys = lab.shared / "keys"
     lab.server.start(peer(lab, "smtp-server", f"{keys}/server.crt", f"{keys}/server.key", server_name(lab)))
     lab.server.wait_for_port(587)
 
 
 def send_mail(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Send a few mails over STARTTLS, some with an attachment."""
+    """Sends a few mails over STARTTLS, some with an attachment."""
     for number in range(draws.randrange(3, 6)):
         mail = host.home / "mail"
         mail.write_bytes(letter(draws, number, lab.scale))
@@ -170,7 +170,7 @@ def send_mail(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def letter(draws: random.Random, number: int, scale: float) -> bytes:
-    """Return a mail of a drawn length whose body is random letters."""
+    """Returns a mail of a drawn length whose body is random letters."""
     head = f"From: sender@{DOMAIN}\r\nTo: reader@{DOMAIN}\r\nSubject: thread {number}\r\n\r\n"
     body = os.urandom(size(draws, 1500 if draws.random() < 0.7 else 15_000 * scale, 0.7, 40_000)).hex()
     return (head + "\r\n".join(body[at : at + 76] for at in range(0, len(body), 76)) + "\r\n").encode()
@@ -208,7 +208,7 @@ service imap-login {{
 
 
 def serve_imap(lab: Lab) -> None:
-    """Start Dovecot with a mailbox of drawn mails; user 8 is Debian's `mail`."""
+    """Starts Dovecot with a mailbox of drawn mails; user 8 is Debian's `mail`."""
     home = lab.server.home
     for part in ("mail", "mail/new", "mail/cur", "mail/tmp"):
         (home / part).mkdir()
@@ -224,7 +224,7 @@ def serve_imap(lab: Lab) -> None:
 
 
 def read_mail(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Read mail with a mail program's dialogue, and fetch single mails by curl."""
+    """Reads mail with a mail program's dialogue, and fetch single mails by curl."""
     for _ in range(2 if lab.scale == 1 else 1):
         host.run(peer(lab, "imap-client", server_name(lab), f"{lab.shared}/keys/ca.crt", str(draws.random())))
         for _ in range(draws.randrange(1, 3)):

@@ -31,7 +31,7 @@ COMMAND_SECONDS = 60.0
 
 
 def command(words: Sequence[str], seconds: float = COMMAND_SECONDS, check: bool = True) -> str:
-    """Run one command of the host system, without input, and return what it printed."""
+    """Runs one command of the host system, without input, and returns what it printed."""
     done = subprocess.run(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, text=True
     )
@@ -52,7 +52,7 @@ class Impairment:
 
     @classmethod
     def drawn(cls, draws: random.Random) -> Self:
-        """Draw a path between a good office line and a poor mobile one."""
+        """Draws a path between a good office line and a poor mobile one."""
         down = int(2 ** draws.uniform(12, 15.3))
         return cls(
             delay_ms=round(2 ** draws.uniform(1, 5), 1),
@@ -76,22 +76,22 @@ class Host:
         self.sysctl("net.ipv6.conf.all.disable_ipv6", "1")
 
     def knows(self, other: "Host") -> None:
-        """Let this host find another by its name, without a look-up on the wire."""
+        """Lets this host find another by its name, without a look-up on the wire."""
         names = Path("/etc/netns", self.namespace)
         names.mkdir(parents=True, exist_ok=True)
         lines = f"127.0.0.1 localhost {self.name}.{DOMAIN}\n{other.address} {other.name}.{DOMAIN}\n"
         (names / "hosts").write_text(lines)
 
     def ip(self, *words: str) -> str:
-        """Run `ip` on this host's network."""
+        """Runs `ip` on this host's network."""
         return command(["ip", "-n", self.namespace, *words])
 
     def sysctl(self, key: str, value: str) -> None:
-        """Set one network parameter of this host."""
+        """Sets one network parameter of this host."""
         command(["ip", "netns", "exec", self.namespace, "sysctl", "-q", "-w", f"{key}={value}"])
 
     def inside(self, words: Sequence[str]) -> list[str]:
-        """Return the command that runs `words` on this host: own network, own host name."""
+        """Returns the command that runs `words` on this host: own network, own host name."""
         hosted = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', f"{self.name}.{DOMAIN}", *words]
         return ["ip", "netns", "exec", self.namespace, *hosted]
 
@@ -102,7 +102,7 @@ class Host:
         return {"PATH": path, "HOME": str(self.home), "LANG": "C", "TERM": "xterm", "USER": "root"}
 
     def start(self, words: Sequence[str], **keywords: object) -> "subprocess.Popen[bytes]":
-        """Start a program in the background; the laboratory ends it. Its output goes to `<home>/<program>.log`."""
+        """Starts a program in the background; the laboratory ends it. Its output goes to `<home>/<program>.log`."""
         log = (self.home / f"{Path(words[0]).name}.log").open("ab")
         settings = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, **keywords}
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
@@ -110,7 +110,7 @@ class Host:
         )
 
     def run(self, words: Sequence[str], seconds: float = COMMAND_SECONDS) -> int:
-        """Run a client program to its end, or stop it after some seconds, and return its exit code."""
+        """Runs a client program to its end, or stops it after some seconds, and returns its exit code."""
         started = self.start(words)
         try:
             return started.wait(seconds)
@@ -120,7 +120,7 @@ class Host:
             return started.wait(5)
 
     def wait_for_port(self, port: int, kind: str = "tcp", seconds: float = 15.0) -> None:
-        """Wait until something on this host listens on a port, looked up without sending a packet."""
+        """Waits until something on this host listens on a port, looked up without sending a packet."""
         end = time.monotonic() + seconds
         flags = "-Htln" if kind == "tcp" else "-Huln"
         while time.monotonic() < end:
@@ -182,7 +182,7 @@ class Lab:
         return host
 
     def add_host(self, role: str, side: str, address: str = "", prefix: int = 32) -> Host:
-        """Add a machine to one side (`clients` or `servers`), its address, TTL and ports drawn where not given."""
+        """Adds a machine to one side (`clients` or `servers`), its address, TTL and ports drawn where not given."""
         draws = self.draws
         taken = {host.address for host in self.hosts}
         while not address or address in taken:
@@ -206,7 +206,7 @@ class Lab:
         return host
 
     def capture(self, file: Path, bpf: str, snap: int, nanoseconds: bool) -> "subprocess.Popen[bytes]":
-        """Start a capture on the clients' end of the link; ending the process completes the file."""
+        """Starts a capture on the clients' end of the link; ending the process completes the file."""
         words = ["tcpdump", "-i", "tapc", "-n", "-U", "-Z", "root", "-s", str(snap), "-w", str(file)]
         precision = ["--time-stamp-precision", "nano"] if nanoseconds else []
         return self.router.start([*words, *precision, f"ip and ({bpf})"])

@@ -26,7 +26,7 @@ LONGEST_RUN = 600.0
 
 
 def open_tap(name: str) -> int:
-    """Return a non-blocking file descriptor of an existing TAP device."""
+    """Returns a non-blocking file descriptor of an existing TAP device."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH14x", name.encode(), IFF_TAP_NO_PI))
     return descriptor
@@ -68,7 +68,7 @@ def carry(taps: tuple[int, int], delay: float, jitter: float, loss: float, draws
 
 
 def main() -> None:
-    """Join the two devices named on the command line."""
+    """Joins the two devices named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("devices", nargs=2, help="two existing TAP devices")
     parser.add_argument("--delay", type=float, default=0.0, help="milliseconds, one way")

@@ -20,13 +20,13 @@ SHARES = {"syn_flood": (1, 4), "ssdp_flood": (2, 5), "tls_renegotiation": (3, 6)
 
 
 def capture(glob: str, **labels: str) -> str:
-    """Return one entry of `captures`."""
+    """Returns one entry of `captures`."""
     pairs = ", ".join(f"{name}: {word}" for name, word in labels.items())
     return f'  - glob: "captures/{glob}"\n    labels: {{{pairs}}}'
 
 
 def words(vocabulary: Iterable[str]) -> str:
-    """Return a vocabulary as YAML."""
+    """Returns a vocabulary as YAML."""
     return f"[{', '.join(vocabulary)}]"
 
 
@@ -64,7 +64,7 @@ def rainbow() -> Iterator[str]:
 
 
 def main() -> None:
-    """Write both manifests beside this file."""
+    """Writes both manifests beside this file."""
     here = Path(__file__).resolve().parent
     for lines in (aurora, rainbow):
         (here / f"{lines.__name__}.yaml").write_text("\n".join(lines()))

@@ -18,7 +18,7 @@ OPEN = {".gz": gzip.decompress, ".xz": lzma.decompress}
 
 
 def count(capture: Path) -> tuple[int, int]:
-    """Return the packets of a capture and its TCP and UDP conversations."""
+    """Returns the packets of a capture and its TCP and UDP conversations."""
     content = capture.read_bytes()
     if capture.suffix == ".zst":
         content = subprocess.run(["zstd", "-dqc"], input=content, stdout=subprocess.PIPE, check=True).stdout
@@ -32,7 +32,7 @@ def count(capture: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Measure all captures of a directory, by default those beside this file."""
+    """Measures all captures of a directory, by default those beside this file."""
     root = Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).resolve().parent / "captures"
     rows: dict[tuple[str, str, str], list[int]] = collections.defaultdict(lambda: [0, 0, 0, 0])
     for capture in sorted(file for file in root.rglob("*-*.*") if file.is_file()):

@@ -13,7 +13,7 @@ FFMPEG = ("ffmpeg", "-nostdin", "-loglevel", "error")
 
 
 def make_media(directory: Path) -> None:
-    """Encode the films (HLS and FLV, 16 s, per bit rate) and the voice (G.711 mu-law) that all sessions share."""
+    """Encodes the films (HLS and FLV, 16 s, per bit rate) and the voice (G.711 mu-law) that all sessions share."""
     directory.mkdir()
     for rate in VARIANTS:
         film = str(directory / f"film-{rate}.flv")
@@ -50,7 +50,7 @@ rtmp {{ access_log off; server {{ listen 1935; application live {{ live on; }} }
 
 
 def serve_rtmp(lab: Lab) -> None:
-    """Start nginx with its RTMP module, and one live publisher per bit rate on the server itself."""
+    """Starts nginx with its RTMP module, and one live publisher per bit rate on the server itself."""
     home = lab.server.home
     settings = home / "rtmp.conf"
     settings.write_text(RTMP.format(home=home))
@@ -116,14 +116,14 @@ Max-Forwards: 70
 
 
 def serve_sip(lab: Lab) -> None:
-    """Start SIPp as the called side; it answers every call and sends the caller's voice back."""
+    """Starts SIPp as the called side; it answers every call and sends the caller's voice back."""
     address = lab.server.address
     lab.server.start(["sipp", "-sn", "uas", "-i", address, "-p", "5060", "-mp", "16384", "-rtp_echo", "-nostdin"])
     lab.server.wait_for_port(5060, "udp")
 
 
 def call(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Make a few calls of some seconds, each from a signalling and a media port of its own."""
+    """Makes a few calls of some seconds, each from a signalling and a media port of its own."""
     for _ in range(3 if lab.scale == 1 else 2):
         names = {"caller": f"u{draws.randrange(100, 999)}", "callee": f"u{draws.randrange(100, 999)}"}
         invite = HEAD.format(method="INVITE", tag="", number=1, **names)

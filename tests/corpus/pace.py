@@ -7,10 +7,10 @@ LONGEST_PAUSE = 6.0
 
 
 def think(draws: random.Random, mean: float) -> None:
-    """Wait for an exponentially distributed time with a mean in seconds."""
+    """Waits for an exponentially distributed time with a mean in seconds."""
     time.sleep(min(draws.expovariate(1 / mean), LONGEST_PAUSE))
 
 
 def size(draws: random.Random, median: float, spread: float = 0.8, most: float = 1_500_000) -> int:
-    """Return a log-normally distributed number of bytes."""
+    """Returns a log-normally distributed number of bytes."""
     return int(min(draws.lognormvariate(0, spread) * median + 1, most))

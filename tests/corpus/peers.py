@@ -20,12 +20,12 @@ logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def client_context(authority: str) -> ssl.SSLContext:
-    """Return a TLS client context that trusts one authority alone."""
+    """Returns a TLS client context that trusts one authority alone."""
     return ssl.create_default_context(cafile=authority)
 
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
-    """Return a TLS server context."""
+    """Returns a TLS server context."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
@@ -100,7 +100,7 @@ async def http3_client(server: str, authority: str, *paths: str) -> None:
 
 
 async def chat_server(certificate: str, key: str) -> None:
-    """Pass every message of a WebSocket chat room on to the others in the room."""
+    """Passes every message of a WebSocket chat room on to the others in the room."""
     from websockets.asyncio.server import ServerConnection, broadcast, serve
 
     rooms: dict[str, set[ServerConnection]] = {}
@@ -119,7 +119,7 @@ async def chat_server(certificate: str, key: str) -> None:
 
 
 async def chat_client(server: str, authority: str, room: str, seconds: str, seed: str) -> None:
-    """Take part in a chat: say something every few seconds, in bursts, and read what the others say."""
+    """Takes part in a chat: say something every few seconds, in bursts, and read what the others say."""
     from websockets.asyncio.client import connect
 
     draws = random.Random(seed)
@@ -153,7 +153,7 @@ def smtp_server(certificate: str, key: str, domain: str) -> None:
 
 
 def imap_client(server: str, authority: str, seed: str) -> None:
-    """Read mail like a mail program: list, read some messages with pauses, look for new ones, flag, leave."""
+    """Reads mail like a mail program: list, read some messages with pauses, look for new ones, flag, leave."""
     draws = random.Random(seed)
     mailbox = imaplib.IMAP4_SSL(server, ssl_context=client_context(authority), timeout=20)
     mailbox.login("reader", "loom")

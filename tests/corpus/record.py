@@ -76,11 +76,11 @@ class Session:
 
     @property
     def name(self) -> str:
-        """Return a short name, unique among the sessions of a recording."""
+        """Returns a short name, unique among the sessions of a recording."""
         return f"{self.app.replace('_', '')}-{self.tunnel[0]}{self.number}"
 
     def file(self, out: Path, what: str) -> Path:
-        """Return where the capture goes: its path says what it is."""
+        """Returns where the capture goes: its path says what it is."""
         ending = UNPACKED.get((self.app, self.number)) if self.tunnel == "plain" else None
         return out / self.traffic / self.app / f"{what}-{self.number:02d}{ending or ENDINGS[(self.number - 1) % 6 + 1]}"
 
@@ -99,7 +99,7 @@ def plan(only: str, count: int, seed: int) -> list[Session]:
 
 
 def prepare(shared: Path) -> None:
-    """Make what all sessions share: keys, the environment of `peers.py`, media."""
+    """Makes what all sessions share: keys, the environment of `peers.py`, media."""
     keys = shared / "keys"
     keys.mkdir(parents=True)
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -121,7 +121,7 @@ def prepare(shared: Path) -> None:
 
 
 def record(session: Session, work: Path, out: Path, seed: int) -> None:
-    """Record one session and pack its captures."""
+    """Records one session and packs its captures."""
     draws = random.Random(f"{seed}/{session.app}/{session.tunnel}/{session.number}")
     home = Path(tempfile.mkdtemp(prefix=f"{session.name}-", dir=work))
     home.chmod(0o755)
@@ -173,20 +173,20 @@ def record(session: Session, work: Path, out: Path, seed: int) -> None:
 
 
 def visit_later(visit: Visit, lab: Lab, client: Host, draws: random.Random) -> None:
-    """Make one client's visit, after a pause of its own, so that clients do not start in step."""
+    """Makes one client's visit, after a pause of its own, so that clients do not start in step."""
     time.sleep(draws.uniform(0, 1.5))
     visit(lab, client, draws)
 
 
 def run_together(jobs: list[Callable[[], None]]) -> None:
-    """Run jobs at the same time, to their ends; raise the first failure."""
+    """Runs jobs at the same time, to their ends; raises the first failure."""
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
         for job in [pool.submit(job) for job in jobs]:
             job.result()
 
 
 def pack(pcap: Path, target: Path) -> None:
-    """Write a finished capture in the format its target's name says."""
+    """Writes a finished capture in the format its target's name says."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for older in target.parent.glob(target.name.partition(".")[0] + ".*"):
         older.unlink()
@@ -200,7 +200,7 @@ def pack(pcap: Path, target: Path) -> None:
 
 
 def as_pcapng(pcap: bytes) -> bytes:
-    """Convert a little-endian pcap with microseconds to pcapng: section, interface and packet blocks, no options."""
+    """Converts a little-endian pcap with microseconds to pcapng: section, interface and packet blocks, no options."""
     magic, _, _, _, _, snap, network = struct.unpack_from("<IHHiIII", pcap)
     if magic != 0xA1B2C3D4:
         raise ValueError(f"pcap magic must be 0xa1b2c3d4, got {magic:#x}")
@@ -222,7 +222,7 @@ def as_pcapng(pcap: bytes) -> bytes:
 
 
 def main() -> None:
-    """Record what the command line asks for; two tries a session."""
+    """Records what the command line asks for; two tries a session."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory for the captures")
     parser.add_argument("--only", default="", help="applications, attacks or sessions, such as dns,sip-p1")

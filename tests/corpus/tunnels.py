@@ -19,7 +19,7 @@ _numbers = itertools.count()
 
 
 def open_tunnels(kind: str, lab: Lab, clients: Sequence[Host], draws: random.Random) -> None:
-    """Start a gateway and one tunnel from each client to it, and route the server's address through them."""
+    """Starts a gateway and one tunnel from each client to it, and routes the server's address through them."""
     gateway = lab.add_host("gateway", "servers")
     gateway.sysctl("net.ipv4.ip_forward", "1")
     prefix = f"10.{draws.randrange(1, 255)}.{draws.randrange(255)}"
@@ -69,7 +69,7 @@ def _wireguard(lab: Lab, gateway: Host, clients: Sequence[Host], port: int, pref
 
 
 def _wireguard_device(host: Host, address: str, settings: list[str]) -> tuple[str, str]:
-    """Make a WireGuard device on a host and return its name and public key."""
+    """Makes a WireGuard device on a host and returns its name and public key."""
     device = f"wg{os.getpid() % 100000}n{next(_numbers)}"  # control sockets lie in one directory for all hosts
     inside = ["ip", "netns", "exec", host.namespace]
     private = command([*inside, "wg", "genkey"]).strip()

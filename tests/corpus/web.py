@@ -26,7 +26,7 @@ http {{
 
 
 def site(lab: Lab) -> Path:
-    """Write the session's objects and large files, of drawn sizes and incompressible content; return their root."""
+    """Writes the session's objects and large files, of drawn sizes and incompressible content; return their root."""
     root = lab.server.home / "www"
     root.mkdir(exist_ok=True)
     for number in range(OBJECTS):
@@ -37,7 +37,7 @@ def site(lab: Lab) -> Path:
 
 
 def serve_nginx(lab: Lab, listen: str = "443 ssl http2") -> None:
-    """Start nginx, by default with TLS on port 443."""
+    """Starts nginx, by default with TLS on port 443."""
     home = lab.server.home
     settings = home / "nginx.conf"
     settings.write_text(
@@ -48,18 +48,18 @@ def serve_nginx(lab: Lab, listen: str = "443 ssl http2") -> None:
 
 
 def curl(lab: Lab, host: Host, *words: str) -> int:
-    """Run curl on a host, trusting the laboratory's authority."""
+    """Runs curl on a host, trusting the laboratory's authority."""
     common = ["curl", "--silent", "--show-error", "--fail", "--max-time", "40", "--output", "/dev/null"]
     return host.run([*common, "--cacert", f"{lab.shared}/keys/ca.crt", *words])
 
 
 def url(lab: Lab, path: str, scheme: str = "https", port: str = "") -> str:
-    """Return the address of a path on the session's server."""
+    """Returns the address of a path on the session's server."""
     return f"{scheme}://{lab.server.name}.{DOMAIN}{port}/{path}"
 
 
 def browse_pages(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Open a few pages: a document, then its objects, over several HTTP/1.1 connections or one of HTTP/2."""
+    """Opens a few pages: a document, then its objects, over several HTTP/1.1 connections or one of HTTP/2."""
     for _ in range(draws.randrange(2, 5) if lab.scale == 1 else 2):
         version = draws.choice(["--http1.1", "--http1.1", "--http2"])
         curl(lab, host, version, url(lab, f"object-{draws.randrange(OBJECTS)}"))
@@ -80,14 +80,14 @@ def download(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def serve_http3(lab: Lab) -> None:
-    """Start the HTTP/3 server of aioquic's protocol stack on UDP port 443."""
+    """Starts the HTTP/3 server of aioquic's protocol stack on UDP port 443."""
     words = ["http3-server", f"{lab.shared}/keys/server.crt", f"{lab.shared}/keys/server.key", str(site(lab))]
     lab.server.start([f"{lab.shared}/venv/bin/python", str(HERE / "peers.py"), *words])
     lab.server.wait_for_port(443, "udp")
 
 
 def browse_http3(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Open a few pages, each over a QUIC connection of its own."""
+    """Opens a few pages, each over a QUIC connection of its own."""
     for _ in range(draws.randrange(3, 6) if lab.scale == 1 else 3):
         names = draws.sample(range(OBJECTS), max(3, int(draws.randrange(4, 12) * lab.scale)))
         words = ["http3-client", f"{lab.server.name}.{DOMAIN}", f"{lab.shared}/keys/ca.crt"]
@@ -113,7 +113,7 @@ xferlog_enable=NO
 
 
 def serve_ftp(lab: Lab) -> None:
-    """Start vsftpd with anonymous access and passive data connections."""
+    """Starts vsftpd with anonymous access and passive data connections."""
     home = lab.server.home
     root = site(lab)
     (home / "empty").mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ NS = 1_700_000_000_000_000_000
 
 
 def session(seed: int, flows: int = 12) -> bytes:
-    """Return a capture of a few conversations that no other seed has."""
+    """Returns a capture of a few conversations that no other seed has."""
     draws = random.Random(seed)
     frames = []
     for flow in range(flows):

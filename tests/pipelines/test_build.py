@@ -50,7 +50,7 @@ FIRST_OF_EACH = "deduplicate: all\ndefinition: {k: 1}\n"
 
 @pytest.fixture(scope="module")
 def build_small(corpus, manifest, tmp_path_factory):
-    """Return a function that builds the small corpus with lines added to its manifest, each way once."""
+    """Returns a function that builds the small corpus with lines added to its manifest, each way once."""
     built: dict[tuple, Path] = {}
 
     def make(extra: str = "", workers: int = 1) -> Path:
@@ -104,7 +104,7 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
 
 
 def first_of_each(tables: dict[tuple[str, str], pa.Table]) -> dict[tuple[str, str], pa.Table]:
-    """Keep the first row of each sequence of sizes and directions in a stripe."""
+    """Keeps the first row of each sequence of sizes and directions in a stripe."""
     seen, kept = set(), {}
     for (stripe, split), table in sorted(tables.items(), key=lambda item: SPLITS.index(item[0][1])):
         chosen = []

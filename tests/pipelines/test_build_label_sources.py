@@ -27,7 +27,7 @@ TABLE = {
 
 
 def frames(host: int, flows: int, packets: int = 4) -> list[tuple[int, bytes]]:
-    """Return conversations that start a second apart, with a packet a millisecond, in turn from either side."""
+    """Returns conversations that start a second apart, with a packet a millisecond, in turn from either side."""
     made = []
     for flow in range(flows):
         for packet in range(packets):
@@ -62,7 +62,7 @@ def folder(tmp_path) -> Path:
 
 
 def made(folder: Path, name: str, captures: list[dict[str, Any]], workers: int = 1, **changes: Any) -> DatasetCard:
-    """Build a dataset of one shard per split."""
+    """Builds a dataset of one shard per split."""
     document = {
         "name": "flows", "captures": captures, "tasks": {"attack": {"kind": "binary"}}, "output": {"shards": 1},
         **changes,
@@ -72,7 +72,7 @@ def made(folder: Path, name: str, captures: list[dict[str, Any]], workers: int =
 
 
 def labels(out: Path, card: DatasetCard, task: str) -> dict[tuple[int, int], int | None]:
-    """Return the label of each flow by the third byte of its host's address and its port."""
+    """Returns the label of each flow by the third byte of its host's address and its port."""
     rows = pa.concat_tables(pq.ParquetFile(out / shard.path).read() for shard in card.shards).to_pylist()
     return {(row["src_ip"][14], row["src_port"] - 1000): row[f"label_{task}"] for row in rows}
 

@@ -25,7 +25,7 @@ VIEWS = {"views": ["flows", "packets"], "packets": {"length": 100}}
 
 @pytest.fixture(scope="module")
 def make(corpus, manifest, tmp_path_factory):
-    """Return a function that builds the small corpus with other keys in its manifest."""
+    """Returns a function that builds the small corpus with other keys in its manifest."""
 
     def built(workers: int = 1, **changes) -> tuple[DatasetCard, dict[str, pa.Table], Path]:
         document = yaml.safe_load(manifest) | VIEWS | changes

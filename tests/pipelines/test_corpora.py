@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture
 def make(real_data, tmp_path):
-    """Return a function that builds one of the manifests, with a part of its text replaced."""
+    """Returns a function that builds one of the manifests, with a part of its text replaced."""
 
     def built(name: str, old: str = "", new: str = "") -> DatasetCard:
         for folder in real_data.iterdir():

@@ -35,12 +35,12 @@ def dataset(corpus, manifest, tmp_path_factory):
 
 
 def files(folder) -> dict:
-    """Return the bytes of every file below a folder."""
+    """Returns the bytes of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def command(*words: str) -> None:
-    """Run a command that has to end well."""
+    """Runs a command that must succeed."""
     with pytest.raises(SystemExit) as end:
         main(words)
     assert end.value.code == 0

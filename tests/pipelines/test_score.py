@@ -69,18 +69,18 @@ def of_captures(exported, corpus, tmp_path_factory):
 
 
 def scores(folder):
-    """Return all scored rows, in the order of the shards."""
+    """Returns all scored rows, in the order of the shards."""
     return pa.concat_tables([pq.read_table(folder / shard.path) for shard in read_scores(folder).shards])
 
 
 def by_id(table, *columns):
-    """Return some columns of scored rows by flow id."""
+    """Returns some columns of scored rows by flow id."""
     rows = zip(table["flow_id"].to_pylist(), *(table[name].to_pylist() for name in columns), strict=True)
     return {flow: values for flow, *values in rows}
 
 
 def digests(folder):
-    """Return the digests of everything but the card, which names its inputs."""
+    """Returns the digests of everything but the card, which names its inputs."""
     files = sorted(path for path in folder.rglob("*.parquet"))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -178,7 +178,7 @@ def test_a_flow_of_two_inputs_is_scored_once_and_a_lost_row_group_counted(
 
 
 def shifted(seed):
-    """Return a capture of long flows of large packets, unlike the corpus."""
+    """Returns a capture of long flows of large packets, unlike the corpus."""
     frames = [
         (1_700_000_000_000_000_000 + 1_000 * at + flow, ethernet(ipv4(tcp(bytes(1400), 1024 + flow), f"10.9.{seed}.1")))
         for flow in range(60)

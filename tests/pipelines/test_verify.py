@@ -45,7 +45,7 @@ def card_of(dataset: Path) -> dict:
 
 
 def recard(dataset: Path, change: Callable[[dict], object]) -> None:
-    """Change the card."""
+    """Changes the card."""
     card = card_of(dataset)
     change(card)
     (dataset / CARD).write_text(json.dumps(card))
@@ -67,7 +67,7 @@ def reshard(dataset: Path, change: Callable[[pa.Table], pa.Table], split: str = 
 
 
 def replaced(name: str, change: Callable[[list], list]) -> Callable[[pa.Table], pa.Table]:
-    """Return a change of one column."""
+    """Returns a change of one column."""
 
     def change_table(table: pa.Table) -> pa.Table:
         at = table.schema.get_field_index(name)
@@ -78,7 +78,7 @@ def replaced(name: str, change: Callable[[list], list]) -> Callable[[pa.Table], 
 
 
 def other_rows(name: str) -> Callable[[Path], None]:
-    """Return a change of a table's bytes on disk that adds one record to its first row."""
+    """Returns a change of a table's bytes on disk that adds one record to its first row."""
 
     def change(dataset: Path) -> None:
         table = pq.ParquetFile(dataset / CAPTURES_TABLE).read()

@@ -54,7 +54,7 @@ def merge(out: Path, *datasets: Path, layout: str, workers: int | None = None, *
 
 
 def read_rows(dataset: Path, task: str | None = None) -> dict[bytes, dict]:
-    """Return the rows of a stripe by flow, each with its split."""
+    """Returns the rows of a stripe by flow, each with its split."""
     rows = {}
     for shard in read_card(dataset).shards:
         if shard.task == task:

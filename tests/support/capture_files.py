@@ -19,7 +19,7 @@ def ipv4(
     options: bytes = b"",
     length: int | None = None,
 ) -> bytes:
-    """Return an IPv4 packet; `fragment` is the whole flags-and-offset field."""
+    """Returns an IPv4 packet; `fragment` is the whole flags-and-offset field."""
     header = 20 + len(options)
     return (
         struct.pack(
@@ -43,7 +43,7 @@ def ipv4(
 def ipv6(
     payload: bytes, src: str = "fd00::1", dst: str = "fd00::2", next_header: int = 6, hop_limit: int = 64
 ) -> bytes:
-    """Return an IPv6 packet; extension headers are part of the payload."""
+    """Returns an IPv6 packet; extension headers are part of the payload."""
     addresses = ipaddress.ip_address(src).packed + ipaddress.ip_address(dst).packed
     return struct.pack(">IHBB", 6 << 28, len(payload), next_header, hop_limit) + addresses + payload
 
@@ -51,17 +51,17 @@ def ipv6(
 def tcp(
     payload: bytes = b"", src_port: int = 1234, dst_port: int = 80, flags: int = ACK, seq: int = 0, window: int = 1000
 ) -> bytes:
-    """Return a TCP segment without options."""
+    """Returns a TCP segment without options."""
     return struct.pack(">HHIIBBHHH", src_port, dst_port, seq, 0, 0x50, flags, window, 0, 0) + payload
 
 
 def udp(payload: bytes = b"", src_port: int = 1234, dst_port: int = 53) -> bytes:
-    """Return a UDP datagram."""
+    """Returns a UDP datagram."""
     return struct.pack(">HHHH", src_port, dst_port, 8 + len(payload), 0) + payload
 
 
 def ethernet(packet: bytes, kind: int | None = None, *, vlans: Iterable[int] = ()) -> bytes:
-    """Return an Ethernet frame; the EtherType follows the IP version unless given."""
+    """Returns an Ethernet frame; the EtherType follows the IP version unless given."""
     if kind is None:
         kind = 0x86DD if packet[:1] and packet[0] >> 4 == 6 else 0x0800
     tags = b"".join(struct.pack(">HH", 0x8100, vlan) for vlan in vlans)
@@ -76,7 +76,7 @@ def pcap(
     order: str = "<",
     snap: int = 262_144,
 ) -> bytes:
-    """Return a pcap file of (time_ns, frame) pairs."""
+    """Returns a pcap file of (time_ns, frame) pairs."""
     magic, tick = (0xA1B23C4D, 1) if nanoseconds else (0xA1B2C3D4, 1000)
     parts = [struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snap, link_type)]
     for time_ns, frame in frames:
@@ -87,21 +87,21 @@ def pcap(
 
 
 def block(kind: int, body: bytes, order: str = "<") -> bytes:
-    """Return a pcapng block, padded to 32 bits."""
+    """Returns a pcapng block, padded to 32 bits."""
     body += bytes(-len(body) % 4)
     length = struct.pack(order + "I", len(body) + 12)
     return struct.pack(order + "I", kind) + length + body + length
 
 
 def section(order: str = "<") -> bytes:
-    """Return a pcapng section header block of unknown length."""
+    """Returns a pcapng section header block of unknown length."""
     return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1), order)
 
 
 def interface(
     link_type: int = 1, *, resolution: int | None = None, offset_s: int | None = None, snap: int = 0, order: str = "<"
 ) -> bytes:
-    """Return a pcapng interface description block."""
+    """Returns a pcapng interface description block."""
     options = b""
     if resolution is not None:
         options += struct.pack(order + "HHB3x", 9, 1, resolution)
@@ -113,17 +113,17 @@ def interface(
 
 
 def enhanced(frame: bytes, ticks: int, *, interface_id: int = 0, order: str = "<") -> bytes:
-    """Return a pcapng enhanced packet block."""
+    """Returns a pcapng enhanced packet block."""
     head = struct.pack(order + "IIIII", interface_id, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
     return block(6, head + frame + bytes(-len(frame) % 4), order)
 
 
 def simple(frame: bytes, original: int | None = None, order: str = "<") -> bytes:
-    """Return a pcapng simple packet block."""
+    """Returns a pcapng simple packet block."""
     return block(3, struct.pack(order + "I", len(frame) if original is None else original) + frame, order)
 
 
 def obsolete(frame: bytes, ticks: int, *, interface_id: int = 0, order: str = "<") -> bytes:
-    """Return a pcapng (obsolete) packet block."""
+    """Returns a pcapng (obsolete) packet block."""
     head = struct.pack(order + "HHIIII", interface_id, 0, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
     return block(2, head + frame + bytes(-len(frame) % 4), order)

@@ -63,7 +63,7 @@ def packets(kind: str, days: int, drifts_on: int | None = None) -> list[tuple[in
 
 
 def write_day(folder: Path, kind: str, frames: list[tuple[int, bytes]], day: int) -> Path:
-    """Write the packets of one day, from 0, as a file of its timeline and return its path."""
+    """Writes the packets of one day, from 0, as a file of its timeline and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{day:03d}.pcap"
     first = NS + day * DAY_NS

@@ -50,7 +50,7 @@ _SETTINGS = {
 
 
 def job_server() -> Path:
-    """Return the jar of Beam's job server for Flink; skip where it was not fetched."""
+    """Returns the jar of Beam's job server for Flink; skip where it was not fetched."""
     return _fetched("job-server.jar")
 
 
@@ -95,7 +95,7 @@ class FlinkCluster:
         self._task_managers: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start everything, and wait until both task managers and the job server are there."""
+        """Starts everything, and waits until both task managers and the job server are there."""
         flowloom = f"{Path(sys.executable).parent}/flowloom"
         self._run("pool", [flowloom, "worker-pool", f"--port={self._pool}"])
         self._run("job-manager", self._java("-Xmx300m", _JOB_MANAGER, "--executionMode", "cluster"))
@@ -106,7 +106,7 @@ class FlinkCluster:
         _wait(self._listens, "its job server listens")
 
     def start_task_managers(self) -> None:
-        """Start two task managers, and wait until the job manager knows of them."""
+        """Starts two task managers, and waits until the job manager knows of them."""
         for _ in range(2):
             name = f"task-manager-{len(self._processes)}"
             self._task_managers.append(self._run(name, self._java("-Xmx384m", _TASK_MANAGER)))
@@ -124,7 +124,7 @@ class FlinkCluster:
             self.kill_task_manager()
 
     def stop(self) -> None:
-        """Stop all processes, and those that they have started."""
+        """Stops all processes, and those that they have started."""
         for process in self._processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ class FlinkCluster:
 
 @contextlib.contextmanager
 def flink_cluster(folder: Path) -> Iterator[FlinkCluster]:
-    """Run a cluster while the block does; what its processes say is in the folder."""
+    """Runs a cluster while the block does; the output of its processes is in the folder."""
     _fetched("cluster")
     cluster = FlinkCluster(folder)
     try:

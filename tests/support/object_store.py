@@ -22,11 +22,11 @@ class ObjectStore:
         self.endpoint = "http://{}:{}".format(*self._server.get_host_and_port())
 
     def client(self):
-        """Return a client of another implementation than ours."""
+        """Returns a client of another implementation than ours."""
         return boto3.client("s3", endpoint_url=self.endpoint, region_name=REGION)
 
     def names(self) -> list[str]:
-        """Return the names of all objects."""
+        """Returns the names of all objects."""
         return [item["Key"] for item in self.client().list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
     def stop(self) -> None:

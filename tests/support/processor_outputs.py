@@ -21,7 +21,7 @@ from flowloom.transforms.score.skew import jensen_shannon
 
 
 def digest(*parts: object) -> str:
-    """Return the SHA-256 of arrays, files and anything with an exact repr."""
+    """Returns the SHA-256 of arrays, files and anything with an exact repr."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
@@ -29,7 +29,7 @@ def digest(*parts: object) -> str:
 
 
 def moments(draws: np.random.Generator) -> dict[str, str]:
-    """Return the sums of every value of each narrow type, and of gaps of all sizes."""
+    """Returns the sums of every value of each narrow type, and of gaps of all sizes."""
     found = {}
     for kind in (np.int8, np.uint8, np.int16, np.uint16):
         limits = np.iinfo(kind)
@@ -41,13 +41,13 @@ def moments(draws: np.random.Generator) -> dict[str, str]:
 
 
 def skew(draws: np.random.Generator) -> dict[str, str]:
-    """Return the divergences of a thousand pairs of histograms."""
+    """Returns the divergences of a thousand pairs of histograms."""
     pairs = draws.integers(0, 5_000, (1_000, 2, 256)).astype(np.float64)
     return {"divergences": digest([jensen_shannon(a, b) for a, b in pairs])}
 
 
 def features(shard: Path) -> dict[str, str]:
-    """Return the tensors that a model is given of the flows of a shard, by scaling."""
+    """Returns the tensors that a model is given of the flows of a shard, by scaling."""
     (flows,) = pq.ParquetFile(shard).read().combine_chunks().to_batches()
     rows, moments = np.arange(flows.num_rows), dict.fromkeys(STANDARDISED, (3.25, 1.75))
     specs = {
@@ -58,7 +58,7 @@ def features(shard: Path) -> dict[str, str]:
 
 
 def dataset(manifest: Path, folder: Path) -> dict[str, str]:
-    """Return the digest of every file of a dataset and of its statistics."""
+    """Returns the digest of every file of a dataset and of its statistics."""
     build(BuildOptions(manifest, folder, workers=1))
     measure_statistics(folder, folder)
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -13,13 +13,13 @@ HALVES = ("schemas", "transforms", "trainers", "pipelines")
 
 
 def modules() -> list[Path]:
-    """Return every module of the package, relative to the root, at every depth."""
+    """Returns every module of the package, relative to the root, at every depth."""
     return sorted(path.relative_to(ROOT) for half in HALVES for path in (ROOT / half).rglob("*.py"))
 
 
 @functools.cache
 def imported(path: Path) -> set[str]:
-    """Return every dotted name that a module imports: at its top, inside a function, or for types alone."""
+    """Returns every dotted name that a module imports: at its top, inside a function, or for types alone."""
     names = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
@@ -30,7 +30,7 @@ def imported(path: Path) -> set[str]:
 
 
 def module_of(name: str) -> Path | None:
-    """Return the module of the package that holds a dotted name; None for names from elsewhere."""
+    """Returns the module of the package that holds a dotted name; None for names from elsewhere."""
     parts = name.split(".")
     if parts[0] != "flowloom":
         return None
@@ -44,7 +44,7 @@ def module_of(name: str) -> Path | None:
 
 @functools.cache
 def edges() -> dict[str, dict[str, int]]:
-    """Return by folder which other folders its modules import from, and by how many imports."""
+    """Returns by folder which other folders its modules import from, and by how many imports."""
     found: dict[str, dict[str, int]] = {}
     for path in modules():
         counts = found.setdefault(path.parent.as_posix(), collections.Counter())
@@ -55,7 +55,7 @@ def edges() -> dict[str, dict[str, int]]:
 
 
 def layers(edges: dict[str, dict[str, int]]) -> list[list[str]]:
-    """Return the folders in layers: those of each import only from layers before it.
+    """Returns the folders in layers: those of each import only from layers before it.
 
     Raises:
       ValueError: if some folders import each other in a circle.
@@ -72,7 +72,7 @@ def layers(edges: dict[str, dict[str, int]]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Print the table of folders."""
+    """Prints the table of folders."""
     files: dict[str, list[Path]] = collections.defaultdict(list)
     for path in modules():
         if path.name != "__init__.py":

@@ -32,7 +32,7 @@ Labels = dict[str, Sequence[int | None]]
 
 
 def labelled_flows(rows: int, labels: Labels, seed: int = 0, rule: SplitRule = BY_FLOW) -> pa.RecordBatch:
-    """Return synthetic flows with label columns and splits by flow."""
+    """Returns synthetic flows with label columns and splits by flow."""
     flows = synthetic_flows(rows, seed)
     for task, codes in labels.items():
         flows = flows.append_column(pa.field(label_column(task), pa.int32()), pa.array(codes, pa.int32()))
@@ -50,7 +50,7 @@ def store_dataset(
     rejects: Sequence[str] = (),
     **card: Any,
 ) -> Path:
-    """Write a dataset of labelled and divided flows and return its folder.
+    """Writes a dataset of labelled and divided flows and returns its folder.
 
     Args:
       captures: names of what was read; one of the same name is the same capture in every dataset.
@@ -86,18 +86,18 @@ def store_dataset(
 
 
 def random_labels(rows: int, words: int, unknown: float, seed: int) -> list[int | None]:
-    """Return label numbers, a share of them unknown."""
+    """Returns label numbers, a share of them unknown."""
     rng = np.random.default_rng(seed)
     return [None if rng.random() < unknown else int(rng.integers(words)) for _ in range(rows)]
 
 
 def select_rows(flows: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:
-    """Return some rows of a batch."""
+    """Returns some rows of a batch."""
     return flows.take(pa.array(positions, pa.int64()))
 
 
 def relabel(flows: pa.RecordBatch, task: str, codes: Sequence[int | None]) -> pa.RecordBatch:
-    """Return flows with other labels of a task, which may be a new one."""
+    """Returns flows with other labels of a task, which may be a new one."""
     field, values = pa.field(label_column(task), pa.int32()), pa.array(codes, pa.int32())
     at = flows.schema.get_field_index(field.name)
     if at >= 0:

@@ -12,7 +12,7 @@ START_NS = 1_700_000_000_000_000_000
 
 
 def synthetic_flows(rows: int, seed: int = 0, group: str = "00c0ffee00c0ffee", k: int = 60) -> pa.RecordBatch:
-    """Return `rows` flows of one group with 1 to k packets each; the same arguments give the same bytes."""
+    """Returns `rows` flows of one group with 1 to k packets each; the same arguments give the same bytes."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed} {group}".encode()).digest()[:8], "little"))
     heads = np.minimum(rng.geometric(0.08, rows), k).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(heads)]).astype(np.int32)

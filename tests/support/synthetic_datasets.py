@@ -38,7 +38,7 @@ AUTO_TASKS = (TASKS[0], _automatic("bandwidth", 1e4, 1e6), _automatic("duration"
 
 
 def flows(rows: int, k: int, seed: int, tasks: tuple[Task, ...] = TASKS) -> tuple[pa.RecordBatch, np.ndarray]:
-    """Return flows whose packets depend on three hidden labels, and those labels, int32 [rows, 3]."""
+    """Returns flows whose packets depend on three hidden labels, and those labels, int32 [rows, 3]."""
     generator = np.random.default_rng(seed)
     labels = np.stack([generator.integers(0, len(task.vocabulary), rows) for task in tasks], axis=1).astype(np.int32)
     app, attack, bulk = labels.T
@@ -80,7 +80,7 @@ def flows(rows: int, k: int, seed: int, tasks: tuple[Task, ...] = TASKS) -> tupl
 
 
 def statistics(batches: list[pa.RecordBatch]) -> dict[str, ChannelStatistics]:
-    """Return the moments of every sequence column over all packets."""
+    """Returns the moments of every sequence column over all packets."""
     found = {}
     for name in SEQUENCES:
         values = np.concatenate([batch[name].flatten().to_numpy() for batch in batches]).astype(float)
@@ -113,7 +113,7 @@ class Synthetic:
         return AUTO_TASKS if self.automatic else TASKS
 
     def write(self, root: Path) -> Path:
-        """Write shards and card, as `flowloom build` would."""
+        """Writes shards and card, as `flowloom build` would."""
         shards, splits, train = [], {}, []
         for number, split in enumerate(SPLITS):
             batch, labels = flows(self.rows[number], self.k, 100 * self.seed + number, self.tasks)

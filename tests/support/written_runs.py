@@ -19,7 +19,7 @@ CLASSES = {task.name: len(task.vocabulary) for task in TASKS}
 
 
 def write_run(root, model, tasks=TASKS):
-    """Write a model as a finished run, its weights unlike the first ones."""
+    """Writes a model as a finished run, its weights unlike the first ones."""
     generator = np.random.default_rng(4)
     for variable in model.trainable_variables:
         variable.assign_add(generator.normal(0, 0.3, variable.shape).astype(np.float32))
@@ -40,7 +40,7 @@ def write_run(root, model, tasks=TASKS):
 
 
 def flows(rows=24, seed=0):
-    """Return flows of every length, as a model takes them."""
+    """Returns flows of every length, as a model takes them."""
     generator = np.random.default_rng(seed)
     length = (np.arange(rows) % K + 1).astype(np.int32)
     sequence = generator.normal(size=(rows, K, len(CHANNELS))).astype(np.float32)
@@ -49,12 +49,12 @@ def flows(rows=24, seed=0):
 
 
 def furthest(said, expected):
-    """Return how far the probabilities of two answers are apart at most."""
+    """Returns how far the probabilities of two answers are apart at most."""
     assert set(said) == set(expected)
     return max(float(np.max(np.abs(np.asarray(said[task]) - np.asarray(expected[task])))) for task in expected)
 
 
 def seeded(make, *arguments, **settings):
-    """Return a model of always the same first weights."""
+    """Returns a model of always the same first weights."""
     keras.utils.set_random_seed(1)
     return make(*arguments, **settings)

@@ -50,11 +50,11 @@ class NumberSketch:
         self._quantiles.Merge(other._quantiles)
 
     def compact(self) -> None:
-        """Give up what merging does not need."""
+        """Gives up what merging does not need."""
         self._quantiles.Compact()
 
     def statistics(self) -> ValueStatistics | None:
-        """Return what was found; None without a value. Nothing can be added afterwards."""
+        """Returns what was found; None without a value. Nothing can be added afterwards."""
         moments = self.moments
         if moments.minimum is None or moments.maximum is None:
             return None
@@ -118,13 +118,13 @@ class ColumnSketch:
         self._top.Merge(other._top)
 
     def compact(self) -> None:
-        """Give up what merging does not need."""
+        """Gives up what merging does not need."""
         for sketch in (self._numbers, self._lengths):
             if sketch:
                 sketch.compact()
 
     def statistics(self) -> ColumnStatistics:
-        """Return what was found. Nothing can be added afterwards."""
+        """Returns what was found. Nothing can be added afterwards."""
         return ColumnStatistics(
             count=self.count,
             nulls=self.nulls,

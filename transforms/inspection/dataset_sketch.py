@@ -75,12 +75,12 @@ class DatasetSketch:
             self._profiles[name] += counts
 
     def compact(self) -> None:
-        """Give up what merging does not need."""
+        """Gives up what merging does not need."""
         for sketch in self._columns.values():
             sketch.compact()
 
     def statistics(self, content_hash: str) -> DatasetStatistics:
-        """Return what was found. Nothing can be added afterwards."""
+        """Returns what was found. Nothing can be added afterwards."""
         columns: dict[str, dict[str, ColumnStatistics]] = {split: {} for split in SPLITS}
         for (split, name), sketch in self._columns.items():
             columns[split][name] = sketch.statistics()
@@ -141,7 +141,7 @@ def size_bins(sizes: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def bin_sizes() -> np.ndarray:
-    """Return size times direction in the middle of each bin, to which every member is within 2 bytes, or 128."""
+    """Returns size times direction in the middle of each bin, to which every member is within 2 bytes, or 128."""
     fine = np.arange(_FINE_BINS) * _FINE_BYTES + (_FINE_BYTES - 1) / 2
     coarse = _FINE + np.arange(_BINS - _FINE_BINS) * _COARSE_BYTES + (_COARSE_BYTES - 1) / 2
     forward = np.concatenate([fine, coarse])
@@ -159,7 +159,7 @@ def _codes(rows: pa.RecordBatch, task: Task) -> np.ndarray:
 
 
 def _profile(task: str, word: str, counts: np.ndarray) -> ClassProfile:
-    """Return the quartiles of counts [positions, bins]: the bins in which the values of their ranks lie."""
+    """Returns the quartiles of counts [positions, bins]: the bins in which the values of their ranks lie."""
     flows = counts.sum(axis=1)
     reached = int(np.count_nonzero(flows))  # a flow that reaches a position has all before it
     cumulated, sizes = np.cumsum(counts[:reached], axis=1), bin_sizes()

@@ -17,23 +17,23 @@ class SketchRows(beam.CombineFn):
         self._split = split
 
     def create_accumulator(self) -> DatasetSketch:
-        """Return a sketch of no rows."""
+        """Returns a sketch of no rows."""
         return DatasetSketch(self._card.tasks, self._card.definition.k)
 
     def add_input(self, sketch: DatasetSketch, rows: pa.RecordBatch) -> DatasetSketch:
-        """Add some rows."""
+        """Adds some rows."""
         sketch.add(self._split, rows)
         return sketch
 
     def merge_accumulators(self, sketches: Any) -> DatasetSketch:
-        """Merge sketches in the order given."""
+        """Merges sketches in the order given."""
         return merge_sketches(self.create_accumulator(), sketches)
 
     def compact(self, sketch: DatasetSketch) -> DatasetSketch:
-        """Make a sketch small before it travels."""
+        """Makes a sketch small before it travels."""
         sketch.compact()
         return sketch
 
     def extract_output(self, sketch: DatasetSketch) -> DatasetSketch:
-        """Return the sketch itself, to be merged with those of other folders."""
+        """Returns the sketch itself, to be merged with those of other folders."""
         return sketch

@@ -63,7 +63,7 @@ class CheckedShard:
 
 
 def check_files(root: Path, card: DatasetCard) -> None:
-    """Check that every file of a dataset is there, and no other but what `flowloom describe` adds.
+    """Checks that every file of a dataset is there, and no other but what `flowloom describe` adds.
 
     Raises:
       FlowloomError: naming the file that is missing, listed twice, listed out of its place, or not listed.
@@ -86,7 +86,7 @@ def check_files(root: Path, card: DatasetCard) -> None:
 
 
 def check_schema(root: Path, card: DatasetCard) -> None:
-    """Check that `schema.pbtxt`, and the file of each other view, describes the card's tasks and columns.
+    """Checks that `schema.pbtxt`, and the file of each other view, describes the card's tasks and columns.
 
     Raises:
       FlowloomError: if it does not.
@@ -98,7 +98,7 @@ def check_schema(root: Path, card: DatasetCard) -> None:
 
 
 def check_accounting(root: Path, card: DatasetCard) -> None:
-    """Check that captures and rejects add up, each for itself, with each other and to the card's account.
+    """Checks that captures and rejects add up, each for itself, with each other and to the card's account.
 
     Raises:
       FlowloomError: naming the capture or the count that differs.
@@ -136,7 +136,7 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
 
 
 def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
-    """Check a shard's bytes, schema, rows, labels and sequences, reading it in batches.
+    """Checks a shard's bytes, schema, rows, labels and sequences, reading it in batches.
 
     Raises:
       FlowloomError: naming the shard and what in it differs.
@@ -198,7 +198,7 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
 
 
 def check_leakage(root: Path, card: DatasetCard) -> None:
-    """Measure leakage again where the card has it.
+    """Measures leakage again where the card has it.
 
     Raises:
       FlowloomError: naming what differs.
@@ -212,7 +212,7 @@ def check_leakage(root: Path, card: DatasetCard) -> None:
 
 
 def check_statistics(root: Path, card: DatasetCard) -> None:
-    """Check that statistics, where the dataset has them, are of this dataset; quantiles are not made again.
+    """Checks that statistics, where the dataset has them, are of this dataset; quantiles are not made again.
 
     Raises:
       FlowloomError: naming what differs.
@@ -297,10 +297,10 @@ def _table(root: Path, name: str, schema: pa.Schema) -> pa.Table:
 
 
 def differs(what: str, found: Any, claimed: Any, says: str = "the card") -> FlowloomError:
-    """Return the error of a file that differs from what the card, or something else, says of it."""
+    """Returns the error of a file that differs from what the card, or something else, says of it."""
     return broken(f"{what}: found {found}, {says} says {claimed}")
 
 
 def broken(sentence: str) -> FlowloomError:
-    """Return the error of a dataset that is not as it was built."""
+    """Returns the error of a dataset that is not as it was built."""
     return FlowloomError(f"{sentence}; copy the dataset again from where it was whole, or build it again")

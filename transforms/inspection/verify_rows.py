@@ -17,7 +17,7 @@ _NO_IDS = np.empty((0, 2), np.uint64)
 
 
 def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
-    """Check what the card says of all rows together: counts, identities, splits, statistics and the content hash.
+    """Checks what the card says of all rows together: counts, identities, splits, statistics and the content hash.
 
     Raises:
       FlowloomError: naming the count, flow, group, channel or hash that differs.
@@ -56,7 +56,7 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
 
 
 def _check_packets(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
-    """Check that packets add up, and that those of a flow are in one split with it."""
+    """Checks that packets add up, and that those of a flow are in one split with it."""
     account = card.accounting
     if account.metered != account.packet_rows + sum(account.packets_dropped.values()):
         raise differs("packets metered", account.metered, f"{account.packet_rows} rows, {account.packets_dropped}")
@@ -69,7 +69,7 @@ def _check_packets(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
 
 
 def _of_one_split(shards: Sequence[CheckedShard]) -> None:
-    """Check that no id is in two splits."""
+    """Checks that no id is in two splits."""
     by_split = {
         split: np.unique(
             np.concatenate([_NO_IDS, *(shard.ids for shard in shards if shard.written.shard.split == split)]), axis=0
@@ -127,7 +127,7 @@ def _check_woven(flows: int, account: Accounting) -> None:
 
 
 def _check_ids(shards: Sequence[CheckedShard]) -> int:
-    """Check that each id is once in a stripe and in one split only, and return how many there are."""
+    """Checks that each id is once in a stripe and in one split only, and returns how many there are."""
     stripes = sorted({shard.written.shard.task or "" for shard in shards})
     ids = np.concatenate([np.empty((0, 2), np.uint64), *(shard.ids for shard in shards)])
     rows = [len(shard.ids) for shard in shards]
@@ -167,7 +167,7 @@ def _check_pairs(shards: Sequence[CheckedShard]) -> None:
 
 
 def _check_duplicates(shards: Sequence[CheckedShard], scope: Deduplicate) -> None:
-    """Check that no two rows of a stripe, or of a split of it, have the same sizes and directions."""
+    """Checks that no two rows of a stripe, or of a split of it, have the same sizes and directions."""
     by_scope: dict[tuple[str, ...], list[np.ndarray]] = {}
     for shard in shards:
         entry = shard.written.shard

@@ -8,7 +8,7 @@ _DOT, _COLON, _ZERO, _NINE = ord("."), ord(":"), ord("0"), ord("9")
 
 
 def parse_addresses(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Parse IPv4 addresses with dots and IPv6 addresses (RFC 4291, section 2.2) without a scope.
+    """Parses IPv4 addresses with dots and IPv6 addresses (RFC 4291, section 2.2) without a scope.
 
     Args:
       texts: strings; a null is no address.

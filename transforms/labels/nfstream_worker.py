@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 
 def notice_crashes() -> None:
-    """Let this process raise when one that it started dies of a signal: NFStream would wait for it for ever."""
+    """Lets this process raise when one that it started dies of a signal: NFStream would wait for it for ever."""
 
     def look(number: int, frame: Any) -> None:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

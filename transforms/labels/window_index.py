@@ -108,7 +108,7 @@ _LOADING = threading.Lock()
 
 
 def forget_indexes() -> None:
-    """Let go of all indexes that this process keeps."""
+    """Lets go of all indexes that this process keeps."""
     with _LOADING:
         _loaded.cache_clear()
 
@@ -162,7 +162,7 @@ def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowI
 def match_windows(
     flows: pa.RecordBatch, index: WindowIndex, tolerance_ns: int = 0, *, last_resort: int | None = None
 ) -> WindowMatch:
-    """Find the word of each flow (`schemas.rows.FLOWS`).
+    """Finds the word of each flow (`schemas.rows.FLOWS`).
 
     A window matches where all of its key fits the flow in one direction or the other, and their times, both ends
     included, are at most `tolerance_ns` apart. Of several words the flow has the one that shares most with it; where

@@ -94,7 +94,7 @@ class PacketDecoder:
         network: np.ndarray,
         transport: np.ndarray,
     ) -> None:
-        """Replace outer packets by the packets inside their tunnels, from the outermost inwards.
+        """Replaces outer packets by the packets inside their tunnels, from the outermost inwards.
 
         An inner packet is decoded as a record that lies inside the outer one.
         """

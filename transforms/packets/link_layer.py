@@ -71,7 +71,7 @@ def _link_header(buffer, at, end, link_type):
 
 @numba.njit(nogil=True, cache=True)
 def _bsd_header(buffer, at, end):
-    """Skip an address family, in the byte order of the capturing machine (BSD null) or big-endian (loop)."""
+    """Skips an address family, in the byte order of the capturing machine (BSD null) or big-endian (loop)."""
     if at + 4 > end:
         return -_TRUNCATED, np.int64(0)
     family = u32(buffer, at)
@@ -84,7 +84,7 @@ def _bsd_header(buffer, at, end):
 
 @numba.njit(nogil=True, cache=True)
 def _ppp_frame(buffer, at, end):
-    """Skip a PPP header, or a Cisco HDLC header under the link type of PPP, as Wireshark does."""
+    """Skips a PPP header, or a Cisco HDLC header under the link type of PPP, as Wireshark does."""
     if at + 4 > end:
         return -_TRUNCATED, np.int64(0)
     if buffer[at] in (0x0F, 0x8F):
@@ -137,7 +137,7 @@ def _inner_header(buffer, at, end, kind):
 
 @numba.njit(nogil=True, cache=True)
 def _behind_labels(buffer, at, end):
-    """Skip the labels of MPLS down to the bottom of their stack; IP of either version follows."""
+    """Skips the labels of MPLS down to the bottom of their stack; IP of either version follows."""
     bottom = False
     while not bottom:
         if at + 4 > end:

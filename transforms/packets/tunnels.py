@@ -141,7 +141,7 @@ def _gtp_u(buffer, at, limit):
 
 @numba.njit(nogil=True, cache=True)
 def _teredo(buffer, at, limit):
-    """Skip authentication and origin indication up to an IPv6 packet, the only kind that Teredo carries."""
+    """Skips authentication and origin indication up to an IPv6 packet, the only kind that Teredo carries."""
     if at + 4 <= limit and u16(buffer, at) == 1:
         at += 13 + np.int64(buffer[at + 2]) + np.int64(buffer[at + 3])
     if at + 8 <= limit and u16(buffer, at) == 0:

@@ -10,7 +10,7 @@ from flowloom.schemas.models.score_card import FeatureSkew, ModelSkew
 
 
 def model_skew(trained: FeatureProfile, scored: FeatureProfile, threshold: float) -> ModelSkew | None:
-    """Compare two profiles of the same k; None where there is nothing to compare.
+    """Compares two profiles of the same k; None where there is nothing to compare.
 
     A feature is skewed where the Jensen-Shannon divergence of its histograms is above `threshold` by more than the
     noise: few flows differ from many by chance alone.
@@ -36,7 +36,7 @@ def model_skew(trained: FeatureProfile, scored: FeatureProfile, threshold: float
 
 
 def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the Jensen-Shannon divergence of two histograms in bits, from 0 to 1 (Lin 1991, equation 4.1)."""
+    """Returns the Jensen-Shannon divergence of two histograms in bits, from 0 to 1 (Lin 1991, equation 4.1)."""
     p, q = a / a.sum(), b / b.sum()
     middle = (p + q) / 2
 
@@ -49,7 +49,7 @@ def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def expected_divergence(bins: int, rows: int, others: int) -> float:
-    """Return the mean divergence of samples of one distribution over some bins, in bits, from that of chi squared."""
+    """Returns the mean divergence of samples of one distribution over some bins, in bits, from that of chi squared."""
     return max(bins - 1, 0) / (8 * LN_2) * (1 / rows + 1 / others)
 
 
@@ -62,7 +62,7 @@ def _skew(
     threshold: float,
     feature: str | None = None,
 ) -> FeatureSkew:
-    """Compare a feature's counts, or those of the classes of a task."""
+    """Compares a feature's counts, or those of the classes of a task."""
     expected, got = np.array(counts, np.float64), np.array(found, np.float64)
     apart = np.abs(expected / expected.sum() - got / got.sum())
     divergence = jensen_shannon(expected, got)

@@ -51,7 +51,7 @@ class OverlapCounts:
         return OverlapCounts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def overlap(self) -> Overlap:
-        """Return the counts by the names of splits."""
+        """Returns the counts by the names of splits."""
         later = [split for split in range(len(SPLITS)) if split != TRAIN]
         return Overlap(
             distinct=_named(self.distinct, range(len(SPLITS))),
@@ -96,7 +96,7 @@ def sighting_type(tasks: int) -> np.dtype:
 
 
 def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
+    """Yields the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
 
     Args:
       rows: flow ids, the columns of `TIMED_SEQUENCE`, addresses if there are any, and labels of any of the tasks.
@@ -114,7 +114,7 @@ def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tu
 
 
 def count_overlap(sightings: np.ndarray) -> OverlapCounts:
-    """Count over all sightings of some things; no other part may have sightings of the same things.
+    """Counts over all sightings of some things; no other part may have sightings of the same things.
 
     Args:
       sightings: records of `sighting_type`, in any order; the same flow may occur with a thing more than once.
@@ -164,7 +164,7 @@ def plan_parts(sightings: Iterable[SpilledSightings]) -> Iterator[LeakagePart]:
 
 
 def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
-    """Count over the sightings of one part, out of all files of its kind."""
+    """Counts over the sightings of one part, out of all files of its kind."""
     ends = [number * (1 << 64) // part.of for number in (part.number, part.number + 1)]
     pieces = []
     for path in part.paths:
@@ -175,7 +175,7 @@ def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
 
 
 def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Identity) -> Leakage:
-    """Put the counts of all parts together, in any order; a kind without any has no rows."""
+    """Puts the counts of all parts together, in any order; a kind without any has no rows."""
     found = sum_by_key({part.kind: part.counts} for part in parts)
     none = count_overlap(np.empty(0, sighting_type(len(tasks))))
     sequences = found.get("sequences", none)
@@ -190,7 +190,7 @@ def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Iden
 
 
 def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
-    """Measure the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
+    """Measures the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
 
     Raises:
       FlowloomError: if there is no finished dataset.
@@ -208,7 +208,7 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
 
 
 def _sighting_columns(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
-    """Return those of some columns that `sight` looks at."""
+    """Returns those of some columns that `sight` looks at."""
     wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
     return [name for name in columns if name in wanted]
 
@@ -223,7 +223,7 @@ def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequ
 
 
 def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> int:
-    """Return how many labels are known of things that have another one too."""
+    """Returns how many labels are known of things that have another one too."""
     if not len(starts):
         return 0
     known = labels != _UNKNOWN

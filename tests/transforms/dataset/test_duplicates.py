@@ -16,7 +16,7 @@ cells = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 
 
 
 def rows_of(rows: list[tuple[int, int, int]]) -> pa.RecordBatch:
-    """Return rows of (sequence, split, start); ids ascend and gaps differ."""
+    """Returns rows of (sequence, split, start); ids ascend and gaps differ."""
     batch = synthetic_flows(len(rows))
     columns = {
         "flow_id": [number.to_bytes(16, "big") for number in range(len(rows))],

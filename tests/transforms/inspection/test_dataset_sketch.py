@@ -42,7 +42,7 @@ def labelled_flows(rows: int = ROWS, seed: int = 0) -> pa.RecordBatch:
 
 
 def described(parts: list[tuple[str, pa.RecordBatch]], cuts: int = 1) -> DatasetStatistics:
-    """Describe parts in so many sketches that are merged."""
+    """Describes parts in so many sketches that are merged."""
     merged = DatasetSketch(TASKS, 60)
     for at in range(cuts):
         sketch = DatasetSketch(TASKS, 60)
@@ -65,7 +65,7 @@ def column(values: pa.Array, cuts: int = 1, name: str = "x") -> ColumnStatistics
 
 
 def assert_ranks(quantiles: tuple[float, ...], values: np.ndarray, error: float = QUANTILE_ERROR) -> None:
-    """Check that each level lies between the shares of values below its quantile, and at or below it."""
+    """Checks that each level lies between the shares of values below its quantile, and at or below it."""
     ordered = np.sort(values.astype(np.float64))
     for level, quantile in zip(LEVELS, quantiles, strict=True):
         below, upto = (np.searchsorted(ordered, quantile, side) / len(ordered) for side in ("left", "right"))

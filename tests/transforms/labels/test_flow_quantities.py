@@ -25,7 +25,7 @@ def flows_with(**changes: list) -> pa.RecordBatch:
 
 
 def reference(flow: dict, name: str) -> float:
-    """Measure one flow as Python would."""
+    """Measures one flow as Python would."""
     size, packets = flow["bytes_fwd"] + flow["bytes_bwd"], flow["packets_fwd"] + flow["packets_bwd"]
     gaps = [gap / 1e9 for gap in flow["pkt_gap_ns"][1:]]
     seconds = flow["duration_ns"] / 1e9

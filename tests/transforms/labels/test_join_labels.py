@@ -42,7 +42,7 @@ def answer(rows: list[tuple[int, bool]]) -> Answer:
 
 
 def oracle(said: list[tuple[int, bool]], on_conflict: str, missing: int | None) -> int | None:
-    """Return the label of one flow from what each source says of it."""
+    """Returns the label of one flow from what each source says of it."""
     words = [code for code, _ in said if code >= 0]
     if on_conflict == "unknown" and (len(set(words)) > 1 or any(several for _, several in said)):
         return None
@@ -141,7 +141,7 @@ def windows_like(flows: pa.RecordBatch, code: int) -> pa.RecordBatch:
 
 
 def packet_capture(tmp_path, flows: int = 4, packets: int = 4) -> str:
-    """Write a capture in which the packets of some flows alternate, with a record between that is no IP packet."""
+    """Writes a capture in which the packets of some flows alternate, with a record between that is no IP packet."""
     frames = [(NS, ethernet(bytes(28), 0x0806))]
     for packet in range(packets):
         for flow in range(flows):

@@ -44,7 +44,7 @@ BY_QUANTILES = automatic(method="quantiles", classes=4)
 
 
 def flows_of(cells: list[tuple[int, int | None, int]]) -> pa.RecordBatch:
-    """Return flows of (duration in ns, label, split)."""
+    """Returns flows of (duration in ns, label, split)."""
     flows = synthetic_flows(len(cells))
     durations, codes, splits = ([cell[at] for cell in cells] for at in range(3))
     at = FLOWS.get_field_index("duration_ns")

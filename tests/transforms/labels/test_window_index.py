@@ -80,7 +80,7 @@ def canonical(window: Row, names: tuple[str, ...]) -> str:
 
 
 def oracle(windows: list[Row], flow: Row, tolerance: int, names: tuple[str, ...]) -> tuple[int, bool]:
-    """Return the word of a flow and whether there are others, from all windows one by one."""
+    """Returns the word of a flow and whether there are others, from all windows one by one."""
     shares: dict[int, list[int]] = {}
     episodes = itertools.groupby(
         sorted((canonical(w, names), w["code"], w["first"], w["last"]) for w in windows if fits(w, flow, names)),

@@ -29,7 +29,7 @@ output: {{shards: 2}}
 
 
 def timeline(seed: int, seconds: int) -> list[tuple[int, bytes]]:
-    """Return packets of conversations that go on over a whole timeline: some pause longer than a timeout, some end."""
+    """Returns packets of conversations that go on over a whole timeline: some pause longer than a timeout, some end."""
     draws = random.Random(seed)
     frames = []
     for flow in range(40):

@@ -24,7 +24,7 @@ SECOND = 10**9
 
 
 def read(paths, definition):
-    """Return the flows and packet rows of capture files that are one range each, and packets metered and dropped."""
+    """Returns the flows and packet rows of capture files that are one range each, and packets metered and dropped."""
     flows, fragments, numbers, clocks, rows = [], [], [], [], []
     metered, dropped, known_before = 0, no_drops(), [None]
     for at, path in enumerate(paths):

@@ -86,7 +86,7 @@ ZEROED = {
 
 
 def told_by(end: int, version: int) -> list[tuple[bytes, bytes]]:
-    """Return packets in which everything that `strict` masks depends on `end`, each with what it leaves of them."""
+    """Returns packets in which everything that `strict` masks depends on `end`, each with what it leaves of them."""
     ports, checksum = struct.pack(">HH", 1000 + end, 2000 + end), bytes([end] * 2)
     options = bytes([8, 10, *[end] * 8, 1, 1])
     segments = {

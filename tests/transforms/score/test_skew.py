@@ -13,7 +13,7 @@ histograms = st.lists(st.integers(0, 50), min_size=6, max_size=6).filter(any)
 
 
 def profile(sizes, rows=None, classes=None):
-    """Return a profile of one feature, whose values are so many in each of the first bins."""
+    """Returns a profile of one feature, whose values are so many in each of the first bins."""
     bins = np.zeros(bin_count("pkt_size", K), int)
     bins[: len(sizes)] = sizes
     return FeatureProfile(k=K, rows=rows or int(sum(sizes)), counts={"pkt_size": bins.tolist()}, classes=classes or {})

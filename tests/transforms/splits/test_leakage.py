@@ -52,7 +52,7 @@ def batch_of(flows: list[dict], labels: tuple[str, ...] = TASKS) -> pa.RecordBat
 
 
 def counted(things: list[tuple[int, object, str]]) -> dict[str, dict[str, int]]:
-    """Count (flow, thing, split) with dictionaries."""
+    """Counts (flow, thing, split) with dictionaries."""
     flows = collections.defaultdict(lambda: {split: set() for split in SPLITS})
     for number, thing, split in things:
         flows[thing][split].add(number)

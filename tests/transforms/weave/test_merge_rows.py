@@ -62,7 +62,7 @@ def of_each_flow(rows: list[dict]) -> list[dict]:
 
 
 def oracle(datasets: list[list[dict]], missing: str, on_conflict: str) -> tuple[dict, dict, dict]:
-    """Join with dictionaries: labels by flow, and labelled and conflicting flows by (dataset, task)."""
+    """Joins with dictionaries: labels by flow, and labelled and conflicting flows by (dataset, task)."""
     joined: dict = {}
     labelled, conflicts = collections.Counter(), collections.Counter()
     disputed = set()
