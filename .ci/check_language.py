@@ -20,6 +20,7 @@ MOST_WORDS = 20
 HEADLESS = re.compile(
     r"(?:What|How|Which|Whether|Where|When|Why|Who|Whose)\b|(?:All|Everything|Anything|Nothing) (?:that|but)\b"
 )
+IMPERATIVE = re.compile(r"(?:Add|Build|Check|Count|Find|Make|Print|Raise|Read|Return|Run|Write|Yield) ")
 PHRASES = {
     r"ha(?:s|ve) not(?=[.,;:)]| (?:a|an|any|its|one|the|their)\b|$)": "does not have",
     r"be it\b": "whether it is",
@@ -65,13 +66,16 @@ def check_first_line(text: str, most_words: float = MOST_WORDS) -> Iterator[str]
         yield f"first sentence must have at most {most_words} words, got {words}"
 
 
-def check_python(source: str) -> Iterator[tuple[int, str]]:
-    """Yields the line and a message for each finding in a module."""
+def check_python(source: str, commands: bool = False) -> Iterator[tuple[int, str]]:
+    """Yields the line and a message for each finding in a module; the help of commands may use the imperative."""
     phrases, documented, texts = [*BANNED, OF_WHICH], set[int](), list[tuple[int, str]]()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             documented.add(id(node.body[0]))
-            yield from ((node.body[0].lineno, message) for message in check_first_line(ast.get_docstring(node) or ""))
+            text = ast.get_docstring(node) or ""
+            yield from ((node.body[0].lineno, message) for message in check_first_line(text))
+            if isinstance(node, DOCUMENTED[2:]) and not commands and (verb := IMPERATIVE.match(text)):
+                yield node.body[0].lineno, f'"{verb[0]}...": begin with a third-person verb'
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             texts.append((node.lineno, node.value.value))
             if id(node) not in documented and not node.value.value.startswith("Whether "):  # of an attribute
@@ -95,7 +99,7 @@ def check_page(text: str) -> Iterator[tuple[int, str]]:
 def check_file(path: Path) -> list[str]:
     """Returns the findings of one file, as `file:line: message` in the order of lines."""
     text = path.read_text(encoding="utf-8")
-    found = check_python(text) if path.suffix == ".py" else check_page(text)
+    found = check_python(text, "cli" in path.parts) if path.suffix == ".py" else check_page(text)
     return [f"{path}:{line}: {message}" for line, message in sorted(found)]
 
 

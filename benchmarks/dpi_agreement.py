@@ -62,7 +62,7 @@ class Agreement:
 
 
 def agree(captures: Sequence[Path], results: Path, python: str, folder: str) -> dict[str, Agreement]:
-    """Label the flows of captures by each field and compare them with the results of the same name."""
+    """Labels the flows of captures by each field and compares them with the results of the same name."""
     found = {field: Agreement() for field in FIELDS}
     jobs = {f"{folder}/{capture.name}": [str(capture)] for capture in captures}
     refused = inspect_captures(jobs, DEFINITION, python)

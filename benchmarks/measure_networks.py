@@ -29,7 +29,7 @@ def training_step(
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Call everything in turn, once unmeasured; return the median wall and processor seconds of each."""
+    """Calls everything in turn, once unmeasured; returns the median wall and processor seconds of each."""
     time_interleaved(list(calls.values()), 1)
     taken = time_interleaved(list(calls.values()), rounds)[:, :, :2] / 1e9  # [calls, rounds, (wall, processor)]
     medians = np.median(taken, 1).tolist()

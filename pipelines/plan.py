@@ -67,7 +67,7 @@ class _Measured:
 
 
 def plan(options: PlanOptions, progress: Callable[[str], None] = lambda line: None) -> BuildEstimate:
-    """Estimate time, memory and disk of a build.
+    """Estimates time, memory and disk of a build.
 
     Raises:
       FlowloomError: if the manifest is invalid, names no capture that can be read, or its samples cannot be built.

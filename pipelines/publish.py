@@ -111,7 +111,7 @@ def _receive(url: str, name: str, root: Path) -> None:
 
 
 def _side_by_side(action: Callable[[str], None], names: Iterable[str]) -> None:
-    """Do something with all names; the first failure ends it."""
+    """Does something with all names; the first failure ends it."""
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         pending = [pool.submit(action, name) for name in names]
         try:

@@ -125,3 +125,10 @@ def test_it_prints_places_and_its_status_says_whether_there_are_any(checker, tmp
     (tmp_path / "bad.md").write_text("# Rows\n\nThe road of a build.\n")
     assert checker.main([str(tmp_path)]) == 1
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path / 'bad.md'}:3: ")
+
+
+def test_functions_begin_with_a_third_person_verb(checker, tmp_path):
+    text = '"""Module."""\n\n\ndef join():\n    """Return a capture."""\n'
+    assert found(checker, tmp_path, text) == [(5, '"Return ...": begin with a third-person verb')]
+    (tmp_path / "cli").mkdir()
+    assert found(checker, tmp_path, text, "cli/commands.py") == []

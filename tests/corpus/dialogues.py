@@ -46,7 +46,7 @@ LINES = (
 
 
 def type_in_ssh(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Log in twice and type commands key by key, with pauses between keys and lines."""
+    """Logs in twice and type commands key by key, with pauses between keys and lines."""
     for _ in range(2):
         shell = "cd /; exec env -i TERM=xterm PATH=/usr/bin:/bin PS1='$ ' bash --norc --noprofile"
         terminal = host.start(["ssh", "-tt", *_ssh_options(lab), f"root@{server_name(lab)}", shell],
@@ -115,7 +115,7 @@ def serve_websocket(lab: Lab) -> None:
 
 
 def chat_by_websocket(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Be in two chat rooms at once, and come back once more to one of them."""
+    """Is in two chat rooms at once, and come back once more to one of them."""
     words = ["chat-client", server_name(lab), f"{lab.shared}/keys/ca.crt"]
     other = host.start(peer(lab, *words, "room-2", str(draws.uniform(6, 12)), str(draws.random())))
     for seconds in (draws.uniform(3, 6), draws.uniform(2, 5)):
@@ -137,7 +137,7 @@ def serve_mqtt(lab: Lab) -> None:
 
 
 def chat_by_mqtt(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Subscribe to all topics while publishing short messages, each from a connection of its own."""
+    """Subscribes to all topics while publishing short messages, each from a connection of its own."""
     at = ["--cafile", f"{lab.shared}/keys/ca.crt", "-h", server_name(lab), "-p", "8883"]
     reader = host.start(["mosquitto_sub", *at, "-t", "loom/#", "-W", "12", "-q", str(draws.randrange(3))])
     message = host.home / "message"

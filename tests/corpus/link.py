@@ -33,7 +33,7 @@ def open_tap(name: str) -> int:
 
 
 def carry(taps: tuple[int, int], delay: float, jitter: float, loss: float, draws: random.Random) -> None:
-    """Carry frames both ways until the process is ended or `LONGEST_RUN` is over.
+    """Carries frames both ways until the process is ended or `LONGEST_RUN` is over.
 
     Args:
       taps: the two ends.

@@ -31,7 +31,7 @@ def make_media(directory: Path) -> None:
 
 
 def watch_hls(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Play parts of a film at its own speed, over one connection or one a segment."""
+    """Plays parts of a film at its own speed, over one connection or one a segment."""
     for _ in range(2 if lab.scale == 1 else 1):
         rate = draws.choice(VARIANTS)
         seconds = draws.uniform(3, 7) * max(lab.scale, 0.4)
@@ -62,7 +62,7 @@ def serve_rtmp(lab: Lab) -> None:
 
 
 def watch_rtmp(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Watch live streams for some seconds each; now and then send one instead."""
+    """Watches live streams for some seconds each; now and then send one instead."""
     for turn in range(2):
         rate, seconds = draws.choice(VARIANTS), f"{draws.uniform(2, 4) * max(lab.scale, 0.4):.1f}"
         if draws.random() < 0.25:

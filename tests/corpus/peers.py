@@ -140,7 +140,7 @@ async def chat_client(server: str, authority: str, room: str, seconds: str, seed
 
 
 def smtp_server(certificate: str, key: str, domain: str) -> None:
-    """Accept all mail on port 587, with STARTTLS, and forget it."""
+    """Accepts all mail on port 587, with STARTTLS, and forgets it."""
     from aiosmtpd.controller import UnthreadedController
     from aiosmtpd.handlers import Sink
 

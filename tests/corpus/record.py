@@ -76,7 +76,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """Returns a short name, unique among the sessions of a recording."""
+        """Short name, unique among the sessions of a recording."""
         return f"{self.app.replace('_', '')}-{self.tunnel[0]}{self.number}"
 
     def file(self, out: Path, what: str) -> Path:

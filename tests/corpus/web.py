@@ -71,7 +71,7 @@ def browse_pages(lab: Lab, host: Host, draws: random.Random) -> None:
 
 
 def download(lab: Lab, host: Host, draws: random.Random) -> None:
-    """Download a few large files, some with a limited rate."""
+    """Downloads a few large files, some with a limited rate."""
     for _ in range(draws.randrange(2, 4) if lab.scale > 0.3 else 1):
         limit = draws.choice([[], [], ["--limit-rate", f"{draws.randrange(50, 150)}k"]])
         part = ["--range", f"0-{int(180_000 * lab.scale)}"] if lab.scale < 1 else []
@@ -128,7 +128,7 @@ def serve_ftp(lab: Lab) -> None:
 
 
 def fetch_by_ftp(lab: Lab, host: Host, draws: random.Random) -> None:
-    """List and fetch files; each listing and file is a data connection of its own."""
+    """Lists and fetches files; each listing and file is a data connection of its own."""
     for _ in range(2):
         pool = [f"object-{number}" for number in range(OBJECTS)] + [f"file-{number}" for number in range(FILES)]
         names = draws.sample(pool[: OBJECTS + (FILES if lab.scale == 1 else 0)], draws.randrange(3, 7))

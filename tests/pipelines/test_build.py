@@ -70,7 +70,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.Table]:
-    """Compose the pure functions in memory: rows by (stripe, split)."""
+    """Composes the pure functions in memory: rows by (stripe, split)."""
     uris = {
         uri: [at for at, source in enumerate(manifest.captures) if uri in match_source(source, str(folder))[0]]
         for source in manifest.captures

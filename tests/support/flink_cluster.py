@@ -113,13 +113,13 @@ class FlinkCluster:
         _wait(lambda: self._overview()["slots-available"] == 4, "two task managers have free slots")
 
     def kill_task_manager(self) -> None:
-        """Kill the oldest task manager, so that it can say nothing."""
+        """Kills the oldest task manager, so that it can say nothing."""
         process = self._task_managers.pop(0)
         process.kill()
         process.wait()
 
     def kill_task_managers(self) -> None:
-        """Kill all task managers."""
+        """Kills all task managers."""
         while self._task_managers:
             self.kill_task_manager()
 

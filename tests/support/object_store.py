@@ -30,13 +30,13 @@ class ObjectStore:
         return [item["Key"] for item in self.client().list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
     def stop(self) -> None:
-        """Fall silent for good."""
+        """Falls silent for good."""
         self._server.stop()
 
 
 @contextlib.contextmanager
 def object_store() -> Iterator[ObjectStore]:
-    """Serve an empty bucket while the block runs; the environment knows where, and who may write."""
+    """Serves an empty bucket while the block runs; the environment knows where, and who may write."""
     store = ObjectStore()
     environment = {
         "AWS_ENDPOINT_URL": store.endpoint,

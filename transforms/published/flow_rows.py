@@ -49,8 +49,8 @@ def published_flows(
         elif field.name == "group":
             arrays.append(repeated_text(file.group, len(rows)))
         elif field.name in sequences:
-            values = sequences[field.name].astype(integer_dtype(field.type.value_type))
-            arrays.append(list_column(first, values, field.type))
+            entries = sequences[field.name].astype(integer_dtype(field.type.value_type))
+            arrays.append(list_column(first, entries, field.type))
         elif (values := columns.get(field.name)) is not None:
             arrays.append(column(values.astype(integer_dtype(field.type)), field.type))
         else:

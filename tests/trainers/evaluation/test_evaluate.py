@@ -127,7 +127,7 @@ def test_few_and_absent_classes_give_warnings(synthetic, tmp_path, monkeypatch):
 
 
 def test_label_values_are_escaped(run, metrics, monkeypatch, tmp_path, synthetic):
-    """Label values come from users and may contain markup, in tables and in figures."""
+    """Labels values come from users and may contain markup, in tables and in figures."""
     monkeypatch.setattr(cost, "measure", lambda runs: [COST])
     data, copy = tmp_path / "data", tmp_path / "run"
     shutil.copytree(synthetic(), data)
