@@ -236,18 +236,12 @@ def ptransforms() -> Iterator[tuple[Path, ast.ClassDef]]:
                     yield path, node
 
 
-# PTransforms that do not follow a rule yet; to shrink until nothing is left
-WITH_ANY = {"ConcealIdentities", "RecallPublished"}
-WITHOUT_FUNCTION = {"ConcealIdentities", "RecallPublished"}
-WITHOUT_TEST = {"RecallPublished"}
-
-
 def test_ptransforms_state_the_types_of_their_collections():
     for path, node in ptransforms():
         (expand,) = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "expand")
         types = [argument.annotation for argument in expand.args.args[1:]] + [expand.returns]
         stated = all(types) and not any(re.search(r"\bAny\b", ast.unparse(each)) for each in types if each)
-        assert stated or node.name in WITH_ANY, f"{path}: {node.name}.expand"
+        assert stated, f"{path}: {node.name}.expand"
 
 
 def test_ptransforms_have_a_function_of_their_name():
@@ -259,14 +253,14 @@ def test_ptransforms_have_a_function_of_their_name():
             for each in ast.parse(module.read_text()).body
             if isinstance(each, ast.FunctionDef)
         }
-        assert name in functions or node.name in WITHOUT_FUNCTION, f"{path}: {node.name} needs {name}"
+        assert name in functions, f"{path}: {node.name} needs {name}"
 
 
 def test_ptransforms_are_tested_in_the_mirror_of_their_folder():
     for path, node in ptransforms():
         tests = (source_tree.ROOT / "tests" / path.parent).glob("test_*.py")
         tested = any(re.search(rf"\b{node.name}\b", test.read_text()) for test in tests)
-        assert tested or node.name in WITHOUT_TEST, f"{path}: {node.name}"
+        assert tested, f"{path}: {node.name}"
 
 
 WITHOUT_BEAM = """
