@@ -47,7 +47,7 @@ class BuildOptions:
             raise FlowloomError(f"a job folder is for datasets that go to a URL; {self.out} is built beside its place")
 
     @property
-    def lanes(self) -> int | None:
+    def equal_workers(self) -> int | None:
         """Number of workers that get an equal share of the work; None if the runner gives work to idle workers."""
         return self.workers if self.runner == EMBEDDED else None
 
@@ -90,7 +90,7 @@ def _build(
         corpus = prepare_corpus(manifest, folder, staging, scratch, options.workers, metered)
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
-            compose(pipeline, corpus, staging, options.lanes)
+            compose(pipeline, corpus, staging, options.equal_workers)
     require_success(staging, CARD)
     clear(staging)
     return read_card(staging)

@@ -142,16 +142,16 @@ class CardCounts:
         return BuildOutputs(shards, **kinds)
 
 
-def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None) -> None:
+def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, workers: int | None) -> None:
     """Builds the pipeline from capture groups to dataset card.
 
     Args:
       staging: the folder of the dataset and its temporary files.
-      lanes: number of workers that get an equal share of the work; None if the runner gives work to idle workers.
+      workers: number of workers that get an equal share of the work; None if the runner gives work to idle workers.
     """
     known = pipeline | "KnownRejects" >> beam.Create([corpus.plan.rejects, corpus.unread])
     counts = CardCounts(rejects=[known])
-    metered = meter_captures(pipeline, corpus, staging, lanes, counts)
+    metered = meter_captures(pipeline, corpus, staging, workers, counts)
     flows = label_flows(pipeline, corpus, metered.flows, counts) | read_published_flows(pipeline, corpus)
     plans = Plans(corpus.split_plan, LabelBins(corpus.manifest.tasks))
     if corpus.manifest.needs_all_flows:
@@ -166,9 +166,9 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | 
 
 
 class MeteredCorpus(NamedTuple):
-    """Flows of all captures by name, and what metering spilled of their packets.
+    """Flows of all captures by name, and their spilled packet rows.
 
-    Complete and joined flows stay apart, because to flatten them would carry them through the runner.
+    Complete and joined flows stay separate, because flattening would carry them through the runner.
     """
 
     flows: dict[str, Rows]
@@ -176,14 +176,14 @@ class MeteredCorpus(NamedTuple):
 
 
 def meter_captures(
-    pipeline: beam.Pipeline, corpus: Corpus, staging: str, lanes: int | None, counts: CardCounts
+    pipeline: beam.Pipeline, corpus: Corpus, staging: str, workers: int | None, counts: CardCounts
 ) -> MeteredCorpus:
     """Meters the captures of a corpus, or reads them from the cache, and joins flows that captures share."""
     manifest = corpus.manifest
     if corpus.cached is not None:
-        metered = pipeline | "ReadCachedMetering" >> ReadCachedMetering(corpus.cached, staging, lanes)
+        metered = pipeline | "ReadCachedMetering" >> ReadCachedMetering(corpus.cached, staging, workers)
     else:
-        plan = PlanMetering(corpus.plan.groups, manifest.definition, manifest.output.split_bytes, lanes)
+        plan = PlanMetering(corpus.plan.groups, manifest.definition, manifest.output.split_bytes, workers)
         planned = pipeline | "PlanMetering" >> plan
         digested = planned.digests | "DigestCaptures" >> DigestCaptures()
         counts.digests.append(digested.digests)

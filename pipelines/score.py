@@ -82,7 +82,7 @@ class ScoreOptions:
             raise FlowloomError("key_file must be given with identity pseudonym and only then; see docs/manifest.md")
 
     @property
-    def lanes(self) -> int | None:
+    def equal_workers(self) -> int | None:
         """Number of workers that get an equal share of the work; None if the runner gives work to idle workers."""
         return self.workers if self.runner == EMBEDDED else None
 
@@ -154,7 +154,7 @@ def compose(
     accounts: tuple[beam.PCollection[GroupAccount], ...] = ()
     if inputs.captures.groups:
         plan_metering = PlanMetering(
-            inputs.captures.groups, needs.definition, options.split_bytes, options.lanes, digests=False
+            inputs.captures.groups, needs.definition, options.split_bytes, options.equal_workers, digests=False
         )
         planned = pipeline | "PlanMetering" >> plan_metering
         metered = planned.tasks | "MeterRanges" >> MeterRanges(needs.definition, staging)
@@ -164,7 +164,7 @@ def compose(
         key = corpus_key(inputs.captures) if options.identity == "drop" else key
         for name, flows in (("Whole", metered.flows), ("Joined", joined.flows)):
             rows[name] = flows | f"ConcealIdentities {name}" >> ConcealIdentities(key), options.identity != "drop"
-    read = pipeline | "ReadParts" >> ReadParts(inputs.parts, options.lanes)
+    read = pipeline | "ReadParts" >> ReadParts(inputs.parts, options.equal_workers)
     rows["Parts"] = read.rows, True
     scored = [
         batches | f"ScoreRows {name}" >> ScoreRows(load, staging, options.shards, addresses)

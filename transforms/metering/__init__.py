@@ -1,1 +1,1 @@
-"""The metering job: scheduling, group readers, meter cache, joins of fragments; no rules of what a flow is."""
+"""The metering job: scheduling, group readers, meter cache, joins of fragments; no rules that define a flow."""

@@ -1,4 +1,4 @@
-"""Results of metering other than rows: accounts of capture groups, digests of captures, places of fragments."""
+"""Results of metering other than rows: accounts of capture groups, digests of captures, spilled fragments."""
 
 import dataclasses
 
@@ -15,8 +15,10 @@ class GroupAccount:
     """Account of one group, or of a part of it.
 
     Attributes:
-      flows, flows_short: number of flows in the dataset, and of flows below the definition's `min_packets`.
-      captures, rejects: rows of the tables of the same names; a capture has one row for each of its ranges.
+      flows: number of flows in the dataset.
+      flows_short: number of flows below the definition's `min_packets`.
+      captures: rows of the captures table, one for each range of a capture.
+      rejects: rows of the rejects table.
     """
 
     group: str
@@ -36,7 +38,12 @@ class CaptureDigest:
 
 @dataclasses.dataclass(frozen=True)
 class RangeFragments:
-    """Fragments of one range in one partition, if it has any, and its latest time (see `FlowMeter.clock_ns`)."""
+    """Spilled fragments of one range in one partition, None without any.
+
+    Attributes:
+      position: the range's position in its group.
+      clock_ns: latest time in the range (see `FlowMeter.clock_ns`).
+    """
 
     position: int
     clock_ns: int | None

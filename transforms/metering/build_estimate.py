@@ -1,4 +1,4 @@
-"""Estimates of a build: its time, memory and disk from rates that were measured on small builds."""
+"""Estimates of a build's time, memory and disk space, from rates measured on small builds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,11 +11,10 @@ from flowloom.transforms.io.spill import PENDING_BYTES
 from flowloom.transforms.metering.scheduling import deal
 
 SERIAL_SHARE = (0.10, 0.22, 0.35)
-"""Share of a build that a second worker does not help: two were 1.81 to 1.48 times as fast as one, on several days
-(docs/performance.md)."""
+"""Serial share of a build: on several days two workers were 1.81 to 1.48 times as fast as one (docs/performance.md)."""
 SHARD_ROW_BYTES = 100
 """Bytes that a worker holds of each row of the shard that it sorts (docs/data-contract.md)."""
-_LANE_BYTES = 2 * PENDING_BYTES
+_WORKER_BYTES = 2 * PENDING_BYTES
 """Bytes of flows and of shard rows that a worker holds before it spills them."""
 
 
@@ -30,14 +29,15 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Costs of a build on one machine, by bytes of captures as they are stored.
+    """Costs of a build on one machine, per byte of captures as stored.
 
     Attributes:
-      source: where the rates are from.
-      startup_s: until the first capture is read.
-      cpu_s_per_byte: of one worker.
-      dataset_bytes, spill_bytes: per byte, of shards and of rows on their way to them.
-      peak_bytes: memory of a small build with one worker.
+      source: origin of the rates, as a phrase.
+      startup_s: time until the first capture is read.
+      cpu_s_per_byte: processor time of one worker.
+      dataset_bytes: bytes of shards.
+      spill_bytes: bytes of temporary files.
+      peak_bytes: peak memory of a small build with one worker, not per byte.
     """
 
     source: str
@@ -57,7 +57,7 @@ STORED = Rates(
     packets_per_byte=2.5e-3,
     flows_per_byte=1.0e-4,
     dataset_bytes=0.010,
-    spill_bytes=0.060,  # 25 packets of 17 bytes and 150 bytes more are a flow of 10,000 bytes
+    spill_bytes=0.060,  # a flow of 10,000 bytes takes 150 bytes and 17 more for each of its 25 packets
     peak_bytes=5.0e8,
 )
 
@@ -82,7 +82,7 @@ class BuildEstimate:
 
 
 def work_pieces(groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int) -> list[int]:
-    """Returns the bytes of every piece of captures that one worker reads by itself, as `PlanMetering` makes them."""
+    """Returns the size of each piece of a capture that one worker reads alone, as `PlanMetering` makes them."""
     pieces = []
     for group in groups:
         if not definition.associative:
@@ -98,9 +98,9 @@ def _split(capture: Capture, split_bytes: int) -> list[int]:
         return [capture.size]
     try:
         found = stretches(capture.uri, split_bytes)
-    except CaptureError:  # it can no longer be read; a build will say so
+    except CaptureError:  # the capture can no longer be read; a build reports that
         return [capture.size]
-    # a compressed capture is one stretch without an end that is known
+    # a compressed capture is one stretch, whose end is unknown
     return [capture.size] if len(found) == 1 else [min(each.end, capture.size) - each.begin for each in found]
 
 
@@ -109,17 +109,17 @@ def estimate_build(
 ) -> BuildEstimate:
     """Estimates a build of captures that are read in pieces.
 
-    Metering takes as long as the worker with the most bytes; of the rest of the work a share is serial. Workers beyond
-    the cores of this machine are taken to be on others of its kind.
+    Metering takes as long as the worker with the most bytes needs; a share of the other work is serial. Workers beyond
+    the cores of this machine are assumed to run on more machines of its kind.
 
     Args:
-      pieces: bytes of what one worker reads by itself.
-      shards: those of one stripe and split.
+      pieces: bytes of each piece that one worker reads alone.
+      shards: number of shards of one stripe and split.
     """
     size = sum(pieces)
     loads = [0] * workers
-    for lane, bytes_ in zip(deal(pieces, workers), pieces, strict=True):
-        loads[lane] += bytes_
+    for worker, bytes_ in zip(deal(pieces, workers), pieces, strict=True):
+        loads[worker] += bytes_
     slowest = max(loads)
 
     def seconds(per_byte: float, serial: float) -> float:
@@ -130,21 +130,23 @@ def estimate_build(
     here = min(workers, cores)
     flows = rates.flows_per_byte * size
     shard_rows = flows / max(shards, 1)
-    lanes = (here - 1) * _LANE_BYTES
-    memory = rates.peak_bytes + lanes + here * shard_rows * SHARD_ROW_BYTES
+    further = (here - 1) * _WORKER_BYTES
+    memory = rates.peak_bytes + further + here * shard_rows * SHARD_ROW_BYTES
     bases = [
         f"rates are {rates.source}",
-        "time is processor time of the samples: captures are taken to be read as fast as they are worked on",
-        f"memory is a small build's peak, {_LANE_BYTES >> 20} MiB for each further worker, and "
+        "time is processor time of the samples: reading is assumed to be as fast as processing",
+        f"memory is a small build's peak, {_WORKER_BYTES >> 20} MiB for each further worker, and "
         f"{SHARD_ROW_BYTES} bytes for each row of a shard that is being sorted; between 0.7 and 1.6 times that",
     ]
     if workers > 1:
         low, _, high = SERIAL_SHARE
-        bases.append(f"{low:.0%} to {high:.0%} of the work is taken to be serial, as two workers showed before")
+        bases.append(f"{low:.0%} to {high:.0%} of the work is assumed to be serial, as measured with two workers")
     if workers > cores:
-        bases.append(f"modelled: this machine has {cores} cores, further workers are taken to be on others of its kind")
+        bases.append(
+            f"modelled: this machine has {cores} cores; further workers are assumed to run on more machines of its kind"
+        )
     if len(pieces) < workers:
-        bases.append(f"only {len(pieces)} pieces can be read side by side: compressed captures are not divided")
+        bases.append(f"only {len(pieces)} pieces can be read in parallel: a compressed capture is one piece")
     return BuildEstimate(
         workers=workers,
         captures=captures,

@@ -1,4 +1,4 @@
-"""Group reader: consecutive ranges of one capture group become flows, fragments, accounts and rejects."""
+"""Group reader: turns consecutive ranges of one capture group into flows, fragments, accounts and rejects."""
 
 import dataclasses
 import time
@@ -33,18 +33,18 @@ class StageSeconds:
 
 
 class GroupReader:
-    """Reader of the flows in ranges of one capture group; damage ends a capture, never the group.
+    """Reader of flows from ranges of one capture group; damage ends the reading of a capture, never of the group.
 
     Args:
-      ranges: what to read, in the order of the group; all of it, unless `place` says otherwise.
+      ranges: ranges to read, in the order of the group; the whole group, unless `place` says otherwise.
       group: the group's content-based name, at least 16 hexadecimal digits.
-      definition: what counts as one flow.
-      sha256: digest of each capture's bytes, by uri; part of the account only.
-      place: where the ranges, as one piece, lie in their group.
-      earlier: the ranges before them that may hold first fragments of datagrams; read only when one is missed.
+      definition: the flow definition.
+      sha256: digest of each capture's bytes, by uri; copied into the account only.
+      place: place of the ranges, as one piece, in their group.
+      earlier: earlier ranges that may have first IP fragments of datagrams; read only when a first fragment is missing.
 
     Attributes:
-      seconds: time per stage so far.
+      seconds: time spent in each stage so far.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class GroupReader:
             yield from self._take()
 
     def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
-        """Yields one range's packets as `schemas.rows.PACKETS`, and accounts for its records."""
+        """Yields the packets of one range as `schemas.rows.PACKETS`, and counts its records for the account."""
         for packets, _ in self._read(part, _decode):
             yield packets
 
@@ -128,7 +128,7 @@ class GroupReader:
         self._captures.append(row)
 
     def fragments(self) -> list[pa.RecordBatch]:
-        """Returns the pieces of flows that other ranges may continue, as `FlowMeter.take_fragments` does."""
+        """Returns fragments of flows that other ranges may continue (see `FlowMeter.take_fragments`)."""
         return self._meter.take_fragments()
 
     def captures(self) -> pa.RecordBatch:
@@ -146,7 +146,7 @@ class GroupReader:
 
     @property
     def clock_ns(self) -> int | None:
-        """Latest time so far, earlier ranges included; None without any."""
+        """Latest time so far, earlier ranges included; None before the first packet."""
         return self._meter.clock_ns
 
     def _scanned(self, scanner: RecordScanner) -> Records:
@@ -159,7 +159,7 @@ class GroupReader:
         begun = time.perf_counter()
         flows = self._meter.take()
         self.seconds.meter += time.perf_counter() - begun
-        if flows.num_rows:  # none where all that ended are fragments
+        if flows.num_rows:  # empty when only fragments ended
             yield flows
 
     def _reject(self, uri: str, damage: CaptureError) -> None:
@@ -192,7 +192,7 @@ def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> I
 
 
 def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
-    """Returns the non-zero drop counts of a captures row by reason, as users read them."""
+    """Returns the non-zero drop counts of a row of the captures table, by the reason's label."""
     return {
         reason.label: capture[column]
         for reason, column in zip(DropReason, DROPPED_COLUMNS, strict=True)
@@ -201,7 +201,7 @@ def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
 
 
 def _account(uri: str, sha256: str, group: str, capture: CaptureBytes, scanner: RecordScanner) -> dict[str, Any]:
-    """Returns a captures row of a range before its first record."""
+    """Returns a row of the captures table for a range before its first record is read."""
     return {
         "uri": uri,
         "sha256": sha256,

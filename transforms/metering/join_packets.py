@@ -1,7 +1,8 @@
-"""Packet joins: rows of the packets view, spilled as they were captured, get id, labels and split of their flows.
+"""Packet joins: spilled rows of the packets view get the ids, labels and splits of their flows.
 
-The rows stay where they are until all that they need is known: of each group a small table says which flow a range's
-serial means, and another what became of each flow (docs/decisions/0006-packet-rows.md).
+The rows stay in their spill files until their flows are complete. Two small tables of each group are joined first: one
+maps the serials of its ranges to flows, the other has the labels and split of each flow
+(docs/decisions/0006-packet-rows.md).
 """
 
 import dataclasses
@@ -22,12 +23,12 @@ from flowloom.transforms.packets.byte_rows import no_drops
 
 @dataclasses.dataclass(frozen=True)
 class RangePackets:
-    """Packet rows of one range of a group, and rows that map serials of this or other ranges to flows.
+    """Spilled packet rows of one range of a group, and rows that map serials of any ranges to flows.
 
     Attributes:
-      position: of the range in its group.
-      packets: places of `schemas.rows.numbered_packet_schema`.
-      numbers: places of `schemas.rows.FLOW_NUMBERS`.
+      position: the range's position in its group.
+      packets: spilled rows (`schemas.rows.numbered_packet_schema`).
+      numbers: spilled rows (`schemas.rows.FLOW_NUMBERS`).
     """
 
     position: int
@@ -37,7 +38,7 @@ class RangePackets:
 
 @dataclasses.dataclass(frozen=True)
 class PacketCounts:
-    """Number of packets that became rows, and of dropped packets by `PacketDrop` code."""
+    """Number of packets in the packets view, and number of dropped packets by `PacketDrop` code."""
 
     rows: int
     dropped: tuple[int, ...]
@@ -45,7 +46,7 @@ class PacketCounts:
 
 @dataclasses.dataclass(frozen=True)
 class RangeJoin:
-    """Packet rows of one range, and the labelled flow of each serial, ascending; no flows where all were too short."""
+    """Packet rows of one range, and its labelled flows by ascending serial; None if all were too short."""
 
     group: str
     packets: tuple[Spilled, ...]
@@ -53,7 +54,7 @@ class RangeJoin:
 
 
 def mark_flows(flows: pa.RecordBatch, job: str) -> list[tuple[str, Spilled]]:
-    """Spills the ids, labels and splits of a batch's flows and returns their places by group."""
+    """Spills the ids, labels and splits of a batch of flows, and returns (group, place) pairs."""
     names = [name for name in flows.schema.names if name.startswith(LABEL_PREFIX) or name == SPLIT_COLUMN]
     encoded = flows["group"].dictionary_encode()
     number = view(encoded.indices)
@@ -70,9 +71,9 @@ def join_ranges(
     """Yields the packet rows of each range of a group with the labels of their flows.
 
     Args:
-      ranges: all of the group's, and what its fragments became.
-      marks: of all its flows, by `mark_flows`.
-      key: what flow ids were encrypted with, if they were.
+      ranges: all ranges of the group, and the flow numbers of its joined fragments.
+      marks: spilled marks of all flows of the group, by `mark_flows`.
+      key: the key that flow ids were encrypted with; None if they were not.
 
     Raises:
       ValueError: if a flow has no mark.
@@ -92,7 +93,7 @@ def join_ranges(
     order = np.argsort(marked)
     at = np.minimum(np.searchsorted(marked[order], _ids(ids)), len(marked) - 1)
     if (marked[order][at] != _ids(ids)).any():
-        raise ValueError(f"every flow of group {group} must have labels before its packets get them")
+        raise ValueError(f"group {group}: packets must belong to labelled flows, got packets of a flow without labels")
     flows = flows.take(column(order[at], pa.int64())).add_column(0, FLOW_NUMBERS.field("serial"), numbers["serial"])
     position, serial = view(numbers["range"]), view(numbers["serial"])
     found = []
@@ -105,10 +106,10 @@ def join_ranges(
 
 
 def attach_labels(join: RangeJoin, dropped: np.ndarray) -> Iterator[pa.RecordBatch]:
-    """Yields the packet rows of a range with ids, labels and splits of their flows.
+    """Yields the packet rows of a range with the ids, labels and splits of their flows.
 
     Args:
-      dropped: int64 count by `PacketDrop` code; packets of short flows are added to it.
+      dropped: int64 counts by `PacketDrop` code, to which packets of short flows are added.
     """
     known = None if join.flows is None else read_spilled([join.flows])
     serials = np.empty(0, np.int64) if known is None else view(known["serial"])
@@ -129,9 +130,9 @@ def join_packets(
     """Returns packet rows of all groups with ids, labels and splits of their flows, and counts of each range.
 
     Args:
-      ranges: groups and what metering spilled of their packets.
+      ranges: groups, and the packet rows and flow numbers that metering spilled.
       flows: labelled flows of all groups.
-      key: the key that flow ids were encrypted with, if they were.
+      key: the key that flow ids were encrypted with; None if they were not.
       job: the folder for spill files.
     """
     marks: dict[str, list[Spilled]] = {}

@@ -1,7 +1,7 @@
 """Content-addressed cache of metered captures, so that each is metered once.
 
-Every capture of a timeline is metered as if others came before and after it. Its complete flows, fragments, clock and
-account therefore stay valid whatever is appended.
+Every capture of a timeline is metered as if other captures came before and after it. Its complete flows, fragments,
+clock and account therefore stay valid when captures are appended.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ from flowloom.transforms.metering.scheduling import MeterTask
 from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
 
 CACHE_VERSION = 1
-"""Version of the cache; raised when metering gives other results of the same capture and definition."""
+"""Version of the cache; raised when metering gives different results for the same capture and definition."""
 
 AMONG_OTHERS = RangePlace(position=1, last=False)
-"""Places of a capture of a timeline: others may lie before and after it, and no clock is known."""
+"""Place of one capture in a timeline: captures may come before and after it, and the clock before it is unknown."""
 
 _META = "reading.json"
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
-"""The cache is kept for long and read once a run (docs/decisions/0023)."""
+"""Compressed, because the cache is kept for long and read once per run (docs/decisions/0023)."""
 _MISSED = DropReason.FRAGMENT_WITHOUT_FIRST.column
 
 
@@ -44,9 +44,9 @@ class CachedMetering:
     """Cached results of one task, by the names of a `GroupReader`.
 
     Attributes:
-      folder: the folder of its files.
-      position: its number in its group, one of `of`.
-      uris: current uris of its captures, by SHA-256.
+      folder: the folder of the result files.
+      position: position of the task among the `of` tasks of its group.
+      uris: current uris of the task's captures, by SHA-256.
     """
 
     folder: str
@@ -57,7 +57,7 @@ class CachedMetering:
 
     @property
     def captures_done(self) -> int:
-        """Number of captures that end in it."""
+        """Number of captures that end in the task."""
         return len(self.uris)
 
     @property
@@ -67,7 +67,7 @@ class CachedMetering:
 
     @property
     def clock_ns(self) -> int | None:
-        """Latest time in its captures; None without any."""
+        """Latest time in the captures; None without packets."""
         return _meta(self.folder)["clock_ns"]
 
     def flows(self) -> list[pa.RecordBatch]:
@@ -79,7 +79,7 @@ class CachedMetering:
         return [_placed(rows, self.position) for rows in _read(self.folder, "fragments", FRAGMENTS)]
 
     def captures(self) -> pa.RecordBatch:
-        """Returns the account of its captures (`schemas.accounting.CAPTURES`)."""
+        """Returns the account of the captures (`schemas.accounting.CAPTURES`)."""
         return _renamed(_read(self.folder, "captures", CAPTURES)[0], self.uris)
 
     def rejects(self) -> pa.RecordBatch:
@@ -89,18 +89,18 @@ class CachedMetering:
 
 @dataclasses.dataclass(frozen=True)
 class MeterCache:
-    """Folder of cached meterings, by key; each appears when it is complete and never changes.
+    """Folder of cached metering results by key; an entry appears when it is complete and never changes.
 
     Args:
       root: the folder, made for the first entry.
-      definition: the definition of a flow.
+      definition: the flow definition.
     """
 
     root: str
     definition: FlowDefinition
 
     def key(self, task: MeterTask) -> str:
-        """Returns the digest of everything that decides the results of a task; it does not depend on paths."""
+        """Returns the digest of everything that determines the results of a task; paths have no influence."""
         decisive = {
             "version": CACHE_VERSION,
             "definition": self.definition.model_dump(mode="json"),
@@ -119,7 +119,7 @@ class MeterCache:
         return os.path.exists(self.folder(task))
 
     def clear(self, wanted: Iterable[str] | None = None) -> None:
-        """Removes unfinished entries, and all entries except the wanted folders if these are given."""
+        """Removes unfinished entries, and if `wanted` folders are given, all other entries too."""
         names = None if wanted is None else set(map(os.path.basename, wanted))
         for name in os.listdir(self.root) if os.path.isdir(self.root) else []:
             if name.startswith(".") or (names is not None and name not in names):
@@ -130,8 +130,8 @@ def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: boo
     """Returns the cacheable tasks of a group: one for each capture, or one for all of them.
 
     Args:
-      sha256: of the group's captures, by uri.
-      alone: whether nothing can be appended to the group, or it must be metered in one piece.
+      sha256: digests of the group's captures, by uri.
+      alone: whether one task meters the group, because nothing can be appended to it or it cannot be split.
     """
     ranges = [CaptureRange(capture.uri) for capture in group.captures]
     digests = {part.uri: sha256[part.uri] for part in ranges}
@@ -141,7 +141,7 @@ def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: boo
 
 
 def cache_metering(tasks: Iterable[MeterTask], cache: MeterCache) -> list[str]:
-    """Meters those tasks that are not cached yet, and returns the folders of all."""
+    """Meters the tasks that are not cached yet, and returns the folders of all tasks."""
     return [_cache(task, cache) for task in tasks]
 
 
@@ -173,10 +173,13 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
 
 
 def with_missed_fragments(tasks: Sequence[MeterTask], cache: MeterCache) -> list[MeterTask]:
-    """Returns the tasks of a group with the earlier captures that they need, from cached results without any.
+    """Returns the tasks of a group with the earlier captures that they need.
 
-    A capture that missed the first IP fragment of a datagram must look for it in the captures of one datagram lifetime
-    before it. Earlier captures make no difference to all others.
+    A capture that lacks the first IP fragment of a datagram must look for it in the captures of one datagram lifetime
+    before it. Other captures do not depend on earlier ones.
+
+    Args:
+      tasks: tasks without earlier captures, whose results are cached.
     """
     metas = [_meta(cache.folder(task)) for task in tasks]
     wanted = []
@@ -230,13 +233,13 @@ def _meta(folder: str) -> dict[str, Any]:
 
 
 def _renamed(rows: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
-    """Returns rows with other uris."""
+    """Returns rows with their uris replaced."""
     uris = text_column([names[uri] for uri in rows["uri"].to_pylist()])
     return rows.set_column(rows.schema.get_field_index("uri"), rows.schema.field("uri"), uris)
 
 
 def _placed(fragments: pa.RecordBatch, position: int) -> pa.RecordBatch:
-    """Returns fragments at another position of their group."""
+    """Returns fragments with another position in their group."""
     field = fragments.schema.field("range")
     places = column(np.full(fragments.num_rows, position, np.int32), field.type)
     return fragments.set_column(fragments.schema.get_field_index("range"), field, places)

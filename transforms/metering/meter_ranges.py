@@ -1,4 +1,4 @@
-"""Metering: tasks become batches of flows, fragments for a join, packet rows and accounts."""
+"""Metering: turns tasks into batches of flows, fragments to join, packet rows and accounts."""
 
 import abc
 import dataclasses
@@ -26,13 +26,13 @@ from flowloom.transforms.metering.packet_reader import PacketReader
 from flowloom.transforms.metering.scheduling import DigestTask, MeterTask
 
 MAX_PARTITIONS = 16
-"""Largest number of partitions that the fragments of one group are joined in."""
+"""Maximum number of partitions in which the fragments of one group are joined."""
 
 ALL_RANGES = -1
-"""Position in place of a range's, for packet numbers of joined flows, which belong to several ranges."""
+"""Position of the flow numbers of joined flows, which belong to several ranges."""
 
 GroupPackets = tuple[str, RangePackets]
-"""A group, and packet rows or flow numbers of it."""
+"""A group, with packet rows or flow numbers of its ranges."""
 
 
 class Metering(abc.ABC):
@@ -44,7 +44,7 @@ class Metering(abc.ABC):
 
     @abc.abstractmethod
     def fragments(self) -> Iterator[tuple[Partition, RangeFragments]]:
-        """Yields an element for each partition of the group, its rows spilled; none where the task is a whole group."""
+        """Yields the spilled fragments of each partition of the group; nothing if the task is a whole group."""
 
     def packets(self) -> list[GroupPackets]:
         """Returns packet rows and flow numbers, spilled; empty without a packets view."""
@@ -60,7 +60,7 @@ class Metering(abc.ABC):
 
 
 class RangeMetering(Metering):
-    """Flows of one task, metered while they are read.
+    """Metering of one task while its captures are read.
 
     Args:
       job: the folder for spilled fragments.
@@ -79,13 +79,13 @@ class RangeMetering(Metering):
         )
 
     def flows(self) -> Iterator[pa.RecordBatch]:
-        """Yields complete flows while it reads the captures."""
+        """Yields complete flows while reading the captures."""
         for rows in self._reader.flows():
             self._flows += rows.num_rows
             yield rows
 
     def fragments(self) -> Iterator[tuple[Partition, RangeFragments]]:
-        """Yields an element for each partition of the group, its rows spilled; none where the task is a whole group."""
+        """Yields the spilled fragments of each partition of the group; nothing if the task is a whole group."""
         task, reader = self._task, self._reader
         if task.place != WHOLE:
             where = (task.group, task.place.position, task.of)
@@ -98,7 +98,7 @@ class RangeMetering(Metering):
 
 
 class PacketMetering(RangeMetering):
-    """Flows and packet rows of one task, metered in one pass.
+    """Metering of one task with packet rows, in one pass.
 
     Args:
       packet_view: the layout of a packet row.
@@ -145,8 +145,8 @@ class PacketMetering(RangeMetering):
         return [PacketCounts(0, tuple(self._packet_reader.dropped.tolist()))]
 
 
-class CacheReading(Metering):
-    """Results of a cached metering, as `RangeMetering` gives them for its captures.
+class CachedRanges(Metering):
+    """Results of one task from the cache, equal to those of `RangeMetering`.
 
     Args:
       job: the folder for spilled fragments.
@@ -164,7 +164,7 @@ class CacheReading(Metering):
             yield rows
 
     def fragments(self) -> Iterator[tuple[Partition, RangeFragments]]:
-        """Yields an element for each partition of the group, its rows spilled."""
+        """Yields the spilled fragments of each partition of the group."""
         cached = self._cached
         where = (cached.group, cached.position, cached.of)
         yield from _spilled_fragments(cached.fragments(), cached.clock_ns, *where, self._job)
@@ -177,7 +177,7 @@ class CacheReading(Metering):
 
 @dataclasses.dataclass
 class RangeResults:
-    """Results of several tasks in memory; the fields are those of `Metering`."""
+    """Results of several tasks in memory, by the methods of `Metering`."""
 
     flows: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
     fragments: list[tuple[Partition, RangeFragments]] = dataclasses.field(default_factory=list)
@@ -187,18 +187,18 @@ class RangeResults:
 
 
 class FlowBuffer:
-    """Flows held back until they fill a batch, so that a thousand tiny captures do not make a thousand batches."""
+    """Buffer that collects flows into full batches, so that a thousand tiny captures do not give a thousand batches."""
 
     def __init__(self) -> None:
         self._pending: list[pa.RecordBatch] = []
 
     def add(self, flows: pa.RecordBatch) -> list[pa.RecordBatch]:
-        """Adds flows; returns one batch of all pending ones when there are at least `TAKE_FLOWS`."""
+        """Adds flows; returns all pending flows as one batch when there are at least `TAKE_FLOWS`."""
         self._pending.append(flows)
         return self.flush() if sum(held.num_rows for held in self._pending) >= TAKE_FLOWS else []
 
     def flush(self) -> list[pa.RecordBatch]:
-        """Returns the pending flows as one batch; nothing when there are none."""
+        """Returns the pending flows as one batch; an empty list without any."""
         pending, self._pending = self._pending, []
         return [concatenated(pending, FLOWS)] if pending else []
 
@@ -225,8 +225,8 @@ def meter_ranges(
 
 
 def read_cached_metering(cached: Iterable[CachedMetering], job: str) -> RangeResults:
-    """Reads cached meterings in memory, as `meter_ranges` meters their captures."""
-    return _results(CacheReading(each, job) for each in cached)
+    """Reads cached results in memory, equal to those of `meter_ranges`."""
+    return _results(CachedRanges(each, job) for each in cached)
 
 
 def _results(meterings: Iterable[Metering]) -> RangeResults:
@@ -245,7 +245,7 @@ def _results(meterings: Iterable[Metering]) -> RangeResults:
 def _spilled_fragments(
     fragments: Sequence[pa.RecordBatch], clock_ns: int | None, group: str, position: int, of: int, job: str
 ) -> Iterator[tuple[Partition, RangeFragments]]:
-    """Yields an element for each partition, with or without rows, because the join needs every range's clock."""
+    """Yields an element for each partition, also without rows, because the join needs the clock of every range."""
     partitions = min(of, MAX_PARTITIONS)
     parts = dict(fragment_partitions(fragments, partitions))
     places = dict(zip(parts, spill_batches(list(parts.values()), job), strict=True)) if parts else {}
@@ -266,7 +266,7 @@ def digest_captures(tasks: Iterable[DigestTask]) -> tuple[list[CaptureDigest], l
 
 @dataclasses.dataclass(frozen=True)
 class JoinedPartition:
-    """Flows that the fragments of one partition form (`schemas.rows.FLOWS`), and their account.
+    """Flows joined from the fragments of one partition (`schemas.rows.FLOWS`), and their account.
 
     Attributes:
       numbers: the flow of each fragment (`schemas.rows.FLOW_NUMBERS`); None without a packets view.
@@ -277,7 +277,7 @@ class JoinedPartition:
     account: GroupAccount
 
     def packets(self, job: str) -> list[GroupPackets]:
-        """Returns the spilled numbers of its flows, if there are any."""
+        """Returns the spilled flow numbers; empty without any."""
         if self.numbers is None or not self.numbers.num_rows:
             return []
         return [(self.account.group, RangePackets(ALL_RANGES, (), tuple(spill_batches([self.numbers], job))))]
@@ -286,7 +286,7 @@ class JoinedPartition:
 def join_partition(
     partition: Partition, parts: Iterable[RangeFragments], definition: FlowDefinition, *, numbered: bool
 ) -> JoinedPartition | None:
-    """Joins the fragments that all ranges of a group have in one partition; None where there are none.
+    """Joins the fragments of one partition of a group, from all its ranges; returns None without fragments.
 
     Args:
       numbered: whether packet rows need the flow of each fragment.
@@ -309,7 +309,7 @@ def join_partition(
 def join_partitions(
     fragments: Iterable[tuple[Partition, RangeFragments]], definition: FlowDefinition, *, numbered: bool
 ) -> list[JoinedPartition]:
-    """Joins the fragments of all partitions in memory, in the partitions' order."""
+    """Joins the fragments of all partitions in memory, in the order of the partitions."""
     by_partition = itertools.groupby(sorted(fragments, key=lambda each: each[0]), key=lambda each: each[0])
     joined = (
         join_partition(partition, [part for _, part in parts], definition, numbered=numbered)

@@ -26,7 +26,7 @@ from flowloom.transforms.metering.join_packets import (
 )
 from flowloom.transforms.metering.meter_cache import CachedMetering, MeterCache, cache_metering
 from flowloom.transforms.metering.meter_ranges import (
-    CacheReading,
+    CachedRanges,
     FlowBuffer,
     GroupPackets,
     Metering,
@@ -41,7 +41,7 @@ Task = TypeVar("Task")
 
 
 class MeterPlan(NamedTuple):
-    """Outputs of `PlanMetering`: the captures to digest lie on the same workers as the tasks, by what both cost."""
+    """Outputs of `PlanMetering`: tasks, and captures to digest, dealt to the same workers by the cost of both."""
 
     tasks: beam.PCollection[MeterTask]
     digests: beam.PCollection[DigestTask]
@@ -49,48 +49,48 @@ class MeterPlan(NamedTuple):
 
 @dataclasses.dataclass
 class PlanMetering(beam.PTransform):
-    """`plan_metering` of capture groups, whose stretches all workers index.
+    """`plan_metering` of capture groups; all workers index stretches.
 
     Args:
-      lanes: number of workers, where the runner gives each of them an equal number of keys whatever they cost; tasks
-        are dealt to as many keys of about equal cost. None where the runner gives elements to idle workers.
+      workers: number of workers if the runner gives each the same number of keys, whatever their cost; tasks are then
+        dealt to as many keys of about equal cost. None if the runner gives elements to idle workers.
       digests: whether captures without a digest are digested; metering does not need it.
     """
 
     groups: Sequence[CaptureGroup]
     definition: FlowDefinition
     split_bytes: int
-    lanes: int | None = None
+    workers: int | None = None
     digests: bool = True
 
     @beam.typehints.no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> MeterPlan:
         """Deals metering and digesting to workers."""
         draft = draft_metering(self.groups, self.definition, self.split_bytes, self.digests)
-        dealt = iter(deal(draft.costs, self.lanes or len(draft.costs) or 1))
+        dealt = iter(deal(draft.costs, self.workers or len(draft.costs) or 1))
         digests = root | "Digests" >> beam.Create([(next(dealt), task) for task in draft.digests], reshuffle=False)
         tasks = root | "Tasks" >> beam.Create([(next(dealt), task) for task in draft.tasks], reshuffle=False)
         if draft.stretches:
-            lanes = {(stretch.uri, stretch.begin): next(dealt) for _, stretch in draft.stretches}
+            keys = {(stretch.uri, stretch.begin): next(dealt) for _, stretch in draft.stretches}
             groups = {name: group for group in self.groups if (name := group.group) in dict(draft.stretches)}
             indexed = (
                 root
                 | "Stretches" >> beam.Create(draft.stretches)
                 | "Index" >> beam.MapTuple(_indexed)
                 | "Gather" >> beam.GroupByKey()
-                | "Plan" >> beam.FlatMap(_planned, groups, self.definition, self.split_bytes, lanes)
+                | "Plan" >> beam.FlatMap(_planned, groups, self.definition, self.split_bytes, keys)
             )
             tasks = (tasks, indexed) | "AllTasks" >> beam.Flatten()
-        lanes_of = {"tasks": tasks, "digests": digests} | "OncePerLane" >> beam.CoGroupByKey()
-        dealt_out = lanes_of | "Deal" >> beam.ParDo(_Deal()).with_outputs("digests", main="tasks")
+        by_worker = {"tasks": tasks, "digests": digests} | "OncePerWorker" >> beam.CoGroupByKey()
+        dealt_out = by_worker | "Deal" >> beam.ParDo(_Deal()).with_outputs("digests", main="tasks")
         return MeterPlan(dealt_out.tasks, dealt_out.digests)
 
 
 class _Deal(beam.DoFn):
     def process(
-        self, lane: tuple[int, Mapping[str, Iterable[Any]]]
+        self, element: tuple[int, Mapping[str, Iterable[Any]]]
     ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], DigestTask]]:
-        _, dealt = lane
+        _, dealt = element
         for task in dealt["digests"]:
             yield TaggedOutput("digests", task)
         yield from dealt["tasks"]
@@ -105,13 +105,13 @@ def _planned(
     groups: Mapping[str, CaptureGroup],
     definition: FlowDefinition,
     split_bytes: int,
-    lanes: Mapping[tuple[str, int], int],
+    keys: Mapping[tuple[str, int], int],
 ) -> Iterator[tuple[int, MeterTask]]:
-    """Yields tasks with the lanes of the stretches that their ranges begin in."""
+    """Yields tasks, each with the key of the stretch in which its range begins."""
     name, indexed = element
     for task in plan_group(groups[name], indexed, definition):
         first = task.ranges[0]
-        yield lanes.get((first.uri, first.start // split_bytes * split_bytes), 0), task
+        yield keys.get((first.uri, first.start // split_bytes * split_bytes), 0), task
 
 
 class DigestedCaptures(NamedTuple):
@@ -170,13 +170,13 @@ class ReadCachedMetering(beam.PTransform):
 
     cached: Sequence[CachedMetering]
     job: str
-    lanes: int | None = None
+    workers: int | None = None
 
     @beam.typehints.no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> MeteredRanges:
         """Reads the cache, dealt evenly to workers."""
-        lanes = self.lanes or len(self.cached) or 1
-        dealt = [(at % lanes, cached) for at, cached in enumerate(self.cached)]
+        workers = self.workers or len(self.cached) or 1
+        dealt = [(at % workers, cached) for at, cached in enumerate(self.cached)]
         return _metered(_deal(root, dealt, CachedMetering) | "Read" >> _outputs(_ReadCachedMetering(self.job)))
 
 
@@ -192,12 +192,12 @@ class CacheMetering(beam.PTransform):
     sizes: Mapping[str, int]
     cache: MeterCache
     job: str
-    lanes: int | None = None
+    workers: int | None = None
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[str]:
         """Returns the folder of each cached task."""
         costs = [sum(self.sizes[part.uri] for part in task.ranges) for task in self.tasks]
-        dealt = deal(costs, self.lanes or len(costs) or 1)
+        dealt = deal(costs, self.workers or len(costs) or 1)
         tasks = _deal(root, list(zip(dealt, self.tasks, strict=True)), MeterTask)
         return tasks | "Cache" >> beam.Map(_cached, self.cache, self.job)
 
@@ -209,11 +209,11 @@ def _cached(task: MeterTask, cache: MeterCache, job: str) -> str:
 
 
 def _deal(root: beam.pvalue.PBegin, tasks: Sequence[tuple[int, Task]], kind: type[Task]) -> beam.PCollection[Task]:
-    """Returns tasks with those of one lane in one bundle."""
+    """Returns tasks, those of one worker in one bundle."""
     return (
         root
         | "Tasks" >> beam.Create(tasks, reshuffle=False)
-        | "OncePerLane" >> beam.GroupByKey()
+        | "OncePerWorker" >> beam.GroupByKey()
         | "Deal" >> beam.FlatMapTuple(lambda _, dealt: dealt).with_output_types(kind)
     )
 
@@ -227,7 +227,7 @@ def _metered(results: beam.pvalue.DoOutputsTuple) -> MeteredRanges:
 
 
 class _BuffersFlows(beam.DoFn):
-    """Base of steps that give flows, in batches that are full wherever a bundle has enough of them."""
+    """Base of steps that yield flows, in full batches as long as a bundle has enough flows."""
 
     def start_bundle(self) -> None:
         self._buffer = FlowBuffer()
@@ -247,7 +247,7 @@ _Results: TypeAlias = Iterator[
 
 
 class _Meters(_BuffersFlows):
-    """Base of steps that give the results of a metering."""
+    """Base of steps that yield the results of metering."""
 
     def __init__(self, job: str):
         self._job = job
@@ -276,7 +276,7 @@ class _MeterRanges(_Meters):
 
 class _ReadCachedMetering(_Meters):
     def process(self, cached: CachedMetering) -> _Results:
-        yield from self._results(CacheReading(cached, self._job), cached.captures_done)
+        yield from self._results(CachedRanges(cached, self._job), cached.captures_done)
 
 
 class JoinedPartitions(NamedTuple):
@@ -349,7 +349,7 @@ class JoinedPackets(NamedTuple):
 
 @dataclasses.dataclass
 class JoinPackets(beam.PTransform):
-    """`join_packets` of what metering spilled of packets, with the ids, labels and splits of their flows."""
+    """`join_packets` of the packet rows that metering spilled, with the ids, labels and splits of their flows."""
 
     key: IdentityKey | None
     job: str

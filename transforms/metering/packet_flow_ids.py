@@ -1,8 +1,8 @@
-"""Packet flow ids: rows of the packets view get the final id of their flow, across ranges and files.
+"""Packet flow ids: rows of the packets view get the final ids of their flows, across ranges and files.
 
-A range that misses a flow's beginning cannot know its id, which hashes the start. It does know which of its own flows a
-packet belongs to: the meter numbers them. So packet rows travel with (range, serial), and a table of one row per flow
-and range says afterwards which flow that is: of flows that are whole at once, of fragments when they have been joined.
+A flow id hashes the start of the flow, so a range that lacks the start cannot compute it. But the meter numbers the
+flows of each range, so packet rows carry (range, serial). A table with one row per flow and range maps these numbers to
+flow ids: for complete flows at once, for fragments after they are joined.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ def flow_numbers(position: int, serials: np.ndarray, flows: pa.RecordBatch) -> p
     """Returns the flow id of each serial of a range (`schemas.rows.FLOW_NUMBERS`).
 
     Args:
-      position: of the range in its group.
-      serials, flows: what `FlowMeter.take_numbered` gives.
+      position: the range's position in its group.
+      serials, flows: results of `FlowMeter.take_numbered`.
     """
     ranges = column(np.full(len(serials), position, np.int32), FLOW_NUMBERS.field("range").type)
     serial = column(serials, FLOW_NUMBERS.field("serial").type)
@@ -30,21 +30,21 @@ def flow_numbers(position: int, serials: np.ndarray, flows: pa.RecordBatch) -> p
 
 @dataclasses.dataclass(frozen=True)
 class RangeFlows:
-    """The flows of one range by serial: ascending int64 serials, and their ids."""
+    """Flows of one range: ascending int64 serials, and flow ids."""
 
     serials: np.ndarray
     flow_ids: pa.Array
 
     @classmethod
     def of(cls, numbers: pa.RecordBatch, position: int) -> Self:
-        """Returns those of a range out of all its group has (`schemas.rows.FLOW_NUMBERS`, in any order)."""
+        """Returns the flows of one range from the numbers of its group (`schemas.rows.FLOW_NUMBERS`, in any order)."""
         rows = np.flatnonzero(view(numbers["range"]) == position)
         serials = view(numbers["serial"])[rows]
         order = np.argsort(serials, kind="stable")
         return cls(serials[order], numbers["flow_id"].take(column(rows[order], pa.int64())))
 
     def find(self, serials: np.ndarray) -> np.ndarray:
-        """Returns the position of each serial's flow among these as int64, -1 where it is none of them."""
+        """Returns the position of each serial among these flows, int64; -1 if it is not there."""
         if not len(self.serials):
             return np.full(len(serials), -1)
         at = np.minimum(np.searchsorted(self.serials, serials), len(self.serials) - 1)
@@ -55,10 +55,10 @@ def attach_flows(rows: pa.RecordBatch, flows: RangeFlows, group: str, dropped: n
     """Returns rows of the packets view with the ids of their flows (`schemas.rows.packet_schema`).
 
     Args:
-      rows: `schemas.rows.numbered_packet_schema` of one range.
-      flows: all flows of that range. Packets of others were too short for the dataset (`min_packets`).
+      rows: packet rows of one range (`schemas.rows.numbered_packet_schema`).
+      flows: flows of that range. Packets of other flows are dropped: those flows are below `min_packets`.
       group: the group's name.
-      dropped: int64 count by `PacketDrop` code; packets of short flows are added to it.
+      dropped: int64 counts by `PacketDrop` code, to which packets of short flows are added.
     """
     at = flows.find(view(rows["serial"]))
     known = at >= 0

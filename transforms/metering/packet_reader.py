@@ -1,4 +1,4 @@
-"""Packet reading: ranges of a capture group to flows and to rows of the packets view, in one pass."""
+"""Packet reader: turns ranges of a capture group into flows and rows of the packets view, in one pass."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,14 +18,14 @@ from flowloom.transforms.packets.byte_rows import no_drops, packet_rows
 
 
 class PacketReader(GroupReader):
-    """Group reader that also gives rows of the packets view.
+    """Group reader that also yields rows of the packets view.
 
     Args:
-      ranges, group, definition, place, others: as of `GroupReader`.
-      packet_view: what a row of the packets view is.
+      ranges, group, definition, place, others: arguments of `GroupReader`.
+      packet_view: the layout of a packet row.
 
     Attributes:
-      dropped: int64 count by `PacketDrop` code of the metered packets that are no row.
+      dropped: int64 counts by `PacketDrop` code of metered packets without a row.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class PacketReader(GroupReader):
         self._numbers: list[pa.RecordBatch] = []
 
     def views(self) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Yields ("flows", rows) and ("packets", rows) as they are ready.
+        """Yields ("flows", rows) and ("packets", rows) as soon as they are ready.
 
         The schemas are `schemas.rows.FLOWS` and `schemas.rows.numbered_packet_schema`.
         """
@@ -62,7 +62,7 @@ class PacketReader(GroupReader):
             yield from self._numbered()
 
     def numbers(self) -> pa.RecordBatch:
-        """Returns the flow id of each serial, for the flows given so far (`schemas.rows.FLOW_NUMBERS`)."""
+        """Returns the flow id of each serial, for the flows yielded so far (`schemas.rows.FLOW_NUMBERS`)."""
         return concatenated(self._numbers, FLOW_NUMBERS)
 
     def _numbered(self) -> Iterator[tuple[str, pa.RecordBatch]]:

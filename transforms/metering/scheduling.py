@@ -1,4 +1,4 @@
-"""Schedules: capture groups become tasks, each for one worker: a whole group, or one range of it."""
+"""Schedules: divide capture groups into tasks for single workers, each a whole group or one range."""
 
 import dataclasses
 import heapq
@@ -19,7 +19,7 @@ _TASK_COST = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class MeterTask:
-    """Consecutive ranges of one group for one worker, one task `of` several; the arguments of a `GroupReader`."""
+    """Arguments of one worker's `GroupReader`: consecutive ranges of a group that has `of` tasks."""
 
     group: str
     ranges: tuple[CaptureRange, ...]
@@ -30,13 +30,13 @@ class MeterTask:
 
     @property
     def captures_done(self) -> int:
-        """Number of captures that end in it."""
+        """Number of captures that end in the task."""
         return sum(part.stop is None for part in self.ranges)
 
 
 @dataclasses.dataclass(frozen=True)
 class DigestTask:
-    """A capture to digest while others are metered."""
+    """Capture whose bytes are digested while others are metered."""
 
     uri: str
 
@@ -46,8 +46,8 @@ class DraftPlan:
     """Tasks that are known before any capture is indexed, and the stretches to index.
 
     Attributes:
-      stretches: by group, stretches of the captures of groups that are split.
-      costs: of digests, tasks and stretches, in this order, in bytes of metering.
+      stretches: (group, stretch) pairs for the groups that are split.
+      costs: costs of digests, tasks and stretches, in this order, in bytes of metering.
     """
 
     digests: tuple[DigestTask, ...]
@@ -59,7 +59,7 @@ class DraftPlan:
 def draft_metering(
     groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int, digests: bool = True
 ) -> DraftPlan:
-    """Returns all that can be planned without a look into the captures.
+    """Returns the part of the plan that does not need the contents of the captures.
 
     Args:
       split_bytes: size of the stretches that a capture is split into.
@@ -98,9 +98,9 @@ def plan_metering(
 
 
 def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[Stretch]:
-    """Returns the stretches of a group's captures that must be indexed before the group can be split.
+    """Returns the stretches of a group's captures that must be indexed before the group is split.
 
-    There are none where one task reads the group: a single small capture, or a definition that cannot be joined.
+    There are none if one task reads the group: a single small capture, or a flow definition without joins.
     """
     if not definition.associative:
         return []
@@ -110,9 +110,9 @@ def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes
 
 
 def plan_group(group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition) -> Iterator[MeterTask]:
-    """Yields the tasks of a group: one for each range, or a single one where the definition cannot be joined.
+    """Yields the tasks of a group: one for each range, or a single one if the flow definition has no joins.
 
-    A range knows the latest time before it, unless an earlier range has not been indexed (a compressed capture).
+    The latest time before a range is known, unless an earlier range is not indexed (a compressed capture).
     """
     by_uri: dict[str, list[Stretch]] = {}
     for stretch in indexed:
@@ -132,7 +132,7 @@ def plan_group(group: CaptureGroup, indexed: Iterable[Stretch], definition: Flow
 
 
 def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:
-    """Returns the latest time before each range, None where it is unknown or the range is the first."""
+    """Returns the latest time before each range, None if it is unknown or the range is the first."""
     clocks: list[int | None] = [None]
     for at, part in enumerate(ranges):
         before = clocks[-1]
@@ -144,7 +144,7 @@ def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:
 
 
 def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | None]) -> tuple[CaptureRange, ...]:
-    """Returns the earlier ranges that may hold first IP fragments of datagrams still open at a place."""
+    """Returns the earlier ranges that may hold first IP fragments of datagrams that are still incomplete."""
     now = clocks[-1]
     first = len(earlier)
     while first > 0:
@@ -155,9 +155,9 @@ def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | Non
     return tuple(earlier[first:])
 
 
-def deal(costs: Sequence[float], lanes: int) -> list[int]:
-    """Returns a lane for each cost, so that lanes cost about the same: the largest first, to the least loaded."""
-    loads = [(0.0, lane) for lane in range(lanes)]
+def deal(costs: Sequence[float], workers: int) -> list[int]:
+    """Returns a worker's number for each cost: the largest cost first, each to the worker with the least load."""
+    loads = [(0.0, worker) for worker in range(workers)]
     dealt = [0] * len(costs)
     for at in sorted(range(len(costs)), key=lambda at: (-costs[at], at)):
         load, dealt[at] = heapq.heappop(loads)

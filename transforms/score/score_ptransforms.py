@@ -44,19 +44,19 @@ class ReadParts(beam.PTransform):
     """`read_parts` from a pipeline: row groups of Parquet files, distributed by their rows.
 
     Args:
-      lanes: number of workers that get an equal share of the rows; None if the runner gives work to idle workers.
+      workers: number of workers that get an equal share of the rows; None if the runner gives work to idle workers.
     """
 
     parts: Sequence[RowGroupPart]
-    lanes: int | None = None
+    workers: int | None = None
 
     @beam.typehints.no_annotations
     def expand(self, root: PBegin) -> PartRows:
         """Reads each row group in one piece."""
-        lanes = deal([part.rows for part in self.parts], self.lanes or len(self.parts) or 1)
+        keys = deal([part.rows for part in self.parts], self.workers or len(self.parts) or 1)
         read = (
             root
-            | "Parts" >> beam.Create(list(zip(lanes, self.parts, strict=True)), reshuffle=False)
+            | "Parts" >> beam.Create(list(zip(keys, self.parts, strict=True)), reshuffle=False)
             | "Spread" >> beam.GroupByKey()
             | "EachPart" >> beam.FlatMapTuple(lambda _, parts: parts).with_output_types(RowGroupPart)
             | "Read" >> beam.ParDo(_Read()).with_outputs("lost", main="rows")

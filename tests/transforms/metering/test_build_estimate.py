@@ -1,4 +1,4 @@
-"""Estimates: what grows with what, and the pieces that a build would read."""
+"""Build estimates: their bounds, their growth with workers, and the pieces that a build would read."""
 
 import dataclasses
 
@@ -24,14 +24,14 @@ def test_bounds_are_in_order_and_more_workers_are_not_slower(sizes, workers):
     found, more = estimate(sizes, workers), estimate(sizes, workers + 1)
     for each in (found.seconds, found.memory_bytes, found.dataset_bytes, found.temporary_bytes):
         assert 0 < each.low <= each.likely <= each.high
-    if workers > 1:  # with one there is no serial share that would be lost
-        # dealing the dearest first to the least loaded is within 4/3 of the best
+    if workers > 1:  # with one worker no serial share is lost
+        # the largest piece first, to the least loaded worker, is within 4/3 of the optimum
         assert more.seconds.likely <= found.seconds.likely * 4 / 3 + 1e-9
     assert (found.bytes, found.parallel_pieces) == (sum(sizes), len(sizes))
 
 
 @given(pieces)
-def test_one_worker_takes_what_the_rates_say(sizes):
+def test_one_worker_takes_as_long_as_the_rates_say(sizes):
     found = estimate(sizes)
     assert found.seconds.likely == pytest.approx(STORED.startup_s + STORED.cpu_s_per_byte.likely * sum(sizes))
     assert found.flows == round(STORED.flows_per_byte * sum(sizes))
@@ -42,7 +42,7 @@ def test_workers_beyond_the_pieces_do_not_help():
     assert any("only 3 pieces" in basis for basis in estimate([MB] * 3, 4).bases)
 
 
-def test_two_workers_gain_what_two_workers_gained():
+def test_two_workers_gain_as_much_as_measured():
     rates = dataclasses.replace(STORED, startup_s=0.0)
     size = [256 * MB] * 40
     gains = [
@@ -52,13 +52,13 @@ def test_two_workers_gain_what_two_workers_gained():
     assert gains == pytest.approx([1.81, 1.48], rel=0.01)
 
 
-def test_what_is_modelled_is_said():
+def test_modelled_numbers_are_named_in_the_bases():
     assert not any("modelled" in basis for basis in estimate([MB] * 9, 2).bases)
     assert any("modelled" in basis for basis in estimate([MB] * 9, 8).bases)
     assert "stored" in estimate([MB]).bases[0]
 
 
-def test_memory_grows_with_workers_of_this_machine_alone():
+def test_memory_grows_only_with_workers_of_this_machine():
     one, two, many = (estimate([MB] * 99, workers).memory_bytes.likely for workers in (1, 2, 50))
     assert one < two == many
 

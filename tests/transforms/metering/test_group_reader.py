@@ -1,4 +1,4 @@
-"""Reading capture groups: accounting closes on everything, bad bytes become reject rows, files of a group continue."""
+"""Group reader: every record is accounted for, damage becomes a reject row, flows continue across files."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def read(*paths: Path) -> tuple[pa.Table, list[dict], list[dict]]:
     return flows, reading.captures().to_pylist(), reading.rejects().to_pylist()
 
 
-def test_every_real_capture_is_read_and_its_accounting_closes(real_data):
+def test_every_real_capture_is_read_and_its_counts_add_up(real_data):
     folders = [real_data / "nfstream-tests/pcaps", real_data / "attacks", real_data / "kitsune-mirai"]
     paths = [
         path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".pcap", ".pcapng", ".cap")
@@ -40,7 +40,7 @@ def test_every_real_capture_is_read_and_its_accounting_closes(real_data):
         assert row["rejects"] == len(rejects) == 0, path
 
 
-def test_records_of_times_that_cannot_be_told_are_counted_and_not_metered(tmp_path):
+def test_records_without_a_valid_time_are_dropped_and_counted(tmp_path):
     stamps = [(NS, 0), (2**64 - 1, 1), (NS + 5, 2), (2**63 - 1, 3), (2**63 - 2, 4)]
     blocks = [enhanced(FRAMES[at][1], ticks) for ticks, at in stamps]
     (tmp_path / "far.pcapng").write_bytes(section() + interface(resolution=9) + b"".join(blocks))
@@ -55,7 +55,7 @@ def test_records_of_times_that_cannot_be_told_are_counted_and_not_metered(tmp_pa
     assert (flows.num_rows, row["records"], row["first_ns"], row["last_ns"]) == (0, 1, None, None)
 
 
-def test_files_of_a_group_continue_each_other(tmp_path):
+def test_flows_continue_across_files_of_a_group(tmp_path):
     (tmp_path / "1.pcap").write_bytes(pcap(FRAMES[:4]))
     (tmp_path / "2.pcap").write_bytes(pcap(FRAMES[4:]))
     flows, captures, _ = read(tmp_path / "1.pcap", tmp_path / "2.pcap")
@@ -64,7 +64,7 @@ def test_files_of_a_group_continue_each_other(tmp_path):
     assert (captures[0]["first_ns"], captures[1]["last_ns"]) == (NS, NS + 9)
 
 
-def test_damage_costs_one_file_its_rest_and_nothing_else(tmp_path):
+def test_damage_ends_the_reading_of_one_file_only(tmp_path):
     (tmp_path / "cut.pcap").write_bytes(pcap(FRAMES)[:-3])
     (tmp_path / "text.pcap").write_text("not a capture")
     (tmp_path / "empty.pcap").write_bytes(b"")
@@ -85,7 +85,7 @@ def test_damage_costs_one_file_its_rest_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("cut", range(1, 9))
-def test_later_ip_fragments_find_their_first_in_an_earlier_range(tmp_path, cut):
+def test_ip_fragments_find_their_first_fragment_in_an_earlier_range(tmp_path, cut):
     datagram = udp(bytes(2400), 777, 53)
     parts = [(ipv4(datagram[i : i + 800], protocol=17, ip_id=n, fragment=0x2000 * (i < 1600) | i // 8), n)
              for n in range(3) for i in (0, 800, 1600)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Meter cache: captures metered one by one, and joined later, give the flows of the whole timeline."""
+"""Meter cache: captures that are metered one by one and joined later give the flows of the whole timeline."""
 
 import random
 from pathlib import Path
@@ -29,7 +29,7 @@ output: {{shards: 2}}
 
 
 def timeline(seed: int, seconds: int) -> list[tuple[int, bytes]]:
-    """Returns packets of conversations that go on over a whole timeline: some pause longer than a timeout, some end."""
+    """Returns packets of conversations over a whole timeline: some pause longer than a timeout, some end."""
     draws = random.Random(seed)
     frames = []
     for flow in range(40):
@@ -43,7 +43,7 @@ def timeline(seed: int, seconds: int) -> list[tuple[int, bytes]]:
                 packet = ipv4(tcp(b"", port, 443, flags, seq=draws.randrange(3)), host, "10.250.0.1")
             frames.append((time_ns, ethernet(packet)))
             time_ns += draws.choice([1_000_000, 900_000_000, 70_000_000_000])
-    if seed == 1:  # the pieces of a datagram whose first comes a moment before the cut
+    if seed == 1:  # IP fragments of a datagram; the first one comes just before the cut
         whole = udp(bytes(800), 5000, 53)
         cut = NS + seconds * 500_000_000
         for offset, at in ((0, cut - 1_000_000), (50, cut + 1_000_000)):
@@ -71,7 +71,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("definition", ["{idle_s: 60}", *OTHERS])
-def test_captures_metered_day_by_day_are_the_build_of_all_of_them(tmp_path, definition):
+def test_captures_metered_day_by_day_give_the_flows_of_one_build(tmp_path, definition):
     folder = tmp_path / "corpus"
     days = write_days(folder / "gateway", timeline(1, 600), 600, 4)
     write_days(folder / "floods", timeline(2, 100), 100, 2)

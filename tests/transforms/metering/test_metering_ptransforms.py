@@ -1,4 +1,4 @@
-"""PTransforms of the metering job: each gives what the function of its name gives in memory."""
+"""PTransforms of the metering job: each gives the same results as the function of its name in memory."""
 
 from pathlib import Path
 
@@ -62,12 +62,12 @@ def job(tmp_path) -> str:
 
 
 def tables(batches) -> list[list[dict]]:
-    """Returns the rows of batches in an order of their own."""
+    """Returns the rows of batches in a canonical order."""
     return sorted((batch.to_pylist() for batch in batches), key=str)
 
 
 def flow_rows(batches) -> list[dict]:
-    """Returns the rows of all batches: how many batches hold them is up to the bundles."""
+    """Returns the rows of all batches; the number of batches depends on the bundles."""
     return sorted(pa.Table.from_batches(batches, FLOWS).to_pylist(), key=str)
 
 
@@ -89,12 +89,12 @@ def packets(found) -> list[tuple]:
     )
 
 
-@pytest.mark.parametrize("lanes", [None, 2])
-def test_tasks_and_captures_to_digest_are_planned(groups, lanes):
+@pytest.mark.parametrize("workers", [None, 2])
+def test_tasks_and_captures_to_digest_are_planned(groups, workers):
     tasks, digests = plan_metering(groups, DEFINITION, SPLIT_BYTES)
     assert len(tasks) > 4
     with beam.Pipeline("FnApiRunner") as pipeline:
-        planned = pipeline | PlanMetering(groups, DEFINITION, SPLIT_BYTES, lanes)
+        planned = pipeline | PlanMetering(groups, DEFINITION, SPLIT_BYTES, workers)
         planned.tasks | "Tasks" >> beam.combiners.ToList() | "SameTasks" >> beam.Map(same, tasks)
         planned.digests | "Digests" >> beam.combiners.ToList() | "SameDigests" >> beam.Map(same, digests)
 
@@ -156,13 +156,13 @@ def labelled(flows: pa.RecordBatch) -> pa.RecordBatch:
     return flows.append_column(label_column("app"), ports).append_column(SPLIT_COLUMN, split)
 
 
-def test_cached_captures_give_what_metering_gave(groups, tmp_path, job):
+def test_cached_captures_give_the_results_of_metering(groups, tmp_path, job):
     cache = MeterCache(str(tmp_path / "cache"), DEFINITION)
     sha256 = {group.captures[0].uri: str(at) * 64 for at, group in enumerate(groups)}
     tasks = [task for group in groups for task in plan_cached_group(group, sha256, alone=False)]
     sizes = {uri: Path(uri).stat().st_size for uri in sha256}
     with beam.Pipeline("FnApiRunner") as pipeline:
-        folders = pipeline | CacheMetering(tasks, sizes, cache, job, lanes=2)
+        folders = pipeline | CacheMetering(tasks, sizes, cache, job, workers=2)
         folders | beam.combiners.ToList() | beam.Map(same, [cache.folder(task) for task in tasks])
     assert cache_metering(tasks, cache) == [cache.folder(task) for task in tasks]
 
@@ -171,7 +171,7 @@ def test_cached_captures_give_what_metering_gave(groups, tmp_path, job):
     assert flow_rows(read.flows) == flow_rows(metered.flows)
     assert [each.flows_short for each in read.accounts] == [each.flows_short for each in metered.accounts]
     with beam.Pipeline("FnApiRunner") as pipeline:
-        results = pipeline | ReadCachedMetering(cached, job, lanes=2)
+        results = pipeline | ReadCachedMetering(cached, job, workers=2)
         collect = beam.combiners.ToList()
         results.flows | "Flows" >> collect | "SameFlows" >> beam.Map(same_flows, read.flows)
         results.fragments | "Parts" >> collect | "SameParts" >> beam.Map(same_fragments, read.fragments)

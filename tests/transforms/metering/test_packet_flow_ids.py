@@ -1,4 +1,4 @@
-"""Packet flows: however a group is cut into ranges, each packet gets the flow that the whole group gives it."""
+"""Packet flow ids: packets get the same flow, however their group is cut into ranges."""
 
 import itertools
 
@@ -65,7 +65,7 @@ def sizes_of(flows: pa.RecordBatch) -> dict[bytes, int]:
     st.lists(packet_rows, max_size=50), st.sampled_from(DEFINITIONS), st.lists(st.integers(0, 50), max_size=4),
     st.booleans(),
 )  # fmt: skip
-def test_any_ranges_give_each_packet_the_flow_of_the_whole(gaps_and_rows, definition, cuts, blind):
+def test_packets_get_the_same_flow_however_the_group_is_cut(gaps_and_rows, definition, cuts, blind):
     now, rows = START, []
     for record, (gap, row) in enumerate(gaps_and_rows):
         now += gap
@@ -73,7 +73,7 @@ def test_any_ranges_give_each_packet_the_flow_of_the_whole(gaps_and_rows, defini
     packets = pa.RecordBatch.from_pylist(rows, schema=PACKETS)
     whole, sizes = assigned(packets, [], definition, blind=blind)
     assert assigned(packets, cuts, definition, blind=blind) == (whole, sizes)
-    # as many packets as the flow counts, unless two flows of one key, start and SYN share an id
+    # each flow has as many packets as it counts, unless two flows with the same key, start and SYN share an id
     of_flow = {flow: sum(1 for own in whole.values() if own == flow) for flow in sizes}
     assert sum(of_flow.values()) == len(whole)
     assert all(of_flow[flow] >= size for flow, size in sizes.items())

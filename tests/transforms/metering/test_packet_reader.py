@@ -1,4 +1,4 @@
-"""One pass gives flows and packet rows; over ranges of captures, each row has its flow of the whole group."""
+"""Packet reader: one pass gives flows and packet rows; rows of any range get their flow in the whole group."""
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ SECOND = 10**9
 
 
 def read(paths, definition):
-    """Returns the flows and packet rows of capture files that are one range each, and packets metered and dropped."""
+    """Returns flows and packet rows of captures with one range each, and the counts of metered and dropped packets."""
     flows, fragments, numbers, clocks, rows = [], [], [], [], []
     metered, dropped, known_before = 0, no_drops(), [None]
     for at, path in enumerate(paths):
@@ -67,7 +67,7 @@ def frames():
 
 @pytest.mark.parametrize("min_packets", [1, 4])
 @pytest.mark.parametrize("cut", range(0, 18, 3))
-def test_cut_captures_give_the_packets_and_flows_of_the_whole(tmp_path, cut, min_packets):
+def test_cut_captures_give_the_same_packets_and_flows(tmp_path, cut, min_packets):
     definition, captured = FlowDefinition.of("default", min_packets=min_packets), frames()
     for name, part in (("whole", captured), ("first", captured[:cut]), ("second", captured[cut:])):
         (tmp_path / name).write_bytes(pcap(part))
@@ -84,7 +84,7 @@ def test_cut_captures_give_the_packets_and_flows_of_the_whole(tmp_path, cut, min
     assert dropped[PacketDrop.SHORT_FLOW] == short
 
 
-def test_flows_are_those_of_a_plain_reading_and_rows_belong_to_them(real_data):
+def test_flows_equal_those_of_a_group_reader_and_rows_belong_to_them(real_data):
     path = str(real_data / "kitsune-mirai/mirai2000.pcap")
     definition = FlowDefinition()
     flows, rows, metered, dropped = read([path], definition)

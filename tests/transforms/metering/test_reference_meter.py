@@ -1,4 +1,4 @@
-"""The pipeline against the reference meter, for any packets, any definition and any cuts."""
+"""Comparison of the pipeline with the reference meter, for any packets, definitions and cuts."""
 
 import dataclasses
 import gzip
@@ -44,7 +44,7 @@ class Cut:
 
 
 def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> list[MeterTask]:
-    """Plans the reading of a group, as the pipeline does, from ranges that end where the cut says."""
+    """Plans the tasks of a group as the pipeline does, from ranges that end at the cuts."""
     indexed = []
     for uri, edges in zip(uris, cut.edges, strict=True):
         if edges is not None and definition.associative:
@@ -117,7 +117,7 @@ def assert_equal(found: Metered, expected: Metered) -> None:
 
 
 def in_order(flows: Sequence[dict[str, Any]]) -> list[tuple]:
-    """Returns rows as tuples in one order, whatever their own."""
+    """Returns rows as tuples in sorted order."""
     return sorted(
         tuple(tuple(row[name]) if isinstance(row[name], list) else row[name] for name in FLOWS.names) for row in flows
     )
@@ -129,7 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(group: RandomGroup, folder: Path, *, compressed: bool = False) -> tuple[list[str], list[list[int]]]:
-    """Writes the files of a group; returns their paths and the bytes behind each header and each record."""
+    """Writes the files of a group; returns their paths and the offset after each header and record."""
     uris, edges = [], []
     for number, parts in enumerate(group.parts()):
         path = folder / f"{number}.capture"
@@ -226,7 +226,7 @@ def test_any_three_segments_in_any_directions(folder, tcp_close, orient):
 
 @pytest.mark.parametrize("chunk_records", [1, 49, 50, records.CHUNK_RECORDS])
 def test_a_chunk_that_begins_with_a_later_fragment_and_ends_much_later(folder, chunk_records):
-    """The chunk has so many first fragments that the table forgets those that waited too long."""
+    """The chunk has so many first fragments that the table drops those that waited too long."""
     piece = {"protocol": 17, "fragment": 0x2000}
     first, later = ipv4(udp(bytes(16)), **piece), ipv4(bytes(8), protocol=17, fragment=3)
     others = [ipv4(udp(bytes(16)), **piece, ip_id=1 + number) for number in range(40)]

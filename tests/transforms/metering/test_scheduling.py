@@ -1,4 +1,4 @@
-"""Work is dealt so that no worker waits long for another, and the same way every time."""
+"""Scheduling: work is dealt evenly to workers, and the same way every time."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,15 +9,15 @@ costs = st.lists(st.floats(0, 1e9), max_size=40)
 
 
 @given(costs, st.integers(1, 6))
-def test_no_lane_bears_more_than_its_share_and_one_task(costs, lanes):
-    dealt = deal(costs, lanes)
+def test_no_worker_gets_more_than_its_share_and_one_task(costs, workers):
+    dealt = deal(costs, workers)
     assert len(dealt) == len(costs)
-    loads = [sum(cost for cost, lane in zip(costs, dealt, strict=True) if lane == each) for each in range(lanes)]
-    assert set(dealt) <= set(range(lanes))
-    assert max(loads) <= sum(costs) / lanes + max(costs, default=0) + 1e-3
-    assert dealt == deal(costs, lanes)
+    loads = [sum(cost for cost, worker in zip(costs, dealt, strict=True) if worker == each) for each in range(workers)]
+    assert set(dealt) <= set(range(workers))
+    assert max(loads) <= sum(costs) / workers + max(costs, default=0) + 1e-3
+    assert dealt == deal(costs, workers)
 
 
 @given(costs)
-def test_with_a_lane_for_each_task_none_shares(costs):
+def test_with_a_worker_for_each_task_no_worker_gets_two(costs):
     assert sorted(deal([cost + 1 for cost in costs], len(costs) or 1)) == list(range(len(costs)))

@@ -78,10 +78,10 @@ def ids(batches):
     return sorted(flow for rows in batches for flow in rows["flow_id"].to_pylist())
 
 
-@pytest.mark.parametrize("lanes", [None, 2])
-def test_row_groups_are_read_and_lost_ones_counted(parts, lanes):
+@pytest.mark.parametrize("workers", [None, 2])
+def test_row_groups_are_read_and_lost_ones_counted(parts, workers):
     lost = RowGroupPart("no/such.parquet", 3, 7, ())
-    read = run_root(ReadParts([*parts, lost], lanes))
+    read = run_root(ReadParts([*parts, lost], workers))
     rows, expected = read_parts([*parts, lost])
     assert ids(read.rows) == ids(rows) == ids(BATCHES)
     assert read.lost == expected
