@@ -83,9 +83,11 @@ class FlowDefinition(pydantic.BaseModel):
         if self.decision == "packet":
             wrong = [name for name, value in _OF_PACKETS.items() if getattr(self, name) != value]
             if wrong:
-                fits = ", ".join(f"{name}={_OF_PACKETS[name]!r}" for name in wrong)
-                got = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
-                raise ValueError(f"decision: packet needs {fits}; got {got}")
+                fits = ", ".join(f"{name}: {_shown(_OF_PACKETS[name])}" for name in wrong)
+                got = ", ".join(f"{name}: {_shown(getattr(self, name))}" for name in wrong)
+                raise ValueError(
+                    f"a definition must have {fits} with decision: packet, got {got}; change it, or write decision: flow"
+                )
         return self
 
     @property
@@ -135,3 +137,8 @@ model sees 60 packets; the paper names no timeout for TCP, so the default applie
 20 packets of its two hosts, to compare MULTA with Kitsune (docs/decisions/0016-per-packet-decisions.md).
 `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active.
 """
+
+
+def _shown(option: Any) -> str:
+    """Returns an option as a manifest writes it."""
+    return "null" if option is None else f"{option:g}" if isinstance(option, float) else str(option)

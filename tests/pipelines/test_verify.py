@@ -159,7 +159,7 @@ def other_conflicts(dataset: Path) -> None:
 
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no card": (lambda d: (d / CARD).unlink(), r"dataset\.json is missing"),
-    "other format": (lambda d: recard(d, lambda c: c.update(format_version=99)), "format version 99"),
+    "other format": (lambda d: recard(d, lambda c: c.update(format_version=99)), "format_version must be 1, got 99"),
     "lost shard": (lambda d: first_shard(d).unlink(), r"part-0000\d-of-00002\.parquet is missing"),
     "lost table": (lambda d: (d / REJECTS_TABLE).unlink(), r"rejects\.parquet is missing"),
     "stray file": (lambda d: (d / "flows" / "notes.txt").write_text(""), r"does not list flows/notes\.txt;"),

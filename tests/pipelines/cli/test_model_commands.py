@@ -31,4 +31,4 @@ def test_export_says_what_it_made(run, tmp_path):
     assert "exists already" in err
     code, _, err = run("export", written, "-o", tmp_path / "other", "--int8")
     assert code == 1
-    assert "need the format litert" in err
+    assert "format must be litert for 8-bit weights, got savedmodel" in err

@@ -126,7 +126,7 @@ def test_days_add_up_and_a_second_run_adds_nothing(corpus, trainers):
     assert (corpus / "state/state.json").read_bytes() == before
     report = json.loads((corpus / "state/versions/0002/report.json").read_text())
     assert report["verdict"]["promoted"] is True
-    assert "Version 2: new champion" in (corpus / "state/versions/0002/report.html").read_text()
+    assert "Version 2: promoted to champion" in (corpus / "state/versions/0002/report.html").read_text()
 
 
 def test_renamed_captures_are_not_new_and_gone_ones_stay(corpus, trainers):

@@ -97,5 +97,5 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(FlowloomError, match="has no export"):
         StreamingScorer.load(tmp_path)
     (tmp_path / CONTRACT).write_text(json.dumps({"streaming": {"reason": unstreamable(PLE(K, C, CLASSES))}}))
-    with pytest.raises(FlowloomError, match="cannot be streamed: gates of the first level of PLE"):
+    with pytest.raises(FlowloomError, match="cannot be streamed: the first-level gates of PLE"):
         StreamingScorer.load(tmp_path)

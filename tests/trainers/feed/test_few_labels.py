@@ -53,7 +53,7 @@ def test_the_seed_chooses_the_flows_evenly():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="per_class must be >= 0, got -1"):
         few_labels(ids(1), np.zeros(1, np.int32), -1, 0)
-    with pytest.raises(ValueError, match="same rows, got 1 and 2"):
+    with pytest.raises(ValueError, match="same length, got 1 and 2"):
         few_labels(ids(1), np.zeros(2, np.int32), 1, 0)
 
 

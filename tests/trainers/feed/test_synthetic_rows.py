@@ -94,7 +94,9 @@ def test_bytes_depend_on_the_seed_alone(dataset, tmp_path):
 def test_impossible_syntheses_are_refused(dataset, tmp_path):
     spec, path = TableSpec.of(dataset), tmp_path / "made.parquet"
     few = Balance(task="family", how="smote", totals={"bot": 40}, neighbours=8)
-    with pytest.raises(FlowloomError, match="class 'bot' of task 'family' has 8 rows in train, and SMOTE between 8"):
+    with pytest.raises(
+        FlowloomError, match="class 'bot' of task 'family' must have 9 train rows for SMOTE between 8 neighbours, got 8"
+    ):
         with_synthetic_rows(dataset, spec, few, 7, path)
     with pytest.raises(FlowloomError, match="got 'bott'; did you mean 'bot'"):
         with_synthetic_rows(dataset, spec, Balance(task="family", how="smote", totals={"bott": 40}), 7, path)

@@ -326,7 +326,7 @@ def test_a_recipe_selects_the_architecture(words, experts, kind):
         (lambda: LMMoE(K, C, TASKS, sees={"app": [0, 2]}), "sees of app must be ascending numbers from 0 to 1"),
         (lambda: LMMoE(K, C, TASKS, sees={"ap": [0]}), "sees must name tasks among app, attack, got ap"),
         (lambda: LMMoE(K, C, TASKS, gating="hard"), "gating of app must be softmax, dselect_k, constant, got 'hard'"),
-        (lambda: DSelectK(1), "needs 2 or more experts, got 1"),
+        (lambda: DSelectK(1), "experts must be >= 2 for a DSelect-k gate, got 1"),
         (lambda: DSelectK(3, 4), "selected must be from 1 to 3, the number of experts, got 4"),
         (lambda: EntropyPenalty(-1.0), "weight must be >= 0, got -1.0"),
         (lambda: PLE(K, C, TASKS, task_experts=0), "task_experts must be >= 1, got 0"),

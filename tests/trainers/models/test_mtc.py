@@ -173,7 +173,7 @@ def test_positions_equal_the_equations():
         (lambda: MTC(72, {}), "at least one task"),
         (lambda: MTC(72, TASKS, attention_heads=0), "heads"),
         (lambda: ByteTransformer(72, TASKS, encoders=0), "encoders must be >= 1, got 0"),
-        (lambda: ByteCNN(18, TASKS), "length must be >= 19, which the convolutions need, got 18"),
+        (lambda: ByteCNN(18, TASKS), "length must be >= 19 for the convolutions, got 18"),
         (lambda: ByteCNN(72, TASKS, filters=0), "filters must be >= 1, got 0"),
     ],
 )

@@ -102,7 +102,7 @@ def test_a_directory_with_other_files_is_not_overwritten(synthetic, tmp_path):
     (tmp_path / "letter.txt").write_text("dear diary")
     with pytest.raises(FlowloomError, match="must be empty or hold a run"):
         train(TrainOptions(synthetic(), tmp_path, "multa", SMALL))
-    with pytest.raises(FlowloomError, match="is a file"):
+    with pytest.raises(FlowloomError, match="must not be a file"):
         train(TrainOptions(synthetic(), tmp_path / "letter.txt", "multa", SMALL))
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 

@@ -151,7 +151,7 @@ def test_metrics_and_report_name_the_rows(request, name, unit, sees, monkeypatch
         assert found["tasks"][task.name]["support"] == ROWS["test"] - expected[label_column(task.name)].null_count
         assert found["tasks"][task.name]["baselines"]["random_forest"]["auc"] > 0.9
     page = (run / "report.html").read_text()
-    assert f"about a {unit} from {sees}" in page
+    assert f"for each {unit} from {sees}" in page
     assert f"multiply-accumulates per {unit}" in page
     assert " flow of" not in page
     assert " flows of" not in page

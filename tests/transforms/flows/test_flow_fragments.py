@@ -136,5 +136,5 @@ def test_only_flows_near_a_cut_are_fragments():
 
 
 def test_a_definition_with_an_active_timeout_has_no_fragments():
-    with pytest.raises(ValueError, match="associative flow definition, got active_s=1800"):
+    with pytest.raises(ValueError, match="active_s must be null to meter a range of a capture group, got 1800"):
         FlowMeter(FlowDefinition.of("nfstream"), GROUP, RangePlace(1, False, START))

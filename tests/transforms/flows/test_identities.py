@@ -179,7 +179,11 @@ def test_ids_and_addresses_change_and_nothing_else():
 
 def test_an_unknown_address_stays_null():
     flows = synthetic_flows(4)
-    unknown = flows.set_column(3, flows.schema.field("src_ip").with_nullable(True), _without(flows["src_ip"], 2))
+    unknown = flows.set_column(
+        flows.schema.get_field_index("src_ip"),
+        flows.schema.field("src_ip").with_nullable(True),
+        _without(flows["src_ip"], 2),
+    )
     assert unknown.schema.names == flows.schema.names
     found = conceal_identities(unknown, KEY)["src_ip"].to_pylist()
     known = conceal_identities(flows, KEY)["src_ip"].to_pylist()

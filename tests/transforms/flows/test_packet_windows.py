@@ -115,12 +115,15 @@ def test_flows_have_another_meter():
     [
         (
             {"preset": "default", "key": "host_pair"},
-            "flows have the key five_tuple, got host_pair; write decision: packet",
+            "key must be five_tuple with decision: flow, got host_pair",
         ),
-        ({"preset": "default", "decision": "packet"}, "needs tcp_close='none', got tcp_close='lifecycle'"),
+        (
+            {"preset": "default", "decision": "packet"},
+            "must have tcp_close: none with decision: packet, got tcp_close: lifecycle",
+        ),
         (
             {"preset": "packet-windows", "active_s": 1800, "zero_payload": "skip"},
-            "needs active_s=None, zero_payload='keep', got active_s=1800.0, zero_payload='skip'",
+            "must have active_s: null, zero_payload: keep with decision: packet, got active_s: 1800, zero_payload: skip",
         ),
     ],
 )

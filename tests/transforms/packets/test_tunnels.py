@@ -245,7 +245,7 @@ def test_definitions_write_tunnels_in_one_way():
     assert FlowDefinition.of(tunnels=["vxlan", "gre", "gre"]) == FlowDefinition.of(tunnels=("gre", "vxlan"))
     with pytest.raises(pydantic.ValidationError, match="'ip-in-ip', 'gre', 'gtp-u', 'vxlan' or 'teredo'"):
         FlowDefinition.of(tunnels=["l2tp"])
-    with pytest.raises(pydantic.ValidationError, match="tunnel_in_key needs tunnels to unwrap"):
+    with pytest.raises(pydantic.ValidationError, match="tunnel_in_key needs tunnels, got none"):
         FlowDefinition.of(tunnel_in_key=True)
 
 

@@ -41,7 +41,7 @@ def test_a_result_of_other_settings_or_a_damaged_one_is_computed_again(tmp_path)
     changed = [Experiment("cell-0", {"number": 7}), *EXPERIMENTS[1:]]
     results = run_experiments(changed, square, tmp_path)
     assert (squares(results), results.computed) == ([49, 1, 4, 9], 2)
-    assert json.loads((tmp_path / "experiment-0.json").read_text())["settings"] == {"number": 7}
+    assert json.loads((tmp_path / "cell-0.json").read_text())["settings"] == {"number": 7}
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
         assert document["tables"][name]
     assert page.index("450 flows.") < page.index("claims hold")
     shortened = [flows.packets for flows in SETS if flows.packets < 65_535 and not flows.texts_only]
-    assert re.findall(r"Statistics of packets are of the first (\d+) of a flow", page) == [str(k) for k in shortened]
+    assert re.findall(r"statistics cover the first (\d+) packets of a flow", page) == [str(k) for k in shortened]
     assert not re.search(r'(src|href)="http', page)
     ids = [claim["id"] for claim in document["claims"]]
     assert len(set(ids)) == len(ids)

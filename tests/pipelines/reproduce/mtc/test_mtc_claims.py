@@ -136,7 +136,9 @@ def test_the_papers_figures_stand_beside_ours():
     assert heads["Aux as a sum of Tra"]["paper_macro_f1"] is None
     assert heads["all three"]["aux_macro_f1"].mean == pytest.approx(80.1)
     assert [row["updates"] for row in tables["table_9"].rows] == [5, 8, 10, 12]
-    (why,) = (section for section in sections(SETS, found, RULE) if section.title == "Why, on iscx")
+    (why,) = (
+        section for section in sections(SETS, found, RULE) if section.title == "Learning curves and confusions on iscx"
+    )
     assert (
         "is above the random forest in 12 of 12 classes of Tra. Compared with the forest it gains most on kind-"
         in why.text[1]
@@ -144,16 +146,22 @@ def test_the_papers_figures_stand_beside_ours():
     assert "(97.1 against 80.1)" in why.text[1]
 
 
-def test_the_classes_that_are_confused_the_most_are_told():
+def test_the_most_confused_classes_are_named():
     found = outcomes(dataclasses.replace(MTCScale(), repeats=2), as_the_paper_says)
     for repeat, (wrong, back) in enumerate(((3, 1), (2, 1))):
         confusion = found.results[f"iscx__mtc-lite__repeat-{repeat}"]["tasks"]["tra"]["confusion"]
         confusion[4][7], confusion[7][4], confusion[0][1] = wrong, back, 2
     found.results["iscx__forest__repeat-1"]["tasks"]["tra"]["confusion"][7][4] = 1
-    (why,) = (section for section in sections(SETS, found, RULE) if section.title == "Why, on iscx")
+    (why,) = (
+        section for section in sections(SETS, found, RULE) if section.title == "Learning curves and confusions on iscx"
+    )
     assert "Mistakes between kind-4 and kind-7, of all mistakes: MTC lite (ours) 7 of 11," in why.text[2]
     assert "random forest 1 of 1, boosted trees 0 of 0, nearest train session 0 of 0." in why.text[2]
-    (why,) = (section for section in sections(SETS, found, RULE) if section.title == "Why, on cicids2017")
+    (why,) = (
+        section
+        for section in sections(SETS, found, RULE)
+        if section.title == "Learning curves and confusions on cicids2017"
+    )
     assert why.text[2] == "No method makes a mistake."
 
 
