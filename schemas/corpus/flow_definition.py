@@ -86,7 +86,7 @@ class FlowDefinition(pydantic.BaseModel):
                 fits = ", ".join(f"{name}: {_shown(_OF_PACKETS[name])}" for name in wrong)
                 got = ", ".join(f"{name}: {_shown(getattr(self, name))}" for name in wrong)
                 raise ValueError(
-                    f"a definition must have {fits} with decision: packet, got {got}; change it, or write decision: flow"
+                    f"a definition must have {fits} with decision: packet, got {got}; or write decision: flow"
                 )
         return self
 

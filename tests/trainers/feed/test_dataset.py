@@ -47,7 +47,7 @@ def damaged(synthetic, tmp_path, **changes):
 
 
 def test_another_format_version_is_refused(synthetic, tmp_path):
-    with pytest.raises(FlowloomError, match="dataset.json: format_version must be 1, got 99"):
+    with pytest.raises(FlowloomError, match=r"dataset\.json: format_version must be 1, got 99"):
         Dataset.open(damaged(synthetic, tmp_path, format_version=99))
 
 
