@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -257,46 +257,22 @@ class WriteCard(beam.PTransform):
     @beam.typehints.no_annotations
     def expand(self, outputs: BuildOutputs) -> beam.PCollection[str]:
         """Returns the path of the card, or of the faults."""
-        inputs = [single(self.split_plan), single(self.label_bins), *[AsList(each) for each in outputs]]
+        plans = (single(self.split_plan), single(self.label_bins))
+        settings = {"manifest": self.manifest, "folder": self.folder, "staging": self.staging, "key_id": self.key_id}
         write = beam.Map(
-            _write_card, self.labels, self.published, *inputs, self.manifest, self.folder, self.staging, self.key_id,
-            self.stored,
+            _write_card, *plans, *map(AsList, outputs),
+            labels=self.labels, published=self.published, stored=self.stored, **settings,
         )  # fmt: skip
         return outputs.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
 
 
 def _write_card(
     _: None,
-    labels: Sequence[GroupLabels],
-    published: PublishedFindings,
     split_plan: SplitPlan,
     label_bins: LabelBins,
-    shards: list[SpilledShard],
-    accounts: list[GroupAccount],
-    digests: list[CaptureDigest],
-    rejects: list[pa.RecordBatch],
-    sources: list[SourceCounts],
-    layouts: list[LaidOut],
-    packets: list[PacketCounts],
-    leakage: list[PartCounts],
-    manifest: CorpusManifest,
-    folder: str,
-    staging: str,
-    key_id: str | None,
-    stored: StoredViews,
+    *outputs: list[Any],
+    labels: Sequence[GroupLabels],
+    published: PublishedFindings,
+    **settings: Any,
 ) -> str:
-    results = gather_results(
-        labels,
-        published,
-        split_plan,
-        label_bins,
-        shards,
-        accounts,
-        digests,
-        rejects,
-        sources,
-        layouts,
-        packets,
-        leakage,
-    )
-    return write_card(results, manifest, folder, staging, key_id, stored)
+    return write_card(gather_results(labels, published, split_plan, label_bins, *outputs), **settings)
