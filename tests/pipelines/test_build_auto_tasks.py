@@ -1,4 +1,4 @@
-"""Tasks that flows are measured for: dividers from training rows alone, and labels that anyone can compute again."""
+"""Automatic tasks: class boundaries come from train rows alone, and anyone can compute the labels again."""
 
 import bisect
 import itertools
@@ -51,7 +51,7 @@ def rate(row: dict) -> float | None:
     return bits * 1e9 / row["duration_ns"] if row["duration_ns"] else None
 
 
-def test_dividers_and_labels_are_those_that_a_loop_finds(make):
+def test_boundaries_and_labels_equal_those_of_a_loop(make):
     card, rows = make()
     tasks = {task.name: task for task in card.tasks}
     by_app: dict[int, list[float]] = {}
@@ -74,7 +74,7 @@ def test_dividers_and_labels_are_those_that_a_loop_finds(make):
             assert row["label_burst"] == bisect.bisect_right([2, 5], runs)
 
 
-def test_workers_and_layouts_find_the_same_dividers(make):
+def test_workers_and_layouts_find_the_same_boundaries(make):
     one, two = make()[0], make(workers=2)[0]
     assert (one.content_hash, one.tasks) == (two.content_hash, two.tasks)
     striped, rows = make("rainbow")
@@ -84,5 +84,5 @@ def test_workers_and_layouts_find_the_same_dividers(make):
 
 def test_what_cannot_be_divided_is_an_error_and_no_dataset(make):
     alike = {"kind": "auto", "quantity": "bursts", "dividers": {"method": "quantiles", "classes": 500}}
-    with pytest.raises(FlowloomError, match="which do not make 500 classes of task 'many'"):
+    with pytest.raises(FlowloomError, match="task 'many': the boundaries of 500 classes must differ"):
         make(many=alike)

@@ -94,7 +94,7 @@ def test_every_source_labels_flows_and_is_counted(folder):
     # of the flows that the table does not know and `missing: negative` fills; its unknown word stays unknown
     assert [attacks[1, flow] for flow in range(8)] == [1, 1, 0, None, 0, 0, 0, 0]
     assert [attacks[2, flow] for flow in range(8)] == [0, 0, None, 1, 1, 1, 1, 1]
-    # the table's default is a word, so that the path contradicts it
+    # the table's default is a label, so the path contradicts it
     assert [scans[1, flow] for flow in range(8)] == [1, 1, None, 1, None, None, None, None]
     assert [scans[2, flow] for flow in range(8)] == [1] * 8
     keys = ("task", "source", "kind", "flows", "labelled", "conflicts", "ambiguous", "defaulted", "unknown_words")
@@ -109,26 +109,26 @@ def test_every_source_labels_flows_and_is_counted(folder):
         ("labels.csv", 7, "label-rows"), ("labels.csv", 7, "label-rows"), ("packets.csv", 33, "label-count"),
     ]  # fmt: skip
     assert (card.split_rule.by, card.accounting.rejects) == ("flow", 3)
-    assert "not so: attack, scan" in card.split_rule.reason
+    assert "got different ones of: attack, scan" in card.split_rule.reason
     assert {path.name for path in (folder / "one").iterdir()} == {
         "captures.parquet", "dataset.json", "flows", "rejects.parquet", "schema.pbtxt",
     }  # fmt: skip
 
 
-def test_what_is_wrong_with_a_source_is_said_before_anything_is_read(folder):
+def test_errors_in_sources_are_found_before_captures_are_read(folder):
     def complaint(entry: dict[str, Any]) -> str:
         with pytest.raises(FlowloomError) as caught:
             made(folder, "bad", [{"glob": "*.pcap", **entry}])
         assert not list(folder.glob(".bad*"))
         return str(caught.value)
 
-    assert "label table" in complaint({"label_table": TABLE | {"path": "none.csv"}})
+    assert "the table cannot be read" in complaint({"label_table": TABLE | {"path": "none.csv"}})
     assert "row 5" in complaint({"label_table": TABLE | {"words": {"scan": True}}})
     packets = {"path": "packets.csv", "task": "attack"}
-    assert "one capture, but '*.pcap' matches 2" in complaint({"packet_table": packets})
+    assert "must label one capture, got 2 that match '*.pcap'" in complaint({"packet_table": packets})
 
 
-def test_dpi_labels_flows_and_captures_it_cannot_read_are_named(tmp_path):
+def test_dpi_labels_flows_and_rejects_unreadable_captures(tmp_path):
     pytest.importorskip("nfstream", reason="needs NFStream (pip install flowloom[dpi])")
     queries = [(NS + at, ethernet(ipv4(udp(QUERY, 1000 + at, 53), "10.0.1.1", "10.0.9.9", 17))) for at in range(3)]
     (tmp_path / "dns.pcap.gz").write_bytes(gzip.compress(pcap([*queries, *frames(2, 2)])))

@@ -1,4 +1,4 @@
-"""Results of a build: plans and counts of all steps, in one place for the card."""
+"""Results of a build: plans and counts of all steps, gathered for the card."""
 
 import collections
 import dataclasses
@@ -30,14 +30,14 @@ class BuildResults:
 
     Attributes:
       tasks: tasks of the manifest, measured ones with their label bins.
-      fault: why tasks have no label bins, if some do not.
+      fault: the reason why a measured task has no label bins; None if all have them.
       accounts: accounts of capture groups.
-      digests: SHA-256 by uri of captures whose account has none.
-      rejects: reject rows beside those of the accounts.
+      digests: SHA-256 by uri of captures without one in their account.
+      rejects: reject rows in addition to those of the accounts.
       unlabelled: number of flows without a label of any task.
       rows: number of rows by view and stripe, without dropped duplicates.
       sources: counts of the label sources of single flows.
-      leakage: counts of parts of the flows, if leakage is measured.
+      leakage: counts of the parts of sightings, if leakage is measured.
     """
 
     labels: Sequence[GroupLabels]
@@ -82,7 +82,7 @@ def gather_results(
     results.accounts = list(accounts)
     results.digests = {digest.uri: digest.sha256 for digest in digests}
     results.rejects = [*rejects, published.rejects]
-    results.sources = sum_by_key([*(counts.said for counts in sources), published.sources])
+    results.sources = sum_by_key([*(counts.by_source for counts in sources), published.sources])
     for counts in layouts:
         results.rows.update({(counts.view, stripe): rows for stripe, rows in counts.rows.items()})
         results.unlabelled += counts.unlabelled if counts.view == "flows" else 0

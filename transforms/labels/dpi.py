@@ -41,7 +41,7 @@ def require_nfstream() -> None:
 
 
 def nfstream_options(definition: FlowDefinition) -> dict[str, object]:
-    """Returns the NFStreamer options that come nearest to a flow definition: timeouts and tunnels."""
+    """Returns the options of NFStreamer that best match a flow definition: timeouts and tunnels."""
     return {
         "idle_timeout": max(1, round(definition.idle_s)),
         "active_timeout": _NEVER_S if definition.active_s is None else max(1, round(definition.active_s)),
@@ -52,26 +52,26 @@ def nfstream_options(definition: FlowDefinition) -> dict[str, object]:
 def inspect_captures(
     jobs: Mapping[str, Sequence[str]], definition: FlowDefinition, python: str = sys.executable
 ) -> dict[str, str]:
-    """Writes what NFStream sees in captures as Arrow files of `schemas.label_windows.INSPECTED`.
+    """Writes the flows that NFStream finds in captures as Arrow files of `schemas.label_windows.INSPECTED`.
 
-    One process serves all jobs, as loading nDPI costs seconds. Captures that are compressed or not local are copied
-    beside the file to write, and the copy is removed.
+    One process does all jobs, because loading nDPI takes seconds. Captures that are compressed or not local are copied
+    beside the output file, and the copies are removed afterwards.
 
     Args:
-      jobs: the captures of each file to write, in the order in which they follow each other.
-      python: an interpreter that has NFStream and this package.
+      jobs: consecutive captures by output file.
+      python: a Python interpreter with NFStream and this package.
 
     Returns:
-      why, for each capture that cannot be read.
+      The reason for each capture that cannot be read.
     """
     plain: dict[str, str] = {}
-    refused: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     for out, uris in jobs.items():
         for at, uri in enumerate(uris):
             try:
                 plain[uri] = _plain(uri, f"{out}.{at}")
             except CaptureError as error:
-                refused[uri] = error.detail
+                unreadable[uri] = error.detail
     order = {
         "options": nfstream_options(definition),
         "jobs": [(out, [plain[uri] for uri in uris if uri in plain]) for out, uris in jobs.items()],
@@ -89,33 +89,33 @@ def inspect_captures(
             if path != uri:
                 os.remove(path)
     if done.returncode:
-        said = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
         for out in jobs:
             with pa.ipc.new_file(out, INSPECTED) as writer:
                 writer.write_batch(pa.RecordBatch.from_pylist([], schema=INSPECTED))
-        return refused | dict.fromkeys(plain, f"NFStream failed: {said}")
-    complaints = json.loads(done.stdout.splitlines()[-1])
-    return refused | {uri: complaints[path] for uri, path in plain.items() if path in complaints}
+        return unreadable | dict.fromkeys(plain, f"NFStream failed: {reason}")
+    reasons = json.loads(done.stdout.splitlines()[-1])
+    return unreadable | {uri: reasons[path] for uri, path in plain.items() if path in reasons}
 
 
 def read_inspected(path: str) -> pa.RecordBatch:
-    """Returns the flows in a file that `inspect_captures` wrote."""
+    """Returns the flows in an output file of `inspect_captures`."""
     with pa.ipc.open_file(pa.memory_map(path)) as reader:
         return pa.concat_batches([reader.get_batch(at) for at in range(reader.num_record_batches)])
 
 
 def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBatch:
-    """Returns NFStream's flows (`INSPECTED`) as label windows, with nDPI's confidence; without those of damaged times.
+    """Returns NFStream's flows (`INSPECTED`) as label windows, without flows of invalid times.
 
-    What nDPI guessed or is less sure of than `min_confidence` is `UNKNOWN_LABEL`, and so is a name that the source does
-    not explain.
+    A label is `UNKNOWN_LABEL` if nDPI guessed it, if its confidence is below `min_confidence`, or if neither the
+    mapping of the source nor the vocabulary has it.
     """
     damaged = (view(inspected["first_ms"]) < 0) | (view(inspected["last_ms"]) >= END // _MS)
-    if damaged.any():  # times that no packet which was metered has
+    if damaged.any():  # no metered packet has such times
         inspected = inspected.take(column(np.flatnonzero(~damaged), pa.int64()))
     names = inspected[dpi.field].dictionary_encode()
-    meanings = [label_code(name, dpi.words, task) for name in names.dictionary.to_pylist()]
-    codes = np.array([UNKNOWN_LABEL if code is None else code for code in meanings], np.int32)[view(names.indices)]
+    mapped = [label_code(name, dpi.words, task) for name in names.dictionary.to_pylist()]
+    codes = np.array([UNKNOWN_LABEL if code is None else code for code in mapped], np.int32)[view(names.indices)]
     confidence = view(inspected["confidence"])
     codes[confidence < dpi.min_confidence] = UNKNOWN_LABEL
     if dpi.guesses == "unknown":
@@ -127,7 +127,7 @@ def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBat
 
 
 def _plain(uri: str, copy: str) -> str:
-    """Returns the path of a local, uncompressed capture: itself, or a copy."""
+    """Returns the path of a local and uncompressed capture, which is the capture itself or a copy."""
     with contextlib.closing(CaptureBytes(uri)) as capture:
         if capture.compression == "none" and "://" not in uri:
             return uri

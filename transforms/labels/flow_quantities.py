@@ -11,11 +11,11 @@ from flowloom.transforms.arrays.columns import view, view_or
 def quantity(flows: pa.RecordBatch, name: Quantity) -> np.ndarray:
     """Measures one quantity of every flow.
 
-    * `bandwidth`: bits per second, 8 x bytes over the duration; of a flow without duration unknown, as it has no rate.
+    * `bandwidth`: bits per second, 8 x bytes over the duration; unknown for a flow without duration.
     * `duration`: seconds from the first to the latest packet.
     * `mean_size`: bytes per packet, as the flow definition's `size` counts them; unknown without packets.
-    * `gap_deviation`: population standard deviation in seconds of the times between its first k packets; unknown with
-      fewer than two of them.
+    * `gap_deviation`: population standard deviation in seconds of the gaps between its first k packets; unknown with
+      fewer than two packets.
     * `bursts`: runs of one direction among its first k packets.
 
     Returns:
@@ -32,7 +32,7 @@ def quantity(flows: pa.RecordBatch, name: Quantity) -> np.ndarray:
     total = (view(flows["bytes_fwd"]) + view(flows["bytes_bwd"])).astype(np.float64)
     if name == "bandwidth":
         return _ratio(total * 8e9, view(flows["duration_ns"]))
-    # published files that do not tell how many packets there were have null
+    # published files without packet counts have null
     return _ratio(total, view_or(flows["packets_fwd"], 0) + view_or(flows["packets_bwd"], 0))
 
 
@@ -42,14 +42,14 @@ def _ratio(numbers: np.ndarray, divisors: np.ndarray) -> np.ndarray:
 
 
 def _entries(flows: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where each flow's entries of a sequence start, int64 [rows + 1], and the entries."""
+    """Returns the offsets of each flow in a sequence column, int64 [rows + 1], and the values of all flows."""
     lengths = flows[name].value_lengths()
     return np.concatenate([[0], np.cumsum(view(lengths), dtype=np.int64)]), view(flows[name].flatten())
 
 
 @numba.njit(nogil=True, cache=True)
 def _deviations(starts, gaps):
-    """Returns the deviation of each flow's gaps but the first, which is always 0; summed in the order of packets."""
+    """Returns the deviation of each flow's gaps, without the first, which is always 0; sums in packet order."""
     found = np.empty(len(starts) - 1)
     for flow in range(len(found)):
         first, stop = starts[flow] + 1, starts[flow + 1]

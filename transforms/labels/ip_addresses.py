@@ -1,4 +1,4 @@
-"""IP addresses as text to the 16 bytes that flows carry, without a Python object per address."""
+"""Parser of IP addresses: texts to the 16 bytes that flows have, without a Python object per address."""
 
 import numba
 import numpy as np
@@ -11,10 +11,10 @@ def parse_addresses(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Parses IPv4 addresses with dots and IPv6 addresses (RFC 4291, section 2.2) without a scope.
 
     Args:
-      texts: strings; a null is no address.
+      texts: strings; null is not an address.
 
     Returns:
-      uint64 [rows, 2], the words of a `schemas.rows.ADDRESS`, and bool [rows]: whether the text is an address.
+      uint64 [rows, 2], the halves of each `schemas.rows.ADDRESS`, and bool [rows], true where the text is an address.
     """
     texts = texts.cast(pa.large_string()).fill_null("")
     _, edges, content = texts.buffers()
@@ -41,7 +41,7 @@ def _parse(content, offsets, addresses, valid):
 
 @numba.njit(nogil=True, cache=True)
 def _parse_four(content, at, stop, out, place):
-    """Writes four decimal bytes behind `place`; leading zeros are refused, as some take them for octal."""
+    """Writes four decimal bytes from `place` on; rejects leading zeros, which some parsers read as octal."""
     for part in range(4):
         begin, value = at, 0
         while at < stop and at - begin < 3 and _ZERO <= content[at] <= _NINE:
@@ -62,7 +62,7 @@ def _parse_six(content, at, stop, out):
     """Writes eight groups of hexadecimal digits; `::` stands for one run of zeros, and the last two may be IPv4."""
     count, gap = 0, -1
     while at < stop:
-        if content[at] == _COLON:  # only as `::`: a single one is passed below
+        if content[at] == _COLON:  # start of `::`; single colons are skipped below
             if gap >= 0 or at + 1 == stop or content[at + 1] != _COLON:
                 return False
             gap = count

@@ -1,4 +1,4 @@
-"""Label joins: answers of the sources of a task for every flow, in order of precedence, and their counts."""
+"""Label joins: merge the labels of all sources of a task for each flow, by precedence, and count them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from flowloom.transforms.labels.window_index import NO_WINDOW, Measure, load_ind
 from flowloom.transforms.labels.window_sources import Kind, WindowSource
 
 _JOINED = (*WINDOW_KEY, "start", "duration_ns", "packets_fwd", "packets_bwd")
-"""Columns that a join reads; it does not touch the sequences."""
+"""Columns that a join reads; sequences are not among them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,10 @@ class FlowSource:
     """One source of one task for the flows of one group.
 
     Attributes:
-      code: by path, the label number of all flows.
-      windows, measure, tolerance_ns: otherwise, the file of its label windows, and how they are matched.
-      rule: of a packet table.
+      code: label number of all flows, for a source by path.
+      windows: the file of label windows, for other sources.
+      measure, tolerance_ns: the match of windows and flows (see `match_windows`).
+      rule: the rule of a packet table.
       default: the label number of flows that no window matches; None for none.
     """
 
@@ -47,7 +48,7 @@ class FlowSource:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Numbers of flows that a source was asked about, by outcome; the fields of `schemas.card.LabelCoverage`."""
+    """Numbers of flows of one source by outcome; the fields of `schemas.card.LabelCoverage`."""
 
     flows: int = 0
     labelled: int = 0
@@ -70,14 +71,14 @@ SourceKey = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """Answer of one source for a batch of flows.
+class SourceLabels:
+    """Labels that one source gives to a batch of flows.
 
     Attributes:
       codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
-      ambiguous: bool [rows], whether it says several words, or cannot decide.
-      defaulted: bool [rows], whether its word is its default.
-      confidence: uint8 [rows], how sure it is of its word; None where it does not tell.
+      ambiguous: bool [rows], true where the source has several labels or its rule gives none.
+      defaulted: bool [rows], true where the label is the default of the source.
+      confidence: uint8 [rows], confidence of each label; None if the source has none.
     """
 
     codes: np.ndarray
@@ -102,45 +103,55 @@ def flow_source(source: WindowSource, task: Task, group: str) -> FlowSource:
     )
 
 
-def ask(source: FlowSource, flows: pa.RecordBatch) -> Answer:
-    """Returns the answer of a source for flows of its group."""
+def apply_source(source: FlowSource, flows: pa.RecordBatch) -> SourceLabels:
+    """Returns the labels that a source gives to flows of its group."""
     nowhere = np.zeros(flows.num_rows, bool)
     if source.kind == "path":
-        return Answer(np.full(flows.num_rows, source.code, np.int32), nowhere, nowhere)
+        return SourceLabels(np.full(flows.num_rows, source.code, np.int32), nowhere, nowhere)
     index = load_index(source.windows, source.measure)
     match = match_windows(flows, index, source.tolerance_ns, last_resort=0 if source.rule == "any" else None)
     codes, ambiguous, defaulted = match.codes, match.several, nowhere
-    if source.rule is not None:  # words of packets are votes: only a vote that decides nothing is ambiguous
+    if source.rule is not None:  # labels of packets are votes, so a flow is ambiguous only if the vote decides nothing
         codes, ambiguous = rule_codes(match, flows, source.rule)
     if source.default is not None:
         defaulted = codes == NO_WINDOW
         codes = np.where(defaulted, np.int32(source.default), codes)
-    return Answer(codes, ambiguous, defaulted, match.confidence if len(match.confidence) else None)
+    confidence = match.confidence if len(match.confidence) else None
+    return SourceLabels(codes, ambiguous, defaulted, confidence)
 
 
-def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | None) -> tuple[np.ndarray, list[Counts]]:
-    """Merges the answers of sources for one task, the first in precedence first.
+def merge_labels(
+    sources: Sequence[SourceLabels], on_conflict: str, missing: int | None
+) -> tuple[np.ndarray, list[Counts]]:
+    """Merges the labels of the sources of one task, the highest precedence first.
 
     Args:
-      on_conflict: `unknown` takes the label of flows that sources, or one source, say several words of.
-      missing: the label number of flows that no source says anything of; None leaves them unknown.
+      on_conflict: `unknown` makes flows unknown for which sources differ, or one source has several labels.
+      missing: the label number of flows for which no source has a label; None leaves them unknown.
 
     Returns:
-      label numbers, int32 [rows], below 0 where unknown, and what each source said.
+      Label numbers, int32 [rows], below 0 where unknown, and the counts of each source.
     """
-    codes = np.full(len(answers[0].codes), NO_WINDOW, np.int32)
+    codes = np.full(len(sources[0].codes), NO_WINDOW, np.int32)
     disputed = np.zeros(len(codes), bool)
     counts = []
-    for answer in answers:
-        said = answer.codes >= 0
-        conflicts = said & (codes >= 0) & (codes != answer.codes)
-        foreign = (answer.codes == UNKNOWN_LABEL) & ~answer.ambiguous
-        columns = (said, conflicts, answer.ambiguous, answer.defaulted, foreign)
-        labelled, conflicting, ambiguous, defaulted, unknown = (int(np.count_nonzero(values)) for values in columns)
-        by_confidence = _by_confidence(answer.confidence, said)
-        counts.append(Counts(len(codes), labelled, conflicting, ambiguous, defaulted, unknown, by_confidence))
-        disputed |= conflicts | answer.ambiguous
-        codes = np.where(codes >= 0, codes, np.maximum(codes, answer.codes))
+    for given in sources:
+        labelled = given.codes >= 0
+        conflicts = labelled & (codes >= 0) & (codes != given.codes)
+        unknown = (given.codes == UNKNOWN_LABEL) & ~given.ambiguous
+        counts.append(
+            Counts(
+                flows=len(codes),
+                labelled=int(np.count_nonzero(labelled)),
+                conflicts=int(np.count_nonzero(conflicts)),
+                ambiguous=int(np.count_nonzero(given.ambiguous)),
+                defaulted=int(np.count_nonzero(given.defaulted)),
+                unknown_words=int(np.count_nonzero(unknown)),
+                confidence=_by_confidence(given.confidence, labelled),
+            )
+        )
+        disputed |= conflicts | given.ambiguous
+        codes = np.where(codes >= 0, codes, np.maximum(codes, given.codes))
     if missing is not None:
         codes = np.where(codes == NO_WINDOW, np.int32(missing), codes)
     if on_conflict == "unknown":
@@ -151,14 +162,14 @@ def merge_answers(answers: Sequence[Answer], on_conflict: str, missing: int | No
 def join_sources(
     flows: pa.RecordBatch, sources: Mapping[str, Sequence[FlowSource]], manifest: CorpusManifest
 ) -> tuple[pa.RecordBatch, dict[SourceKey, Counts]]:
-    """Writes the labels of tasks that are known flow by flow into the label columns of a batch.
+    """Writes the labels of tasks with sources of single flows into the label columns of a batch.
 
     Args:
       flows: `schemas.rows.FLOWS` with label columns.
       sources: by group, all sources of such tasks in order of precedence; other groups keep their labels.
 
     Returns:
-      the batch, and what each source said.
+      The batch, and the counts of each source.
     """
     counted: dict[SourceKey, Counts] = {}
     if not sources:
@@ -171,13 +182,14 @@ def join_sources(
         rows = pc.equal(flows["group"], group)
         within = joined if len(groups) == 1 else joined.filter(rows)
         for task in manifest.claimed_tasks:
-            asked = [source for source in sources[group] if source.task == task.name]
-            if not asked:
+            of_task = [source for source in sources[group] if source.task == task.name]
+            if not of_task:
                 continue
             on_conflict = manifest.on_conflict.get(task.name, "first")
-            codes, counts = merge_answers([ask(source, within) for source in asked], on_conflict, manifest.absent_code)
+            labels = [apply_source(source, within) for source in of_task]
+            codes, counts = merge_labels(labels, on_conflict, manifest.absent_code)
             flows = _written(flows, task, rows, codes)
-            for source, count in zip(asked, counts, strict=True):
+            for source, count in zip(of_task, counts, strict=True):
                 counted = sum_by_key([counted, {(source.task, source.name): count}])
     return flows, counted
 

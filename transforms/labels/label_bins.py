@@ -19,9 +19,9 @@ from flowloom.transforms.labels.flow_quantities import quantity
 
 _MANTISSA = 53
 _UNIT = 1126
-"""Sums are in units of 2^-1126: the last digit of a mantissa of 53 digits, in the smallest double."""
+"""Sums are in units of 2^-1126: the last binary digit of a 53-bit mantissa in the smallest double."""
 _HALF = 27
-"""Binary digits of the lower part of a mantissa; 2^36 parts can be summed in an int64."""
+"""Bits in the lower part of a mantissa; an int64 can sum 2^36 such parts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ClassSums:
 
     counts: tuple[int, ...]
     totals: tuple[int, ...]
-    """In units of 2^-1126."""
+    """Exact sums in units of 2^-1126."""
 
     def __add__(self, other: "ClassSums") -> "ClassSums":
         return ClassSums(
@@ -39,7 +39,7 @@ class ClassSums:
         )
 
     def means(self) -> tuple[float | None, ...]:
-        """Returns the mean of each class, rounded once from its exact sum; None of a class without rows."""
+        """Returns the mean of each class, rounded once from its exact sum; None for a class without rows."""
         return tuple(
             total / (count << _UNIT) if count else None for count, total in zip(self.counts, self.totals, strict=True)
         )
@@ -61,14 +61,14 @@ def merge_sums(parts: Iterable[ClassSums], reference: Task) -> ClassSums:
 
 
 def sketch_quantity(flows: pa.RecordBatch, task: Task) -> OrderSketch:
-    """Sketchs the order of a task's quantity over rows of the train split."""
+    """Sketches the order of a task's quantity over rows of the train split."""
     values = quantity(flows, _quantity(task))
-    known = values[_training(flows) & np.isfinite(values)] + 0.0  # -0 becomes 0
-    return sketch_order(known.view(np.int64))  # doubles from 0 on are in the order of their bits
+    known = values[_training(flows) & np.isfinite(values)] + 0.0  # turns -0 into 0
+    return sketch_order(known.view(np.int64))  # the bits of non-negative doubles sort like their values
 
 
 def midpoints(means: Iterable[float], task: str = "") -> tuple[float, ...]:
-    """Returns the points half way between neighbouring means.
+    """Returns the midpoints between neighbouring means.
 
     Source: Rezaei and Liu, "Multitask Learning for Network Traffic Classification".
 
@@ -78,50 +78,55 @@ def midpoints(means: Iterable[float], task: str = "") -> tuple[float, ...]:
     ordered = sorted(means)
     if len(ordered) < 2:
         raise FlowloomError(
-            f"dividers{_of(task)} need the means of at least 2 classes, got {len(ordered)} with labelled train rows; "
-            "label more, or give the dividers"
+            f"{_place(task)}class boundaries need labelled train rows of at least 2 classes, got {len(ordered)}; label "
+            "more rows, or write dividers: {method: given, at: [...]}"
         )
     for one, other in itertools.pairwise(ordered):
         if not one < one + (other - one) / 2 < other:
             raise FlowloomError(
-                f"two classes have the mean {one!r}, so that no divider{_of(task)} fits between them; take another "
-                "reference, quantiles, or give the dividers"
+                f"{_place(task)}class means must differ to have a boundary between them, got {one:g} twice; choose "
+                "another reference, write method: quantiles, or write dividers: {method: given, at: [...]}"
             )
     return tuple(one + (other - one) / 2 for one, other in itertools.pairwise(ordered))
 
 
 def bin_by_means(task: Task, sums: ClassSums) -> Task:
-    """Returns a task of method `class-means` with its dividers, half way between the means of classes that have rows.
+    """Returns a task of method `class-means` with its label bins.
+
+    The class boundaries are the midpoints between the means of the reference's classes with rows.
 
     Raises:
-      FlowloomError: if there are fewer than two such classes, two means are equal, or the task has other words.
+      FlowloomError: if fewer than two classes have rows, two means are equal, or the vocabulary has another size.
     """
-    return _divided(task, midpoints((mean for mean in sums.means() if mean is not None), task.name))
+    return _with_bins(task, midpoints((mean for mean in sums.means() if mean is not None), task.name))
 
 
 def bin_by_quantiles(task: Task, sketch: OrderSketch) -> Task:
-    """Returns a task of method `quantiles` with its dividers: each the lowest value of the class above it.
+    """Returns a task of method `quantiles` with its label bins.
+
+    Each class boundary is the lowest value of the class above it.
 
     Raises:
-      FlowloomError: if the values do not tell so many classes apart.
+      FlowloomError: if there are too few distinct values for the number of classes.
     """
-    classes = dividers_of(task).classes or 2
+    classes = bin_rule(task).classes or 2
     cuts = cut_by_shares(sketch, [1 / classes] * classes)
     lowest = (sketch.bins << sketch.shift).tolist()
     if len(set(cuts)) < len(cuts) or not set(cuts) <= set(lowest[1:]):
         raise FlowloomError(
-            f"{task.quantity} of the train split has {len(sketch.bins)} distinct values in {sketch.counts.sum()} rows, "
-            f"which do not make {classes} classes of task {task.name!r}; write fewer classes, or give the dividers"
+            f"{_place(task.name)}the boundaries of {classes} classes must differ, got equal ones of {task.quantity}, "
+            f"with {len(sketch.bins):,} distinct values in {sketch.counts.sum():,} train rows; write fewer "
+            "classes, or write dividers: {method: given, at: [...]}"
         )
-    return _divided(task, np.array(cuts, np.int64).view(np.float64).tolist())
+    return _with_bins(task, np.array(cuts, np.int64).view(np.float64).tolist())
 
 
 def label_quantities(flows: pa.RecordBatch, tasks: Sequence[Task]) -> pa.RecordBatch:
-    """Appends the label column of every automatic task: how many dividers its quantity reaches, null where unknown."""
+    """Appends the label column of each automatic task: the class of its quantity, null where unknown."""
     for task in tasks:
         if task.kind == "auto":
             values = quantity(flows, _quantity(task))
-            codes = np.searchsorted(dividers_of(task).at, values, side="right").astype(np.int32)
+            codes = np.searchsorted(bin_rule(task).at, values, side="right").astype(np.int32)
             known = np.packbits(np.isfinite(values), bitorder="little")
             labels = pa.Array.from_buffers(pa.int32(), len(codes), [pa.py_buffer(known), pa.py_buffer(codes)])
             flows = flows.append_column(pa.field(label_column(task.name), pa.int32()), labels)
@@ -129,7 +134,7 @@ def label_quantities(flows: pa.RecordBatch, tasks: Sequence[Task]) -> pa.RecordB
 
 
 def exact_sum(values: np.ndarray) -> int:
-    """Returns the sum of finite doubles as a whole number of 2^-1126: no order and no cut can change it."""
+    """Returns the exact sum of finite doubles in units of 2^-1126, whatever their order."""
     mantissas, exponents = np.frexp(values)
     whole = np.ldexp(mantissas, _MANTISSA).astype(np.int64)
     total = 0
@@ -150,8 +155,8 @@ def _quantity(task: Task) -> Quantity:
     return task.quantity
 
 
-def dividers_of(task: Task) -> Dividers:
-    """Returns the dividers of an automatic task.
+def bin_rule(task: Task) -> Dividers:
+    """Returns the rule for the class boundaries of an automatic task.
 
     Raises:
       ValueError: if the task is of another kind.
@@ -161,33 +166,33 @@ def dividers_of(task: Task) -> Dividers:
     return task.dividers
 
 
-def _divided(task: Task, at: Sequence[float]) -> Task:
+def _with_bins(task: Task, at: Sequence[float]) -> Task:
     try:
         return task.with_bins(at)
     except pydantic.ValidationError as error:
         shown = ", ".join(f"{each:g}" for each in at)
         why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise FlowloomError(f"task {task.name!r} cannot have label bins at {shown}: {why}") from None
+        raise FlowloomError(f"{_place(task.name)}label bins at {shown} do not fit: {why}") from None
 
 
-def _of(task: str) -> str:
-    return f" of task {task!r}" if task else ""
+def _place(task: str) -> str:
+    return f"task {task!r}: " if task else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelBins:
-    """All tasks of a manifest, with the label bins of measured ones, or the reason why there are none."""
+    """All tasks of a manifest; measured tasks have label bins, or `fault` says why they do not."""
 
     tasks: tuple[Task, ...]
     fault: str | None = None
 
 
 def find_label_bins(flows: Sequence[pa.RecordBatch], tasks: Sequence[Task]) -> LabelBins:
-    """Finds the label bins of measured tasks on all labelled and split flows."""
+    """Finds the label bins of measured tasks from all labelled and split flows."""
     named = {task.name: task for task in tasks}
     found: list[ClassSums | OrderSketch] = []
     for task in filter(has_measured_bins, tasks):
-        if reference := named.get(dividers_of(task).reference or ""):
+        if reference := named.get(bin_rule(task).reference or ""):
             found.append(merge_sums((sum_classes(batch, task, reference) for batch in flows), reference))
         else:
             found.append(merge_sketches(sketch_quantity(batch, task) for batch in flows))
@@ -195,11 +200,11 @@ def find_label_bins(flows: Sequence[pa.RecordBatch], tasks: Sequence[Task]) -> L
 
 
 def set_label_bins(tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> LabelBins:
-    """Sets the label bins of tasks, from the findings of each task that `has_measured_bins`, in their order.
+    """Sets the label bins of measured tasks from their sums or sketches, in the order of these tasks.
 
-    A task whose bins cannot be set gets a placeholder with a fault, which no dataset is finished with.
+    If the bins of a task cannot be set, the task gets a placeholder, and the fault fails the build.
     """
-    divided, rest, fault = [], iter(found), None
+    binned, rest, fault = [], iter(found), None
     for task in tasks:
         if has_measured_bins(task):
             try:
@@ -207,14 +212,14 @@ def set_label_bins(tasks: Sequence[Task], *found: ClassSums | OrderSketch) -> La
                 task = bin_by_means(task, known) if isinstance(known, ClassSums) else bin_by_quantiles(task, known)
             except FlowloomError as error:
                 fault = fault or str(error)
-                task = Task(name=task.name, kind="auto", quantity=task.quantity, dividers=_NO_DIVIDERS)
-        divided.append(task)
-    return LabelBins(tuple(divided), fault)
+                task = Task(name=task.name, kind="auto", quantity=task.quantity, dividers=_PLACEHOLDER)
+        binned.append(task)
+    return LabelBins(tuple(binned), fault)
 
 
 def has_measured_bins(task: Task) -> bool:
-    """Returns whether a task's label bins are found on the flows."""
+    """Returns whether the label bins of a task are found from the flows."""
     return task.dividers is not None and task.dividers.method != "given"
 
 
-_NO_DIVIDERS = Dividers(method="given", at=(0.0,))
+_PLACEHOLDER = Dividers(method="given", at=(0.0,))

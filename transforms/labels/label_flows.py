@@ -26,9 +26,13 @@ class LabelClaim:
 
 @dataclasses.dataclass(frozen=True)
 class GroupLabels:
-    """Label numbers of one group in the order of the tasks (None if unknown), and the claims of its sources.
+    """Labels of one capture group that hold for all its flows.
 
-    A task that any source labels flow by flow has no number and no claims here: `sources` are all of its sources.
+    Attributes:
+      codes: label numbers in the order of the tasks; None if unknown, or if `sources` label single flows of the task.
+      claims: label values of all sources by path.
+      has_records: whether the captures have records.
+      sources: all sources of the tasks that have at least one source of single flows.
     """
 
     group: str
@@ -40,15 +44,15 @@ class GroupLabels:
 
 @dataclasses.dataclass(frozen=True)
 class SourceCounts:
-    """Answers of the sources that label single flows, counted over one batch."""
+    """Counts of the sources that label single flows, over one batch."""
 
-    said: dict[SourceKey, Counts]
+    by_source: dict[SourceKey, Counts]
 
 
 def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
     """Joins the labels of all sources that match a group; the first source of a task wins, others are counted.
 
-    With `missing: negative` under Aurora an unknown label becomes 0, the first value of its vocabulary.
+    With `missing: negative` under Aurora (fused) an unknown label becomes 0, the first value of its vocabulary.
     """
     codes: list[int | None] = []
     claims: list[LabelClaim] = []
@@ -83,7 +87,7 @@ def label_groups(
 def _sources(
     group: CaptureGroup, manifest: CorpusManifest, task: Task, windows: Sequence[WindowSource]
 ) -> Iterator[FlowSource]:
-    """Yields the sources of one task for a group in order of precedence: by entry, its labels first."""
+    """Yields the sources of one task for a group in order of precedence: by manifest entry, labels by path first."""
     for at in group.sources:
         entry = manifest.captures[at]
         if task.name in entry.labels:
@@ -99,7 +103,7 @@ def label_flows(
     """Appends one label column per claimed task to a batch of flows, from all sources of each flow's group.
 
     Returns:
-      the batch, and the answers of the sources that label single flows.
+      The batch, and the counts of the sources that label single flows.
     """
     sources = {label.group: label.sources for label in labels if label.sources}
     labelled, counts = join_sources(label_by_path(flows, labels, manifest.claimed_tasks), sources, manifest)
@@ -107,7 +111,7 @@ def label_flows(
 
 
 def label_by_path(flows: pa.RecordBatch, labels: Sequence[GroupLabels], tasks: Sequence[Task]) -> pa.RecordBatch:
-    """Appends one label column per task by the flow's group: int32 position in its vocabulary, null if unknown."""
+    """Appends one label column per task by the flow's group: int32 position in the vocabulary, null if unknown."""
     group = pc.index_in(flows["group"], text_column([label.group for label in labels]))
     for at, task in enumerate(tasks):
         codes = array([label.codes[at] for label in labels], pa.int32())

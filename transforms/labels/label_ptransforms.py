@@ -15,7 +15,7 @@ from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.captures.groups import GroupPlan
 from flowloom.transforms.labels.label_bins import (
     LabelBins,
-    dividers_of,
+    bin_rule,
     has_measured_bins,
     merge_sums,
     set_label_bins,
@@ -37,7 +37,7 @@ class FindLabelBins(beam.PTransform):
         named = {task.name: task for task in self.tasks}
         found = []
         for task in filter(has_measured_bins, self.tasks):
-            if reference := named.get(dividers_of(task).reference or ""):
+            if reference := named.get(bin_rule(task).reference or ""):
                 parts = flows | f"Sum {task.name}" >> beam.Map(sum_classes, task, reference)
                 merged = parts | f"AllSums {task.name}" >> beam.CombineGlobally(merge_sums, reference)
             else:
@@ -48,7 +48,7 @@ class FindLabelBins(beam.PTransform):
 
 
 class LabelledFlows(NamedTuple):
-    """Outputs of `LabelFlows`: batches with label columns, and the counted answers of their sources."""
+    """Outputs of `LabelFlows`: batches with label columns, and the counts of their label sources."""
 
     flows: beam.PCollection[pa.RecordBatch]
     counts: beam.PCollection[SourceCounts]
@@ -59,7 +59,7 @@ class LabelFlows(beam.PTransform):
     """`label_flows` over a PCollection of flow batches.
 
     Args:
-      windows: the output of `WindowCaptures`, whose files must exist first; None without such sources.
+      windows: the output of `WindowCaptures`, whose files flows are matched with; None without such sources.
     """
 
     labels: tuple[GroupLabels, ...]
@@ -86,7 +86,7 @@ class _LabelFlows(beam.DoFn):
     ) -> Iterator[pa.RecordBatch | TaggedOutput[Literal["counts"], SourceCounts]]:
         labelled, counts = label_flows(flows, self._labels, self._manifest)
         yield labelled
-        if counts.said:
+        if counts.by_source:
             yield TaggedOutput("counts", counts)
 
 
@@ -100,7 +100,7 @@ class WindowCaptures(beam.PTransform):
     definition: FlowDefinition
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
-        """Returns batches of `REJECTS`; when all of them are there, so are the files of label windows."""
+        """Returns batches of `REJECTS`; once all batches exist, all files of label windows exist."""
         inspections = list(plan_inspections(self.plan, self.sources))
         write = beam.Map(window_inspection, self.tasks, self.definition)
         return root | "Inspections" >> beam.Create(inspections) | "Write" >> write

@@ -1,4 +1,4 @@
-"""Flow tables: rows of five-tuple, time and label out of CSV or Parquet, as label windows."""
+"""Flow tables: rows of five-tuple, time and label from CSV or Parquet, as label windows."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ PROTOCOLS = {
     "icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "icmp6": 58,
     "ipv6-icmp": 58, "ospf": 89, "pim": 103, "sctp": 132,
 }  # fmt: skip
-"""Names of IP protocols as flow tables write them."""
+"""IP protocol numbers by the names that flow tables use."""
 
 _LIMITS = {"src_port": 65_535, "dst_port": 65_535, "protocol": 255}
 _DURATIONS = {"duration_s": 1_000_000_000, "duration_ms": 1_000_000, "duration_us": 1_000}
@@ -34,19 +34,18 @@ _DURATIONS = {"duration_s": 1_000_000_000, "duration_ms": 1_000_000, "duration_u
 def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Reads a flow table as label windows on the capture's clock.
 
-    Rows without a time, an address, a port, a protocol or a label that can be read are left out; a port that is empty
-    is 0, as in flows that have none.
+    Rows without a readable time, address, port, protocol or label are rejected. An empty port is 0, as in flows without
+    ports.
 
     Args:
-      path: where the table lies.
-      task: the task that it labels.
+      path: the path of the table.
+      task: the task of the labels.
 
     Returns:
-      label windows (`schemas.label_windows`) in the table's order, and `REJECTS`: one row for each cause of rows that
-      were left out.
+      Label windows (`schemas.label_windows`) in the table's order, and `REJECTS`, one row for each cause of rejection.
 
     Raises:
-      FlowloomError: if the table cannot be read, lacks a column, or has a word that the task does not know.
+      FlowloomError: if the table cannot be read, lacks a column, or has an undefined label.
     """
     frame = _selected(table, path)
     faults: dict[str, np.ndarray] = {}
@@ -66,7 +65,7 @@ def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.Recor
         faults[ends] |= last_ns < first_ns
     faults["label"] = frame["label"].is_null().to_numpy()
     kept = ~np.logical_or.reduce(list(faults.values()))
-    codes = word_codes(frame["label"].filter(pl.Series(kept)), np.flatnonzero(kept), table, task)
+    codes = label_numbers(frame["label"].filter(pl.Series(kept)), np.flatnonzero(kept), table, task)
     offset_ns = round(table.clock_offset_s * 1e9)
     windows = window_batch(
         {name: values[kept] for name, values in key.items()},
@@ -77,35 +76,36 @@ def read_label_table(table: LabelTable, path: str, task: Task) -> tuple[pa.Recor
     return windows, _rejects(frame, faults, table)
 
 
-def word_codes(words: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTable, task: Task) -> np.ndarray:
-    """Returns the label numbers of a source's words, int32, `UNKNOWN_LABEL` for those that mean unknown.
+def label_numbers(labels: pl.Series, rows: np.ndarray, spec: LabelTable | PacketTable, task: Task) -> np.ndarray:
+    """Returns the label numbers of a source's own labels, int32, `UNKNOWN_LABEL` for those that mean unknown.
 
     Args:
-      rows: the position of each word in its table, for messages.
+      rows: the row of each label in the table, for messages.
 
     Raises:
-      FlowloomError: if there is a word that the source does not explain, under `unknown_words: error`.
+      FlowloomError: if a label is undefined and the source has `unknown_words: error`.
     """
-    known = words.unique(maintain_order=True)
-    codes = [label_code(word, spec.words, task) for word in known.to_list()]
-    foreign = [word for word, code in zip(known.to_list(), codes, strict=True) if code is None]
-    if foreign and spec.unknown_words == "error":
-        row = int(rows[(words == foreign[0]).arg_max() or 0]) + 1
-        meant = [*spec.words, *task.vocabulary]
-        more = f" (and {len(foreign) - 1} more words like it)" if len(foreign) > 1 else ""
+    distinct = labels.unique(maintain_order=True)
+    codes = [label_code(label, spec.words, task) for label in distinct.to_list()]
+    undefined = [label for label, code in zip(distinct.to_list(), codes, strict=True) if code is None]
+    if undefined and spec.unknown_words == "error":
+        row = int(rows[(labels == undefined[0]).arg_max() or 0]) + 1
+        defined = [*spec.words, *task.vocabulary]
+        more = f" (and {len(undefined) - 1} more undefined labels)" if len(undefined) > 1 else ""
         raise FlowloomError(
-            f"{spec.path}: row {row}: label of task {task.name!r} must be one of {', '.join(meant)}, got {foreign[0]!r}"
-            f"{more}{did_you_mean(foreign[0], meant)}; say what it means under words, or write unknown_words: unknown"
+            f"{spec.path}: row {row}: label of task {task.name!r} must be one of {', '.join(defined)}, got "
+            f"{undefined[0]!r}{more}{did_you_mean(undefined[0], defined)}; map it under words, or write "
+            "unknown_words: unknown"
         )
     numbers = pl.Series([UNKNOWN_LABEL if code is None else code for code in codes], dtype=pl.Int32)
-    return words.replace_strict(known, numbers, return_dtype=pl.Int32).to_numpy()
+    return labels.replace_strict(distinct, numbers, return_dtype=pl.Int32).to_numpy()
 
 
 def read_csv(path: str, separator: str, *, header: bool) -> pl.LazyFrame:
-    """Returns a CSV file's columns as texts; compressed files and those on other filesystems are read as a whole.
+    """Returns the columns of a CSV file as texts; compressed and remote files are read into memory.
 
     Raises:
-      FlowloomError: if the file cannot be opened, is damaged, or is no table.
+      FlowloomError: if the file cannot be opened or is damaged.
     """
     source: Any = path
     try:
@@ -117,7 +117,9 @@ def read_csv(path: str, separator: str, *, header: bool) -> pl.LazyFrame:
                     raise file.damage
                 source = io.BytesIO(file.window.tobytes())
     except CaptureError as error:
-        raise FlowloomError(f"label table {path}: {error.detail}") from None
+        raise FlowloomError(
+            f"{path}: the table cannot be read ({error.detail}); correct its path, or copy it again"
+        ) from None
     return pl.scan_csv(
         source, separator=separator, has_header=header, infer_schema=False, encoding="utf8-lossy",
         truncate_ragged_lines=True,
@@ -125,39 +127,44 @@ def read_csv(path: str, separator: str, *, header: bool) -> pl.LazyFrame:
 
 
 def collected(frame: pl.LazyFrame, path: str) -> pl.DataFrame:
-    """Returns what a file holds.
+    """Returns the rows of a file.
 
     Raises:
-      FlowloomError: if it is no table of its kind.
+      FlowloomError: if the file is not a table of its format.
     """
     try:
         return frame.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise FlowloomError(f"label table {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: Exception) -> FlowloomError:
+    reason = str(error).splitlines()[0]
+    return FlowloomError(f"{path}: the table cannot be read ({reason}); correct its path, or copy it again")
 
 
 def _selected(table: LabelTable, path: str) -> pl.DataFrame:
-    """Returns the named columns under our names: texts without white space around them, null where empty, and times."""
+    """Returns the columns that the manifest names, under our names, as times or stripped texts, null where empty."""
     parquet = os.path.splitext(path)[1] in (".parquet", ".pq")
     frame = pl.scan_parquet(path) if parquet else read_csv(path, table.separator, header=True)
     try:
-        held = frame.collect_schema()
+        schema = frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise FlowloomError(f"label table {path} cannot be read: {str(error).splitlines()[0]}") from None
-    found = _by_name(held.names())
+        raise _unreadable(path, error) from None
+    found = _by_name(schema.names())
     wanted = {ours: name.strip() for ours, name in table.columns.model_dump().items() if name is not None}
     missing = [name for name in wanted.values() if name not in found]
     if missing:
         hints = "".join(f"{did_you_mean(name, found)}" for name in missing)
         raise FlowloomError(
-            f"label table {path} must have the columns that the manifest names, got none named "
-            f"{', '.join(map(repr, missing))}{hints}; it has {', '.join(found)}"
+            f"{path}: the table must have the columns {', '.join(map(repr, missing))}, got {', '.join(found)}{hints}; "
+            "correct columns in the manifest"
         )
     texts = {ours: pl.col(found[name]) for ours, name in wanted.items()}
     return collected(
         frame.select(
             **{
-                ours: column if held[found[wanted[ours]]].is_temporal() else _text(column)
+                ours: column if schema[found[wanted[ours]]].is_temporal() else _text(column)
                 for ours, column in texts.items()
             }
         ),
@@ -166,7 +173,7 @@ def _selected(table: LabelTable, path: str) -> pl.DataFrame:
 
 
 def _by_name(names: Sequence[str]) -> dict[str, str]:
-    """Returns column names by themselves without white space around them; of two that are the same the first counts."""
+    """Returns column names by their stripped form; the first of equal ones."""
     found: dict[str, str] = {}
     for name in names:
         found.setdefault(name.strip(), name)
@@ -184,9 +191,9 @@ def _addresses(texts: pl.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(texts: pl.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ports or protocols, and where the text is none."""
+    """Returns ports or protocols, and true where the text is not a valid one."""
     if name == "protocol":
-        texts = texts.str.to_lowercase().replace({word: str(number) for word, number in PROTOCOLS.items()})
+        texts = texts.str.to_lowercase().replace({known: str(number) for known, number in PROTOCOLS.items()})
     else:
         texts = texts.fill_null("0")
     numbers, bad = _whole_numbers(texts, 1)
@@ -195,7 +202,7 @@ def _numbers(texts: pl.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole_numbers(texts: pl.Series, unit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns decimal numbers of up to nine places in a smaller unit, int64, and where there is none."""
+    """Returns decimal numbers of up to nine places in a smaller unit, int64, and true where there is none."""
     exact = texts.cast(pl.Decimal(38, 9), strict=False)
     numbers = (exact * unit).cast(pl.Int64, strict=False)
     bad = numbers.is_null() | (exact * unit != numbers) if unit == 1 else numbers.is_null()
@@ -203,7 +210,7 @@ def _whole_numbers(texts: pl.Series, unit: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _times_ns(times: pl.Series, table: LabelTable) -> tuple[np.ndarray, np.ndarray]:
-    """Returns times in ns since the epoch, int64, and where there is none."""
+    """Returns times in ns since the epoch, int64, and true where there is none."""
     if table.time_format in EPOCHS and not times.dtype.is_temporal():
         return _whole_numbers(times, EPOCHS[table.time_format])
     if not times.dtype.is_temporal():
@@ -216,15 +223,15 @@ def _times_ns(times: pl.Series, table: LabelTable) -> tuple[np.ndarray, np.ndarr
 
 
 def _rejects(frame: pl.DataFrame, faults: dict[str, np.ndarray], table: LabelTable) -> pa.RecordBatch:
-    """Returns one reject for each column that made rows unreadable; a row counts for its first such column only."""
+    """Returns one reject row for each column with faults; a table row counts for its first fault only."""
     rows: list[tuple[str, int, RejectReason, str]] = []
-    told = np.zeros(frame.height, bool)
+    counted = np.zeros(frame.height, bool)
     for name, bad in faults.items():
-        new = np.flatnonzero(bad & ~told)
-        told |= bad
+        new = np.flatnonzero(bad & ~counted)
+        counted |= bad
         if len(new):
             first = frame[name][int(new[0])]
-            detail = f"{len(new):,} rows left out, first row {new[0] + 1}: {_EXPECTED[name]}, got {first!r}"
+            detail = f"{len(new):,} rows rejected, first row {new[0] + 1}: {_EXPECTED[name]}, got {first!r}"
             rows.append((table.path, int(new[0]) + 1, RejectReason.LABEL_ROWS, detail))
     return reject_rows(rows)
 
@@ -245,10 +252,10 @@ _EXPECTED = {
 
 
 def read_packet_labels(table: PacketTable, path: str, task: Task) -> np.ndarray:
-    """Returns the label number of each row of a packet table, int32, `UNKNOWN_LABEL` for an empty one.
+    """Returns the label number of each row of a packet table, int32, `UNKNOWN_LABEL` for an empty cell.
 
     Raises:
-      FlowloomError: if the table cannot be read, lacks its column, or has a word that the task does not know.
+      FlowloomError: if the table cannot be read, lacks the column, or has an undefined label.
     """
     frame = read_csv(path, table.separator, header=table.header)
     names: Sequence[str] = collected(frame.head(0), path).columns
@@ -256,11 +263,11 @@ def read_packet_labels(table: PacketTable, path: str, task: Task) -> np.ndarray:
     wanted = names[-1].strip() if table.column is None else table.column.strip()
     if wanted not in found:
         raise FlowloomError(
-            f"packet table {path} must have the column {table.column!r}, got {', '.join(found)}"
-            f"{did_you_mean(wanted, found)}"
+            f"{path}: the table must have the column {table.column!r}, got {', '.join(found)}"
+            f"{did_you_mean(wanted, found)}; correct column in the manifest"
         )
-    words = collected(frame.select(label=_text(pl.col(found[wanted]))), path)["label"]
-    codes = np.full(len(words), UNKNOWN_LABEL, np.int32)
-    said = words.is_not_null().to_numpy()
-    codes[said] = word_codes(words.drop_nulls(), np.flatnonzero(said), table, task)
+    labels = collected(frame.select(label=_text(pl.col(found[wanted]))), path)["label"]
+    codes = np.full(len(labels), UNKNOWN_LABEL, np.int32)
+    labelled = labels.is_not_null().to_numpy()
+    codes[labelled] = label_numbers(labels.drop_nulls(), np.flatnonzero(labelled), table, task)
     return codes

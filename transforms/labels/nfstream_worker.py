@@ -1,4 +1,4 @@
-"""NFStream's flows of captures as Arrow files; a separate program, because NFStream forks and pins itself to a core."""
+"""Program that writes NFStream's flows as Arrow files; separate, because NFStream forks and pins itself to a core."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 
 def notice_crashes() -> None:
-    """Lets this process raise when one that it started dies of a signal: NFStream would wait for it for ever."""
+    """Makes this process raise when a signal kills a child process, for which NFStream would wait forever."""
 
     def look(number: int, frame: Any) -> None:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -30,22 +30,22 @@ def notice_crashes() -> None:
     signal.signal(signal.SIGCHLD, look)
 
 
-def inspect(captures: Sequence[str], options: dict[str, Any], refused: dict[str, str]) -> list[pa.RecordBatch]:
-    """Returns the flows of captures that follow each other, in the order in which NFStream lets go of them.
+def inspect(captures: Sequence[str], options: dict[str, Any], unreadable: dict[str, str]) -> list[pa.RecordBatch]:
+    """Returns the flows of captures that follow each other, in the order in which NFStream releases them.
 
-    Where NFStream cannot read one of them, each is read by itself: the one has no flows, and `refused` says why.
+    If NFStream cannot read a capture, each capture is read alone; `unreadable` gets the reason for one without flows.
     """
     if not captures:
         return []
     try:
         flows = map(_row, NFStreamer(source=list(captures), n_meters=1, **options))
-        # nothing is given away before the end, so that no flow depends on when a crash came
+        # nothing is written before the end, so that no flow depends on the moment of a crash
         return [_batch(rows) for rows in iter(lambda: list(itertools.islice(flows, _BATCH_ROWS)), [])]
     except (ValueError, ChildProcessError) as error:
         if len(captures) == 1:
-            refused[captures[0]] = str(error)
+            unreadable[captures[0]] = str(error)
             return []
-    return [batch for capture in captures for batch in inspect([capture], options, refused)]
+    return [batch for capture in captures for batch in inspect([capture], options, unreadable)]
 
 
 def _row(flow: Any) -> Row:
@@ -62,15 +62,15 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
 
 
 def main() -> None:
-    """Reads a JSON line {options, jobs: [[file, captures]]}; writes the files and a line {capture: refusal}."""
+    """Reads a JSON line {options, jobs: [[file, captures]]}; writes the files and a line {capture: reason}."""
     notice_crashes()
     order = json.loads(sys.stdin.readline())
-    refused: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     for out, captures in order["jobs"]:
         with pa.ipc.new_file(out, INSPECTED) as writer:
-            for batch in [_batch([]), *inspect(captures, order["options"], refused)]:
+            for batch in [_batch([]), *inspect(captures, order["options"], unreadable)]:
                 writer.write_batch(batch)
-    print(json.dumps(refused))
+    print(json.dumps(unreadable))
 
 
 if __name__ == "__main__":

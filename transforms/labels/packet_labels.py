@@ -1,4 +1,4 @@
-"""Packet tables: a label for each record of a capture, in file order, as label windows of single packets."""
+"""Packet tables: labels of a capture's records, in file order, as label windows of single packets."""
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +19,19 @@ def packet_windows(
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Decodes a capture and returns a label window for each labelled packet.
 
-    A table with more rows than the capture has records labels what there is; records behind its last row have no label.
+    Rows beyond the last record are ignored; records beyond the last row have no label.
 
     Args:
-      codes: int32, label number of each record from the first on.
-      name: the table's name, for the reject.
+      codes: int32, label number of each record, in file order.
+      name: the table's name, for the reject row.
 
     Returns:
-      label windows, about 65 bytes a packet, and `REJECTS`: one row if the table is longer or shorter than the capture.
+      Label windows, about 65 bytes a packet, and `REJECTS`, one row if the table and the capture differ in length.
     """
     part = CaptureRange(uri)
-    reading = GroupReader([part], "0" * GROUP_DIGITS, definition)
+    reader = GroupReader([part], "0" * GROUP_DIGITS, definition)
     pieces: dict[str, list[np.ndarray]] = {field: [] for field in (*WINDOW_KEY, "time_ns", "record")}
-    for packets in reading.packets(part):
+    for packets in reader.packets(part):
         for field, parts in pieces.items():
             parts.append(view(packets[field]))
     labelled = np.concatenate([np.empty(0, np.uint64), *pieces.pop("record")])
@@ -42,14 +42,14 @@ def packet_windows(
     }
     time_ns = columns.pop("time_ns").astype(np.int64)
     windows = window_batch(columns, time_ns, time_ns, codes[labelled.astype(np.int64)])
-    records = sum(reading.captures()["records"].to_pylist())
+    records = sum(reader.captures()["records"].to_pylist())
     return windows, _mismatch(name, len(codes), records)
 
 
 def rule_codes(match: WindowMatch, flows: pa.RecordBatch, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the label number of each flow by a packet table's rule, and bool [rows] of flows without a result.
+    """Returns the label number of each flow by a packet table's rule, and true where it gives none.
 
-    `majority` and `all` count a word's packets against all packets of the flow.
+    `majority` and `all` compare the packets with the label to all packets of the flow.
     """
     if rule == "any":
         return match.codes, np.zeros(len(match.codes), bool)
@@ -62,6 +62,6 @@ def rule_codes(match: WindowMatch, flows: pa.RecordBatch, rule: str) -> tuple[np
 def _mismatch(name: str, rows: int, records: int) -> pa.RecordBatch:
     if rows == records:
         return reject_rows([])
-    left = f"{rows - records:,} rows label nothing" if rows > records else f"{records - rows:,} records have no label"
-    detail = f"the table has {rows:,} rows and its capture {records:,} records that can be read, so that {left}"
+    left = f"{rows - records:,} rows are ignored" if rows > records else f"{records - rows:,} records have no label"
+    detail = f"the table must have a row for each of {records:,} readable records, got {rows:,} rows; {left}"
     return reject_rows([(name, min(rows, records) + 1, RejectReason.LABEL_COUNT, detail)])

@@ -1,7 +1,7 @@
-"""Labels windows joined to flows: five-tuple in either direction and time, exact, by hash and binary search.
+"""Index of label windows: exact joins to flows by time and five-tuple in either direction.
 
-The index of a source keeps, of each key and word, windows that do not overlap, in order of time. What a word shares
-with a flow is then one difference of running sums, however many windows there are.
+The index has disjoint windows of each key and label in order of time. The time that a label shares with a flow is then
+one difference of running sums, whatever the number of windows. Keys are found by hash, times by binary search.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ NO_WINDOW = -2
 _KEPT_INDEXES = 16
 
 Measure = Literal["time", "windows"]
-"""Measure of a label: the time that its windows share with the flow, or the number of windows inside it."""
+"""Measure of a label's share in a flow: the time that windows share with the flow, or the number of windows in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,15 @@ class WindowIndex:
     """The windows of one source and task, ready to be joined.
 
     Attributes:
-      given: uint8 [5], which columns of `WINDOW_KEY` tell the windows apart.
-      keys, codes: uint64 [groups, 5], int32 [groups]: addresses, ports and protocol, and word.
-      starts: int64 [groups + 1], where the windows of each group begin.
-      directory: int64 [buckets + 1], where the groups begin whose hash starts with the bucket's bits.
-      shift: bits of a hash behind those of its bucket.
+      given: uint8 [5], 1 for the columns of `WINDOW_KEY` that the windows have.
+      keys: uint64 [groups, 5], addresses, ports and protocol of each group.
+      codes: int32 [groups], label number of each group.
+      starts: int64 [groups + 1], first window of each group.
+      directory: int64 [buckets + 1], first group of each bucket; the leading bits of its key's hash are the bucket.
+      shift: number of bits of a hash after the bucket's bits.
       first_ns, last_ns: int64 [windows], disjoint and ascending within a group, if measured by time.
-      confidence: uint8 [windows], of windows that were merged the greatest; [0] where the source does not tell.
-      before: int64 [windows + 1], running sum of what is measured.
+      confidence: uint8 [windows], the maximum of merged windows; [0] if the source has no confidence.
+      before: int64 [windows + 1], running sum of the measure.
     """
 
     given: np.ndarray
@@ -59,10 +60,10 @@ class WindowMatch:
 
     Attributes:
       codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
-      shared: int64 [rows], what the windows of that word share with the flow, in the index's measure.
-      several: bool [rows], whether windows of other words match too.
-      confidence: uint8 [rows], the greatest of the windows of that word that the flow touches, or of the nearest; [0]
-        where the source does not tell.
+      shared: int64 [rows], share of the label's windows in the flow, in the index's measure.
+      several: bool [rows], true where windows with other labels match too.
+      confidence: uint8 [rows], maximum over the label's windows that the flow touches, or that of the nearest window;
+        [0] if the source has no confidence.
     """
 
     codes: np.ndarray
@@ -78,7 +79,7 @@ def window_batch(
     codes: np.ndarray,
     confidence: np.ndarray | None = None,
 ) -> pa.RecordBatch:
-    """Returns columns as label windows; `key` holds what there is of `WINDOW_KEY`, addresses as uint64 [n, 2]."""
+    """Returns columns as label windows; `key` has any columns of `WINDOW_KEY`, addresses as uint64 [n, 2]."""
     schema = label_windows(tuple(key))
     values = {**key, "first_ns": first_ns, "last_ns": last_ns, "code": codes}
     arrays = [column(values[field.name], field.type) for field in schema if field.name in values]
@@ -93,13 +94,13 @@ def write_windows(path: str, windows: pa.RecordBatch) -> None:
 
 
 def read_windows(path: str) -> pa.RecordBatch:
-    """Returns label windows of an Arrow file; its pages are mapped."""
+    """Returns the label windows of an Arrow file, memory-mapped."""
     with pa.ipc.open_file(pa.memory_map(path)) as reader:
         return reader.get_batch(0)
 
 
 def load_index(path: str, measure: Measure) -> WindowIndex:
-    """Returns the index of the label windows in a file, made once per process."""
+    """Returns the index of the label windows in a file, built once per process."""
     with _LOADING:
         return _loaded(path, measure)
 
@@ -108,7 +109,7 @@ _LOADING = threading.Lock()
 
 
 def forget_indexes() -> None:
-    """Lets go of all indexes that this process keeps."""
+    """Frees all indexes of this process."""
     with _LOADING:
         _loaded.cache_clear()
 
@@ -121,7 +122,7 @@ def _loaded(path: str, measure: Measure) -> WindowIndex:
 def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowIndex:
     """Returns the index of label windows in any order.
 
-    Measured by time, windows of the same key and word that overlap or touch are one.
+    With the measure `time`, windows of the same key and label that overlap or touch are merged.
     """
     rows = windows.num_rows
     given = np.array([name in windows.schema.names for name in WINDOW_KEY], np.uint8)
@@ -162,14 +163,14 @@ def index_windows(windows: pa.RecordBatch, measure: Measure = "time") -> WindowI
 def match_windows(
     flows: pa.RecordBatch, index: WindowIndex, tolerance_ns: int = 0, *, last_resort: int | None = None
 ) -> WindowMatch:
-    """Finds the word of each flow (`schemas.rows.FLOWS`).
+    """Finds the label of each flow (`schemas.rows.FLOWS`).
 
-    A window matches where all of its key fits the flow in one direction or the other, and their times, both ends
-    included, are at most `tolerance_ns` apart. Of several words the flow has the one that shares most with it; where
-    none touches it the nearest; among equals the first of the vocabulary.
+    A window matches a flow if its whole key fits the flow in either direction, and their times, both ends included, are
+    at most `tolerance_ns` apart. If several labels match, the flow gets the label with the largest share; if no window
+    touches the flow, that of the nearest window; among equals, the first in the vocabulary.
 
     Args:
-      last_resort: a label for flows without a window that has another label.
+      last_resort: a label that a flow gets only if no window with another label matches.
     """
     rows = flows.num_rows
     start_ns = view(flows["start"])
@@ -185,7 +186,7 @@ def match_windows(
 
 
 def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
-    """Returns a key column, zeros where the windows do not have it."""
+    """Returns a key column, zeros if the windows do not have it."""
     if name in windows.schema.names:
         return view(windows[name])
     kind = label_windows(WINDOW_KEY).field(name).type
@@ -195,7 +196,7 @@ def _key_column(windows: pa.RecordBatch, name: str) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _canonical(src_0, src_1, dst_0, dst_1, src_port, dst_port, protocol, given):
-    """Returns the given part of a key as five integers; ends with the same given parts are in canonical order."""
+    """Returns the given columns of a key as five integers; ends with the same given columns are sorted."""
     src_0, src_1 = src_0 * given[0], src_1 * given[0]
     dst_0, dst_1 = dst_0 * given[1], dst_1 * given[1]
     src_port, dst_port = np.uint64(src_port) * given[2], np.uint64(dst_port) * given[3]
@@ -219,14 +220,14 @@ def _window_keys(src, dst, src_port, dst_port, protocol, given, keys, hashes):
         key = _canonical(
             src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], given.astype(np.uint64)
         )
-        for word in range(5):
-            keys[i, word] = key[word]
+        for part in range(5):
+            keys[i, part] = key[part]
         hashes[i] = _hash(key)
 
 
 @numba.njit(nogil=True, cache=True)
 def _merge(new, first_ns, last_ns):
-    """Returns which windows begin one that is merged, and where the merged ones end."""
+    """Returns true for each window that begins a merged window, and the ends of the merged windows."""
     kept = np.empty(len(new), np.bool_)
     ends = np.empty(len(new), np.int64)
     count = 0
@@ -270,7 +271,7 @@ def _shared(start_ns, end_ns, begin, end, first_ns, last_ns, before):
 
 @numba.njit(nogil=True, cache=True)
 def _surest(start_ns, end_ns, begin, end, first_ns, last_ns, confidence):
-    """Returns the greatest confidence of a group's windows that a time touches, or else of the nearest."""
+    """Returns the maximum confidence of a group's windows that a flow touches, or that of the nearest window."""
     low = _not_before(last_ns, begin, end, start_ns)
     high = _not_before(first_ns, low, end, end_ns + 1)
     if low == high:
@@ -298,7 +299,7 @@ def _match(
         key = ahead
         for turn in range(2):
             if turn == 1:
-                if back == ahead:  # always, where the same is given of both ends
+                if back == ahead:  # always, if both ends have the same given columns
                     break
                 key = back
             bucket = np.int64(_hash(key) >> shift)

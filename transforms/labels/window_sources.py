@@ -1,6 +1,6 @@
-"""Labels sources of single flows: tables are read once before a build, captures decoded or inspected by its workers.
+"""Label sources of single flows: tables are read before a build, captures are decoded or inspected by its workers.
 
-Both leave label windows in files of a scratch folder, which every process maps and indexes once.
+Both write label windows to files of a scratch folder, which every process maps and indexes once.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ _INSPECTED_TOGETHER = 32
 
 @dataclasses.dataclass(frozen=True)
 class WindowSource:
-    """A source of label windows of one entry of a manifest's captures.
+    """Source of label windows of one captures entry of a manifest.
 
     Attributes:
-      entry: the entry's position.
-      spec: what the manifest says of it.
-      place: its files' path in the scratch folder, without an ending.
+      entry: position of the entry.
+      spec: the source in the manifest.
+      place: path of the source's files in the scratch folder, without an ending.
     """
 
     entry: int
@@ -57,14 +57,14 @@ class WindowSource:
 
     @property
     def tolerance_ns(self) -> int:
-        """Largest distance between flow and window."""
+        """Maximum distance between flow and window in ns."""
         if isinstance(self.spec, LabelTable):
             return round(self.spec.tolerance_s * 1e9)
         return dpi.TOLERANCE_NS if isinstance(self.spec, Dpi) else 0
 
     @property
     def codes(self) -> str:
-        """The file of a packet table's label numbers."""
+        """The file with a packet table's label numbers."""
         return f"{self.place}.npy"
 
     def windows(self, group: str) -> str:
@@ -74,7 +74,7 @@ class WindowSource:
 
 @contextlib.contextmanager
 def label_folder(staging: str) -> Iterator[str]:
-    """Yields the path of a folder for label windows in a staging folder, and removes it at the end."""
+    """Yields the path of a folder for label windows in a staging folder, and removes the folder at the end."""
     scratch = os.path.join(staging, "labels")
     try:
         yield scratch
@@ -94,14 +94,14 @@ def read_sources(
     """Reads all tables of a manifest, and checks the requirements of the other sources.
 
     Args:
-      folder: what relative paths are relative to.
-      scratch: a folder to make, if there are any sources, for label windows.
+      folder: the folder of relative paths.
+      scratch: the folder for label windows, made if there are any sources.
 
     Returns:
-      the sources in order of precedence, and `REJECTS` of table rows that could not be read.
+      The sources in order of precedence, and `REJECTS` of unreadable table rows.
 
     Raises:
-      FlowloomError: if a table cannot be read or has a foreign word, a packet table is for several captures, or
+      FlowloomError: if a table cannot be read or has an undefined label, a packet table is for several captures, or
         NFStream is missing.
     """
     tasks = {task.name: task for task in manifest.tasks}
@@ -113,14 +113,14 @@ def read_sources(
         for at, spec in enumerate(captures.window_specs):
             place = os.path.join(scratch, f"{entry}-{at}")
             os.makedirs(scratch, exist_ok=True)
-            if isinstance(spec, LabelTable):  # the same table of several entries is read once
+            if isinstance(spec, LabelTable):  # a table of several entries is read once
                 place = places.setdefault(spec.model_dump_json(), place)
             source = WindowSource(entry, spec, place)
             sources.append(source)
             if isinstance(spec, Dpi):
                 dpi.require_nfstream()
                 continue
-            # polars is not loaded for labels by path alone
+            # imported here, so that labels by path alone do not load polars
             from flowloom.transforms.labels.label_tables import read_label_table, read_packet_labels
 
             path = spec.path if "://" in spec.path else os.path.join(folder, spec.path)
@@ -138,21 +138,21 @@ def _one_capture(entry: CaptureSource, spec: PacketTable, folder: str) -> None:
     uris, _ = match_source(entry, folder)
     if len(uris) > 1:
         raise FlowloomError(
-            f"packet table {spec.path} labels the records of one capture, but {entry.glob!r} matches {len(uris)}; "
-            "give each capture an entry and a packet table of its own"
+            f"{spec.path}: a packet table must label one capture, got {len(uris)} that match {entry.glob!r}; give each "
+            "capture an entry and a packet table of its own"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """Work of one process: a source that inspects captures, and its capture groups."""
+    """Work of one process: a source that decodes or inspects captures, and capture groups."""
 
     source: WindowSource
     groups: tuple[CaptureGroup, ...]
 
 
 def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterator[Inspection]:
-    """Yields the work of all sources that inspect captures."""
+    """Yields the work of all sources that decode or inspect captures."""
     for source in sources:
         known = tuple(group for group in plan.groups if source.entry in group.sources)
         if not isinstance(source.spec, LabelTable):
@@ -163,15 +163,15 @@ def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterat
 def window_captures(
     plan: GroupPlan, sources: Sequence[WindowSource], tasks: Sequence[Task], definition: FlowDefinition
 ) -> list[pa.RecordBatch]:
-    """Writes the label windows of all sources that inspect captures, and returns `REJECTS` of each inspection."""
+    """Writes the label windows of all sources that decode or inspect captures, and returns `REJECTS` of each."""
     return [window_inspection(work, tasks, definition) for work in plan_inspections(plan, sources)]
 
 
 def window_inspection(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:
-    """Writes the label windows of a source for each of some groups.
+    """Writes the label windows of a source for the capture groups of an inspection.
 
     Returns:
-      `REJECTS` of what could not be read.
+      `REJECTS` of captures and table rows that cannot be used.
     """
     source, spec = work.source, work.source.spec
     captures = {group.group: [c for c in group.captures if source.entry in c.sources] for group in work.groups}
@@ -191,14 +191,14 @@ def _inspect(
     source: WindowSource, spec: Dpi, captures: dict[str, list[str]], task: Task, definition: FlowDefinition
 ) -> pa.RecordBatch:
     """Writes the windows of one source by DPI and returns `REJECTS` of captures that NFStream does not read."""
-    seen = {group: f"{source.windows(group)}.inspected" for group in captures}
-    refused = dpi.inspect_captures({seen[group]: uris for group, uris in captures.items()}, definition)
-    for group, path in seen.items():
+    inspected = {group: f"{source.windows(group)}.inspected" for group in captures}
+    unreadable = dpi.inspect_captures({inspected[group]: uris for group, uris in captures.items()}, definition)
+    for group, path in inspected.items():
         write_windows(source.windows(group), dpi.dpi_windows(dpi.read_inspected(path), spec, task))
         os.remove(path)
     return reject_rows(
         [
-            (uri, 0, RejectReason.DPI, f"NFStream cannot read it ({complaint}); its flows have no label by DPI")
-            for uri, complaint in refused.items()
+            (uri, 0, RejectReason.DPI, f"NFStream cannot read this capture ({reason}); its flows get no label by DPI")
+            for uri, reason in unreadable.items()
         ]
     )

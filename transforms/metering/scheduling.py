@@ -100,7 +100,7 @@ def plan_metering(
 def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[Stretch]:
     """Returns the stretches of a group's captures that must be indexed before the group is split.
 
-    There are none if one task reads the group: a single small capture, or a flow definition without joins.
+    There are none if one task reads the group: a single small capture, or fragments that cannot be joined.
     """
     if not definition.associative:
         return []
@@ -110,7 +110,7 @@ def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes
 
 
 def plan_group(group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition) -> Iterator[MeterTask]:
-    """Yields the tasks of a group: one for each range, or a single one if the flow definition has no joins.
+    """Yields the tasks of a group: one per range, or a single one if fragments cannot be joined.
 
     The latest time before a range is known, unless an earlier range is not indexed (a compressed capture).
     """

@@ -12,7 +12,7 @@ from flowloom.schemas.corpus.published_sources import PublishedSource
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.columns import labels_column, view
-from flowloom.transforms.labels.join_labels import Answer, Counts, SourceKey, merge_answers
+from flowloom.transforms.labels.join_labels import Counts, SourceKey, SourceLabels, merge_labels
 from flowloom.transforms.labels.window_index import NO_WINDOW
 
 
@@ -31,19 +31,19 @@ def label_published(
     labelled = rows.select([name for name in rows.schema.names if not name.startswith(PUBLISHED_LABEL_PREFIX)])
     counted: dict[SourceKey, Counts] = {}
     for task in manifest.claimed_tasks:
-        answers: dict[SourceKey, Answer] = {}
+        sources: dict[SourceKey, SourceLabels] = {}
         if task.name in entry.labels:
             code = np.full(rows.num_rows, task.index(entry.labels[task.name]), np.int32)
-            answers[task.name, entry.name] = Answer(code, nowhere, nowhere)
+            sources[task.name, entry.name] = SourceLabels(code, nowhere, nowhere)
         kind = entry.label_kind(task.name)
         if kind is not None and published_label_column(kind) in rows.schema.names:
             codes = _label_codes(rows[published_label_column(kind)], entry, task)
-            answers[task.name, entry.source_name(task.name)] = Answer(codes, nowhere, nowhere)
+            sources[task.name, entry.source_name(task.name)] = SourceLabels(codes, nowhere, nowhere)
         codes = np.full(rows.num_rows, -1 if manifest.absent_code is None else manifest.absent_code, np.int32)
-        if answers:
+        if sources:
             on_conflict = manifest.on_conflict.get(task.name, "first")
-            codes, counts = merge_answers(list(answers.values()), on_conflict, manifest.absent_code)
-            counted |= dict(zip(answers, counts, strict=True))
+            codes, counts = merge_labels(list(sources.values()), on_conflict, manifest.absent_code)
+            counted |= dict(zip(sources, counts, strict=True))
         labelled = labelled.append_column(pa.field(label_column(task.name), pa.int32()), labels_column(codes))
     return labelled, counted
 

@@ -1,4 +1,4 @@
-"""Labels by DPI: what nDPI says of flows as windows; NFStream itself runs in the tests of pipelines."""
+"""Labels by DPI: nDPI results as label windows; the tests of pipelines run NFStream itself."""
 
 import pyarrow as pa
 import pytest
@@ -42,7 +42,7 @@ def inspected(**changes) -> pa.RecordBatch:
         ({"application_category_name": "Web"}, {"field": "application_category_name"}, -1),
     ],
 )
-def test_names_become_words_and_guesses_unknown(changes, options, code):
+def test_names_become_labels_and_guesses_unknown(changes, options, code):
     described = Dpi(task="app", words={"DNS": "dns", "Network": "dns"}, **options)
     windows = dpi_windows(inspected(**changes), described, APP)
     assert windows["code"].to_pylist() == [0, code]
@@ -53,19 +53,19 @@ def test_names_become_words_and_guesses_unknown(changes, options, code):
 @pytest.mark.parametrize(
     "damaged", [{"first_ms": -5}, {"last_ms": 2**63 // 10**6}, {"first_ms": 2**62, "last_ms": 2**62}]
 )
-def test_flows_of_damaged_times_are_no_windows(damaged):
+def test_flows_with_invalid_times_are_dropped(damaged):
     windows = dpi_windows(inspected(**damaged), Dpi(task="app"), APP)
     assert windows["last_ns"].to_pylist() == [7_999_999]
 
 
-def test_nfstream_is_told_the_definition():
+def test_nfstream_gets_the_flow_definition():
     assert nfstream_options(FlowDefinition.of("nfstream")) == {
         "idle_timeout": 120, "active_timeout": 1800, "decode_tunnels": True,
     }  # fmt: skip
     assert nfstream_options(FlowDefinition.of())["decode_tunnels"] is False
 
 
-def test_without_nfstream_it_is_said_what_to_install(monkeypatch):
+def test_a_missing_nfstream_names_the_extra_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FlowloomError, match=r"pip install 'flowloom\[dpi\]'"):
         require_nfstream()

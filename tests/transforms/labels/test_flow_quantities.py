@@ -1,4 +1,4 @@
-"""Quantities are what a loop over packets in plain Python measures, and unknown where they mean nothing."""
+"""Flow quantities: equal to those of a loop over packets in plain Python, and unknown where undefined."""
 
 import itertools
 import statistics
@@ -25,7 +25,7 @@ def flows_with(**changes: list) -> pa.RecordBatch:
 
 
 def reference(flow: dict, name: str) -> float:
-    """Measures one flow as Python would."""
+    """Measures one flow in plain Python."""
     size, packets = flow["bytes_fwd"] + flow["bytes_bwd"], flow["packets_fwd"] + flow["packets_bwd"]
     gaps = [gap / 1e9 for gap in flow["pkt_gap_ns"][1:]]
     seconds = flow["duration_ns"] / 1e9
@@ -39,7 +39,7 @@ def reference(flow: dict, name: str) -> float:
 
 
 @pytest.mark.parametrize("name", QUANTITIES)
-def test_quantities_are_those_of_a_loop_over_packets(name):
+def test_quantities_equal_those_of_a_loop_over_packets(name):
     flows = synthetic_flows(300)
     rows = flows.set_column(3, FLOWS.field(3), column(np.arange(300, dtype=np.int64) * 10**8, pa.int64()))
     expected = [reference(flow, name) for flow in rows.to_pylist()]
@@ -47,7 +47,7 @@ def test_quantities_are_those_of_a_loop_over_packets(name):
     np.testing.assert_array_equal(quantity(rows.slice(100, 50), name), quantity(rows, name)[100:150])
 
 
-def test_what_means_nothing_is_unknown():
+def test_undefined_quantities_are_unknown():
     flows = flows_with(duration_ns=[0, 10**9], pkt_gap_ns=[[0], [0, 5]], pkt_dir=[[1], []], bytes_fwd=[100, 125])
     np.testing.assert_array_equal(np.isnan(quantity(flows, "bandwidth")), [True, False])
     assert quantity(flows, "bandwidth")[1] == 1000

@@ -1,4 +1,4 @@
-"""Addresses: exactly what the standard library takes for one, and the bytes that flows carry."""
+"""IP addresses: parsed like the standard library parses them, to the bytes that flows have."""
 
 import ipaddress
 
@@ -39,11 +39,11 @@ groups = st.lists(st.sampled_from(["0", "1", "ffff", "00ab", "", "12345", "1.2.3
 @example(
     ["::", "::1", "1::", "1:2:3:4:5:6:7::", "1:2:3:4:5:6:7:8::", "::1.2.3.4", "1:2:3:4:5:6:1.2.3.4", ":::", "01.2.3.4"]
 )
-def test_texts_are_taken_as_the_standard_library_takes_them(texts):
+def test_texts_are_parsed_like_the_standard_library(texts):
     assert parsed(texts) == [oracle(text) for text in texts]
 
 
-def test_an_address_in_either_notation_is_the_same():
+def test_both_notations_of_an_address_are_equal():
     assert parsed(["10.0.0.1", "::ffff:10.0.0.1", "::FFFF:a00:1", None, ""]) == [
         bytes(10) + b"\xff\xff\x0a\x00\x00\x01"
     ] * 3 + [None, None]

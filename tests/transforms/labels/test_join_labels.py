@@ -1,4 +1,4 @@
-"""Label joins: precedence, conflicts and rules, and that every flow is counted for every source."""
+"""Label joins: precedence, conflicts, rules, and counts of every flow for every source."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,14 @@ from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.labels.join_labels import Answer, Counts, FlowSource, ask, join_sources, merge_answers
+from flowloom.transforms.labels.join_labels import (
+    Counts,
+    FlowSource,
+    SourceLabels,
+    apply_source,
+    join_sources,
+    merge_labels,
+)
 from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path, label_group
 from flowloom.transforms.labels.packet_labels import packet_windows
 from flowloom.transforms.labels.window_index import NO_WINDOW, window_batch, write_windows
@@ -27,7 +34,7 @@ GROUP = "00c0ffee00c0ffee"
 NS = 1_700_000_000_000_000_000
 TABLE = {"path": "labels.csv", "task": "attack", "columns": {"start": "start", "label": "label"}}
 
-answers = st.lists(
+given_labels = st.lists(
     st.lists(st.tuples(st.integers(NO_WINDOW, 2), st.booleans()), min_size=8, max_size=8).map(
         lambda rows: [(code, several and code != NO_WINDOW) for code, several in rows]
     ),
@@ -36,28 +43,28 @@ answers = st.lists(
 )
 
 
-def answer(rows: list[tuple[int, bool]]) -> Answer:
+def labels_of(rows: list[tuple[int, bool]]) -> SourceLabels:
     codes = np.array([code for code, _ in rows], np.int32)
-    return Answer(codes, np.array([several for _, several in rows], bool), np.zeros(len(rows), bool))
+    return SourceLabels(codes, np.array([several for _, several in rows], bool), np.zeros(len(rows), bool))
 
 
-def oracle(said: list[tuple[int, bool]], on_conflict: str, missing: int | None) -> int | None:
-    """Returns the label of one flow from what each source says of it."""
-    words = [code for code, _ in said if code >= 0]
-    if on_conflict == "unknown" and (len(set(words)) > 1 or any(several for _, several in said)):
+def oracle(sources: list[tuple[int, bool]], on_conflict: str, missing: int | None) -> int | None:
+    """Returns the label of one flow from the labels of its sources."""
+    known = [code for code, _ in sources if code >= 0]
+    if on_conflict == "unknown" and (len(set(known)) > 1 or any(several for _, several in sources)):
         return None
-    if words:
-        return words[0]
-    return missing if all(code == NO_WINDOW for code, _ in said) else None
+    if known:
+        return known[0]
+    return missing if all(code == NO_WINDOW for code, _ in sources) else None
 
 
-@given(answers, st.sampled_from(["first", "unknown", "error"]), st.none() | st.just(0))
-def test_the_first_source_with_a_word_wins(said, on_conflict, missing):
-    codes, counts = merge_answers([answer(rows) for rows in said], on_conflict, missing)
-    flows = list(zip(*said, strict=True))
+@given(given_labels, st.sampled_from(["first", "unknown", "error"]), st.none() | st.just(0))
+def test_the_first_source_with_a_label_wins(sources, on_conflict, missing):
+    codes, counts = merge_labels([labels_of(rows) for rows in sources], on_conflict, missing)
+    flows = list(zip(*sources, strict=True))
     assert [None if code < 0 else code for code in codes.tolist()] == [oracle(f, on_conflict, missing) for f in flows]
-    assert [c.labelled for c in counts] == [sum(code >= 0 for code, _ in rows) for rows in said]
-    assert [c.ambiguous for c in counts] == [sum(several for _, several in rows) for rows in said]
+    assert [c.labelled for c in counts] == [sum(code >= 0 for code, _ in rows) for rows in sources]
+    assert [c.ambiguous for c in counts] == [sum(several for _, several in rows) for rows in sources]
     assert counts[0].conflicts == 0
     disputed = sum(len({code for code, _ in flow if code >= 0}) > 1 for flow in flows)
     assert max(c.conflicts for c in counts) <= disputed <= sum(c.conflicts for c in counts)
@@ -68,7 +75,7 @@ def test_labelled_flows_are_counted_by_confidence_and_batches_add_up():
     codes = [np.array([0, 1, UNKNOWN_LABEL, 1], np.int32), np.array([1, NO_WINDOW, 0, 0], np.int32)]
     nowhere = np.zeros(4, bool)
     counts = [
-        merge_answers([Answer(code, nowhere, nowhere, level)], "first", None)[1][0]
+        merge_labels([SourceLabels(code, nowhere, nowhere, level)], "first", None)[1][0]
         for code, level in zip(codes, sure, strict=True)
     ]
     assert [count.confidence for count in counts] == [{1: 1, 3: 1, 6: 1}, {0: 2, 6: 1}]
@@ -87,7 +94,7 @@ def group(*sources: int) -> CaptureGroup:
     return CaptureGroup(GROUP, (Capture("x", 9, "0" * 64, "0" * 64, 1, sources),))
 
 
-def test_sources_of_an_entry_are_asked_in_their_stated_order():
+def test_sources_of_an_entry_have_the_documented_order():
     described = manifest(
         labels={"attack": True}, label_table=TABLE, packet_table={"path": "packets.csv", "task": "attack"},
         dpi={"task": "attack"}, label_tables=[TABLE | {"path": "more.csv", "default": "negative"}],
@@ -102,13 +109,13 @@ def test_sources_of_an_entry_are_asked_in_their_stated_order():
     assert [s.default for s in labels.sources] == [None, None, 0, None, None]
 
 
-def test_a_group_without_such_a_source_is_labelled_by_path_as_ever():
+def test_a_group_without_such_a_source_is_labelled_by_path():
     described = manifest(labels={"attack": True})
     other = WindowSource(1, manifest(dpi={"task": "attack"}).captures[0].window_specs[0], "w")
     assert label_group(group(0), described, [other]) == label_group(group(0), described)
 
 
-def test_a_default_labels_what_no_row_matches(tmp_path):
+def test_a_default_labels_flows_that_no_row_matches(tmp_path):
     flows = synthetic_flows(100, group=GROUP)
     path = str(tmp_path / "w.arrow")
     write_windows(path, windows_like(flows.slice(0, 30), 1))
@@ -120,7 +127,7 @@ def test_a_default_labels_what_no_row_matches(tmp_path):
     assert counts == {("attack", "t"): Counts(100, 100, 0, 0, 70, 0)}
 
 
-def test_only_flows_of_groups_with_sources_are_asked_about(tmp_path):
+def test_only_flows_of_groups_with_sources_are_labelled(tmp_path):
     one, two = synthetic_flows(10, group=GROUP), synthetic_flows(10, group="b" * 16)
     mixed = pa.Table.from_batches([one, two, one]).combine_chunks().to_batches()[0]
     path = str(tmp_path / "w.arrow")
@@ -141,7 +148,7 @@ def windows_like(flows: pa.RecordBatch, code: int) -> pa.RecordBatch:
 
 
 def packet_capture(tmp_path, flows: int = 4, packets: int = 4) -> str:
-    """Writes a capture in which the packets of some flows alternate, with a record between that is no IP packet."""
+    """Writes a capture whose first record is not an IP packet, followed by alternating packets of some flows."""
     frames = [(NS, ethernet(bytes(28), 0x0806))]
     for packet in range(packets):
         for flow in range(flows):
@@ -174,44 +181,44 @@ def test_packets_vote_for_their_flow(tmp_path, rule, labels):
     write_windows(str(tmp_path / "w.arrow"), windows)
     source = FlowSource("attack", "p.csv", "packets", windows=str(tmp_path / "w.arrow"), measure="windows", rule=rule)
     (flows,) = GroupReader([CaptureRange(path)], GROUP, DEFINITION).flows()
-    said = ask(source, flows)
+    found = apply_source(source, flows)
     by_port = {
         max(ports): None if code < 0 else code
         for *ports, code in zip(
-            flows["src_port"].to_pylist(), flows["dst_port"].to_pylist(), said.codes.tolist(), strict=True
+            flows["src_port"].to_pylist(), flows["dst_port"].to_pylist(), found.codes.tolist(), strict=True
         )
     }
     assert [by_port[1000 + flow] for flow in range(5)] == labels
-    assert int(said.ambiguous.sum()) == sum(label is None for label in labels[:4])
+    assert int(found.ambiguous.sum()) == sum(label is None for label in labels[:4])
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"), [(30, "13 rows label nothing"), (9, "8 records have no label"), (0, "17 rec")]
+    ("rows", "detail"), [(30, "13 rows are ignored"), (9, "8 records have no label"), (0, "17 rec")]
 )
-def test_a_table_of_another_length_is_used_and_reported(tmp_path, rows, words):
+def test_a_table_of_another_length_is_used_and_reported(tmp_path, rows, detail):
     path = packet_capture(tmp_path)
     windows, rejects = packet_windows(path, np.ones(rows, np.int32), DEFINITION, "p.csv")
-    assert windows.num_rows == max(0, min(rows, 17) - 1)  # the first record is no IP packet
+    assert windows.num_rows == max(0, min(rows, 17) - 1)  # the first record is not an IP packet
     (reject,) = rejects.to_pylist()
     assert (reject["uri"], reject["offset"], reject["reason"]) == ("p.csv", min(rows, 17) + 1, "label-count")
-    assert words in reject["detail"]
+    assert detail in reject["detail"]
 
 
 def test_kitsunes_first_packets_are_benign(real_data):
     path = str(real_data / "kitsune-mirai" / "mirai2000.pcap")
     windows, rejects = packet_windows(path, np.zeros(764_137, np.int32), DEFINITION, "labels")
-    assert "capture 2,000 records that can be read, so that 762,137 rows label nothing" in rejects["detail"][0].as_py()
+    assert "2,000 readable records, got 764,137 rows; 762,137 rows are ignored" in rejects["detail"][0].as_py()
     assert 0 < windows.num_rows <= 2000
 
 
-def test_labels_that_differ_within_groups_are_divided_by_flow():
+def test_labels_that_differ_within_groups_are_split_by_flow():
     described = manifest()
     source = FlowSource("attack", "t", "table")
     groups = [GroupLabels(f"{at:016x}", (None,), (), True, (source,)) for at in range(9)]
     split_plan = plan_splits(groups, described.tasks, described.splits)
     assert split_plan.rule.by == "flow"
-    assert "the same for all flows of a group; not so: attack" in split_plan.rule.reason
-    insisted = plan_splits(groups, described.tasks, described.splits.model_copy(update={"by": "capture"}))
-    assert insisted.rule.by == "capture"
-    assert "labels differ within a group: attack" in insisted.rule.reason
-    assert set(insisted.of_group.values()) == {0, 1, 2}
+    assert "the same for all flows of a group, got different ones of: attack" in split_plan.rule.reason
+    by_capture = plan_splits(groups, described.tasks, described.splits.model_copy(update={"by": "capture"}))
+    assert by_capture.rule.by == "capture"
+    assert "labels differ within a group: attack" in by_capture.rule.reason
+    assert set(by_capture.of_group.values()) == {0, 1, 2}

@@ -1,4 +1,4 @@
-"""Dividers come from the train split alone, to the bit whatever the batches, and classes lie between them."""
+"""Label bins: class boundaries come from the train split alone, equal to the bit for any batches."""
 
 import decimal
 import fractions
@@ -78,15 +78,15 @@ def test_any_batches_in_any_order_give_the_same_bits(rows, edges):
         assert mean == (float(sum(seconds) / len(seconds)) if seconds else None)
 
 
-def test_the_published_dividers():
+def test_midpoints_are_the_published_dividers():
     found = midpoints([32.08, 2.77, 114.10, 9.83, 56.44])
-    # the paper rounds 20.955 half up, which as a double lies just below it
+    # the paper rounds 20.955 half up; the nearest double lies just below
     rounded = [decimal.Decimal(repr(each)).quantize(decimal.Decimal("0.01"), decimal.ROUND_HALF_UP) for each in found]
     assert [str(each) for each in rounded] == ["6.30", "20.96", "44.26", "85.27"]
 
 
 def test_classes_lie_between_the_means_of_the_reference():
-    means = {0: 2, 1: 10, 3: 40, 4: 100}  # no row is labelled music
+    means = {0: 2, 1: 10, 3: 40, 4: 100}  # no row has the label music
     rows = [(seconds * NS + delta, code, 0) for code, seconds in means.items() for delta in (-NS, NS)]
     task = bin_by_means(BY_MEANS, sum_classes(flows_of(rows), BY_MEANS, APP))
     assert task.dividers is not None
@@ -98,8 +98,8 @@ def test_classes_lie_between_the_means_of_the_reference():
 
 @settings(deadline=None, max_examples=25)
 @given(cells, st.data())
-def test_only_the_train_split_is_looked_at(rows, data):
-    """Whatever changes in a row that is not in the train split, the dividers stay."""
+def test_only_the_train_split_is_used(rows, data):
+    """Changes in rows outside the train split do not change the class boundaries."""
     changed = [(data.draw(st.integers(0, 10**13)), data.draw(labels), row[2]) if row[2] else row for row in rows]
     assert sum_classes(flows_of(changed), BY_MEANS, APP) == sum_classes(flows_of(rows), BY_MEANS, APP)
     one, other = (sketch_quantity(flows_of(each), BY_QUANTILES) for each in (rows, changed))
@@ -127,17 +127,19 @@ def test_unknown_quantities_have_no_label():
     assert label_quantities(flows, [task])["label_pace"].to_pylist() == [None, 1]
 
 
-def test_what_cannot_be_divided_says_why():
-    with pytest.raises(FlowloomError, match=r"two classes have the mean 3\.0, so that no divider .* fits"):
+def test_impossible_bins_are_explained():
+    with pytest.raises(FlowloomError, match=r"task 'length': class means must differ .*, got 3 twice"):
         bin_by_means(BY_MEANS, sum_classes(flows_of([(3 * NS, 0, 0), (3 * NS, 1, 0)]), BY_MEANS, APP))
-    with pytest.raises(FlowloomError, match="need the means of at least 2 classes, got 1 with labelled train rows"):
+    with pytest.raises(FlowloomError, match="need labelled train rows of at least 2 classes, got 1"):
         bin_by_means(BY_MEANS, sum_classes(flows_of([(3, 0, 0), (3, 1, 1), (3, None, 0)]), BY_MEANS, APP))
     for rows in ([], [(5, 0, 0)] * 100, [(5, 0, 0)] * 99 + [(6, 0, 0)]):
         flows = flows_of([*rows, (9, 0, 2)])
-        with pytest.raises(FlowloomError, match=r"do not make 4 classes of task 'length'; write fewer classes"):
+        with pytest.raises(
+            FlowloomError, match=r"task 'length': the boundaries of 4 classes must differ, .*; write fewer classes"
+        ):
             bin_by_quantiles(BY_QUANTILES, sketch_quantity(flows, BY_QUANTILES))
     named = BY_MEANS.model_copy(update={"vocabulary": ("short", "mid", "long")})
-    with pytest.raises(FlowloomError, match=r"cannot have label bins at 2: .* must have 2 label values"):
+    with pytest.raises(FlowloomError, match=r"label bins at 2 do not fit: .* must have 2 label values"):
         bin_by_means(named, sum_classes(flows_of([(NS, 0, 0), (3 * NS, 1, 0)]), named, APP))
     with pytest.raises(ValueError, match="must be of kind auto"):
         sketch_quantity(flows_of([(1, 0, 0)]), APP)

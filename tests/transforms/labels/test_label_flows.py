@@ -1,4 +1,4 @@
-"""Labels by path: unions, precedence, unknown against negative, and what was counted."""
+"""Labels by path: unions, precedence, unknown and negative labels, and their counts."""
 
 import pytest
 from synthetic import synthetic_flows
@@ -57,7 +57,7 @@ def test_absent_labels_are_unknown_unless_aurora_fills_them(changes, codes):
     assert label_group(group(0), manifest(**changes)).codes == codes
 
 
-def test_sources_that_disagree_leave_the_label_unknown_if_asked():
+def test_conflicting_sources_leave_the_label_unknown_if_configured():
     asked = manifest(on_conflict={"app": "unknown"}, missing="negative")
     assert label_group(group(0, 1), asked).codes == (None, 1)
     assert label_group(group(1, 1), asked).codes == (0, 1)

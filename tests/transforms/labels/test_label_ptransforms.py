@@ -1,4 +1,4 @@
-"""PTransforms of labels, run eagerly: each gives what the function of its name gives in memory."""
+"""PTransforms of labels, run eagerly: each gives the same results as the function of its name in memory."""
 
 import apache_beam as beam
 import numpy as np
@@ -29,7 +29,7 @@ MANIFEST = parse_manifest(
 )
 
 
-def test_flows_are_labelled_and_the_answers_of_sources_counted():
+def test_flows_are_labelled_and_their_sources_counted():
     by_path = GroupLabels(GROUPS[0], (1,), (), has_records=True)
     by_flow = GroupLabels(GROUPS[1], (None,), (), has_records=True, sources=(FlowSource("app", "one", "path", code=0),))
     labels = (by_path, by_flow)
@@ -37,7 +37,7 @@ def test_flows_are_labelled_and_the_answers_of_sources_counted():
     expected = [label_flows(flows, labels, MANIFEST) for flows in BATCHES]
     assert labelled.flows == [flows for flows, _ in expected]
     assert labelled.counts == [expected[1][1]]
-    assert labelled.counts[0].said["app", "one"].labelled == 20
+    assert labelled.counts[0].by_source["app", "one"].labelled == 20
 
 
 def test_label_bins_are_found_on_the_train_split():

@@ -1,4 +1,4 @@
-"""Label windows: the join is that of a slow and obvious loop, for any windows, flows and direction."""
+"""Window index: joins equal those of a slow and obvious loop, for any windows, flows and directions."""
 
 import itertools
 from typing import Any
@@ -72,7 +72,7 @@ def fits(window: Row, flow: Row, names: tuple[str, ...]) -> bool:
 
 
 def canonical(window: Row, names: tuple[str, ...]) -> str:
-    """A window's key; where the same is said of both ends, they may be in either order."""
+    """Returns the key of a window; if both ends have the same columns, they are sorted."""
     ends = [[window[f"{end}_{what}"] for what in ("ip", "port") if f"{end}_{what}" in names] for end in ("src", "dst")]
     if all((f"src_{what}" in names) == (f"dst_{what}" in names) for what in ("ip", "port")):
         ends.sort()
@@ -80,7 +80,7 @@ def canonical(window: Row, names: tuple[str, ...]) -> str:
 
 
 def oracle(windows: list[Row], flow: Row, tolerance: int, names: tuple[str, ...]) -> tuple[int, bool]:
-    """Returns the word of a flow and whether there are others, from all windows one by one."""
+    """Returns the label of a flow, and whether others match too, from all windows one by one."""
     shares: dict[int, list[int]] = {}
     episodes = itertools.groupby(
         sorted((canonical(w, names), w["code"], w["first"], w["last"]) for w in windows if fits(w, flow, names)),
@@ -118,7 +118,7 @@ named = st.sets(st.sampled_from(WINDOW_KEY)).map(lambda names: tuple(n for n in 
 @given(
     st.lists(window_rows, max_size=25), st.lists(flow_rows, max_size=12), st.integers(0, 4), named | st.just(WINDOW_KEY)
 )
-def test_the_join_is_that_of_a_loop(windows, flows, tolerance, names):
+def test_joins_equal_those_of_a_loop(windows, flows, tolerance, names):
     match = match_windows(flows_of(flows), index_windows(windows_of(windows, names)), tolerance)
     expected = [oracle(windows, flow, tolerance, names) for flow in flows]
     assert list(zip(match.codes.tolist(), match.several.tolist(), strict=True)) == expected
@@ -130,25 +130,25 @@ def test_the_join_is_that_of_a_loop(windows, flows, tolerance, names):
     st.lists(times, max_size=9),
     st.integers(0, 4),
 )
-def test_a_word_has_the_confidence_of_the_surest_window_that_the_flow_touches(said, flows, tolerance):
-    apart = [{end: at * 60 + time[end] for end in time} for at, (time, *_) in enumerate(said)]
-    windows = windows_of([KEY | time | {"code": code} for time, (_, code, _) in zip(apart, said, strict=True)])
-    windows = with_confidence(windows, [level for *_, level in said])
-    asked = [time | {"last": time["last"] + 60 * at} for at, time in enumerate(flows)]
-    match = match_windows(flows_of([KEY | time for time in asked]), index_windows(windows), tolerance)
-    for flow, code, found in zip(asked, match.codes.tolist(), match.confidence.tolist(), strict=bool(said)):
+def test_a_label_has_the_maximum_confidence_of_the_windows_that_the_flow_touches(drawn, flows, tolerance):
+    apart = [{end: at * 60 + time[end] for end in time} for at, (time, *_) in enumerate(drawn)]
+    windows = windows_of([KEY | time | {"code": code} for time, (_, code, _) in zip(apart, drawn, strict=True)])
+    windows = with_confidence(windows, [level for *_, level in drawn])
+    placed = [time | {"last": time["last"] + 60 * at} for at, time in enumerate(flows)]
+    match = match_windows(flows_of([KEY | time for time in placed]), index_windows(windows), tolerance)
+    for flow, code, found in zip(placed, match.codes.tolist(), match.confidence.tolist(), strict=bool(drawn)):
         far = [max(each["first"] - flow["last"], flow["first"] - each["last"], 0) for each in apart]
-        own = [(away, level) for away, (_, word, level) in zip(far, said, strict=True) if word == code]
+        own = [(away, level) for away, (_, label, level) in zip(far, drawn, strict=True) if label == code]
         touching = [level for away, level in own if away == 0]
         nearest = [level for away, level in own if (away, code) == (min(own)[0], code)]
         assert found in ([max(touching)] if touching else nearest or [0])
 
 
-def test_windows_that_are_merged_are_as_sure_as_the_surest():
+def test_merged_windows_have_the_maximum_confidence():
     windows = windows_of([KEY | {"first": 0, "last": 9, "code": 1}, KEY | {"first": 9, "last": 12, "code": 1}])
     flow = flows_of([KEY | {"first": 1, "last": 2}])
     assert match_windows(flow, index_windows(with_confidence(windows, [2, 6]))).confidence.tolist() == [6]
-    assert match_windows(flow, index_windows(windows)).confidence.tolist() == [], "nobody said how sure"
+    assert match_windows(flow, index_windows(windows)).confidence.tolist() == [], "windows without confidence"
 
 
 @settings(deadline=None, max_examples=30)
@@ -176,13 +176,13 @@ KEY = {"src_ip": 1, "dst_ip": 2, "src_port": 3, "dst_port": 4, "protocol": 6}
         ((21, 30), 1, 0), ((12, 13), 0, 0), ((0, 99), 0, 0),
     ],
 )  # fmt: skip
-def test_both_ends_of_a_time_belong_to_it(window, tolerance, code):
+def test_both_ends_of_a_window_belong_to_it(window, tolerance, code):
     windows = windows_of([KEY | {"first": window[0], "last": window[1], "code": 0}])
     match = match_windows(flows_of([KEY | {"first": 10, "last": 20}]), index_windows(windows), tolerance)
     assert match.codes.tolist() == [code]
 
 
-def test_of_two_words_the_one_that_shares_more_is_the_flows():
+def test_a_flow_gets_the_label_with_the_larger_share():
     rows = [KEY | {"first": a, "last": b, "code": c} for a, b, c in ((0, 15, 1), (16, 18, 0), (17, 19, 0), (19, 20, 0))]
     match = match_windows(flows_of([KEY | {"first": 10, "last": 20}]), index_windows(windows_of(rows)))
     assert (match.codes.tolist(), match.shared.tolist(), match.several.tolist()) == ([1], [5], [True])
@@ -197,7 +197,7 @@ def test_counted_windows_are_not_merged():
     assert (unless_others.codes[0], unless_others.shared[0]) == (1, 1)
 
 
-def test_many_windows_of_random_flows_are_found_again():
+def test_random_flows_match_their_own_windows():
     flows = synthetic_flows(5000)
     codes = np.arange(5000, dtype=np.int32) % 7
     start, duration = view(flows["start"]), view(flows["duration_ns"])
@@ -206,7 +206,7 @@ def test_many_windows_of_random_flows_are_found_again():
     np.testing.assert_array_equal(match.codes, codes[100:4100])
 
 
-def test_a_file_is_indexed_once_per_process_until_forgotten(tmp_path):
+def test_a_file_is_indexed_once_per_process_until_indexes_are_freed(tmp_path):
     windows = windows_of([KEY | {"first": 0, "last": 9, "code": 1}])
     path = str(tmp_path / "windows.arrow")
     write_windows(path, windows)
