@@ -208,7 +208,7 @@ def weave(
         values = _replaced_values(words or ())
         rules = WeaveRules(layout, missing, on_conflict, values, shards, name)  # type: ignore[arg-type]
         options = WeaveOptions(tuple(datasets), out, rules, workers or usable_cores())
-        card = weave_datasets(options, display.woven)
+        card = weave_datasets(options, display.merged)
     if as_json:
         typer.echo(card.model_dump_json())
         return

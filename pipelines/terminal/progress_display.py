@@ -57,7 +57,7 @@ class ProgressDisplay:
         """Shows the progress of a build."""
         self.update(f"{tally.captures:,} captures read, {tally.flows:,} flows metered, {tally.shards:,} shards written")
 
-    def woven(self, tally: "Tally") -> None:
+    def merged(self, tally: "Tally") -> None:
         """Shows the progress of a merge or conversion of datasets."""
         self.update(f"{tally.shards:,} shards written")
 

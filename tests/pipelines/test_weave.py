@@ -1,4 +1,4 @@
-"""Weaving: there and back is the same dataset, datasets become one without losing a count, and all of it verifies."""
+"""Merging of datasets: round trips between layouts give the same dataset, and all counts add up."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def flows() -> pa.RecordBatch:
 
 
 def merge(out: Path, *datasets: Path, layout: str, workers: int | None = None, **rules) -> DatasetCard:
-    """Merges datasets and verifies the result; without workers, by the functions that the pipeline calls."""
+    """Merges datasets and verifies the result; without workers, by calling the functions of the pipeline."""
     rules = WeaveRules(layout, **rules)
     if workers:
         card = weave(WeaveOptions(datasets, out, rules, workers))
@@ -88,7 +88,7 @@ def test_rainbow_to_aurora_and_back_is_the_same_to_the_byte(tmp_path, flows):
     ]
 
 
-def test_aurora_to_rainbow_and_back_loses_only_what_no_stripe_has_and_counts_it(tmp_path, flows):
+def test_aurora_to_rainbow_and_back_loses_only_unlabelled_flows_and_counts_them(tmp_path, flows):
     fused = store_dataset(tmp_path / "fused", flows, (APP, ATTACK, SPEED))
     lost = read_card(fused).accounting.flows_unlabelled
     stripes = merge(tmp_path / "stripes", fused, layout="rainbow")
@@ -149,7 +149,7 @@ def test_workers_change_no_byte(tmp_path, flows):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory, flows) -> tuple[Path, Path]:
-    """Two datasets of one task each: of the same capture but for one, with other numbers of shards."""
+    """Two datasets of one task each, with one different capture and different numbers of shards."""
     folder = tmp_path_factory.mktemp("single")
     first = select_rows(flows, range(80))
     other = select_rows(flows, range(40, ROWS))
@@ -206,7 +206,9 @@ def test_conflicts_go_by_the_rule(tmp_path, flows):
     assert first.on_conflict == {"app": "first"}
     unknown = merge(tmp_path / "unknown", one, two, layout="rainbow", on_conflict="unknown")
     assert len(read_rows(tmp_path / "unknown", "app")) == unknown.accounting.flows_absent == ROWS // 2
-    with pytest.raises(FlowloomError, match=r"labels of task 'app' must agree .* but 'two' labels 60 flows otherwise"):
+    with pytest.raises(
+        FlowloomError, match=r"labels of task 'app' must agree .*, got 60 flows of 'two' with another label"
+    ):
         weave(WeaveOptions((one, two), tmp_path / "error", WeaveRules("aurora", on_conflict="error")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "one", "two", "unknown"]
 
@@ -217,12 +219,14 @@ def test_a_flow_in_two_splits_is_an_error_and_no_dataset(tmp_path, flows):
     moved = labelled_flows(ROWS, {"attack": [1] * ROWS}, rule=rule)
     two = store_dataset(tmp_path / "two", moved, (ATTACK,), name="two", split_rule=rule)
     differ = sum(a != b for a, b in zip(flows[SPLIT_COLUMN], moved[SPLIT_COLUMN], strict=True))
-    with pytest.raises(FlowloomError, match=rf"^{differ} flows have other splits in other datasets, first flow"):
+    with pytest.raises(
+        FlowloomError, match=rf"must have the same split in all datasets, got {differ} with different ones, first flow"
+    ):
         weave(WeaveOptions((one, two), tmp_path / "out", WeaveRules("aurora"), workers=1))
     assert not (tmp_path / "out").exists()
 
 
-def test_datasets_with_other_rules_keep_their_splits(tmp_path, flows):
+def test_datasets_with_different_rules_keep_their_splits(tmp_path, flows):
     one = store_dataset(tmp_path / "one", flows, (APP,), name="one")
     rule = BY_FLOW.model_copy(update={"seed": 8})
     others = labelled_flows(60, {"attack": [1] * 60}, seed=5, rule=rule)
@@ -236,7 +240,7 @@ def test_datasets_with_other_rules_keep_their_splits(tmp_path, flows):
             assert rows[flow]["split"] == row["split"]
 
 
-def test_duplicates_stay_out_of_stripes_but_may_meet_where_these_join(tmp_path, flows):
+def test_stripes_have_no_duplicates_but_merged_stripes_may(tmp_path, flows):
     labels = {"attack": random_labels(ROWS, 2, 0.0, 2)}
     fused = store_dataset(tmp_path / "fused", labelled_flows(ROWS, labels), (ATTACK,), deduplicate="all")
     stripes = merge(tmp_path / "stripes", fused, layout="rainbow")
@@ -244,14 +248,14 @@ def test_duplicates_stay_out_of_stripes_but_may_meet_where_these_join(tmp_path, 
     assert merge(tmp_path / "back", tmp_path / "stripes", layout="aurora").deduplicate == "none"
 
 
-def test_what_is_not_whole_or_leaves_nothing_is_no_dataset(tmp_path, flows):
+def test_damaged_inputs_and_empty_results_are_errors(tmp_path, flows):
     empty = store_dataset(tmp_path / "empty", labelled_flows(9, {"app": [None] * 9}), (APP,))
-    with pytest.raises(FlowloomError, match="no row is left for layout rainbow: 9 flows, 9 of them without a label"):
+    with pytest.raises(FlowloomError, match="must have rows, got none for layout rainbow: 9 flows, 9 without a label"):
         weave(WeaveOptions((empty,), tmp_path / "out", WeaveRules("rainbow"), workers=1))
     broken = store_dataset(tmp_path / "broken", flows, (APP,))
     (broken / read_card(broken).shards[0].path).write_bytes(b"PAR1")
     for shards in (2, 3):
-        with pytest.raises(FlowloomError, match=r"part-00000-of-00002.parquet is not the shard that its card lists"):
+        with pytest.raises(FlowloomError, match=r"part-00000-of-00002\.parquet: the SHA-256 must be that on the card"):
             weave(WeaveOptions((broken,), tmp_path / "out", WeaveRules("rainbow", shards=shards), workers=1))
     with pytest.raises(FlowloomError, match="is not a dataset"):
         weave(WeaveOptions((tmp_path,), tmp_path / "out", WeaveRules("aurora")))
@@ -262,13 +266,13 @@ def test_what_is_not_whole_or_leaves_nothing_is_no_dataset(tmp_path, flows):
     assert not (tmp_path / "out").exists()
 
 
-def test_both_layouts_of_a_build_are_woven_of_each_other(tmp_path, corpus, manifest):
+def test_each_layout_of_a_build_can_be_made_from_the_other(tmp_path, corpus, manifest):
     built = {}
     for layout in ("aurora", "rainbow"):
         (corpus / "weave.yaml").write_text(f"{manifest}layout: {layout}\n")
         built[layout] = build(BuildOptions(corpus / "weave.yaml", tmp_path / layout, workers=1))
     for layout, other in (("aurora", "rainbow"), ("rainbow", "aurora")):
-        card = merge(tmp_path / f"{layout} woven", tmp_path / other, layout=layout)
+        card = merge(tmp_path / f"{layout} merged", tmp_path / other, layout=layout)
         assert digests(card) == digests(built[layout])
         assert card.content_hash == built[layout].content_hash
         own = built[layout].model_dump(exclude={"accounting", "sources", "leakage"})

@@ -1,1 +1,1 @@
-"""Train, validation and test: assignment, and what leaks across it; no labelling and no storage."""
+"""Splits into train, validation and test: assignment, and leakage between them; no labelling and no storage."""

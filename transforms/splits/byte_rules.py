@@ -1,7 +1,7 @@
 """Byte rules: single bytes of packet rows that determine a label, which a model then learns instead of traffic.
 
-The rule of one byte: for each of its values the commonest label of the train rows that have it. A byte whose rule is
-nearly always right is most likely a trace of how the set was made (a link type, an address, a time), not of traffic.
+The rule of a byte predicts, for each value of the byte, the commonest label of the train rows with that value. If the
+rule is nearly always right, the byte is most likely an artefact of the captures (a link type, an address, a time).
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from flowloom.schemas.dataset.dataset_card import ByteRule
 from flowloom.transforms.arrays.columns import view_or
 
 HEADER_BYTES = 128
-"""Bytes of a row that are counted: headers of files, records, frames and packets end before."""
+"""Number of bytes that are counted: headers of files, records, frames and packets are shorter."""
 
 LEAK_SHARE = 0.95
-"""Share of rows from which on a single byte determines a label nearly alone."""
+"""Minimum share of rows for which the rule of a leaking byte is right."""
 
 
 def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Counts labelled rows of the packets view by task: uint32 [byte positions, 256 values, words]."""
+    """Counts labelled rows of the packets view by task: uint32 [byte positions, 256 values, classes]."""
     width = rows["bytes"].type.byte_width
     content = np.frombuffer(rows["bytes"].buffers()[1], np.uint8).reshape(-1, width)
     content = content[rows["bytes"].offset : rows["bytes"].offset + rows.num_rows]
@@ -36,10 +36,10 @@ def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.nda
 
 
 def byte_rule(task: str, counts: np.ndarray) -> ByteRule | None:
-    """Returns the best rule of one byte, and the positions that determine the label nearly alone; None without rows.
+    """Returns the best rule of one byte and the positions of leaking bytes; None without rows.
 
-    A label that most rows have anyway is not determined by a byte: a position counts if it also leaves at most half of
-    the errors that the commonest label makes.
+    A byte leaks only if its rule also makes at most half of the errors of always predicting the commonest label.
+    Otherwise every byte would leak a label that most rows have.
     """
     rows = int(counts[0].sum()) if len(counts) else 0
     if not rows:

@@ -1,4 +1,4 @@
-"""Host pairs: the two addresses of a flow in either order, and their places in splits, stratified by class."""
+"""Host pairs: the two addresses of a flow in either order, assigned to splits and stratified by class."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,11 @@ _NO_CLASS = -1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairClasses:
-    """Every pair that occurs with every class that its flows bear, each once, ascending; 12 bytes each.
+    """Distinct rows of a host pair and a class of its flows, ascending; 12 bytes a row.
 
     Attributes:
-      hashes: uint64 [rows], of the pairs.
-      classes: int32 [rows]: words of all vocabularies counted through, and -1 once for every pair.
+      hashes: uint64 [rows], hashes of pairs.
+      classes: int32 [rows], classes numbered through the vocabularies of all tasks; -1 in one more row of each pair.
     """
 
     hashes: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.uint64))
@@ -31,19 +31,19 @@ class PairClasses:
 
 @dataclasses.dataclass(frozen=True)
 class PairSplits:
-    """The split of each pair: hashes, ascending uint64, and positions in `SPLITS`, int8, as bytes."""
+    """Split of each host pair, as bytes: ascending uint64 hashes, and int8 positions in `SPLITS`."""
 
     hashes: bytes
     splits: bytes
 
     def of(self, hashes: np.ndarray) -> np.ndarray:
-        """Returns the split of each pair, int8, by its hash; all of them must be known."""
+        """Returns the split of each pair by its hash, int8; every pair must be known."""
         known = np.frombuffer(self.hashes, np.uint64)
         return np.frombuffer(self.splits, np.int8)[np.searchsorted(known, hashes)]
 
 
 def pair_hashes(flows: pa.RecordBatch, seed: int) -> np.ndarray:
-    """Hashs the two addresses of each flow, uint64 [rows]; the same in both directions."""
+    """Hashes the two addresses of each flow, uint64 [rows], equal in both directions."""
     key = f"host pair {seed}"
     ends = np.stack([keyed_hash(flows["src_ip"], key), keyed_hash(flows["dst_ip"], key)], axis=1)
     return keyed_hash(column(np.sort(ends, axis=1), pa.binary(16)), key)
@@ -63,17 +63,17 @@ def pair_classes(flows: pa.RecordBatch, tasks: Sequence[Task], seed: int) -> Pai
 
 
 def merge_pairs(parts: Iterable[PairClasses]) -> PairClasses:
-    """Joins what several batches have."""
+    """Merges the pairs and classes of several batches."""
     known = list(parts)
     return _distinct([part.hashes for part in known], [part.classes for part in known])
 
 
 def place_pairs(found: PairClasses, shares: Sequence[float]) -> PairSplits:
-    """Gives each class its quotas of pairs by their hashes; a pair of several classes counts for the rarest."""
+    """Assigns pairs to splits by hash and class quotas; a pair of several classes counts for the rarest."""
     counts = np.bincount(found.classes[found.classes >= 0])
     rarity = np.empty(len(counts) + 1, np.int64)
     rarity[np.lexsort((np.arange(len(counts)), counts))] = np.arange(len(counts))
-    rarity[_NO_CLASS] = len(counts)  # behind all classes
+    rarity[_NO_CLASS] = len(counts)  # after all classes
     starts = np.flatnonzero(found.classes == _NO_CLASS)  # the first row of each pair
     stratum = np.minimum.reduceat(rarity[found.classes], starts) if len(starts) else starts
     splits = np.empty(len(starts), np.int8)

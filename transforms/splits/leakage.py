@@ -1,4 +1,7 @@
-"""Leakage: sequences and hosts that several flows have, inside of a split and across, counted exactly."""
+"""Leakage: exact counts of sequences and hosts that several flows share, within a split and across splits.
+
+A sighting is one occurrence of a thing (a sequence, a host or a host pair) in a flow.
+"""
 
 import bisect
 import dataclasses
@@ -27,9 +30,9 @@ SEQUENCE = ("pkt_size", "pkt_dir")
 TIMED_SEQUENCE = (*SEQUENCE, "pkt_gap_ns")
 
 PARTITION_ROWS = 1 << 17
-"""Sightings of a kind that are sorted at a time, about 0.07 GB with all that sorting takes."""
-_RANGE_WORD = 1
-"""The word of a thing's hash that says which part it is in."""
+"""Number of sightings that are sorted at a time, which takes about 70 MB."""
+_PART_HALF = 1
+"""The half of a thing's hash that determines its part."""
 _BATCH_ROWS = 16_384
 _UNKNOWN = -1
 
@@ -64,7 +67,7 @@ class OverlapCounts:
 
 @dataclasses.dataclass(frozen=True)
 class SpilledSightings:
-    """The file of some sightings of one kind, in the order of their hashes' last words."""
+    """File of sightings of one kind, sorted by the last half of their hashes."""
 
     kind: str
     rows: int
@@ -73,7 +76,7 @@ class SpilledSightings:
 
 @dataclasses.dataclass(frozen=True)
 class LeakagePart:
-    """The sightings of one kind, in all files, whose hashes lie in one `of` so many equal ranges."""
+    """Sightings of one kind, from all files, whose hashes lie in one of `of` equal ranges."""
 
     kind: str
     paths: tuple[str, ...]
@@ -90,31 +93,33 @@ class PartCounts:
 
 
 def sighting_type(tasks: int) -> np.dtype:
-    """Returns the record type of a sighting: hashes of thing and flow, split, and a label or -1 per task."""
+    """Returns the record type of a sighting: hash of the thing, flow id, split, labels or -1."""
     fields = [("thing", "<u8", 2), ("flow", "<u8", 2), ("split", "i1"), ("labels", "<i4", (tasks,))]
     return np.dtype(fields)
 
 
 def sight(rows: pa.RecordBatch, split: str, tasks: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the sightings of stored rows for each field of `Leakage` that is an overlap; hosts only where they are.
+    """Yields the sightings in stored rows by kind, a field of `Leakage`; hosts only if there are addresses.
 
     Args:
       rows: flow ids, the columns of `TIMED_SEQUENCE`, addresses if there are any, and labels of any of the tasks.
-      split: of all the rows.
+      split: the split of all rows.
       tasks: names of all tasks of the dataset.
     """
     for kind, columns in (("sequences", SEQUENCE), ("timed_sequences", TIMED_SEQUENCE)):
         yield kind, _sightings(row_digests(rows.select(columns), kind), rows, split, tasks)
     if set(IDENTITY) <= set(rows.schema.names):
-        rows = rows.filter(pc.and_(*(pc.is_valid(rows[name]) for name in IDENTITY)))  # published files may tell none
+        rows = rows.filter(
+            pc.and_(*(pc.is_valid(rows[name]) for name in IDENTITY))
+        )  # published files may lack addresses
         ends = [row_digests(rows.select([name]).rename_columns(["host"]), "") for name in IDENTITY]
-        yield "host_pairs", _sightings(ends[0] + ends[1], rows, split, tasks)  # sums know no order
+        yield "host_pairs", _sightings(ends[0] + ends[1], rows, split, tasks)  # a sum is equal in both directions
         for end in ends:
             yield "hosts", _sightings(end, rows, split, tasks)
 
 
 def count_overlap(sightings: np.ndarray) -> OverlapCounts:
-    """Counts over all sightings of some things; no other part may have sightings of the same things.
+    """Counts all sightings of some things; other parts must not have sightings of the same things.
 
     Args:
       sightings: records of `sighting_type`, in any order; the same flow may occur with a thing more than once.
@@ -143,17 +148,17 @@ def count_overlap(sightings: np.ndarray) -> OverlapCounts:
 def spill_sightings(
     batches: Iterable[pa.RecordBatch], split: str, tasks: Sequence[str], job: str
 ) -> Iterator[SpilledSightings]:
-    """Writes the sightings of one split's rows into new files below a job's folder, about 2^17 rows each."""
+    """Writes the sightings of one split's rows into new files below a job's folder, about 131,000 rows each."""
     sightings = (rows.select(_sighting_columns(rows.schema.names, tasks)) for rows in batches)
     for rows in filled(sightings, PARTITION_ROWS):
         for kind, records in sight(rows, split, tasks):
             if len(records):
-                ordered = records[np.argsort(records["thing"][:, _RANGE_WORD])]
+                ordered = records[np.argsort(records["thing"][:, _PART_HALF])]
                 yield SpilledSightings(kind, len(records), spill_bytes(ordered.tobytes(), job))
 
 
 def plan_parts(sightings: Iterable[SpilledSightings]) -> Iterator[LeakagePart]:
-    """Yields parts of about `PARTITION_ROWS` sightings that can be counted alone."""
+    """Yields parts of about `PARTITION_ROWS` sightings, to be counted one by one."""
     places: dict[str, list[SpilledSightings]] = {}
     for place in sightings:
         places.setdefault(place.kind, []).append(place)
@@ -164,18 +169,18 @@ def plan_parts(sightings: Iterable[SpilledSightings]) -> Iterator[LeakagePart]:
 
 
 def count_part(part: LeakagePart, tasks: Sequence[str]) -> PartCounts:
-    """Counts over the sightings of one part, out of all files of its kind."""
+    """Counts the sightings of one part, from all files of its kind."""
     ends = [number * (1 << 64) // part.of for number in (part.number, part.number + 1)]
     pieces = []
     for path in part.paths:
         records = np.memmap(path, sighting_type(len(tasks)), "r")
-        begin, end = (bisect.bisect_left(records["thing"][:, _RANGE_WORD], edge) for edge in ends)
+        begin, end = (bisect.bisect_left(records["thing"][:, _PART_HALF], edge) for edge in ends)
         pieces.append(records[begin:end])
     return PartCounts(part.kind, count_overlap(np.concatenate(pieces)))
 
 
 def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Identity) -> Leakage:
-    """Puts the counts of all parts together, in any order; a kind without any has no rows."""
+    """Merges the counts of all parts, in any order; a kind without parts has zero counts."""
     found = sum_by_key({part.kind: part.counts} for part in parts)
     none = count_overlap(np.empty(0, sighting_type(len(tasks))))
     sequences = found.get("sequences", none)
@@ -190,7 +195,7 @@ def leakage_of(parts: Iterable[PartCounts], tasks: Sequence[str], identity: Iden
 
 
 def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
-    """Measures the leakage of a dataset on disk, in bounded memory: sightings go through a temporary folder.
+    """Measures the leakage of a dataset on disk, in bounded memory, through a temporary folder.
 
     Raises:
       FlowloomError: if there is no finished dataset.
@@ -208,7 +213,7 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
 
 
 def _sighting_columns(columns: Iterable[str], tasks: Sequence[str]) -> list[str]:
-    """Returns those of some columns that `sight` looks at."""
+    """Returns the columns that `sight` needs."""
     wanted = {"flow_id", *TIMED_SEQUENCE, *IDENTITY, *map(label_column, tasks)}
     return [name for name in columns if name in wanted]
 
@@ -223,7 +228,7 @@ def _sightings(things: np.ndarray, rows: pa.RecordBatch, split: str, tasks: Sequ
 
 
 def _conflicts(labels: np.ndarray, starts: np.ndarray, number: np.ndarray) -> int:
-    """Returns how many labels are known of things that have another one too."""
+    """Returns the number of labelled sightings of things that have several labels."""
     if not len(starts):
         return 0
     known = labels != _UNKNOWN

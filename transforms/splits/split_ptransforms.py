@@ -25,7 +25,7 @@ from flowloom.transforms.splits.splits import (
 
 @dataclasses.dataclass
 class CountLeakage(beam.PTransform):
-    """`count_leakage` of what `WriteShards` notes of the flows, its parts shared among all workers."""
+    """`count_leakage` of the sightings from `WriteShards`; all workers share the parts."""
 
     tasks: tuple[str, ...]
 
@@ -62,7 +62,7 @@ class CompleteSplitPlan(beam.PTransform):
 
 @dataclasses.dataclass
 class AssignSplits(beam.PTransform):
-    """`assign_splits` over a PCollection of batches, with a plan that may come from `CompleteSplitPlan`."""
+    """`assign_splits` over a PCollection of batches, with a given plan or that of `CompleteSplitPlan`."""
 
     split_plan: SplitPlan | beam.PCollection[SplitPlan]
     view: View = "flows"
@@ -77,8 +77,8 @@ class AssignSplitsAndBins(beam.PTransform):
     """`assign_splits_and_bins` over a PCollection of flow batches.
 
     Args:
-      split_plan: the plan, perhaps from `CompleteSplitPlan`; None for flows without a split.
-      label_bins: the tasks, perhaps from `FindLabelBins`; None without measured tasks.
+      split_plan: the plan, or the output of `CompleteSplitPlan`; None for flows without a split.
+      label_bins: the tasks, or the output of `FindLabelBins`; None without measured tasks.
     """
 
     split_plan: SplitPlan | beam.PCollection[SplitPlan] | None

@@ -38,7 +38,7 @@ _ASKED_FOR = "asked for by the manifest"
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """Rule that assigns splits, with the split of each capture group or host pair as a position in `SPLITS`."""
+    """Rule that assigns splits, and the split of each capture group or host pair, as a position in `SPLITS`."""
 
     rule: SplitRule
     of_group: Mapping[str, int]
@@ -49,9 +49,9 @@ def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Sp
     """Returns the split plan of a corpus, from the labels and ids of its groups and the seed alone.
 
     Plans by host pair and by time are completed from the flows: see `plan_pair_splits` and `plan_time_splits`.
-    Groups without records have no say. `by: auto` divides by capture when every class that occurs has at least 3 groups
-    and all of them can reach train, validation and test together. Classes of a task that a source labels flow by flow
-    are not known before the flows are, so with such a task it divides by flow.
+    Groups without records do not count. `by: auto` splits by capture if every class that occurs has at least 3 groups
+    and all classes can be in train, validation and test at once; otherwise by flow. It also splits by flow if a source
+    labels single flows of a task, because the classes of that task are known only after metering.
     """
     labels = list(labels)
     by_flow = sorted({source.task for label in labels if label.has_records for source in label.sources})
@@ -61,7 +61,7 @@ def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Sp
         for key in _classes(codes):
             counts[key] = counts.get(key, 0) + 1
     if splits.by == "packet":
-        reason = f"{_ASKED_FOR}; it leaks: a flow in test has packets in train, by which a model knows it again"
+        reason = f"{_ASKED_FOR}; it leaks: a model can recognise flows in test by their packets in train"
         return SplitPlan(_rule("packet", reason, splits), {})
     if splits.by in ("flow", "host_pair", "time"):
         return SplitPlan(_rule(splits.by, _ASKED_FOR, splits), {})
@@ -76,22 +76,25 @@ def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Sp
         return SplitPlan(_rule("capture", reason, splits), of_group)
     if by_flow:
         reason = (
-            f"a split by capture needs labels that are the same for all flows of a group; not so: {', '.join(by_flow)}"
+            "a split by capture needs labels that are the same for all flows of a group, got different ones of: "
+            f"{', '.join(by_flow)}"
         )
         return SplitPlan(_rule("flow", reason, splits), {})
     few = [key for key in sorted(counts) if counts[key] < len(SPLITS)]
     if few:
-        reason = f"a split by capture needs 3 capture groups of every class; fewer have {_named(few, tasks, counts)}"
+        reason = f"a split by capture needs 3 capture groups of every class, got fewer: {_named(few, tasks, counts)}"
         return SplitPlan(_rule("flow", reason, splits), {})
     if missed:
-        reason = f"no split by capture puts into train, validation and test {_named(missed, tasks, counts)}"
+        reason = (
+            f"no split by capture has every class in train, validation and test; not: {_named(missed, tasks, counts)}"
+        )
         return SplitPlan(_rule("flow", reason, splits), {})
     reason = "every class of every task has at least 3 capture groups"
     return SplitPlan(_rule("capture", reason, splits), of_group)
 
 
 def sketch_starts(flows: pa.RecordBatch) -> OrderSketch:
-    """Sketchs the starts of flows in ns since the epoch."""
+    """Sketches the starts of flows in ns since the epoch."""
     return sketch_order(view(flows["start"]))
 
 
@@ -102,7 +105,7 @@ def plan_time_splits(split_plan: SplitPlan, sketch: OrderSketch) -> SplitPlan:
 
 
 def plan_pair_splits(split_plan: SplitPlan, pairs: PairClasses, tasks: Sequence[Task]) -> SplitPlan:
-    """Places all host pairs, and names the classes with too few of them for every split in the reason."""
+    """Assigns all host pairs, and names classes with too few pairs for every split in the reason."""
     rule = split_plan.rule
     placed = place_pairs(pairs, rule.shares)
     classes = [(task, code) for task, known in enumerate(tasks) for code in range(len(known.vocabulary))]
@@ -117,8 +120,8 @@ def plan_pair_splits(split_plan: SplitPlan, pairs: PairClasses, tasks: Sequence[
 def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View = "flows") -> pa.RecordBatch:
     """Appends the split of each row, int8 position in `SPLITS`, by group, hosts, start or a hash of the id.
 
-    A row of a table has its features hashed in the place of an id, so that equal rows stay together; under `by: packet`
-    a packet its place too, so that those of a flow do not.
+    The hash of a row of feature tables is over its features, so that equal rows get the same split. Under `by: packet`
+    the hash is over flow id and record, so that packets of one flow get different splits.
 
     Raises:
       ValueError: by time or host pair, if the plan has not been completed from the flows.
@@ -126,7 +129,7 @@ def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View 
     rule = split_plan.rule
     if rule.by == "capture":
         at = pc.index_in(flows["group"], text_column(list(split_plan.of_group)))
-        # groups that seemed to have no records are not in the plan; should one have flows after all, they train
+        # the plan lacks groups that seemed to have no records; if one has flows after all, they go to train
         split = pc.fill_null(array(list(split_plan.of_group.values()), pa.int8()).take(at), 0)
     elif rule.by == "time":
         if rule.cuts_ns is None:
@@ -146,7 +149,7 @@ def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View 
 def complete_split_plan(
     split_plan: SplitPlan, flows: Iterable[pa.RecordBatch], tasks: Sequence[Task], splits: Splits
 ) -> SplitPlan:
-    """Completes a plan by time or host pair from all labelled flows."""
+    """Completes a split plan by time or host pair from all labelled flows."""
     if splits.by == "time":
         return plan_time_splits(split_plan, merge_sketches(map(sketch_starts, flows)))
     pairs = (pair_classes(batch, tasks, splits.seed) for batch in flows)
@@ -159,7 +162,7 @@ def assign_splits_and_bins(
     """Appends the split and the labels of measured tasks to labelled flows.
 
     Args:
-      split_plan: a complete plan; None for flows without a split, whose packets are split one by one.
+      split_plan: a complete plan; None for flows without a split, whose packets get splits one by one.
       label_bins: all tasks, with the label bins of measured ones; None without measured tasks.
     """
     if split_plan is not None:
@@ -188,10 +191,10 @@ def _named(keys: Iterable[ClassKey], tasks: Sequence[Task], counts: Mapping[Clas
 
 
 def _spread(known: Mapping[str, Sequence[int | None]], splits: Splits) -> dict[str, int]:
-    """Places groups so that each class is shared out by its quotas, rarest class first.
+    """Assigns groups to splits by the quotas of each class, the rarest class first.
 
-    The greedy order is iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) on whole-number
-    quotas; afterwards groups move where a class would miss a split and no other class loses its last group by it.
+    This is iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) with integer quotas. Afterwards
+    groups move to splits that a class misses, if no other class loses its last group there.
     """
     order = sorted(known, key=lambda group: hashlib.sha256(f"split {splits.seed} {group}".encode()).digest())
     members: dict[ClassKey, list[str]] = {}
@@ -228,7 +231,7 @@ def _repair(
     placed: dict[str, int],
     open_splits: list[int],
 ) -> None:
-    """Moves groups into splits that a class with enough of them misses, where that takes no class's last group away."""
+    """Moves groups to splits that their class misses, unless a class would lose its last group in a split."""
     held = {key: [0] * len(SPLITS) for key in members}
     for key, groups in members.items():
         for group in groups:

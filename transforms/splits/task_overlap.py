@@ -1,6 +1,6 @@
-"""Overlap of tasks: contingency of the labels of two tasks, over the rows that have both.
+"""Overlap of tasks: contingency of the labels of two tasks, over the rows with both labels.
 
-Where one task nearly determines another, that a model does well on both at once says little of either.
+If one task nearly determines another, good scores of one model on both say little about either.
 """
 
 import itertools
@@ -16,11 +16,11 @@ from flowloom.schemas.dataset.dataset_card import TaskOverlap
 from flowloom.transforms.arrays.columns import view_or
 
 TaskPair = tuple[str, str]
-"""Two tasks in the order of the dataset's."""
+"""Two tasks, in the order of the dataset."""
 
 
 def count_pairs(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[TaskPair, np.ndarray]:
-    """Counts rows by the labels of each two tasks: int64 [values of one, values of the other], without unknown ones."""
+    """Counts rows by the known labels of each pair of tasks: int64 [values of one, values of the other]."""
     known = [task for task in tasks if label_column(task.name) in rows.schema.names]
     codes = {task.name: view_or(rows[label_column(task.name)], -1).astype(np.int64) for task in known}
     counts = {}

@@ -1,7 +1,7 @@
 """Merging of shards: rows of a flow from several stripes or datasets become one row, laid out again.
 
-A hash of the flow id gives the shard of a row. So shard i of one stripe has the flows of shard i of every other stripe
-with the same number of shards. Where the numbers differ, rows go through spill files to their new shards.
+A hash of the flow id gives the shard of a row. So shard i of one stripe has the same flows as shard i of every other
+stripe with the same number of shards. If the numbers differ, rows move to new shards through spill files.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.weave.weave_plans import UNKNOWN, WeavePlan, shards_of
 
 BATCH_ROWS = 16_384
-"""Rows of a stored shard in memory at a time."""
+"""Number of rows of a stored shard that are in memory at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +48,11 @@ class StoredShard:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows of one new shard that come from one place.
+    """Rows of one new shard from one stored shard or spill file.
 
     Attributes:
       dataset: position of the dataset.
-      task: its stripe; None for rows with the labels of all tasks.
+      task: the stripe of the rows; None for rows with the labels of all tasks.
     """
 
     dataset: int
@@ -71,7 +71,7 @@ class MergeCounts:
       conflicts: flows with another label than in an earlier dataset, int64 [datasets, tasks].
       merged: flows of all datasets together.
       unlabelled: merged flows without a label of any task.
-      contradictions: by property (split or packets), the flows whose rows differ in it, and a phrase about the first.
+      contradictions: by property (split or packets), number of flows whose rows differ, and a phrase about the first.
     """
 
     flows: np.ndarray
@@ -118,7 +118,7 @@ def merge_rows(parts: Sequence[tuple[Part, pa.RecordBatch]], plan: WeavePlan) ->
     dataset = np.repeat([part.dataset for part, _ in parts], sizes).astype(np.int64)
     split = np.repeat([SPLITS.index(part.split) for part, _ in parts], sizes).astype(np.int8)
     ids = view(rows["flow_id"])
-    order = np.lexsort((ids[:, 1], ids[:, 0]))  # stable: the rows of a flow stay in order of their datasets
+    order = np.lexsort((ids[:, 1], ids[:, 0]))  # stable, so the rows of a flow stay in the order of their datasets
     ids, dataset, split = ids[order], dataset[order], split[order]
     again = (ids[1:] == ids[:-1]).all(axis=1)
     first = np.append(True, ~again)[: len(ids)]
@@ -127,13 +127,13 @@ def merge_rows(parts: Sequence[tuple[Part, pa.RecordBatch]], plan: WeavePlan) ->
 
     datasets = len(plan.datasets)
     new = first | np.append(True, dataset[1:] != dataset[:-1])[: len(ids)]
-    said = np.zeros((2, datasets, len(plan.tasks)), np.int64)
+    counted = np.zeros((2, datasets, len(plan.tasks)), np.int64)
     merged = rearranged(rows, order[first])
     for at, task in enumerate(plan.tasks):
         codes = _codes(parts, plan, task.name)[order]
         chosen = flow.first_known(codes)
         disputed = (codes >= 0) & (codes != chosen[number])
-        said[:, :, at] = [np.bincount(dataset[rows], minlength=datasets) for rows in (codes >= 0, disputed)]
+        counted[:, :, at] = [np.bincount(dataset[rows], minlength=datasets) for rows in (codes >= 0, disputed)]
         if plan.fills(task):
             chosen[chosen < 0] = 0
         if plan.rules.on_conflict == "unknown":
@@ -147,8 +147,8 @@ def merge_rows(parts: Sequence[tuple[Part, pa.RecordBatch]], plan: WeavePlan) ->
     }
     counts = MergeCounts(
         flows=np.bincount(dataset[new], minlength=datasets),
-        labelled=said[0],
-        conflicts=said[1],
+        labelled=counted[0],
+        conflicts=counted[1],
         merged=merged.num_rows,
         unlabelled=count_unlabelled(merged, plan.tasks),
         contradictions={
@@ -167,9 +167,9 @@ class _Flows:
     number: np.ndarray
 
     def first_known(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the first code of each flow that is not below 0, else `UNKNOWN`; int32 [flows]."""
+        """Returns the first known code of each flow, or `UNKNOWN`; int32 [flows]."""
         chosen = np.full(len(self.starts), UNKNOWN, np.int32)
-        known = np.flatnonzero(codes >= 0)[::-1]  # of several values for one place the last one stays
+        known = np.flatnonzero(codes >= 0)[::-1]  # reversed, because the last of several assignments to a place stays
         chosen[self.number[known]] = codes[known]
         return chosen
 
@@ -194,7 +194,7 @@ def _label_column(codes: np.ndarray) -> pa.Array:
 def _described(
     at: np.ndarray, dataset: np.ndarray, split: np.ndarray, ids: np.ndarray, plan: WeavePlan
 ) -> tuple[int, str]:
-    """Returns the number of marked neighbours, and a phrase about the first by id."""
+    """Returns the number of marked rows, each compared with the next row, and a phrase about the first by id."""
     place = int(np.argmax(at))
     ends = [f"{SPLITS[split[each]]} in {plan.datasets[dataset[each]]!r}" for each in (place, place + 1)]
     return int(at.sum()), f"flow {ids[place].tobytes().hex()}, {' and '.join(ends)}"
@@ -204,7 +204,7 @@ def read_part(part: Part, plan: WeavePlan) -> Iterator[pa.RecordBatch]:
     """Yields the stored rows of a part in batches.
 
     Raises:
-      FlowloomError: if its file is not the one that the card of its dataset lists.
+      FlowloomError: if the file differs from the one that the card of its dataset lists.
     """
     if isinstance(part.place, Spilled):
         yield read_spilled([part.place])
@@ -214,22 +214,22 @@ def read_part(part: Part, plan: WeavePlan) -> Iterator[pa.RecordBatch]:
     try:
         if file_sha256(part.place.path) != part.place.sha256:
             raise FlowloomError(
-                f"{part.place.path} is not the shard that its card lists: its SHA-256 differs; check "
-                "the dataset with `flowloom verify`"
+                f"{part.place.path}: the SHA-256 must be that on the card, got another one; check the dataset with "
+                "`flowloom verify`"
             )
         number, shards = shard_place(part.place.path)
         with pq.ParquetFile(part.place.path) as file:
             for stored in file.iter_batches(BATCH_ROWS, use_threads=False):
-                rows = stored.cast(schema)  # Parquet gives the items of a list another name, which a digest would see
+                rows = stored.cast(schema)  # Parquet renames the items of a list, which would change the digest
                 if (shard_numbers(rows, shards) != number).any():
                     raise FlowloomError(
-                        f"{part.place.path} has flows of other shards, so the rows of one flow cannot be merged; "
+                        f"{part.place.path}: flows must be in the shard of their ids, got flows of other shards; "
                         "build the dataset again"
                     )
                 yield rows
     except OSError as error:
         raise FlowloomError(
-            f"{part.place.path} cannot be read ({error}); check the dataset with `flowloom verify`"
+            f"{part.place.path}: the shard cannot be read ({error}); check the dataset with `flowloom verify`"
         ) from None
 
 
@@ -241,7 +241,7 @@ def dataset_parts(position: int, root: Path, card: DatasetCard) -> Iterator[tupl
 
 
 def unsharded_rows(part: Part, plan: WeavePlan) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yields (dataset and stripe, rows with their split) of a part that needs new shards."""
+    """Yields (dataset/stripe, rows with their split) of a part whose rows need new shards."""
     for rows in read_part(part, plan):
         split = column(np.full(rows.num_rows, SPLITS.index(part.split), np.int8), pa.int8())
         rows = rows.append_column(pa.field(SPLIT_COLUMN, pa.int8(), nullable=False), split)
@@ -249,7 +249,7 @@ def unsharded_rows(part: Part, plan: WeavePlan) -> Iterator[tuple[str, pa.Record
 
 
 def spilled_part(key: ShardKey, place: Spilled) -> tuple[int, Part]:
-    """Returns the number of a new shard and its part, from spilled rows of `unsharded_rows`."""
+    """Returns the number of a new shard and a part of it, from spilled rows of `unsharded_rows`."""
     _, stripe, split, number = key
     dataset, _, task = stripe.partition("/")
     return number, Part(int(dataset), task or None, split, place)
@@ -281,14 +281,14 @@ def find_parts(
 def place_parts(
     datasets: Sequence[tuple[Path, DatasetCard]], plan: WeavePlan
 ) -> tuple[list[tuple[int, Part]], list[Part]]:
-    """Returns the parts that are whole shards with the numbers of their new shards, and those whose rows must move."""
+    """Returns whole shards with the numbers of their new shards, and the parts whose rows must move."""
     shards = plan.output.shards
     placed, misplaced = [], []
     for position, (folder, card) in enumerate(datasets):
         for number, part in dataset_parts(position, folder, card):
             if shards_of(card) % shards:
                 misplaced.append(part)
-            else:  # the hash modulo a multiple of the number of shards gives the hash modulo that number
+            else:  # old is a multiple of new: the hash modulo old, modulo new, is the hash modulo new
                 placed.append((number % shards, part))
     return placed, misplaced
 
@@ -296,7 +296,7 @@ def place_parts(
 def merge_shards(
     parts: Iterable[tuple[int, Part]], plan: WeavePlan, folder: str
 ) -> tuple[list[SpilledShard], list[MergeCounts], list[str]]:
-    """Merges and writes all new shards; returns them, their counts, and the faults of those that cannot be read."""
+    """Merges and writes all new shards; returns them, their counts, and the faults of unreadable parts."""
     by_shard: dict[int, list[Part]] = {}
     for number, part in parts:
         by_shard.setdefault(number, []).append(part)
@@ -316,7 +316,7 @@ def merge_shard(parts: Iterable[Part], plan: WeavePlan, folder: str) -> tuple[Me
     """Merges the rows of all parts of one shard, and writes them to every stripe and split.
 
     Raises:
-      FlowloomError: if a file of a dataset is not the one that its card lists.
+      FlowloomError: if a file differs from the one that the card of its dataset lists.
     """
     merged, counts = merge_rows([(part, rows) for part in parts for rows in read_part(part, plan)], plan)
     written = [

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
+import pydantic
 
 from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.corpus.tasks import Task
@@ -28,7 +29,7 @@ class WeaveRules:
       layout: fused (Aurora) or striped (Rainbow).
       missing: treatment of labels that no dataset has, under Aurora: unknown, or the first label value of the task.
       on_conflict: treatment of labels that differ between datasets: that of the first one, an error, or unknown.
-      words: by task, label values that mean another one of the first dataset with the task.
+      replacements: by task, label values and the label values of the first dataset with the task that replace them.
       shards: shards of each stripe and split; None for the largest number of the datasets.
       name: name of the merged dataset; None to join those of the datasets.
     """
@@ -36,7 +37,7 @@ class WeaveRules:
     layout: Layout
     missing: Missing = "unknown"
     on_conflict: OnConflict = "first"
-    words: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    replacements: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     shards: int | None = None
     name: str | None = None
 
@@ -50,15 +51,15 @@ class WeaveRules:
                 )
         if self.missing == "negative" and self.layout == "rainbow":
             raise FlowloomError(
-                "missing: negative is for layout aurora, got rainbow, which has no absent labels; remove it"
+                "layout must be aurora for missing: negative, got rainbow, which has no absent labels; remove missing"
             )
         if self.shards is not None and not 1 <= self.shards <= 99_999:
-            raise FlowloomError(f"shards must be between 1 and 99,999, got {self.shards}")
+            raise FlowloomError(f"shards must be between 1 and 99,999, got {self.shards:,}")
 
 
 @dataclasses.dataclass(frozen=True)
 class WeavePlan:
-    """Plan of a merge, as its workers need it.
+    """Plan of a merge, for its workers.
 
     Attributes:
       datasets: unique names, in order of precedence.
@@ -82,13 +83,15 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
     """Plans the merge of datasets.
 
     Raises:
-      FlowloomError: naming the first property that differs and must not (views, flow definition, identities, key or
-        tasks), or a rule about label values that no dataset has.
+      FlowloomError: if views, flow definitions, identities, keys or tasks differ, or a rule names a label value that no
+        dataset has.
     """
     names = dataset_names(cards)
     for name, card in zip(names, cards, strict=True):
         if card.views != ("flows",):
-            raise FlowloomError(f"weave takes datasets of the view flows, got {', '.join(card.views)} in {name!r}")
+            raise FlowloomError(
+                f"dataset {name!r}: views must be flows, got {', '.join(card.views)}; build it with views: [flows]"
+            )
         _check_same("flow definitions", _definition(cards[0]), _definition(card), (names[0], name))
         first, other = ({"identity": each.identity, "key_id": each.key_id} for each in (cards[0], card))
         _check_same("identities", first, other, (names[0], name))
@@ -96,11 +99,14 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
     for name, card in zip(names, cards, strict=True):
         for task in card.tasks:
             owner, known = tasks.setdefault(task.name, (name, task))
-            _check_task(known, task, (owner, name), recoded=task.name in rules.words)
+            _check_task(known, task, (owner, name), recoded=task.name in rules.replacements)
     merged = {name: task for name, (_, task) in tasks.items()}
-    _check_words(rules.words, merged, cards)
+    _check_replacements(rules.replacements, merged, cards)
     recodings = tuple(
-        {task.name: _recoding(merged[task.name], task, rules.words.get(task.name, {}), name) for task in card.tasks}
+        {
+            task.name: _recoding(merged[task.name], task, rules.replacements.get(task.name, {}), name)
+            for task in card.tasks
+        }
         for name, card in zip(names, cards, strict=True)
     )
     shards = rules.shards or max((shards_of(card) for card in cards), default=1)
@@ -124,12 +130,12 @@ def shards_of(card: DatasetCard) -> int:
     """Returns the number of shards of each stripe and split of a dataset.
 
     Raises:
-      FlowloomError: if they do not have the same number.
+      FlowloomError: if stripes or splits have different numbers of shards.
     """
     counts = sorted({shard_place(shard.path)[1] for shard in card.shards})
     if len(counts) > 1:
         raise FlowloomError(
-            f"dataset {card.name!r} should have one number of shards in all stripes and splits, got "
+            f"dataset {card.name!r}: all stripes and splits must have the same number of shards, got "
             f"{', '.join(map(str, counts))}; build it again"
         )
     return counts[0] if counts else 1
@@ -144,64 +150,75 @@ def _check_same(what: str, one: Mapping[str, object], other: Mapping[str, object
     for field, value in one.items():
         if other[field] != value:
             raise FlowloomError(
-                f"{what} of merged datasets must agree, got {field} {value!r} in {names[0]!r} and "
-                f"{other[field]!r} in {names[1]!r}; build them alike"
+                f"{what} of merged datasets must agree, got {field} {_shown(value)} in {names[0]!r} and "
+                f"{_shown(other[field])} in {names[1]!r}; build both with the same value"
             )
 
 
+def _shown(value: object) -> str:
+    """Returns a field of a card as a message shows it."""
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump_json(exclude_none=True)
+    return "none" if value is None else str(value)
+
+
 def _check_task(one: Task, other: Task, names: tuple[str, str], *, recoded: bool) -> None:
-    """Checks that a task is the same in two datasets, except for label values that a rule translates."""
+    """Checks that a task is the same in two datasets, except for label values that a rule replaces."""
     for field in ("kind", "quantity", "dividers"):
         mine, theirs = ({field: getattr(task, field)} for task in (one, other))
         _check_same(f"tasks {one.name!r}", mine, theirs, names)
     if one.vocabulary == other.vocabulary or (recoded and one.kind != "auto"):
         return
-    new = [word for word in other.vocabulary if word not in one.vocabulary]
-    lost = [word for word in one.vocabulary if word not in other.vocabulary]
-    parts = [f"new: {', '.join(new)}"] * bool(new) + [f"gone: {', '.join(lost)}"] * bool(lost)
-    said = "; ".join(parts) or f"another order: {', '.join(other.vocabulary)} after {', '.join(one.vocabulary)}"
-    word = (new or list(other.vocabulary))[0]
+    added = [value for value in other.vocabulary if value not in one.vocabulary]
+    removed = [value for value in one.vocabulary if value not in other.vocabulary]
+    parts = [f"added: {', '.join(added)}"] * bool(added) + [f"removed: {', '.join(removed)}"] * bool(removed)
+    change = "; ".join(parts) or f"another order: {', '.join(other.vocabulary)} after {', '.join(one.vocabulary)}"
+    example = (added or list(other.vocabulary))[0]
     raise FlowloomError(
-        f"the vocabulary of task {one.name!r} changed between {names[0]!r} and {names[1]!r} ({said}); build them with "
-        f"the same words, or say what each means, as in --word {one.name}.{word}={one.vocabulary[0]}"
+        f"task {one.name!r}: {names[0]!r} and {names[1]!r} must have the same label values, got {change}; build them "
+        f"with the same vocabulary, or replace label values, as in --word {one.name}.{example}={one.vocabulary[0]}"
     )
 
 
-def _check_words(
-    words: Mapping[str, Mapping[str, str]], tasks: Mapping[str, Task], cards: Sequence[DatasetCard]
+def _check_replacements(
+    by_task: Mapping[str, Mapping[str, str]], tasks: Mapping[str, Task], cards: Sequence[DatasetCard]
 ) -> None:
-    for name, meanings in words.items():
+    """Checks that the label values which rules replace, and their replacements, exist."""
+    for name, replacements in by_task.items():
         if name not in tasks:
             raise FlowloomError(
-                f"words are given for the task {name!r}; tasks are {', '.join(tasks)}{did_you_mean(name, tasks)}"
+                f"--word: task must be one of {', '.join(tasks)}, got {name!r}{did_you_mean(name, tasks)}"
             )
         if tasks[name].kind == "auto":
-            raise FlowloomError(f"words of task {name!r} are those of its dividers; leave out what they should mean")
-        said = {word for card in cards for task in card.tasks if task.name == name for word in task.vocabulary}
-        for word, meaning in meanings.items():
-            for each, known in ((word, sorted(said)), (meaning, tasks[name].vocabulary)):
+            raise FlowloomError(
+                f"--word: task must not be of kind auto, got {name!r}, whose label values name the ranges between its "
+                "class boundaries; remove its --word options"
+            )
+        used = {value for card in cards for task in card.tasks if task.name == name for value in task.vocabulary}
+        for value, replacement in replacements.items():
+            for each, known in ((value, sorted(used)), (replacement, tasks[name].vocabulary)):
                 if each not in known:
                     raise FlowloomError(
-                        f"word {word!r} of task {name!r} cannot mean {meaning!r}: {each!r} is none of "
-                        f"{', '.join(known)}{did_you_mean(each, known)}"
+                        f"--word {name}.{value}={replacement}: label value must be one of {', '.join(known)}, got "
+                        f"{each!r}{did_you_mean(each, known)}"
                     )
 
 
-def _recoding(merged: Task, task: Task, meanings: Mapping[str, str], dataset: str) -> np.ndarray:
+def _recoding(merged: Task, task: Task, replacements: Mapping[str, str], dataset: str) -> np.ndarray:
     """Returns the new label number of each label value of a task, int32 [values]."""
     codes = []
-    for word in task.vocabulary:
-        meaning = meanings.get(word, word)
-        if meaning not in merged.vocabulary:
+    for value in task.vocabulary:
+        replacement = replacements.get(value, value)
+        if replacement not in merged.vocabulary:
             raise FlowloomError(
-                f"word {word!r} of task {task.name!r} in {dataset!r} is new, expected one of "
-                f"{', '.join(merged.vocabulary)}; say what it means: --word {task.name}.{word}=..."
+                f"dataset {dataset!r}: label value of task {task.name!r} must be one of "
+                f"{', '.join(merged.vocabulary)}, got {value!r}; replace it with --word {task.name}.{value}=..."
             )
-        codes.append(merged.vocabulary.index(meaning))
+        codes.append(merged.vocabulary.index(replacement))
     return np.array(codes, np.int32)
 
 
 def _row_group_rows(cards: Sequence[DatasetCard]) -> int:
-    """Returns the rows of full row groups, which only a shard with several groups shows."""
+    """Returns the number of rows of a full row group, known only from shards with several row groups."""
     full = [shard.row_groups[0] for card in cards for shard in card.shards if len(shard.row_groups) > 1]
     return max(full, default=Output().row_group_rows)

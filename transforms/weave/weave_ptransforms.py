@@ -43,7 +43,7 @@ class FindParts(beam.PTransform):
 
     @beam.typehints.no_annotations
     def expand(self, root: PBegin) -> FoundParts:
-        """Returns whole shards as they are, and spills the rows of the others to new shards."""
+        """Returns whole shards unchanged, and spills the rows of other shards to new shards."""
         placed, misplaced = place_parts(self.datasets, self.plan)
         parts = root | "Placed" >> beam.Create(placed)
         read = (
@@ -69,7 +69,7 @@ class MergedShards(NamedTuple):
 
 @dataclasses.dataclass
 class MergeShards(beam.PTransform):
-    """`merge_shards` over the parts of `FindParts`, each new shard at once."""
+    """`merge_shards` over the parts of `FindParts`, each new shard in one piece."""
 
     plan: WeavePlan
     folder: str

@@ -35,10 +35,10 @@ from flowloom.transforms.weave.weave_plans import Missing, OnConflict, WeavePlan
 
 _ADDED = ("flows", "flows_short", "flows_joined", "rows_duplicate")
 _CONTRADICTIONS = {
-    "split": "{rows:,} flows have other splits in other datasets, first {first}; build the datasets with the same "
-    "splits, for example by: flow",
-    "packets": "{rows:,} flows of equal ids have other packets in other datasets, first {first}; build the datasets "
-    "with the same version",
+    "split": "flows must have the same split in all datasets, got {rows:,} with different ones, first {first}; build "
+    "the datasets with the same splits, for example by: flow",
+    "packets": "flows with equal ids must have the same packets in all datasets, got {rows:,} with different ones, "
+    "first {first}; build the datasets with the same version",
 }
 
 
@@ -47,8 +47,8 @@ def merge_captures(
 ) -> tuple[pa.Table, pa.Table]:
     """Returns the captures and rejects of all datasets, each once, in order of their uris.
 
-    Captures of equal bytes in one group are one capture, whatever their uris. Where an earlier dataset uses a uri for
-    another capture, the beginning of the content hash is put in front of the uri.
+    Captures with equal bytes in one group are one capture, whatever their uris. If an earlier dataset uses a uri for
+    another capture, the uri gets the first digits of the content hash as a prefix.
     """
     captures: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
@@ -56,15 +56,15 @@ def merge_captures(
     taken: set[str] = set()
     for card, (own, rejected) in zip(cards, tables, strict=True):
         again = {row["uri"] for row in own.to_pylist() if (row["sha256"], row["group"]) in known}
-        said = [row for row in rejected.to_pylist() if row["uri"] not in again and row not in rejects]
-        news = [row for row in own.to_pylist() if row["uri"] not in again]
-        for row in (*news, *said):
+        new_rejects = [row for row in rejected.to_pylist() if row["uri"] not in again and row not in rejects]
+        new = [row for row in own.to_pylist() if row["uri"] not in again]
+        for row in (*new, *new_rejects):
             if row["uri"] in taken:
                 row["uri"] = f"{card.content_hash[:8]}:{row['uri']}"
-        known |= {(row["sha256"], row["group"]) for row in news}
-        taken |= {row["uri"] for row in (*news, *said)}
-        captures += news
-        rejects += said
+        known |= {(row["sha256"], row["group"]) for row in new}
+        taken |= {row["uri"] for row in (*new, *new_rejects)}
+        captures += new
+        rejects += new_rejects
     order = [(name, "ascending") for name in REJECTS.names]
     return (
         pa.Table.from_batches([batch(captures, CAPTURES)]).sort_by("uri"),
@@ -95,7 +95,7 @@ def merge_accounting(
 
 
 def merge_coverage(cards: Sequence[DatasetCard], plan: WeavePlan, counts: MergeCounts) -> tuple[LabelCoverage, ...]:
-    """Returns the coverage of the label sources of all datasets; each of several datasets is a source too."""
+    """Returns the coverage of the label sources of all datasets; each of several datasets also counts as a source."""
     found: dict[tuple[str, str, str], Counts] = {}
     for entry in (entry for card in cards for entry in card.coverage):
         counted = Counts(**entry.model_dump(exclude={"task", "source", "kind"}))
@@ -118,20 +118,20 @@ def merge_coverage(cards: Sequence[DatasetCard], plan: WeavePlan, counts: MergeC
 def merge_split_rules(cards: Sequence[DatasetCard], splits: dict[str, SplitCounts]) -> SplitRule:
     """Returns the split rule of all datasets, or the rule `inputs` if each has its own.
 
-    Rules by flow and by time follow from the row alone, so equal rules are one. Rules by capture or host pair depend on
-    the classes of their dataset even where they are equal.
+    Rules by flow and by time depend on the row alone, so equal rules give equal splits. Rules by capture or host pair
+    also depend on the classes of their dataset.
     """
     first = cards[0].split_rule
     alike = all(card.split_rule.model_copy(update={"reason": first.reason}) == first for card in cards)
     if len(cards) == 1 or (alike and first.by in ("flow", "time")):
         return first
-    said = "; ".join(dict.fromkeys(f"{card.name}: by {card.split_rule.by}" for card in cards))
+    rules = "; ".join(dict.fromkeys(f"{card.name}: by {card.split_rule.by}" for card in cards))
     rows = [splits[split].rows for split in SPLITS]
     train, validation, test = (count / sum(rows) for count in rows)
     seeds = {card.split_rule.seed for card in cards}
     return SplitRule(
         by="inputs",
-        reason=f"each row as in its dataset: {said}",
+        reason=f"each row as in its dataset: {rules}",
         seed=seeds.pop() if len(seeds) == 1 else 0,
         shares=(train, validation, test),
     )
@@ -149,14 +149,14 @@ def find_merge_faults(
     if plan.rules.on_conflict == "error":
         disputed = [entry for entry in coverage if entry.kind == "dataset" and entry.conflicts]
         faults += [
-            f"labels of task {entry.task!r} must agree (on_conflict: error), but {entry.source!r} labels "
-            f"{entry.conflicts:,} flows otherwise than the datasets before it; use --on-conflict first or unknown"
+            f"labels of task {entry.task!r} must agree (on_conflict: error), got {entry.conflicts:,} flows of "
+            f"{entry.source!r} with another label than in an earlier dataset; use --on-conflict first or unknown"
             for entry in disputed
         ]
     if not shards:
         faults.append(
-            f"no row is left for layout {plan.rules.layout}: {counts.merged:,} flows, "
-            f"{counts.unlabelled:,} of them without a label"
+            f"the merged dataset must have rows, got none for layout {plan.rules.layout}: {counts.merged:,} flows, "
+            f"{counts.unlabelled:,} without a label; merge datasets with labels"
         )
     return faults
 
@@ -169,12 +169,12 @@ def write_merged_card(
     datasets: Sequence[tuple[Path, DatasetCard]],
     staging: str,
 ) -> str:
-    """Writes everything beside the shards of a merged dataset, the card last; or the faults, and no card.
+    """Writes all files beside the shards of a merged dataset, the card last; or the faults, and no card.
 
     Args:
       shards: the new shards, in any order.
-      counts: of all shards.
-      faults: sentences about shards that cannot be read.
+      counts: counts of all shards.
+      faults: sentences about unreadable shards.
       datasets: folders and cards of the inputs, in order of precedence.
       staging: the folder with the shards.
 
@@ -245,13 +245,13 @@ def assemble_merged_card(
 
 
 def _missing(cards: Sequence[DatasetCard], plan: WeavePlan) -> Missing:
-    """Returns `negative` if absent labels were filled, now or before; the stripes of a build have none to fill."""
+    """Returns `negative` if this merge or an earlier one filled absent labels; stripes of a build have none to fill."""
     filled = [card.missing for card in cards if card.layout == "aurora" or card.sources]
     return "negative" if "negative" in (plan.rules.missing, *filled) else "unknown"
 
 
 def _on_conflict(cards: Sequence[DatasetCard], plan: WeavePlan) -> dict[str, OnConflict]:
-    """Returns the conflict rule of each task; a task of one dataset keeps the rule of its dataset."""
+    """Returns the conflict rule of each task; a task in only one dataset keeps the rule of that dataset."""
     rules: dict[str, OnConflict] = {}
     for task in plan.tasks:
         owners = [card for card in cards if any(own.name == task.name for own in card.tasks)]
@@ -263,5 +263,5 @@ def _on_conflict(cards: Sequence[DatasetCard], plan: WeavePlan) -> dict[str, OnC
 
 
 def _stays_deduplicated(cards: Sequence[DatasetCard], plan: WeavePlan) -> bool:
-    """Returns whether rows without duplicates stay so: those of one dataset whose stripes are not merged."""
+    """Returns whether the merge adds no duplicates: it has one dataset, and its stripes are not merged."""
     return len(cards) == 1 and (cards[0].layout == "aurora" or plan.rules.layout == "rainbow")

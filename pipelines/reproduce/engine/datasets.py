@@ -43,7 +43,7 @@ def _files(manifest: Mapping[str, Any]) -> list[str]:
     return [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states]
 
 
-def woven_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, display: ProgressDisplay) -> DatasetCard:
+def merged_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, display: ProgressDisplay) -> DatasetCard:
     """Returns the card of a combined dataset; combines it unless it exists from sources of the same content."""
     contents = [read_card(source).content_hash for source in sources]
     if (directory / CARD).is_file():
@@ -52,4 +52,4 @@ def woven_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, di
             return card
         shutil.rmtree(directory)
     display.line(f"weaving {directory}")
-    return weave(WeaveOptions(sources, directory, rules), display.woven)
+    return weave(WeaveOptions(sources, directory, rules), display.merged)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from flowloom.pipelines.demo_corpus import CORPUS
-from flowloom.pipelines.reproduce.engine.datasets import built_once, woven_once
+from flowloom.pipelines.reproduce.engine.datasets import built_once, merged_once
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
@@ -180,12 +180,12 @@ def prepare_tasks(
     directory, card = built[0]
     if len(built) > 1:
         directory = folder / source.name
-        card = woven_once(tuple(part for part, _ in built), WeaveRules("rainbow"), directory, display)
+        card = merged_once(tuple(part for part, _ in built), WeaveRules("rainbow"), directory, display)
     directories = {source.name: os.fspath(directory)}
     filled: DatasetCard | None = None
     if source.aurora:
         aurora = directory.with_name(f"{source.name}-aurora")
-        filled = woven_once((directory,), WeaveRules("aurora", missing="negative"), aurora, display)
+        filled = merged_once((directory,), WeaveRules("aurora", missing="negative"), aurora, display)
         directories[f"{source.name}-aurora"] = os.fspath(aurora)
     units = scale.packet_units if source.kitsune else scale.units
     tasks = TaskSet(

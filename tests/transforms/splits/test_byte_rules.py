@@ -1,4 +1,4 @@
-"""Byte rules: the rule of one byte against a plain loop, and examples of leaks and of other bytes."""
+"""Byte rules: comparison with a plain loop, and examples of bytes that leak and that do not."""
 
 import collections
 
@@ -26,7 +26,7 @@ labelled = st.tuples(st.binary(max_size=4), st.one_of(st.none(), st.integers(0, 
 
 @settings(deadline=None)  # the kernel may have to be compiled first
 @given(st.lists(labelled, max_size=30), st.integers(0, 30))
-def test_the_rule_is_that_of_a_plain_loop(of, cut):
+def test_the_rule_equals_that_of_a_plain_loop(of, cut):
     batch = rows(of)
     counts = sum_by_key([count_bytes(batch.slice(0, cut), [TASK]), count_bytes(batch.slice(cut), [TASK])])["tunnel"]
     rule = byte_rule("tunnel", counts)
@@ -48,12 +48,12 @@ def rule_of(of: list[tuple[bytes, int | None]], width: int = 4):
     return byte_rule("tunnel", count_bytes(rows(of, width), [TASK])["tunnel"])
 
 
-def test_a_byte_that_tells_nearly_alone_is_a_leak_and_a_rare_class_is_none():
+def test_a_byte_that_nearly_determines_the_label_leaks_and_a_rare_class_does_not():
     assert rule_of([(b"\x01\x07", 0)] * 60 + [(b"\x65\x07", 1)] * 40).leaking == (0,)
     assert rule_of([(b"\x01", 0)] * 98 + [(b"\x01", 1)] * 2).leaking == ()
     assert rule_of([(b"\x01", 0)] * 98 + [(b"\x65", 1)] * 2).leaking == (0,)
 
 
-def test_bytes_behind_headers_are_not_looked_at():
+def test_bytes_after_headers_are_not_counted():
     of = [(bytes(HEADER_BYTES) + bytes([code]), code) for code in (0, 1)] * 10
     assert rule_of(of, HEADER_BYTES + 1).leaking == ()

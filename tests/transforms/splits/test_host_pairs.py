@@ -1,4 +1,4 @@
-"""All flows of two hosts lie in one split, and each class has its quotas of pairs."""
+"""Host pairs: all flows of two hosts are in one split, and each class has its quotas of pairs."""
 
 import collections
 import itertools
@@ -46,7 +46,7 @@ def assigned(flows: pa.RecordBatch, splits: Splits = BY_PAIR) -> list[int]:
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(rows, min_size=1, max_size=60))
-def test_a_pair_lies_in_one_split_in_either_direction(cells):
+def test_a_pair_is_in_one_split_in_either_direction(cells):
     found = collections.defaultdict(set)
     for cell, split in zip(cells, assigned(flows_of(cells)), strict=True):
         found[frozenset(cell[:2])].add(split)
@@ -55,7 +55,7 @@ def test_a_pair_lies_in_one_split_in_either_direction(cells):
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(rows, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
-def test_neither_batches_nor_their_order_change_the_places(cells, edges):
+def test_batches_and_their_order_do_not_change_the_splits(cells, edges):
     cuts = sorted({0, len(cells), *(min(edge, len(cells)) for edge in edges)})
     flows = flows_of(cells)
     parts = [flows.slice(a, b - a) for a, b in itertools.pairwise(cuts)]
@@ -85,12 +85,12 @@ def test_a_class_with_too_few_pairs_is_in_the_reason():
     assert rule.by == "host_pair"
 
 
-def test_the_seed_changes_the_places():
+def test_the_seed_changes_the_splits():
     cells = [(host, 0, 0, None) for host in range(100)]
     assert assigned(flows_of(cells)) != assigned(flows_of(cells), Splits(by="host_pair", seed=8))
 
 
-def test_hashes_know_no_direction_and_few_collide():
+def test_hashes_are_equal_in_both_directions_and_few_collide():
     flows = synthetic_flows(5000)
     other_way = {"src_ip": "dst_ip", "dst_ip": "src_ip"}
     swapped = flows.rename_columns([other_way.get(name, name) for name in flows.schema.names])

@@ -1,4 +1,4 @@
-"""Leakage is what dictionaries count in memory, whatever the batches, partitions and layouts."""
+"""Leakage: counts equal those of dictionaries in memory, for any batches, partitions and layouts."""
 
 import collections
 import json
@@ -88,7 +88,7 @@ def oracle(flows: list[dict]) -> dict:
 
 
 def write_dataset(root, flows: list[dict], *, stripes: bool = False, identity: str = "keep", batches: int = 2):
-    """Writes the input of `measure_leakage`; with stripes a flow is in the stripe of each task that labels it."""
+    """Writes the input of `measure_leakage`; with stripes, a flow is in the stripe of each task that labels it."""
     shards = []
     for task in TASKS if stripes else (None,):
         for split in SPLITS:
@@ -136,7 +136,7 @@ def some_flows(count: int) -> list[dict]:
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(flow, min_size=1, max_size=25))
-def test_batches_are_counted_as_by_dictionaries(cells):
+def test_counts_of_batches_equal_those_of_dictionaries(cells):
     flows = [{**each, "id": number} for number, each in enumerate(cells)]
     found = collections.defaultdict(list)
     for split in SPLITS:
@@ -152,7 +152,7 @@ def test_batches_are_counted_as_by_dictionaries(cells):
 
 
 @pytest.mark.parametrize("rows_at_once", [1 << 22, 30])
-def test_a_dataset_is_counted_in_any_number_of_partitions(tmp_path, monkeypatch, rows_at_once):
+def test_counts_of_a_dataset_do_not_depend_on_partitions(tmp_path, monkeypatch, rows_at_once):
     flows = some_flows(200)
     monkeypatch.setattr(leakage, "PARTITION_ROWS", rows_at_once)
     assert measure_leakage(write_dataset(tmp_path, flows)).model_dump() == oracle(flows)
@@ -170,7 +170,7 @@ def test_without_addresses_there_are_no_hosts(tmp_path):
     assert found.sequences.model_dump() == oracle(flows)["sequences"]
 
 
-def test_splits_without_rows_leak_nothing(tmp_path):
+def test_splits_without_rows_have_no_leakage(tmp_path):
     found = measure_leakage(write_dataset(tmp_path, []))
     assert found.sequences.flows == dict.fromkeys(SPLITS, 0)
     assert found.conflicts == {"app": 0, "attack": 0}

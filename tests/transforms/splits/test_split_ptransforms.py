@@ -1,4 +1,4 @@
-"""PTransforms of splits, run eagerly: each gives what the function of its name gives in memory."""
+"""PTransforms of splits, run eagerly: each gives the same results as the function of its name in memory."""
 
 import pyarrow as pa
 import pytest

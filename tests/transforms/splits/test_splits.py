@@ -1,4 +1,4 @@
-"""Splits depend on seed, ids and labels alone; classes with enough groups reach all of them."""
+"""Splits: they depend on seed, ids and labels alone; classes with enough groups are in every split."""
 
 import collections
 import hashlib
@@ -38,7 +38,7 @@ def test_quotas_add_up_and_come_near_the_shares(count, weights):
         assert abs(part - count * share) < len(shares)
 
 
-def test_quotas_go_by_largest_remainder():
+def test_quotas_follow_the_largest_remainders():
     assert quotas(10, (0.64, 0.16, 0.20)) == [6, 2, 2]
     assert quotas(3, (0.64, 0.16, 0.20)) == [1, 1, 1]
     assert quotas(2, (0.64, 0.16, 0.20)) == [1, 0, 1]
@@ -58,12 +58,12 @@ def test_every_class_of_one_task_gets_its_quota(sizes, seed):
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.none() | st.integers(0, 3), st.none() | st.integers(0, 1)), min_size=1, max_size=60))
-def test_several_tasks_reach_every_split_or_the_rule_says_why_not(codes):
+def test_several_tasks_are_in_every_split_or_the_rule_gives_the_reason(codes):
     split_plan = plan_splits(labels_of(codes), [APP, ATTACK], Splits())
     classes = collections.defaultdict(set)
     counts = collections.Counter()
     for at, code in enumerate(codes):
-        for key in [(task, word) for task, word in enumerate(code) if word is not None]:
+        for key in [(task, value) for task, value in enumerate(code) if value is not None]:
             counts[key] += 1
             if split_plan.of_group:
                 classes[key].add(split_plan.of_group[named(at)])
@@ -75,26 +75,26 @@ def test_several_tasks_reach_every_split_or_the_rule_says_why_not(codes):
         assert "needs 3 capture groups" in split_plan.rule.reason
 
 
-def test_order_of_groups_changes_nothing_and_the_seed_does():
+def test_the_seed_changes_splits_and_the_order_of_groups_does_not():
     labels = labels_of([(at % 4,) for at in range(80)])
     one = plan_splits(labels, [APP], Splits())
     assert plan_splits(labels[::-1], [APP], Splits()) == one
     assert plan_splits(labels, [APP], Splits(seed=8)).of_group != one.of_group
 
 
-def test_few_groups_of_a_class_split_by_flow_and_say_so():
+def test_few_groups_of_a_class_are_split_by_flow_with_the_reason():
     split_plan = plan_splits(labels_of([(0,)] * 5 + [(1,)] * 2), [APP], Splits())
     assert (split_plan.rule.by, split_plan.of_group) == ("flow", {})
     assert "app=ssh (2)" in split_plan.rule.reason
     assert "web" not in split_plan.rule.reason
 
 
-def test_groups_without_records_have_no_say():
+def test_groups_without_records_do_not_count():
     labels = [*labels_of([(0,)] * 5), GroupLabels("f" * 16, (1,), (), has_records=False)]
     assert plan_splits(labels, [APP], Splits()).rule.by == "capture"
 
 
-def test_the_manifest_may_insist():
+def test_the_manifest_can_force_a_split_by_capture():
     labels = labels_of([(0,)] * 5 + [(1,)] * 2)
     by_capture = plan_splits(labels, [APP], Splits(by="capture"))
     assert by_capture.rule.by == "capture"
@@ -109,7 +109,7 @@ def test_rows_follow_their_group():
 
 
 @pytest.mark.parametrize("shares", [(0.64, 0.16, 0.20), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0)])
-def test_flows_are_shared_out_by_a_hash_of_their_id(shares):
+def test_flows_are_split_by_a_hash_of_their_id(shares):
     splits = Splits(by="flow", **dict(zip(SPLITS, shares, strict=True)))
     split_plan = plan_splits([], [APP], splits)
     flows = synthetic_flows(20_000)

@@ -1,4 +1,4 @@
-"""Overlap of tasks: tables against a plain count, and numbers at their ends."""
+"""Overlap of tasks: comparison with a plain count, and measures of extreme tables."""
 
 import collections
 
@@ -27,7 +27,7 @@ def rows(of: list) -> pa.RecordBatch:
 
 
 @given(st.lists(labels, max_size=40), st.integers(0, 40))
-def test_tables_are_plain_counts_in_any_parts(of, cut):
+def test_tables_equal_plain_counts_for_any_parts(of, cut):
     merged = sum_by_key([count_pairs(rows(of[:cut]), TASKS), count_pairs(rows(of[cut:]), TASKS)])
     assert list(merged) == [("app", "attack"), ("app", "pace"), ("attack", "pace")]
     for (one, other), pair in {("app", "attack"): (0, 1), ("app", "pace"): (0, 2), ("attack", "pace"): (1, 2)}.items():
@@ -44,11 +44,11 @@ def test_stripes_have_no_pairs():
     assert count_pairs(rows([(0, 1, 1)]).select(["label_app"]), TASKS) == {}
 
 
-def test_what_is_determined_and_what_is_independent():
+def test_determined_and_independent_tasks():
     assert cramers_v(np.array([[9, 0, 0], [0, 4, 0], [0, 0, 1]])) == 1
     assert cramers_v(np.outer([1, 2, 3], [5, 7])) == pytest.approx(0, abs=1e-12)
     assert cramers_v(np.array([[3, 4]])) is None
-    # 2 x 2: V is |phi|, of Pearson's correlation of the two labels
+    # for 2 x 2 tables, V is |phi|, Pearson's correlation of the two labels
     table = np.array([[10, 3], [2, 7]])
     one, other = np.repeat([0, 0, 1, 1], table.ravel()), np.repeat([0, 1, 0, 1], table.ravel())
     assert cramers_v(table) == pytest.approx(abs(np.corrcoef(one, other)[0, 1]))

@@ -1,4 +1,4 @@
-"""Merged rows are those of an oracle with dictionaries, whatever the parts they come in."""
+"""Merged rows: equal to those of an oracle with dictionaries, for any parts."""
 
 import collections
 
@@ -96,7 +96,7 @@ def oracle(datasets: list[list[dict]], missing: str, on_conflict: str) -> tuple[
     st.booleans(),
     st.randoms(use_true_random=False),
 )
-def test_rows_of_a_flow_become_one_as_in_dictionaries(plan_of, datasets, missing, on_conflict, striped, draws):
+def test_rows_of_a_flow_become_one_row_as_in_dictionaries(plan_of, datasets, missing, on_conflict, striped, draws):
     plan = plan_of(missing, on_conflict)
     tasks = [TASKS, (APP, ATTACK), TASKS]
     for each in datasets[1]:
@@ -134,7 +134,7 @@ def test_rows_of_a_flow_become_one_as_in_dictionaries(plan_of, datasets, missing
     assert not counts.contradictions
 
 
-def test_rows_that_contradict_each_other_are_counted(plan_of):
+def test_contradicting_rows_are_counted(plan_of):
     plan = plan_of("unknown", "first")
     rows = stored([{"flow": flow, "app": 0, "attack": 0, "speed": 0} for flow in range(5)], TASKS)
     at = rows.schema.get_field_index("duration_ns")
@@ -148,51 +148,52 @@ def test_rows_that_contradict_each_other_are_counted(plan_of):
     assert (MergeCounts.none(plan) + counts).merged == counts.merged
 
 
-def test_words_are_translated(tmp_path):
+def test_label_values_are_replaced(tmp_path):
     other = APP.model_copy(update={"vocabulary": ("dns", "http", "web")})
     cards = [
         read_card(store_dataset(tmp_path / name, labelled_flows(6, {"app": [0, 1, 2] * 2}), [task], name=name))
         for name, task in (("a", APP), ("b", other))
     ]
-    rules = WeaveRules("aurora", words={"app": {"http": "web"}})
+    rules = WeaveRules("aurora", replacements={"app": {"http": "web"}})
     plan = plan_weave(cards, rules)
     assert plan.tasks == (APP,)
     rows = labelled_flows(6, {"app": [0, 1, 2, None, 0, 1]}).drop_columns([SPLIT_COLUMN])
     merged, _ = merge_rows([(Part(1, None, "train", None), rows)], plan)
     by_flow = dict(zip(merged["flow_id"].to_pylist(), merged["label_app"].to_pylist(), strict=True))
-    words = [None if by_flow[flow] is None else APP.vocabulary[by_flow[flow]] for flow in rows["flow_id"].to_pylist()]
-    assert words == ["dns", "web", "web", None, "dns", "web"]
+    values = [None if by_flow[flow] is None else APP.vocabulary[by_flow[flow]] for flow in rows["flow_id"].to_pylist()]
+    assert values == ["dns", "web", "web", None, "dns", "web"]
 
 
 DISAGREEMENTS = {
     "definition": ({"definition": {"k": 30}}, {}, r"flow definitions .* must agree, got k 60 in 'a' and 30 in 'b'"),
-    "identity": ({"identity": "drop"}, {}, "identities .* got identity 'keep' in 'a' and 'drop' in 'b'"),
-    "key": ({"key_id": "ff"}, {}, "identities .* got key_id None in 'a' and 'ff' in 'b'"),
-    "views": ({"views": ("flows", "packets")}, {}, "takes datasets of the view flows, got flows, packets in 'b'"),
-    "kind": ({"tasks": [{"name": "app", "kind": "binary"}]}, {}, "tasks 'app' .* got kind 'multiclass' in 'a'"),
-    "new word": (
+    "identity": ({"identity": "drop"}, {}, "identities .* got identity keep in 'a' and drop in 'b'"),
+    "key": ({"key_id": "ff"}, {}, "identities .* got key_id none in 'a' and ff in 'b'"),
+    "views": ({"views": ("flows", "packets")}, {}, "dataset 'b': views must be flows, got flows, packets"),
+    "kind": ({"tasks": [{"name": "app", "kind": "binary"}]}, {}, "tasks 'app' .* got kind multiclass in 'a'"),
+    "added value": (
         {"tasks": [{"name": "app", "kind": "multiclass", "vocabulary": ["web", "ssh", "dns", "quic"]}]}, {},
-        r"vocabulary of task 'app' changed between 'a' and 'b' \(new: quic\); .*--word app\.quic=web",
+        r"task 'app': 'a' and 'b' must have the same label values, got added: quic; .*--word app\.quic=web",
     ),
-    "lost word": (
-        {"tasks": [{"name": "app", "kind": "multiclass", "vocabulary": ["web", "dns"]}]}, {}, r"\(gone: ssh\)",
+    "removed value": (
+        {"tasks": [{"name": "app", "kind": "multiclass", "vocabulary": ["web", "dns"]}]}, {}, "got removed: ssh;",
     ),
     "order": (
         {"tasks": [{"name": "app", "kind": "multiclass", "vocabulary": ["ssh", "web", "dns"]}]}, {},
-        r"\(another order: ssh, web, dns after web, ssh, dns\)",
+        "got another order: ssh, web, dns after web, ssh, dns;",
     ),
-    "meaning of no task": ({}, {"words": {"ap": {"web": "web"}}}, "did you mean 'app'"),
-    "meaning of no word": ({}, {"words": {"app": {"htp": "web"}}}, "'htp' is none of dns, ssh, web"),
-    "meaning that is no word": ({}, {"words": {"app": {"web": "sh"}}}, "'sh' is none of .*; did you mean 'ssh'"),
-    "half a mapping": (
+    "replacement in no task": ({}, {"replacements": {"ap": {"web": "web"}}}, "did you mean 'app'"),
+    "replacement of no value": ({}, {"replacements": {"app": {"htp": "web"}}}, "one of dns, ssh, web, got 'htp'"),
+    "replacement that is no value": ({}, {"replacements": {"app": {"web": "sh"}}}, "got 'sh'; did you mean 'ssh'"),
+    "incomplete replacements": (
         {"tasks": [{"name": "app", "kind": "multiclass", "vocabulary": ["web", "http", "quic"]}]},
-        {"words": {"app": {"http": "web"}}}, "word 'quic' of task 'app' in 'b' is new, expected one of web, ssh, dns",
+        {"replacements": {"app": {"http": "web"}}},
+        "dataset 'b': label value of task 'app' must be one of web, ssh, dns, got 'quic'",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DISAGREEMENTS)
-def test_what_datasets_must_agree_in_is_named(tmp_path, name):
+def test_differences_between_datasets_are_named(tmp_path, name):
     change, rules, message = DISAGREEMENTS[name]
     card = read_card(store_dataset(tmp_path, labelled_flows(6, {"app": [0, 1, 2] * 2}), [APP], name="a"))
     other = type(card).model_validate(card.model_dump() | {"name": "b"} | change)
@@ -200,7 +201,7 @@ def test_what_datasets_must_agree_in_is_named(tmp_path, name):
         plan_weave([card, other], WeaveRules("aurora", **rules))
 
 
-def test_measured_tasks_keep_their_dividers_and_must_share_them(tmp_path):
+def test_measured_tasks_keep_their_class_boundaries_and_must_share_them(tmp_path):
     flows = labelled_flows(6, {"speed": [0, 1] * 3})
     card = read_card(store_dataset(tmp_path, flows, [SPEED], name="a"))
     assert plan_weave([card, card], WeaveRules("aurora")).tasks == (SPEED,)
@@ -208,8 +209,8 @@ def test_measured_tasks_keep_their_dividers_and_must_share_them(tmp_path):
     other = card.model_copy(update={"name": "b", "tasks": (moved,)})
     with pytest.raises(FlowloomError, match=r"tasks 'speed' .* must agree, got dividers"):
         plan_weave([card, other], WeaveRules("aurora"))
-    with pytest.raises(FlowloomError, match="are those of its dividers"):
-        plan_weave([card], WeaveRules("aurora", words={"speed": {"below 10 bit/s": "from 10 bit/s"}}))
+    with pytest.raises(FlowloomError, match="must not be of kind auto, got 'speed'"):
+        plan_weave([card], WeaveRules("aurora", replacements={"speed": {"below 10 bit/s": "from 10 bit/s"}}))
 
 
 @pytest.mark.parametrize(
@@ -218,11 +219,11 @@ def test_measured_tasks_keep_their_dividers_and_must_share_them(tmp_path):
         ({"layout": "auroa"}, "layout must be one of aurora, rainbow, got 'auroa'; did you mean 'aurora'"),
         ({"layout": "aurora", "missing": "no"}, "missing must be one of unknown, negative"),
         ({"layout": "aurora", "on_conflict": "last"}, "on_conflict must be one of first, error, unknown"),
-        ({"layout": "rainbow", "missing": "negative"}, "is for layout aurora, got rainbow"),
+        ({"layout": "rainbow", "missing": "negative"}, "layout must be aurora for missing: negative, got rainbow"),
         ({"layout": "rainbow", "shards": 0}, "shards must be between 1 and 99,999, got 0"),
     ],
 )
-def test_bad_rules_are_refused(rules, message):
+def test_invalid_rules_are_rejected(rules, message):
     with pytest.raises(FlowloomError, match=message):
         WeaveRules(**rules)
 
@@ -237,14 +238,14 @@ def test_parts_are_read_only_from_the_files_that_the_card_lists(tmp_path):
     again = Part(0, None, parts[0].split, spilled)
     assert next(iter(read_part(again, plan))).equals(next(iter(read_part(parts[0], plan))))
     (folder / card.shards[0].path).write_bytes(b"PAR1")
-    with pytest.raises(FlowloomError, match="is not the shard that its card lists"):
+    with pytest.raises(FlowloomError, match="the SHA-256 must be that on the card, got another one"):
         merge_shard([parts[0]], plan, str(tmp_path / "out"))
     (folder / card.shards[0].path).unlink()
     with pytest.raises(FlowloomError, match="cannot be read"):
         merge_shard([parts[0]], plan, str(tmp_path / "out"))
 
 
-def test_flows_in_the_shard_of_others_are_refused(tmp_path):
+def test_flows_in_a_wrong_shard_are_an_error(tmp_path):
     flows = labelled_flows(40, {"app": [0] * 40})
     folder = store_dataset(tmp_path / "a", flows, [APP], shards=2)
     card = read_card(folder)
@@ -253,7 +254,7 @@ def test_flows_in_the_shard_of_others_are_refused(tmp_path):
     swapped = card.model_copy(update={"shards": (one.model_copy(update={"sha256": two.sha256}),)})
     plan = plan_weave([swapped], WeaveRules("rainbow"))
     ((_, part),) = dataset_parts(0, folder, swapped)
-    with pytest.raises(FlowloomError, match="has flows of other shards"):
+    with pytest.raises(FlowloomError, match="got flows of other shards"):
         list(read_part(part, plan))
 
 
@@ -262,5 +263,5 @@ def test_a_dataset_has_one_number_of_shards(tmp_path):
     card = read_card(store_dataset(tmp_path / "a", flows, [APP], shards=2))
     other = read_card(store_dataset(tmp_path / "b", flows, [APP], shards=3))
     assert (shards_of(card), shards_of(other)) == (2, 3)
-    with pytest.raises(FlowloomError, match="one number of shards in all stripes and splits, got 2, 3"):
+    with pytest.raises(FlowloomError, match="all stripes and splits must have the same number of shards, got 2, 3"):
         shards_of(card.model_copy(update={"shards": card.shards + other.shards}))

@@ -1,4 +1,4 @@
-"""PTransforms that merge datasets give what their functions give in memory."""
+"""PTransforms that merge datasets: each gives the same results as its function in memory."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ APP = Task(name="app", kind="multiclass", vocabulary=("web", "ssh", "dns"))
 
 @pytest.fixture
 def datasets(tmp_path):
-    """Two datasets of the same flows, whose rows lie in two and in three shards."""
+    """Two datasets of the same flows, in two and in three shards."""
     flows = labelled_flows(60, {"app": random_labels(60, 3, 0.3, 1)})
     folders = [
         store_dataset(tmp_path / str(shards), flows, [APP], shards=shards, name=str(shards)) for shards in (2, 3)
@@ -64,7 +64,7 @@ def test_unreadable_shards_are_faults(datasets, tmp_path):
     assert [Path(datasets[1][0]).name in fault for fault in faults] == [True]
     merged = parts | MergeShards(plan, str(tmp_path / "merged"))
     assert merged.faults == merge_shards(parts, plan, str(tmp_path / "again"))[2]
-    assert "is not the shard that its card lists" in merged.faults[0]
+    assert "the SHA-256 must be that on the card" in merged.faults[0]
 
 
 def test_shards_are_merged_and_their_card_written(datasets, tmp_path):
