@@ -164,17 +164,17 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lost table": (lambda d: (d / REJECTS_TABLE).unlink(), r"rejects\.parquet is missing"),
     "stray file": (lambda d: (d / "flows" / "notes.txt").write_text(""), r"does not list flows/notes\.txt;"),
     "listed twice": (lambda d: recard(d, lambda c: c["shards"].append(c["shards"][0])), "the card lists .* twice"),
-    "out of place": (lambda d: recard(d, lambda c: c["shards"][0].update(split="train")), "should lie in flows/"),
-    "other schema text": (lambda d: (d / TF_SCHEMA).write_text("feature {}"), r"schema\.pbtxt is not the schema"),
-    "other words": (lambda d: recard(d, lambda c: c["tasks"][0].update(vocabulary=["a", "b"])), r"schema\.pbtxt is"),
-    "no captures": (damage(CAPTURES_TABLE), r"captures\.parquet is no Parquet file"),
-    "records vanish": (other_rows("records"), r"accounting of .*/\d\.pcap does not close: \d+ records"),
+    "out of place": (lambda d: recard(d, lambda c: c["shards"][0].update(split="train")), "must be in flows/"),
+    "other schema text": (lambda d: (d / TF_SCHEMA).write_text("feature {}"), r"schema\.pbtxt: schema must be that"),
+    "other values": (lambda d: recard(d, lambda c: c["tasks"][0].update(vocabulary=["a", "b"])), "schema must be that"),
+    "no captures": (damage(CAPTURES_TABLE), r"captures\.parquet: file cannot be read as Parquet"),
+    "records vanish": (other_rows("records"), r"/\d\.pcap: records must be metered or dropped, got \d+ records"),
     "rejects vanish": (other_rows("rejects"), r"rejects of .*\.pcap: found 0, captures\.parquet says 1"),
     "other records": (lambda d: recard(d, lambda c: c["accounting"].update(records=9)), "accounting: records: found"),
     "other drops": (lambda d: recard(d, lambda c: c["accounting"].update(dropped={})), "accounting: dropped: found"),
     "other rejects": (lambda d: recard(d, lambda c: c["accounting"].update(rejects=1)), "accounting: rejects: found 0"),
     "other corpus": (lambda d: recard(d, lambda c: c.update(corpus_digest="00")), "corpus digest: found"),
-    "other coverage": (lambda d: recard(d, lambda c: c["coverage"][0].update(conflicts=10**6)), "cannot have labelled"),
+    "other coverage": (lambda d: recard(d, lambda c: c["coverage"][0].update(conflicts=10**6)), "labelled rows of"),
     "cut shard": (truncated, r"shard flows/.*: SHA-256: found \w+, the card says"),
     "null": (lambda d: reshard(d, with_null("protocol")), "column 'protocol': found .*: uint8>, .*uint8 not null>"),
     "null item": (lambda d: reshard(d, with_null("pkt_ttl")), "column 'pkt_ttl': found .*uint8>>, .*uint8 not null>"),
@@ -189,17 +189,17 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other order of columns": (lambda d: reshard(d, lambda t: t.select(t.schema.names[::-1])), "columns: found label_"),
     "row groups": (lambda d: recard(d, lambda c: c["shards"][0].update(row_groups=[1])), r"row groups: found \["),
     "row count": (lambda d: recard(d, lambda c: c["shards"][0].update(rows=1)), r": rows: found \d+, the card says 1"),
-    "order of rows": (lambda d: reshard(d, lambda t: t.take(list(range(t.num_rows))[::-1])), "not in the order"),
-    "unknown word": (lambda d: reshard(d, relabelled(2)), "label 2 of task .* outside its vocabulary of 2 words"),
-    "negative word": (lambda d: reshard(d, relabelled(-1)), "label -1 of task"),
-    "ragged": (lambda d: reshard(d, shorter("pkt_ttl")), "pkt_size and pkt_ttl of a flow differ in length"),
-    "long": (lambda d: recard(d, lambda c: c["definition"].update(k=5)), r"schema\.pbtxt is not"),
+    "order of rows": (lambda d: reshard(d, lambda t: t.take(list(range(t.num_rows))[::-1])), "in the order of their"),
+    "label number too high": (lambda d: reshard(d, relabelled(2)), "of task .* must be from 0 to 1, got 2"),
+    "negative label number": (lambda d: reshard(d, relabelled(-1)), "must be from 0 to 1, got -1"),
+    "ragged": (lambda d: reshard(d, shorter("pkt_ttl")), "pkt_size and pkt_ttl of a flow must have the same length"),
+    "long": (lambda d: recard(d, lambda c: c["definition"].update(k=5)), r"schema\.pbtxt: schema"),
     "other labels": (lambda d: reshard(d, swapped), "rows and classes of split 'train': found"),
     "other classes": (lambda d: recard(d, lambda c: c["splits"]["test"].update(rows=1)), "classes of split 'test'"),
     "split leaks": (copied_row("train", "test"), r"flow \w{32} is in the splits train and test"),
     "doubled id": (copied_row("train", "train"), r"flow \w{32} is in two rows"),
-    "other rule": (lambda d: recard(d, by("flow")), r"flow \w{32} belongs to split \w+ by flow"),
-    "other cuts": (lambda d: recard(d, by("time", cuts_ns=[0, 0])), "belongs to split test by time"),
+    "other rule": (lambda d: recard(d, by("flow")), r"flow \w{32} must be in split \w+ with splits by flow"),
+    "other cuts": (lambda d: recard(d, by("time", cuts_ns=[0, 0])), "must be in split test with splits by time"),
     "shared hosts": (hosts_in_two_splits, "1 host pairs are in the splits train and validation"),
     "duplicates": (doubled_sequence, r"deduplicate: split left \d+ duplicates in \w+ train"),
     "other leakage": (other_conflicts, r"leakage: conflicts: found \{.*\}, the card says \{\}"),
@@ -244,7 +244,7 @@ def shift_windows(table: pa.Table) -> pa.Table:
     return replaced("pkt_tcp_window", lambda lists: [[value ^ 1 for value in values] for values in lists])(table)
 
 
-def test_what_was_built_is_what_its_card_says(whole):
+def test_a_built_dataset_agrees_with_its_card(whole):
     card = card_of(whole)
     found = verify(whole)
     assert (found.captures, found.content_hash) == (18, card["content_hash"])
@@ -252,10 +252,10 @@ def test_what_was_built_is_what_its_card_says(whole):
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_is_broken_is_named(dataset, name):
-    spoil, words = BREAKS[name]
+def test_damage_is_named(dataset, name):
+    spoil, message = BREAKS[name]
     spoil(dataset)
-    with pytest.raises(FlowloomError, match=words):
+    with pytest.raises(FlowloomError, match=message):
         verify(dataset)
 
 

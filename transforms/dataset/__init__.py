@@ -1,1 +1,1 @@
-"""Labelled rows to a dataset: duplicates, layouts, shards, card; no reading of finished datasets."""
+"""Datasets from labelled rows: duplicates, layouts, shards, card; no reading of finished datasets."""

@@ -16,7 +16,7 @@ from flowloom.transforms.metering.accounts import GroupAccount
 
 
 def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
-    """Returns all captures in order of their uri, relative to the manifest's folder."""
+    """Returns all captures in order of their uris, which are relative to the manifest's folder."""
     rows: dict[str, dict[str, Any]] = {}
     for row in (row for account in accounts for row in account.captures.to_pylist()):
         row["sha256"] = row["sha256"] or digests.get(row["uri"], "")
@@ -34,7 +34,7 @@ def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordB
 
 
 def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
-    """Returns the gaps and overlaps between the captures of each group of more than one."""
+    """Returns the gaps and overlaps between captures, for each group with several captures."""
     by_group: dict[str, list[tuple[int, int]]] = {}
     for row in captures.select(["group", "first_ns", "last_ns"]).to_pylist():
         if row["first_ns"] is not None:
@@ -73,7 +73,7 @@ def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
 
 
 def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()) -> str:
-    """Returns the SHA-256 over the sorted digests of all captures and entries of published files."""
+    """Returns the SHA-256 over the sorted digests of all captures and published entries."""
     digests = sorted([*captures["sha256"].to_pylist(), *(entry.sha256 for entry in published)])
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

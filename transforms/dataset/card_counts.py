@@ -57,8 +57,8 @@ def count_coverage(
     """Returns the labelled flows of each task and label source, by entry of the manifest.
 
     Args:
-      labels: claims that hold for all flows of a group.
-      flows: flows of each group.
+      labels: labels of capture groups, whose claims hold for all flows of the group.
+      flows: number of flows of each group.
       sources: counts of the sources that label single flows.
     """
     kinds: dict[SourceKey, Kind | Literal["path", "published"]] = {}
@@ -97,14 +97,14 @@ def count_splits(shards: Sequence[WrittenShard], tasks: Sequence[Task], view: Vi
 
 
 def normalisation(shards: Iterable[WrittenShard]) -> dict[str, ChannelStatistics]:
-    """Returns the statistics of each channel over the train split; channels without a value do not appear."""
+    """Returns the statistics of each channel over the train split; channels without values are absent."""
     merged = sum_by_key(shard.moments for shard in shards)
     found = {name: moments.statistics() for name, moments in merged.items() if moments.count}
     return {name: ChannelStatistics(**vars(statistics)) for name, statistics in found.items()}
 
 
 def count_overlap(shards: Iterable[WrittenShard], view: View) -> tuple[TaskOverlap, ...]:
-    """Returns the overlap of the labels of each two tasks over the rows of a view, by split."""
+    """Returns the overlap of the labels of each pair of tasks over the rows of a view, by split."""
     of_view = [shard for shard in shards if shard.shard.view == view]
     found = []
     for split in SPLITS:
@@ -114,6 +114,6 @@ def count_overlap(shards: Iterable[WrittenShard], view: View) -> tuple[TaskOverl
 
 
 def find_byte_rules(shards: Iterable[WrittenShard]) -> tuple[ByteRule, ...]:
-    """Returns for each task the accuracy of the best rule on a single byte, over the train split."""
+    """Returns the best rule of one byte for each task, over the train split."""
     rules = (byte_rule(task, counts) for task, counts in sum_by_key(shard.leaks for shard in shards).items())
     return tuple(rule for rule in rules if rule is not None)

@@ -1,4 +1,4 @@
-"""PTransforms from labelled rows to shards and card."""
+"""PTransforms that turn labelled rows into shards and a card."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -116,7 +116,7 @@ class DropDuplicates(beam.PTransform):
 
     @beam.typehints.no_annotations
     def expand(self, stripes: beam.PCollection[tuple[str, pa.RecordBatch]]) -> StripeRows:
-        """Returns the rows that stay, and the counts of the others."""
+        """Returns the rows that stay, and the counts of dropped rows."""
         kept = stripes | beam.ParDo(_drop, single(self.duplicates)).with_outputs("counts", main="rows")
         return StripeRows(kept.rows, kept.counts)
 
@@ -172,13 +172,13 @@ class WrittenShards(NamedTuple):
 
 @dataclasses.dataclass
 class WriteShards(beam.PTransform):
-    """`write_shards` over the places of `SpillRows`, each shard at once.
+    """`write_shards` over the places of `SpillRows`, each shard in one piece.
 
     Args:
       folder: the folder of the dataset.
       label_bins: the tasks, or the output of `FindLabelBins`.
       output: the size of row groups and the number of shards.
-      leakage: whether flows are compared across splits.
+      leakage: whether leakage is measured.
     """
 
     folder: str
@@ -236,9 +236,9 @@ class WriteCard(beam.PTransform):
     Args:
       folder: the folder of the manifest.
       staging: the folder with the shards.
-      key_id: of the key that conceals identities.
-      labels: of the capture groups.
-      published: what was found in published files.
+      key_id: id of the key that encrypts identities.
+      labels: labels of the capture groups.
+      published: findings in published files.
       split_plan: the plan of the splits, or the output of `CompleteSplitPlan`.
       label_bins: the tasks, or the output of `FindLabelBins`.
       stored: the columns of the views.

@@ -14,7 +14,7 @@ from flowloom.transforms.dataset.shards import NO_START
 from flowloom.transforms.splits.leakage import SEQUENCE
 
 PARTITIONS = 64
-"""Parts of the rows by sequence, each searched for duplicates by itself; about 50 bytes a row."""
+"""Number of partitions by sequence, each searched for duplicates alone; about 50 bytes a row."""
 
 _ROW = np.dtype([("sequence", "<u8", 2), ("split", "i1"), ("start", "<i8"), ("flow", "V16")])
 
@@ -23,7 +23,7 @@ StripePart = tuple[str, int]
 
 
 def part_rows(stripe: str, rows: pa.RecordBatch) -> Iterator[tuple[StripePart, bytes]]:
-    """Yields the records that duplicates are found by, of a batch with splits, by partition of their sequences."""
+    """Yields the records of a batch that are compared to find duplicates, by partition."""
     records = np.empty(rows.num_rows, _ROW)
     records["sequence"] = row_digests(rows.select(SEQUENCE), "")
     records["split"], records["start"] = view(rows[SPLIT_COLUMN]), view_or(rows["start"], NO_START)
@@ -52,8 +52,8 @@ def find_part_duplicates(parts: Iterable[bytes], scope: Deduplicate) -> bytes:
 
     Args:
       parts: all records of one partition.
-      scope: `split` keeps the first row of each split, by start and id; `all` keeps one row, in the first of train,
-        validation and test that has one.
+      scope: `split` keeps the first row of each split, by start and id; `all` keeps one row, from train if it has one,
+        else from validation, else from test.
     """
     rows = np.frombuffer(b"".join(parts), _ROW)
     order = np.lexsort((np.argsort(np.argsort(rows["flow"])), rows["start"], rows["split"], *rows["sequence"].T))

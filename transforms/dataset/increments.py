@@ -1,4 +1,4 @@
-"""Rows that are new in a dataset of the same corpus, and frozen copies of its test rows."""
+"""New rows of a dataset that was built again, and frozen copies of its test rows."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ from flowloom.transforms.dataset.shards import WrittenShard, shards_hash, write_
 
 
 def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
-    """Writes the flows of a dataset that an earlier one does not have, as a dataset, and returns its card.
+    """Writes the flows that an earlier dataset does not have as a dataset, and returns its card.
 
-    Flows are compared by id. A flow that goes on in the next capture keeps its id, so it is not new.
-    The accounting on the card stays that of the whole dataset.
+    Flows are compared by id. A flow that continues in the next capture keeps its id, so it is not new. The card keeps
+    the accounting of the whole dataset.
 
     Args:
       dataset, earlier: datasets of flows.

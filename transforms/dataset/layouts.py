@@ -1,4 +1,4 @@
-"""Layouts: Aurora fuses all tasks into one row; Rainbow stripes rows by the task that labels them."""
+"""Layouts: Aurora (fused) has all tasks in one row; Rainbow (striped) has rows by the task that labels them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +26,9 @@ def lay_out(
     stored: StoredViews = FLOWS_ALONE,
     view: View = "flows",
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Yields (stripe, rows) of a labelled batch; rows have the stored columns of the stripe, and their split last.
+    """Yields (stripe, rows) of a labelled batch; rows have the stored columns of the stripe, then their split.
 
-    Under Rainbow a row goes into the stripe of each task that has a label for it, with that label only.
+    Under Rainbow a row is in the stripe of each task that labels it, with that label only.
     """
     if layout == "aurora":
         yield AURORA, _stored(rows, stored.schema(view, tasks))
@@ -41,7 +41,7 @@ def lay_out(
 
 
 def _stored(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Returns the columns of a schema, which may allow more nulls than the rows, and the split."""
+    """Returns the columns of a schema and the split; the schema may allow more nulls than the rows."""
     schema = schema.append(rows.schema.field(SPLIT_COLUMN))
     return pa.RecordBatch.from_arrays([rows[name] for name in schema.names], schema=schema)
 
@@ -50,7 +50,7 @@ def _stored(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 class LaidOut:
     """Counts of one batch: rows of each stripe, rows without a label of any task, and dropped duplicates.
 
-    Rows that are dropped later are subtracted from their stripe by a count below 0.
+    A count below 0 subtracts rows that are dropped later from their stripe.
     """
 
     rows: dict[str, int]

@@ -1,4 +1,4 @@
-"""Shards: a hash of its id gives the file of a row, and one worker writes each file in order."""
+"""Shards: a hash of the flow id gives the shard of a row; one worker writes a shard."""
 
 import dataclasses
 import json
@@ -26,10 +26,10 @@ from flowloom.transforms.splits.byte_rules import count_bytes
 from flowloom.transforms.splits.task_overlap import TaskPair, count_pairs
 
 PACKET_ROW_GROUP = 4_096
-"""Rows of a row group of the packets view at most, each of them as large as a dozen flows."""
+"""Maximum rows of a row group of the packets view, whose rows are as large as a dozen flows each."""
 
 NO_START = np.iinfo(np.int64).min
-"""Stands for a start that a published file does not have; it sorts before all others."""
+"""Placeholder for a start that a published file lacks; it sorts before all others."""
 
 ShardKey = tuple[View, str, str, int]
 """View, stripe (empty: all tasks), split, and number of the shard."""
@@ -37,7 +37,12 @@ ShardKey = tuple[View, str, str, int]
 
 @dataclasses.dataclass(frozen=True)
 class WrittenShard:
-    """A shard and its counts, which are merged over all shards; labels are rows of each label value, then unknown."""
+    """A shard and its counts, to be merged over all shards.
+
+    Attributes:
+      labels: by task, rows of each label value, then rows with unknown labels.
+      moments: moments of each channel in train rows of flows.
+    """
 
     shard: Shard
     labels: dict[str, tuple[int, ...]]
@@ -45,14 +50,14 @@ class WrittenShard:
     digests: bytes
     """Sorted row digests, 16 bytes each."""
     pairs: dict[TaskPair, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
-    """Of each two tasks, rows by their labels."""
+    """Rows by the labels of each pair of tasks (see `count_pairs`)."""
     leaks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, compare=False)
-    """By task what `count_bytes` counts, of train rows of the packets view."""
+    """Counts of bytes by task in train rows of the packets view (see `count_bytes`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SpilledShard:
-    """A shard whose digests, 16 bytes a row, lie in a spill file that the runner does not carry."""
+    """A shard with its digests, 16 bytes a row, in a spill file, outside of the runner."""
 
     written: WrittenShard
     path: str
@@ -117,7 +122,7 @@ def count_labels(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.nd
 def write_rows(batches: Sequence[pa.RecordBatch], order: np.ndarray, path: str, row_group_rows: int) -> tuple[int, ...]:
     """Writes the rows at the positions `order` as a Parquet file, and returns the rows of its row groups.
 
-    Its bytes depend on the rows alone. One row group is in memory at a time.
+    The bytes of the file depend on the rows alone. One row group is in memory at a time.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     groups = []
@@ -134,7 +139,7 @@ def write_shard(
 ) -> WrittenShard:
     """Writes the rows of one shard, given in any order, and returns the shard with its counts.
 
-    For batches in mapped files, one row group and about 100 bytes of every row are in memory.
+    With batches in mapped files, one row group and about 100 bytes of every row are in memory.
     """
     view_name, stripe, split, number = key
     context = json.dumps([view_name, stripe, split])
@@ -153,7 +158,7 @@ def write_shard(
     )
     trained = split == SPLITS[0]
     counts = sum_by_key(count_labels(rows, tasks) for rows in batches)
-    labels = {task: tuple(words.tolist()) for task, words in counts.items()}
+    labels = {task: tuple(rows.tolist()) for task, rows in counts.items()}
     moments = sum_by_key(sequence_moments(rows) for rows in batches if trained and view_name == "flows")
     leaks = sum_by_key(count_bytes(rows, tasks) for rows in batches if trained and view_name == "packets")
     pairs = sum_by_key(count_pairs(rows, tasks) for rows in batches)
@@ -183,6 +188,6 @@ def write_shards(
 
 
 def shards_hash(shards: Iterable[WrittenShard], tasks: Sequence[Task]) -> str:
-    """Returns the content hash of a dataset: of its tasks and all its rows, whatever their shards."""
+    """Returns the content hash of a dataset, over its tasks and all its rows, for any number of shards."""
     meaning = json.dumps([task.model_dump(mode="json") for task in tasks], sort_keys=True)
     return content_hash((np.frombuffer(shard.digests, np.uint64).reshape(-1, 2) for shard in shards), meaning)

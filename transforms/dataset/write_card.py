@@ -42,12 +42,12 @@ def write_card(
     key_id: str | None = None,
     stored: StoredViews = FLOWS_ALONE,
 ) -> str:
-    """Writes everything beside a dataset's shards, the card last; or the faults of the build, and no card.
+    """Writes all files beside the shards, the card last; or the faults of the build, and no card.
 
     Args:
       folder: the manifest's folder.
       staging: the folder with the shards.
-      key_id: of the key that conceals identities.
+      key_id: id of the key that encrypts identities.
       stored: the columns of the views.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Finished datasets read back: verification and statistics; nothing that changes a dataset."""
+"""Inspection of finished datasets: verification and statistics; nothing that changes a dataset."""

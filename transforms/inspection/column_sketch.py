@@ -1,6 +1,7 @@
-"""Sketches of one column: summaries of any number of values, in memory of a fixed size.
+"""Sketches of one column: summaries of any number of values in a fixed amount of memory.
 
-tfx-bsl's sketches module does not import TensorFlow; it comes with the extra `train`, and is imported where it is used.
+The module `tfx_bsl.sketches` comes with the extra `train` and is imported where it is used. It does not import
+TensorFlow.
 """
 
 import ipaddress
@@ -16,18 +17,18 @@ from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.arrays.moments import Moments, channel_moments
 
 QUANTILE_ERROR = 0.001
-"""Of ranks, as a share of all values; the sketches of 30 columns take 6 MB for each split."""
+"""Maximum error of ranks, as a share of all values; the sketches of 30 columns take 6 MB for each split."""
 DISTINCT_EXACT = 4096
-"""Up to so many values `KmvSketch` counts; beyond, its standard error is 1 / sqrt(4094) = 1.6 %."""
+"""Number of distinct values that `KmvSketch` counts exactly; above, its standard error is 1 / sqrt(4094) = 1.6 %."""
 TOP_BUCKETS = 256
-"""Counters of `MisraGriesSketch`: up to so many values it counts; beyond, at most count / 256 too many."""
+"""Number of counters of `MisraGriesSketch`: exact for so many distinct values; above, at most count / 256 too high."""
 TOP_VALUES = 10
 """Number of frequent values in the statistics."""
 
 _MOST_VALUES = 1 << 32
 _PERCENT = 100
 _SLICE = 1 << 24
-"""Values added at a time, so that none occurs more often than float32, the type of weights, counts exactly."""
+"""Number of values added at a time; float32, the type of weights, counts exactly up to it."""
 
 
 class NumberSketch:
@@ -40,7 +41,7 @@ class NumberSketch:
         self._quantiles = sketches.QuantilesSketch(QUANTILE_ERROR, _MOST_VALUES, 1)
 
     def add(self, values: pa.Array, distinct: pa.Array, weights: pa.Array) -> None:
-        """Adds integers without nulls, given also as distinct values with float weights."""
+        """Adds integers without nulls, and the same integers as distinct values with float weights."""
         self.moments += channel_moments(view(values).astype(np.int64, copy=False))
         self._quantiles.AddValues(distinct, weights)
 
@@ -50,11 +51,11 @@ class NumberSketch:
         self._quantiles.Merge(other._quantiles)
 
     def compact(self) -> None:
-        """Gives up what merging does not need."""
+        """Frees the memory that merging does not need."""
         self._quantiles.Compact()
 
     def statistics(self) -> ValueStatistics | None:
-        """Returns what was found; None without a value. Nothing can be added afterwards."""
+        """Returns the statistics; None without values. Nothing can be added afterwards."""
         moments = self.moments
         if moments.minimum is None or moments.maximum is None:
             return None
@@ -118,13 +119,13 @@ class ColumnSketch:
         self._top.Merge(other._top)
 
     def compact(self) -> None:
-        """Gives up what merging does not need."""
+        """Frees the memory that merging does not need."""
         for sketch in (self._numbers, self._lengths):
             if sketch:
                 sketch.compact()
 
     def statistics(self) -> ColumnStatistics:
-        """Returns what was found. Nothing can be added afterwards."""
+        """Returns the statistics. Nothing can be added afterwards."""
         return ColumnStatistics(
             count=self.count,
             nulls=self.nulls,
@@ -137,14 +138,14 @@ class ColumnSketch:
     def _top_values(self) -> tuple[TopValue, ...]:
         """Returns the values that occur more often than the error of the sketch."""
         found = [(entry["values"], int(entry["counts"])) for entry in self._top.Estimate().to_pylist()]
-        # the sketch takes a number from all counters and from one value that has none, and estimates add it again: so
-        # estimates sum up to less than all values by that number at least, and none of them is below it
+        # with full counters the sketch subtracts one number from all of them, and an estimate adds the total again:
+        # estimates sum to less than the number of values by at least that total, and none is below it
         missing = self.count - sum(count for _, count in found)
-        struck = min([missing, self.count // TOP_BUCKETS, *(count for _, count in found)])
-        sure = [(value, count) for value, count in found if count - struck > struck]
+        subtracted = min([missing, self.count // TOP_BUCKETS, *(count for _, count in found)])
+        sure = [(value, count) for value, count in found if count - subtracted > subtracted]
         sure.sort(key=lambda entry: (-entry[1], entry[0]))
         return tuple(
-            TopValue(value=self._shown(value), at_least=count - struck, at_most=count)
+            TopValue(value=self._shown(value), at_least=count - subtracted, at_most=count)
             for value, count in sure[:TOP_VALUES]
         )
 

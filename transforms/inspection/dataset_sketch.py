@@ -1,7 +1,7 @@
 """Sketch of a dataset: statistics of its rows from one pass over any number of parts.
 
-Counts, moments, contingencies and profiles do not depend on how rows are divided and merged, nor do numbers of distinct
-values; quantiles and the bounds of frequent values do, within the error that the result states.
+Counts, moments, contingencies, profiles and numbers of distinct values do not depend on the parts and their order.
+Quantiles and the bounds of frequent values do, within the error that the result states.
 """
 
 import itertools
@@ -19,16 +19,16 @@ from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.inspection.column_sketch import DISTINCT_EXACT, QUANTILE_ERROR, ColumnSketch
 
 PROFILE_PACKETS = 30
-"""Positions of a profile at most."""
+"""Maximum number of positions in a profile."""
 
 _FINE, _FINE_BYTES, _COARSE_BYTES = 2048, 4, 256
 _FINE_BINS = _FINE // _FINE_BYTES
 _BINS = _FINE_BINS + (65_536 - _FINE) // _COARSE_BYTES
-"""Bins of sizes: of 4 bytes up to 2,048, of 256 beyond; the same again for the other direction."""
+"""Number of size bins in one direction: 4 bytes wide up to 2,048 bytes, 256 bytes wide above."""
 
 
 class DatasetSketch:
-    """Summary of the rows of a dataset; its size depends on columns and classes, not on rows."""
+    """Summary of the rows of a dataset; its size depends on columns and classes, not on the number of rows."""
 
     def __init__(self, tasks: Sequence[Task], k: int):
         self._tasks = tuple(tasks)
@@ -75,12 +75,12 @@ class DatasetSketch:
             self._profiles[name] += counts
 
     def compact(self) -> None:
-        """Gives up what merging does not need."""
+        """Frees the memory that merging does not need."""
         for sketch in self._columns.values():
             sketch.compact()
 
     def statistics(self, content_hash: str) -> DatasetStatistics:
-        """Returns what was found. Nothing can be added afterwards."""
+        """Returns the statistics. Nothing can be added afterwards."""
         columns: dict[str, dict[str, ColumnStatistics]] = {split: {} for split in SPLITS}
         for (split, name), sketch in self._columns.items():
             columns[split][name] = sketch.statistics()
@@ -106,9 +106,9 @@ class DatasetSketch:
                 if pair in self._contingencies
             ),
             profiles=tuple(
-                _profile(task.name, word, counts)
+                _profile(task.name, value, counts)
                 for task in self._tasks
-                for word, counts in zip(task.vocabulary, self._profiles[task.name], strict=False)
+                for value, counts in zip(task.vocabulary, self._profiles[task.name], strict=False)
                 if counts.any()
             ),
         )
@@ -141,7 +141,7 @@ def size_bins(sizes: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def bin_sizes() -> np.ndarray:
-    """Returns size times direction in the middle of each bin, to which every member is within 2 bytes, or 128."""
+    """Returns size times direction in the middle of each bin, which is within 2 or 128 bytes of all members."""
     fine = np.arange(_FINE_BINS) * _FINE_BYTES + (_FINE_BYTES - 1) / 2
     coarse = _FINE + np.arange(_BINS - _FINE_BINS) * _COARSE_BYTES + (_COARSE_BYTES - 1) / 2
     forward = np.concatenate([fine, coarse])
@@ -158,15 +158,15 @@ def _codes(rows: pa.RecordBatch, task: Task) -> np.ndarray:
     return view(rows[label_column(task.name)].fill_null(len(task.vocabulary))).astype(np.int64)
 
 
-def _profile(task: str, word: str, counts: np.ndarray) -> ClassProfile:
-    """Returns the quartiles of counts [positions, bins]: the bins in which the values of their ranks lie."""
+def _profile(task: str, value: str, counts: np.ndarray) -> ClassProfile:
+    """Returns the quartiles of counts [positions, bins], each as the middle of its bin."""
     flows = counts.sum(axis=1)
-    reached = int(np.count_nonzero(flows))  # a flow that reaches a position has all before it
+    reached = int(np.count_nonzero(flows))  # a flow with a position also has all earlier positions
     cumulated, sizes = np.cumsum(counts[:reached], axis=1), bin_sizes()
     lower, median, upper = (
         tuple(sizes[(cumulated < np.ceil(flows[:reached] * share)[:, None]).sum(axis=1)].tolist())
         for share in (0.25, 0.5, 0.75)
     )
     return ClassProfile(
-        task=task, word=word, flows=tuple(flows[:reached].tolist()), lower=lower, median=median, upper=upper
+        task=task, word=value, flows=tuple(flows[:reached].tolist()), lower=lower, median=median, upper=upper
     )

@@ -10,7 +10,7 @@ from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_s
 
 
 class SketchRows(beam.CombineFn):
-    """Rows of one split to a `DatasetSketch`, in whatever order they come."""
+    """Combines rows of one split into a `DatasetSketch`, in any order."""
 
     def __init__(self, card: DatasetCard, split: str):
         self._card = card
@@ -30,10 +30,10 @@ class SketchRows(beam.CombineFn):
         return merge_sketches(self.create_accumulator(), sketches)
 
     def compact(self, sketch: DatasetSketch) -> DatasetSketch:
-        """Makes a sketch small before it travels."""
+        """Compacts a sketch before it is sent."""
         sketch.compact()
         return sketch
 
     def extract_output(self, sketch: DatasetSketch) -> DatasetSketch:
-        """Returns the sketch itself, to be merged with those of other folders."""
+        """Returns the sketch itself, so that it can be merged with those of other folders."""
         return sketch

@@ -44,35 +44,35 @@ from flowloom.transforms.splits.splits import SplitPlan, assign_splits
 from flowloom.transforms.splits.task_overlap import count_pairs
 
 BATCH_ROWS = 16_384
-"""Rows of a shard in memory at a time; their ids and digests, 32 bytes a row, are kept for the checks over all rows."""
+"""Number of rows of a shard in memory at a time; ids and digests, 32 bytes a row, stay for checks of all rows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedShard:
-    """A shard that agrees with the card, and the data of its rows for the checks over all shards."""
+    """A shard that agrees with the card, and the data of its rows for checks over all shards."""
 
     written: WrittenShard
     ids: np.ndarray
     """Flow ids, uint64 [rows, 2]."""
     groups: frozenset[str]
     pairs: np.ndarray
-    """Hashes of its host pairs, uint64, each once; empty unless the split is by host pair."""
+    """Distinct hashes of host pairs, uint64; empty unless the split is by host pair."""
     sequences: np.ndarray
-    """Digests of sizes and directions, uint64 [rows, 2]; empty unless duplicates are left out."""
+    """Digests of sizes and directions, uint64 [rows, 2]; empty unless duplicates are dropped."""
     unlabelled: int
 
 
 def check_files(root: Path, card: DatasetCard) -> None:
-    """Checks that every file of a dataset is there, and no other but what `flowloom describe` adds.
+    """Checks that a dataset has all files of its card, and no others except those of `flowloom describe`.
 
     Raises:
-      FlowloomError: naming the file that is missing, listed twice, listed out of its place, or not listed.
+      FlowloomError: if a file is missing, listed twice, in a wrong folder, or not listed; the message names it.
     """
     listed = dataset_files(card)
     for shard in card.shards:
         folder = os.path.dirname(shard_path(shard.view, shard.task, shard.split, 0, 1))
         if os.path.dirname(shard.path) != folder:
-            raise broken(f"shard {shard.path} of split {shard.split!r} should lie in {folder}")
+            raise broken(f"shard {shard.path}: a shard of split {shard.split!r} must be in {folder}")
     for at, path in enumerate(listed):
         if path in listed[:at]:
             raise broken(f"the card lists {path} twice")
@@ -82,26 +82,26 @@ def check_files(root: Path, card: DatasetCard) -> None:
     stray = sorted({str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - known)
     if stray:
         more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
-        raise FlowloomError(f"the card does not list {stray[0]}{more}; remove what does not belong to the dataset")
+        raise FlowloomError(f"the card does not list {stray[0]}{more}; remove files that do not belong to the dataset")
 
 
 def check_schema(root: Path, card: DatasetCard) -> None:
     """Checks that `schema.pbtxt`, and the file of each other view, describes the card's tasks and columns.
 
     Raises:
-      FlowloomError: if it does not.
+      FlowloomError: if a file differs.
     """
     for name in card.views:
         expected = tensorflow_schema(StoredViews.of(card).schema(name, card.tasks), card.tasks, card.definition.k)
         if (root / schema_file(name)).read_bytes() != expected.encode():
-            raise broken(f"{schema_file(name)} is not the schema of the card's tasks")
+            raise broken(f"{schema_file(name)}: schema must be that of the card's tasks and columns, got another one")
 
 
 def check_accounting(root: Path, card: DatasetCard) -> None:
-    """Checks that captures and rejects add up, each for itself, with each other and to the card's account.
+    """Checks that captures and rejects add up, and agree with each other and with the card.
 
     Raises:
-      FlowloomError: naming the capture or the count that differs.
+      FlowloomError: if a count differs; the message names it.
     """
     captures, rejects = _table(root, CAPTURES_TABLE, CAPTURES), _table(root, REJECTS_TABLE, REJECTS)
     rejected: dict[str, int] = {}
@@ -111,35 +111,38 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
         dropped = sum(row[reason.column] for reason in DropReason)
         if row["records"] != row["metered"] + dropped:
             raise broken(
-                f"accounting of {row['uri']} does not close: {row['records']} records, but {row['metered']} metered "
-                f"and {dropped} dropped"
+                f"{row['uri']}: records must be metered or dropped, got {row['records']:,} records, "
+                f"{row['metered']:,} metered and {dropped:,} dropped"
             )
         if row["rejects"] != rejected.get(row["uri"], 0):
             raise differs(f"rejects of {row['uri']}", rejected.get(row["uri"], 0), row["rejects"], CAPTURES_TABLE)
     for name, count in count_captures(captures, rejects).items():
         if count != getattr(card.accounting, name):
             raise differs(f"accounting: {name}", count, getattr(card.accounting, name))
-    aside = sum(sum(entry.set_aside.values()) for entry in card.published)
-    if aside > rejects.num_rows:
-        raise differs("rejected rows of published files", f"at most {rejects.num_rows}", aside)
+    rejected_rows = sum(sum(entry.set_aside.values()) for entry in card.published)
+    if rejected_rows > rejects.num_rows:
+        raise differs("rejected rows of published files", f"at most {rejects.num_rows}", rejected_rows)
     digest = corpus_digest(captures, card.published)
     if digest != card.corpus_digest:
         raise differs("corpus digest", digest, card.corpus_digest)
     if timelines(captures) != card.timelines:
-        raise broken(f"the timelines of capture groups are other ones in {CAPTURES_TABLE} than in the card")
+        raise broken(f"{CAPTURES_TABLE}: timelines of capture groups must be those on the card, got others")
     rows = card.accounting.flows + sum(entry.rows for entry in card.published if entry.view != "flows")
     for entry in card.coverage:
         if not 0 <= entry.conflicts <= entry.labelled <= rows:
-            raise broken(f"source {entry.source!r} cannot have labelled {entry.labelled} rows of task {entry.task!r}")
+            raise broken(
+                f"source {entry.source!r}: labelled rows of task {entry.task!r} must be at most {rows:,}, conflicts "
+                f"at most the labelled rows, got {entry.labelled:,} and {entry.conflicts:,}"
+            )
         if entry.confidence and sum(entry.confidence.values()) != entry.labelled:
             raise differs(f"source {entry.source!r}: confidence", entry.confidence, f"{entry.labelled} labelled flows")
 
 
 def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
-    """Checks a shard's bytes, schema, rows, labels and sequences, reading it in batches.
+    """Checks the bytes, schema, rows, labels and sequences of a shard, in batches.
 
     Raises:
-      FlowloomError: naming the shard and what in it differs.
+      FlowloomError: if anything differs; the message names the shard and the difference.
     """
     path = root / shard.path
     digest = file_sha256(str(path))
@@ -155,12 +158,12 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
         schema = StoredViews.of(card).schema(shard.view, tasks)
         _check_footer(file, shard, schema)
         for read in file.iter_batches(BATCH_ROWS):
-            rows = read.cast(schema)  # Parquet gives the items of a list another name, which a digest would see
+            rows = read.cast(schema)  # Parquet renames the items of a list, which would change the digest
             _check_labels(rows, tasks, shard)
             if shard.view == "flows":
                 starts = np.append(latest, view_or(rows["start"], NO_START))
                 if (starts[1:] < starts[:-1]).any():
-                    raise broken(f"shard {shard.path}: rows are not in the order of their starts")
+                    raise broken(f"shard {shard.path}: rows must be in the order of their starts, got another order")
                 latest = starts[-1]
                 _check_sequences(rows, card.definition.k, shard)
             for name, counts in count_labels(rows, tasks).items():
@@ -198,10 +201,10 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
 
 
 def check_leakage(root: Path, card: DatasetCard) -> None:
-    """Measures leakage again where the card has it.
+    """Measures leakage again if the card has it.
 
     Raises:
-      FlowloomError: naming what differs.
+      FlowloomError: if a count differs; the message names it.
     """
     if card.leakage is None:
         return
@@ -212,10 +215,10 @@ def check_leakage(root: Path, card: DatasetCard) -> None:
 
 
 def check_statistics(root: Path, card: DatasetCard) -> None:
-    """Checks that statistics, where the dataset has them, are of this dataset; quantiles are not made again.
+    """Checks that statistics, if there are any, belong to this dataset; quantiles are not computed again.
 
     Raises:
-      FlowloomError: naming what differs.
+      FlowloomError: if they differ; the message names the difference.
     """
     statistics = read_statistics(root)
     if statistics is None:
@@ -226,10 +229,10 @@ def check_statistics(root: Path, card: DatasetCard) -> None:
         "classes": (statistics.classes, {name: split.classes for name, split in card.splits.items()}),
         "unknown": (statistics.unknown, {name: split.unknown for name, split in card.splits.items()}),
     }
-    for name, (said, claimed) in found.items():
-        if said != claimed:
+    for name, (actual, claimed) in found.items():
+        if actual != claimed:
             raise FlowloomError(
-                f"{STATISTICS}: {name}: found {said}, the card says {claimed}; remove {STATISTICS} and {REPORT}, or "
+                f"{STATISTICS}: {name}: found {actual}, the card says {claimed}; remove {STATISTICS} and {REPORT}, or "
                 "make them again with `flowloom describe --statistics`"
             )
 
@@ -253,11 +256,11 @@ def _check_footer(file: pq.ParquetFile, shard: Shard, schema: pa.Schema) -> None
 def _check_labels(rows: pa.RecordBatch, tasks: Iterable[Task], shard: Shard) -> None:
     for task in tasks:
         codes = view(pc.drop_null(rows[label_column(task.name)]))
-        strange = codes[(codes < 0) | (codes >= len(task.vocabulary))]
-        if len(strange):
+        invalid = codes[(codes < 0) | (codes >= len(task.vocabulary))]
+        if len(invalid):
             raise broken(
-                f"shard {shard.path}: label {strange[0]} of task {task.name!r} is outside its vocabulary of "
-                f"{len(task.vocabulary)} words"
+                f"shard {shard.path}: label number of task {task.name!r} must be from 0 to {len(task.vocabulary) - 1}, "
+                f"got {invalid[0]}"
             )
 
 
@@ -271,11 +274,13 @@ def _check_sequences(rows: pa.RecordBatch, k: int, shard: Shard) -> None:
     for name in others:
         known = rows[name].is_valid().to_numpy(zero_copy_only=False)
         if not np.array_equal(view_or(pc.list_value_length(rows[name]), 0), np.where(known, lengths, 0)):
-            raise broken(f"shard {shard.path}: sequences {first} and {name} of a flow differ in length")
+            raise broken(
+                f"shard {shard.path}: sequences {first} and {name} of a flow must have the same length, got others"
+            )
     directions = view(rows["pkt_dir"].flatten())
-    strange = directions[(directions != 1) & (directions != -1)]
-    if len(strange):
-        raise differs(f"shard {shard.path}: pkt_dir", strange[0], "-1 or 1", "the contract")
+    invalid = directions[(directions != 1) & (directions != -1)]
+    if len(invalid):
+        raise differs(f"shard {shard.path}: pkt_dir", invalid[0], "-1 or 1", "the contract")
 
 
 def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
@@ -283,24 +288,27 @@ def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
     elsewhere = np.flatnonzero(split != SPLITS.index(shard.split))
     if len(elsewhere):
         flow = rows["flow_id"][elsewhere[0]].as_py().hex()
-        raise broken(f"shard {shard.path}: flow {flow} belongs to split {SPLITS[split[elsewhere[0]]]} by {rule.by}")
+        right = SPLITS[split[elsewhere[0]]]
+        raise broken(
+            f"shard {shard.path}: flow {flow} must be in split {right} with splits by {rule.by}, got {shard.split}"
+        )
 
 
 def _table(root: Path, name: str, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(root / name).read()
     except pa.ArrowInvalid as error:
-        raise broken(f"{name} is no Parquet file ({error})") from None
+        raise broken(f"{name}: file cannot be read as Parquet ({error})") from None
     if not table.schema.equals(schema):
         raise differs(f"{name}: columns", ", ".join(table.schema.names), ", ".join(schema.names), "the contract")
     return table
 
 
 def differs(what: str, found: Any, claimed: Any, says: str = "the card") -> FlowloomError:
-    """Returns the error of a file that differs from what the card, or something else, says of it."""
+    """Returns the error of a value that differs from the claim of the card or another document."""
     return broken(f"{what}: found {found}, {says} says {claimed}")
 
 
 def broken(sentence: str) -> FlowloomError:
-    """Returns the error of a dataset that is not as it was built."""
-    return FlowloomError(f"{sentence}; copy the dataset again from where it was whole, or build it again")
+    """Returns the error of a dataset that was changed after its build."""
+    return FlowloomError(f"{sentence}; copy the dataset again from an intact copy, or build it again")

@@ -1,4 +1,4 @@
-"""Verification of all rows together against the card, for claims that no shard shows alone."""
+"""Verification of claims on the card that need the rows of all shards."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _NO_IDS = np.empty((0, 2), np.uint64)
 
 
 def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
-    """Checks what the card says of all rows together: counts, identities, splits, statistics and the content hash.
+    """Checks counts, ids, splits, statistics and the content hash of all rows against the card.
 
     Raises:
-      FlowloomError: naming the count, flow, group, channel or hash that differs.
+      FlowloomError: if anything differs; the message names the count, flow, group, channel or hash.
     """
     written = [shard.written for shard in shards]
     for name in card.views:
@@ -47,16 +47,16 @@ def check_rows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
         if statistics.get(channel) != card.normalisation.get(channel):
             raise differs(f"normalisation of {channel}", statistics.get(channel), card.normalisation.get(channel))
     if count_overlap(written, card.views[0]) != card.overlap:
-        raise broken("tasks overlap otherwise than the card says")
+        raise broken("overlap of tasks must be that on the card, got another one")
     if find_byte_rules(written) != card.byte_rules:
-        raise broken("single bytes tell labels otherwise than the card says")
+        raise broken("byte rules must be those on the card, got others")
     digest = shards_hash(written, card.tasks)
     if digest != card.content_hash:
         raise differs("content hash", digest, card.content_hash)
 
 
 def _check_packets(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
-    """Checks that packets add up, and that those of a flow are in one split with it."""
+    """Checks that packets add up, and that all packets of a flow are in one split."""
     account = card.accounting
     if account.metered != account.packet_rows + sum(account.packets_dropped.values()):
         raise differs("packets metered", account.metered, f"{account.packet_rows} rows, {account.packets_dropped}")
@@ -65,11 +65,11 @@ def _check_packets(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
     if card.layout == "aurora" and rows != read:
         raise differs("rows of packets in shards", rows, read)
     if card.split_rule.by != "packet":
-        _of_one_split(shards)
+        _check_packet_splits(shards)
 
 
-def _of_one_split(shards: Sequence[CheckedShard]) -> None:
-    """Checks that no id is in two splits."""
+def _check_packet_splits(shards: Sequence[CheckedShard]) -> None:
+    """Checks that no flow id is in two splits."""
     by_split = {
         split: np.unique(
             np.concatenate([_NO_IDS, *(shard.ids for shard in shards if shard.written.shard.split == split)]), axis=0
@@ -93,7 +93,7 @@ def _check_flows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
     flows = _check_ids(shards)
     account = card.accounting
     if card.sources:
-        _check_woven(flows, account)
+        _check_merged(flows, account)
     else:
         _check_built(flows, card)
     found = sum(shard.unlabelled for shard in shards)
@@ -105,18 +105,18 @@ def _check_built(flows: int, card: DatasetCard) -> None:
     account = card.accounting
     unlabelled = account.flows_unlabelled if card.layout == "rainbow" else 0
     most = account.flows - account.flows_short - unlabelled
-    # in stripes a flow is gone only when it is left out of all of them
+    # with stripes a flow is absent only if it is dropped from all of them
     least = most - account.rows_duplicate
     if not least <= flows <= (least if card.layout == "aurora" else most):
         raise differs(
             "flows in shards",
             flows,
             f"{account.flows}, {account.flows_short} too short, {unlabelled} without a label, "
-            f"{account.rows_duplicate} rows left out as duplicates",
+            f"{account.rows_duplicate} rows dropped as duplicates",
         )
 
 
-def _check_woven(flows: int, account: Accounting) -> None:
+def _check_merged(flows: int, account: Accounting) -> None:
     if flows != account.flows - account.flows_short - account.flows_joined - account.flows_absent:
         raise differs(
             "flows in shards",
@@ -127,7 +127,7 @@ def _check_woven(flows: int, account: Accounting) -> None:
 
 
 def _check_ids(shards: Sequence[CheckedShard]) -> int:
-    """Checks that each id is once in a stripe and in one split only, and returns how many there are."""
+    """Checks that each id is once in a stripe and in one split only, and returns the number of ids."""
     stripes = sorted({shard.written.shard.task or "" for shard in shards})
     ids = np.concatenate([np.empty((0, 2), np.uint64), *(shard.ids for shard in shards)])
     rows = [len(shard.ids) for shard in shards]

@@ -1,1 +1,1 @@
-"""Rows to scores: inputs, score shards, score card, skew; no models, which are given as a protocol."""
+"""Scoring of rows: inputs, score shards, score card, skew; models come in through a protocol."""

@@ -18,7 +18,7 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.captures.groups import GroupPlan, plan_captures, reject_rows
 
 BATCH_ROWS = 1 << 14
-"""Rows of a row group that are scored at a time, as many as a meter yields."""
+"""Number of rows that are scored at a time, as many as a meter yields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Needs:
     """Requirements of a model on the rows that it scores.
 
     Attributes:
-      columns: columns that the model uses.
+      columns: columns that the model needs.
       wanted: columns that are read if a file has them.
-      definition: flow definition of its training, with the k packets that it uses of each flow.
+      definition: flow definition of the training, with k packets per flow.
     """
 
     view: View
@@ -69,13 +69,13 @@ class ScoreInputs:
 
 
 def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, workers: int = 1) -> ScoreInputs:
-    """Plans the inputs of a scoring, after a look at each capture, dataset and Parquet file.
+    """Checks captures, datasets and Parquet files, and plans them as inputs of scoring.
 
     Args:
       inputs: dataset directories, `.parquet` files, or captures by path or glob.
       needs: the requirements of the model.
       split: the split of datasets to score; None for all.
-      workers: threads that look at captures.
+      workers: number of threads that check captures.
 
     Raises:
       FlowloomError: if an input does not have the columns or the flow definition of the model.
@@ -93,19 +93,19 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
             captures.append(CaptureSource(glob=name))
     if captures and needs.view != "flows":
         raise FlowloomError(
-            f"{captures[0].glob}: the model scores rows of the {needs.view} view, which captures do not have; build a "
-            f"dataset with views: [{needs.view}], and score that"
+            f"{captures[0].glob}: input must be a dataset with the view {needs.view} for this model, got a capture; "
+            f"build a dataset with views: [{needs.view}], and score that"
         )
     return ScoreInputs(plan_captures(captures, os.getcwd(), workers), tuple(dict.fromkeys(parts)))
 
 
 def _dataset_parts(root: Path, needs: Needs, split: str | None) -> Iterator[RowGroupPart]:
     if not (root / CARD).is_file():
-        raise FlowloomError(f"{root}: a folder must be a dataset with {CARD}; for the captures in it write {root}/*")
+        raise FlowloomError(f"{root}: a folder must be a dataset with {CARD}, got none; for captures write {root}/*")
     card = read_card(root)
     if needs.view not in card.views:
         raise FlowloomError(
-            f"{root}: the model scores rows of the {needs.view} view, got a dataset of {', '.join(card.views)}; build "
+            f"{root}: the dataset must have the view {needs.view} for this model, got {', '.join(card.views)}; build "
             f"the dataset with views: [{', '.join([needs.view, *card.views])}]"
         )
     if needs.view == "flows":
@@ -120,17 +120,17 @@ def _dataset_parts(root: Path, needs: Needs, split: str | None) -> Iterator[RowG
 
 def _check_definition(root: Path, card: DatasetCard, wanted: FlowDefinition) -> None:
     """Checks that a dataset has the flow definition of the model's training."""
-    there = card.definition
-    if there.k < wanted.k:
+    found = card.definition
+    if found.k < wanted.k:
         raise FlowloomError(
-            f"{root}: flows must keep at least {wanted.k} packets for this model, got k = {there.k}; build the dataset "
-            f"with definition: {{k: {wanted.k}}} or more"
+            f"{root}: flows must have at least k = {wanted.k} packets for this model, got k = {found.k}; build the "
+            f"dataset with definition: {{k: {wanted.k}}} or more"
         )
-    differing = [name for name, value in wanted if name not in ("k", "preset") and getattr(there, name) != value]
+    differing = [name for name, value in wanted if name not in ("k", "preset") and getattr(found, name) != value]
     if differing:
         raise FlowloomError(
-            f"{root}: the flow definition must be that of the model's training, but {', '.join(differing)} differ; "
-            "build the dataset with the same definition, or score its captures"
+            f"{root}: the flow definition must be that of the model's training, got another "
+            f"{', '.join(differing)}; build the dataset with the same definition, or score its captures"
         )
 
 
@@ -144,24 +144,24 @@ def _file_parts(path: str, needs: Needs) -> Iterator[RowGroupPart]:
 def _columns(path: str, needs: Needs) -> tuple[str, ...]:
     """Returns the columns to read from a Parquet file."""
     try:
-        there = pq.read_schema(path).names
+        names = pq.read_schema(path).names
     except (OSError, pa.ArrowInvalid) as error:
         raise FlowloomError(
-            f"{path}: cannot be read as Parquet ({error}); name another file, or copy it again"
+            f"{path}: file cannot be read as Parquet ({error}); name another file, or copy it again"
         ) from None
-    if missing := [name for name in ("flow_id", "group", *needs.columns) if name not in there]:
+    if missing := [name for name in ("flow_id", "group", *needs.columns) if name not in names]:
         raise FlowloomError(
-            f"{path}: the columns {', '.join(missing)} are missing, which the model or its output needs; score a "
-            "dataset, or the output of `flowloom flows`"
+            f"{path}: columns must include those of the model and its output, got none named "
+            f"{', '.join(missing)}; score a dataset, or the output of `flowloom flows`"
         )
-    return tuple(name for name in needs.wanted if name in there)
+    return tuple(name for name in needs.wanted if name in names)
 
 
 def read_part(part: RowGroupPart) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a row group in batches of at most `BATCH_ROWS`.
 
     Raises:
-      OSError, pa.ArrowInvalid: if it cannot be read, before the first batch.
+      OSError, pa.ArrowInvalid: before the first batch, if the row group cannot be read.
     """
     with pq.ParquetFile(part.path) as file:
         table = file.read_row_group(part.index, columns=list(part.columns)).combine_chunks()
@@ -181,6 +181,6 @@ def read_parts(parts: Iterable[RowGroupPart]) -> tuple[list[pa.RecordBatch], lis
 
 
 def lost_rows(part: RowGroupPart, error: Exception) -> LostRows:
-    """Returns the record of a row group that cannot be read because of an error."""
+    """Returns the record of a row group whose reading raised an error."""
     detail = f"row group {part.index} cannot be read ({error}); copy the file again"
     return LostRows(part.rows, reject_rows([(part.path, part.index, RejectReason.UNREADABLE, detail)]))

@@ -41,7 +41,7 @@ class PartRows(NamedTuple):
 
 @dataclasses.dataclass
 class ReadParts(beam.PTransform):
-    """`read_parts` from a pipeline: row groups of Parquet files, distributed by their rows.
+    """`read_parts` from a pipeline: row groups of Parquet files, dealt to workers by their rows.
 
     Args:
       workers: number of workers that get an equal share of the rows; None if the runner gives work to idle workers.
@@ -84,7 +84,7 @@ class ScoreRows(beam.PTransform):
     """`score_rows` over batches, whose scores are spilled by shard.
 
     Args:
-      load: makes the scorer, once in each process.
+      load: returns the scorer; called once in each process.
       job: the folder for spill files.
       shards: number of shards that the scores are written to.
       addresses: whether the scored rows may have addresses.
@@ -105,7 +105,7 @@ class ScoreRows(beam.PTransform):
 
 @dataclasses.dataclass
 class WriteScores(beam.PTransform):
-    """`write_scores` over the outputs of `ScoreRows`, each shard at once."""
+    """`write_scores` over the outputs of `ScoreRows`, each shard in one piece."""
 
     folder: str
     shards: int

@@ -1,4 +1,4 @@
-"""Scores of row batches: written to sorted shards, with counts of scored and rejected rows."""
+"""Scores of row batches: sorted shards, and counts of scored and rejected rows."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from flowloom.transforms.io.staging import file_sha256
 
 ROW_GROUP_ROWS = 65_536
 HELD_BYTES = 16 << 20
-"""Bytes of scores that a worker holds in memory before it spills them, about 80,000 rows of three tasks."""
+"""Bytes of scores in memory before a worker spills them, about 80,000 rows of three tasks."""
 
 
 class Scored(Protocol):
@@ -50,7 +50,7 @@ class ScoreCounts:
     Attributes:
       rows: all rows.
       rejected: rows without a score, by reason.
-      profiled: rows that the histograms in `counts` are of.
+      profiled: number of rows in the histograms `counts`.
       counts: histogram of each feature, as in `FeatureProfile.counts`.
     """
 
@@ -70,7 +70,7 @@ class ScoreCounts:
 
 @dataclasses.dataclass(frozen=True)
 class WrittenScores:
-    """A shard of scores, the number of repeated rows that it leaves out, and rows of each class by task."""
+    """A shard of scores, the number of rejected repeated rows, and rows of each class by task."""
 
     shard: ScoreShard
     repeated: int
@@ -96,10 +96,10 @@ def score_rows(scorer: RowScorer, rows: pa.RecordBatch, addresses: bool = True) 
 def score_order(batches: Sequence[pa.RecordBatch], tasks: Iterable[str], view_name: View) -> tuple[np.ndarray, int]:
     """Returns the positions of rows in the order of their view, each id once.
 
-    Of several rows with one id, the row with the smallest scores stays, so the order of the batches does not matter.
+    Among rows with the same id, the row with the smallest scores stays, so the order of the batches does not matter.
 
     Returns:
-      Positions through all batches, and the number of rows that are left out.
+      Positions through all batches, and the number of rejected rows.
     """
     rows = sum(batch.num_rows for batch in batches)
     order = row_order(batches, np.zeros((rows, 2), np.uint64), view_name)
@@ -116,7 +116,7 @@ def score_order(batches: Sequence[pa.RecordBatch], tasks: Iterable[str], view_na
         ]
         columns = [column for outputs in outputs_of for column in outputs.reshape(rows, -1).T]
         behind = np.lexsort([column[order] for column in columns])
-        # a stable sort by id puts equal ids side by side again, the smallest scores first
+        # a stable sort by id makes equal ids adjacent again, the smallest scores first
         block = np.cumsum(~again)[behind]
         order = order[behind[np.argsort(block, kind="stable")]]
     return order[~again], int(again.sum())
@@ -133,10 +133,10 @@ def write_scores(
     order, repeated = score_order(batches, tasks, view_name)
     path = score_path(shard, shards)
     groups = write_rows(batches, order, f"{folder}/{path}", ROW_GROUP_ROWS)
-    classes = {}
-    for task, words in tasks.items():
+    counts = {}
+    for task, classes in tasks.items():
         likeliest = np.concatenate([view(batch[class_column(task)]) for batch in batches])
-        classes[task] = np.bincount(likeliest[order], minlength=words)
+        counts[task] = np.bincount(likeliest[order], minlength=classes)
     return WrittenScores(
-        ScoreShard(path=path, rows=sum(groups), sha256=file_sha256(f"{folder}/{path}")), repeated, classes
+        ScoreShard(path=path, rows=sum(groups), sha256=file_sha256(f"{folder}/{path}")), repeated, counts
     )

@@ -1,4 +1,4 @@
-"""Skew: how far scored rows are from those that a model was trained on, feature by feature."""
+"""Skew: differences between scored rows and the rows of a model's training, feature by feature."""
 
 import math
 
@@ -10,10 +10,10 @@ from flowloom.schemas.models.score_card import FeatureSkew, ModelSkew
 
 
 def model_skew(trained: FeatureProfile, scored: FeatureProfile, threshold: float) -> ModelSkew | None:
-    """Compares two profiles of the same k; None where there is nothing to compare.
+    """Compares two profiles with the same k; returns None if either has no rows.
 
-    A feature is skewed where the Jensen-Shannon divergence of its histograms is above `threshold` by more than the
-    noise: few flows differ from many by chance alone.
+    A feature is skewed if the Jensen-Shannon divergence of its histograms exceeds `threshold` plus the noise: small
+    samples differ by chance alone.
     """
     if not trained.rows or not scored.rows:
         return None
@@ -22,9 +22,9 @@ def model_skew(trained: FeatureProfile, scored: FeatureProfile, threshold: float
         _skew(name, trained.counts[name], scored.counts[name], trained, scored, threshold, name) for name in names
     ]
     classes = [
-        _skew(task, tuple(words.values()), tuple(scored.classes[task].values()), trained, scored, threshold)
-        for task, words in trained.classes.items()
-        if any(words.values()) and any(scored.classes.get(task, {}).values())
+        _skew(task, tuple(counts.values()), tuple(scored.classes[task].values()), trained, scored, threshold)
+        for task, counts in trained.classes.items()
+        if any(counts.values()) and any(scored.classes.get(task, {}).values())
     ]
     return ModelSkew(
         threshold=threshold,
@@ -41,7 +41,7 @@ def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
     middle = (p + q) / 2
 
     def divergence(share: np.ndarray) -> float:
-        # exact sums and our own logarithm: a score card has the same bytes on every processor
+        # exact sums and our own logarithm, so that a score card has the same bytes on every processor
         terms = zip(share.tolist(), middle.tolist(), strict=True)
         return math.fsum(part * natural_log(part / half) for part, half in terms if part > 0) / LN_2
 
@@ -49,7 +49,7 @@ def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def expected_divergence(bins: int, rows: int, others: int) -> float:
-    """Returns the mean divergence of samples of one distribution over some bins, in bits, from that of chi squared."""
+    """Returns the mean divergence in bits of two samples of one distribution, from the mean of chi squared."""
     return max(bins - 1, 0) / (8 * LN_2) * (1 / rows + 1 / others)
 
 
@@ -66,15 +66,15 @@ def _skew(
     expected, got = np.array(counts, np.float64), np.array(found, np.float64)
     apart = np.abs(expected / expected.sum() - got / got.sum())
     divergence = jensen_shannon(expected, got)
-    # packets of one flow are like each other, so that flows are what there are many or few of
+    # packets of one flow resemble each other, so the sample size is the number of flows
     noise = expected_divergence(int(((expected + got) > 0).sum()), trained.rows, scored.rows)
     furthest = int(apart.argmax())
-    words = list(trained.classes.get(name, {}))
+    label_values = list(trained.classes.get(name, {}))
     return FeatureSkew(
         name=name,
         jensen_shannon=round(divergence, 6),
         l_infinity=round(float(apart.max()), 6),
-        largest_bin=bin_name(feature, furthest, trained.k) if feature else words[furthest],
+        largest_bin=bin_name(feature, furthest, trained.k) if feature else label_values[furthest],
         noise=round(noise, 6),
         unseen=int(got[expected == 0].sum()),
         values=int(got.sum()),

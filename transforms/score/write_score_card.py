@@ -24,13 +24,13 @@ from flowloom.transforms.score.skew import model_skew
 
 @dataclasses.dataclass(frozen=True)
 class ScorePlan:
-    """Facts of a scoring that are known before it starts.
+    """Facts of a scoring job that are known before it starts.
 
     Attributes:
       trained: feature profile of the training; None for the reason in `untrained`.
       threshold: divergence above which a feature is skewed, in bits.
       inputs: inputs as the user named them.
-      folder: the folder that paths in the tables are relative to, if they lie below it.
+      folder: the folder to which paths below it are relative in the tables.
       captured: whether captures are among the inputs.
       part_rows: number of rows in the row groups.
     """
@@ -59,8 +59,8 @@ def write_score_card(
 
     Args:
       shards: the written scores, in any order.
-      counts: of all batches that were scored.
-      accounts: of the captures that were metered.
+      counts: counts of all scored batches.
+      accounts: accounts of the metered captures.
       lost: row groups that cannot be read.
       rejects: reject rows of the inputs.
       plan: the plan of the job.
@@ -70,7 +70,7 @@ def write_score_card(
       The path of the file that was written last.
     """
     captures = captures_table(accounts, {}, plan.folder)
-    refused = rejects_table(accounts, [rejects, *(part.reject for part in lost)], plan.folder)
+    reject_table = rejects_table(accounts, [rejects, *(part.reject for part in lost)], plan.folder)
     unread = sum(part.rows for part in lost)
     total = sum([*counts, ScoreCounts(unread, {ScoreReject.UNREADABLE: unread} if unread else {})], ScoreCounts())
     written = sorted(shards, key=lambda shard: shard.shard.path)
@@ -78,7 +78,7 @@ def write_score_card(
     rejected = sum_by_key([total.rejected, {ScoreReject.REPEATED: repeated} if repeated else {}])
     scored = sum(shard.shard.rows for shard in written)
     expected = sum(account.flows for account in accounts) + plan.part_rows
-    if fault := _fault(expected, total.rows, scored + sum(rejected.values()), refused):
+    if fault := _fault(expected, total.rows, scored + sum(rejected.values()), reject_table):
         return fail(staging, [fault])
     classes = count_classes(written, plan.model)
     skew, skew_missing = compare_with_training(total, classes, plan)
@@ -91,13 +91,13 @@ def write_score_card(
         scored=scored,
         rejected={str(reason): rejected[reason] for reason in sorted(rejected)},
         classes=classes,
-        captures=account_captures(accounts, captures, refused) if plan.captured else None,
+        captures=account_captures(accounts, captures, reject_table) if plan.captured else None,
         skew=skew,
         skew_missing=skew_missing,
         shards=tuple(shard.shard for shard in written),
     )
     write_table(f"{staging}/{CAPTURES_TABLE}", captures)
-    write_table(f"{staging}/{REJECTS_TABLE}", refused)
+    write_table(f"{staging}/{REJECTS_TABLE}", reject_table)
     write_text(f"{staging}/{SCORE_CARD}", card.model_dump_json(indent=2) + "\n")
     return f"{staging}/{SCORE_CARD}"
 
@@ -120,7 +120,7 @@ def compare_with_training(
     histograms = {name: tuple(bins.tolist()) for name, bins in counts.counts.items()}
     profile = FeatureProfile(k=plan.trained.k, rows=counts.profiled, counts=histograms, classes=classes)
     skew = model_skew(plan.trained, profile, plan.threshold)
-    return skew, plan.untrained if skew else "no row was scored, or none was trained on"
+    return skew, plan.untrained if skew else "no row was scored, or the training had no rows"
 
 
 def account_captures(accounts: Sequence[GroupAccount], captures: pa.Table, rejects: pa.Table) -> Accounting:
@@ -130,14 +130,14 @@ def account_captures(accounts: Sequence[GroupAccount], captures: pa.Table, rejec
     return Accounting(**count_captures(captures, rejects), flows=flows, flows_short=short, flows_unlabelled=0)
 
 
-def _fault(expected: int, came: int, accounted: int, rejects: pa.Table) -> str | None:
+def _fault(expected: int, given: int, accounted: int, rejects: pa.Table) -> str | None:
     """Returns the fault of counts that do not agree, or None."""
-    if expected != came or came != accounted:
+    if expected != given or given != accounted:
         return (
-            f"rows must add up, got {expected:,} metered or read, {came:,} given to the model, "
+            f"rows must add up, got {expected:,} metered or read, {given:,} given to the model, "
             f"{accounted:,} scored or rejected"
         )
-    if came:
+    if given:
         return None
     reasons = [f"{row['uri']}: {row['reason']}: {row['detail']}" for row in rejects.slice(0, 3).to_pylist()]
-    return f"there is no row to score: {'; '.join(reasons) or 'the inputs are empty'}"
+    return f"inputs must have rows to score, got none: {'; '.join(reasons) or 'the inputs are empty'}"

@@ -1,4 +1,4 @@
-"""PTransforms from labelled rows to shards and card give what their functions give in memory."""
+"""PTransforms from labelled rows to card: each gives the same results as its function in memory."""
 
 import pytest
 from stored_datasets import BY_FLOW, labelled_flows, random_labels

@@ -1,4 +1,4 @@
-"""Of equal sequences the first row stays, whatever the batches and partitions."""
+"""Duplicates: the first row of equal sequences stays, for any batches and partitions."""
 
 import pyarrow as pa
 import pytest
@@ -48,13 +48,13 @@ def kept(batches: list[pa.RecordBatch], scope: str, stripe: str = "") -> list[by
 
 @settings(deadline=None, max_examples=25)
 @given(cells, st.integers(1, 30), st.sampled_from(["split", "all"]))
-def test_the_first_of_each_sequence_stays(rows, size, scope):
+def test_the_first_row_of_each_sequence_stays(rows, size, scope):
     batch = rows_of(rows)
     parts = [batch.slice(at, size) for at in range(0, len(rows), size)][::-1]
     assert kept(parts, scope) == kept_by_dictionary(rows, scope)
 
 
-def test_stripes_are_looked_at_one_by_one():
+def test_stripes_are_compared_separately():
     batch = rows_of([(0, 0, 0), (0, 0, 1)])
     found = {"app": batch["flow_id"][1].as_py()}
     assert drop_duplicates("app", batch, found) == (batch.slice(0, 1), LaidOut({"app": -1}, duplicates=1))
@@ -63,7 +63,7 @@ def test_stripes_are_looked_at_one_by_one():
 
 
 @pytest.mark.parametrize("scope", ["split", "all"])
-def test_the_transforms_keep_the_rest_and_count(scope):
+def test_the_transforms_keep_other_rows_and_count_duplicates(scope):
     cells = [(0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 1, 2), (0, 0, 3)]
     rows = rows_of(cells)
     stripes = [("", rows.slice(0, 2)), ("", rows.slice(2, 2)), ("", rows.slice(4))]

@@ -1,4 +1,4 @@
-"""Aurora keeps every row with all labels; Rainbow keeps every known label once, in its own stripe."""
+"""Layouts: Aurora keeps rows with all labels; Rainbow keeps each known label once, in its stripe."""
 
 import pyarrow as pa
 from synthetic import synthetic_flows
@@ -38,7 +38,7 @@ def test_rainbow_has_each_known_label_in_one_stripe():
         assert stripes[task].equals(expected)
 
 
-def test_a_stripe_without_rows_is_not_made():
+def test_a_stripe_without_rows_is_absent():
     unlabelled = flows().take(pa.array([1]))
     assert list(lay_out(unlabelled, TASKS, "rainbow")) == []
 
@@ -50,7 +50,7 @@ def test_pseudonyms_are_stored_like_addresses():
     assert rows.equals(flows())
 
 
-def test_addresses_can_be_left_out():
+def test_addresses_can_be_dropped():
     ((_, rows),) = lay_out(flows(), TASKS, "aurora", StoredViews("drop"))
     assert {"src_ip", "dst_ip"}.isdisjoint(rows.schema.names)
     assert [*StoredViews("drop").schema("flows", TASKS).names, SPLIT_COLUMN] == rows.schema.names

@@ -1,4 +1,4 @@
-"""A shard's bytes depend on its rows alone, and every row lies in exactly one shard."""
+"""Shards: their bytes depend on their rows alone, and every row is in exactly one shard."""
 
 import hashlib
 import random
@@ -55,7 +55,7 @@ def test_every_row_goes_to_one_shard_of_its_split():
     assert sorted_table(joined) == sorted_table(pa.table(batch.drop_columns([SPLIT_COLUMN])))
 
 
-def test_a_row_finds_the_same_shard_in_any_batch():
+def test_a_row_gets_the_same_shard_in_any_batch():
     batch = labelled_flows(200)
     place = {flow: key for key, piece in split_rows("", batch, 5) for flow in piece["flow_id"].to_pylist()}
     for start in range(0, 200, 33):
@@ -76,7 +76,7 @@ def test_sorting_is_total_even_among_equal_ids():
     assert starts == sorted(starts)
 
 
-def test_neither_order_nor_batches_of_rows_change_a_byte(tmp_path):
+def test_order_and_batches_of_rows_do_not_change_a_byte(tmp_path):
     batch = rows(500)
     output = Output(shards=4, row_group_rows=200)
     written = []
@@ -92,14 +92,14 @@ def test_neither_order_nor_batches_of_rows_change_a_byte(tmp_path):
     assert hashlib.sha256(files.pop()).hexdigest() == written[0].shard.sha256
 
 
-def test_digests_wait_in_a_file(tmp_path):
+def test_digests_are_spilled_to_a_file(tmp_path):
     written = write_shard(KEY, [rows(50)], str(tmp_path), TASKS, Output(shards=4))
     spilled = spill_digests(written, str(tmp_path))
     assert spilled.written.digests == b""
     assert read_digests(spilled) == written
 
 
-def test_a_shard_says_what_is_in_it(tmp_path):
+def test_a_shard_has_counts_of_its_rows(tmp_path):
     batch = rows(500)
     written = write_shard(KEY, [batch], str(tmp_path), TASKS, Output(shards=4, row_group_rows=200))
     assert written.shard.path == "flows/split=train/part-00001-of-00004.parquet"
@@ -121,7 +121,7 @@ def test_only_the_train_split_is_measured(tmp_path, split):
     assert written.shard.path == f"flows/task=app/split={split}/part-00000-of-00008.parquet"
 
 
-def test_the_content_hash_knows_no_shards_but_splits_and_words(tmp_path):
+def test_the_content_hash_depends_on_splits_and_label_values_but_not_on_shards(tmp_path):
     batch = labelled_flows(200).set_column(len(FLOWS) + 1, SPLIT_COLUMN, pa.array([0] * 200, pa.int8()))
 
     def built(shards: int, split: str = "train") -> list:

@@ -1,4 +1,4 @@
-"""A card is only written when everything that was counted twice agrees."""
+"""Dataset card: written only if all pairs of counts agree."""
 
 import dataclasses
 from pathlib import Path
@@ -60,7 +60,7 @@ def failure(findings: BuildResults, staging: Path) -> str:
     return (staging / FAILURE).read_text()
 
 
-def test_what_agrees_becomes_a_card(findings, tmp_path):
+def test_counts_that_agree_give_a_card(findings, tmp_path):
     write_card(findings, MANIFEST, "/in", str(tmp_path))
     card = read_card(tmp_path)
     assert (card.accounting.flows, card.accounting.flows_short, card.accounting.records) == (23, 3, 32)
@@ -70,20 +70,22 @@ def test_what_agrees_becomes_a_card(findings, tmp_path):
 
 
 def test_lost_rows_are_a_failure(findings, tmp_path):
-    assert "shards hold other rows" in failure(dataclasses.replace(findings, rows={("flows", AURORA): 21}), tmp_path)
-    assert "shards hold other rows" in failure(dataclasses.replace(findings, shards=[]), tmp_path)
+    assert "shards must have all laid out rows" in failure(
+        dataclasses.replace(findings, rows={("flows", AURORA): 21}), tmp_path
+    )
+    assert "shards must have all laid out rows" in failure(dataclasses.replace(findings, shards=[]), tmp_path)
     doubled = dataclasses.replace(findings, shards=[*findings.shards] * 2, rows={("flows", AURORA): 40})
-    assert "rows differ from flows: 40 rows, 23 flows metered of which 3 too short" in failure(doubled, tmp_path)
+    assert "each flow must have a row, got 40 rows of 23 flows, 3 too short" in failure(doubled, tmp_path)
 
 
-def test_records_that_vanish_are_a_failure(findings, tmp_path):
+def test_missing_records_are_a_failure(findings, tmp_path):
     capture = batch([{**CAPTURE, "records": 33}], CAPTURES)
     accounts = [dataclasses.replace(findings.accounts[0], captures=capture)]
     message = failure(dataclasses.replace(findings, accounts=accounts), tmp_path)
-    assert "accounting of a does not close: 33 records, but 30 metered and 2 dropped" in message
+    assert "a: records must be metered or dropped, got 33 records, 30 metered and 2 dropped" in message
 
 
-def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_is_a_failure(findings, tmp_path):
+def test_separate_digests_are_added_and_missing_ones_are_a_failure(findings, tmp_path):
     accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
     shards = [spill_digests(shard, str(tmp_path)) for shard in findings.shards]
     plans = (LABELS, NONE_PUBLISHED, findings.split_plan, LabelBins(MANIFEST.tasks))
@@ -95,12 +97,12 @@ def test_a_digest_that_came_apart_from_the_reading_is_put_in_and_a_missing_one_i
     assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
 
 
-def test_conflicts_are_a_failure_where_the_manifest_says_so(findings, tmp_path):
+def test_conflicts_are_a_failure_if_the_manifest_says_so(findings, tmp_path):
     strict = MANIFEST.model_copy(update={"on_conflict": {"attack": "error"}})
     assert write_card(findings, strict, "/in", str(tmp_path)) == f"{tmp_path}/{FAILURE}"
     message = (tmp_path / FAILURE).read_text()
     assert "labels of task 'attack' must agree (on_conflict: error)" in message
-    assert "b: 20 flows against a source before it, 0 in itself; mend" in message
+    assert "b: 20 flows against an earlier source, 0 within it; correct" in message
 
 
 def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, tmp_path):
@@ -117,7 +119,7 @@ def test_captures_of_one_group_are_a_timeline_with_gaps_and_overlaps(findings, t
     assert (line.gaps, line.largest_gap_s, line.overlaps, line.largest_overlap_s) == (1, 2, 1, 2)
 
 
-def test_ranges_of_one_capture_are_one_row(findings, tmp_path):
+def test_ranges_of_one_capture_give_one_row(findings, tmp_path):
     parts = [
         {**CAPTURE, "first_ns": 5, "link_types": [1]},
         {**CAPTURE, "first_ns": 3, "last_ns": 9, "link_types": [101]},

@@ -1,4 +1,4 @@
-"""Descriptions are exact, or as near to NumPy's answers as they say, however rows are divided and merged."""
+"""Dataset sketch: statistics are exact or within their stated error of NumPy's, for any parts of the rows."""
 
 import ipaddress
 import pickle
@@ -42,7 +42,7 @@ def labelled_flows(rows: int = ROWS, seed: int = 0) -> pa.RecordBatch:
 
 
 def described(parts: list[tuple[str, pa.RecordBatch]], cuts: int = 1) -> DatasetStatistics:
-    """Describes parts in so many sketches that are merged."""
+    """Sketches each part of the rows, and merges the sketches."""
     merged = DatasetSketch(TASKS, 60)
     for at in range(cuts):
         sketch = DatasetSketch(TASKS, 60)
@@ -87,7 +87,7 @@ def rows_of(flows: pa.RecordBatch, split: int) -> pa.Table:
     return pa.Table.from_batches([flows.slice(at * 100, 100) for at in range(ROWS // 100) if at % 3 == split])
 
 
-def test_numbers_are_those_of_numpy(flows, statistics):
+def test_numbers_equal_those_of_numpy(flows, statistics):
     rows = rows_of(flows, 0)
     for name in ("duration_ns", "src_port", "packets_fwd", "protocol", *SEQUENCES):
         found = statistics.columns["train"][name]
@@ -101,7 +101,7 @@ def test_numbers_are_those_of_numpy(flows, statistics):
         assert_ranks(found.numbers.quantiles, values)
 
 
-def test_lists_are_described_by_their_lengths_too(flows, statistics):
+def test_lists_also_have_statistics_of_lengths(flows, statistics):
     lengths = np.array([len(sizes) for sizes in rows_of(flows, 2)["pkt_size"].to_pylist()])
     found = statistics.columns["test"]["pkt_size"].lengths
     assert found is not None
@@ -112,7 +112,7 @@ def test_lists_are_described_by_their_lengths_too(flows, statistics):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 6), st.integers(1, 20_000), st.sampled_from(["zipf", "uniform", "constant"]), st.integers(0, 99))
-def test_sketches_err_no_more_than_they_say(cuts, rows, shape, seed):
+def test_sketches_stay_within_their_stated_error(cuts, rows, shape, seed):
     rng = np.random.default_rng(seed)
     drawn = {"zipf": rng.zipf(1.4, rows), "uniform": rng.integers(0, 1 << 50, rows), "constant": np.full(rows, 7)}
     values = np.minimum(drawn[shape], 1 << 50)
@@ -134,7 +134,7 @@ def test_sketches_err_no_more_than_they_say(cuts, rows, shape, seed):
         assert {value for value, count in true.items() if count > 2 * (rows // TOP_BUCKETS)} <= listed
 
 
-def test_whatever_is_no_sketch_is_the_same_bits_in_any_order(flows):
+def test_exact_statistics_are_equal_to_the_bit_in_any_order(flows):
     parts = [("train" if at % 3 else "test", flows.slice(at * 100, 100)) for at in range(ROWS // 100)]
     whole, other = described(parts), described(parts[::-1], cuts=7)
     approximate = {"columns"}
@@ -183,21 +183,21 @@ def test_bins_keep_sizes_and_directions(packets):
     assert (np.abs(np.abs(middles) - wide) <= np.where(wide < 2048, 2, 128)).all()
 
 
-def test_texts_bytes_and_addresses_are_told_as_people_write_them():
+def test_texts_bytes_and_addresses_are_shown_as_people_write_them():
     assert column(pa.array(["a", "b", "a"])).top[0].value == "a"
     assert column(pa.array([b"\xff" * 16], pa.binary(16))).top[0].value == "ff" * 16
     address = ipaddress.IPv6Address("::ffff:192.0.2.1").packed
     assert column(pa.array([address], pa.binary(16)), name="src_ip").top[0].value == "192.0.2.1"
 
 
-def test_nulls_are_counted_and_nothing_is_described_as_nothing():
+def test_nulls_are_counted_and_empty_columns_have_no_statistics():
     found = column(pa.array([1, None, 3, None], pa.int32()))
     assert (found.count, found.nulls, found.distinct) == (2, 2, 2)
     empty = column(pa.array([], pa.int64()))
     assert empty == ColumnStatistics(count=0, nulls=0, distinct=0, top=(), numbers=None, lengths=None)
 
 
-def test_stripes_without_a_task_count_what_they_have(flows):
+def test_stripes_count_only_their_own_task(flows):
     found = described([("train", flows.drop_columns([label_column("attack")]))])
     assert found.contingencies == ()
     assert sum(found.classes["train"]["attack"].values()) + found.unknown["train"]["attack"] == 0

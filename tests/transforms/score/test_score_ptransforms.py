@@ -1,4 +1,4 @@
-"""PTransforms of scoring give what their functions give in memory."""
+"""PTransforms of scoring: each gives the same results as its function in memory."""
 
 import dataclasses
 import functools
@@ -96,7 +96,7 @@ def test_rows_are_scored_and_spilled_by_shard(tmp_path):
     assert (total.rows, total.rejected) == (60, sum((counts for _, counts in expected), ScoreCounts()).rejected)
 
 
-def test_addresses_are_left_out_on_demand(tmp_path):
+def test_addresses_are_dropped_on_demand(tmp_path):
     scored = BATCHES | ScoreRows(functools.partial(AddressScorer), str(tmp_path), 1, addresses=False)
     assert sum(scored.counts, ScoreCounts()).rejected == {"no addresses": 60}
 

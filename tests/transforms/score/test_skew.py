@@ -1,4 +1,4 @@
-"""Skew: properties of the divergence, and what counts as skewed between few flows and many."""
+"""Skew: properties of the divergence, and the effect of small samples."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -13,7 +13,7 @@ histograms = st.lists(st.integers(0, 50), min_size=6, max_size=6).filter(any)
 
 
 def profile(sizes, rows=None, classes=None):
-    """Returns a profile of one feature, whose values are so many in each of the first bins."""
+    """Returns a profile of one feature from the counts of its first bins."""
     bins = np.zeros(bin_count("pkt_size", K), int)
     bins[: len(sizes)] = sizes
     return FeatureProfile(k=K, rows=rows or int(sum(sizes)), counts={"pkt_size": bins.tolist()}, classes=classes or {})
@@ -31,7 +31,7 @@ def test_histograms_without_a_common_bin_are_one_bit_apart():
     assert jensen_shannon(np.array([3.0, 0]), np.array([0, 5.0])) == 1
 
 
-def test_few_flows_of_one_kind_are_as_far_apart_as_expected():
+def test_small_samples_of_one_distribution_diverge_as_expected():
     generator = np.random.default_rng(0)
     shares = generator.dirichlet(np.ones(30))
     pairs = [(generator.multinomial(300, shares), generator.multinomial(5_000, shares)) for _ in range(300)]
@@ -39,7 +39,7 @@ def test_few_flows_of_one_kind_are_as_far_apart_as_expected():
     assert found == pytest.approx(expected_divergence(30, 300, 5_000), rel=0.15)
 
 
-def test_chance_is_no_skew_but_another_distribution_is():
+def test_chance_is_not_skew_but_another_distribution_is():
     trained = profile([4000] * 50)
     draws = np.random.default_rng(1).multinomial(60, np.full(50, 1 / 50))
     by_chance = model_skew(trained, profile(draws), 0.1)
@@ -48,7 +48,7 @@ def test_chance_is_no_skew_but_another_distribution_is():
     assert model_skew(trained, profile([60] * 10), 0.1).skewed == ("pkt_size",)
 
 
-def test_what_training_never_saw_is_counted_and_named():
+def test_values_absent_from_training_are_counted_and_named():
     found = model_skew(profile([10, 0, 10]), profile([5, 5, 0, 2]), 0.5).features[0]
     assert (found.unseen, found.values) == (7, 12)
     assert found.l_infinity == pytest.approx(0.5)
@@ -61,7 +61,7 @@ def test_classes_are_compared_with_the_labels_of_the_training():
     assert (found.name, found.l_infinity, found.unseen) == ("app", 0.5, 0)
 
 
-def test_nothing_scored_is_nothing_to_compare():
+def test_without_scored_rows_there_is_no_skew():
     assert model_skew(profile([1]), FeatureProfile(k=K, rows=0, counts={}), 0.1) is None
 
 
