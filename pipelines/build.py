@@ -11,10 +11,11 @@ from flowloom.pipelines.publish import publish, require_vacant
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import is_url
-from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder, temporary_folder
+from flowloom.transforms.io.tally import watched
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.window_sources import label_folder
 
@@ -54,13 +55,13 @@ class BuildOptions:
 
 def build(
     options: BuildOptions,
-    progress: Callable[[Tally], None] | None = None,
+    progress: Callable[[Progress], None] = ignore_progress,
     metered: MeteredCaptures | None = None,
 ) -> DatasetCard:
     """Builds a dataset and returns its card.
 
     Args:
-      progress: called about twice a second with the progress so far, from another thread.
+      progress: called about twice a second, from another thread.
       metered: cached captures to build from, instead of the captures that the manifest names.
 
     Raises:
@@ -82,7 +83,7 @@ def _build(
     options: BuildOptions,
     manifest: CorpusManifest,
     staging: str,
-    progress: Callable[[Tally], None] | None,
+    progress: Callable[[Progress], None],
     metered: MeteredCaptures | None,
 ) -> DatasetCard:
     folder = os.path.dirname(os.path.abspath(options.manifest))

@@ -13,6 +13,7 @@ from rich.table import Table
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.compare_definitions import EQUAL, Cause, compare_flows
@@ -79,23 +80,27 @@ class CompareReport:
     differences: list[Difference]
 
 
-def compare_definitions(options: CompareOptions, progress: Callable[[str], None] = lambda line: None) -> CompareReport:
+def compare_definitions(
+    options: CompareOptions, progress: Callable[[Progress], None] = ignore_progress
+) -> CompareReport:
     """Meters a capture by two definitions and compares their flows.
 
     Raises:
       FlowloomError: if the capture cannot be read.
     """
     tables = []
-    for definition in (options.a, options.b):
-        progress(f"metering {options.capture} by {definition.preset}")
+    definitions = (options.a, options.b)
+    for done, definition in enumerate(definitions):
+        text = f"metering {options.capture} by {definition.preset}"
+        progress(Progress(text, done, len(definitions), stays=True))
         table, unread = _flows(options.capture, definition.model_copy(update={"min_packets": 1}))
         tables.append(table)
     for sentence in unread:
-        progress(sentence)
+        progress(Progress(sentence, len(definitions), len(definitions), stays=True))
     pairs = compare_flows(tables[0], tables[1], options.a, options.b)
     differing = pairs.filter(pl.col("cause") != EQUAL)
     differences = [_difference(Cause(cause), rows, options.examples) for (cause,), rows in differing.group_by("cause")]
-    fields = [definition.model_dump(mode="json") for definition in (options.a, options.b)]
+    fields = [definition.model_dump(mode="json") for definition in definitions]
     return CompareReport(
         capture=options.capture,
         options={name: [one[name] for one in fields] for name in fields[0] if fields[0][name] != fields[1][name]},

@@ -1,13 +1,14 @@
 """`flowloom demo`: builds, trains and evaluates on the corpus of the source tree, under both layouts."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.demo_corpus import CORPUS
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 
 LAYOUTS = ("rainbow", "aurora")
 RECIPE = "multa"
@@ -24,7 +25,7 @@ class DemoOptions:
     """Train one epoch."""
 
 
-def demo(options: DemoOptions, display: ProgressDisplay) -> dict[str, dict[str, Any]]:
+def demo(options: DemoOptions, progress: Callable[[Progress], None] = ignore_progress) -> dict[str, dict[str, Any]]:
     """Builds, trains and evaluates under each layout, and returns the metrics by layout.
 
     Leaves `OUT/<layout>` (datasets) and `OUT/runs/<layout>` (runs with metrics.json and report.html).
@@ -46,10 +47,10 @@ def demo(options: DemoOptions, display: ProgressDisplay) -> dict[str, dict[str, 
     found = {}
     for layout in LAYOUTS:
         dataset, run = options.out / layout, options.out / "runs" / layout
-        display.line(f"building {dataset}")
-        build(BuildOptions(corpus / f"{layout}.yaml", dataset), display.built)
-        display.line(f"training {run}")
-        train(TrainOptions(dataset, run, RECIPE, overrides), display.trained)
-        display.line(f"evaluating {run}")
-        found[layout] = evaluate(EvaluateOptions(run), display.update)
+        progress(Progress(f"building {dataset}", stays=True))
+        build(BuildOptions(corpus / f"{layout}.yaml", dataset), progress)
+        progress(Progress(f"training {run}", stays=True))
+        train(TrainOptions(dataset, run, RECIPE, overrides), progress)
+        progress(Progress(f"evaluating {run}", stays=True))
+        found[layout] = evaluate(EvaluateOptions(run), progress)
     return found

@@ -1,6 +1,7 @@
 """`flowloom flows`: captures to one flow table, no labels and no Beam."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.arrays.columns import filled
 from flowloom.transforms.captures.capture_files import (
     CaptureError,
@@ -53,7 +55,7 @@ class FlowsReport:
     seconds: dict[str, float]
 
 
-def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lambda line: None) -> FlowsReport:
+def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] = ignore_progress) -> FlowsReport:
     """Meters captures into one Parquet file of `schemas.rows.FLOWS`.
 
     Raises:
@@ -66,7 +68,8 @@ def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lamb
     begun = time.perf_counter()
     report = FlowsReport([], [], 0, 0, dict.fromkeys(("read", "decode", "meter", "write"), 0.0))
     with parquet_writer(options.output, FLOWS) as writer:
-        for flows in filled(_all_metered(options, report, progress), TAKE_FLOWS):
+        files = itertools.count()
+        for flows in filled(_all_metered(options, report, files, progress), TAKE_FLOWS):
             writing = time.perf_counter()
             writer.write(flows)
             report.seconds["write"] += time.perf_counter() - writing
@@ -76,16 +79,17 @@ def meter_captures(options: FlowsOptions, progress: Callable[[str], None] = lamb
         closing = time.perf_counter()
     report.seconds["write"] += time.perf_counter() - closing
     report.seconds["total"] = time.perf_counter() - begun
+    read = next(files)
     for reject in report.rejects:
-        progress(_sentence(reject))
+        progress(Progress(_sentence(reject), read, read, stays=True))
     return report
 
 
 def _all_metered(
-    options: FlowsOptions, report: FlowsReport, progress: Callable[[str], None]
+    options: FlowsOptions, report: FlowsReport, files: Iterator[int], progress: Callable[[Progress], None]
 ) -> Iterator[pa.RecordBatch]:
     for uri in _files(options.captures, report):
-        progress(f"metering {uri}")
+        progress(Progress(f"metering {uri}", next(files), stays=True))
         yield from _metered(uri, options, report)
 
 

@@ -18,6 +18,7 @@ from flowloom.pipelines.manifests import read_manifest
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.capture_files import open_stored
 from flowloom.transforms.captures.groups import Capture, GroupPlan, plan_corpus
 from flowloom.transforms.io.verdict import require_success
@@ -66,7 +67,7 @@ class _Measured:
     spill_bytes: int
 
 
-def plan(options: PlanOptions, progress: Callable[[str], None] = lambda line: None) -> BuildEstimate:
+def plan(options: PlanOptions, progress: Callable[[Progress], None] = ignore_progress) -> BuildEstimate:
     """Estimates time, memory and disk of a build.
 
     Raises:
@@ -93,7 +94,7 @@ def plan(options: PlanOptions, progress: Callable[[str], None] = lambda line: No
 
 
 def measure_rates(
-    manifest: CorpusManifest, folder: str, corpus: GroupPlan, progress: Callable[[str], None] = lambda line: None
+    manifest: CorpusManifest, folder: str, corpus: GroupPlan, progress: Callable[[Progress], None] = ignore_progress
 ) -> Rates:
     """Builds samples of a corpus' captures with one worker, in a folder that goes away, and returns what they took.
 
@@ -106,13 +107,14 @@ def measure_rates(
     samples = choose_samples(captures)
     with tempfile.TemporaryDirectory(prefix="flowloom-plan-") as scratch:
         smallest = min(captures, key=lambda capture: capture.size)
-        progress("starting up")
+        progress(Progress("starting up", 0, len(samples), stays=True))
         _build(manifest, folder, [(smallest, _FIRST_BYTES)], f"{scratch}/first")
         startup_s = time.process_time()
         least = _build(manifest, folder, [(smallest, _FIRST_BYTES)], f"{scratch}/least")
         taken = []
         for number, sample in enumerate(samples):
-            progress(f"building sample {number + 1} of {len(samples)}")
+            text = f"building sample {number + 1} of {len(samples)}"
+            progress(Progress(text, number, len(samples), stays=True))
             taken.append(_build(manifest, folder, sample, f"{scratch}/{number}"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     costs = [max(each.cpu_s - least.cpu_s, 0.1 * each.cpu_s) / each.bytes for each in taken]

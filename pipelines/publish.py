@@ -13,6 +13,7 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS
 from flowloom.schemas.dataset.views import dataset_files
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import download, exists, is_url, upload
 from flowloom.transforms.io.staging import file_sha256, staged_folder
 
@@ -37,12 +38,12 @@ def require_vacant(url: str) -> None:
 
 
 def publish(
-    dataset: str | os.PathLike[str], url: str, progress: Callable[[str], None] = lambda line: None
+    dataset: str | os.PathLike[str], url: str, progress: Callable[[Progress], None] = ignore_progress
 ) -> DatasetCard:
     """Copies a dataset directory to a URL; it is one there as soon as its card is, which comes last.
 
     Args:
-      progress: called with the name of each file that is there.
+      progress: called with the name of each copied file.
 
     Raises:
       FlowloomError: if there is no dataset, `url` is none or has one already, or a file cannot be written.
@@ -63,19 +64,20 @@ def publish(
             raise FlowloomError(
                 f"{name} could not be written to {url} ({error}); there is no dataset there yet: publish {root} again"
             ) from None
-        progress(name)
 
-    _side_by_side(send, files)
+    total = len(files) + 1
+    _side_by_side(send, files, progress, total)
     require_vacant(url)
     send(last)
+    progress(Progress(last, total, total))
     return card
 
 
-def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[str], None] = lambda line: None) -> DatasetCard:
+def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[Progress], None] = ignore_progress) -> DatasetCard:
     """Copies the dataset at a URL to a new directory, checks every shard against the card, and returns the card.
 
     Args:
-      progress: called with the name of each file that is there.
+      progress: called with the name of each copied file.
 
     Raises:
       FlowloomError: if there is no dataset, one of its files is missing or another than the card says, or `out` exists.
@@ -94,10 +96,9 @@ def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[str], None]
             _receive(url, name, root)
             if name in digests and file_sha256(str(root / name)) != digests[name]:
                 raise FlowloomError(f"{name} at {url} is not the file that the card lists; publish the dataset again")
-            progress(name)
 
-        _side_by_side(receive, dataset_files(card)[:-1])
-        _side_by_side(receive, [name for name in (STATISTICS, REPORT) if exists(_at(url, name))])
+        files = [*dataset_files(card)[:-1], *(name for name in (STATISTICS, REPORT) if exists(_at(url, name)))]
+        _side_by_side(receive, files, progress, len(files))
         return card
 
 
@@ -110,13 +111,16 @@ def _receive(url: str, name: str, root: Path) -> None:
         raise FlowloomError(f"{what} cannot be read ({error}); check the URL and your rights") from None
 
 
-def _side_by_side(action: Callable[[str], None], names: Iterable[str]) -> None:
-    """Does something with all names; the first failure ends it."""
+def _side_by_side(
+    copy: Callable[[str], None], names: Iterable[str], progress: Callable[[Progress], None], total: int
+) -> None:
+    """Copies files in several threads; the first failure ends it."""
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        pending = [pool.submit(action, name) for name in names]
+        pending = {pool.submit(copy, name): name for name in names}
         try:
-            for done in concurrent.futures.as_completed(pending):
-                done.result()
+            for done, future in enumerate(concurrent.futures.as_completed(pending), start=1):
+                future.result()
+                progress(Progress(pending[future], done, total))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -16,11 +16,12 @@ from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.score_card import MAX_SKEW, SCORE_CARD, ScoreCard, ScoredModel, read_scores
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.identities import corpus_key, read_key
-from flowloom.transforms.io.progress import Tally, watched
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
+from flowloom.transforms.io.tally import watched
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.metering.metering_ptransforms import JoinPartitions, MeterRanges, PlanMetering
@@ -87,11 +88,11 @@ class ScoreOptions:
         return self.workers if self.runner == EMBEDDED else None
 
 
-def score(options: ScoreOptions, progress: Callable[[Tally], None] | None = None) -> ScoreCard:
+def score(options: ScoreOptions, progress: Callable[[Progress], None] = ignore_progress) -> ScoreCard:
     """Scores every row of the inputs and returns the card of the scores.
 
     Args:
-      progress: called about twice a second with what was done so far, from another thread.
+      progress: called about twice a second, from another thread.
 
     Raises:
       FlowloomError: if the model cannot be read, an input lacks a column that it needs, there is no row to score, or

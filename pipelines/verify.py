@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowloom.schemas.dataset.dataset_card import read_card
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.inspection.verify_files import (
     CheckedShard,
     check_accounting,
@@ -28,15 +29,13 @@ class Verification:
     content_hash: str
 
 
-def verify(
-    dataset: str | os.PathLike[str], progress: Callable[[str, int, int], None] = lambda text, done, total: None
-) -> Verification:
+def verify(dataset: str | os.PathLike[str], progress: Callable[[Progress], None] = ignore_progress) -> Verification:
     """Checks a dataset's files against its card, one shard at a time.
 
     Label coverage is checked for sense only: which source said what is not in the dataset.
 
     Args:
-      progress: called with a shard's path, how many were checked before it, and how many there are.
+      progress: called before each shard.
 
     Raises:
       FlowloomError: naming the first thing that is not as the card says.
@@ -49,7 +48,7 @@ def verify(
     check_statistics(root, card)
     shards: list[CheckedShard] = []
     for shard in card.shards:
-        progress(shard.path, len(shards), len(card.shards))
+        progress(Progress(shard.path, len(shards), len(card.shards)))
         shards.append(check_shard(root, shard, card))
     check_rows(shards, card)
     check_leakage(root, card)

@@ -10,9 +10,10 @@ import apache_beam as beam
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.io.progress import Tally, watched
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
+from flowloom.transforms.io.tally import watched
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.weave.weave_plans import WeavePlan, WeaveRules, plan_weave
 from flowloom.transforms.weave.weave_ptransforms import FindParts, MergeShards, WriteMergedCard
@@ -34,11 +35,11 @@ class WeaveOptions:
             raise FlowloomError(f"workers must be at least 1, got {self.workers}")
 
 
-def weave(options: WeaveOptions, progress: Callable[[Tally], None] | None = None) -> DatasetCard:
+def weave(options: WeaveOptions, progress: Callable[[Progress], None] = ignore_progress) -> DatasetCard:
     """Converts a dataset to another layout, or merges several, and returns the card of the new one.
 
     Args:
-      progress: called about twice a second with what was done so far, from another thread.
+      progress: called about twice a second, from another thread.
 
     Raises:
       FlowloomError: if a dataset is not finished, the datasets do not fit together, a shard is damaged, a flow is in
@@ -47,7 +48,8 @@ def weave(options: WeaveOptions, progress: Callable[[Tally], None] | None = None
     datasets = [(Path(folder), read_card(folder)) for folder in options.datasets]
     plan = plan_weave([card for _, card in datasets], options.rules)
     with staged_folder(os.fspath(options.out)) as staging:
-        with watched(staging, progress), start_pipeline(EMBEDDED, options.workers, ()) as pipeline:
+        count = watched(staging, progress, "{shards:,} shards written")
+        with count, start_pipeline(EMBEDDED, options.workers, ()) as pipeline:
             compose(pipeline, datasets, plan, staging)
         require_success(staging, CARD)
         clear(staging)

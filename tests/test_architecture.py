@@ -29,6 +29,7 @@ ALLOWED: dict[str, str] = {
     "schemas/corpus": "schemas schemas/arrow",
     "trainers/models": "trainers/layers",
     "transforms/arrays": "schemas schemas/arrow",
+    "pipelines/terminal": "schemas transforms/arrays",
     "schemas/dataset": "schemas schemas/arrow schemas/corpus",
     "trainers/conversion": "trainers trainers/models",
     "transforms/io": "schemas transforms/arrays",
@@ -61,7 +62,6 @@ ALLOWED: dict[str, str] = {
     "transforms/labels": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
     ),
-    "pipelines/terminal": "transforms/arrays transforms/io trainers/training",
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
@@ -89,7 +89,7 @@ ALLOWED: dict[str, str] = {
     "pipelines": (
         "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/arrays transforms/io "
         "pipelines/engines transforms/captures trainers/deploy trainers/evaluation transforms/flows "
-        "trainers/training transforms/metering pipelines/terminal transforms/labels transforms/splits "
+        "trainers/training transforms/metering transforms/labels transforms/splits "
         "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave"
     ),
     "pipelines/describe": (
@@ -97,7 +97,7 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/reproduce/engine": (
         "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
-        "trainers/evaluation trainers/training pipelines/terminal transforms/weave pipelines"
+        "trainers/evaluation trainers/training transforms/weave pipelines"
     ),
     "pipelines/retrain": (
         "schemas trainers schemas/corpus schemas/dataset schemas/models transforms/io pipelines/engines "
@@ -106,20 +106,20 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/reproduce/mtc": (
         "schemas schemas/arrow trainers/layers schemas/corpus trainers/models schemas/dataset trainers/feed "
-        "trainers/recipes trainers/evaluation pipelines/terminal transforms/published pipelines "
+        "trainers/recipes trainers/evaluation transforms/published pipelines "
         "pipelines/reproduce/engine"
     ),
     "pipelines/reproduce/multa": (
         "schemas schemas/corpus schemas/dataset trainers/feed trainers/recipes trainers/deploy trainers/evaluation "
-        "pipelines/reproduce/kitsune trainers/training pipelines/terminal trainers/tuning transforms/weave "
+        "pipelines/reproduce/kitsune trainers/training trainers/tuning transforms/weave "
         "pipelines pipelines/reproduce/engine"
     ),
     "pipelines/reproduce/multitask_cnn": (
         "schemas schemas/arrow schemas/corpus schemas/dataset trainers/feed trainers/recipes trainers/evaluation "
-        "trainers/training pipelines/terminal transforms/published pipelines/reproduce/engine"
+        "trainers/training transforms/published pipelines/reproduce/engine"
     ),
     "pipelines/reproduce": (
-        "pipelines/terminal pipelines/reproduce/engine pipelines/reproduce/mtc pipelines/reproduce/multa "
+        "schemas pipelines/reproduce/engine pipelines/reproduce/mtc pipelines/reproduce/multa "
         "pipelines/reproduce/multitask_cnn"
     ),
     "pipelines/cli": (

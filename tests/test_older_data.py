@@ -15,7 +15,6 @@ from daily_traffic import packets, write_day
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.retrain.retrain import RetrainOptions, retrain
 from flowloom.pipelines.score import ScoreOptions, score
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.verify import verify
 from flowloom.trainers.evaluation.evaluate import EvaluateOptions, evaluate
 
@@ -71,8 +70,7 @@ def test_a_retrain_state_goes_on(old):
     arrive(old, 1)
     small = ("k=8", "units=4", "experts=1", "epochs=2")
     options = RetrainOptions(old / "state", old / "corpus.yaml", overrides=small, registry="none", workers=1)
-    with ProgressDisplay("test") as display:
-        version = retrain(options, display).version
+    version = retrain(options).version
     assert version.number == 2
     assert len(version.new_captures) == 2
     assert version.content_hash == build(BuildOptions(old / "corpus.yaml", old / "scratch", workers=1)).content_hash

@@ -12,6 +12,7 @@ from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Ru
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 
 if TYPE_CHECKING:
     from flowloom.schemas.dataset.dataset_card import DatasetCard
@@ -33,7 +34,7 @@ def flows(
 
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     with ProgressDisplay("flows") as display:
-        report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.line)
+        report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -58,7 +59,7 @@ def compare_definitions(
 
     one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))
     with ProgressDisplay("compare-definitions") as display:
-        report = compare(CompareOptions(capture, one, other, examples), display.line)
+        report = compare(CompareOptions(capture, one, other, examples), display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -82,7 +83,7 @@ def plan(
             from flowloom.pipelines.plan import plan as plan_build
 
         options = PlanOptions(corpus, workers or usable_cores(), rates)  # type: ignore[arg-type]
-        found = plan_build(options, display.line)
+        found = plan_build(options, display.show)
     if as_json:
         print_json(dataclasses.asdict(found))
         return
@@ -116,7 +117,7 @@ def build(
 
         engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder)
         options = BuildOptions(corpus, out, *engine)
-        card = build_dataset(options, display.built)
+        card = build_dataset(options, display.show)
     if as_json:
         typer.echo(card.model_dump_json())
         return
@@ -165,7 +166,7 @@ def verify(
     from flowloom.pipelines.verify import verify as verify_dataset
 
     with ProgressDisplay("verify") as display:
-        found = verify_dataset(dataset, display.update)
+        found = verify_dataset(dataset, display.show)
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
@@ -208,7 +209,7 @@ def weave(
         values = _replaced_values(words or ())
         rules = WeaveRules(layout, missing, on_conflict, values, shards, name)  # type: ignore[arg-type]
         options = WeaveOptions(tuple(datasets), out, rules, workers or usable_cores())
-        card = weave_datasets(options, display.merged)
+        card = weave_datasets(options, display.show)
     if as_json:
         typer.echo(card.model_dump_json())
         return
@@ -253,10 +254,10 @@ def worker_pool(
     serve(port, ProgressDisplay("worker-pool").line)
 
 
-def _copy_dataset(job: str, target: str | Path, copy: Callable[[Callable[[str], None]], "DatasetCard"]) -> None:
+def _copy_dataset(job: str, target: str | Path, copy: Callable[[Callable[[Progress], None]], "DatasetCard"]) -> None:
     """Copies a dataset with a progress display, and prints what arrived."""
     with ProgressDisplay(job) as display:
-        card = copy(display.update)
+        card = copy(display.show)
     typer.echo(f"{target}: {len(card.shards):,} shards, content hash {card.content_hash[:HASH_DIGITS]}")
 
 

@@ -34,7 +34,7 @@ def train(
         display.line(f"{dataset} to {run}")
         training = import_trainer("flowloom.trainers.training.train")
         options = training.TrainOptions(dataset, run, recipe, tuple(settings or ()))
-        summary = training.train(options, display.trained)
+        summary = training.train(options, display.show)
     if as_json:
         print_json(dataclasses.asdict(summary))
         return
@@ -65,7 +65,7 @@ def tune(
             dataset, run, target_auc, max_drop, recipe, tuple(settings or ()),
             start_units, largest_units, granularity, repeats, quick,
         )  # fmt: skip
-        found = tuning.tune_sizes(options, display.line)
+        found = tuning.tune_sizes(options, display.show)
     if as_json:
         print_json(found)
         return
@@ -90,7 +90,7 @@ def evaluate(
         display.line(f"{run} on split {split}")
         evaluation = import_trainer("flowloom.trainers.evaluation.evaluate")
         chosen = {"baselines": tuple(baselines)} if baselines else {}
-        metrics = evaluation.evaluate(evaluation.EvaluateOptions(run=run, split=split, **chosen), display.update)
+        metrics = evaluation.evaluate(evaluation.EvaluateOptions(run=run, split=split, **chosen), display.show)
     if as_json:
         print_json(metrics)
         return
@@ -155,7 +155,7 @@ def score(
             max_skew=MAX_SKEW if max_skew is None else max_skew,
             workers=workers or usable_cores(), runner=runner or EMBEDDED, beam_args=context.obj or (),
         )  # fmt: skip
-        card = score_inputs(options, display.scored)
+        card = score_inputs(options, display.show)
     if as_json:
         typer.echo(card.model_dump_json())
         return
@@ -213,7 +213,7 @@ def retrain(
             options = retraining.RetrainOptions(
                 state, corpus, recipe, tuple(settings or ()), rule, limit, registry, workers or usable_cores()
             )
-            found = retraining.retrain(options, display)
+            found = retraining.retrain(options, display.show)
             version = found.version.model_dump(mode="json") if found.version else None
             result = {"champion": found.champion, "version": version, "report": found.report}
     if as_json:

@@ -24,7 +24,7 @@ def demo(
         from flowloom.pipelines.demo import DemoOptions
         from flowloom.pipelines.demo import demo as run_demo
 
-        found = run_demo(DemoOptions(out, corpus, quick), display)
+        found = run_demo(DemoOptions(out, corpus, quick), display.show)
     if as_json:
         print_json(found)
         return
@@ -47,7 +47,7 @@ def reproduce(
         from flowloom.pipelines.reproduce.command import reproduce as reproduce_paper
         from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
 
-        found = reproduce_paper(ReproduceOptions(paper, data, out, seed, quick), display)
+        found = reproduce_paper(ReproduceOptions(paper, data, out, seed, quick), display.show)
     if as_json:
         print_json(found)
         return

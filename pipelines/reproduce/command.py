@@ -8,7 +8,7 @@ from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
 from flowloom.pipelines.reproduce.mtc.reproduce_mtc import reproduce_mtc
 from flowloom.pipelines.reproduce.multa.reproduce_multa import reproduce_multa
 from flowloom.pipelines.reproduce.multitask_cnn.reproduce_multitask_cnn import reproduce_multitask_cnn
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
+from flowloom.schemas.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 QUICK = "This was a quick run: it shows that everything runs, and its figures mean little."
 
 
-_REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], "Reproduction"]] = {
+_REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, Callable[[Progress], None]], "Reproduction"]] = {
     "multitask-cnn": reproduce_multitask_cnn,
     "multa": reproduce_multa,
     "mtc": reproduce_mtc,
@@ -24,7 +24,7 @@ _REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, ProgressDisplay], "Repr
 """Reproductions by the name of the paper."""
 
 
-def reproduce(options: ReproduceOptions, display: ProgressDisplay) -> dict[str, Any]:
+def reproduce(options: ReproduceOptions, progress: Callable[[Progress], None] = ignore_progress) -> dict[str, Any]:
     """Builds the datasets, runs the paper's experiments, and writes index.html and results.json into `out`.
 
     Results in `out` from the same data and options are reused, so an interrupted call continues. Other data is built
@@ -36,7 +36,7 @@ def reproduce(options: ReproduceOptions, display: ProgressDisplay) -> dict[str, 
     Raises:
       FlowloomError: if the data of the paper's first set is missing, or a step fails.
     """
-    found = _REPRODUCTIONS[options.paper](options, display)
+    found = _REPRODUCTIONS[options.paper](options, progress)
     complete = dataclasses.replace(
         found,
         lines=[*found.lines, *([QUICK] if options.quick else [])],

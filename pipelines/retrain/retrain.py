@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from flowloom.pipelines.retrain.continuity import (
 from flowloom.pipelines.retrain.model_registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain.retrain_page import write_report
 from flowloom.pipelines.retrain.state_lock import locked
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.corpus.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
@@ -45,11 +44,12 @@ from flowloom.schemas.models.retrain_state import (
     write_state,
 )
 from flowloom.schemas.models.score_card import MAX_SKEW
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.captures.inventory import FoundCaptures, find_captures
 from flowloom.transforms.dataset.increments import drop_shards, freeze_test, judgeable_tasks, write_newest
-from flowloom.transforms.io.progress import watched
 from flowloom.transforms.io.staging import file_sha256
+from flowloom.transforms.io.tally import watched
 from flowloom.transforms.metering.meter_cache import (
     MeterCache,
     cached_metering,
@@ -105,7 +105,7 @@ class RetrainResult:
     report: Path | None
 
 
-def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
+def retrain(options: RetrainOptions, progress: Callable[[Progress], None] = ignore_progress) -> RetrainResult:
     """Adds new captures, trains a challenger if they gave new rows, and promotes it if it passes the rule.
 
     However a run ends, the state is either the old one or the complete new one, and the next run continues from it.
@@ -136,13 +136,15 @@ def retrain(options: RetrainOptions, display: ProgressDisplay) -> RetrainResult:
         inputs = inputs_digest(manifest, folder, found)
         version, report = None, None
         if inputs == state.inputs:
-            display.line("nothing new: captures, labels and manifest are unchanged since the last run")
+            text = "nothing new: captures, labels and manifest are unchanged since the last run"
+            progress(Progress(text, stays=True))
             if found.seen != state.seen:  # renamed files: store their new places, so that they are not digested again
                 state = state.model_copy(update={"seen": found.seen})
                 write_state(state, options.state)
         else:
-            display.line(f"{len(found.new):,} new captures, {len(found.gone):,} gone, {len(found.seen):,} in all")
-            state, version, report = _add_captures(options, recipe, state, manifest, found, inputs, display)
+            text = f"{len(found.new):,} new captures, {len(found.gone):,} gone, {len(found.seen):,} in all"
+            progress(Progress(text, stays=True))
+            state, version, report = _add_captures(options, recipe, state, manifest, found, inputs, progress)
         if options.registry != NO_REGISTRY:
             publish(state, options.state, options.registry or default_registry(options.state), manifest.name)
         assert state.champion is not None
@@ -177,7 +179,7 @@ def _add_captures(
     manifest: CorpusManifest,
     found: FoundCaptures,
     inputs: str,
-    display: ProgressDisplay,
+    progress: Callable[[Progress], None],
 ) -> tuple[RetrainState, Version | None, Path | None]:
     """Builds the dataset of all captures, makes a version if its rows changed, and commits the new state."""
     root = options.state
@@ -185,8 +187,8 @@ def _add_captures(
     place = version_folder(root, number)
     place.mkdir(parents=True)
     cache = MeterCache(str(root / METER_CACHE), manifest.definition)
-    metered = meter_new(manifest, found, cache, options.workers, str(place), display)
-    card = build(BuildOptions(options.manifest, place / DATASET, options.workers), display.built, metered)
+    metered = meter_new(manifest, found, cache, options.workers, str(place), progress)
+    card = build(BuildOptions(options.manifest, place / DATASET, options.workers), progress, metered)
     if state.key_id is not None and card.key_id != state.key_id:
         raise FlowloomError(
             f"the key of pseudonyms must be {state.key_id}, got {card.key_id}, which changes the ids of all flows; "
@@ -195,10 +197,10 @@ def _add_captures(
     grown = state.model_copy(update={"manifest": manifest, "key_id": card.key_id, "inputs": inputs, "seen": found.seen})
     version, report = None, None
     if state.versions and state.versions[-1].content_hash == card.content_hash:
-        display.line("the new captures gave no new rows, so no challenger is trained")
+        progress(Progress("the new captures gave no new rows, so no challenger is trained", stays=True))
         shutil.rmtree(place)
     else:
-        version = challenge(options, recipe, state, card, found, place, display)
+        version = challenge(options, recipe, state, card, found, place, progress)
         report = write_report(version, place)
         promotions = (Promotion(at=version.finished, champion=number),) if version.verdict.promoted else ()
         grown = grown.model_copy(
@@ -216,7 +218,7 @@ def meter_new(
     cache: MeterCache,
     workers: int,
     job: str,
-    display: ProgressDisplay,
+    progress: Callable[[Progress], None],
 ) -> MeteredCaptures:
     """Meters captures that are not in the meter cache, and returns the metered captures of the whole corpus."""
     cache.clear()
@@ -226,9 +228,9 @@ def meter_new(
         named = any(manifest.captures[at].group != FILE_GROUP for at in group.sources)
         alone = not (named and manifest.definition.associative)
         groups.append(plan_cached_group(group, found.sha256, alone))
-    _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, display)
+    _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
     groups = [with_missed_fragments(tasks, cache) for tasks in groups]
-    _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, display)
+    _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
     return MeteredCaptures(found.plan, tuple(each for tasks in groups for each in cached_metering(tasks, cache)))
 
 
@@ -239,7 +241,7 @@ def challenge(
     card: DatasetCard,
     found: FoundCaptures,
     place: Path,
-    display: ProgressDisplay,
+    progress: Callable[[Progress], None],
 ) -> Version:
     """Trains a challenger on a new dataset, and compares it with the champion."""
     from flowloom.trainers.native_logs import native_stderr_muted
@@ -260,8 +262,8 @@ def challenge(
     if frozen_now:
         freeze_test(str(place / DATASET), frozen_now, str(place / FROZEN))
 
-    display.line(f"training {place / RUN}")
-    _, start, reason = train_challenger(recipe, place / DATASET, place / RUN, champion, display.trained)
+    progress(Progress(f"training {place / RUN}", stays=True))
+    _, start, reason = train_challenger(recipe, place / DATASET, place / RUN, champion, progress)
     frozen_places = [version_folder(root, each.number) / FROZEN for each in state.versions if each.frozen_tasks]
     if frozen_now:
         frozen_places.append(place / FROZEN)
@@ -332,12 +334,13 @@ def _cache(
     cache: MeterCache,
     workers: int,
     job: str,
-    display: ProgressDisplay,
+    progress: Callable[[Progress], None],
 ) -> None:
     """Meters the captures that are not in the meter cache, in one small pipeline."""
     unknown = [task for task in tasks if task not in cache]
     if unknown:
-        with watched(job, display.metered), start_pipeline(EMBEDDED, workers, ()) as pipeline:
+        count = watched(job, progress, "{captures:,} captures metered")
+        with count, start_pipeline(EMBEDDED, workers, ()) as pipeline:
             pipeline | "CacheMetering" >> CacheMetering(unknown, sizes, cache, job, workers)
 
 

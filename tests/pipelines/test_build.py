@@ -22,6 +22,7 @@ from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 from flowloom.transforms.arrays.quantile_sketch import merge_sketches
 from flowloom.transforms.captures.groups import GroupPlan, identify_capture, match_source, plan_groups
 from flowloom.transforms.captures.ranges import CaptureRange
@@ -324,13 +325,12 @@ def test_workers_must_be_positive(corpus):
 
 def test_progress_is_told_to_its_end(corpus, manifest, tmp_path):
     (corpus / "small.yaml").write_text(manifest)
-    seen = []
-    card = build(
-        BuildOptions(corpus / "small.yaml", tmp_path / "out", workers=1),
-        lambda tally: seen.append((tally.captures, tally.flows, tally.shards)),
-    )
-    assert seen[-1] == (18, card.accounting.flows, len(card.shards))
-    assert seen == sorted(seen)
+    seen: list[Progress] = []
+    card = build(BuildOptions(corpus / "small.yaml", tmp_path / "out", workers=1), seen.append)
+    flows, shards = card.accounting.flows, len(card.shards)
+    text = f"18 captures read, {flows:,} flows metered, {shards} shards written"
+    assert seen[-1] == Progress(text, 18 + flows + shards)
+    assert [each.done for each in seen] == sorted(each.done for each in seen)
 
 
 def test_the_card_is_what_was_returned(build_small):

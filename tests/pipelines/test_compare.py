@@ -18,6 +18,7 @@ from flowloom.pipelines.compare import (
 )
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 
 NS = 1_700_000_000_000_000_000
 
@@ -37,9 +38,9 @@ def test_a_report_says_what_differs_and_why(tmp_path):
             ]
         )
     )
-    lines: list[str] = []
+    seen: list[Progress] = []
     report = compare_definitions(
-        CompareOptions(str(path), FlowDefinition.of(), FlowDefinition.of("multitask-cnn"), examples=1), lines.append
+        CompareOptions(str(path), FlowDefinition.of(), FlowDefinition.of("multitask-cnn"), examples=1), seen.append
     )
     assert json.loads(json.dumps(dataclasses.asdict(report))) == {
         "capture": str(path),
@@ -67,7 +68,10 @@ def test_a_report_says_what_differs_and_why(tmp_path):
             }
         ],
     }  # fmt: skip
-    assert lines == [f"metering {path} by default", f"metering {path} by multitask-cnn"]
+    assert seen == [
+        Progress(f"metering {path} by {preset}", done, 2, stays=True)
+        for done, preset in enumerate(("default", "multitask-cnn"))
+    ]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no capture at all"])

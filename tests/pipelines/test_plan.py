@@ -21,8 +21,8 @@ def planned(corpus, manifest):
 
 
 def test_samples_say_what_the_build_finds(planned, tmp_path):
-    lines = []
-    found = plan(PlanOptions(planned, workers=1), lines.append)
+    seen = []
+    found = plan(PlanOptions(planned, workers=1), seen.append)
     card = build(BuildOptions(planned, tmp_path / "dataset", workers=1))
     assert found.captures == card.accounting.captures  # all of so few are in a sample
     assert found.packets == pytest.approx(card.accounting.metered, rel=1e-3)
@@ -30,7 +30,8 @@ def test_samples_say_what_the_build_finds(planned, tmp_path):
     assert 0 < found.rates.startup_s < found.seconds.low <= found.seconds.likely <= found.seconds.high
     assert found.rates.spill_bytes > 0
     assert "measured" in found.bases[0]
-    assert len(lines) == 1 + SAMPLES
+    assert [(each.done, each.total) for each in seen] == [(0, SAMPLES), *((done, SAMPLES) for done in range(SAMPLES))]
+    assert all(each.stays for each in seen)
 
 
 def test_stored_rates_read_no_capture(planned, capsys):

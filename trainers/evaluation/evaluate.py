@@ -10,6 +10,7 @@ import numpy as np
 from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation import cost, metrics
 from flowloom.trainers.evaluation.baselines import DEFAULT_BASELINES, baseline_predictions, check_baselines
 from flowloom.trainers.evaluation.predictions import compiled, predict
@@ -41,12 +42,12 @@ class EvaluateOptions:
         check_baselines(self.baselines)
 
 
-def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def evaluate(options: EvaluateOptions, progress: Callable[[Progress], None] = ignore_progress) -> dict[str, Any]:
     """Evaluates a run on a split, writes metrics.json and report.html into the run, and returns the metrics.
 
     Args:
       options: the run, the split and the baselines.
-      progress: called with the name of each stage as it begins.
+      progress: called at the beginning of each stage.
 
     Raises:
       FlowloomError: if the run or the dataset cannot be read, or they do not fit each other.
@@ -57,15 +58,15 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
     feed = Feed(dataset, options.split, run.features, EVALUATION_BATCH)
     seed = run.recipe.seed
 
-    progress("scoring flows")
+    progress(Progress("scoring flows", 0))
     model = run.load_model()
     predictions = predict(compiled(model, feed), feed)
     gates = mean_gate_weights(model, feed)
-    progress("fitting baselines")
+    progress(Progress("fitting baselines", 1))
     kept = kept_flows(dataset, run.recipe.feed.labels_per_class, seed, run.features.view)
     train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed, kept=kept)
     baselines = baseline_predictions(run.tasks, train, feed, seed, options.baselines)
-    progress("timing inference")
+    progress(Progress("timing inference", 2))
     (costs,) = cost.measure([run.root])
 
     tasks = {
@@ -84,7 +85,7 @@ def evaluate(options: EvaluateOptions, progress: Callable[[str], None] = lambda 
         "split": options.split,
         "seed": seed,
     }
-    progress("writing the report")
+    progress(Progress("writing the report", 3))
     write_json(run.root / run_directory.METRICS, found)
     write_text(run.root / run_directory.REPORT, render(RunResults(run, dataset.card, found, predictions, gates)))
     return found

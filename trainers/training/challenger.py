@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.retrain_state import Figures, PromotionRule, Verdict
+from flowloom.schemas.progress import Progress
 from flowloom.trainers.conversion.growth import grown
 from flowloom.trainers.evaluation import metrics
 from flowloom.trainers.evaluation.predictions import Predictions, compiled, predict
@@ -16,7 +17,7 @@ from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.run_directory import Run
-from flowloom.trainers.training.loop import EVALUATION_BATCH, Progress
+from flowloom.trainers.training.loop import EVALUATION_BATCH
 from flowloom.trainers.training.train import RunSummary, Start, check_tasks, train_from
 
 SHAPING = (

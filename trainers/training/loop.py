@@ -1,6 +1,5 @@
 """A training in memory: model, feed and epochs of a recipe on a dataset, without files."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation.metrics import auc
 from flowloom.trainers.evaluation.predictions import compiled, predict
 from flowloom.trainers.feed.dataset import Dataset
@@ -27,19 +27,6 @@ from flowloom.trainers.training.optimizer import CoupledAdam
 from flowloom.trainers.training.paradigms import PARADIGMS, WEIGHTINGS, Incremental
 
 EVALUATION_BATCH = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Progress of a training; epochs and steps count from 1."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    """Steps of this epoch."""
-    record: dict[str, Any] | None = None
-    """Record of the epoch in the history, once the epoch is complete."""
 
 
 class Training:
@@ -165,7 +152,7 @@ class Training:
     def epochs(
         self,
         history: list[dict[str, Any]],
-        progress: Callable[[Progress], None] = lambda _: None,
+        progress: Callable[[Progress], None] = ignore_progress,
         begun: PartialEpoch | None = None,
         stepped: Callable[[PartialEpoch], None] = lambda _: None,
     ) -> Iterator[dict[str, Any]]:
@@ -182,7 +169,8 @@ class Training:
 
         def after_step(epoch: Epoch, part: PartialEpoch) -> None:
             stepped(part)
-            progress(Progress(epoch.number, self.planned_epochs, part.steps, epoch.steps))
+            text = f"epoch {epoch.number} of {self.planned_epochs}, step {part.steps} of {epoch.steps}"
+            progress(Progress(text, part.steps, epoch.steps))
 
         def record_of(epoch: Epoch, totals: np.ndarray) -> dict[str, Any]:
             record = {

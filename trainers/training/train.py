@@ -14,6 +14,7 @@ import pydantic
 from flowloom.schemas.atomic_files import UNFINISHED, replacing, write_json, write_text
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.models.feature_profile import PROFILE
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.profile_counts import profile_dataset
@@ -27,7 +28,7 @@ from flowloom.trainers.recipes.row_specs import AnyRowSpec, row_spec
 from flowloom.trainers.training import latecomers
 from flowloom.trainers.training.checkpoint import Checkpoints
 from flowloom.trainers.training.epoch_loop import PartialEpoch
-from flowloom.trainers.training.loop import Progress, Training
+from flowloom.trainers.training.loop import Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class RunSummary:
     """Duration of this call alone."""
 
 
-def train(options: TrainOptions, progress: Callable[[Progress], None] = lambda _: None) -> RunSummary:
+def train(options: TrainOptions, progress: Callable[[Progress], None] = ignore_progress) -> RunSummary:
     """Trains a model by a recipe, or continues the same unfinished training of the run directory.
 
     Seed, dataset and recipe determine all numbers on a machine, whether a training is interrupted or not. Under
@@ -128,7 +129,7 @@ def train_from(
     for record in training.epochs(history, progress, begun, _every(checkpoint_s, checkpoints.save_inside)):
         write_json(root / run_directory.HISTORY, history)
         checkpoints.save(record["epoch"], keep={training.kept_epoch(history)})
-        progress(Progress(record["epoch"], training.planned_epochs, record["steps"], record["steps"], record))
+        progress(_epoch_progress(record, training.planned_epochs))
 
     best = training.kept_epoch(history)
     checkpoints.restore(best)
@@ -150,6 +151,14 @@ def train_from(
     )
     _finish(summary, training.single_precision_model())
     return summary
+
+
+def _epoch_progress(record: Mapping[str, Any], epochs: int) -> Progress:
+    """Returns the progress after an epoch, with the validation AUC of each task."""
+    aucs = record["validation_auc"].items()
+    scores = ", ".join(f"{task} {'-' if auc is None else f'{auc:.3f}'}" for task, auc in aucs)
+    text = f"epoch {record['epoch']} of {epochs}: validation AUC: {scores}"
+    return Progress(text, record["steps"], record["steps"], stays=True)
 
 
 def check_tasks(recipe: Recipe, dataset: Dataset) -> None:

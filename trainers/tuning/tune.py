@@ -12,6 +12,7 @@ from typing import Any
 
 from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.pages import rendered
 from flowloom.trainers.feed.dataset import Dataset
@@ -63,14 +64,14 @@ class TuneOptions:
         return (*self.overrides, "epochs=1") if self.quick else self.overrides
 
 
-def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def tune_sizes(options: TuneOptions, progress: Callable[[Progress], None] = ignore_progress) -> dict[str, Any]:
     """Finds the smallest LMMoE that meets a target (`search.tune`), and trains a run of it.
 
     Only the train and the validation split are read. A multiclass task counts by its macro one-vs-rest ROC AUC.
 
     Args:
       options: dataset, run and target; `feed.tasks` among the overrides orders the search.
-      progress: called with a line of text before each training.
+      progress: called before each training.
 
     Returns:
       the content of tuning.json: the size, whether it meets the target, the single LSTMs, all trials with ROC AUC and
@@ -106,7 +107,8 @@ def tune_sizes(options: TuneOptions, progress: Callable[[str], None] = lambda _:
     write_json(root / FOUND, document)
     write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
     settings = (*options.settings, f"experts={found.experts}", f"units={found.units}")
-    progress(f"found {_described(found.experts, found.units)}; training {options.run}")
+    text = f"found {_described(found.experts, found.units)}; training {options.run}"
+    progress(Progress(text, trials.trained, stays=True))
     train(TrainOptions(options.dataset, options.run, options.recipe, settings))
     return document
 
@@ -118,14 +120,16 @@ class StoredTrials:
       root: the folder of the tuning, made if missing.
       recipe: all settings of the trials but size, tasks and seed.
       dataset: of the tasks that are tuned for.
-      progress: called with a line of text before each training.
+      progress: called before each training.
 
     Raises:
       FlowloomError: if the folder holds trials of another recipe or dataset.
     """
 
-    def __init__(self, root: Path, recipe: Recipe, dataset: Dataset, progress: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, recipe: Recipe, dataset: Dataset, progress: Callable[[Progress], None]) -> None:
         self._root, self._recipe, self._dataset, self._progress = root, recipe, dataset, progress
+        self.trained = 0
+        """Number of trials trained so far, without those read from files."""
         self._features = FeatureSpec.of(
             dataset.card, recipe.feed.k, recipe.feed.channels, recipe.feed.scaling, recipe.feed.signed
         )
@@ -150,7 +154,8 @@ class StoredTrials:
         path = self._root / TRIALS / f"{trial.experts}x{trial.units}-{of}-seed-{trial.seed}.json"
         if path.exists():
             return json.loads(path.read_bytes())
-        self._progress(f"training {_described(trial.experts, trial.units)} on {', '.join(trial.tasks)}")
+        text = f"training {_described(trial.experts, trial.units)} on {', '.join(trial.tasks)}"
+        self._progress(Progress(text, self.trained, stays=True))
         changes = {
             "model.experts": trial.experts, "model.units": trial.units, "feed.tasks": trial.tasks, "seed": trial.seed
         }  # fmt: skip
@@ -167,6 +172,7 @@ class StoredTrials:
             )
         cost = {"parameters": training.model.count_params(), "macs": training.model.macs}
         write_json(path, {"auc": auc, **cost, "epochs": len(history)})
+        self.trained += 1
         return json.loads(path.read_bytes())
 
 

@@ -31,8 +31,8 @@ from flowloom.transforms.dataset.layouts import (
 from flowloom.transforms.dataset.shards import ShardKey, SpilledShard, spill_digests, split_rows, write_shard
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.io_ptransforms import single
-from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
+from flowloom.transforms.io.tally import tally
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
 from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount

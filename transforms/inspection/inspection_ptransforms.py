@@ -1,6 +1,6 @@
 """Combine functions over the rows of a finished dataset."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import apache_beam as beam
 import pyarrow as pa
@@ -25,7 +25,7 @@ class SketchRows(beam.CombineFn):
         sketch.add(self._split, rows)
         return sketch
 
-    def merge_accumulators(self, sketches: Any) -> DatasetSketch:
+    def merge_accumulators(self, sketches: Iterable[DatasetSketch]) -> DatasetSketch:
         """Merges sketches in the order given."""
         return merge_sketches(self.create_accumulator(), sketches)
 

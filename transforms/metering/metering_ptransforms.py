@@ -15,7 +15,7 @@ from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch
 from flowloom.transforms.flows.identities import IdentityKey
-from flowloom.transforms.io.progress import tally
+from flowloom.transforms.io.tally import tally
 from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
 from flowloom.transforms.metering.join_packets import (
     PacketCounts,

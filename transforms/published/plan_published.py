@@ -25,8 +25,8 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.arrays.digests import row_digests, sort_digests
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
-from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled
+from flowloom.transforms.io.tally import tally
 from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey
 from flowloom.transforms.labels.label_flows import GroupLabels
 from flowloom.transforms.published.label_published import label_published

@@ -16,8 +16,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from flowloom.schemas.arrow.rows import View
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.dataset.shards import shard_numbers
-from flowloom.transforms.io.progress import tally
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
+from flowloom.transforms.io.tally import tally
 from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.metering.scheduling import deal
 from flowloom.transforms.score.score_inputs import LostRows, RowGroupPart, lost_rows, read_part

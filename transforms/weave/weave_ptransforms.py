@@ -13,7 +13,7 @@ from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.dataset.dataset_ptransforms import SpillRows
 from flowloom.transforms.dataset.shards import SpilledShard
-from flowloom.transforms.io.progress import tally
+from flowloom.transforms.io.tally import tally
 from flowloom.transforms.weave.merge_rows import (
     MergeCounts,
     Part,

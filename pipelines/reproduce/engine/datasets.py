@@ -3,20 +3,22 @@
 import glob
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from flowloom.pipelines.build import BuildOptions, build
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.weave import WeaveOptions, weave
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.progress import Progress
 from flowloom.transforms.weave.weave_plans import WeaveRules
 
 
-def built_once(name: str, manifest: dict[str, Any], folder: Path, display: ProgressDisplay) -> tuple[Path, DatasetCard]:
+def built_once(
+    name: str, manifest: dict[str, Any], folder: Path, progress: Callable[[Progress], None]
+) -> tuple[Path, DatasetCard]:
     """Builds a dataset below a folder, unless the folder has it from the same manifest and the same files.
 
     Returns:
@@ -27,11 +29,11 @@ def built_once(name: str, manifest: dict[str, Any], folder: Path, display: Progr
     directory = folder / f"{name}-{digest[:12]}"
     if (directory / CARD).is_file():
         return directory, read_card(directory)
-    display.line(f"building {directory}")
+    progress(Progress(f"building {directory}", stays=True))
     path = directory.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    return directory, build(BuildOptions(path, directory), display.built)
+    return directory, build(BuildOptions(path, directory), progress)
 
 
 def _files(manifest: Mapping[str, Any]) -> list[str]:
@@ -43,7 +45,9 @@ def _files(manifest: Mapping[str, Any]) -> list[str]:
     return [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states]
 
 
-def merged_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, display: ProgressDisplay) -> DatasetCard:
+def merged_once(
+    sources: tuple[Path, ...], rules: WeaveRules, directory: Path, progress: Callable[[Progress], None]
+) -> DatasetCard:
     """Returns the card of a combined dataset; combines it unless it exists from sources of the same content."""
     contents = [read_card(source).content_hash for source in sources]
     if (directory / CARD).is_file():
@@ -51,5 +55,5 @@ def merged_once(sources: tuple[Path, ...], rules: WeaveRules, directory: Path, d
         if [source.content_hash for source in card.sources] == contents and card.layout == rules.layout:
             return card
         shutil.rmtree(directory)
-    display.line(f"weaving {directory}")
-    return weave(WeaveOptions(sources, directory, rules), display.merged)
+    progress(Progress(f"weaving {directory}", stays=True))
+    return weave(WeaveOptions(sources, directory, rules), progress)

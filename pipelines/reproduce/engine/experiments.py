@@ -12,6 +12,7 @@ from typing import Any
 
 from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress, ignore_progress
 
 Settings = Mapping[str, Any]
 Compute = Callable[[Settings], dict[str, Any]]
@@ -57,7 +58,7 @@ def run_experiments(
     folder: Path,
     workers: int = 0,
     prepare: Callable[[], None] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    progress: Callable[[Progress], None] = ignore_progress,
 ) -> Results:
     """Returns the result of every experiment; reads it if `folder` has one of equal settings.
 
@@ -69,7 +70,7 @@ def run_experiments(
       folder: made if missing.
       workers: number of processes; 0: the experiments run in this one.
       prepare: called first in each process.
-      progress: called with the number of finished experiments, the number of all, and the name of the latest.
+      progress: called after each experiment.
 
     Raises:
       FlowloomError: if two experiments have one name.
@@ -87,7 +88,8 @@ def run_experiments(
     def keep(results: Mapping[str, dict[str, Any]]) -> None:
         for name, result in results.items():
             found[name] = result
-            progress(len(found), len(experiments), name)
+            done, total = len(found), len(experiments)
+            progress(Progress(f"{done:,} of {total:,} experiments, latest {name}", done, total))
 
     if not workers:
         for experiment in missing:

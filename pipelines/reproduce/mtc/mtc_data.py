@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import yaml
 
 from flowloom.pipelines.demo_corpus import CORPUS
 from flowloom.pipelines.reproduce.engine.datasets import built_once
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 from flowloom.transforms.published.iscx_images import TRAFFIC, TUNNELS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SPLITS = {"by": "flow", "seed": 7}
 
 
 def row_sets(
-    options: "ReproduceOptions", scale: "MTCScale", display: ProgressDisplay
+    options: "ReproduceOptions", scale: "MTCScale", progress: Callable[[Progress], None]
 ) -> tuple[list["RowSet"], list[str]]:  # fmt: skip
     """Builds the datasets whose data is present; returns them, and sentences about the data for the page.
 
@@ -56,7 +57,7 @@ def row_sets(
             "The effect of splitting by packet instead of by flow is not shown: it needs the embedded corpus, which is "
             "only in the source tree."
         )
-    return [_built(source, options.out / "datasets", display) for source in sources], lines
+    return [_built(source, options.out / "datasets", progress) for source in sources], lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +72,10 @@ class _Source:
     line: str = ""
 
 
-def _built(source: _Source, folder: Path, display: ProgressDisplay) -> "RowSet":
+def _built(source: _Source, folder: Path, progress: Callable[[Progress], None]) -> "RowSet":
     from flowloom.pipelines.reproduce.mtc.mtc_experiments import RowSet
 
-    directory, card = built_once(source.name, source.manifest, folder, display)
+    directory, card = built_once(source.name, source.manifest, folder, progress)
     return RowSet(
         source.name, os.fspath(directory), source.title, card.content_hash, card.views[0], card.tasks,
         transformer_tasks=source.transformer_tasks, **source.more,

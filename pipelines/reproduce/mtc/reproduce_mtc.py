@@ -1,18 +1,19 @@
 """`flowloom reproduce mtc`: the experiments of MTC, on ISCX as sessions of 784 bytes and a subset of CICIDS2017."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowloom.pipelines.reproduce.mtc.mtc_data import row_sets
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import ByteRule, read_card
+from flowloom.schemas.progress import Progress
 
 if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
 
 
-def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
+def reproduce_mtc(options: "ReproduceOptions", progress: Callable[[Progress], None]) -> "Reproduction":
     """Repeats the experiments of Wang, Gao and Lei.
 
     The paper is "MTC: A Multi-Task Model for Encrypted Network Traffic Classification".
@@ -26,14 +27,12 @@ def reproduce_mtc(options: "ReproduceOptions", display: ProgressDisplay) -> "Rep
     from flowloom.pipelines.reproduce.mtc.mtc_tables import sections
 
     scale = MTCScale.quick() if options.quick else MTCScale()
-    sets, lines = row_sets(options, scale, display)
+    sets, lines = row_sets(options, scale, progress)
     planned = grid(sets, scale, options.seed)
-    display.line(f"{len(planned):,} experiments in {options.out / 'cells'}")
+    progress(Progress(f"{len(planned):,} experiments in {options.out / 'cells'}", stays=True))
     experiments = MTCExperiments({rows.name: rows for rows in sets})
 
-    results = run_experiments(
-        planned, experiments, options.out / "cells", options.workers, one_thread, display.experiments
-    )
+    results = run_experiments(planned, experiments, options.out / "cells", options.workers, one_thread, progress)
     outcomes = MTCOutcomes(results.by_name, scale)
     headers = next((rows for rows in sets if rows.name == HEADERS), None)
     rule = None if headers is None else _byte_rule(Path(headers.directory))

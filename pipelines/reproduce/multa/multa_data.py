@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ import yaml
 
 from flowloom.pipelines.demo_corpus import CORPUS
 from flowloom.pipelines.reproduce.engine.datasets import built_once, merged_once
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 from flowloom.transforms.weave.weave_plans import WeaveRules
 
 if TYPE_CHECKING:
@@ -171,21 +172,21 @@ def _certta_sources(folder: Path) -> list[MULTASource]:
 
 
 def prepare_tasks(
-    source: MULTASource, scale: "MULTAScale", folder: Path, display: ProgressDisplay
+    source: MULTASource, scale: "MULTAScale", folder: Path, progress: Callable[[Progress], None]
 ) -> tuple["TaskSet", dict[str, str]]:
     """Builds the datasets of a source; returns its set of tasks and the datasets' directories by name."""
     from flowloom.pipelines.reproduce.multa.multa_grid import TaskSet
 
-    built = [built_once(manifest["name"], manifest, folder, display) for manifest in source.manifests]
+    built = [built_once(manifest["name"], manifest, folder, progress) for manifest in source.manifests]
     directory, card = built[0]
     if len(built) > 1:
         directory = folder / source.name
-        card = merged_once(tuple(part for part, _ in built), WeaveRules("rainbow"), directory, display)
+        card = merged_once(tuple(part for part, _ in built), WeaveRules("rainbow"), directory, progress)
     directories = {source.name: os.fspath(directory)}
     filled: DatasetCard | None = None
     if source.aurora:
         aurora = directory.with_name(f"{source.name}-aurora")
-        filled = merged_once((directory,), WeaveRules("aurora", missing="negative"), aurora, display)
+        filled = merged_once((directory,), WeaveRules("aurora", missing="negative"), aurora, progress)
         directories[f"{source.name}-aurora"] = os.fspath(aurora)
     units = scale.packet_units if source.kitsune else scale.units
     tasks = TaskSet(

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from flowloom.pipelines.reproduce.multa.multa_experiments import examples, tuned
 from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale, TaskSet
 from flowloom.pipelines.reproduce.multa.multa_tables import actions, chosen_actions
 from flowloom.pipelines.reproduce.multa.sizes import Sizes
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.atomic_files import write_json
+from flowloom.schemas.progress import Progress
 from flowloom.trainers.deploy.export import ExportOptions, export
 from flowloom.trainers.evaluation.cost import Form
 from flowloom.trainers.recipes.run_directory import FINISHED
@@ -26,7 +26,7 @@ from flowloom.trainers.training.train import TrainOptions, train
 def measure(
     sources: list[MULTASource], sets: list[TaskSet], found: Mapping[str, Mapping[int, Sizes]],
     chosen: Mapping[str, Sizes], datasets: Mapping[str, str], scale: MULTAScale, options: ReproduceOptions,
-    display: ProgressDisplay,
+    progress: Callable[[Progress], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Measures the fields `costs`, `streaming` and `kitsune_times` of `MULTAResults`.
 
@@ -43,8 +43,8 @@ def measure(
         size, data = chosen[tasks.name].tuning, datasets[tasks.name]
         overrides = tuned_overrides(data, size.experts, size.units, scale.shared_updates(tasks), options.seed)
         training = TrainOptions(Path(data), options.out / "tuned" / tuned[tasks.name], "multa", overrides)
-        runs[tasks.name] = _exported(training, display)
-    display.line(f"measuring {len(wanted)} actions in two runtimes")
+        runs[tasks.name] = _exported(training, progress)
+    progress(Progress(f"measuring {len(wanted)} actions in two runtimes", stays=True))
     forms: dict[Form, list[str]] = {"trained": list(wanted)}
     if not options.quick:
         forms["fused"] = chosen_actions(sets, chosen)
@@ -73,13 +73,13 @@ def _tuned_name(tasks: TaskSet, size: Sizes, scale: MULTAScale, seed: int) -> st
     return f"{tasks.name}-{found.experts}x{found.units}-{tasks.content[:8]}-{updates}-seed-{seed}"
 
 
-def _exported(training: TrainOptions, display: ProgressDisplay) -> tuple[Path, Path]:
+def _exported(training: TrainOptions, progress: Callable[[Progress], None]) -> tuple[Path, Path]:
     """Trains and exports a tuned MULTA unless that is done; returns the run and the exported folder."""
     run = training.run
     exported = run.with_name(f"{run.name}-litert")
     if not (run / FINISHED).exists():
-        display.line(f"training {run}")
-        train(training, display.trained)
+        progress(Progress(f"training {run}", stays=True))
+        train(training, progress)
     if not exported.exists():
         export(ExportOptions(run, exported, "litert"))
     return run, exported

@@ -1,11 +1,12 @@
 """`flowloom reproduce multa`: the experiments of MULTA, on its own captures or on data that stands in for them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowloom.pipelines.reproduce.multa.multa_data import multa_sources, prepare_tasks
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import read_card
+from flowloom.schemas.progress import Progress
 
 if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
@@ -16,7 +17,7 @@ QUICK = ("corpus", "packets")
 """Sets of a quick run: flows and packets, both from the source tree."""
 
 
-def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
+def reproduce_multa(options: "ReproduceOptions", progress: Callable[[Progress], None]) -> "Reproduction":
     """Repeats the experiments of Guo et al., MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis."""
     from flowloom.pipelines.reproduce.engine.experiments import run_experiments
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
@@ -35,21 +36,21 @@ def reproduce_multa(options: "ReproduceOptions", display: ProgressDisplay) -> "R
     sets: list[TaskSet] = []
     datasets: dict[str, str] = {}
     for source in sources:
-        tasks, directories = prepare_tasks(source, scale, options.out / "datasets", display)
+        tasks, directories = prepare_tasks(source, scale, options.out / "datasets", progress)
         sets.append(tasks)
         datasets |= directories
     planned = [*kitsune_experiments(sources, sets, scale), *grid(sets, scale, options.seed)]
-    display.line(f"{len(planned):,} experiments in {options.out / 'cells'}")
+    progress(Progress(f"{len(planned):,} experiments in {options.out / 'cells'}", stays=True))
 
     results = run_experiments(
-        planned, MULTAAndKitsune(datasets), options.out / "cells", options.workers, one_thread, display.experiments
+        planned, MULTAAndKitsune(datasets), options.out / "cells", options.workers, one_thread, progress
     ).by_name  # fmt: skip
     outcomes = MULTAOutcomes(results, scale, options.seed)
     found = {
         tasks.name: {units: sizes(tasks, outcomes, units) for units in scale.hand} for tasks in sets
     }  # fmt: skip
     chosen = {tasks.name: found[tasks.name][best_hand(tasks, outcomes)] for tasks in sets}
-    measured = measure(sources, sets, found, chosen, datasets, scale, options, display)
+    measured = measure(sources, sets, found, chosen, datasets, scale, options, progress)
     findings = MULTAResults(sets, outcomes, found, chosen, results, processor=processor(), **measured)
     lines = [source.line for source in sources]
     lines.append(

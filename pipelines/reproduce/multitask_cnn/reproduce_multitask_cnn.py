@@ -1,20 +1,21 @@
 """`flowloom reproduce multitask-cnn`: the experiments of Rezaei and Liu, on the data that is present."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowloom.pipelines.reproduce.engine.datasets import built_once
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_data import flow_sources, labelled_totals
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import read_card
+from flowloom.schemas.progress import Progress
 
 if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
 
 
-def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDisplay) -> "Reproduction":
+def reproduce_multitask_cnn(options: "ReproduceOptions", progress: Callable[[Progress], None]) -> "Reproduction":
     """Repeats the experiments of Rezaei and Liu, Multitask Learning for Network Traffic Classification.
 
     Raises:
@@ -36,7 +37,7 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
     sources = flow_sources(options.data, options.quick)
     sets = []
     for source in sources:
-        directory, card = built_once(source.name, source.manifest, options.out / "datasets", display)
+        directory, card = built_once(source.name, source.manifest, options.out / "datasets", progress)
         classes = next(task.vocabulary for task in card.tasks if task.name == source.task)
         sets.append(
             FlowSet(
@@ -46,12 +47,10 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", display: ProgressDispla
         )  # fmt: skip
     scale = RezaeiLiuScale.quick() if options.quick else RezaeiLiuScale()
     planned = grid(sets, scale, options.seed)
-    display.line(f"{len(planned):,} experiments in {options.out / 'cells'}")
+    progress(Progress(f"{len(planned):,} experiments in {options.out / 'cells'}", stays=True))
     experiments = RezaeiLiuExperiments({flows.name: (flows.directory, flows.task) for flows in sets})
 
-    results = run_experiments(
-        planned, experiments, options.out / "cells", options.workers, one_thread, display.experiments
-    )
+    results = run_experiments(planned, experiments, options.out / "cells", options.workers, one_thread, progress)
     outcomes = RezaeiLiuOutcomes(results.by_name, scale)
     totals = labelled_totals(options.data)
     lines = [source.line for source in sources]

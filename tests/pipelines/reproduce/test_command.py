@@ -11,10 +11,10 @@ from flowloom.pipelines.reproduce.engine.datasets import built_once
 from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
 from flowloom.pipelines.reproduce.multa.multa_data import KITSUNE, multa_sources
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_data import SERVICES, flow_sources, iscx_manifest
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import ignore_progress
 
 CORPORA = Path(__file__).resolve().parents[3] / "docs" / "corpora"
 
@@ -61,16 +61,15 @@ def test_the_whole_text_set_is_read_by_folders_of_services_and_anew_when_it_chan
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(lines_of(number, flow)))
     (source,) = flow_sources(tmp_path, quick=False)
-    with ProgressDisplay("test") as display:
-        directory, card = built_once(source.name, source.manifest, tmp_path / "out", display)
-        counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in SERVICES]
-        assert counts == [3] * 5
-        changed = (directory / CARD).stat().st_mtime_ns
-        assert built_once(source.name, source.manifest, tmp_path / "out", display) == (directory, card)
-        assert (directory / CARD).stat().st_mtime_ns == changed, "the same data is built once"
+    directory, card = built_once(source.name, source.manifest, tmp_path / "out", ignore_progress)
+    counts = [sum(split.classes["service"][word] for split in card.splits.values()) for word in SERVICES]
+    assert counts == [3] * 5
+    changed = (directory / CARD).stat().st_mtime_ns
+    assert built_once(source.name, source.manifest, tmp_path / "out", ignore_progress) == (directory, card)
+    assert (directory / CARD).stat().st_mtime_ns == changed, "the same data is built once"
 
-        path.write_text("".join(lines_of(5)))
-        anew, other = built_once(source.name, source.manifest, tmp_path / "out", display)
+    path.write_text("".join(lines_of(5)))
+    anew, other = built_once(source.name, source.manifest, tmp_path / "out", ignore_progress)
     assert anew != directory
     assert other.content_hash != card.content_hash
     assert read_card(directory) == card, "what is there stays"

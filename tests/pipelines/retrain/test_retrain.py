@@ -22,7 +22,6 @@ from flowloom.pipelines.retrain import retrain as retraining
 from flowloom.pipelines.retrain.continuity import check_continues, check_gone, check_manifest
 from flowloom.pipelines.retrain.retrain import RetrainOptions, retrain, rollback
 from flowloom.pipelines.retrain.state_lock import locked
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
@@ -94,8 +93,7 @@ def arrive(corpus: Path, day: int) -> None:
 
 def run(corpus: Path, **changed):
     options = RetrainOptions(corpus / "state", corpus / "corpus.yaml", registry="none", workers=1, **changed)
-    with ProgressDisplay("test") as display:
-        return retrain(options, display)
+    return retrain(options)
 
 
 def scratch_hash(corpus: Path) -> str:
@@ -430,8 +428,7 @@ def test_ten_days(tmp_path):
             assert len(read_state(state).versions) == day
         if day == DAYS - 1:
             options = RetrainOptions(state, manifest, "multa", SETTINGS, RULE, workers=1)
-        with ProgressDisplay("test") as display:
-            versions.append(retrain(options, display).version)
+        versions.append(retrain(options).version)
 
     last = versions[-1]
     assert [version.number for version in versions] == list(range(1, DAYS + 1))

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from training_progress import epoch_and_step
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 from flowloom.trainers.recipes.run_directory import Run
 from flowloom.trainers.training.train import TrainOptions, train
 
@@ -48,16 +50,23 @@ def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, 
     options = TrainOptions(synthetic(layout=layout), tmp_path / "run", RECIPES[layout], SMALL, checkpoint_s)
 
     def cut(progress):
-        if (progress.epoch, progress.step) == (2, 3):
+        if epoch_and_step(progress) == (2, 3):
             raise PowerCutError
 
     with pytest.raises(PowerCutError):
         train(options, cut)
     with pytest.raises(FlowloomError, match="is not finished; repeat the `flowloom train`"):
         Run.open(options.run)
-    seen = []
-    train(options, lambda progress: seen.append((progress.epoch, progress.step)))
-    assert seen[0] == first
+    seen: list[Progress] = []
+    train(options, seen.append)
+    assert epoch_and_step(seen[0]) == first
+    steps = [progress for progress in seen if not progress.stays]
+    assert all(epoch_and_step(progress)[1] == progress.done <= progress.total for progress in steps)
+    assert [epoch_and_step(progress) for progress in steps] == sorted(map(epoch_and_step, steps))
+    last = Run.open(options.run).history[-1]
+    scores = ", ".join(f"{task} {auc:.3f}" for task, auc in last["validation_auc"].items())
+    text = f"epoch {last['epoch']} of {last['epoch']}: validation AUC: {scores}"
+    assert seen[-1] == Progress(text, last["steps"], last["steps"], stays=True)
     assert Run.open(options.run).history == Run.open(trained[layout].run).history
     for one, other in zip(weights(options.run), weights(trained[layout].run), strict=True):
         np.testing.assert_array_equal(one, other)

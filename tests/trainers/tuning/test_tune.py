@@ -81,13 +81,14 @@ def test_a_size_is_found_and_trained(synthetic, tmp_path, fake):
 def test_an_interrupted_tuning_trains_nothing_twice(synthetic, tmp_path, fake):
     started = []
 
-    def cut(text):
-        started.append(text)
+    def cut(progress):
+        started.append(progress.done)
         if len(started) == 4:
             raise PowerCutError
 
     with pytest.raises(PowerCutError):
         tune_sizes(options_of(synthetic(), tmp_path / "run"), cut)
+    assert started == [0, 1, 2, 3]
     found = tune_sizes(options_of(synthetic(), tmp_path / "run"))
     assert len(FakeTraining.seen) == len(set(FakeTraining.seen)) == found["trainings"]
     assert found == tune_sizes(options_of(synthetic(), tmp_path / "other"))

@@ -10,8 +10,8 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.build_steps import MeteredCaptures
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.retrain.retrain import meter_new
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.dataset.dataset_card import read_card
+from flowloom.schemas.progress import ignore_progress
 from flowloom.transforms.captures.inventory import find_captures
 from flowloom.transforms.metering.meter_cache import MeterCache
 
@@ -91,8 +91,7 @@ def test_captures_metered_day_by_day_give_the_flows_of_one_build(tmp_path, defin
         assert len(found.new) == (3 if count == 0 else 1)
         job = tmp_path / f"job-{count}"
         job.mkdir()
-        with ProgressDisplay("test") as display:
-            kept = meter_new(manifest, found, store, 1, str(job), display)
+        kept = meter_new(manifest, found, store, 1, str(job), ignore_progress)
         seen = found.seen
     build(BuildOptions(folder / "corpus.yaml", tmp_path / "appended", workers=1), metered=kept)
     scratch, appended = read_card(tmp_path / "scratch"), read_card(tmp_path / "appended")

@@ -48,11 +48,9 @@ def test_a_result_of_other_settings_or_a_damaged_one_is_computed_again(tmp_path)
 def test_processes_give_the_same_in_the_same_order(tmp_path):
     seen = []
     here = run_experiments(EXPERIMENTS, dict, tmp_path / "a")
-    there = run_experiments(
-        EXPERIMENTS, dict, tmp_path / "b", workers=2, progress=lambda done, total, name: seen.append((done, total))
-    )
+    there = run_experiments(EXPERIMENTS, dict, tmp_path / "b", workers=2, progress=seen.append)
     assert list(here.by_name.items()) == list(there.by_name.items())
-    assert seen == [(number, 4) for number in range(1, 5)]
+    assert [(each.done, each.total) for each in seen] == [(number, 4) for number in range(1, 5)]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         f"experiment-{number}.json" for number in range(4)
     ]

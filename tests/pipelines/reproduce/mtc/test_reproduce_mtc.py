@@ -9,7 +9,6 @@ from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.reproduce.command import reproduce
 from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
 from flowloom.pipelines.reproduce.mtc import mtc_data
-from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.schemas.errors import FlowloomError
 
 
@@ -30,10 +29,9 @@ def test_manifests_are_valid(manifest, tmp_path):
 
 def test_missing_sessions_and_tables_are_an_error(tmp_path):
     with (
-        ProgressDisplay("test") as display,
         pytest.raises(FlowloomError, match="the experiments need sessions or tables"),
     ):
-        reproduce(ReproduceOptions("mtc", tmp_path, tmp_path / "out"), display)
+        reproduce(ReproduceOptions("mtc", tmp_path, tmp_path / "out"))
 
 
 @pytest.mark.slow
