@@ -134,7 +134,7 @@ def resample(labels: TrainLabels, task: Task, totals: Mapping[str, int], seed: i
       labels: labels of the train split.
       task: the task to balance.
       totals: rows by class; a class without a total keeps its rows.
-      seed: of the draws; the draws of a class do not depend on the other classes.
+      seed: seed of the draws; the draws of a class do not depend on the other classes.
 
     Returns:
       int64 positions of labelled rows, ascending, repeated as often as they are drawn.
@@ -179,7 +179,7 @@ def equal_shares(
       labels: labels of the train split.
       task: the task whose classes get equal shares.
       within: the task whose classes have the totals.
-      seed: of the draws.
+      seed: seed of the draws.
       totals: rows by class of `within`. If a class of `task` has too few rows there, the others fill the total, up to
         all rows, as in MTC (section 3.2.3). A class without a total gets as many rows as equal shares allow, so none if
         a class of `task` has no row in it.
@@ -220,7 +220,7 @@ def smote(
       labels: labels of the same rows.
       task: the task to balance.
       totals: rows by class, at least as many as the class has.
-      seed: of the random numbers.
+      seed: seed of the random numbers.
       neighbours: nearest rows of the class that a row is mixed with.
 
     Returns:

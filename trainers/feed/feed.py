@@ -347,7 +347,7 @@ class Feed:
         )
 
     def _pieces(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Returns the pieces passed to TensorFlow, int64 [pieces, 4]: epoch, window, first row, row behind the last."""
+        """Returns the pieces passed to TensorFlow, int64 [pieces, 4]: epoch, window, first row, row after the last."""
         rows = max(1, PIECE_ROWS // self.batch_size) * self.batch_size
         return np.array(
             [

@@ -25,7 +25,7 @@ def few_labels(
       flow_ids: binary of 16 bytes [N].
       labels: int32 [N], negative where unknown.
       per_class: at least 0.
-      seed: of the hash.
+      seed: seed of the hash.
 
     Returns:
       bool [N], true for flows that keep their label.

@@ -141,7 +141,7 @@ def gather_packets(
       starts: int64 [N], the packet that each copy begins at, or `FROM_THE_FIRST`.
       offsets: int [flows + 1], bounds of the flows in `packets`.
       packets: float32 [packets * C], the scaled features.
-      padded_in_front: puts the padding before the packets, not behind them.
+      padded_in_front: puts the padding before the packets, not after them.
       at_gap: position of the gap feature; -1 where not selected.
       no_gap: scaled gap of a first packet, written where `starts` are given.
       sequence: float32 [N, k, C], an output.

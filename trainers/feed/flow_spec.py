@@ -71,10 +71,10 @@ class FeatureSpec(pydantic.BaseModel):
     The four scalings:
       standard: the z-score of ln(1 + x), with the moments of the train split.
       fixed: the constants of this module.
-      linear: as in Rezaei and Liu (section IV-C): size / 1,434 bytes with the sign of the direction, and gap / 1 s,
+      linear: Rezaei and Liu (section IV-C): size / 1,434 bytes with the sign of the direction, and gap / 1 s,
         both clipped at 1.
-      code_compat: as in the published code of Rezaei and Liu: size / 1,434 bytes, unsigned and not clipped; gap mapped
-        to [-1, 1]; the padding stands before the packets.
+      code_compat: published code of Rezaei and Liu: size / 1,434 bytes, unsigned and not clipped; gap mapped
+        to [-1, 1]; the padding comes before the packets.
 
     Under all four, direction is -1 or +1, flags and protocol are 0 or 1, and ttl lies in [0, 1].
 
@@ -189,7 +189,7 @@ class FeatureSpec(pydantic.BaseModel):
             first packet; None begins every flow at its first packet.
 
         Returns:
-          The sequences, float32 [N, k, C], and the lengths, int32 [N], each at most k. The padding stands behind the
+          The sequences, float32 [N, k, C], and the lengths, int32 [N], each at most k. The padding comes after the
           packets, except under `code_compat`.
 
         Raises:
@@ -210,7 +210,7 @@ class FeatureSpec(pydantic.BaseModel):
           of its first k + `furthest_start` packets. A packet takes 4 C bytes, against 13 to 17 bytes in the columns.
 
         Raises:
-          FlowloomError: as `render`.
+          FlowloomError: for the reasons of `render`.
         """
         for column in self.columns:
             if flows[column].null_count:

@@ -37,7 +37,7 @@ def with_synthetic_rows(dataset: Dataset, features: TableSpec, balance: Balance,
       dataset: a dataset with tables under Aurora ("fused"); its train split is in memory at once.
       features: the row spec, fitted on the dataset.
       balance: a balance with `how` = `smote`.
-      seed: of the random numbers.
+      seed: seed of the random numbers.
       path: the file to write, in an existing folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Row spec of feature tables: float32, scaled, with unknown values replaced or refused."""
+"""Row spec of feature tables: float32, scaled, with unknown values replaced or rejected."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, Self

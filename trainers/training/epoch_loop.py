@@ -25,7 +25,7 @@ class Epoch:
     """The batches from one measurement to the next.
 
     Attributes:
-      number: of the epoch, or of its last step.
+      number: number of the epoch, or of its last step.
       batches: stripe and batch of each step that is left; a generator may set the learning rate before each.
       totals: sum of the losses and labelled rows of each task before them, float64 [T, 2].
       done: steps before them.

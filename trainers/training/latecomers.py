@@ -75,11 +75,11 @@ class Arrivals:
 
 
 class LatecomerFeed:
-    """The batches of an incremental training, a pure function of the step as those of a `Feed`.
+    """Feed of an incremental training; like those of `Feed`, its batches are a pure function of the step.
 
     Args:
-      feeds: by task, in the dataset's order, a striped feed of the dataset restricted to the task.
-      arrivals: of the same tasks.
+      feeds: striped feeds of the dataset restricted to one task, by task in the dataset's order.
+      arrivals: arrivals of the same tasks.
     """
 
     def __init__(self, feeds: Mapping[str, Feed], arrivals: Arrivals) -> None:

@@ -15,7 +15,7 @@ def plateau_rate(initial: float, losses: Sequence[float], factor: float, patienc
 
     Args:
       initial: the rate of the first epoch.
-      losses: of the epochs so far.
+      losses: losses of the epochs so far.
       factor: at most 1.
       patience: epochs without a new lowest loss before the rate falls.
     """
@@ -37,8 +37,8 @@ def cosine_rate(highest: float, update: int, updates: int, rising: float = 0.1) 
 
     Args:
       highest: the rate without rise and fall.
-      update: from 1 on.
-      updates: of the training.
+      update: number of the update, from 1.
+      updates: number of updates of the training.
       rising: share of the updates with the linear rise; the cosine falls from the first update on.
 
     Raises:

@@ -17,9 +17,9 @@ class CoupledAdam(keras.optimizers.Adam):
     over all weights.
 
     Args:
-      learning_rate: of Adam.
+      learning_rate: learning rate of Adam.
       coupled_decay: factor of the weights, >= 0.
-      kwargs: of `keras.optimizers.Adam`, without AMSGrad.
+      kwargs: arguments of `keras.optimizers.Adam`, without AMSGrad.
     """
 
     def __init__(self, learning_rate: float, coupled_decay: float = 0.0, **kwargs: Any) -> None:

@@ -28,7 +28,7 @@ class Weighting:
     Args:
       model: the model that is trained.
       tasks: names of its T tasks.
-      seed: of random draws.
+      seed: seed of random draws.
     """
 
     by_task: ClassVar[bool] = False

@@ -115,10 +115,10 @@ def score_order(batches: Sequence[pa.RecordBatch], tasks: Iterable[str], view_na
             for task in tasks
         ]
         columns = [column for outputs in outputs_of for column in outputs.reshape(rows, -1).T]
-        behind = np.lexsort([column[order] for column in columns])
+        by_scores = np.lexsort([column[order] for column in columns])
         # a stable sort by id makes equal ids adjacent again, the smallest scores first
-        block = np.cumsum(~again)[behind]
-        order = order[behind[np.argsort(block, kind="stable")]]
+        block = np.cumsum(~again)[by_scores]
+        order = order[by_scores[np.argsort(block, kind="stable")]]
     return order[~again], int(again.sum())
 
 

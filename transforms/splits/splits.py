@@ -124,7 +124,7 @@ def assign_splits(flows: pa.RecordBatch, split_plan: SplitPlan, view_name: View 
     the hash is over flow id and record, so that packets of one flow get different splits.
 
     Raises:
-      ValueError: by time or host pair, if the plan has not been completed from the flows.
+      ValueError: if a plan by time or host pair was not completed from the flows.
     """
     rule = split_plan.rule
     if rule.by == "capture":
