@@ -260,7 +260,7 @@ class WriteCard(beam.PTransform):
         plans = (single(self.split_plan), single(self.label_bins))
         settings = {"manifest": self.manifest, "folder": self.folder, "staging": self.staging, "key_id": self.key_id}
         write = beam.Map(
-            _write_card, *plans, *map(AsList, outputs),
+            _write_card, *plans, *[AsList(each) for each in outputs],
             labels=self.labels, published=self.published, stored=self.stored, **settings,
         )  # fmt: skip
         return outputs.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
