@@ -136,7 +136,7 @@ class CardCounts:
     def outputs(self, pipeline: beam.Pipeline, shards: beam.PCollection[SpilledShard]) -> BuildOutputs:
         """Returns one PCollection of each kind, which is empty if no step gives any."""
         kinds = {
-            name: tuple(counts) | f"All {name}" >> beam.Flatten(pipeline=pipeline)
+            name: counts[0] if len(counts) == 1 else tuple(counts) | f"All {name}" >> beam.Flatten(pipeline=pipeline)
             for name, counts in vars(self).items()
         }
         return BuildOutputs(shards, **kinds)
@@ -149,8 +149,7 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, workers: int 
       staging: the folder of the dataset and its temporary files.
       workers: number of workers that get an equal share of the work; None if the runner gives work to idle workers.
     """
-    known = pipeline | "KnownRejects" >> beam.Create([corpus.plan.rejects, corpus.unread])
-    counts = CardCounts(rejects=[known])
+    counts = CardCounts()
     metered = meter_captures(pipeline, corpus, staging, workers, counts)
     flows = label_flows(pipeline, corpus, metered.flows, counts) | read_published_flows(pipeline, corpus)
     plans = Plans(corpus.split_plan, LabelBins(corpus.manifest.tasks))
@@ -349,6 +348,6 @@ def write_dataset(
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
     write_card = WriteCard(
         manifest, corpus.folder, staging, key_id, corpus.labels, corpus.published.findings, plans.split_plan,
-        plans.label_bins, corpus.stored,
+        plans.label_bins, corpus.stored, (corpus.plan.rejects, corpus.unread),
     )  # fmt: skip
     counts.outputs(pipeline, written.shards) | "WriteCard" >> write_card

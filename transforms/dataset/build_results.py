@@ -75,13 +75,14 @@ def gather_results(
     layouts: Iterable[LaidOut] = (),
     packets: Iterable[PacketCounts] = (),
     leakage: Iterable[PartCounts] = (),
+    known_rejects: Iterable[pa.RecordBatch] = (),
 ) -> BuildResults:
     """Returns the results of a build, from the outputs of its steps in any order."""
     results = BuildResults(labels, split_plan, label_bins.tasks, label_bins.fault, published.accounts)
     results.shards = [read_digests(shard) for shard in shards]
     results.accounts = list(accounts)
     results.digests = {digest.uri: digest.sha256 for digest in digests}
-    results.rejects = [*rejects, published.rejects]
+    results.rejects = [*known_rejects, *rejects, published.rejects]
     results.sources = sum_by_key([*(counts.by_source for counts in sources), published.sources])
     for counts in layouts:
         results.rows.update({(counts.view, stripe): rows for stripe, rows in counts.rows.items()})

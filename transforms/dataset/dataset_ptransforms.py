@@ -242,6 +242,7 @@ class WriteCard(beam.PTransform):
       split_plan: the plan of the splits, or the output of `CompleteSplitPlan`.
       label_bins: the tasks, or the output of `FindLabelBins`.
       stored: the columns of the views.
+      known_rejects: rejects that were found before the first step.
     """
 
     manifest: CorpusManifest
@@ -253,6 +254,7 @@ class WriteCard(beam.PTransform):
     split_plan: SplitPlan | beam.PCollection[SplitPlan]
     label_bins: LabelBins | beam.PCollection[LabelBins]
     stored: StoredViews = FLOWS_ALONE
+    known_rejects: Sequence[pa.RecordBatch] = ()
 
     @beam.typehints.no_annotations
     def expand(self, outputs: BuildOutputs) -> beam.PCollection[str]:
@@ -261,7 +263,8 @@ class WriteCard(beam.PTransform):
         settings = {"manifest": self.manifest, "folder": self.folder, "staging": self.staging, "key_id": self.key_id}
         write = beam.Map(
             _write_card, *plans, *[AsList(each) for each in outputs],
-            labels=self.labels, published=self.published, stored=self.stored, **settings,
+            labels=self.labels, published=self.published, known_rejects=self.known_rejects, stored=self.stored,
+            **settings,
         )  # fmt: skip
         return outputs.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
 
@@ -273,6 +276,8 @@ def _write_card(
     *outputs: list[Any],
     labels: Sequence[GroupLabels],
     published: PublishedFindings,
+    known_rejects: Sequence[pa.RecordBatch],
     **settings: Any,
 ) -> str:
-    return write_card(gather_results(labels, published, split_plan, label_bins, *outputs), **settings)
+    results = gather_results(labels, published, split_plan, label_bins, *outputs, known_rejects=known_rejects)
+    return write_card(results, **settings)

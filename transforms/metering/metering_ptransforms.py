@@ -34,7 +34,7 @@ from flowloom.transforms.metering.meter_ranges import (
     join_partition,
     open_metering,
 )
-from flowloom.transforms.metering.scheduling import DigestTask, MeterTask, deal, draft_metering, plan_group
+from flowloom.transforms.metering.scheduling import DigestTask, MeterTask, WorkerShare, deal, draft_metering, plan_group
 from flowloom.transforms.packets.byte_rows import no_drops
 
 Task = TypeVar("Task")
@@ -68,8 +68,9 @@ class PlanMetering(beam.PTransform):
         """Deals metering and digesting to workers."""
         draft = draft_metering(self.groups, self.definition, self.split_bytes, self.digests)
         dealt = iter(deal(draft.costs, self.workers or len(draft.costs) or 1))
-        digests = root | "Digests" >> beam.Create([(next(dealt), task) for task in draft.digests], reshuffle=False)
-        tasks = root | "Tasks" >> beam.Create([(next(dealt), task) for task in draft.tasks], reshuffle=False)
+        shares = [(next(dealt), WorkerShare(digests=(task,))) for task in draft.digests]
+        shares += [(next(dealt), WorkerShare(tasks=(task,))) for task in draft.tasks]
+        known = root | "Shares" >> beam.Create(shares, reshuffle=False)
         if draft.stretches:
             keys = {(stretch.uri, stretch.begin): next(dealt) for _, stretch in draft.stretches}
             groups = {name: group for group in self.groups if (name := group.group) in dict(draft.stretches)}
@@ -80,20 +81,21 @@ class PlanMetering(beam.PTransform):
                 | "Gather" >> beam.GroupByKey()
                 | "Plan" >> beam.FlatMap(_planned, groups, self.definition, self.split_bytes, keys)
             )
-            tasks = (tasks, indexed) | "AllTasks" >> beam.Flatten()
-        by_worker = {"tasks": tasks, "digests": digests} | "OncePerWorker" >> beam.CoGroupByKey()
-        dealt_out = by_worker | "Deal" >> beam.ParDo(_Deal()).with_outputs("digests", main="tasks")
-        return MeterPlan(dealt_out.tasks, dealt_out.digests)
+            known = (known, indexed) | "AllShares" >> beam.Flatten()
+        grouped = known | "OncePerWorker" >> beam.GroupByKey()
+        tasks = grouped | "Deal" >> beam.ParDo(_Deal()).with_outputs("digests", main="tasks")
+        return MeterPlan(tasks.tasks, tasks.digests)
 
 
 class _Deal(beam.DoFn):
     def process(
-        self, element: tuple[int, Mapping[str, Iterable[Any]]]
+        self, element: tuple[int, Iterable[WorkerShare]]
     ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], DigestTask]]:
-        _, dealt = element
-        for task in dealt["digests"]:
-            yield TaggedOutput("digests", task)
-        yield from dealt["tasks"]
+        shares = list(element[1])
+        for share in shares:
+            yield from (TaggedOutput("digests", task) for task in share.digests)
+        for share in shares:
+            yield from share.tasks
 
 
 def _indexed(group: str, stretch: Stretch) -> tuple[str, Stretch]:
@@ -106,12 +108,12 @@ def _planned(
     definition: FlowDefinition,
     split_bytes: int,
     keys: Mapping[tuple[str, int], int],
-) -> Iterator[tuple[int, MeterTask]]:
+) -> Iterator[tuple[int, WorkerShare]]:
     """Yields tasks, each with the key of the stretch in which its range begins."""
     name, indexed = element
     for task in plan_group(groups[name], indexed, definition):
         first = task.ranges[0]
-        yield keys.get((first.uri, first.start // split_bytes * split_bytes), 0), task
+        yield keys.get((first.uri, first.start // split_bytes * split_bytes), 0), WorkerShare(tasks=(task,))
 
 
 class DigestedCaptures(NamedTuple):

@@ -42,6 +42,14 @@ class DigestTask:
 
 
 @dataclasses.dataclass(frozen=True)
+class WorkerShare:
+    """Part of one worker's share of a job: captures to meter, and captures to digest."""
+
+    tasks: tuple[MeterTask, ...] = ()
+    digests: tuple[DigestTask, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class DraftPlan:
     """Tasks that are known before any capture is indexed, and the stretches to index.
 
