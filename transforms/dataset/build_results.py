@@ -75,6 +75,7 @@ def gather_results(
     layouts: Iterable[LaidOut] = (),
     packets: Iterable[PacketCounts] = (),
     leakage: Iterable[PartCounts] = (),
+    *,
     known_rejects: Iterable[pa.RecordBatch] = (),
 ) -> BuildResults:
     """Returns the results of a build, from the outputs of its steps in any order."""

@@ -93,7 +93,8 @@ class _Deal(beam.DoFn):
     ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], DigestTask]]:
         shares = list(element[1])
         for share in shares:
-            yield from (TaggedOutput("digests", task) for task in share.digests)
+            for task in share.digests:
+                yield TaggedOutput("digests", task)
         for share in shares:
             yield from share.tasks
 
