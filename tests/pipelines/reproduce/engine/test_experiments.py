@@ -51,9 +51,7 @@ def test_processes_give_the_same_in_the_same_order(tmp_path):
     there = run_experiments(EXPERIMENTS, dict, tmp_path / "b", workers=2, progress=seen.append)
     assert list(here.by_name.items()) == list(there.by_name.items())
     assert [(each.done, each.total) for each in seen] == [(number, 4) for number in range(1, 5)]
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
-        f"experiment-{number}.json" for number in range(4)
-    ]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [f"cell-{number}.json" for number in range(4)]
 
 
 def test_names_must_differ_and_be_file_names(tmp_path):
