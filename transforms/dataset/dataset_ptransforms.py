@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.pvalue import AsList, TaggedOutput
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -259,25 +259,36 @@ class WriteCard(beam.PTransform):
     @beam.typehints.no_annotations
     def expand(self, outputs: BuildOutputs) -> beam.PCollection[str]:
         """Returns the path of the card, or of the faults."""
-        plans = (single(self.split_plan), single(self.label_bins))
+        # in one stream, because a cluster keeps network buffers for every side input
+        named = [
+            counts | f"Name {name}" >> beam.Map(_named, name).with_output_types(tuple[int, tuple[str, Any]])
+            for name, counts in outputs._asdict().items()
+        ]
+        once = outputs.shards.pipeline | "Once" >> beam.Create([(0, ("", None))])
         settings = {"manifest": self.manifest, "folder": self.folder, "staging": self.staging, "key_id": self.key_id}
         write = beam.Map(
-            _write_card, *plans, *[AsList(each) for each in outputs],
-            labels=self.labels, published=self.published, known_rejects=self.known_rejects, stored=self.stored,
-            **settings,
+            _write_card, single(self.split_plan), single(self.label_bins), labels=self.labels,
+            published=self.published, known_rejects=self.known_rejects, stored=self.stored, **settings,
         )  # fmt: skip
-        return outputs.shards.pipeline | "Once" >> beam.Create([None]) | "Write" >> write
+        return (*named, once) | beam.Flatten() | "Together" >> beam.GroupByKey() | "Write" >> write
+
+
+def _named(counts: Any, name: str) -> tuple[int, tuple[str, Any]]:
+    return 0, (name, counts)
 
 
 def _write_card(
-    _: None,
+    element: tuple[int, Iterable[tuple[str, Any]]],
     split_plan: SplitPlan,
     label_bins: LabelBins,
-    *outputs: list[Any],
     labels: Sequence[GroupLabels],
     published: PublishedFindings,
     known_rejects: Sequence[pa.RecordBatch],
     **settings: Any,
 ) -> str:
-    results = gather_results(labels, published, split_plan, label_bins, *outputs, known_rejects=known_rejects)
+    outputs: dict[str, list[Any]] = {name: [] for name in BuildOutputs._fields}
+    for name, counts in element[1]:
+        if name:
+            outputs[name].append(counts)
+    results = gather_results(labels, published, split_plan, label_bins, **outputs, known_rejects=known_rejects)
     return write_card(results, **settings)
