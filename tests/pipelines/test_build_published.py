@@ -129,7 +129,7 @@ def test_files_whose_rows_agree_are_divided_as_captures_are(published, tmp_path)
     assert [split.classes["app"]["doc"] for split in card.splits.values()] == [4, 1, 1]
     mixed, _ = built(published, tmp_path / "mixed", QUIC, CERTTA)
     assert mixed.split_rule.by == "flow"
-    assert "not so: app" in mixed.split_rule.reason
+    assert "got different ones of: app" in mixed.split_rule.reason
 
 
 def test_a_file_of_two_entries_is_read_once(published, tmp_path):

@@ -316,6 +316,6 @@ def test_statistics_beside_the_card_are_those_of_the_dataset(dataset):
 
 def test_every_shard_is_announced(whole):
     seen = []
-    verify(whole, lambda text, done, total: seen.append((text, done, total)))
+    verify(whole, lambda one: seen.append((one.text, one.done, one.total)))
     paths = [shard["path"] for shard in card_of(whole)["shards"]]
     assert seen == [(path, at, len(paths)) for at, path in enumerate(paths)]
