@@ -123,7 +123,8 @@ def test_flows_have_another_meter():
         ),
         (
             {"preset": "packet-windows", "active_s": 1800, "zero_payload": "skip"},
-            "must have active_s: null, zero_payload: keep with decision: packet, got active_s: 1800",
+            "must have active_s: null, zero_payload: keep with decision: packet, "
+            "got active_s: 1800, zero_payload: skip",
         ),
     ],
 )
