@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
-from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
-from flowloom.transforms.arrays.columns import batch, concatenated
+from flowloom.transforms.arrays.columns import RowBuffer, batch
 from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments, join_numbered_fragments
@@ -186,23 +185,6 @@ class RangeResults:
     accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
 
 
-class FlowBuffer:
-    """Buffer that collects flows into full batches, so that a thousand tiny captures do not give a thousand batches."""
-
-    def __init__(self) -> None:
-        self._pending: list[pa.RecordBatch] = []
-
-    def add(self, flows: pa.RecordBatch) -> list[pa.RecordBatch]:
-        """Adds flows; returns all pending flows as one batch when there are at least `TAKE_FLOWS`."""
-        self._pending.append(flows)
-        return self.flush() if sum(held.num_rows for held in self._pending) >= TAKE_FLOWS else []
-
-    def flush(self) -> list[pa.RecordBatch]:
-        """Returns the pending flows as one batch; an empty list without any."""
-        pending, self._pending = self._pending, []
-        return [concatenated(pending, FLOWS)] if pending else []
-
-
 def open_metering(
     task: MeterTask, definition: FlowDefinition, job: str, packet_view: PacketView | None = None
 ) -> RangeMetering:
@@ -230,7 +212,7 @@ def read_cached_metering(cached: Iterable[CachedMetering], job: str) -> RangeRes
 
 
 def _results(meterings: Iterable[Metering]) -> RangeResults:
-    results, buffer = RangeResults(), FlowBuffer()
+    results, buffer = RangeResults(), RowBuffer(TAKE_FLOWS)
     for metering in meterings:
         for flows in metering.flows():
             results.flows += buffer.add(flows)

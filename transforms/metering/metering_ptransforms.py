@@ -12,9 +12,11 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
+from flowloom.transforms.arrays.columns import RowBuffer
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch
 from flowloom.transforms.flows.identities import IdentityKey
+from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.io.tally import tally
 from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
 from flowloom.transforms.metering.join_packets import (
@@ -27,7 +29,6 @@ from flowloom.transforms.metering.join_packets import (
 from flowloom.transforms.metering.meter_cache import CachedMetering, MeterCache, cache_metering
 from flowloom.transforms.metering.meter_ranges import (
     CachedRanges,
-    FlowBuffer,
     GroupPackets,
     Metering,
     digest_captures,
@@ -230,10 +231,10 @@ def _metered(results: beam.pvalue.DoOutputsTuple) -> MeteredRanges:
 
 
 class _BuffersFlows(beam.DoFn):
-    """Base of steps that yield flows, in full batches as long as a bundle has enough flows."""
+    """Base of steps that yield flows in full batches: a thousand tiny captures do not give a thousand batches."""
 
     def start_bundle(self) -> None:
-        self._buffer = FlowBuffer()
+        self._buffer = RowBuffer(TAKE_FLOWS)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for flows in self._buffer.flush():
