@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pydantic
 
 from flowloom.schemas.corpus.published_sources import FORMATS
-from flowloom.schemas.errors import did_you_mean
+from flowloom.schemas.errors import did_you_mean, placed_message
 
 CAPTURED = "glob"
 """Tag of entries of `captures` that are captures; the others are tagged with their published format."""
@@ -48,9 +48,7 @@ def _explain_one(entry: Any, manifest: type[pydantic.BaseModel]) -> str:
         return f"{place}: unknown key{of}, expected one of {listed}{did_you_mean(key, known)}"
     if entry["type"] == "missing":
         return f"{place}: required and missing"
-    message = entry["msg"].removeprefix("Value error, ")
-    shown = repr(entry["input"])
-    return f"{place}: {message}" + (f", got {shown}" if len(shown) < 80 and "got " not in message else "")
+    return placed_message(place, entry)
 
 
 def _known_keys(model: type[pydantic.BaseModel], place: tuple[int | str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ import pydantic
 import pydantic_core
 
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.errors import FlowloomError, did_you_mean, placed_message
 from flowloom.trainers.recipes.feed_settings import FeedSettings
 from flowloom.trainers.recipes.loss_settings import LossSettings
 from flowloom.trainers.recipes.model_settings import ModelSettings
@@ -99,19 +99,15 @@ def _by_section_key(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explained(entry: Any, recipe: Recipe) -> str:
     """Returns a pydantic error as `model.experts must be ..., got 0; remove it to keep 2`."""
-    message = entry["msg"].removeprefix("Value error, ")
     loc = [str(part) for part in entry["loc"]]
     place = ".".join(loc)
     if len(loc) < 2 and place != "seed":  # a rule of the recipe or of a section, which names its settings
-        return message
+        return entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
         return f"{place} is an unknown key; remove it"
-    message = message.replace("Input should ", "must ", 1)
-    shown = f" {message}" if message.startswith("must ") else f": {message}"
-    got = "" if ", got " in message else f", got {entry['input']!r}"
     key = ".".join(loc[:2])
     kept = pydantic_core.to_json(recipe.setting(key)).decode()
-    return f"{place}{shown}{got}; change {key} or remove it to keep {kept}"
+    return f"{placed_message(place, entry)}; change {key} or remove it to keep {kept}"
 
 
 def _paradigm_fits_the_model(recipe: Recipe) -> str | None:

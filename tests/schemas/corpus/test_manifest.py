@@ -58,6 +58,7 @@ def capture(**fields):
         ({"identity": "pseudonym"}, ["identity: pseudonym needs key_file", "head -c 32 /dev/urandom"]),
         ({"identity": "drop", "key_file": "key"}, ["key_file needs identity: pseudonym", "got identity: drop"]),
         ({"output": {"shards": 0}}, ["output.shards", "greater than or equal to 1", "got 0"]),
+        ({"splits": {"by": "flows"}}, ["c.yaml: splits.by must be 'auto', ", "got 'flows'"]),
     ],
 )  # fmt: skip
 def test_messages_name_the_place_and_a_correction(changes, parts):
