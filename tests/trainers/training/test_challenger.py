@@ -75,7 +75,7 @@ def test_a_challenger_starts_from_the_champion(synthetic, tmp_path, layout):
 
     assert set(evaluate(EvaluateOptions(tmp_path / "3"))["tasks"]) == {"app", "attack", "bulk"}
     report = (tmp_path / "3" / REPORT).read_text()
-    assert "app, attack: learned before, by the model that this one grew from" in report
+    assert "The smaller model that this model grew from had learned app, attack before" in report
     assert "<td>app</td><td>n/a</td>" in report
 
     other = recipe.changed({"units": 5})

@@ -244,7 +244,7 @@ def test_isolated_tasks_forget_nothing(synthetic, tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "measure", lambda runs: [COST])
     evaluate(EvaluateOptions(run.root, baselines=("majority",)))
     page = (run.root / "report.html").read_text()
-    assert "What latecomers did" in page
+    assert "Latecomer tasks" in page
     assert f"{run.history[-1]['validation_auc']['bulk']:.4f}" in page
 
 
