@@ -8,6 +8,7 @@ from flowloom.pipelines.build_steps import MeteredCaptures, compose, prepare_cor
 from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running, usable_cores
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.publish import publish, require_vacant
+from flowloom.pipelines.whole_groups import require_room, run_with_room, tell_ended_early
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.errors import FlowloomError
@@ -66,7 +67,8 @@ def build(
 
     Raises:
       FlowloomError: if the manifest, its key file or a label table is invalid, the output exists, no flow could be
-        built, the engine fails, or the dataset cannot be published.
+        built, the engine fails, or the dataset cannot be published; `CrowdedGroupsError`, if cached groups must be
+        metered in one piece.
     """
     manifest = read_manifest(options.manifest)
     out = os.fspath(options.out)
@@ -86,12 +88,33 @@ def _build(
     progress: Callable[[Progress], None],
     metered: MeteredCaptures | None,
 ) -> DatasetCard:
+    def run(whole: tuple[str, ...]) -> None:
+        _run(options, manifest, staging, progress, metered, whole)
+
+    if metered is None:
+        run_with_room(run, staging, manifest.definition, progress)
+    else:
+        run(())
+        require_room(staging)
+    require_success(staging, CARD)
+    clear(staging)
+    card = read_card(staging)
+    tell_ended_early(card.accounting.flows_ended_early, card.definition, progress)
+    return card
+
+
+def _run(
+    options: BuildOptions,
+    manifest: CorpusManifest,
+    staging: str,
+    progress: Callable[[Progress], None],
+    metered: MeteredCaptures | None,
+    whole: tuple[str, ...],
+) -> None:
+    """Runs the pipeline of a build; groups in `whole` are metered in one piece."""
     folder = os.path.dirname(os.path.abspath(options.manifest))
     with label_folder(staging) as scratch, watched(staging, progress):
-        corpus = prepare_corpus(manifest, folder, staging, scratch, options.workers, metered)
+        corpus = prepare_corpus(manifest, folder, staging, scratch, options.workers, metered, whole)
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
             compose(pipeline, corpus, staging, options.equal_workers)
-    require_success(staging, CARD)
-    clear(staging)
-    return read_card(staging)

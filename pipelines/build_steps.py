@@ -68,6 +68,7 @@ class Corpus:
       stored: the columns of the dataset's views.
       key: the key of concealed identities; None where identities are kept.
       cached: cached results of all its captures; None where the captures are metered.
+      whole: names of groups that are metered in one piece.
     """
 
     manifest: CorpusManifest
@@ -81,6 +82,7 @@ class Corpus:
     published: PublishedPlan
     stored: StoredViews
     cached: tuple[CachedMetering, ...] | None = None
+    whole: tuple[str, ...] = ()
 
     @property
     def packet_view(self) -> PacketView | None:
@@ -103,6 +105,7 @@ def prepare_corpus(
     scratch: str,
     workers: int,
     metered: MeteredCaptures | None = None,
+    whole: tuple[str, ...] = (),
 ) -> Corpus:
     """Plans a corpus, reads its published files and label tables, and plans all splits that do not need its flows."""
     key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
@@ -114,7 +117,7 @@ def prepare_corpus(
     key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
     cached = metered.cached if metered else None
-    return Corpus(manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached)
+    return Corpus(manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached, whole)
 
 
 Rows: TypeAlias = beam.PCollection[pa.RecordBatch]
@@ -182,7 +185,8 @@ def meter_captures(
     if corpus.cached is not None:
         metered = pipeline | "ReadCachedMetering" >> ReadCachedMetering(corpus.cached, staging, workers)
     else:
-        plan = PlanMetering(corpus.plan.groups, manifest.definition, manifest.output.split_bytes, workers)
+        split_bytes = manifest.output.split_bytes
+        plan = PlanMetering(corpus.plan.groups, manifest.definition, split_bytes, workers, whole=corpus.whole)
         planned = pipeline | "PlanMetering" >> plan
         digested = planned.digests | "DigestCaptures" >> DigestCaptures()
         counts.digests.append(digested.digests)

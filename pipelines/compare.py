@@ -15,6 +15,7 @@ from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint
+from flowloom.transforms.captures.groups import origin_of
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.compare_definitions import EQUAL, Cause, compare_flows
 from flowloom.transforms.metering.group_reader import GroupReader
@@ -138,10 +139,11 @@ def _side(shown: dict[str, Any] | None) -> str:
 def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str]]:
     """Returns the flows and a sentence on what of the capture could not be read."""
     try:
-        _, group = capture_fingerprint(capture)
+        _, fingerprint = capture_fingerprint(capture)
     except CaptureError as damage:
         raise FlowloomError(f"{capture}: {damage.detail}") from None
-    reading = GroupReader([CaptureRange(capture)], group[:GROUP_DIGITS], definition)
+    part = CaptureRange(capture, origin=origin_of(fingerprint))
+    reading = GroupReader([part], fingerprint[:GROUP_DIGITS], definition)
     flows = pa.Table.from_batches(reading.flows(), FLOWS)
     unread = [f"{capture}: {reject['detail']}" for reject in reading.rejects().to_pylist()]
     if unread and not flows.num_rows:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flowloom.pipelines.whole_groups import tell_ended_early
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
@@ -21,6 +22,7 @@ from flowloom.transforms.captures.capture_files import (
     capture_sha256,
     match_captures,
 )
+from flowloom.transforms.captures.groups import origin_of
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.io.parquet import parquet_writer
@@ -46,13 +48,18 @@ class FlowsOptions:
 
 @dataclasses.dataclass
 class FlowsReport:
-    """The accounting of a `flowloom flows` run, as `--json` prints it."""
+    """The accounting of a `flowloom flows` run, as `--json` prints it.
+
+    Attributes:
+      ended_early: number of flows that ended for lack of resources (`max_open_flows`).
+    """
 
     captures: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
     flows: int
     packets: int
     seconds: dict[str, float]
+    ended_early: int = 0
 
 
 def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] = ignore_progress) -> FlowsReport:
@@ -82,6 +89,7 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
     read = next(files)
     for reject in report.rejects:
         progress(Progress(_sentence(reject), read, read, stays=True))
+    tell_ended_early(report.ended_early, options.definition, progress)
     return report
 
 
@@ -109,13 +117,14 @@ def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[p
     """Yields the flows of one capture and adds its accounting to the report."""
     begun = time.perf_counter()
     try:
-        group = capture_fingerprint(uri)[1][:GROUP_DIGITS]
+        _, fingerprint = capture_fingerprint(uri)
         sha256 = {uri: capture_sha256(uri)} if options.digests else {}
     except CaptureError as damage:
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
         return
     report.seconds["read"] += time.perf_counter() - begun
-    reading = GroupReader([CaptureRange(uri)], group, options.definition, sha256=sha256)
+    part = CaptureRange(uri, origin=origin_of(fingerprint))
+    reading = GroupReader([part], fingerprint[:GROUP_DIGITS], options.definition, sha256=sha256)
     yield from reading.flows()
     for row in reading.captures().to_pylist():
         report.captures.append(
@@ -126,6 +135,7 @@ def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[p
             }
         )
         report.packets += row["metered"]
+    report.ended_early += reading.ended_early
     report.rejects += reading.rejects().to_pylist()
     for stage, seconds in dataclasses.asdict(reading.seconds).items():
         report.seconds[stage] += seconds

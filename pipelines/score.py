@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.whole_groups import run_with_room, tell_ended_early
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.score_card import MAX_SKEW, SCORE_CARD, ScoreCard, ScoredModel, read_scores
@@ -130,11 +131,18 @@ def score(options: ScoreOptions, progress: Callable[[Progress], None] = ignore_p
     # a mixture travels to the workers as it is; graphs of TensorFlow cannot, and are loaded by each process
     load = functools.partial(_given, scorer) if model.engine == "lanes" else functools.partial(Scorer, model)
     with staged_folder(os.fspath(options.out)) as staging:
-        with watched(staging, progress), start_pipeline(options.runner, options.workers, options.beam_args) as pipeline:
-            compose(pipeline, inputs, needs, plan, load, options, staging)
+
+        def run(whole: tuple[str, ...]) -> None:
+            engine = (options.runner, options.workers, options.beam_args)
+            with watched(staging, progress), start_pipeline(*engine) as pipeline:
+                compose(pipeline, inputs, needs, plan, load, options, staging, whole)
+
+        run_with_room(run, staging, needs.definition, progress)
         require_success(staging, SCORE_CARD)
         clear(staging)
-        return read_scores(staging)
+        card = read_scores(staging)
+        tell_ended_early(card.captures.flows_ended_early if card.captures else 0, needs.definition, progress)
+        return card
 
 
 def _given(scorer: RowScorer) -> RowScorer:
@@ -149,13 +157,23 @@ def compose(
     load: Callable[[], RowScorer],
     options: ScoreOptions,
     staging: str,
+    whole: tuple[str, ...] = (),
 ) -> None:
-    """Builds the pipeline from captures and row groups to shards of scores and their card."""
+    """Builds the pipeline from captures and row groups to shards of scores and their card.
+
+    Args:
+      whole: names of capture groups that are metered in one piece.
+    """
     rows: dict[str, tuple[beam.PCollection[pa.RecordBatch], bool]] = {}
     accounts: tuple[beam.PCollection[GroupAccount], ...] = ()
     if inputs.captures.groups:
         plan_metering = PlanMetering(
-            inputs.captures.groups, needs.definition, options.split_bytes, options.equal_workers, digests=False
+            inputs.captures.groups,
+            needs.definition,
+            options.split_bytes,
+            options.equal_workers,
+            digests=False,
+            whole=whole,
         )
         planned = pipeline | "PlanMetering" >> plan_metering
         metered = planned.tasks | "MeterRanges" >> MeterRanges(needs.definition, staging)

@@ -141,6 +141,8 @@ def _accounting(card: DatasetCard) -> Table:
     table.add_row("flows", f"{account.flows:,}")
     table.add_row("  too short", f"{account.flows_short:,}")
     table.add_row("  without a label", f"{account.flows_unlabelled:,}")
+    if account.flows_ended_early:
+        table.add_row("  ended early, at max_open_flows", f"{account.flows_ended_early:,}")
     if "packets" in card.views:
         table.add_row("packets with a row", f"{account.packet_rows:,}")
         for reason, count in account.packets_dropped.items():

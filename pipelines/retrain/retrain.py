@@ -24,6 +24,7 @@ from flowloom.pipelines.retrain.continuity import (
 from flowloom.pipelines.retrain.model_registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain.retrain_page import write_report
 from flowloom.pipelines.retrain.state_lock import locked
+from flowloom.pipelines.whole_groups import CrowdedGroupsError
 from flowloom.schemas.corpus.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
@@ -188,7 +189,12 @@ def _add_captures(
     place.mkdir(parents=True)
     cache = MeterCache(str(root / METER_CACHE), manifest.definition)
     metered = meter_new(manifest, found, cache, options.workers, str(place), progress)
-    card = build(BuildOptions(options.manifest, place / DATASET, options.workers), progress, metered)
+    build_options = BuildOptions(options.manifest, place / DATASET, options.workers)
+    try:
+        card = build(build_options, progress, metered)
+    except CrowdedGroupsError as error:
+        metered = meter_new(manifest, found, cache, options.workers, str(place), progress, error.groups)
+        card = build(build_options, progress, metered)
     if state.key_id is not None and card.key_id != state.key_id:
         raise FlowloomError(
             f"the key of pseudonyms must be {state.key_id}, got {card.key_id}, which changes the ids of all flows; "
@@ -219,14 +225,19 @@ def meter_new(
     workers: int,
     job: str,
     progress: Callable[[Progress], None],
+    whole: Sequence[str] = (),
 ) -> MeteredCaptures:
-    """Meters captures that are not in the meter cache, and returns the metered captures of the whole corpus."""
+    """Meters captures that are not in the meter cache, and returns the metered captures of the whole corpus.
+
+    Args:
+      whole: names of groups that are metered in one piece.
+    """
     cache.clear()
     sizes = {one.uri: one.size for one in found.seen}
     groups = []
     for group in found.plan.groups:
         named = any(manifest.captures[at].group != FILE_GROUP for at in group.sources)
-        alone = not (named and manifest.definition.associative)
+        alone = group.group in whole or not (named and manifest.definition.associative)
         groups.append(plan_cached_group(group, found.sha256, alone))
     _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
     groups = [with_missed_fragments(tasks, cache) for tasks in groups]

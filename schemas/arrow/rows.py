@@ -16,6 +16,7 @@ PACKETS = pa.schema(
     [
         pa.field("record", pa.uint64(), nullable=False),  # position in the capture, from 0
         pa.field("time_ns", pa.int64(), nullable=False),  # since the epoch
+        pa.field("clock_ns", pa.int64(), nullable=False),  # latest time of the group's records up to this one
         pa.field("src_ip", ADDRESS, nullable=False),
         pa.field("dst_ip", ADDRESS, nullable=False),
         pa.field("src_port", pa.uint16(), nullable=False),  # 0 where the protocol has none
@@ -99,6 +100,8 @@ FRAGMENTS = pa.schema(
         pa.field("forward_is_low", pa.uint8(), nullable=False),
         *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "fresh", "closing", "end_reason")),
         pa.field("isn", pa.uint32(), nullable=False),
+        pa.field("origin", pa.uint64(), nullable=False),  # of the capture of the first packet, from its fingerprint
+        pa.field("record", pa.uint64(), nullable=False),  # of the first packet in that capture
         *(
             pa.field(name, pa.int64(), nullable=False)
             for name in ("start_ns", "latest_ns", "start_clock_ns", "clock_ns")

@@ -33,8 +33,10 @@ _OF_PACKETS = {
 class FlowDefinition(pydantic.BaseModel):
     """Rule that turns packets into bidirectional flows.
 
-    Times are in seconds, sizes in bytes. The capture's clock is the running maximum of its packet times. A flow is
-    *idle* when the clock is more than `idle_s` past the flow's last packet.
+    Times are in seconds, sizes in bytes. The clock of a capture group is the running maximum of the times of its
+    records. A flow is *idle* when the clock is more than `idle_s` past the flow's last packet. At most `max_open_flows`
+    flows are open: whenever an eighth of that many flows has begun, and as many more may not fit, the flows that were
+    idle longest end (lack of resources) until they do.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,7 @@ class FlowDefinition(pydantic.BaseModel):
     fragments: Literal["join", "drop"] = "join"
     tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to unwrap, or `all`")
     tunnel_in_key: bool = False
+    max_open_flows: int = pydantic.Field(4_194_304, ge=1, le=2**30, description="open flows at most: bounds memory")
     decision: Literal["flow", "packet"] = pydantic.Field("flow", description="unit of a row")
     key: Literal["five_tuple", "host_pair", "source"] = pydantic.Field(
         "five_tuple", description="owner of the last k packets before a decision"

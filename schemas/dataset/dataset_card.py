@@ -110,6 +110,8 @@ class Accounting(pydantic.BaseModel):
     """Flows that occur in several source datasets, counted for each source but the first."""
     flows_absent: int = 0
     """Flows that the source datasets dropped, or that have no stripe in the Rainbow layout."""
+    flows_ended_early: int = 0
+    """Flows that ended for lack of resources, at the definition's `max_open_flows` (end reason 5)."""
 
 
 class Timeline(pydantic.BaseModel):

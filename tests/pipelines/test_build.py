@@ -83,7 +83,7 @@ def oracle(manifest: CorpusManifest, folder: Path) -> dict[tuple[str, str], pa.T
     key = IdentityKey(KEY) if manifest.identity == "pseudonym" else corpus_key(plan)
     labelled: list[pa.RecordBatch] = []
     for group in plan.groups:
-        whole = [CaptureRange(capture.uri) for capture in group.captures]
+        whole = [CaptureRange(capture.uri, origin=group.origins[capture.uri]) for capture in group.captures]
         for read in GroupReader(whole, group.group, manifest.definition).flows():
             flows = read if manifest.identity == "keep" else conceal_identities(read, key)
             labelled.append(label_by_path(flows, labels, manifest.tasks))
@@ -182,6 +182,33 @@ def test_stretches_of_captures_change_no_byte_of_a_shard(corpus, manifest, tmp_p
         return card.content_hash, {s.path: (tmp_path / name / s.path).read_bytes() for s in card.shards}, tables
 
     assert shards("whole", "1GiB", 1) == shards("cut", split, 2)
+
+
+def test_more_flows_than_may_be_open_are_the_same_from_ranges(corpus, manifest, tmp_path):
+    """Ranges cannot know which flows end for lack of resources, so the build meters these groups in one piece."""
+
+    def built(name: str, split: str, workers: int) -> tuple[DatasetCard, list[str]]:
+        document = yaml.safe_load(manifest)
+        document["definition"] = {"max_open_flows": 4}
+        document["output"] = {"split_bytes": split}
+        document["splits"] = {"by": "flow"}
+        for source in document["captures"]:
+            source["group"] = Path(source["glob"]).parent.name
+        path = corpus / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(document))
+        said: list[Progress] = []
+        card = build(BuildOptions(path, tmp_path / name, workers=workers), said.append)
+        return card, [each.text for each in said if each.stays]
+
+    whole, _ = built("piece", "1GiB", 1)
+    cut, said = built("ranges", "2KiB", 2)
+    assert cut.content_hash == whole.content_hash
+    assert cut.accounting == whole.accounting
+    assert cut.accounting.flows_ended_early > 0
+    assert verify(tmp_path / "ranges").content_hash == whole.content_hash
+    again, early = said
+    assert again.endswith("max_open_flows=4 open flows; each of them is metered again in one piece")
+    assert early.startswith(f"warning: {cut.accounting.flows_ended_early:,} flows ended early (end reason 5)")
 
 
 def test_names_and_shard_counts_leave_the_content_hash(build_small, corpus, manifest, tmp_path):

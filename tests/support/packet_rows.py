@@ -1,9 +1,14 @@
 """Packet rows for the meter's tests: one at a time, and any that hypothesis can think of."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 from reference_decoder import Packet
+
+from flowloom.schemas.arrow.rows import PACKETS
 
 GROUP = "00c0ffee00c0ffee"
 SECOND = 1_000_000_000
@@ -14,11 +19,38 @@ A, B = (bytes(10) + b"\xff\xff" + bytes([10, 0, 0, last]) for last in (1, 2))
 def packet(**fields: Any) -> dict[str, Any]:
     """One `PACKETS` row, by default a TCP ACK from A to B."""
     row = {
-        "record": 0, "time_ns": START, "src_ip": A, "dst_ip": B, "src_port": 1000, "dst_port": 80, "protocol": 6,
-        "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": 114, "ip_bytes": 100, "payload_bytes": 60, "ip_id": 0,
-        "ttl": 64, "tcp_flags": 0x10, "tcp_window": 500, "tcp_seq": 0,
+        "record": 0, "time_ns": START, "clock_ns": START, "src_ip": A, "dst_ip": B, "src_port": 1000, "dst_port": 80,
+        "protocol": 6, "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": 114, "ip_bytes": 100,
+        "payload_bytes": 60, "ip_id": 0, "ttl": 64, "tcp_flags": 0x10, "tcp_window": 500, "tcp_seq": 0,
     }  # fmt: skip
     return row | fields
+
+
+def in_capture(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows as the records of one capture: numbered, each with the latest time up to it."""
+    clock, numbered = 0, []
+    for record, row in enumerate(rows):
+        clock = max(clock, row["time_ns"])
+        numbered.append(row | {"record": record, "clock_ns": clock})
+    return numbered
+
+
+def batch_of(rows: Iterable[dict[str, Any]]) -> pa.RecordBatch:
+    """Returns rows as one batch of `PACKETS`."""
+    return pa.RecordBatch.from_pylist(list(rows), schema=PACKETS)
+
+
+def with_clock(packets: pa.RecordBatch, clock_ns: int | None) -> pa.RecordBatch:
+    """Returns packets of a range with the clock as far as the range knows it.
+
+    Args:
+      clock_ns: the latest time before the range; None if it is unknown.
+    """
+    times = packets["time_ns"].to_numpy()
+    if clock_ns is not None:
+        times = np.maximum(times, clock_ns)
+    at = PACKETS.get_field_index("clock_ns")
+    return packets.set_column(at, PACKETS.field(at), pa.array(np.maximum.accumulate(times)))
 
 
 def answered(row: dict[str, Any]) -> dict[str, Any]:
@@ -30,8 +62,7 @@ def answered(row: dict[str, Any]) -> dict[str, Any]:
 
 def reference_packet(row: dict[str, Any]) -> Packet:
     """Returns a `PACKETS` row as a packet of the reference meter."""
-    fields = {name: value for name, value in row.items() if name != "record"}
-    return Packet(**fields, fragment="whole", transport=b"")
+    return Packet(**row, fragment="whole", transport=b"")
 
 
 packet_rows = st.builds(

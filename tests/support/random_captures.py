@@ -351,6 +351,7 @@ OPTIONS: dict[str, st.SearchStrategy] = {
     "fragments": st.sampled_from(["join", "join", "drop"]),
     "tunnels": st.one_of(st.just(TUNNELS), st.just(()), st.sets(st.sampled_from(TUNNELS)).map(tuple)),
     "tunnel_in_key": st.booleans(),
+    "max_open_flows": st.sampled_from([1, 2, 3, 9, 9, 4_194_304, 4_194_304, 4_194_304]),
     "key": st.sampled_from(["five_tuple", "host_pair", "source"]),
 }
 """Each option of a flow definition with the values that the property tests try."""

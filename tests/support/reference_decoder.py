@@ -25,6 +25,8 @@ class Packet:
     """One packet with the columns of `schemas.arrow.rows.PACKETS`, and what decoding needs beside them.
 
     Attributes:
+      clock_ns: the latest time of the group's records up to this one, those without a packet included.
+      origin: the first 64 bits of its capture's fingerprint.
       fragment: "whole", "first" (more fragments follow) or "later" (without a transport header).
       transport: the captured bytes from the transport header on.
     """
@@ -39,7 +41,10 @@ class Packet:
     fragment: str
     transport: bytes
     payload_bytes: int
+    record: int = 0
+    origin: int = 0
     time_ns: int = 0
+    clock_ns: int = 0
     wire_bytes: int = 0
     vlan: int = 0
     tunnel_id: int = 0
@@ -326,6 +331,7 @@ class Decoder:
         self._fragments = fragments
         self._tunnels = tuple(tunnels)
         self._first: dict[tuple, Packet] = {}
+        self._clock_ns = 0
 
     def packet(self, record: Record) -> Packet:
         """Returns the packet of a record.
@@ -335,11 +341,17 @@ class Decoder:
         """
         if record.time_ns is None:
             raise DropError(DropReason.TIME_OUT_OF_RANGE)
+        self._clock_ns = max(self._clock_ns, record.time_ns)
         packet = innermost(decode(record.frame, record.wire_bytes, record.link_type), self._tunnels)
-        packet.time_ns = record.time_ns
+        packet.time_ns, packet.clock_ns = record.time_ns, self._clock_ns
         if packet.fragment != "whole":
             self._join(packet)
         return packet
+
+    @property
+    def clock_ns(self) -> int:
+        """The latest time of all records so far."""
+        return self._clock_ns
 
     def _join(self, packet: Packet) -> None:
         """Gives a later fragment the ports of its first (RFC 791, section 3.2; RFC 8200, section 4.5)."""
@@ -351,6 +363,6 @@ class Decoder:
         if self._fragments == "drop":
             raise DropError(DropReason.FRAGMENT_DROPPED)
         first = self._first.get(datagram)
-        if first is None or abs(packet.time_ns - first.time_ns) > FRAGMENT_LIFETIME_NS:
+        if first is None or packet.clock_ns - first.clock_ns > FRAGMENT_LIFETIME_NS:
             raise DropError(DropReason.FRAGMENT_WITHOUT_FIRST)
         packet.protocol, packet.src_port, packet.dst_port = first.protocol, first.src_port, first.dst_port

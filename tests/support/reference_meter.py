@@ -51,33 +51,43 @@ class Metered:
     captures: list[Account]
 
 
-def reference_meter(files: Sequence[bytes], definition: FlowDefinition, group: str) -> Metered:
-    """Meters the files of a capture group, in their order."""
-    packets, captures = reference_packets(files, definition)
+def reference_meter(
+    files: Sequence[bytes], definition: FlowDefinition, group: str, origins: Sequence[int] | None = None
+) -> Metered:
+    """Meters the files of a capture group, in their order.
+
+    Args:
+      origins: the first 64 bits of each file's fingerprint, part of flow ids.
+    """
+    packets, captures, clock_ns = reference_packets(files, definition, origins)
     if definition.decision == "packet":
         return Metered(list(packet_rows(packets, definition, group)), 0, captures)
-    flows = [flow_row(flow, definition, group) for flow in flows_of(packets, definition)]
+    flows = [flow_row(flow, definition, group) for flow in flows_of(packets, definition, clock_ns)]
     kept = [row for row in flows if row["packets_fwd"] + row["packets_bwd"] >= definition.min_packets]
     return Metered(kept, len(flows) - len(kept), captures)
 
 
-def reference_packets(files: Sequence[bytes], definition: FlowDefinition) -> tuple[list[Packet], list[Account]]:
-    """Returns the packets of a group in captured order, and the account of each file."""
+def reference_packets(
+    files: Sequence[bytes], definition: FlowDefinition, origins: Sequence[int] | None = None
+) -> tuple[list[Packet], list[Account], int]:
+    """Returns the packets of a group in order, the account of each file, and the latest record time."""
     decoder = Decoder(definition.fragments, definition.tunnels)
     packets, captures = [], []
-    for data in files:
+    for data, origin in zip(files, origins or [0] * len(files), strict=True):
         records, damage = read_records(data)
         account = Account(len(records), damage=damage, link_types={record.link_type for record in records})
-        for record in records:
+        for number, record in enumerate(records):
             try:
-                packets.append(decoder.packet(record))
+                packet = decoder.packet(record)
+                packet.record, packet.origin = number, origin
+                packets.append(packet)
                 account.metered += 1
             except DropError as drop:
                 account.dropped[drop.reason] = account.dropped.get(drop.reason, 0) + 1
         times = [record.time_ns for record in records if record.time_ns is not None]
         account.first_ns, account.last_ns = min(times, default=None), max(times, default=None)
         captures.append(account)
-    return packets, captures
+    return packets, captures, decoder.clock_ns
 
 
 # keys, clocks and sizes ---------------------------------------------------------------------------------------------
@@ -113,14 +123,6 @@ def key_of(packet: Packet, definition: FlowDefinition) -> Any:
     return frozenset([source(packet), target(packet)]), packet.protocol, network
 
 
-def clocked(packets: Iterable[Packet]) -> Iterator[tuple[Packet, int]]:
-    """Yields each packet with the clock at it, which is the latest packet time so far."""
-    clock = 0
-    for packet in packets:
-        clock = max(clock, packet.time_ns)
-        yield packet, clock
-
-
 def idle_ns(protocol: int, definition: FlowDefinition) -> int:
     """Returns the idle timeout of a protocol (`idle_s`, `idle_udp_s`)."""
     idle_s = definition.idle_s
@@ -144,6 +146,7 @@ class Flow:
     Attributes:
       forward: the endpoint that forward packets come from.
       start_clock, clock: the clock at its first and at its last packet.
+      number: the flows that began before it.
       fins: the senders of a FIN.
       closed: whether the connection was closed, by the table of `tcp_close`.
     """
@@ -152,29 +155,55 @@ class Flow:
     forward: Endpoint
     start_clock: int
     clock: int
+    number: int
     fins: set[Endpoint] = dataclasses.field(default_factory=set)
     closed: bool = False
     end_reason: EndReason = EndReason.FORCED_END
 
 
-def flows_of(packets: Iterable[Packet], definition: FlowDefinition) -> Iterator[Flow]:
-    """Yields the flows of packets in captured order."""
+def flows_of(packets: Iterable[Packet], definition: FlowDefinition, clock_ns: int) -> Iterator[Flow]:
+    """Yields the flows of packets in captured order.
+
+    Args:
+      clock_ns: the latest time of all records, those after the last packet included.
+    """
     open_flows: dict[Any, Flow] = {}
-    now = 0
-    for packet, now in clocked(packets):
-        key = key_of(packet, definition)
+    begun = itertools.count()
+    for packet in packets:
+        key, now = key_of(packet, definition), packet.clock_ns
         flow = open_flows.get(key)
         reason = flow and end_before(flow, packet, now, definition)
         if reason:
-            yield ended(flow, reason)
+            yield ended(open_flows.pop(key), reason)
         if flow is None or reason:
-            flow = open_flows[key] = Flow([], forward_endpoint(packet, definition), now, now)
+            number = next(begun)
+            yield from make_room(open_flows, number, now, definition)
+            flow = open_flows[key] = Flow([], forward_endpoint(packet, definition), now, now, number)
         flow.packets.append(packet)
         flow.clock = now
         close(flow, packet, definition)
     for flow in open_flows.values():
-        idle = now - flow.clock > idle_ns(flow.packets[0].protocol, definition)
-        yield ended(flow, EndReason.IDLE_TIMEOUT if idle else EndReason.FORCED_END)
+        yield ended(flow, EndReason.IDLE_TIMEOUT if is_idle(flow, clock_ns, definition) else EndReason.FORCED_END)
+
+
+def is_idle(flow: Flow, now: int, definition: FlowDefinition) -> bool:
+    """Returns whether a flow's idle timeout is over."""
+    return now - flow.clock > idle_ns(flow.packets[0].protocol, definition)
+
+
+def make_room(open_flows: dict[Any, Flow], number: int, now: int, definition: FlowDefinition) -> Iterator[Flow]:
+    """Ends the longest idle flows before the flow `number` begins, if there may be too many (`max_open_flows`).
+
+    That is looked at once for each eighth of `max_open_flows` flows that begin.
+    """
+    eighth = max(definition.max_open_flows // 8, 1)
+    if number % eighth:
+        return
+    waiting = {key: flow for key, flow in open_flows.items() if not is_idle(flow, now, definition)}
+    surplus = len(waiting) + eighth - definition.max_open_flows
+    longest_idle = sorted(waiting, key=lambda key: (waiting[key].clock, waiting[key].number))
+    for key in longest_idle[: max(surplus, 0)]:
+        yield ended(open_flows.pop(key), EndReason.LACK_OF_RESOURCES)
 
 
 def forward_endpoint(first: Packet, definition: FlowDefinition) -> Endpoint:
@@ -244,10 +273,8 @@ def flow_row(flow: Flow, definition: FlowDefinition, group: str) -> dict[str, An
         for packet, sent in zip(packets, is_forward, strict=True)
         if definition.zero_payload == "keep" or packet.payload_bytes > 0
     ]
-    own_syn = definition.tcp_close == "lifecycle" and is_syn(first)
-    origin = first.tcp_seq << 1 | 1 if own_syn else 0
     return {
-        "flow_id": flow_id(group, forward, backward, first, definition, origin),
+        "flow_id": flow_id(group, first),
         "duration_ns": max(packet.time_ns for packet in packets) - first.time_ns,
         "end_reason": flow.end_reason,
         **common_columns(first, group, forward, backward),
@@ -314,18 +341,20 @@ def sequences(listed: Sequence[tuple[Packet, bool]], definition: FlowDefinition)
 
 def packet_rows(packets: Iterable[Packet], definition: FlowDefinition, group: str) -> Iterator[dict[str, Any]]:
     """Yields a row for each packet with the last k packets of its key up to this one."""
-    windows: dict[Any, tuple[list[Packet], int]] = {}
-    for number, (packet, now) in enumerate(clocked(packets)):
-        key = key_of(packet, definition)
-        window, clock = windows.get(key, ([], now))
-        if now - clock > idle_ns(packet.protocol, definition):
-            window = []
+    windows: dict[Any, tuple[list[Packet], int, int]] = {}
+    begun = itertools.count()
+    for packet in packets:
+        key, now = key_of(packet, definition), packet.clock_ns
+        window, clock, number = windows.get(key, ([], now, 0))
+        if not window or now - clock > idle_ns(packet.protocol, definition):
+            window, number = [], next(begun)
+            forget_windows(windows, number, now, definition)
         window = [*window, packet]
-        windows[key] = window, now
+        windows[key] = window, now, number
         sent = [side(held, definition) == side(window[0], definition) for held in window]
         ends = (source(packet), target(packet)) if sent[-1] else (target(packet), source(packet))
         yield {
-            "flow_id": flow_id(group, *ends, packet, definition, (number & 0xFFFFFFFF) << 1),
+            "flow_id": flow_id(group, packet),
             "duration_ns": 0,
             "end_reason": EndReason.FORCED_END,
             **common_columns(packet, group, *ends),
@@ -333,6 +362,18 @@ def packet_rows(packets: Iterable[Packet], definition: FlowDefinition, group: st
             **disorder(window[-2:]),
             **sequences(list(zip(window, sent, strict=True))[-definition.k :], definition),
         }
+
+
+def forget_windows(windows: dict[Any, tuple], number: int, now: int, definition: FlowDefinition) -> None:
+    """Forgets the longest idle windows before window `number` begins, as `make_room` ends flows."""
+    eighth = max(definition.max_open_flows // 8, 1)
+    if number % eighth:
+        return
+    longest = max(idle_ns(protocol, definition) for protocol in (TCP, UDP))
+    waiting = [key for key, (_, clock, _) in windows.items() if now - clock <= longest]
+    surplus = len(waiting) + eighth - definition.max_open_flows
+    for key in sorted(waiting, key=lambda key: windows[key][1:])[: max(surplus, 0)]:
+        del windows[key]
 
 
 def side(packet: Packet, definition: FlowDefinition) -> Any:
@@ -350,21 +391,13 @@ def side(packet: Packet, definition: FlowDefinition) -> Any:
 # flow ids -----------------------------------------------------------------------------------------------------------
 
 
-def flow_id(
-    group: str, forward: Endpoint, backward: Endpoint, first: Packet, definition: FlowDefinition, origin: int
-) -> bytes:
-    """Returns the hash of group, directed key, start and origin (an initial SYN or a packet's number)."""
-    rest = first.protocol << 48 | key_vlan(first, definition) << 32 | forward[1] << 16 | backward[1]
-    rest += key_tunnel(first, definition) * 0xD6E8FEB86659FD93
-    addresses = [
-        int.from_bytes(address[at : at + 8], "little") for address in (forward[0], backward[0]) for at in (0, 8)
-    ]
+def flow_id(group: str, first: Packet) -> bytes:
+    """Returns the hash of group, capture and record of a flow's first packet."""
     one = int(group[:16], 16)
     two = one ^ 0x9E3779B97F4A7C15
-    for word in (*addresses, rest, first.time_ns, origin):
-        one = wrapped(mixed(one + word) + two)
-        two = wrapped(mixed(two ^ wrapped(word)) + one)
-    return b"".join(mixed(half).to_bytes(8, "little") for half in (one, two))
+    one = wrapped(mixed(one + first.origin) + two)
+    two = wrapped(mixed(two ^ first.origin) + one)
+    return b"".join(mixed(half).to_bytes(8, "little") for half in (one + first.record, two ^ first.record))
 
 
 def mixed(word: int) -> int:

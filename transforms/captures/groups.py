@@ -62,6 +62,18 @@ class CaptureGroup:
         return tuple(sorted({source for capture in self.captures for source in capture.sources}))
 
     @property
+    def origins(self) -> dict[str, int]:
+        """A 64-bit number of each capture by uri, from its fingerprint; part of flow ids.
+
+        Of captures with the same fingerprint, which differ in their middle, it comes from the digest of all bytes.
+        """
+        bearers = collections.Counter(capture.fingerprint for capture in self.captures)
+        return {
+            capture.uri: origin_of(capture.fingerprint if bearers[capture.fingerprint] == 1 else capture.identity)
+            for capture in self.captures
+        }
+
+    @property
     def has_records(self) -> bool:
         """True if any of its files has a readable record."""
         return any(capture.first_ns is not None for capture in self.captures)
@@ -73,6 +85,11 @@ class GroupPlan:
 
     groups: tuple[CaptureGroup, ...]
     rejects: pa.RecordBatch
+
+
+def origin_of(fingerprint: str) -> int:
+    """Returns the number of a capture in flow ids: the first 64 bits of its fingerprint."""
+    return int(fingerprint[:16] or "0", 16)
 
 
 def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.RecordBatch]:

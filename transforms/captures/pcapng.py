@@ -1,5 +1,7 @@
 """Scanner of pcapng files: any sections, interfaces, clocks and packet blocks (draft-ietf-opsawg-pcapng)."""
 
+import dataclasses
+import functools
 import struct
 
 import numba
@@ -52,27 +54,35 @@ class PcapngScanner:
         self._capture = capture
         self.latest_ns = latest_ns
         self.bound = END
-        self.preamble = b""
         self.big_endian = False
-        self._interfaces = np.empty(0, _INTERFACE_ROW)
-        while preamble:
-            length = self._block_length(preamble)
-            self._read_description(preamble[:length])
-            preamble = preamble[length:]
+        self._described: list[bytes] = []
+        self._rows = np.empty(8, _INTERFACE_ROW)
+        self._count = 0
+        at = 0
+        while at < len(preamble):
+            length = self._block_length(preamble[at : at + 12])
+            self._read_description(preamble[at : at + length])
+            at += length
+
+    @property
+    def preamble(self) -> bytes:
+        """The section header and the interface descriptions so far."""
+        return b"".join(self._described)
 
     def scan(self) -> Records:
         """Returns the next records, none at the end; see `RecordScanner`."""
         capture = self._capture
+        records = Records.empty(capture.window)
         while True:
-            records = Records.empty(capture.window)
+            window = capture.window
             count, consumed, stop, self.latest_ns = _scan_pcapng(
-                records.window, self.bound - capture.offset, self.big_endian, self._interfaces, self.latest_ns,
+                window, self.bound - capture.offset, self.big_endian, self._rows[: self._count], self.latest_ns,
                 records.start, records.captured, records.wire, records.time_ns, records.link_type,
             )  # fmt: skip
             if consumed:
                 capture.advance(consumed)
             if count:
-                return records.first(count)
+                return dataclasses.replace(records, window=window).first(count)
             if stop == BAD:
                 raise CaptureError(
                     RejectReason.MALFORMED, capture.offset, "a block's lengths or interface contradict each other"
@@ -112,11 +122,14 @@ class PcapngScanner:
         if kind == _INTERFACE:
             if length < 20:
                 raise self._malformed("an interface description is too short")
-            self._interfaces = np.append(self._interfaces, _interface(block, self._order))
-            self.preamble += block
+            if self._count == len(self._rows):
+                self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+            self._rows[self._count] = _interface(block, self._order)
+            self._count += 1
+            self._described.append(block)
         else:
-            self._interfaces = np.empty(0, _INTERFACE_ROW)
-            self.preamble = block
+            self._count = 0
+            self._described = [block]
 
     @property
     def _order(self) -> str:
@@ -126,8 +139,8 @@ class PcapngScanner:
         return CaptureError(RejectReason.MALFORMED, self._capture.offset, detail)
 
 
-def _interface(block: bytes, order: str) -> np.ndarray:
-    """Returns an interface description block as one `_INTERFACE_ROW`."""
+def _interface(block: bytes, order: str) -> tuple[int, ...]:
+    """Returns the fields of an `_INTERFACE_ROW` from an interface description block."""
     link_type, _, snap_length = struct.unpack_from(order + "HHI", block, 8)
     resolution, offset_s = 6, 0
     at = 16
@@ -143,10 +156,10 @@ def _interface(block: bytes, order: str) -> np.ndarray:
         at += 4 + (length + 3) // 4 * 4
     offset_ns = offset_s * 1_000_000_000
     first, last = _tick_range(resolution, offset_ns)
-    row = (link_type, resolution, snap_length, offset_ns % (1 << 64), first, last)
-    return np.array([row], _INTERFACE_ROW)
+    return link_type, resolution, snap_length, offset_ns % (1 << 64), first, last
 
 
+@functools.lru_cache(maxsize=1024)
 def _tick_range(resolution: int, offset_ns: int) -> tuple[int, int]:
     """Returns the first and the last timestamp of an interface that is a time in int64 nanoseconds, from 1970 on.
 

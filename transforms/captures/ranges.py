@@ -36,6 +36,7 @@ class CaptureRange:
       latest_ns: time of the record before `start`.
       first_record: position of its first record in the capture.
       clock_ns: the latest time in it; None if unknown, or if no record has a time.
+      origin: number of the capture, from its fingerprint; part of the ids of flows that begin in it.
     """
 
     uri: str
@@ -45,6 +46,7 @@ class CaptureRange:
     latest_ns: int = 0
     first_record: int = 0
     clock_ns: int | None = None
+    origin: int = 0
 
     def open(self) -> tuple[CaptureBytes, RecordScanner]:
         """Opens the range for reading.

@@ -37,6 +37,7 @@ def count_accounting(captures: pa.Table, rejects: pa.Table, findings: BuildResul
         **count_captures(captures, rejects),
         flows=sum(group.flows for group in findings.accounts) + short + findings.published_rows("flows"),
         flows_short=short,
+        flows_ended_early=sum(group.ended_early for group in findings.accounts),
         flows_unlabelled=findings.unlabelled,
         packet_rows=findings.packet_rows,
         packets_dropped={

@@ -30,7 +30,8 @@ from flowloom.transforms.dataset.consistency_checks import find_conflicts, find_
 from flowloom.transforms.dataset.layouts import FLOWS_ALONE
 from flowloom.transforms.dataset.shards import shards_hash
 from flowloom.transforms.io.parquet import write_table
-from flowloom.transforms.io.verdict import fail
+from flowloom.transforms.io.verdict import ask_whole, fail
+from flowloom.transforms.metering.open_flows import crowded_groups
 from flowloom.transforms.splits.leakage import leakage_of
 
 
@@ -44,6 +45,8 @@ def write_card(
 ) -> str:
     """Writes all files beside the shards, the card last; or the faults of the build, and no card.
 
+    If groups may have reached `max_open_flows`, it asks for them in one piece (`transforms/io/verdict.py`).
+
     Args:
       folder: the manifest's folder.
       staging: the folder with the shards.
@@ -53,6 +56,8 @@ def write_card(
     Returns:
       The path of the file that was written last.
     """
+    if crowded := crowded_groups(findings.accounts, manifest.definition):
+        return ask_whole(staging, crowded)
     captures = captures_table(findings.accounts, findings.digests, folder)
     rejects = rejects_table(findings.accounts, findings.rejects, folder)
     flows: dict[str, int] = {}

@@ -8,6 +8,7 @@ fragment repeats the flow's own; the fragment's first packet may follow the FIN,
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -34,9 +35,25 @@ _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED),
 _KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "key_tunnel", "protocol")
 
 
+class JoinedFragments(NamedTuple):
+    """Flows that were joined from fragments.
+
+    Attributes:
+      flows: `schemas.arrow.rows.FLOWS`.
+      flows_short: number of flows dropped for fewer than `min_packets` packets.
+      numbers: the flow of each fragment, without dropped flows (`schemas.arrow.rows.FLOW_NUMBERS`).
+      carried: int64 [ranges], number of flows from earlier ranges that were open in each range, or a few more.
+    """
+
+    flows: pa.RecordBatch
+    flows_short: int
+    numbers: pa.RecordBatch
+    carried: np.ndarray
+
+
 def join_fragments(
     fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
-) -> tuple[pa.RecordBatch, int]:
+) -> JoinedFragments:
     """Joins the fragments of whole keys of one capture group.
 
     Args:
@@ -44,36 +61,7 @@ def join_fragments(
       clocks_ns: the latest time of each range of the group and of all before it, by position.
       definition: the flow definition of the ranges.
       group: the group's name.
-
-    Returns:
-      flows as `schemas.arrow.rows.FLOWS`, and the number of flows dropped for fewer than `min_packets` packets.
     """
-    rows, enough, *_ = _joined(fragments, clocks_ns, definition, group)
-    return rows, int(np.count_nonzero(~enough))
-
-
-def join_numbered_fragments(
-    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
-) -> tuple[pa.RecordBatch, int, pa.RecordBatch]:
-    """Joins fragments as `join_fragments` does, and also returns the flow of each (`schemas.arrow.rows.FLOW_NUMBERS`).
-
-    Fragments of dropped flows are not listed.
-    """
-    rows, enough, pieces, position, became = _joined(fragments, clocks_ns, definition, group)
-    kept = enough[became]
-    row = (np.cumsum(enough) - 1)[became[kept]]
-    numbers = [
-        column(position[kept], FLOW_NUMBERS.field("range").type),
-        column(pieces["serial"][kept], FLOW_NUMBERS.field("serial").type),
-        rows["flow_id"].take(column(row, pa.int64())),
-    ]
-    return rows, int(np.count_nonzero(~enough)), pa.RecordBatch.from_arrays(numbers, schema=FLOW_NUMBERS)
-
-
-def _joined(
-    fragments: pa.RecordBatch, clocks_ns: Sequence[int], definition: FlowDefinition, group: str
-) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns flow rows, a mask of joined flows with enough packets, fragments, their ranges, and the flow of each."""
     pieces, entries = fragment_records(fragments)
     position = view(fragments["range"])
     order = _in_captured_order(pieces, position)
@@ -84,9 +72,10 @@ def _joined(
     flows = np.zeros(len(pieces), FLOW)
     joined = empty_entries(int(pieces["entries"].sum()))
     became = np.empty(len(pieces), np.int64)
+    idle_ns = idle_timeouts_ns(definition)
     count, used = _join(
-        pieces, order, entry_offsets(pieces), tuple(entries), idle_timeouts_ns(definition), definition.k,
-        max(clocks_ns), flows, tuple(joined), became,
+        pieces, order, entry_offsets(pieces), tuple(entries), idle_ns, definition.k, max(clocks_ns), flows,
+        tuple(joined), became,
     )  # fmt: skip
     flows = flows[:count]
     joined = Entries(*(values[:used] for values in joined))
@@ -94,7 +83,52 @@ def _joined(
     if not enough.all():
         kept = np.repeat(enough, flows["entries"])
         joined = Entries(*(values[kept] for values in joined))
-    return flow_rows(flows[enough], joined, group), enough, pieces, position, became
+    rows = flow_rows(flows[enough], joined, group)
+    return JoinedFragments(
+        rows,
+        int(np.count_nonzero(~enough)),
+        _numbers(rows, enough, pieces["serial"], position, became),
+        _carried(pieces[order], position[order], became[order], clocks_ns, idle_ns),
+    )
+
+
+def _numbers(
+    rows: pa.RecordBatch, enough: np.ndarray, serials: np.ndarray, position: np.ndarray, became: np.ndarray
+) -> pa.RecordBatch:
+    """Returns the flow id of each fragment whose flow has enough packets."""
+    kept = enough[became]
+    row = (np.cumsum(enough) - 1)[became[kept]]
+    numbers = [
+        column(position[kept], FLOW_NUMBERS.field("range").type),
+        column(serials[kept], FLOW_NUMBERS.field("serial").type),
+        rows["flow_id"].take(column(row, pa.int64())),
+    ]
+    return pa.RecordBatch.from_arrays(numbers, schema=FLOW_NUMBERS)
+
+
+def _carried(
+    pieces: np.ndarray, position: np.ndarray, became: np.ndarray, clocks_ns: Sequence[int], idle_ns: np.ndarray
+) -> np.ndarray:
+    """Returns how many flows of earlier ranges are open in each range, at most.
+
+    A piece that was left open is open in the ranges after its own, until the range of its flow's next piece, or until
+    the idle timeout is over when a range begins.
+
+    Args:
+      pieces, position, became: fragments in the order of flows, the range of each and its flow.
+    """
+    ranges = len(clocks_ns)
+    last = np.full(len(pieces), ranges - 1)
+    goes_on = became[1:] == became[:-1]
+    last[:-1][goes_on] = position[1:][goes_on]
+    known = np.maximum(np.array(clocks_ns, np.int64), 0).astype(np.uint64)
+    until = np.maximum(pieces["clock_ns"], 0).astype(np.uint64) + idle_ns[pieces["protocol"]].astype(np.uint64)
+    last = np.minimum(last, np.searchsorted(known, until, side="right"))
+    counted = (pieces["open_after"] == 1) & (last > position)
+    change = np.bincount(position[counted] + 1, minlength=ranges + 1) - np.bincount(
+        last[counted] + 1, minlength=ranges + 1
+    )
+    return np.cumsum(change)[:ranges]
 
 
 def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:

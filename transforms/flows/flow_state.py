@@ -43,6 +43,8 @@ FLOW = np.dtype(
         ("last_block", np.int32),
         ("entries", np.int32),
         ("serial", np.int64),
+        ("origin", np.uint64),  # of the first packet's capture, and the packet's record in it
+        ("record", np.uint64),
         ("start_ns", np.int64),
         ("latest_ns", np.int64),
         ("start_clock_ns", np.int64),
@@ -223,7 +225,10 @@ _FRAGMENT_LISTS = {{"pkt_gap_ns": "pkt_time_ns", "pkt_dir": "pkt_from_low"}.get(
 
 @numba.njit(nogil=True, cache=True)
 def _identify(flows, seed, ids, src, dst, src_port, dst_port):
-    """Writes endpoints by direction, and flow ids: 128-bit hashes of group, directed key, start and initial SYN."""
+    """Writes endpoints by direction, and flow ids: 128-bit hashes of group, capture and record of the first packet.
+
+    Both halves are one-to-one in the record, so that no two flows of a capture share an id.
+    """
     for i in range(len(flows)):
         f = flows[i]
         if f.forward_is_low:
@@ -232,16 +237,11 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
         else:
             src[i, 0], src[i, 1], dst[i, 0], dst[i, 1] = f.high_0, f.high_1, f.low_0, f.low_1
             src_port[i], dst_port[i] = f.high_port, f.low_port
-        ports = (np.uint64(src_port[i]) << np.uint64(16)) | np.uint64(dst_port[i])
-        rest = (np.uint64(f.protocol) << np.uint64(48)) | (np.uint64(f.key_vlan) << np.uint64(32)) | ports
-        rest += np.uint64(f.key_tunnel) * np.uint64(0xD6E8FEB86659FD93)
-        origin = (np.uint64(f.isn) << np.uint64(1)) | np.uint64(f.syn)
-        one, two = seed, seed ^ np.uint64(0x9E3779B97F4A7C15)
-        for word in (src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], rest, np.uint64(f.start_ns), origin):
-            one = mix(one + word) + two
-            two = mix(two ^ word) + one
-        ids[i, 0] = mix(one)
-        ids[i, 1] = mix(two)
+        two = seed ^ np.uint64(0x9E3779B97F4A7C15)
+        one = mix(seed + f.origin) + two
+        two = mix(two ^ f.origin) + one
+        ids[i, 0] = mix(one + f.record)
+        ids[i, 1] = mix(two ^ f.record)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,11 +1,15 @@
 """Flow meter: packets in captured order become bidirectional flows with the sequences of their first k packets.
 
 State per flow is O(k): counters in one record, sequence entries in blocks of a shared pool. Files and Beam are unknown
-here. A flow is final at a cut (idle gap, active timeout, new TCP connection) or when the capture's clock shows that
-no later packet can belong to it; so chunk sizes and the moments of sweeping never change a flow.
+here. A flow is final at a cut (idle gap, active timeout, new TCP connection), when the capture's clock shows that no
+later packet can belong to it, or for lack of resources; so chunk sizes and the moments of sweeping never change a flow.
 
-The clock is the running maximum of packet times. A packet's idle gap is the clock minus the clock at the flow's last
-packet; in an ordered capture that is the time between the two packets.
+The clock is the running maximum of the times of all records, packets or not. A packet's idle gap is the clock minus the
+clock at the flow's last packet; in an ordered capture that is the time between the two packets.
+
+Open flows are bounded by `max_open_flows`. Whenever an eighth of that many flows has begun, and there is not room for
+as many more, the flows that were idle longest end, by (clock, serial). Ranges cannot know how many flows are open in
+the whole, so a group that may reach the bound is metered in one piece (`transforms/metering/open_flows.py`).
 
 TCP lifecycle (`tcp_close: lifecycle`), per flow:
 
@@ -39,6 +43,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.arrays.hash_table import HASH_KEY
 from flowloom.transforms.flows.flow_state import (
     BLOCK,
     ENTRY,
@@ -51,17 +56,8 @@ from flowloom.transforms.flows.flow_state import (
     key_hashes,
     long_enough,
 )
-from flowloom.transforms.flows.meter_kernels import (
-    METER_STATE,
-    EntryPool,
-    MeterOptions,
-    MeterTable,
-    meter_packets,
-    pick,
-    rehash,
-    release,
-    sweep,
-)
+from flowloom.transforms.flows.meter_kernels import METER_STATE, MeterOptions, meter_packets, sweep
+from flowloom.transforms.flows.open_flow_table import EntryPool, MeterTable, pick, rehash, release
 from flowloom.transforms.flows.packet_steps import packet_columns
 
 TAKE_FLOWS = 1 << 14
@@ -129,17 +125,24 @@ class FlowMeter:
             continues=place.position > 0,
             last=place.last,
             clock_unknown=place.position > 0 and place.prior_clock_ns is None,
+            max_open=definition.max_open_flows,
+            eighth=max(definition.max_open_flows // 8, 1),
         )
         self._options = tuple(options)
         self._sweep_ns = int(options.idle_ns.min()) // 4
-        self._state = np.array((before, _BEFORE, before, 0, 0, 0, 0, 0), METER_STATE)[()]
+        self._state = np.zeros((), METER_STATE)[()]
+        for name, clock_ns in (("clock_ns", before), ("swept_ns", _BEFORE), ("before_ns", before)):
+            self._state[name] = clock_ns
         self._table = MeterTable(
             np.zeros(1 << 12, np.uint64), np.zeros(0, FLOW), np.zeros(0, np.int32), np.zeros(0, np.int32)
         )
         self._pool = EntryPool(np.zeros(0, ENTRY), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
-    def update(self, packets: pa.RecordBatch) -> np.ndarray:
-        """Meters packets (`schemas.arrow.rows.PACKETS`) that follow all packets metered before.
+    def update(self, packets: pa.RecordBatch, origin: int = 0) -> np.ndarray:
+        """Meters packets (`schemas.arrow.rows.PACKETS`) of one capture that follow all packets metered before.
+
+        Args:
+          origin: number below 2^64 of the capture, different for each capture of the group; part of flow ids.
 
         Returns:
           int64 [packets], the serial of each packet's flow in this range; `take_numbered` and fragments have it too.
@@ -148,25 +151,50 @@ class FlowMeter:
         if not packets.num_rows:
             return serials
         self._make_room(packets.num_rows)
+        before = self.finished
         columns = packet_columns(packets, self._definition)
         table, pool = tuple(self._table), tuple(self._pool)
-        meter_packets(tuple(columns), self._options, self._state, table, pool, serials)
+        meter_packets(
+            tuple(columns), np.uint64(origin), self._options, self._state, table, pool, serials, HASH_KEY
+        )  # fmt: skip
         # sweeping more often would scan the open flows in vain, less often would keep dead ones
         if int(self._state["clock_ns"]) - int(self._state["swept_ns"]) > self._sweep_ns:
             sweep(False, self._options, self._state, table)
+        self._order_finished(before)
         return serials
+
+    @property
+    def most_open(self) -> int:
+        """The greatest number of flows that were in the table at once; those that were idle too long may count."""
+        return int(self._state["most_open"])
+
+    @property
+    def ended_early(self) -> int:
+        """Number of flows that ended for lack of resources."""
+        return int(self._state["ended_early"])
+
+    def finish(self, clock_ns: int | None = None) -> None:
+        """Ends all flows that are still open; the range has no further packets.
+
+        Args:
+          clock_ns: the latest time of all records, if some came after the last packet.
+        """
+        if clock_ns is not None:
+            self._state["clock_ns"] = max(int(self._state["clock_ns"]), clock_ns)
+        sweep(True, self._options, self._state, tuple(self._table))
+        self._order_finished(0)
+
+    def _order_finished(self, first: int) -> None:
+        """Puts the flows that finished from the `first` one on into an order that the hash table does not decide."""
+        waiting = self._table.finished[first : self.finished]
+        flows = self._table.flows
+        waiting[:] = waiting[np.lexsort((flows["serial"][waiting], flows["start_ns"][waiting]))]
 
     @property
     def clock_ns(self) -> int | None:
         """The latest time so far, including that before the range; None before the first packet."""
         clock = int(self._state["clock_ns"])
         return None if clock == _BEFORE else clock
-
-    def finish(self) -> None:
-        """Ends all flows that are still open; the range has no further packets."""
-        sweep(True, self._options, self._state, tuple(self._table))
-        waiting = self._table.finished[: self.finished]
-        waiting[:] = waiting[np.argsort(self._table.flows["start_ns"][waiting], kind="stable")]
 
     @property
     def finished(self) -> int:

@@ -15,7 +15,9 @@ _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
 class MeteredColumns(NamedTuple):
     """Columns of `schemas.arrow.rows.PACKETS` for kernels; `size` is the size that the flow definition names."""
 
+    record: np.ndarray
     time_ns: np.ndarray
+    clock_ns: np.ndarray
     src_ip: np.ndarray
     dst_ip: np.ndarray
     src_port: np.ndarray

@@ -15,7 +15,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.arrays.hash_table import fill_slots, find_slot
+from flowloom.transforms.arrays.hash_table import HASH_KEY, fill_slots, find_slot
 from flowloom.transforms.arrays.kernels import borrowed, mix, step
 from flowloom.transforms.flows.flow_state import ENTRY, FLOW, Entries, empty_entries, flow_rows, idle_timeouts_ns
 from flowloom.transforms.flows.meter import TAKE_FLOWS
@@ -24,6 +24,7 @@ from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, pac
 _KEY = np.dtype(
     [
         ("number", np.int64),  # packets since the key began
+        ("begun", np.int64),  # keys that began before it
         ("clock_ns", np.int64),
         ("previous_ip_id", np.uint32),
         ("previous_bytes", np.uint32),
@@ -31,7 +32,15 @@ _KEY = np.dtype(
     ],
     align=True,
 )
-_STATE = np.dtype([("clock_ns", np.int64), ("keys", np.int64), ("packets", np.int64)])
+_STATE = np.dtype(
+    [
+        ("clock_ns", np.int64),
+        ("keys", np.int64),
+        ("packets", np.int64),
+        ("begun", np.int64),  # keys that began
+        ("checked", np.int64),  # value of `begun` at which there is room for the next eighth of keys
+    ]
+)
 _KEYS = {"five_tuple": 0, "host_pair": 1, "source": 2}
 _FIVE_TUPLE, _SOURCE = _KEYS["five_tuple"], _KEYS["source"]
 _FORCED = int(EndReason.FORCED_END)
@@ -45,6 +54,8 @@ class _Options(NamedTuple):
     idle_ns: np.ndarray
     vlan_in_key: bool
     tunnel_in_key: bool
+    max_open: int
+    eighth: int
 
 
 class _KeyTable(NamedTuple):
@@ -60,6 +71,7 @@ class PacketWindows:
     """Windows of the packets of a whole capture group, the same however the packets are cut into batches.
 
     Memory is bounded by rows not taken yet, and by 24 bytes times k for each key with a packet within the idle timeout.
+    Keys are at most `max_open_flows`, by the rule of the flow meter: those that were idle longest begin anew.
 
     Args:
       definition: a definition with `decision: packet`: the key, the packets of a window, the idle timeout.
@@ -67,30 +79,43 @@ class PacketWindows:
 
     Attributes:
       flows_short: rows dropped; always 0.
+      ended_early: number of keys that begin anew for lack of resources.
     """
+
+    most_open = 0
+    """Of no use: groups of packet decisions are read in one piece."""
 
     def __init__(self, definition: FlowDefinition, group: str):
         if definition.decision != "packet":
             raise ValueError(f"decision must be packet for packet windows, got {definition.decision}; use FlowMeter")
         self.flows_short = 0
+        self.ended_early = 0
         self._definition = definition
         self._group = group
         self._options = _Options(
-            _KEYS[definition.key], idle_timeouts_ns(definition), definition.vlan_in_key, definition.tunnel_in_key
+            _KEYS[definition.key],
+            idle_timeouts_ns(definition),
+            definition.vlan_in_key,
+            definition.tunnel_in_key,
+            definition.max_open_flows,
+            max(definition.max_open_flows // 8, 1),
         )
-        self._state = np.array((np.iinfo(np.int64).min, 0, 0), _STATE)[()]
+        self._state = np.array((np.iinfo(np.int64).min, 0, 0, 0, -1), _STATE)[()]
         self._rows: list[tuple[pa.RecordBatch, np.ndarray]] = []
         self._table = self._new_table(_FIRST_KEYS)
 
-    def update(self, packets: pa.RecordBatch) -> np.ndarray:
-        """Makes rows of packets (`schemas.arrow.rows.PACKETS`) that follow all packets before.
+    def update(self, packets: pa.RecordBatch, origin: int = 0) -> np.ndarray:
+        """Makes rows of packets (`schemas.arrow.rows.PACKETS`) of one capture that follow all packets before.
+
+        Args:
+          origin: number below 2^64 of the capture, different for each capture of the group; part of the rows' ids.
 
         Returns:
           int64 [packets], the serial of each packet's row; `take_numbered` returns it too.
         """
         before = int(self._state["packets"])
         for begin in range(0, packets.num_rows, TAKE_FLOWS):
-            self._add(packets.slice(begin, TAKE_FLOWS))
+            self._add(packets.slice(begin, TAKE_FLOWS), origin)
         return np.arange(before, int(self._state["packets"]))
 
     @property
@@ -103,7 +128,7 @@ class PacketWindows:
         """Number of rows that were not taken yet."""
         return sum(rows.num_rows for rows, _ in self._rows)
 
-    def finish(self) -> None:
+    def finish(self, clock_ns: int | None = None) -> None:
         """Ends the group; every packet has its row already."""
 
     def take(self) -> pa.RecordBatch:
@@ -119,17 +144,24 @@ class PacketWindows:
         """Returns no fragments, because groups of packet decisions are read in one piece."""
         return []
 
-    def _add(self, packets: pa.RecordBatch) -> None:
-        columns, options = tuple(packet_columns(packets, self._definition)), tuple(self._options)
+    def _add(self, packets: pa.RecordBatch, origin: int) -> None:
+        columns, options = packet_columns(packets, self._definition), tuple(self._options)
         rows = np.zeros(packets.num_rows, FLOW)
+        rows["origin"] = np.uint64(origin)
         entries = empty_entries(packets.num_rows * self._definition.k)
         done = filled = 0
         while True:
             table = tuple(self._table)
-            done, filled = _windows(columns, done, filled, options, self._state, table, rows, tuple(entries))
+            done, filled, crowded = _windows(
+                tuple(columns), done, filled, options, self._state, table, rows, tuple(entries), HASH_KEY
+            )
             if done == packets.num_rows:
                 break
-            self._make_room()
+            now = int(columns.clock_ns[done])
+            if crowded:
+                self._forget_longest_idle(now)
+            else:
+                self._make_room(now)
         entries = Entries(*(values[:filled] for values in entries))
         last = int(self._state["packets"])
         self._rows.append((flow_rows(rows, entries, self._group), np.arange(last - packets.num_rows, last)))
@@ -142,36 +174,60 @@ class PacketWindows:
             np.empty((keys, self._definition.k), ENTRY),
         )
 
-    def _make_room(self) -> None:
+    def _busy(self, now: int) -> np.ndarray:
+        """Returns the places of the keys whose idle timeout is not over."""
+        clocks = self._table.records["clock_ns"][: int(self._state["keys"])]
+        return np.flatnonzero(now - clocks <= int(self._options.idle_ns.max()))
+
+    def _make_room(self, now: int) -> None:
         """Forgets the idle keys, which begin anew in any case; if they are few, doubles the room."""
-        old = self._table
-        idle = int(self._state["clock_ns"]) - old.records["clock_ns"] > int(self._options.idle_ns.max())
-        kept = np.flatnonzero(~idle)
-        size = len(idle)
-        self._table = self._new_table(2 * size if 2 * len(kept) > size else size)
+        kept, size = self._busy(now), len(self._table.records)
+        self._keep(kept, 2 * size if 2 * len(kept) > size else size)
+
+    def _forget_longest_idle(self, now: int) -> None:
+        """Forgets keys until there is room for an eighth of `max_open_flows`, those first that were idle longest."""
+        busy, records = self._busy(now), self._table.records
+        surplus = max(len(busy) + self._options.eighth - self._options.max_open, 0)
+        order = np.lexsort((records["begun"][busy], records["clock_ns"][busy]))
+        self._keep(np.sort(busy[order[surplus:]]), len(records))
+        self.ended_early += surplus
+        self._state["checked"] = self._state["begun"]
+
+    def _keep(self, kept: np.ndarray, size: int) -> None:
+        """Moves the keys at some places into a table with room for `size`."""
+        old, self._table = self._table, self._new_table(size)
         self._state["keys"] = len(kept)
         for new, values in zip(self._table[1:], old[1:], strict=True):
             new[: len(kept)] = values[kept]
-        fill_slots(self._table.slots, self._table.words, len(kept))
+        fill_slots(self._table.slots, self._table.words, len(kept), HASH_KEY)
 
 
 @numba.njit(nogil=True, cache=True)
-def _windows(packets, begin, filled, options, state, table, rows, entries):
+def _windows(packets, begin, filled, options, state, table, rows, entries, hash_key):
     """Writes rows and their windows from packet `begin` and entry `filled` on; returns the packet and entry after them.
 
-    A packet before the last means that there is no room for another key.
+    A packet before the last means that there is no room for another key. The third value is then true if the bound of
+    keys is the reason.
     """
     packets, options = MeteredColumns(*borrowed(packets)), _Options(*borrowed(options))
     table, entries = _KeyTable(*borrowed(table)), Entries(*borrowed(entries))
     for i in range(begin, len(rows)):
-        clock = max(state.clock_ns, packets.time_ns[i])
+        clock = packets.clock_ns[i]
         from_low, flow = flow_key(packets, i, options.vlan_in_key, options.tunnel_in_key)
-        place = _place(_window_key(packets, i, flow, options.key), state, table)
-        if place < 0:
-            return i, filled
+        words = _window_key(packets, i, flow, options.key)
+        slot = find_slot(table.slots, table.words, words, hash_key)
+        place = table.slots[slot] - 1
+        if place < 0 or clock - table.records[place].clock_ns > options.idle_ns[flow.protocol]:
+            if _is_crowded(state, options):
+                return i, filled, True
+            if place < 0:
+                if state.keys == len(table.records):
+                    return i, filled, False
+                place = _new_place(slot, words, state, table)
+            table.records[place].number = 0
+            table.records[place].begun = state.begun
+            state.begun += 1
         key, tail, row = table.records[place], table.tails[place], rows[i]
-        if key.number and clock - key.clock_ns > options.idle_ns[flow.protocol]:
-            key.number = 0
         side = options.key == _SOURCE or from_low
         _add_packet(key, tail, row, packets, i, side)
         key.clock_ns = clock
@@ -179,13 +235,20 @@ def _windows(packets, begin, filled, options, state, table, rows, entries):
 
         write_key(row, flow, packets, i)
         row.forward_is_low = from_low == (side == key.forward)
-        _write_numbers(row, packets, i, from_low, state.packets)
+        _write_numbers(row, packets, i, from_low)
         state.packets += 1
         row.entries = min(key.number, tail.shape[0])
         for back in range(row.entries, 0, -1):
             _write_window_entry(entries, filled, tail[(key.number - back) % tail.shape[0]], row.forward_is_low == 1)
             filled += 1
-    return len(rows), filled
+    return len(rows), filled, False
+
+
+@step
+def _is_crowded(state, options):
+    """Returns whether keys must be forgotten before another eighth of the bound begins."""
+    due = state.begun % options.eighth == 0 and state.begun != state.checked
+    return due and state.keys + options.eighth > options.max_open
 
 
 @step
@@ -201,17 +264,13 @@ def _window_key(packets, i, flow, kind):
 
 
 @step
-def _place(key, state, table):
-    """Returns the place of a key, a new one for a new key, -1 if there is no room."""
-    slot = find_slot(table.slots, table.words, key)
-    place = table.slots[slot] - 1
-    if place < 0 and state.keys < len(table.records):
-        place = state.keys
-        state.keys += 1
-        table.slots[slot] = place + 1
-        for word in range(5):
-            table.words[place, word] = key[word]
-        table.records[place].number = 0
+def _new_place(slot, words, state, table):
+    """Enters a new key, and returns its place."""
+    place = state.keys
+    state.keys += 1
+    table.slots[slot] = place + 1
+    for word in range(5):
+        table.words[place, word] = words[word]
     return place
 
 
@@ -234,14 +293,11 @@ def _add_packet(key, tail, row, packets, i, side):
 
 
 @step
-def _write_numbers(row, packets, i, from_low, number):
-    """Writes the time and size of packet `i` as a flow of one packet.
-
-    `number` is the packet's place in the group.
-    """
+def _write_numbers(row, packets, i, from_low):
+    """Writes the time, size and record of packet `i` as a flow of one packet."""
     now = packets.time_ns[i]
     row.end_reason = _FORCED
-    row.isn = np.uint32(number & 0xFFFFFFFF)  # gives packets of one five-tuple and time different ids
+    row.record = packets.record[i]
     row.start_ns, row.latest_ns = now, now
     if from_low:
         row.packets_low, row.bytes_low = np.uint64(1), np.uint64(packets.size[i])

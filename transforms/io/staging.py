@@ -56,6 +56,16 @@ def temporary_folder(parent: str | None) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def empty_folder(folder: str) -> None:
+    """Removes everything in a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
 def file_sha256(path: str) -> str:
     """Returns the SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:

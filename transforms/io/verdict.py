@@ -1,13 +1,33 @@
 """Verdict of a job: its workers write either the result file or `failure.txt`, and the caller reads which."""
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from flowloom.schemas.atomic_files import write_text
+from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.errors import FlowloomError
 
 FAILURE = "failure.txt"
 """File with the faults of a job, in place of its result."""
+
+
+WHOLE_GROUPS = "whole_groups.json"
+"""File with the names of groups for which the job must be run again, with each of them metered in one piece."""
+
+
+def ask_whole(staging: str, groups: Sequence[str]) -> str:
+    """Writes the names of groups that must be metered in one piece, and returns the path of the file."""
+    write_json(f"{staging}/{WHOLE_GROUPS}", list(groups))
+    return f"{staging}/{WHOLE_GROUPS}"
+
+
+def asked_whole(staging: str) -> list[str]:
+    """Returns the groups of `ask_whole`, none if the job did not ask."""
+    try:
+        with open(f"{staging}/{WHOLE_GROUPS}", encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return []
 
 
 def fail(staging: str, faults: Iterable[str]) -> str:

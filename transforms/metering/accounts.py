@@ -1,6 +1,7 @@
 """Results of metering other than rows: accounts of capture groups, digests of captures, spilled fragments."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -19,6 +20,9 @@ class GroupAccount:
       flows_short: number of flows below the definition's `min_packets`.
       captures: rows of the captures table, one for each range of a capture.
       rejects: rows of the rejects table.
+      open_flows: by position of a range, flows that were open in it at once, at most: those that began in it, or those
+        that earlier ranges left open. Empty for a group in one piece.
+      ended_early: number of flows that ended for lack of resources.
     """
 
     group: str
@@ -26,6 +30,8 @@ class GroupAccount:
     flows_short: int
     captures: pa.RecordBatch
     rejects: pa.RecordBatch
+    open_flows: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    ended_early: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

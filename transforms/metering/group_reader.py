@@ -17,7 +17,7 @@ from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
-from flowloom.transforms.packets.decoder import PacketDecoder, PacketPlaces
+from flowloom.transforms.packets.decoder import NO_CLOCK, PacketDecoder, PacketPlaces
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 
 Places = TypeVar("Places")
@@ -42,6 +42,7 @@ class GroupReader:
       sha256: digest of each capture's bytes, by uri; copied into the account only.
       place: place of the ranges, as one piece, in their group.
       earlier: earlier ranges that may have first IP fragments of datagrams; read only when a first fragment is missing.
+      earlier_clock_ns: the latest time before the first of `earlier`; None if nothing lies before it.
 
     Attributes:
       seconds: time spent in each stage so far.
@@ -56,6 +57,7 @@ class GroupReader:
         sha256: Mapping[str, str] | None = None,
         place: RangePlace = WHOLE,
         earlier: Sequence[CaptureRange] = (),
+        earlier_clock_ns: int | None = None,
     ):
         self.seconds = StageSeconds()
         self._ranges = ranges
@@ -63,10 +65,12 @@ class GroupReader:
         self._sha256 = sha256 or {}
         self._tunnels = definition.tunnels
         self._meter = open_meter(definition, group, place)
+        self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
             self._ip_fragments = IpFragmentTable(
-                (lambda: first_fragments(earlier, definition.tunnels)) if earlier else None
+                (lambda: first_fragments(earlier, definition.tunnels, earlier_clock_ns)) if earlier else None,
+                clock_known=place.position == 0 or place.prior_clock_ns is not None,
             )
         self._captures: list[dict[str, Any]] = []
         self._rejects: list[dict[str, Any]] = []
@@ -77,11 +81,11 @@ class GroupReader:
         for part in self._ranges:
             for packets in self.packets(part):
                 begun = time.perf_counter()
-                meter.update(packets)
+                meter.update(packets, part.origin)
                 self.seconds.meter += time.perf_counter() - begun
                 while meter.finished >= TAKE_FLOWS:
                     yield from self._take()
-        meter.finish()
+        meter.finish(self.clock_ns)
         while meter.finished:
             yield from self._take()
 
@@ -102,7 +106,9 @@ class GroupReader:
         except CaptureError as damage:
             self._reject(part.uri, damage)
             return
-        decoder = PacketDecoder(self._ip_fragments, part.first_record, tunnels=self._tunnels)
+        decoder = PacketDecoder(
+            self._ip_fragments, part.first_record, tunnels=self._tunnels, clock_ns=self._clock_ns
+        )  # fmt: skip
         row = _account(part.uri, self._sha256.get(part.uri, ""), self._group, capture, scanner)
         links: set[int] = set()
         try:
@@ -114,6 +120,7 @@ class GroupReader:
                     row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
                 links.update(np.unique(records.link_type).tolist())
                 packets, places = decode(decoder, records)
+                self._clock_ns = decoder.clock_ns
                 row["metered"] += packets.num_rows
                 self.seconds.decode += time.perf_counter() - begun
                 yield packets, places
@@ -146,8 +153,18 @@ class GroupReader:
 
     @property
     def clock_ns(self) -> int | None:
-        """Latest time so far, earlier ranges included; None before the first packet."""
-        return self._meter.clock_ns
+        """Latest time of all records so far, earlier ranges included; None before the first record with a time."""
+        return None if self._clock_ns == NO_CLOCK else self._clock_ns
+
+    @property
+    def most_open(self) -> int:
+        """Greatest number of flows that were open at once; those that were idle too long may count."""
+        return self._meter.most_open
+
+    @property
+    def ended_early(self) -> int:
+        """Number of flows that ended for lack of resources."""
+        return self._meter.ended_early
 
     def _scanned(self, scanner: RecordScanner) -> Records:
         begun = time.perf_counter()
@@ -172,22 +189,31 @@ def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, N
     return decoder.decode(records), None
 
 
-def first_fragments(ranges: Sequence[CaptureRange], tunnels: Sequence[str]) -> IpFragmentTable:
-    """Returns the first IP fragments of datagrams that are still incomplete after these ranges."""
+def first_fragments(
+    ranges: Sequence[CaptureRange], tunnels: Sequence[str], clock_ns: int | None = None
+) -> IpFragmentTable:
+    """Returns the first IP fragments of datagrams that are still incomplete after these ranges.
+
+    Args:
+      clock_ns: the latest time before the first range; None if nothing lies before it.
+    """
     table = IpFragmentTable()
+    clock = NO_CLOCK if clock_ns is None else clock_ns
     for part in ranges:
         try:
             capture, scanner = part.open()
         except CaptureError:
             continue
-        decoder = PacketDecoder(table, part.first_record, tunnels=tunnels)
+        decoder = PacketDecoder(table, part.first_record, tunnels=tunnels, clock_ns=clock)
         try:
             while len(records := scanner.scan()):
                 decoder.decode(records)
         except CaptureError:
             continue
         finally:
+            clock = decoder.clock_ns
             capture.close()
+    table.clock_ns = clock
     return table
 
 

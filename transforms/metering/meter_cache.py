@@ -24,10 +24,9 @@ from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import WHOLE, RangePlace
 from flowloom.transforms.metering.group_reader import GroupReader
-from flowloom.transforms.metering.scheduling import MeterTask
-from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
+from flowloom.transforms.metering.scheduling import MeterTask, first_within_lifetime
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Version of the cache; raised when metering gives different results for the same capture and definition."""
 
 AMONG_OTHERS = RangePlace(position=1, last=False)
@@ -64,6 +63,16 @@ class CachedMetering:
     def flows_short(self) -> int:
         """Number of flows below the definition's `min_packets`."""
         return _meta(self.folder)["flows_short"]
+
+    @property
+    def most_open(self) -> int:
+        """Greatest number of flows that were open at once."""
+        return _meta(self.folder)["most_open"]
+
+    @property
+    def ended_early(self) -> int:
+        """Number of flows that ended for lack of resources."""
+        return _meta(self.folder)["ended_early"]
 
     @property
     def clock_ns(self) -> int | None:
@@ -107,7 +116,9 @@ class MeterCache:
             "group": task.group,
             "whole": task.place == WHOLE,
             "captures": [task.sha256[part.uri] for part in task.ranges],
+            "origins": [part.origin for part in task.ranges],
             "earlier": [task.sha256[part.uri] for part in task.earlier],
+            "earlier_clock_ns": task.earlier_clock_ns,
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -133,7 +144,8 @@ def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: boo
       sha256: digests of the group's captures, by uri.
       alone: whether one task meters the group, because nothing can be appended to it or it cannot be split.
     """
-    ranges = [CaptureRange(capture.uri) for capture in group.captures]
+    origins = group.origins
+    ranges = [CaptureRange(capture.uri, origin=origins[capture.uri]) for capture in group.captures]
     digests = {part.uri: sha256[part.uri] for part in ranges}
     if alone:
         return [MeterTask(group.group, tuple(ranges), digests, WHOLE, ())]
@@ -150,8 +162,9 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
     if task in cache:
         return folder
     reader = GroupReader(
-        task.ranges, task.group, cache.definition, sha256=task.sha256, place=task.place, earlier=task.earlier
-    )
+        task.ranges, task.group, cache.definition, sha256=task.sha256, place=task.place, earlier=task.earlier,
+        earlier_clock_ns=task.earlier_clock_ns,
+    )  # fmt: skip
     partial = os.path.join(cache.root, f".{uuid.uuid4().hex}")
     os.makedirs(partial)
     _write(partial, "flows", FLOWS, reader.flows())
@@ -162,6 +175,8 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
     meta = {
         "clock_ns": reader.clock_ns,
         "flows_short": reader.flows_short,
+        "most_open": reader.most_open,
+        "ended_early": reader.ended_early,
         "missed": int(view(captures[_MISSED]).sum()),
     }
     with open(f"{partial}/{_META}", "w", encoding="utf-8") as file:
@@ -182,17 +197,17 @@ def with_missed_fragments(tasks: Sequence[MeterTask], cache: MeterCache) -> list
       tasks: tasks without earlier captures, whose results are cached.
     """
     metas = [_meta(cache.folder(task)) for task in tasks]
+    clocks: list[int | None] = [None]
+    for meta in metas:
+        known = [clock for clock in (clocks[-1], meta["clock_ns"]) if clock is not None]
+        clocks.append(max(known, default=None))
     wanted = []
     for at, (task, meta) in enumerate(zip(tasks, metas, strict=True)):
         if meta["missed"] and cache.definition.fragments == "join" and task.place != WHOLE:
-            (first_ns,) = _read(cache.folder(task), "captures", CAPTURES)[0]["first_ns"].to_pylist()
-            near = [
-                earlier.ranges[0]
-                for earlier, known in zip(tasks[:at], metas, strict=False)
-                if known["clock_ns"] is not None and known["clock_ns"] >= first_ns - LIFETIME_NS
-            ]
+            first = first_within_lifetime(clocks[: at + 1])
+            earlier = tuple(each.ranges[0] for each in tasks[first:at])
             digests = {**task.sha256, **{uri: sha for each in tasks[:at] for uri, sha in each.sha256.items()}}
-            task = dataclasses.replace(task, earlier=tuple(near), sha256=digests)
+            task = dataclasses.replace(task, earlier=earlier, earlier_clock_ns=clocks[first], sha256=digests)
         wanted.append(task)
     return wanted
 

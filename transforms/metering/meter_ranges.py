@@ -14,7 +14,7 @@ from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.transforms.arrays.columns import RowBuffer, batch
 from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256
 from flowloom.transforms.captures.groups import reject_rows
-from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments, join_numbered_fragments
+from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled, spill_batches
 from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
@@ -74,8 +74,9 @@ class RangeMetering(Metering):
     def _open(self, definition: FlowDefinition) -> GroupReader:
         task = self._task
         return GroupReader(
-            task.ranges, task.group, definition, sha256=task.sha256, place=task.place, earlier=task.earlier
-        )
+            task.ranges, task.group, definition, sha256=task.sha256, place=task.place, earlier=task.earlier,
+            earlier_clock_ns=task.earlier_clock_ns,
+        )  # fmt: skip
 
     def flows(self) -> Iterator[pa.RecordBatch]:
         """Yields complete flows while reading the captures."""
@@ -92,8 +93,16 @@ class RangeMetering(Metering):
 
     def account(self) -> GroupAccount:
         """Returns the account of the task's captures."""
-        reader = self._reader
-        return GroupAccount(self._task.group, self._flows, reader.flows_short, reader.captures(), reader.rejects())
+        task, reader = self._task, self._reader
+        return GroupAccount(
+            task.group,
+            self._flows,
+            reader.flows_short,
+            reader.captures(),
+            reader.rejects(),
+            {} if task.place == WHOLE else {task.place.position: reader.most_open},
+            reader.ended_early,
+        )
 
 
 class PacketMetering(RangeMetering):
@@ -118,6 +127,7 @@ class PacketMetering(RangeMetering):
             sha256=task.sha256,
             place=task.place,
             earlier=task.earlier,
+            earlier_clock_ns=task.earlier_clock_ns,
         )
         return self._packet_reader
 
@@ -171,7 +181,15 @@ class CachedRanges(Metering):
     def account(self) -> GroupAccount:
         """Returns the account of the cached captures."""
         cached = self._cached
-        return GroupAccount(cached.group, self._flows, cached.flows_short, cached.captures(), cached.rejects())
+        return GroupAccount(
+            cached.group,
+            self._flows,
+            cached.flows_short,
+            cached.captures(),
+            cached.rejects(),
+            {} if cached.of == 1 else {cached.position: cached.most_open},
+            cached.ended_early,
+        )
 
 
 @dataclasses.dataclass
@@ -279,13 +297,16 @@ def join_partition(
     if not places:
         return None
     clocks_ns = running_clocks((part.position, part.clock_ns) for part in parts)
-    fragments, numbers = read_spilled(places), None
-    if numbered:
-        flows, short, numbers = join_numbered_fragments(fragments, clocks_ns, definition, group)
-    else:
-        flows, short = join_fragments(fragments, clocks_ns, definition, group)
-    account = GroupAccount(group, flows.num_rows, short, batch([], CAPTURES), batch([], REJECTS))
-    return JoinedPartition(flows, numbers, account)
+    joined = join_fragments(read_spilled(places), clocks_ns, definition, group)
+    account = GroupAccount(
+        group,
+        joined.flows.num_rows,
+        joined.flows_short,
+        batch([], CAPTURES),
+        batch([], REJECTS),
+        dict(enumerate(joined.carried.tolist())),
+    )
+    return JoinedPartition(joined.flows, joined.numbers if numbered else None, account)
 
 
 def join_partitions(

@@ -1,7 +1,7 @@
 """PTransforms of the metering job: planning, metering, joining, and the cache of metered captures."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import apache_beam as beam
@@ -56,6 +56,7 @@ class PlanMetering(beam.PTransform):
       workers: number of workers if the runner gives each the same number of keys, whatever their cost; tasks are then
         dealt to as many keys of about equal cost. None if the runner gives elements to idle workers.
       digests: whether captures without a digest are digested; metering does not need it.
+      whole: names of groups that are metered in one piece.
     """
 
     groups: Sequence[CaptureGroup]
@@ -63,11 +64,12 @@ class PlanMetering(beam.PTransform):
     split_bytes: int
     workers: int | None = None
     digests: bool = True
+    whole: Collection[str] = ()
 
     @beam.typehints.no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> MeterPlan:
         """Deals metering and digesting to workers."""
-        draft = draft_metering(self.groups, self.definition, self.split_bytes, self.digests)
+        draft = draft_metering(self.groups, self.definition, self.split_bytes, self.digests, self.whole)
         dealt = iter(deal(draft.costs, self.workers or len(draft.costs) or 1))
         shares = [(next(dealt), WorkerShare(digests=(task,))) for task in draft.digests]
         shares += [(next(dealt), WorkerShare(tasks=(task,))) for task in draft.tasks]

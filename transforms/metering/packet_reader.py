@@ -52,12 +52,12 @@ class PacketReader(GroupReader):
         meter = self._meter
         for part in self._ranges:
             for packets, places in self.located_packets(part):
-                serials = meter.update(packets)
+                serials = meter.update(packets, part.origin)
                 for rows in packet_rows(packets, places, serials, self._packet_view, self.dropped):
                     yield "packets", rows
                 while meter.finished >= TAKE_FLOWS:
                     yield from self._numbered()
-        meter.finish()
+        meter.finish(self.clock_ns)
         while meter.finished:
             yield from self._numbered()
 

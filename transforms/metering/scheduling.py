@@ -2,7 +2,7 @@
 
 import dataclasses
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.captures.groups import CaptureGroup
@@ -19,7 +19,11 @@ _TASK_COST = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class MeterTask:
-    """Arguments of one worker's `GroupReader`: consecutive ranges of a group that has `of` tasks."""
+    """Arguments of one worker's `GroupReader`: consecutive ranges of a group that has `of` tasks.
+
+    Attributes:
+      earlier_clock_ns: latest time before the first of the `earlier` ranges; None if nothing lies before it.
+    """
 
     group: str
     ranges: tuple[CaptureRange, ...]
@@ -27,6 +31,7 @@ class MeterTask:
     place: RangePlace
     earlier: tuple[CaptureRange, ...]
     of: int = 1
+    earlier_clock_ns: int | None = None
 
     @property
     def captures_done(self) -> int:
@@ -65,23 +70,28 @@ class DraftPlan:
 
 
 def draft_metering(
-    groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int, digests: bool = True
+    groups: Sequence[CaptureGroup],
+    definition: FlowDefinition,
+    split_bytes: int,
+    digests: bool = True,
+    whole: Collection[str] = (),
 ) -> DraftPlan:
     """Returns the part of the plan that does not need the contents of the captures.
 
     Args:
       split_bytes: size of the stretches that a capture is split into.
       digests: whether captures without a digest are digested.
+      whole: names of groups that are metered in one piece.
     """
     undigested = [capture for group in groups for capture in group.captures if capture.sha256 is None and digests]
     tasks: list[MeterTask] = []
     sizes: list[int] = []
     stretched: list[tuple[str, Stretch]] = []
     for group in groups:
-        found = group_stretches(group, definition, split_bytes)
+        found = [] if group.group in whole else group_stretches(group, definition, split_bytes)
         stretched += [(group.group, stretch) for stretch in found]
         if not found:
-            tasks += plan_group(group, (), definition)
+            tasks += plan_group(group, (), definition, alone=group.group in whole)
             sizes.append(sum(capture.size for capture in group.captures))
     sizes += [stretch.end - stretch.begin for _, stretch in stretched]
     costs = [capture.size * _DIGEST_COST for capture in undigested] + [size + _TASK_COST for size in sizes]
@@ -91,10 +101,14 @@ def draft_metering(
 
 
 def plan_metering(
-    groups: Sequence[CaptureGroup], definition: FlowDefinition, split_bytes: int, digests: bool = True
+    groups: Sequence[CaptureGroup],
+    definition: FlowDefinition,
+    split_bytes: int,
+    digests: bool = True,
+    whole: Collection[str] = (),
 ) -> tuple[list[MeterTask], list[DigestTask]]:
     """Returns the tasks of capture groups, and the captures to digest (arguments as of `draft_metering`)."""
-    draft = draft_metering(groups, definition, split_bytes, digests)
+    draft = draft_metering(groups, definition, split_bytes, digests, whole)
     tasks = list(draft.tasks)
     indexed: dict[str, list[Stretch]] = {}
     for group, stretch in draft.stretches:
@@ -117,26 +131,34 @@ def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes
     return [stretch for capture in group.captures for stretch in stretches(capture.uri, split_bytes)]
 
 
-def plan_group(group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition) -> Iterator[MeterTask]:
-    """Yields the tasks of a group: one per range, or a single one if fragments cannot be joined.
+def plan_group(
+    group: CaptureGroup, indexed: Iterable[Stretch], definition: FlowDefinition, *, alone: bool = False
+) -> Iterator[MeterTask]:
+    """Yields the tasks of a group: one for each range, or one if `alone` or if fragments cannot be joined.
 
     The latest time before a range is known, unless an earlier range is not indexed (a compressed capture).
     """
     by_uri: dict[str, list[Stretch]] = {}
     for stretch in indexed:
         by_uri.setdefault(stretch.uri, []).append(stretch)
-    ranges = [part for capture in group.captures for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))]
+    origins = group.origins
+    ranges = [
+        dataclasses.replace(part, origin=origins[capture.uri])
+        for capture in group.captures
+        for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))
+    ]
     sha256 = {capture.uri: capture.sha256 or "" for capture in group.captures}
-    if len(ranges) == 1 or not definition.associative:
+    if alone or len(ranges) == 1 or not definition.associative:
         yield MeterTask(group.group, tuple(ranges), sha256, WHOLE, ())
         return
     clocks = _clocks(ranges)
     for at, part in enumerate(ranges):
         place = RangePlace(at, at == len(ranges) - 1, clocks[at])
         digest = {part.uri: sha256[part.uri]}
+        first = first_within_lifetime(clocks[: at + 1])
         yield MeterTask(
-            group.group, (part,), digest, place, _within_lifetime(ranges[:at], clocks[: at + 1]), len(ranges)
-        )
+            group.group, (part,), digest, place, tuple(ranges[first:at]), len(ranges), clocks[first]
+        )  # fmt: skip
 
 
 def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:
@@ -151,16 +173,20 @@ def _clocks(ranges: Sequence[CaptureRange]) -> list[int | None]:
     return clocks
 
 
-def _within_lifetime(earlier: Sequence[CaptureRange], clocks: Sequence[int | None]) -> tuple[CaptureRange, ...]:
-    """Returns the earlier ranges that may hold first IP fragments of datagrams that are still incomplete."""
+def first_within_lifetime(clocks: Sequence[int | None]) -> int:
+    """Returns the first range that may hold first IP fragments of datagrams that are still incomplete after the last.
+
+    Args:
+      clocks: the latest time before each range, and before the one that follows them.
+    """
     now = clocks[-1]
-    first = len(earlier)
+    first = len(clocks) - 1
     while first > 0:
         reached = clocks[first]
         if now is not None and reached is not None and reached < now - LIFETIME_NS:
             break
         first -= 1
-    return tuple(earlier[first:])
+    return first
 
 
 def deal(costs: Sequence[float], workers: int) -> list[int]:

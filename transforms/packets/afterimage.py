@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import view
-from flowloom.transforms.arrays.hash_table import fill_slots, find_slot
+from flowloom.transforms.arrays.hash_table import HASH_KEY, fill_slots, find_slot
 
 DECAYS = (5.0, 3.0, 1.0, 0.1, 0.01)
 """Decay factors in 1/s: after t seconds a packet weighs 2^(-decay * t)."""
@@ -104,8 +104,9 @@ class AfterImage:
         done = 0
         while True:
             done = _update(
-                *columns, done, self._decays, self._slots, self._keys, self._latest_ns, self._rows, self._count, out
-            )
+                *columns, done, self._decays, self._slots, self._keys, self._latest_ns, self._rows, self._count, out,
+                HASH_KEY,
+            )  # fmt: skip
             if done == len(out):
                 return out
             self._make_room()
@@ -130,13 +131,13 @@ class AfterImage:
         self._count[0] = len(kept)
         for new, values in zip((self._keys, self._latest_ns, self._rows), old, strict=True):
             new[: len(kept)] = values
-        fill_slots(self._slots, self._keys, self._count[0])
+        fill_slots(self._slots, self._keys, self._count[0], HASH_KEY)
 
 
 @numba.njit(nogil=True, cache=True)
-def _row(slots, keys, latest_ns, rows, count, key, now):
+def _row(slots, keys, latest_ns, rows, count, key, now, hash_key):
     """Returns the row of a key, a new one for a new key, -1 if there is no room."""
-    at = find_slot(slots, keys, key)
+    at = find_slot(slots, keys, key, hash_key)
     if slots[at]:
         return slots[at] - 1
     row = count[0]
@@ -211,7 +212,7 @@ def _add_both(rows, latest_ns, at, side, now, size, decays, out, gaps):
 @numba.njit(nogil=True, cache=True)
 def _update(
     time_ns, src, dst, src_port, dst_port, protocol, wire_bytes, begin,
-    decays, slots, keys, latest_ns, rows, count, out,
+    decays, slots, keys, latest_ns, rows, count, out, hash_key,
 ):  # fmt: skip
     """Writes the features of packets from `begin` on; returns the first one without room, or the number of packets."""
     zero = np.uint64(0)
@@ -222,15 +223,15 @@ def _update(
         a_port, b_port = np.uint64(src_port[i]), np.uint64(dst_port[i])
         swap = (a_0, a_1) > (b_0, b_1)
         swap_ends = (a_0, a_1, a_port) > (b_0, b_1, b_port)
-        source = _row(slots, keys, latest_ns, rows, count, (a_0, a_1, zero, zero, np.uint64(_SOURCE)), now)
+        source = _row(slots, keys, latest_ns, rows, count, (a_0, a_1, zero, zero, np.uint64(_SOURCE)), now, hash_key)
         key = (b_0, b_1, a_0, a_1, np.uint64(_CHANNEL)) if swap else (a_0, a_1, b_0, b_1, np.uint64(_CHANNEL))
-        channel = _row(slots, keys, latest_ns, rows, count, key, now)
+        channel = _row(slots, keys, latest_ns, rows, count, key, now, hash_key)
         rest = (np.uint64(protocol[i]) << np.uint64(8)) | np.uint64(_SOCKET)
         if swap_ends:
             key = (b_0, b_1, a_0, a_1, (b_port << np.uint64(48)) | (a_port << np.uint64(32)) | rest)
         else:
             key = (a_0, a_1, b_0, b_1, (a_port << np.uint64(48)) | (b_port << np.uint64(32)) | rest)
-        socket = _row(slots, keys, latest_ns, rows, count, key, now)
+        socket = _row(slots, keys, latest_ns, rows, count, key, now, hash_key)
         if source < 0 or channel < 0 or socket < 0:
             return i
 

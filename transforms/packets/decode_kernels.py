@@ -40,6 +40,7 @@ class DecodedColumns(NamedTuple):
 
     record: np.ndarray
     time_ns: np.ndarray
+    clock_ns: np.ndarray
     src_ip: np.ndarray
     dst_ip: np.ndarray
     src_port: np.ndarray
@@ -86,18 +87,28 @@ class _TransportHeader(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_records(frames, first_record, out, dropped):
-    """Writes one row per IP packet, count the other records by `DropReason`, and returns the number of rows."""
+def decode_records(frames, first_record, clock_ns, out, dropped):
+    """Writes one row per IP packet and counts the other records by `DropReason`.
+
+    Args:
+      clock_ns: the latest time of all records before.
+
+    Returns:
+      The number of rows, and the latest time of all records up to the last one.
+    """
     frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
     count = 0
     for i in range(len(frames.start)):
+        if frames.time_ns[i] >= 0:
+            clock_ns = max(clock_ns, frames.time_ns[i])
         drop = _decode(frames, i, out, count)
         if drop:
             dropped[drop] += 1
         else:
             out.record[count] = np.uint64(first_record) + np.uint64(i)
+            out.clock_ns[count] = clock_ns
             count += 1
-    return count
+    return count, clock_ns
 
 
 @step

@@ -21,7 +21,10 @@ from flowloom.transforms.packets.decode_kernels import (
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 from flowloom.transforms.packets.tunnels import MAX_DEPTH, MAY_CARRY, inner_packets, tunnel_mask
 
-_KEPT = ("record", "time_ns", "wire_bytes", "vlan", "tunnel_id")
+NO_CLOCK = np.iinfo(np.int64).min
+"""Clock before the first record with a time."""
+
+_KEPT = ("record", "time_ns", "clock_ns", "wire_bytes", "vlan", "tunnel_id")
 """Columns of an outer packet that its inner packet does not simply replace."""
 
 
@@ -49,14 +52,24 @@ class PacketDecoder:
       tunnels: the kinds of tunnel (`schemas.corpus.flow_definition.TUNNELS`) to unwrap. A record is one
         packet in any case: the innermost one that is whole by its own headers and by those around it. The outer packet
         stays where only a port suggests a tunnel, where the inside is damaged, or where the outside is an IP fragment.
+      clock_ns: the latest time of all records before, `NO_CLOCK` if it is not known.
 
     Attributes:
       records: records seen.
+      clock_ns: the latest time of all records so far, those without a packet included.
       dropped: int64 count by `DropReason` code.
     """
 
-    def __init__(self, fragments: IpFragmentTable | None, first_record: int = 0, *, tunnels: Iterable[str] = ()):
+    def __init__(
+        self,
+        fragments: IpFragmentTable | None,
+        first_record: int = 0,
+        *,
+        tunnels: Iterable[str] = (),
+        clock_ns: int = NO_CLOCK,
+    ):
         self.records = 0
+        self.clock_ns = clock_ns
         self.dropped = np.zeros(max(DropReason) + 1, np.int64)
         self._fragments = fragments
         self._first_record = first_record
@@ -75,7 +88,8 @@ class PacketDecoder:
 
     def _columns(self, records: Records, *, locate: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns the columns of `PACKETS` and, if `locate`, the position of each packet's IP header."""
-        columns, fragment, network, transport = _decoded(records, self.records, self.dropped, locate=locate)
+        columns, places, self.clock_ns = _decoded(records, self.records, self.clock_ns, self.dropped, locate=locate)
+        fragment, network, transport = places
         if self._tunnels:
             self._unwrap(records, columns, fragment, network, transport)
         columns["record"] += np.uint64(self._first_record)
@@ -105,7 +119,7 @@ class PacketDecoder:
                 columns["protocol"][rows], columns["src_port"][rows], columns["dst_port"][rows],
                 columns["payload_bytes"][rows], self._tunnels,
             )  # fmt: skip
-            found, *found_more = _decoded(inside, 0, np.zeros_like(self.dropped), locate=True)
+            found, found_more, _ = _decoded(inside, 0, NO_CLOCK, np.zeros_like(self.dropped), locate=True)
             packet = found["record"].astype(np.int64)
             whole = found["ip_bytes"] <= inside.wire[packet]
             packet = packet[whole]
@@ -137,11 +151,11 @@ def _batch(columns: dict[str, np.ndarray]) -> pa.RecordBatch:
 
 
 def _decoded(
-    records: Records, first_record: int, dropped: np.ndarray, *, locate: bool
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Returns columns of `PACKETS`, the part of a datagram of each row and, if `locate`, the positions of its headers.
+    records: Records, first_record: int, clock_ns: int, dropped: np.ndarray, *, locate: bool
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """Returns columns of `PACKETS`, part of a datagram and places of headers by row, and the clock.
 
-    The headers are those of the network and of the transport layer.
+    The headers are those of the network and of the transport layer; without `locate` they are not located.
     """
     rows = len(records)
     columns = {field.name: _empty(field, rows) for field in PACKETS}
@@ -149,9 +163,9 @@ def _decoded(
     network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
     frames = Frames(records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type)
     out = DecodedColumns(**columns, fragment=fragment, network=network, transport=transport)
-    count = decode_records(tuple(frames), first_record, tuple(out), dropped)
+    count, clock_ns = decode_records(tuple(frames), first_record, clock_ns, tuple(out), dropped)
     places = fragment[:count], network[:count], transport[:count]
-    return {name: values[:count] for name, values in columns.items()}, *places
+    return {name: values[:count] for name, values in columns.items()}, places, int(clock_ns)
 
 
 def _empty(field: pa.Field, rows: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """IP fragments, joined by source, destination, identification and, in IPv4, protocol.
 
-Sources: RFC 791, section 3.2; RFC 8200, section 4.5.
+Times are by the clock of the capture group, so that packets out of order do not matter. Sources: RFC 791, section 3.2;
+RFC 8200, section 4.5.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Self
 import numba
 import numpy as np
 
-from flowloom.transforms.arrays.kernels import mix
+from flowloom.transforms.arrays.hash_table import HASH_KEY, keyed_hash
 
 LIFETIME_NS = 30 * 1_000_000_000
 """Time that a first fragment waits for the others, 30 s as in Linux (ipfrag_time); RFC 8200 allows 60 s."""
@@ -26,9 +27,10 @@ _ENTRY = np.dtype(
         ("protocol", np.uint8),
         ("src_port", np.uint16),
         ("dst_port", np.uint16),
-        ("time_ns", np.int64),
+        ("clock_ns", np.int64),
     ]
 )
+_FIRST_SLOTS = 64
 
 
 class IpFragmentTable:
@@ -37,13 +39,19 @@ class IpFragmentTable:
     Args:
       earlier: returns the table as it was before the first packet; None if nothing lies before. It is called at most
         once, when the first fragment of a later one is missing.
+      clock_known: whether the clock of the first packet counts all records before it. If it does not, `earlier` tells
+        what it lacks, and first fragments are kept until then.
+
+    Attributes:
+      clock_ns: the latest time before the first packet, as far as it is known.
     """
 
-    def __init__(self, earlier: Callable[[], Self] | None = None) -> None:
+    def __init__(self, earlier: Callable[[], Self] | None = None, *, clock_known: bool = True) -> None:
+        self.clock_ns = np.iinfo(np.int64).min
         self._earlier = earlier
-        self._entries = np.zeros(64, _ENTRY)
+        self._keeps_all = earlier is not None and not clock_known
+        self._entries = np.zeros(_FIRST_SLOTS, _ENTRY)
         self._used = 0
-        self._clock_ns = np.iinfo(np.int64).min
 
     def join(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
         """Writes the protocol and ports of first fragments into their later ones.
@@ -55,49 +63,61 @@ class IpFragmentTable:
         Returns:
           bool mask of the later fragments whose first fragment is known.
         """
+        key_protocol = np.where(columns["ip_version"] == 4, columns["protocol"], np.uint8(0))
+        coming = int(np.count_nonzero(first))
         # room first: what waited too long by the end of this chunk may still be waited for at its beginning
-        self._make_room(int(np.count_nonzero(first)))
-        self._clock_ns = max(self._clock_ns, int(columns["time_ns"].max()))
-        joined = self._joined(columns, first, later)
-        missed = later & ~joined
-        if self._earlier is not None and missed.any():
-            before = self._earlier()
-            self._earlier = None
-            joined |= before._joined(columns, np.zeros_like(first), missed)
-            self._make_room(before._used)
-            self._used += _insert_new(self._entries, before._entries[before._entries["used"] == 1])
+        self._make_room(coming, int(columns["clock_ns"][0]))
+        saved = self._entries.copy() if self._earlier is not None and later.any() else None
+        joined = self._joined(columns, key_protocol, first, later)
+        if saved is not None and (later & ~joined).any():
+            self._entries = saved
+            self._look_back(coming)
+            joined = self._joined(columns, key_protocol, first, later)
         return joined
 
-    def _joined(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
-        key_protocol = np.where(columns["ip_version"] == 4, columns["protocol"], np.uint8(0))
+    def _joined(
+        self, columns: dict[str, np.ndarray], key_protocol: np.ndarray, first: np.ndarray, later: np.ndarray
+    ) -> np.ndarray:
         joined, added = _join(
             self._entries, first, later, columns["src_ip"], columns["dst_ip"], key_protocol, columns["ip_id"],
-            columns["time_ns"], columns["protocol"], columns["src_port"], columns["dst_port"],
+            np.maximum(columns["clock_ns"], self.clock_ns), columns["protocol"], columns["src_port"],
+            columns["dst_port"], HASH_KEY,
         )  # fmt: skip
         self._used += added
         return joined
 
-    def _make_room(self, coming: int) -> None:
+    def _look_back(self, coming: int) -> None:
+        """Adds the first fragments that were there before the first packet, and the clock of that time."""
+        assert self._earlier is not None
+        before = self._earlier()
+        self._earlier, self._keeps_all = None, False
+        self.clock_ns = before.clock_ns
+        self._entries["clock_ns"] = np.maximum(self._entries["clock_ns"], self.clock_ns)
+        self._used = int(np.count_nonzero(self._entries["used"]))
+        self._make_room(before._used + coming, self.clock_ns)
+        _insert_new(self._entries, before._entries[before._entries["used"] == 1], HASH_KEY)
+        self._used = int(np.count_nonzero(self._entries["used"]))
+
+    def _make_room(self, coming: int, clock_ns: int) -> None:
         """Makes room for `coming` more entries in a table at most half full, without those that waited too long."""
         if (self._used + coming) * 2 <= len(self._entries):
             return
-        alive = self._entries["time_ns"] >= self._clock_ns - LIFETIME_NS
-        kept = self._entries[(self._entries["used"] == 1) & alive]
+        kept = self._entries[self._entries["used"] == 1]
+        if not self._keeps_all:
+            kept = kept[kept["clock_ns"] >= max(clock_ns, self.clock_ns) - LIFETIME_NS]
         capacity = len(self._entries)
         while (len(kept) + coming) * 2 > capacity:
             capacity *= 2
         self._entries = np.zeros(capacity, _ENTRY)
-        self._used = _insert_new(self._entries, kept)
+        _insert_new(self._entries, kept, HASH_KEY)
+        self._used = len(kept)
 
 
 @numba.njit(nogil=True, cache=True)
-def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
+def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id, hash_key):
     """Returns the slot that holds a datagram's first fragment, or the free slot where it belongs."""
-    word = src_0
-    for part in (src_1, dst_0, dst_1, (np.uint64(key_protocol) << np.uint64(32)) | np.uint64(ip_id)):
-        word = mix(word) + part
     mask = np.uint64(len(entries) - 1)
-    slot = mix(word) & mask
+    slot = keyed_hash(hash_key, src_0, src_1, dst_0, dst_1, np.uint64(ip_id), np.uint64(key_protocol)) & mask
     while True:
         entry = entries[slot]
         if entry.used == 0 or (
@@ -113,26 +133,25 @@ def _slot(entries, src_0, src_1, dst_0, dst_1, key_protocol, ip_id):
 
 
 @numba.njit(nogil=True, cache=True)
-def _insert_new(entries, kept):
-    """Adds entries whose datagram is not there yet; returns how many."""
-    added = 0
+def _insert_new(entries, kept, hash_key):
+    """Adds entries whose datagram is not there yet."""
     for i in range(len(kept)):
         e = kept[i]
-        slot = _slot(entries, e.src_0, e.src_1, e.dst_0, e.dst_1, e.key_protocol, e.ip_id)
+        slot = _slot(entries, e.src_0, e.src_1, e.dst_0, e.dst_1, e.key_protocol, e.ip_id, hash_key)
         if entries[slot].used == 0:
             entries[slot] = e
-            added += 1
-    return added
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(entries, first, later, src, dst, key_protocol, ip_id, time_ns, protocol, src_port, dst_port):
+def _join(
+    entries, first, later, src, dst, key_protocol, ip_id, clock_ns, protocol, src_port, dst_port, hash_key
+):  # fmt: skip
     joined = np.zeros(len(first), np.bool_)
     added = 0
     for i in range(len(first)):
         if not (first[i] or later[i]):
             continue
-        slot = _slot(entries, src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], key_protocol[i], ip_id[i])
+        slot = _slot(entries, src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], key_protocol[i], ip_id[i], hash_key)
         entry = entries[slot]
         if first[i]:
             added += 1 - entry.used
@@ -141,8 +160,8 @@ def _join(entries, first, later, src, dst, key_protocol, ip_id, time_ns, protoco
             entry.dst_0, entry.dst_1 = dst[i, 0], dst[i, 1]
             entry.key_protocol, entry.ip_id = key_protocol[i], ip_id[i]
             entry.protocol, entry.src_port, entry.dst_port = protocol[i], src_port[i], dst_port[i]
-            entry.time_ns = time_ns[i]
-        elif entry.used and abs(time_ns[i] - entry.time_ns) <= LIFETIME_NS:
+            entry.clock_ns = clock_ns[i]
+        elif entry.used and clock_ns[i] - entry.clock_ns <= LIFETIME_NS:
             protocol[i] = entry.protocol
             src_port[i] = entry.src_port
             dst_port[i] = entry.dst_port

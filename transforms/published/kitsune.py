@@ -72,8 +72,12 @@ def read_kitsune_packets(path: str, rejects: Rejects) -> Iterator[pa.RecordBatch
             rejects.add(file.uri, [0], RejectReason.OTHER_FORMAT, detail)
             continue
         wanted = {name: header.index(field) for name, field in _FIELDS.items()}
+        clock_ns = 0
         for rows in read_rows(file, "\t", len(header), wanted, rejects):
-            yield _packets(file, rows, rejects)
+            packets = _packets(file, rows, rejects, clock_ns)
+            if packets.num_rows:
+                clock_ns = packets["clock_ns"][-1].as_py()
+            yield packets
 
 
 def read_kitsune_labels(path: str, rejects: Rejects) -> np.ndarray:
@@ -152,8 +156,12 @@ def read_kitsune_flows(
         )
 
 
-def _packets(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.RecordBatch:
-    """Returns the rows with a flow key as packets; the others are rejects."""
+def _packets(file: PublishedFile, rows: TextRows, rejects: Rejects, clock_ns: int) -> pa.RecordBatch:
+    """Returns the rows with a flow key as packets; the others are rejects.
+
+    Args:
+      clock_ns: the latest time of all packets before.
+    """
     table = pl.DataFrame({name: pl.Series(rows.columns[name]) for name in _FIELDS})
     given = {name: (table[name] != "").to_numpy() for name in _FIELDS}
     ip, six = given["src_4"] | given["src_6"], given["src_6"]
@@ -192,6 +200,7 @@ def _packets(file: PublishedFile, rows: TextRows, rejects: Rejects) -> pa.Record
     }
     values = {name: array[kept] for name, array in values.items()}
     values["time_ns"] = seconds_ns(rows.columns["time"].take(column(kept, pa.int64())))
+    values["clock_ns"] = np.maximum.accumulate(np.maximum(values["time_ns"], clock_ns))
     arrays = []
     for field in PACKETS:
         array = values.get(field.name, np.zeros(len(kept), np.int64))

@@ -15,8 +15,9 @@ from flowloom.schemas.models.score_card import SCORE_CARD, ModelSkew, ScoreCard,
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import captures_table, count_captures, rejects_table
 from flowloom.transforms.io.parquet import write_table
-from flowloom.transforms.io.verdict import fail
+from flowloom.transforms.io.verdict import ask_whole, fail
 from flowloom.transforms.metering.accounts import GroupAccount
+from flowloom.transforms.metering.open_flows import crowded_groups
 from flowloom.transforms.score.score_inputs import LostRows
 from flowloom.transforms.score.score_rows import ScoreCounts, WrittenScores
 from flowloom.transforms.score.skew import model_skew
@@ -57,6 +58,8 @@ def write_score_card(
 ) -> str:
     """Writes the tables of captures and rejects and the card; or the fault of the job, and no card.
 
+    If groups may have reached `max_open_flows`, it asks for them in one piece (`transforms/io/verdict.py`).
+
     Args:
       shards: the written scores, in any order.
       counts: counts of all scored batches.
@@ -69,6 +72,8 @@ def write_score_card(
     Returns:
       The path of the file that was written last.
     """
+    if crowded := crowded_groups(accounts, plan.model.definition):
+        return ask_whole(staging, crowded)
     captures = captures_table(accounts, {}, plan.folder)
     reject_table = rejects_table(accounts, [rejects, *(part.reject for part in lost)], plan.folder)
     unread = sum(part.rows for part in lost)
@@ -127,7 +132,13 @@ def account_captures(accounts: Sequence[GroupAccount], captures: pa.Table, rejec
     """Returns the account of the captures that were metered for scoring."""
     short = sum(account.flows_short for account in accounts)
     flows = sum(account.flows for account in accounts) + short
-    return Accounting(**count_captures(captures, rejects), flows=flows, flows_short=short, flows_unlabelled=0)
+    return Accounting(
+        **count_captures(captures, rejects),
+        flows=flows,
+        flows_short=short,
+        flows_unlabelled=0,
+        flows_ended_early=sum(account.ended_early for account in accounts),
+    )
 
 
 def _fault(expected: int, given: int, accounted: int, rejects: pa.Table) -> str | None:

@@ -33,7 +33,7 @@ from flowloom.transforms.labels.join_labels import Counts
 from flowloom.transforms.weave.merge_rows import MergeCounts
 from flowloom.transforms.weave.weave_plans import Missing, OnConflict, WeavePlan
 
-_ADDED = ("flows", "flows_short", "flows_joined", "rows_duplicate")
+_ADDED = ("flows", "flows_short", "flows_joined", "flows_ended_early", "rows_duplicate")
 _CONTRADICTIONS = {
     "split": "flows must have the same split in all datasets, got {rows:,} with different ones, first {first}; build "
     "the datasets with the same splits, for example by: flow",
@@ -87,6 +87,7 @@ def merge_accounting(
         **count_captures(captures, rejects),
         flows=total["flows"],
         flows_short=total["flows_short"],
+        flows_ended_early=total["flows_ended_early"],
         flows_unlabelled=counts.unlabelled + (earlier if stripes else 0),
         rows_duplicate=total["rows_duplicate"],
         flows_joined=total["flows_joined"] + found - counts.merged,

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packet_rows import GROUP, SECOND, START, answered, packet, packet_rows
+from packet_rows import GROUP, SECOND, START, answered, batch_of, in_capture, packet, packet_rows
 
-from flowloom.schemas.arrow.rows import FLOWS, PACKETS
+from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import PRESETS, FlowDefinition
 from flowloom.transforms.flows.compare_definitions import EQUAL, Cause, compare_flows
 from flowloom.transforms.flows.meter import FlowMeter
@@ -19,7 +19,7 @@ DEFAULT = FlowDefinition.of()
 
 def flows(packets: list[dict[str, Any]], definition: FlowDefinition) -> pa.Table:
     meter = FlowMeter(definition, GROUP)
-    meter.update(pa.RecordBatch.from_pylist(packets, schema=PACKETS))
+    meter.update(batch_of(in_capture(packets)))
     meter.finish()
     batches = []
     while meter.finished:

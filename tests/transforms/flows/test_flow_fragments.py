@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packet_rows import GROUP, SECOND, START, packet, packet_rows
+from packet_rows import GROUP, SECOND, START, batch_of, in_capture, packet, packet_rows, with_clock
 
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS, PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
@@ -53,7 +53,7 @@ def in_ranges(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefiniti
     for position, (begin, end) in enumerate(itertools.pairwise(edges)):
         place = RangePlace(position, position == len(edges) - 2, None if blind else clock)
         meter = FlowMeter(definition, GROUP, place)
-        meter.update(packets.slice(begin, end - begin))
+        meter.update(with_clock(packets.slice(begin, end - begin), None if blind else clock))
         flows += taken(meter)
         fragments += meter.take_fragments()
         latest = max([t for t in (clock, meter.clock_ns) if t is not None], default=None)
@@ -61,7 +61,7 @@ def in_ranges(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefiniti
         clocks.append(np.iinfo(np.int64).min if latest is None else latest)
     pieces = concatenated(fragments, FRAGMENTS)
     pieces = pieces.take(pa.array(np.random.default_rng(shuffle).permutation(pieces.num_rows)))
-    joined, _ = join_fragments(pieces, clocks, definition, GROUP)
+    joined = join_fragments(pieces, clocks, definition, GROUP).flows
     return ordered(pa.Table.from_batches([*flows, joined], FLOWS)), pieces.num_rows
 
 
@@ -78,7 +78,7 @@ def test_any_ranges_join_to_the_flows_of_the_whole(gaps_and_rows, definition, cu
     for gap, row in gaps_and_rows:
         now += gap
         rows.append(row | {"time_ns": now})
-    packets = pa.RecordBatch.from_pylist(rows, schema=PACKETS)
+    packets = batch_of(in_capture(rows))
     expected = whole(packets, definition)
     flows, _ = in_ranges(packets, cuts, definition, blind=blind, shuffle=shuffle)
     assert flows.equals(expected)
@@ -102,7 +102,7 @@ def test_ranges_cut_anywhere_in_any_four_segments_join_to_the_whole(tcp_close, c
         for i, kinds in enumerate(zip(*every, strict=True))
         for connection, kind in enumerate(kinds)
     ]
-    packets = pa.RecordBatch.from_pylist(rows, schema=PACKETS)
+    packets = batch_of(in_capture(rows))
     connections = len(rows) // 4
     for blind in (False, True):
         flows, fragments = in_ranges(packets, [cut * connections for cut in cuts], definition, blind=blind)
@@ -129,7 +129,7 @@ def test_only_flows_near_a_cut_are_fragments():
             packet(time_ns=START + second * SECOND + i, src_port=1 + second, tcp_flags=2 if i == 0 else 16)
             for i in range(5)
         ]
-    packets = pa.RecordBatch.from_pylist(rows, schema=PACKETS)
+    packets = batch_of(in_capture(rows))
     flows, fragments = in_ranges(packets, [2500], FlowDefinition.of(), blind=False)
     assert flows.num_rows == 1000
     assert fragments <= 2 * 121, "those within the idle timeout of the cut, on either side"

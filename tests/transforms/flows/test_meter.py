@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from packet_rows import GROUP, SECOND, START, answered, packet
+from packet_rows import GROUP, SECOND, START, answered, batch_of, in_capture, packet
 
-from flowloom.schemas.arrow.rows import FLOWS, PACKETS
+from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.flows.meter import FlowMeter
 
@@ -16,10 +16,11 @@ from flowloom.transforms.flows.meter import FlowMeter
 def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
     """Returns the meter's flows of packets that are fed in chunks which end at `cuts`."""
     flow_meter = FlowMeter(definition, GROUP)
+    packets = in_capture(packets)
     batches = []
     edges = [0, *sorted(cut % (len(packets) + 1) for cut in cuts), len(packets)]
     for begin, end in itertools.pairwise(edges):
-        flow_meter.update(pa.RecordBatch.from_pylist(packets[begin:end], schema=PACKETS))
+        flow_meter.update(batch_of(packets[begin:end]))
         if begin % 2:
             batches.append(flow_meter.take())
     flow_meter.finish()
@@ -46,7 +47,7 @@ def test_flow_ids_are_unique_and_do_not_depend_on_chunks():
 def test_flow_ids_differ_between_groups():
     def ids(group: str) -> list[bytes]:
         flow_meter = FlowMeter(FlowDefinition.of(), group)
-        flow_meter.update(pa.RecordBatch.from_pylist([packet()], schema=PACKETS))
+        flow_meter.update(batch_of([packet()]))
         flow_meter.finish()
         return flow_meter.take()["flow_id"].to_pylist()
 
@@ -111,7 +112,7 @@ def test_a_flow_exactly_at_the_idle_timeout_goes_on():
 
 def test_an_elephant_keeps_state_of_k_packets_only():
     flow_meter = FlowMeter(FlowDefinition.of(k=60), GROUP)
-    chunk = pa.RecordBatch.from_pylist([packet(time_ns=START + i) for i in range(20_000)], schema=PACKETS)
+    chunk = batch_of(in_capture(packet(time_ns=START + i) for i in range(20_000)))
     held = set()
     for _ in range(20):
         flow_meter.update(chunk)
@@ -129,7 +130,7 @@ def test_memory_is_bounded_by_open_flows_not_by_flows_seen():
     for round_ in range(30):
         time_ns = START + round_ * 200 * SECOND
         rows = [packet(time_ns=time_ns, src_port=port) for port in range(1, 3001)]
-        flow_meter.update(pa.RecordBatch.from_pylist(rows, schema=PACKETS))
+        flow_meter.update(batch_of(in_capture(rows)))
         while flow_meter.finished:
             flow_meter.take()
     assert len(flow_meter._table.flows) <= 5 * 3000

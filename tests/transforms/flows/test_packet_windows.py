@@ -8,10 +8,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packet_rows import GROUP, SECOND, START, A, B, answered, packet, packet_rows, reference_packet
+from packet_rows import (
+    GROUP,
+    SECOND,
+    START,
+    A,
+    B,
+    answered,
+    batch_of,
+    in_capture,
+    packet,
+    packet_rows,
+    reference_packet,
+)  # fmt: skip
 from reference_meter import packet_rows as reference_rows
 
-from flowloom.schemas.arrow.rows import FLOWS, PACKETS
+from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.flows.meter import TAKE_FLOWS, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
@@ -22,9 +34,8 @@ def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: lis
     """Returns the rows of packets that are fed in batches which end at `cuts`."""
     meter = open_meter(definition, GROUP)
     edges = [0, *sorted(min(cut, len(packets)) for cut in cuts), len(packets)]
-    serials = [
-        meter.update(pa.RecordBatch.from_pylist(packets[a:b], schema=PACKETS)) for a, b in itertools.pairwise(edges)
-    ]
+    packets = in_capture(packets)
+    serials = [meter.update(batch_of(packets[a:b])) for a, b in itertools.pairwise(edges)]
     meter.finish()
     assert meter.clock_ns == max((row["time_ns"] for row in packets), default=None)
     taken, numbers = [], []
@@ -41,7 +52,7 @@ def windows(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: lis
 
 def expected(packets: list[dict[str, Any]], definition: FlowDefinition) -> list[dict[str, Any]]:
     """Returns the reference meter's rows of the same packets."""
-    return list(reference_rows(map(reference_packet, packets), definition, GROUP))
+    return list(reference_rows(map(reference_packet, in_capture(packets)), definition, GROUP))
 
 
 definitions = st.builds(
@@ -90,7 +101,7 @@ def test_idle_keys_are_forgotten_and_others_kept():
     meter = PacketWindows(definition, GROUP)
     for at in range(20):
         later = [row | {"time_ns": START + at * 200 * SECOND, "src_port": at} for row in wave[:1_000]]
-        meter.update(pa.RecordBatch.from_pylist(later, schema=PACKETS))
+        meter.update(batch_of(in_capture(later)))
         while meter.finished:
             meter.take()
     assert len(meter._table.records) == 1_024
@@ -98,7 +109,7 @@ def test_idle_keys_are_forgotten_and_others_kept():
 
 def test_many_packets_are_taken_in_bounded_batches():
     meter = PacketWindows(FlowDefinition.of("packet-windows", k=1), GROUP)
-    meter.update(pa.RecordBatch.from_pylist([packet()] * (TAKE_FLOWS + 5), schema=PACKETS))
+    meter.update(batch_of(in_capture([packet()] * (TAKE_FLOWS + 5))))
     assert meter.finished == TAKE_FLOWS + 5
     assert (meter.take().num_rows, meter.take().num_rows, meter.take().num_rows) == (TAKE_FLOWS, 5, 0)
 

@@ -102,7 +102,7 @@ def test_ip_fragments_find_their_first_fragment_in_an_earlier_range(tmp_path, cu
     two = GroupReader([second], GROUP, definition, place=RangePlace(1, True, NS + cut - 1), earlier=[first])
     assert [*one.flows(), *two.flows()] == []
     pieces = concatenated([*one.fragments(), *two.fragments()], FRAGMENTS)
-    joined, _ = join_fragments(pieces, [NS + cut - 1, NS + 8], definition, GROUP)
+    joined = join_fragments(pieces, [NS + cut - 1, NS + 8], definition, GROUP).flows
     assert pa.Table.from_batches([joined]).equals(expected)
 
     alone = GroupReader([second], GROUP, definition)

@@ -50,7 +50,7 @@ def groups(tmp_path) -> list[CaptureGroup]:
         ]
         path = tmp_path / f"{name}.pcap"
         path.write_bytes(pcap(frames))
-        capture = Capture(str(path), path.stat().st_size, None, "", NS, (0,))
+        capture = Capture(str(path), path.stat().st_size, "0123456789abcdef", None, NS, (0,))
         found.append(CaptureGroup({"long": "a", "short": "b"}[name] * 16, (capture,)))
     return found
 

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packet_rows import GROUP, START, packet_rows
+from packet_rows import GROUP, START, batch_of, in_capture, packet_rows, with_clock
 
 from flowloom.schemas.arrow.accounting import PacketDrop
-from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FRAGMENTS, PACKETS, numbered_packet_schema
+from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FRAGMENTS, numbered_packet_schema
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.flows.flow_fragments import join_numbered_fragments
+from flowloom.transforms.flows.flow_fragments import join_fragments
 from flowloom.transforms.flows.meter import FlowMeter, RangePlace
 from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows, flow_numbers
 from flowloom.transforms.packets.byte_rows import no_drops
@@ -32,7 +32,7 @@ def assigned(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefinitio
     for position, (begin, end) in enumerate(itertools.pairwise(edges)):
         last = position == len(edges) - 2
         meter = FlowMeter(definition, GROUP, RangePlace(position, last, None if blind else clock))
-        part = packets.slice(begin, end - begin)
+        part = with_clock(packets.slice(begin, end - begin), None if blind else clock)
         serials = meter.update(part)
         content = pa.array([bytes([7]) * 80] * part.num_rows, pa.binary(80))
         columns = [part["record"], part["time_ns"], pa.array(serials), content]
@@ -45,9 +45,9 @@ def assigned(packets: pa.RecordBatch, cuts: list[int], definition: FlowDefinitio
         fragments += meter.take_fragments()
         clock = max([t for t in (clock, meter.clock_ns) if t is not None], default=None)
         clocks.append(np.iinfo(np.int64).min if clock is None else clock)
-    flows, _, joined = join_numbered_fragments(concatenated(fragments, FRAGMENTS), clocks, definition, GROUP)
-    sizes |= sizes_of(flows)
-    known = concatenated([joined, *numbers], FLOW_NUMBERS)
+    joined = join_fragments(concatenated(fragments, FRAGMENTS), clocks, definition, GROUP)
+    sizes |= sizes_of(joined.flows)
+    known = concatenated([joined.numbers, *numbers], FLOW_NUMBERS)
     dropped = no_drops()
     attached = [attach_flows(part, RangeFlows.of(known, at), GROUP, dropped) for at, part in enumerate(rows)]
     of_packet = {row["record"]: row["flow_id"] for batch in attached for row in batch.to_pylist()}
@@ -70,7 +70,7 @@ def test_packets_get_the_same_flow_however_the_group_is_cut(gaps_and_rows, defin
     for record, (gap, row) in enumerate(gaps_and_rows):
         now += gap
         rows.append(row | {"time_ns": now, "record": record})
-    packets = pa.RecordBatch.from_pylist(rows, schema=PACKETS)
+    packets = batch_of(in_capture(rows))
     whole, sizes = assigned(packets, [], definition, blind=blind)
     assert assigned(packets, cuts, definition, blind=blind) == (whole, sizes)
     # each flow has as many packets as it counts, unless two flows with the same key, start and SYN share an id

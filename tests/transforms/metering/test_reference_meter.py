@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import itertools
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,13 @@ from random_captures import OPTIONS, START, RandomGroup, associative_definitions
 from reference_meter import Account, Metered, reference_meter
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS
-from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.transforms.arrays.columns import concatenated
+from flowloom.schemas.arrow.rows import FLOWS
+from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.captures import capture_window, records
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.captures.ranges import Stretch, index_stretch, stretches
-from flowloom.transforms.flows.flow_fragments import join_fragments
-from flowloom.transforms.metering.group_reader import GroupReader
-from flowloom.transforms.metering.meter_ranges import running_clocks
+from flowloom.transforms.metering.meter_ranges import join_partitions, meter_ranges
+from flowloom.transforms.metering.open_flows import crowded_groups
 from flowloom.transforms.metering.scheduling import MeterTask, plan_group
 
 GROUP = "00c0ffee00c0ffee"
@@ -43,14 +42,16 @@ class Cut:
     chunk_records: int = records.CHUNK_RECORDS
 
 
-def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> list[MeterTask]:
+def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut, *, alone: bool = False) -> list[MeterTask]:
     """Plans the tasks of a group as the pipeline does, from ranges that end at the cuts."""
     indexed = []
     for uri, edges in zip(uris, cut.edges, strict=True):
         if edges is not None and definition.associative:
             indexed += [index_stretch(stretch) for stretch in cut_stretches(uri, edges)]
-    captures = tuple(Capture(uri, Path(uri).stat().st_size, "", "", None, ()) for uri in uris)
-    return list(plan_group(CaptureGroup(GROUP, captures), indexed, definition))
+    captures = tuple(
+        Capture(uri, Path(uri).stat().st_size, f"{origin:016x}", "", None, ()) for origin, uri in enumerate(uris)
+    )
+    return list(plan_group(CaptureGroup(GROUP, captures), indexed, definition, alone=alone))
 
 
 def cut_stretches(uri: str, edges: Sequence[int]) -> list[Stretch]:
@@ -69,26 +70,30 @@ def cut_stretches(uri: str, edges: Sequence[int]) -> list[Stretch]:
 
 def metered(uris: Sequence[str], definition: FlowDefinition, cut: Cut) -> Metered:
     """Meters a group with the pipeline's functions, and returns it in the form of the reference meter."""
-    planned = tasks(uris, definition, cut)
-    flows, fragments, clocks, accounts, short = [], [], [], [], 0
-    with pytest.MonkeyPatch.context() as patch:
+    found, crowded = metered_once(uris, definition, cut)
+    if crowded:
+        found, crowded = metered_once(uris, definition, cut, alone=True)
+    assert not crowded
+    return found
+
+
+def metered_once(
+    uris: Sequence[str], definition: FlowDefinition, cut: Cut, *, alone: bool = False
+) -> tuple[Metered, list[str]]:
+    """Meters a group as `metered` does; also returns its name if it must be metered in one piece."""
+    planned = tasks(uris, definition, cut, alone=alone)
+    with tempfile.TemporaryDirectory() as job, pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "CHUNK_RECORDS", cut.chunk_records)
-        for task in planned:
-            reading = GroupReader(task.ranges, GROUP, definition, place=task.place, earlier=task.earlier)
-            flows += reading.flows()
-            fragments += reading.fragments()
-            clocks.append((task.place.position, reading.clock_ns))
-            accounts += zip(reading.captures().to_pylist(), itertools.repeat(reading.rejects().to_pylist()))
-            short += reading.flows_short
-    if len(planned) > 1:
-        joined, joined_short = join_fragments(
-            concatenated(fragments, FRAGMENTS), running_clocks(clocks), definition, GROUP
-        )
-        flows.append(joined)
-        short += joined_short
-    table = pa.Table.from_batches(flows, FLOWS)
+        results = meter_ranges(planned, definition, job)
+        joined = join_partitions(results.fragments, definition, numbered=False)
+        accounts = [*results.accounts, *(each.account for each in joined)]
+        flows = [*results.flows, *(each.flows for each in joined)]
+        table = pa.Table.from_batches(flows, FLOWS).combine_chunks()
     table = table.set_column(2, "start", table["start"].cast(pa.int64()))
-    return Metered(table.to_pylist(), short, [merged(accounts, uri) for uri in uris])
+    ranges = [(row, each.rejects.to_pylist()) for each in results.accounts for row in each.captures.to_pylist()]
+    short = sum(each.flows_short for each in accounts)
+    found = Metered(table.to_pylist(), short, [merged(ranges, uri) for uri in uris])
+    return found, crowded_groups(accounts, definition)
 
 
 def merged(accounts: Sequence[tuple[dict, list[dict]]], uri: str) -> Account:
@@ -140,7 +145,8 @@ def write(group: RandomGroup, folder: Path, *, compressed: bool = False) -> tupl
 
 
 def expected_of(group: RandomGroup, definition: FlowDefinition) -> Metered:
-    return reference_meter([b"".join(parts) for parts in group.parts()], definition, GROUP)
+    files = [b"".join(parts) for parts in group.parts()]
+    return reference_meter(files, definition, GROUP, range(len(files)))
 
 
 def test_random_definitions_try_every_option():
@@ -237,6 +243,87 @@ def test_a_chunk_that_begins_with_a_later_fragment_and_ends_much_later(folder, c
     found = metered([str(path)], FlowDefinition.of(), Cut([None], chunk_records))
     assert found.captures[0].dropped == {}
     assert_equal(found, reference_meter([path.read_bytes()], FlowDefinition.of(), GROUP))
+
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("first", "between", "later", "chunk_records"),
+    [(0, [31], 28, 1), (0, [31], 28, 50), (0, [40] * 40, 10, 1), (0, [], 30, 1), (5, [0], 35, 2), (0, [29], 1, 1)],
+)
+def test_first_fragments_wait_by_the_clock_though_times_run_backwards(folder, first, between, later, chunk_records):
+    """A packet between moves the clock; the range that has the later fragment may not know that packet."""
+    piece = {"protocol": 17, "fragment": 0x2000}
+    packets = [(first, ipv4(udp(bytes(16)), **piece))]
+    packets += [(second, ipv4(udp(bytes(16)), **piece, ip_id=9 + at)) for at, second in enumerate(between)]
+    packets.append((later, ipv4(bytes(8), protocol=17, fragment=3)))
+    frames = [(START + second * SECOND, ethernet(packet)) for second, packet in packets]
+    path = folder / "0.capture"
+    path.write_bytes(pcap(frames))
+    expected = reference_meter([path.read_bytes()], FlowDefinition.of(), GROUP)
+    length = 16 + len(frames[0][1])
+    for edges in (None, [], [24 + length], [24 + length * len(frames[:-1])], [24 + length * at for at in range(50)]):
+        assert_equal(metered([str(path)], FlowDefinition.of(), Cut([edges], chunk_records)), expected)
+    uris = []
+    for number, frame in enumerate(frames):
+        uris.append(str(folder / f"{number}.capture"))
+        Path(uris[-1]).write_bytes(pcap([frame]))
+    expected = reference_meter([Path(uri).read_bytes() for uri in uris], FlowDefinition.of(), GROUP, range(len(uris)))
+    for edges in ([None] * len(uris), [[]] * len(uris), [None, *[[]] * (len(uris) - 1)]):
+        assert_equal(metered(uris, FlowDefinition.of(), Cut(edges)), expected)
+
+
+@pytest.mark.parametrize("definition", [FlowDefinition.of(), FlowDefinition.of(active_s=600.0)])
+def test_a_record_without_a_packet_moves_the_clock(folder, definition):
+    """An ARP frame of the future ends what is idle by then, in ranges and in the whole."""
+    arp = bytes(12) + b"\x08\x06" + bytes(28)
+    packet = ethernet(ipv4(udp(bytes(16)), protocol=17))
+    frames = [(START, packet), (START + 500 * SECOND, arp), (START + SECOND, packet), (START + 2 * SECOND, packet)]
+    path = folder / "0.capture"
+    path.write_bytes(pcap(frames))
+    expected = reference_meter([path.read_bytes()], definition, GROUP)
+    assert sorted(flow["packets_fwd"] for flow in expected.flows) == [1, 2]
+    ends = list(itertools.accumulate([24, *(16 + len(frame) for _, frame in frames)]))
+    for edges in (None, [], *([end] for end in ends), ends):
+        assert_equal(metered([str(path)], definition, Cut([edges], 1)), expected)
+
+
+@pytest.mark.parametrize("tcp_close", ["none", "lifecycle", "fin"])
+def test_flows_that_begin_at_one_time_have_different_ids(folder, tcp_close):
+    """SYN 1, 2, 1, then FIN and data, all of one key in one nanosecond."""
+    segments = [(2, 0, 1), (2, 0, 2), (2, 0, 1), (0x11, 0, 3), (0x18, 9, 4), (0x18, 9, 5)]
+    frames = [ethernet(ipv4(tcp(bytes(size), 1, 80, flags, seq))) for flags, size, seq in segments]
+    path = folder / "0.capture"
+    path.write_bytes(pcap([(START, frame) for frame in frames]))
+    definition = FlowDefinition.of(tcp_close=tcp_close)
+    found = metered([str(path)], definition, Cut([[]]))
+    assert_equal(found, reference_meter([path.read_bytes()], definition, GROUP))
+    ids = [flow["flow_id"] for flow in found.flows]
+    assert len(set(ids)) == len(ids) == {"none": 1, "lifecycle": 3, "fin": 2}[tcp_close]
+
+
+@pytest.mark.parametrize("max_open_flows", [1, 7, 8, 100, 400])
+@pytest.mark.parametrize("preset", ["default", "packet-windows"])
+def test_more_flows_than_may_be_open(folder, preset, max_open_flows):
+    """A scan of 1,000 hosts, a few of which go on; the flows idle longest end, counted, and no packet is lost."""
+    frames = []
+    for number in range(1_000):
+        frames.append((number, ethernet(ipv4(udp(bytes(8)), f"10.1.{number // 250}.{number % 250}", protocol=17))))
+        frames.append((number, ethernet(ipv4(udp(bytes(8)), f"10.2.0.{number % 7}", protocol=17))))
+    path = folder / "0.capture"
+    path.write_bytes(pcap([(START + number * 1_000_000, frame) for number, frame in frames]))
+    definition = FlowDefinition.of(preset, max_open_flows=max_open_flows, k=3)
+    expected = reference_meter([path.read_bytes()], definition, GROUP)
+    edges = [10_000, 50_000]
+    for cut in (Cut([None]), Cut([[]], 7), Cut([edges])):
+        assert_equal(metered([str(path)], definition, cut), expected)
+    if preset == "default":
+        early = sum(flow["end_reason"] == EndReason.LACK_OF_RESOURCES for flow in expected.flows)
+        once, _ = metered_once([str(path)], definition, Cut([None]))
+        assert early >= 1_000 - max_open_flows
+        assert metered_once([str(path)], definition, Cut([edges]))[1] == [GROUP]
+        assert len(once.flows) == len(expected.flows)
 
 
 REAL_CAPTURES = (
