@@ -353,6 +353,13 @@ def _cache(
         count = watched(job, progress, "{captures:,} captures metered")
         with count, start_pipeline(EMBEDDED, workers, ()) as pipeline:
             pipeline | "CacheMetering" >> CacheMetering(unknown, sizes, cache, job, workers)
+    lost = [part.uri for task in unknown if task not in cache for part in task.ranges]
+    if lost:
+        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+        raise FlowloomError(
+            f"captures must not change while they are metered, got {', '.join(lost[:3])}{more} changed or unreadable; "
+            "run again when they are complete"
+        )
 
 
 def _with_best(figures: Figures, task: str, state: RetrainState) -> Figures:

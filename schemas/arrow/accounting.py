@@ -77,6 +77,8 @@ class RejectReason(enum.StrEnum):
     """The file ends inside a record."""
     MALFORMED = "malformed"
     """A record or block header is impossible; reading stopped there."""
+    CHANGED = "changed-while-read"
+    """The file was written to, cut or replaced after it was planned; what was read before that counts."""
     DECOMPRESSION = "decompression"
     """The compressed stream is damaged; reading stopped there."""
     LABEL_ROWS = "label-rows"

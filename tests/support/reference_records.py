@@ -6,6 +6,8 @@ from typing import NamedTuple
 from flowloom.schemas.arrow.accounting import RejectReason
 
 MAX_RECORD_BYTES = 262_144
+ZERO_BYTES = 65_536
+"""Zeros in the place of records that end the reading."""
 LATEST_NS = 2**63 - 2
 
 
@@ -41,7 +43,7 @@ def pcap_records(data: bytes) -> tuple[list[Record], Damage | None]:
         if at + 16 > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)
         seconds, ticks, captured, wire = struct.unpack_from(order + "IIII", data, at)
-        if captured > MAX_RECORD_BYTES:
+        if captured > MAX_RECORD_BYTES or data[at : at + ZERO_BYTES] == bytes(ZERO_BYTES):
             return records, Damage(RejectReason.MALFORMED, at)
         if at + 16 + captured > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)

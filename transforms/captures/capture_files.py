@@ -3,11 +3,10 @@
 import contextlib
 import glob
 import hashlib
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple, Self
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.io.filesystems import find, is_url, open_url
@@ -17,7 +16,18 @@ READ_BYTES = 1 << 22
 FINGERPRINT_BYTES = 2 << 20
 """Bytes of a file that its fingerprint covers, half at each end; all bytes of a smaller file."""
 
-_DIGEST_BYTES = 64 << 20  # mapped at a time; smaller reads would wait for the interpreter lock each time
+
+class FileStamp(NamedTuple):
+    """Metadata of a local file that changes with its bytes."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """Returns the stamp of a file from its status."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class CaptureError(Exception):
@@ -42,27 +52,52 @@ def match_captures(pattern: str) -> list[str]:
     return find(pattern)
 
 
-def capture_sha256(uri: str, file: IO[bytes] | None = None) -> str:
+def capture_sha256(uri: str, file: IO[bytes] | None = None, stamp: FileStamp | None = None) -> str:
     """Returns the hexadecimal SHA-256 of a file's bytes as they are stored.
 
     Args:
       file: the file from `open_stored`, if it is open already.
+      stamp: the stamp that a local file must have before and after; None for that of its opening.
 
     Raises:
-      CaptureError: `unreadable`, if the file cannot be read.
+      CaptureError: `unreadable`, if the file cannot be read; `changed-while-read`.
     """
     digest = hashlib.sha256()
     with opened(uri, file) as file:
-        if not is_url(uri) and os.fstat(file.fileno()).st_size:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
-                for start in range(0, len(mapping), _DIGEST_BYTES):
-                    with memoryview(mapping)[start : start + _DIGEST_BYTES] as piece:
-                        digest.update(piece)
-                    mapping.madvise(mmap.MADV_DONTNEED, start, min(_DIGEST_BYTES, len(mapping) - start))
-        else:
+        before = stamp or stamp_of(uri, file)
+        try:
             while chunk := file.read(READ_BYTES):
                 digest.update(chunk)
+        except OSError as error:
+            raise CaptureError(
+                RejectReason.UNREADABLE, 0, f"cannot read the file: {error}; check the disk, or copy the file again"
+            ) from None
+        require_unchanged(before, stamp_of(uri, file), 0)
     return digest.hexdigest()
+
+
+def stamp_of(uri: str, file: IO[bytes]) -> FileStamp | None:
+    """Returns the stamp of an open file, None for a URL."""
+    return None if is_url(uri) else FileStamp.of(os.fstat(file.fileno()))
+
+
+def require_unchanged(before: FileStamp | None, after: FileStamp | None, offset: int) -> None:
+    """Checks that a file has the stamp that it had before.
+
+    Args:
+      offset: the place of the capture up to which it was read.
+
+    Raises:
+      CaptureError: `changed-while-read`.
+    """
+    if before is None or after is None or before == after:
+        return
+    how = f"from {before.size:,} to {after.size:,} bytes" if before.size != after.size else "its content"
+    raise CaptureError(
+        RejectReason.CHANGED,
+        offset,
+        f"the file must not change while it is read, but it changed {how}; read it again when it is complete",
+    )
 
 
 def capture_fingerprint(uri: str, file: IO[bytes] | None = None) -> tuple[int, str]:

@@ -1,10 +1,12 @@
-"""Capture windows: uncompressed bytes of a capture, mapped or decompressed in bounded memory."""
+"""Capture windows: uncompressed bytes of a capture, read or decompressed in bounded memory.
+
+Files are never mapped: a mapped file that shrinks ends the process (SIGBUS), and reading is faster.
+"""
 
 import bz2
 import contextlib
 import gzip
 import lzma
-import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,10 +16,18 @@ import numpy as np
 import zstandard
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.transforms.captures.capture_files import READ_BYTES, CaptureError, opened
-from flowloom.transforms.io.filesystems import is_url
+from flowloom.transforms.captures.capture_files import (
+    READ_BYTES,
+    CaptureError,
+    FileStamp,
+    opened,
+    require_unchanged,
+    stamp_of,
+)
 
 _PIECE_BYTES = 1 << 16
+_ZSTD_BYTES = 1 << 11
+"""Stored bytes given to the zstd decompressor at a time: they can become 64 MiB, as a block of 128 KiB takes 4."""
 
 _COMPRESSIONS = {
     b"\x1f\x8b": "gz",
@@ -31,99 +41,140 @@ _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 class CaptureBytes:
     """Uncompressed bytes of one capture as a window that moves forward.
 
-    Local uncompressed files are mapped, and pages behind the window are released; all other files are streamed. The
-    window bounds memory either way.
+    A window is valid until the second `advance` or `grow` after it: two buffers take turns.
 
     Args:
       uri: path or URL.
       start: the byte to begin at; a compressed capture is read from its start.
       file: the file from `open_stored`, if it is open already; it stays open.
+      stamp: the stamp that a local file must have; None for any.
 
     Attributes:
-      size: bytes of the file as stored.
+      size: bytes of the file as stored; bytes that are added to it later are not read.
       compression: `none`, `gz`, `zst`, `xz` or `bz2`, detected from the content.
-      window: uint8 view of the available bytes, beginning at `offset`; valid until the next `advance`.
+      window: uint8 view of the available bytes, beginning at `offset`.
       offset: position of `window[0]` in the uncompressed capture.
       complete: whether the window reaches the end of the capture.
-      damage: the error that ended the compressed stream early, or None.
+      damage: the error that ended the stream early, or None.
     """
 
-    def __init__(self, uri: str, start: int = 0, file: IO[bytes] | None = None):
+    def __init__(self, uri: str, start: int = 0, file: IO[bytes] | None = None, stamp: FileStamp | None = None):
         self.uri = uri
         self.offset = start
         self.damage: CaptureError | None = None
         self._resources = contextlib.ExitStack()
         try:
-            self._begin(self._resources.enter_context(opened(uri, file)))
+            self._begin(self._resources.enter_context(opened(uri, file)), stamp)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, file: IO[bytes]) -> None:
+    def _begin(self, file: IO[bytes], stamp: FileStamp | None) -> None:
+        self._file = file
+        self._stamp = stamp or stamp_of(self.uri, file)
+        self.require_unchanged()
         magic = file.read(6)
         self.compression = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), "none")
-        file.seek(0, os.SEEK_END)
-        self.size = file.tell()
+        self.size = file.seek(0, os.SEEK_END) if self._stamp is None else self._stamp.size
         if self.size == 0:
             raise CaptureError(RejectReason.EMPTY, 0, "the file has no bytes; record it again or remove it")
         if self.compression != "none" and self.offset:
             raise ValueError(
                 f"start must be 0 for a compressed capture, got {self.offset} for {self.uri}; read it from its start"
             )
-        self._mapping: mmap.mmap | None = None
-        self._released = self.offset & -mmap.ALLOCATIONGRANULARITY
-        if self.compression == "none" and not is_url(self.uri):
-            self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._mapping.madvise(mmap.MADV_SEQUENTIAL)
-            self.window = np.frombuffer(self._mapping, np.uint8)[self.offset :]
-            self.complete = True
-        else:
-            file.seek(self.offset)
-            self._pieces = _uncompressed(file, self.compression)
-            self.window = np.empty(0, np.uint8)
-            self.complete = False
-            self.grow()
+        file.seek(self.offset)
+        self._fill = _filler(file, self.compression, self.size - self.offset)
+        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._step = min(_PIECE_BYTES, READ_BYTES)
+        self.window = self._buffers[0]
+        self.complete = False
+        self.grow()
 
     def advance(self, consumed: int) -> None:
-        """Moves the window forward by `consumed` bytes; a streamed window is refilled when it runs short."""
+        """Moves the window forward by `consumed` bytes, and refills it when it runs short."""
         self.window = self.window[consumed:]
         self.offset += consumed
-        if self._mapping is not None:
-            # pages of the last step stay mapped: their records are decoded next
-            behind = (self.offset - consumed) & -mmap.ALLOCATIONGRANULARITY
-            if behind - self._released >= READ_BYTES:
-                self._mapping.madvise(mmap.MADV_DONTNEED, self._released, behind - self._released)
-                self._released = behind
-        elif not self.complete and len(self.window) < READ_BYTES // 2:
+        if not self.complete and len(self.window) < READ_BYTES // 2:
             self.grow()
 
     def grow(self) -> None:
-        """Adds up to `READ_BYTES` to a streamed window, which is `complete` at the end of the stream or at damage."""
-        parts = [self.window.tobytes()]
-        wanted = READ_BYTES
+        """Adds up to `READ_BYTES` to the window, which is `complete` at the end of the capture or at damage."""
+        filled = len(self.window)
+        end = filled + self._step
+        self._step = min(2 * self._step, READ_BYTES)
+        self._buffers.reverse()
+        if len(self._buffers[0]) < end:
+            self._buffers[0] = np.empty(end, np.uint8)
+        buffer = self._buffers[0]
+        buffer[:filled] = self.window
         try:
-            while wanted > 0:
-                piece = next(self._pieces, None)
-                if piece is None:
-                    self.complete = True
-                    break
-                parts.append(piece)
-                wanted -= len(piece)
+            while filled < end and not self.complete:
+                count = self._fill(buffer.data[filled:end])
+                self.complete = count == 0
+                filled += count
         except _DAMAGED as error:
             self.complete = True
-            reached = self.offset + sum(map(len, parts))
-            self.damage = CaptureError(
-                RejectReason.DECOMPRESSION,
-                reached,
-                f"the {self.compression} stream is damaged after {reached} uncompressed bytes ({error}); "
-                "all records before that were read",
-            )
-        self.window = np.frombuffer(b"".join(parts), np.uint8)
+            self.damage = self._damaged(self.offset + filled, error)
+        if self.complete:
+            try:
+                self.require_unchanged()
+            except CaptureError as changed:
+                self.damage = changed
+        self.window = buffer[:filled]
+
+    def require_unchanged(self) -> None:
+        """Checks that a local file still has the stamp that it had at first.
+
+        Raises:
+          CaptureError: `changed-while-read`.
+        """
+        require_unchanged(self._stamp, stamp_of(self.uri, self._file), self.offset)
 
     def close(self) -> None:
         """Closes the file; the memory of the window is released with its last view."""
         self.window = np.empty(0, np.uint8)
+        self._buffers = []
         self._resources.close()
+
+    def _damaged(self, reached: int, error: BaseException) -> CaptureError:
+        if self.compression == "none":
+            return CaptureError(
+                RejectReason.UNREADABLE,
+                reached,
+                f"the file cannot be read from byte {reached:,} on ({error}); all records before that were read",
+            )
+        return CaptureError(
+            RejectReason.DECOMPRESSION,
+            reached,
+            f"the {self.compression} stream is damaged after {reached} uncompressed bytes ({error}); "
+            "all records before that were read",
+        )
+
+
+def _filler(file: IO[bytes], compression: str, size: int) -> Callable[[memoryview], int]:
+    """Returns a function that fills a buffer with the next uncompressed bytes, and returns their number, 0 at the end.
+
+    Args:
+      size: bytes of an uncompressed file from its place on; later ones are not read.
+    """
+    pieces = _uncompressed(file, compression)
+    left, piece = size, memoryview(b"")
+
+    def fill_plain(buffer: memoryview) -> int:
+        nonlocal left
+        count = file.readinto(buffer[:left])  # type: ignore[attr-defined]
+        left -= count
+        return count
+
+    def fill(buffer: memoryview) -> int:
+        nonlocal piece
+        piece = piece or memoryview(next(pieces, b""))
+        count = min(len(piece), len(buffer))
+        buffer[:count] = piece[:count]
+        piece = piece[count:]
+        return count
+
+    return fill_plain if compression == "none" else fill
 
 
 def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
@@ -138,10 +189,8 @@ def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
         read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read1
     elif compression == "xz":
         read = lzma.LZMAFile(file).read1  # noqa: SIM115 - ends with `file`
-    elif compression == "bz2":
-        read = bz2.BZ2File(file).read1
     else:
-        read = file.read
+        read = bz2.BZ2File(file).read1
     while piece := read(_PIECE_BYTES):
         yield piece
 
@@ -150,9 +199,10 @@ def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
     """Yields the content of zstd frames; unlike `stream_reader` it raises at a frame that is cut off."""
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False
-    while stored := file.read(_PIECE_BYTES):
+    while stored := file.read(_ZSTD_BYTES):
         while stored:
-            yield frame.decompress(stored)
+            if piece := frame.decompress(stored):
+                yield piece
             begun, stored = not frame.eof, frame.unused_data
             if frame.eof:
                 frame = zstandard.ZstdDecompressor().decompressobj()

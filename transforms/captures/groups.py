@@ -17,10 +17,12 @@ from flowloom.transforms.arrays.columns import batch, concatenated
 from flowloom.transforms.captures.capture_files import (
     FINGERPRINT_BYTES,
     CaptureError,
+    FileStamp,
     capture_fingerprint,
     capture_sha256,
     match_captures,
     open_stored,
+    stamp_of,
 )
 from flowloom.transforms.captures.formats import first_time_ns
 from flowloom.transforms.captures.rotation import rotation_stem
@@ -34,6 +36,7 @@ class Capture:
       size: its bytes as stored.
       sha256: digest of all its bytes; None until it is needed, as it costs as much time as metering.
       first_ns: time of its first record with a time, in ns since the epoch; None if there is none.
+      stamp: the stamp of a local file; None for a URL.
     """
 
     uri: str
@@ -42,6 +45,7 @@ class Capture:
     sha256: str | None
     first_ns: int | None
     sources: tuple[int, ...]
+    stamp: FileStamp | None = None
 
     @property
     def identity(self) -> str:
@@ -122,13 +126,14 @@ def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
       CaptureError: if the file cannot be opened. Other damage shows when it is read.
     """
     with open_stored(uri) as file:
+        stamp = stamp_of(uri, file)
         size, fingerprint = capture_fingerprint(uri, file)
         sha256 = capture_sha256(uri, file) if size <= FINGERPRINT_BYTES else None
         try:
             first_ns = first_time_ns(uri, file)
         except CaptureError:
             first_ns = None
-    return Capture(uri, size, fingerprint, sha256, first_ns, tuple(sorted(set(sources))))
+    return Capture(uri, size, fingerprint, sha256, first_ns, tuple(sorted(set(sources))), stamp)
 
 
 def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
@@ -138,7 +143,9 @@ def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
         bearers.setdefault(capture.fingerprint, []).append(capture)
     for alike in bearers.values():
         if len(alike) > 1:
-            alike[:] = [dataclasses.replace(one, sha256=one.sha256 or capture_sha256(one.uri)) for one in alike]
+            alike[:] = [
+                dataclasses.replace(one, sha256=one.sha256 or capture_sha256(one.uri, stamp=one.stamp)) for one in alike
+            ]
     return [capture for alike in bearers.values() for capture in alike]
 
 

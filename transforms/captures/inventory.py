@@ -13,7 +13,13 @@ from flowloom.schemas.arrow.accounting import REJECTS
 from flowloom.schemas.corpus.manifest import CaptureSource, Entry
 from flowloom.schemas.models.retrain_state import SeenCapture, Stamp
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.captures.capture_files import FINGERPRINT_BYTES, CaptureError, capture_sha256
+from flowloom.transforms.captures.capture_files import (
+    FINGERPRINT_BYTES,
+    CaptureError,
+    FileStamp,
+    capture_sha256,
+    require_unchanged,
+)
 from flowloom.transforms.captures.groups import (
     Capture,
     GroupPlan,
@@ -127,7 +133,9 @@ def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.Record
         if stamp is not None and uri in known and known[uri].stamp == stamp:
             return known[uri]
         found = identify_capture(uri, ())
-        sha256 = found.sha256 or capture_sha256(uri)
+        before = _file_stamp(stamp)
+        require_unchanged(before, found.stamp, 0)
+        sha256 = found.sha256 or capture_sha256(uri, stamp=before)
     except CaptureError as error:
         return reject_rows([(uri, error.offset, error.reason, error.detail)])
     return SeenCapture(
@@ -160,4 +168,9 @@ def _told_apart(seen: Sequence[SeenCapture]) -> list[tuple[SeenCapture, str | No
 
 
 def _capture(one: SeenCapture, sha256: str | None, sources: Iterable[int]) -> Capture:
-    return Capture(one.uri, one.size, one.fingerprint, sha256, one.first_ns, tuple(sorted(set(sources))))
+    stamp = _file_stamp(one.stamp)
+    return Capture(one.uri, one.size, one.fingerprint, sha256, one.first_ns, tuple(sorted(set(sources))), stamp)
+
+
+def _file_stamp(stamp: Stamp | None) -> FileStamp | None:
+    return None if stamp is None else FileStamp(stamp.size, stamp.mtime_ns, stamp.inode)

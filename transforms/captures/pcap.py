@@ -7,7 +7,7 @@ import numba
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.capture_window import CaptureBytes
-from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, Records, more, u32
+from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, ZEROS, Records, more, u32
 
 PCAP_MAGIC = {
     b"\xd4\xc3\xb2\xa1": ("<", 1_000),
@@ -16,6 +16,9 @@ PCAP_MAGIC = {
     b"\xa1\xb2\x3c\x4d": (">", 1),
 }
 PCAP_HEADER = 24
+
+ZERO_BYTES = 1 << 16
+"""Zero bytes in the place of record headers that end the reading: a file that was reserved and not written to."""
 
 
 class PcapScanner:
@@ -43,13 +46,19 @@ class PcapScanner:
         records = Records.empty(capture.window)
         records.link_type[:] = self._link_type
         count, consumed, stop = _scan_pcap(
-            records.window, self.bound - capture.offset, self.big_endian, self.tick_ns,
+            records.window, self.bound - capture.offset, capture.complete, self.big_endian, self.tick_ns,
             records.start, records.captured, records.wire, records.time_ns,
         )  # fmt: skip
         if count:
             capture.advance(consumed)
             self.latest_ns = int(records.time_ns[count - 1])
             return records.first(count)
+        if stop == ZEROS:
+            raise CaptureError(
+                RejectReason.MALFORMED,
+                capture.offset,
+                f"more than {ZERO_BYTES} bytes are zero where records must be; the rest of the file was not written",
+            )
         if stop == BAD:
             raise CaptureError(
                 RejectReason.MALFORMED,
@@ -60,14 +69,23 @@ class PcapScanner:
 
 
 @numba.njit(nogil=True, cache=True)
-def _scan_pcap(window, bound, big_endian, tick_ns, start, captured, wire, time_ns):
+def _scan_pcap(window, bound, complete, big_endian, tick_ns, start, captured, wire, time_ns):
     """Locates records until the columns are full or the bound is reached; returns (records, bytes, reason to stop)."""
     at = 0
     count = 0
     limit = len(window)
+    zeros_end = 0
     while count < len(start) and at < bound:
         if at + 16 > limit:
             return count, at, SHORT
+        if at >= zeros_end and window[at] == 0:
+            zeros_end = at
+            while zeros_end < limit and zeros_end - at < ZERO_BYTES and window[zeros_end] == 0:
+                zeros_end += 1
+            if zeros_end - at == ZERO_BYTES:
+                return count, at, ZEROS
+            if zeros_end == limit and not complete:
+                return count, at, SHORT
         length = u32(window, at + 8, big_endian)
         if length > MAX_RECORD_BYTES:
             return count, at, BAD

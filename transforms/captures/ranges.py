@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numba
 
-from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError, FileStamp
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.pcap import PcapScanner
@@ -37,6 +37,7 @@ class CaptureRange:
       first_record: position of its first record in the capture.
       clock_ns: the latest time in it; None if unknown, or if no record has a time.
       origin: number of the capture, from its fingerprint; part of the ids of flows that begin in it.
+      stamp: the stamp of the file when it was planned; None for a URL, or if any will do.
     """
 
     uri: str
@@ -47,6 +48,7 @@ class CaptureRange:
     first_record: int = 0
     clock_ns: int | None = None
     origin: int = 0
+    stamp: FileStamp | None = None
 
     def open(self) -> tuple[CaptureBytes, RecordScanner]:
         """Opens the range for reading.
@@ -54,7 +56,7 @@ class CaptureRange:
         Raises:
           CaptureError: if the file cannot be opened or is no capture.
         """
-        capture = CaptureBytes(self.uri, self.start)
+        capture = CaptureBytes(self.uri, self.start, stamp=self.stamp)
         try:
             scanner = open_records(capture, self.preamble, self.latest_ns)
         except BaseException:

@@ -27,7 +27,7 @@ NO_TIME = -1
 """Value for a time before 1970 or after the year 2262."""
 
 # the place where a scan kernel stopped
-FULL, SHORT, BAD, DESCRIBES = 0, 1, 2, 3
+FULL, SHORT, BAD, DESCRIBES, ZEROS = 0, 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +72,19 @@ class RecordScanner(Protocol):
 
     Attributes:
       format: as the captures table names it.
-      preamble: the bytes that another scanner needs to go on from here: file or section header, interface descriptions.
       latest_ns: time of the last record with a time before this place, else 0.
       big_endian: the byte order of its numbers.
       bound: byte of the capture at or behind which this scanner reads no further record.
     """
 
     format: str
-    preamble: bytes
     latest_ns: int
     big_endian: bool
     bound: int
+
+    @property
+    def preamble(self) -> bytes:
+        """The bytes that another scanner needs to go on from here."""
 
     def scan(self) -> Records:
         """Returns the next records, none at the end.

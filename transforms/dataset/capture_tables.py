@@ -1,5 +1,6 @@
 """Tables of captures and rejects, from the accounts of all workers."""
 
+import collections
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
@@ -8,29 +9,46 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
+from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason, RejectReason
 from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S, PublishedAccount, Timeline
 from flowloom.transforms.arrays.columns import batch, text_column
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.metering.accounts import GroupAccount
 
 
-def captures_table(accounts: Iterable[GroupAccount], digests: Mapping[str, str], folder: str) -> pa.Table:
-    """Returns all captures in order of their uris, which are relative to the manifest's folder."""
+def captures_table(
+    accounts: Iterable[GroupAccount], digests: Mapping[str, str], rejects: pa.Table, folder: str
+) -> pa.Table:
+    """Returns all captures in order of their uris, which are relative to the manifest's folder.
+
+    Args:
+      digests: SHA-256 by uri of captures without one in their account.
+      rejects: all rejects, from `rejects_table`.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for row in (row for account in accounts for row in account.captures.to_pylist()):
         row["sha256"] = row["sha256"] or digests.get(row["uri"], "")
         known = rows.setdefault(row["uri"], row)
         if known is not row:
             _add_range(known, row)
+    rejected = collections.Counter(rejects["uri"].to_pylist())
+    for row in rows.values():
+        row["rejects"] = rejected[relative_uri(row["uri"], folder)]
     table = pa.Table.from_batches([batch(list(rows.values()), CAPTURES)])
     return _relative(table, folder).sort_by("uri")
 
 
 def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
-    """Returns all rejects in order of uri, offset and reason."""
+    """Returns all rejects in order of uri, offset and reason; a capture that changed is one reject."""
     table = pa.Table.from_batches([*(account.rejects for account in accounts), *rejects], REJECTS)
-    return _relative(table, folder).sort_by([(name, "ascending") for name in REJECTS.names])
+    ordered = _relative(table, folder).sort_by([(name, "ascending") for name in REJECTS.names])
+    changed: set[str] = set()
+    kept = []
+    for uri, reason in zip(ordered["uri"].to_pylist(), ordered["reason"].to_pylist(), strict=True):
+        kept.append(reason != RejectReason.CHANGED or uri not in changed)
+        if reason == RejectReason.CHANGED:
+            changed.add(uri)
+    return ordered.filter(pa.array(kept, pa.bool_()))
 
 
 def timelines(captures: pa.Table) -> tuple[Timeline, ...]:
@@ -80,7 +98,7 @@ def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()
 
 def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
     """Adds the account of another range of a capture to its row."""
-    for name in ("records", "metered", "rejects", *DROPPED_COLUMNS):
+    for name in ("records", "metered", *DROPPED_COLUMNS):
         capture[name] += part[name]
     capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
     for name, choose in (("first_ns", min), ("last_ns", max)):

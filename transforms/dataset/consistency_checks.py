@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from flowloom.schemas.arrow.accounting import DropReason
+from flowloom.schemas.arrow.accounting import DropReason, RejectReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import Accounting, LabelCoverage
@@ -31,6 +31,7 @@ def find_faults(
         published = "".join(f", {entry.path}: {entry.rows:,} rows" for entry in findings.published)
         return [f"no flow could be built from corpus {manifest.name!r}: {counts}{published}{why}"]
     faults = [findings.fault] if findings.fault else []
+    changed = {row["uri"] for row in rejects.to_pylist() if row["reason"] == RejectReason.CHANGED}
     for row in captures.to_pylist():
         dropped = sum(row[reason.column] for reason in DropReason)
         if row["records"] != row["metered"] + dropped:
@@ -38,7 +39,7 @@ def find_faults(
                 f"{row['uri']}: records must be metered or dropped, got {row['records']:,} records, "
                 f"{row['metered']:,} metered and {dropped:,} dropped"
             )
-        if not row["sha256"]:
+        if not row["sha256"] and row["uri"] not in changed:
             faults.append(f"{row['uri']}: the capture could be read once but not again for its digest; do not move it")
     written: dict[tuple[View, str], int] = {}
     for shard in findings.shards:

@@ -124,8 +124,9 @@ class GroupReader:
                 row["metered"] += packets.num_rows
                 self.seconds.decode += time.perf_counter() - begun
                 yield packets, places
+            capture.require_unchanged()
         except CaptureError as damage:
-            self._reject(part.uri, damage)
+            self._reject(part.uri, _cause(damage, capture))
             row["rejects"] = 1
         finally:
             capture.close()
@@ -187,6 +188,15 @@ class GroupReader:
 
 def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, None]:
     return decoder.decode(records), None
+
+
+def _cause(damage: CaptureError, capture: CaptureBytes) -> CaptureError:
+    """Returns that the capture changed while it was read, if it did, instead of damage that came of that."""
+    try:
+        capture.require_unchanged()
+    except CaptureError as changed:
+        return changed
+    return damage
 
 
 def first_fragments(

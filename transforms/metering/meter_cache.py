@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason
+from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason, RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import column, text_column, view
@@ -145,7 +145,7 @@ def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: boo
       alone: whether one task meters the group, because nothing can be appended to it or it cannot be split.
     """
     origins = group.origins
-    ranges = [CaptureRange(capture.uri, origin=origins[capture.uri]) for capture in group.captures]
+    ranges = [CaptureRange(capture.uri, origin=origins[capture.uri], stamp=capture.stamp) for capture in group.captures]
     digests = {part.uri: sha256[part.uri] for part in ranges}
     if alone:
         return [MeterTask(group.group, tuple(ranges), digests, WHOLE, ())]
@@ -153,7 +153,10 @@ def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: boo
 
 
 def cache_metering(tasks: Iterable[MeterTask], cache: MeterCache) -> list[str]:
-    """Meters the tasks that are not cached yet, and returns the folders of all tasks."""
+    """Meters the tasks that are not cached yet, and returns the folders of all tasks.
+
+    Nothing is stored of a task whose captures changed or could not be read: it is not in the cache afterwards.
+    """
     return [_cache(task, cache) for task in tasks]
 
 
@@ -167,11 +170,24 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
     )  # fmt: skip
     partial = os.path.join(cache.root, f".{uuid.uuid4().hex}")
     os.makedirs(partial)
+    try:
+        if _write_results(task, reader, partial):
+            os.rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write_results(task: MeterTask, reader: GroupReader, partial: str) -> bool:
+    """Writes the results of a task into a folder; returns whether its captures could be read and did not change."""
     _write(partial, "flows", FLOWS, reader.flows())
     _write(partial, "fragments", FRAGMENTS, reader.fragments() if task.place != WHOLE else [])
     captures = reader.captures()
     _write(partial, "captures", CAPTURES, [_renamed(captures, task.sha256)])
-    _write(partial, "rejects", REJECTS, [_renamed(reader.rejects(), task.sha256)])
+    rejects = reader.rejects()
+    if {RejectReason.CHANGED, RejectReason.UNREADABLE} & set(rejects["reason"].to_pylist()):
+        return False
+    _write(partial, "rejects", REJECTS, [_renamed(rejects, task.sha256)])
     meta = {
         "clock_ns": reader.clock_ns,
         "flows_short": reader.flows_short,
@@ -183,8 +199,7 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
         json.dump(meta, file)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(partial, folder)
-    return folder
+    return True
 
 
 def with_missed_fragments(tasks: Sequence[MeterTask], cache: MeterCache) -> list[MeterTask]:

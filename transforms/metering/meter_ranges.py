@@ -258,7 +258,7 @@ def digest_captures(tasks: Iterable[DigestTask]) -> tuple[list[CaptureDigest], l
     digests, rejects = [], []
     for task in tasks:
         try:
-            digests.append(CaptureDigest(task.uri, capture_sha256(task.uri)))
+            digests.append(CaptureDigest(task.uri, capture_sha256(task.uri, stamp=task.stamp)))
         except CaptureError as error:
             rejects.append(reject_rows([(task.uri, error.offset, error.reason, error.detail)]))
     return digests, rejects

@@ -5,6 +5,7 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.captures.capture_files import FileStamp
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange, Stretch, chain_stretches, index_stretch, stretches
 from flowloom.transforms.flows.meter import WHOLE, RangePlace
@@ -41,9 +42,10 @@ class MeterTask:
 
 @dataclasses.dataclass(frozen=True)
 class DigestTask:
-    """Capture whose bytes are digested while others are metered."""
+    """Capture whose bytes are digested while others are metered, with the stamp of its file."""
 
     uri: str
+    stamp: FileStamp | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,10 @@ def draft_metering(
     sizes += [stretch.end - stretch.begin for _, stretch in stretched]
     costs = [capture.size * _DIGEST_COST for capture in undigested] + [size + _TASK_COST for size in sizes]
     return DraftPlan(
-        tuple(DigestTask(capture.uri) for capture in undigested), tuple(tasks), tuple(stretched), tuple(costs)
+        tuple(DigestTask(capture.uri, capture.stamp) for capture in undigested),
+        tuple(tasks),
+        tuple(stretched),
+        tuple(costs),
     )
 
 
@@ -143,7 +148,7 @@ def plan_group(
         by_uri.setdefault(stretch.uri, []).append(stretch)
     origins = group.origins
     ranges = [
-        dataclasses.replace(part, origin=origins[capture.uri])
+        dataclasses.replace(part, origin=origins[capture.uri], stamp=capture.stamp)
         for capture in group.captures
         for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))
     ]

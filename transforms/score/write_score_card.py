@@ -74,8 +74,8 @@ def write_score_card(
     """
     if crowded := crowded_groups(accounts, plan.model.definition):
         return ask_whole(staging, crowded)
-    captures = captures_table(accounts, {}, plan.folder)
     reject_table = rejects_table(accounts, [rejects, *(part.reject for part in lost)], plan.folder)
+    captures = captures_table(accounts, {}, reject_table, plan.folder)
     unread = sum(part.rows for part in lost)
     total = sum([*counts, ScoreCounts(unread, {ScoreReject.UNREADABLE: unread} if unread else {})], ScoreCounts())
     written = sorted(shards, key=lambda shard: shard.shard.path)

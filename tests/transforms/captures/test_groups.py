@@ -10,7 +10,7 @@ import pytest
 from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.schemas.corpus.manifest import CaptureSource
-from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint
+from flowloom.transforms.captures.capture_files import CaptureError, FileStamp, capture_fingerprint
 from flowloom.transforms.captures.groups import (
     Capture,
     identify_capture,
@@ -77,7 +77,8 @@ def test_identity_is_content_and_first_time(folder):
     data = (folder / "a.pcap").read_bytes()
     size, name = capture_fingerprint(found.uri)
     assert size == len(data)
-    assert found == Capture(found.uri, size, name, hashlib.sha256(data).hexdigest(), NS + 6, (0, 2))
+    stamp = FileStamp.of((folder / "a.pcap").stat())
+    assert found == Capture(found.uri, size, name, hashlib.sha256(data).hexdigest(), NS + 6, (0, 2), stamp)
     (folder / "text.pcap").write_text("hello")
     assert identify_capture(str(folder / "text.pcap"), [0]).first_ns is None
     with pytest.raises(CaptureError, match="cannot open"):

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import random
 import struct
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.captures import capture_window
-from flowloom.transforms.captures.capture_files import CaptureError, capture_sha256, match_captures
+from flowloom.transforms.captures.capture_files import CaptureError, FileStamp, capture_sha256, match_captures
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import first_time_ns, open_records
 from flowloom.transforms.captures.records import NO_TIME
@@ -269,3 +270,98 @@ def test_globs_are_sorted_and_name_files_only(tmp_path):
     found = [Path(p).relative_to(tmp_path).as_posix() for p in match_captures(str(tmp_path / "**"))]
     assert found == ["a.pcap", "b.pcap", "deep/c.pcap"]
     assert match_captures(str(tmp_path / "*.none")) == []
+
+
+def zeros_after(records: int, zeros: int) -> bytes:
+    return pcap([(NS + i, FRAMES[i % 5]) for i in range(records)]) + bytes(zeros)
+
+
+@pytest.mark.parametrize("name", [None, *COMPRESS])
+def test_a_capture_that_ends_in_zeros_is_one_reject(tmp_path, name):
+    """As of a recorder that reserves space, or of a bomb: ten million record headers that claim nothing."""
+    content = zeros_after(3, 160_000_000)
+    path = write(tmp_path, content if name is None else COMPRESS[name](content))
+    capture = CaptureBytes(str(path))
+    scanner = open_records(capture)
+    assert len(scanner.scan()) == 3
+    with pytest.raises(CaptureError, match="more than 65536 bytes are zero where records must be") as caught:
+        scanner.scan()
+    assert (caught.value.reason, caught.value.offset) == (RejectReason.MALFORMED, len(zeros_after(3, 0)))
+    assert len(capture.window) < 80_000_000, "the rest was not read"
+
+
+@pytest.mark.parametrize("zeros", [16, 16 * 4_000, 16 * 4_095])
+def test_few_empty_records_are_records(tmp_path, zeros):
+    path = write(tmp_path, zeros_after(2, zeros) + pcap([(NS, FRAMES[1])])[24:])
+    assert len(read(path)) == 2 + zeros // 16 + 1
+    assert len(read(write(tmp_path, gzip.compress(path.read_bytes()), "gz"))) == 2 + zeros // 16 + 1
+
+
+def test_a_small_stored_piece_becomes_a_bounded_window(tmp_path):
+    """A zstd frame of blocks that repeat one byte: 4 stored bytes are 131,072."""
+    head = pcap([])
+    blocks = [((131_072 << 3) | (1 << 1) | last).to_bytes(3, "little") + b"\1" for last in (*[0] * 20_000, 1)]
+    frame = b"\x28\xb5\x2f\xfd\x00\x38" + (len(head) << 3).to_bytes(3, "little") + head + b"".join(blocks)
+    largest = 0
+    with pytest.MonkeyPatch.context() as patch:
+        uncompressed = capture_window._uncompressed
+
+        def watched(file, compression):
+            nonlocal largest
+            for piece in uncompressed(file, compression):
+                largest = max(largest, len(piece))
+                yield piece
+
+        patch.setattr(capture_window, "_uncompressed", watched)
+        capture = CaptureBytes(str(write(tmp_path, frame)))
+        for _ in range(20):
+            capture.advance(len(capture.window))
+    assert 0 < largest <= 64 << 20
+    assert capture.offset > 40_000_000
+
+
+def change(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "grows":
+        with path.open("ab") as file:
+            file.write(pcap([(NS, FRAMES[0])])[24:])
+    elif how == "shrinks":
+        with path.open("r+b") as file:
+            file.truncate(len(content) // 2)
+    elif how == "is rewritten":
+        with path.open("r+b") as file:
+            file.write(content[:-1] + b"x")
+        os.utime(path, ns=(1, 1))
+    else:
+        other = path.with_suffix(".new")
+        other.write_bytes(content)
+        other.replace(path)
+
+
+@pytest.mark.parametrize("how", ["grows", "shrinks", "is rewritten", "is replaced"])
+def test_a_capture_that_changes_after_it_was_planned_is_told(tmp_path, how):
+    path = write(tmp_path, pcap([(NS + i, FRAMES[i % 5]) for i in range(50)]))
+    stamp = FileStamp.of(path.stat())
+    assert len(capture_sha256(str(path), stamp=stamp)) == 64
+    change(path, how)
+    for use in (CaptureBytes, capture_sha256):
+        with pytest.raises(CaptureError, match="must not change while it is read") as caught:
+            use(str(path), stamp=stamp)
+        assert caught.value.reason == RejectReason.CHANGED
+
+
+@pytest.mark.parametrize("how", ["grows", "shrinks", "is rewritten"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_capture_that_changes_while_it_is_read_is_told(tmp_path, how, compressed):
+    """Its mapping would end the process when the file shrinks (SIGBUS)."""
+    noise = random.Random(5)
+    content = pcap([(NS + i, ethernet(ipv4(tcp(noise.randbytes(500))))) for i in range(40_000)])
+    path = write(tmp_path, gzip.compress(content, 0) if compressed else content)
+    scanner = open_records(CaptureBytes(str(path)))
+    count = len(scanner.scan())
+    change(path, how)
+    with pytest.raises(CaptureError) as caught:  # noqa: PT012 - scanning is what raises, at the end
+        while len(records := scanner.scan()):
+            count += len(records)
+    assert caught.value.reason == RejectReason.CHANGED
+    assert 0 < count <= 40_000

@@ -306,7 +306,7 @@ def test_flows_that_begin_at_one_time_have_different_ids(folder, tcp_close):
 @pytest.mark.parametrize("max_open_flows", [1, 7, 8, 100, 400])
 @pytest.mark.parametrize("preset", ["default", "packet-windows"])
 def test_more_flows_than_may_be_open(folder, preset, max_open_flows):
-    """A scan of 1,000 hosts, a few of which go on; the flows idle longest end, counted, and no packet is lost."""
+    """A scan of 1,000 hosts beside 7 busy ones: the longest idle flows end, and no packet is lost."""
     frames = []
     for number in range(1_000):
         frames.append((number, ethernet(ipv4(udp(bytes(8)), f"10.1.{number // 250}.{number % 250}", protocol=17))))
