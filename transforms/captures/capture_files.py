@@ -16,6 +16,8 @@ READ_BYTES = 1 << 22
 FINGERPRINT_BYTES = 2 << 20
 """Bytes of a file that its fingerprint covers, half at each end; all bytes of a smaller file."""
 
+_DIGEST_BYTES = 1 << 20  # fits a cache; smaller reads would wait for the interpreter lock more often
+
 
 class FileStamp(NamedTuple):
     """Metadata of a local file that changes with its bytes."""
@@ -62,12 +64,12 @@ def capture_sha256(uri: str, file: IO[bytes] | None = None, stamp: FileStamp | N
     Raises:
       CaptureError: `unreadable`, if the file cannot be read; `changed-while-read`.
     """
-    digest = hashlib.sha256()
     with opened(uri, file) as file:
         before = stamp or stamp_of(uri, file)
+        digest, buffer = hashlib.sha256(), bytearray(_DIGEST_BYTES)
         try:
-            while chunk := file.read(READ_BYTES):
-                digest.update(chunk)
+            while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                digest.update(memoryview(buffer)[:count])
         except OSError as error:
             raise CaptureError(
                 RejectReason.UNREADABLE, 0, f"cannot read the file: {error}; check the disk, or copy the file again"
