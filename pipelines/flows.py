@@ -14,6 +14,7 @@ from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.parquet_files import parquet_writer
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.arrays.columns import filled
 from flowloom.transforms.captures.capture_files import (
@@ -25,7 +26,6 @@ from flowloom.transforms.captures.capture_files import (
 from flowloom.transforms.captures.groups import origin_of
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import TAKE_FLOWS
-from flowloom.transforms.io.parquet import parquet_writer
 from flowloom.transforms.metering.group_reader import GroupReader, dropped_by_reason
 
 

@@ -13,9 +13,10 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS
 from flowloom.schemas.dataset.views import dataset_files
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import file_sha256
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import download, exists, is_url, upload
-from flowloom.transforms.io.staging import file_sha256, staged_folder
+from flowloom.transforms.io.staging import staged_folder
 
 SIDE_BY_SIDE = 8
 """Files on their way at a time."""

@@ -68,15 +68,15 @@ ALLOWED: dict[str, str] = {
         "transforms/flows transforms/packets transforms/labels"
     ),
     "transforms/splits": (
-        "schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
     ),
     "transforms/dataset": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
         "transforms/packets transforms/metering transforms/labels transforms/splits transforms/published"
     ),
     "transforms/inspection": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels "
-        "transforms/splits transforms/dataset"
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/labels transforms/splits "
+        "transforms/dataset"
     ),
     "transforms/score": (
         "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/arrays transforms/io "

@@ -3,12 +3,13 @@
 import datetime as dt
 import os
 
-import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from flowloom.schemas.dataset.dataset_card import REJECTS_TABLE, DatasetCard, Leakage, SplitCounts, read_card
+from flowloom.schemas.dataset.stored_files import table_file
+from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.splits.leakage import measure_leakage
 
 _SHOWN_REJECTS = 10
@@ -32,7 +33,7 @@ def describe(dataset: str | os.PathLike[str], console: Console | None = None, *,
     if leakage and card.leakage is None:
         card = card.model_copy(update={"leakage": measure_leakage(dataset)})
     if console:
-        rejects = pq.read_table(os.path.join(dataset, REJECTS_TABLE)).to_pylist()
+        rejects = read_table(table_file(dataset, card, REJECTS_TABLE)).to_pylist()
         console.print(card_tables(card, rejects))
     return card
 

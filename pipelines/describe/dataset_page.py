@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowloom.pipelines.describe import drawings
 from flowloom.pipelines.describe.card_tables import NANOSECONDS, column_title, setting, shown_value
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
 from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
+from flowloom.schemas.dataset.stored_files import table_file
+from flowloom.schemas.parquet_files import read_table
 from flowloom.trainers.evaluation.pages import rendered
 
 TEMPLATE = "dataset_page.html.j2"
@@ -54,8 +55,8 @@ def write_page(
     Raises:
       FlowloomError: if Jinja is not installed.
     """
-    captures = pq.read_table(os.path.join(dataset, CAPTURES_TABLE), columns=["group", "first_ns", "last_ns", "uri"])
-    rejects = pq.read_table(os.path.join(dataset, REJECTS_TABLE))
+    captures = read_table(table_file(dataset, card, CAPTURES_TABLE), ["group", "first_ns", "last_ns", "uri"])
+    rejects = read_table(table_file(dataset, card, REJECTS_TABLE))
     path = os.path.join(out, REPORT)
     write_text(path, render(card, statistics, captures, rejects))
     return path

@@ -12,6 +12,7 @@ from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
+from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
 from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
@@ -30,7 +31,8 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
         TensorFlow, which tfx-bsl needs, is not installed.
     """
     card = read_card(dataset)
-    shards = (shard for shard in card.shards if shard.view == card.views[0])
+    shards = [shard for shard in card.shards if shard.view == card.views[0]]
+    check_shards(dataset, shards)
     folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in shards})
     sources = _sources(os.fspath(dataset), folders)
     with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:

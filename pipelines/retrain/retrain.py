@@ -29,6 +29,7 @@ from flowloom.schemas.corpus.manifest import FILE_GROUP, CaptureSource, CorpusMa
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.extras import require_installed
+from flowloom.schemas.file_digests import file_sha256
 from flowloom.schemas.models.retrain_state import (
     DATASET,
     FROZEN,
@@ -49,7 +50,6 @@ from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.captures.inventory import FoundCaptures, find_captures
 from flowloom.transforms.dataset.increments import drop_shards, freeze_test, judgeable_tasks, write_newest
-from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.io.tally import watched
 from flowloom.transforms.metering.meter_cache import (
     MeterCache,

@@ -4,15 +4,18 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Deduplicate, Identity
 from flowloom.schemas.corpus.tasks import Task
+from flowloom.schemas.dataset.dataset_paths import dataset_path, shard_file_path
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import sealed_text, unsealed
 
 FORMAT_VERSION = 1
 
@@ -49,7 +52,7 @@ class Shard(pydantic.BaseModel):
 
     model_config = _STRICT
 
-    path: str
+    path: Annotated[str, pydantic.AfterValidator(shard_file_path)]
     view: View
     split: str
     task: str | None
@@ -58,6 +61,7 @@ class Shard(pydantic.BaseModel):
     row_groups: tuple[int, ...]
     """Rows of each row group; in the Rainbow layout each is a miniset."""
     sha256: str
+    """SHA-256 of the file; empty if it is not recorded."""
 
 
 class SplitCounts(pydantic.BaseModel):
@@ -318,6 +322,8 @@ class DatasetCard(pydantic.BaseModel):
     leakage: Leakage | None = None
     """None if it was not measured."""
     shards: tuple[Shard, ...]
+    files: dict[Annotated[str, pydantic.AfterValidator(dataset_path)], str] = {}
+    """SHA-256 of each other file but the card; empty in datasets of version 0.1."""
     sources: tuple[SourceDataset, ...] = ()
     """Source datasets in order of precedence; empty for a dataset built from captures."""
 
@@ -345,11 +351,19 @@ def read_card(dataset: str | os.PathLike[str]) -> DatasetCard:
             f"{where}: format_version must be {FORMAT_VERSION}, got {version or 'none'}; "
             "build the dataset again with this version, or use the version that made it"
         )
+    document = unsealed(document, where, "restore the card from a copy, or build the dataset again")
     try:
         return DatasetCard.model_validate(document)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place, problem = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         raise FlowloomError(
-            f"{where} is damaged at {place}: {first['msg']} ({error.error_count()} problems); build the dataset again"
+            f"{where} is damaged at {place}: {problem} ({error.error_count()} problems); build the dataset again"
         ) from None
+
+
+def save_card(card: DatasetCard, dataset: str | os.PathLike[str]) -> str:
+    """Writes the card of a dataset directory, with a digest of its content, and returns its path."""
+    path = os.path.join(dataset, CARD)
+    write_text(path, sealed_text(card.model_dump_json(), indent=2))
+    return path

@@ -15,8 +15,9 @@ from flowloom.pipelines.verify import verify
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, read_card
 from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import SEAL
+from flowloom.schemas.parquet_files import parquet_writer
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch
-from flowloom.transforms.io.parquet import parquet_writer
 from flowloom.transforms.splits.leakage import measure_leakage
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,8 +37,10 @@ def whole(corpus, manifest, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def dataset(whole, tmp_path) -> Path:
-    """A copy to break."""
-    return Path(shutil.copytree(whole, tmp_path / "dataset"))
+    """A copy to break, without the digests of card, tables and schema, which would hide all other damage."""
+    copy = Path(shutil.copytree(whole, tmp_path / "dataset"))
+    recard(copy, lambda card: [card.pop(SEAL), card.pop("files")])
+    return copy
 
 
 def card_of(dataset: Path) -> dict:
@@ -167,7 +170,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "out of place": (lambda d: recard(d, lambda c: c["shards"][0].update(split="train")), "must be in flows/"),
     "other schema text": (lambda d: (d / TF_SCHEMA).write_text("feature {}"), r"schema\.pbtxt: schema must be that"),
     "other values": (lambda d: recard(d, lambda c: c["tasks"][0].update(vocabulary=["a", "b"])), "schema must be that"),
-    "no captures": (damage(CAPTURES_TABLE), r"captures\.parquet: file cannot be read as Parquet"),
+    "no captures": (damage(CAPTURES_TABLE), r"captures\.parquet cannot be read as Parquet"),
     "records vanish": (other_rows("records"), r"/\d\.pcap: records must be metered or dropped, got \d+ records"),
     "rejects vanish": (other_rows("rejects"), r"rejects of .*\.pcap: found 0, captures\.parquet says 1"),
     "other records": (lambda d: recard(d, lambda c: c["accounting"].update(records=9)), "accounting: records: found"),
@@ -257,6 +260,17 @@ def test_damage_is_named(dataset, name):
     spoil(dataset)
     with pytest.raises(FlowloomError, match=message):
         verify(dataset)
+
+
+@pytest.mark.parametrize("name", [CAPTURES_TABLE, REJECTS_TABLE, TF_SCHEMA, CARD])
+def test_a_flipped_bit_beside_the_shards_is_named(whole, tmp_path, name):
+    copy = Path(shutil.copytree(whole, tmp_path / "dataset"))
+    content = bytearray((copy / name).read_bytes())
+    at = content.index(b'"name": "') + 9 if name == CARD else len(content) // 2
+    content[at] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(FlowloomError, match=f"{name}.*SHA-256|{name} must have the {SEAL}"):
+        verify(copy)
 
 
 def test_longer_sequences_than_k_are_named(dataset):

@@ -255,7 +255,7 @@ def test_damaged_inputs_and_empty_results_are_errors(tmp_path, flows):
     broken = store_dataset(tmp_path / "broken", flows, (APP,))
     (broken / read_card(broken).shards[0].path).write_bytes(b"PAR1")
     for shards in (2, 3):
-        with pytest.raises(FlowloomError, match=r"part-00000-of-00002\.parquet: the SHA-256 must be that on the card"):
+        with pytest.raises(FlowloomError, match=r"part-00000-of-00002\.parquet must have the SHA-256"):
             weave(WeaveOptions((broken,), tmp_path / "out", WeaveRules("rainbow", shards=shards), workers=1))
     with pytest.raises(FlowloomError, match="is not a dataset"):
         weave(WeaveOptions((tmp_path,), tmp_path / "out", WeaveRules("aurora")))

@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pydantic
 
 from flowloom.schemas.arrow.rows import View, label_column
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.parquet_files import read_footer, read_table
 from flowloom.trainers.feed.dataset import Dataset
 
 UNKNOWN = -1
@@ -46,9 +46,9 @@ class TrainLabels:
         """
         found: dict[str, list[np.ndarray]] = {task.name: [] for task in dataset.tasks}
         for path in dict.fromkeys(group.path for group in dataset.row_groups("train", view=view)):
-            with pq.ParquetFile(path) as file:
-                known = [task for task in found if label_column(task) in file.schema_arrow.names]
-                labels = file.read(columns=[label_column(task) for task in known])
+            stored, _ = read_footer(path)
+            known = [task for task in found if label_column(task) in stored.names]
+            labels = read_table(path, [label_column(task) for task in known])
             unknown = np.full(labels.num_rows, UNKNOWN, np.int32)
             for task, parts in found.items():
                 codes = pc.fill_null(labels[label_column(task)], UNKNOWN).to_numpy() if task in known else unknown

@@ -5,13 +5,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard, read_card
+from flowloom.schemas.dataset.stored_files import shard_file
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.parquet_files import read_footer
 from flowloom.trainers.feed.row_spec import require_view
 
 
@@ -65,7 +64,8 @@ class Dataset:
         one task.
 
         Raises:
-          FlowloomError: if the dataset lacks the view or the split, or a shard differs from its entry in the card.
+          FlowloomError: if the dataset lacks the view or the split, or a shard differs from its entry in the card; the
+            digest of a shard is checked once in the life of the process.
         """
         require_view(self.card, view)
         if split not in self.card.splits:
@@ -76,21 +76,17 @@ class Dataset:
         groups = []
         for shard in self.card.shards:
             if shard.split == split and shard.view == view and (task is None or shard.task in (None, task)):
-                self._check_footer(shard)
-                path = str(self.root / shard.path)
+                path = str(self._checked(shard))
                 groups += [RowGroup(path, index, rows) for index, rows in enumerate(shard.row_groups)]
         return groups
 
-    def _check_footer(self, shard: Shard) -> None:
-        try:
-            footer = pq.read_metadata(self.root / shard.path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise FlowloomError(
-                f"shard {self.root / shard.path} cannot be read ({error}); copy it back or build again"
-            ) from None
-        rows = tuple(footer.row_group(index).num_rows for index in range(footer.num_row_groups))
+    def _checked(self, shard: Shard) -> Path:
+        """Returns the file of a shard, after a check of its digest and of its row groups."""
+        path = shard_file(self.root, shard)
+        _, rows = read_footer(path)
         if rows != shard.row_groups:
             raise FlowloomError(
-                f"shard {self.root / shard.path} must have row groups of {list(shard.row_groups)} rows, as its card "
+                f"shard {path} must have row groups of {list(shard.row_groups)} rows, as its card "
                 f"states, got {list(rows)}; copy it back or build again"
             )
+        return path

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.parquet_files import read_row_group
 from flowloom.trainers.feed.dataset import Dataset
 
 LARGEST_CORRELATION = 0.95
@@ -83,8 +83,7 @@ def correlations(dataset: Dataset, moments: Moments) -> np.ndarray:
     means, deviations = np.array([moments[name] for name in names]).reshape(-1, 2).T
     products = np.zeros((len(names), len(names)))
     for group in dataset.row_groups("train", view="tables"):
-        with pq.ParquetFile(group.path) as file:
-            table = file.read_row_group(group.index, columns=names)
+        table = read_row_group(group.path, group.index, names)
         values = np.stack([table[name].to_numpy() for name in names], axis=1) if names else np.empty((0, 0))
         scaled = (values - means) / deviations
         scaled[~np.isfinite(scaled)] = 0

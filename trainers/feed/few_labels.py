@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import FLOWS, View, label_column
+from flowloom.schemas.parquet_files import read_table
 from flowloom.trainers.feed.dataset import Dataset
 
 
@@ -59,7 +59,7 @@ def kept_flows(dataset: Dataset, per_class: Mapping[str, int], seed: int, view: 
     for task in (task.name for task in dataset.tasks if task.name in per_class):
         known = pa.schema([FLOWS.field("flow_id"), pa.field(label_column(task), pa.int32())])
         paths = dict.fromkeys(group.path for group in dataset.row_groups("train", task, view))
-        tables = [pq.read_table(path, columns=known.names, partitioning=None) for path in paths]
+        tables = [read_table(path, known.names) for path in paths]
         table = pa.concat_tables([known.empty_table(), *tables]).combine_chunks()
         table = table.group_by("flow_id", use_threads=False).aggregate([(label_column(task), "max")])
         flow_ids = table["flow_id"].combine_chunks()

@@ -8,12 +8,12 @@ import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pydantic
 
 from flowloom.schemas.arrow.rows import SEQUENCES
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, FeatureProfile, bin_count
+from flowloom.schemas.parquet_files import read_row_group
 from flowloom.trainers.feed.arrow_views import list_offsets, numbers
 from flowloom.trainers.feed.dataset import Dataset
 
@@ -71,7 +71,7 @@ def profile_dataset(dataset: Dataset, columns: Iterable[str], k: int) -> Feature
     counts = ProfileCounts(columns, k)
     read = [*dict.fromkeys([*columns, "protocol", *LENGTHS])]
     for group in dataset.row_groups(TRAINED_ON):
-        rows = pq.ParquetFile(group.path).read_row_group(group.index, columns=read)
+        rows = read_row_group(group.path, group.index, read)
         for batch in rows.combine_chunks().to_batches():
             counts.add(known_rows(batch, columns))
     return counts.profile(dataset.card.splits[TRAINED_ON].classes)

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from flowloom.schemas.parquet_files import read_row_group
 from flowloom.trainers.feed.dataset import RowGroup
 
 
@@ -41,9 +41,7 @@ class RowGroups:
 
     def _read(self, group: RowGroup) -> pa.Table:
         if (table := self._kept.get(group)) is None:
-            with pq.ParquetFile(group.path, pre_buffer=True) as file:
-                columns = [name for name in file.schema_arrow.names if name in self._columns]
-                rows = file.read_row_group(group.index, columns=columns).combine_chunks().to_batches()[0]
+            rows = read_row_group(group.path, group.index, self._columns).combine_chunks().to_batches()[0]
             table = pa.Table.from_batches([self._prepare(rows)])
             if table.nbytes <= self._free:
                 self._free -= table.nbytes

@@ -1,21 +1,20 @@
 """Synthetic rows of tables by SMOTE: a train split that is stored beside the run, never in the dataset."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.feature_tables import feature_schema
 from flowloom.schemas.arrow.rows import FLOWS, label_column, labelled
-from flowloom.schemas.atomic_files import replacing
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import Shard
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import file_sha256
+from flowloom.schemas.parquet_files import read_footer, read_table, write_table
 from flowloom.trainers.feed.balancing import UNKNOWN, Balance, TrainLabels, smote
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.table_spec import TableSpec
@@ -50,7 +49,7 @@ def with_synthetic_rows(dataset: Dataset, features: TableSpec, balance: Balance,
         )
     groups = dataset.row_groups("train", view="tables")
     columns = [*features.columns, *(label_column(task.name) for task in dataset.tasks), "flow_id", "group"]
-    parts = [pq.read_table(file, columns=columns, partitioning=None) for file in dict.fromkeys(g.path for g in groups)]
+    parts = [read_table(file, columns) for file in dict.fromkeys(g.path for g in groups)]
     rows = pa.concat_tables(parts).combine_chunks().to_batches()[0]
     codes = {task.name: pc.fill_null(rows[label_column(task.name)], UNKNOWN).to_numpy() for task in dataset.tasks}
 
@@ -109,17 +108,16 @@ def _table(
 
 def _with_train(dataset: Dataset, table: pa.Table, path: Path) -> Dataset:
     """Writes the rows, and returns the dataset with them as its train split."""
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS)
-    footer = pq.read_metadata(path)
-    shard = Shard(
+    write_table(path, table, ROW_GROUP_ROWS)
+    _, row_groups = read_footer(path)
+    shard = Shard.model_construct(  # outside of the dataset, where no shard of a card may be
         path=str(path.resolve()),
         view="tables",
         split="train",
         task=None,
         rows=table.num_rows,
-        row_groups=tuple(footer.row_group(number).num_rows for number in range(footer.num_row_groups)),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        row_groups=row_groups,
+        sha256=file_sha256(path),
     )
     kept = tuple(each for each in dataset.card.shards if (each.view, each.split) != ("tables", "train"))
     return dataclasses.replace(dataset, card=dataset.card.model_copy(update={"shards": (*kept, shard)}))

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pydantic
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.parquet_files import read_table
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feature_selection import select_features
 from flowloom.trainers.feed.row_spec import Input, aligned_empty, require_view
@@ -165,7 +165,7 @@ def uniform(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 def _known(dataset: Dataset, feature: str) -> np.ndarray:
     """Returns the known values of a feature in the train split; a row of several stripes counts in each."""
     paths = dict.fromkeys(group.path for group in dataset.row_groups("train", view="tables"))
-    columns = [pq.read_table(path, columns=[feature], partitioning=None)[feature].to_numpy() for path in paths]
+    columns = [read_table(path, [feature])[feature].to_numpy() for path in paths]
     values = np.concatenate([np.empty(0), *columns])
     known = values[np.isfinite(values)]
     if not len(known):

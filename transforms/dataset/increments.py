@@ -6,11 +6,11 @@ import shutil
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import Output
-from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card, shard_place
+from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card, save_card, shard_place
+from flowloom.schemas.dataset.stored_files import shard_file
+from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.dataset.card_counts import count_splits, normalisation
 from flowloom.transforms.dataset.shards import WrittenShard, shards_hash, write_shard
 
@@ -30,7 +30,7 @@ def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
     output = Output()
     written: list[WrittenShard] = []
     for shard in card.shards:
-        rows = pq.read_table(f"{dataset}/{shard.path}", partitioning=None)
+        rows = read_table(shard_file(dataset, shard))
         fresh = rows.filter(pc.invert(pc.is_in(rows["flow_id"], value_set=known))).combine_chunks()
         if fresh.num_rows:
             number, shards = shard_place(shard.path)
@@ -45,6 +45,7 @@ def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
             "normalisation": normalisation(written),
             "overlap": (),
             "leakage": None,
+            "files": {},
             "shards": tuple(each.shard for each in written),
         }
     )
@@ -61,11 +62,12 @@ def freeze_test(dataset: str, tasks: tuple[str, ...], out: str) -> DatasetCard:
     card = read_card(dataset)
     shards = tuple(shard for shard in card.shards if shard.split == "test" and shard.task in (None, *tasks))
     for shard in shards:
+        source = shard_file(dataset, shard)
         os.makedirs(os.path.dirname(f"{out}/{shard.path}"), exist_ok=True)
         try:
-            os.link(f"{dataset}/{shard.path}", f"{out}/{shard.path}")
+            os.link(source, f"{out}/{shard.path}")
         except OSError:  # another filesystem, or one without links
-            shutil.copyfile(f"{dataset}/{shard.path}", f"{out}/{shard.path}")
+            shutil.copyfile(source, f"{out}/{shard.path}")
     frozen = card.model_copy(
         update={
             "name": f"{card.name} (frozen test)",
@@ -73,6 +75,7 @@ def freeze_test(dataset: str, tasks: tuple[str, ...], out: str) -> DatasetCard:
             "splits": {"test": card.splits["test"]},
             "overlap": (),
             "leakage": None,
+            "files": {},
             "shards": shards,
         }
     )
@@ -94,12 +97,12 @@ def drop_shards(dataset: str) -> None:
 
 
 def _flow_ids(dataset: str) -> pa.Array:
-    paths = [f"{dataset}/{shard.path}" for shard in read_card(dataset).shards]
-    ids = [pq.read_table(path, columns=["flow_id"], partitioning=None)["flow_id"] for path in paths]
+    paths = [shard_file(dataset, shard) for shard in read_card(dataset).shards]
+    ids = [read_table(path, ["flow_id"])["flow_id"] for path in paths]
     return pa.concat_tables([pa.table({"flow_id": each}) for each in ids])["flow_id"].combine_chunks().unique()
 
 
 def _store(card: DatasetCard, out: str) -> DatasetCard:
     os.makedirs(out, exist_ok=True)
-    write_text(f"{out}/{CARD}", card.model_dump_json(indent=2) + "\n")
+    save_card(card, out)
     return card

@@ -14,14 +14,14 @@ from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import Shard, shard_path
+from flowloom.schemas.file_digests import file_sha256
+from flowloom.schemas.parquet_files import parquet_writer
 from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.digests import content_hash, keyed_hash, row_digests, sort_digests
 from flowloom.transforms.arrays.moments import Moments, sequence_moments
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.arrays.take import gathered, rearranged
-from flowloom.transforms.io.parquet import parquet_writer
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches, spill_bytes
-from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.splits.byte_rules import count_bytes
 from flowloom.transforms.splits.task_overlap import TaskPair, count_pairs
 

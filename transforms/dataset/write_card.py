@@ -8,14 +8,16 @@ from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import (
     CAPTURES_TABLE,
-    CARD,
     REJECTS_TABLE,
     Accounting,
     DatasetCard,
     LabelCoverage,
+    save_card,
 )
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, schema_file
+from flowloom.schemas.file_digests import file_sha256
+from flowloom.schemas.parquet_files import write_table
 from flowloom.transforms.dataset.build_results import BuildResults
 from flowloom.transforms.dataset.capture_tables import captures_table, corpus_digest, rejects_table, timelines
 from flowloom.transforms.dataset.card_counts import (
@@ -29,7 +31,6 @@ from flowloom.transforms.dataset.card_counts import (
 from flowloom.transforms.dataset.consistency_checks import find_conflicts, find_faults
 from flowloom.transforms.dataset.layouts import FLOWS_ALONE
 from flowloom.transforms.dataset.shards import shards_hash
-from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.verdict import ask_whole, fail
 from flowloom.transforms.metering.open_flows import crowded_groups
 from flowloom.transforms.splits.leakage import leakage_of
@@ -120,9 +121,9 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
     """Writes the files beside a dataset's shards, the card last, and returns its path."""
     for name, table in ((CAPTURES_TABLE, captures), (REJECTS_TABLE, rejects)):
         write_table(f"{staging}/{name}", table)
-    stored = StoredViews.of(card)
+    stored, names = StoredViews.of(card), [CAPTURES_TABLE, REJECTS_TABLE, *map(schema_file, card.views)]
     for view in card.views:
         schema = tensorflow_schema(stored.schema(view, card.tasks), card.tasks, card.definition.k)
         write_text(f"{staging}/{schema_file(view)}", schema)
-    write_text(f"{staging}/{CARD}", card.model_dump_json(indent=2) + "\n")
-    return f"{staging}/{CARD}"
+    files = {name: file_sha256(f"{staging}/{name}") for name in names}
+    return save_card(card.model_copy(update={"files": files}), staging)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason
 from flowloom.schemas.arrow.rows import SEQUENCES, label_column
@@ -29,13 +28,14 @@ from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS, read
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, dataset_files, schema_file
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import SHOWN_DIGITS, file_sha256
+from flowloom.schemas.parquet_files import read_footer, read_rows, read_table
 from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.digests import row_digests, sort_digests
 from flowloom.transforms.arrays.moments import sequence_moments
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
 from flowloom.transforms.dataset.shards import NO_START, WrittenShard, count_labels
-from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.splits.byte_rules import count_bytes
 from flowloom.transforms.splits.host_pairs import pair_hashes
@@ -66,7 +66,7 @@ def check_files(root: Path, card: DatasetCard) -> None:
     """Checks that a dataset has all files of its card, and no others except those of `flowloom describe`.
 
     Raises:
-      FlowloomError: if a file is missing, listed twice, in a wrong folder, or not listed; the message names it.
+      FlowloomError: if a file is missing, listed twice, in a wrong folder, damaged or not listed; the message names it.
     """
     listed = dataset_files(card)
     for shard in card.shards:
@@ -78,6 +78,11 @@ def check_files(root: Path, card: DatasetCard) -> None:
             raise broken(f"the card lists {path} twice")
         if not (root / path).is_file():
             raise broken(f"{path} is missing")
+    for name, sha256 in card.files.items():
+        if name not in listed:
+            raise broken(f"the card has the SHA-256 of {name}, which is no file of the dataset")
+        if (digest := file_sha256(root / name)) != sha256:
+            raise differs(f"{name}: SHA-256", digest[:SHOWN_DIGITS], sha256[:SHOWN_DIGITS])
     known = {*listed, STATISTICS, REPORT}
     stray = sorted({str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - known)
     if stray:
@@ -145,43 +150,42 @@ def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:
       FlowloomError: if anything differs; the message names the shard and the difference.
     """
     path = root / shard.path
-    digest = file_sha256(str(path))
+    digest = file_sha256(path)
     if digest != shard.sha256:
-        raise differs(f"shard {shard.path}: SHA-256", digest, shard.sha256)
+        raise differs(f"shard {shard.path}: SHA-256", digest[:SHOWN_DIGITS], shard.sha256[:SHOWN_DIGITS])
     tasks = [task for task in card.tasks if shard.task in (None, task.name)]
     labels = {task.name: np.zeros(len(task.vocabulary) + 1, np.int64) for task in tasks}
     ids, digests, moments, pairs, sequences, overlaps, leaks = [], [], [], [], [], [], []
     groups: set[str] = set()
     unlabelled = 0
     latest = np.int64(np.iinfo(np.int64).min)
-    with pq.ParquetFile(path) as file:
-        schema = StoredViews.of(card).schema(shard.view, tasks)
-        _check_footer(file, shard, schema)
-        for read in file.iter_batches(BATCH_ROWS):
-            rows = read.cast(schema)  # Parquet renames the items of a list, which would change the digest
-            _check_labels(rows, tasks, shard)
-            if shard.view == "flows":
-                starts = np.append(latest, view_or(rows["start"], NO_START))
-                if (starts[1:] < starts[:-1]).any():
-                    raise broken(f"shard {shard.path}: rows must be in the order of their starts, got another order")
-                latest = starts[-1]
-                _check_sequences(rows, card.definition.k, shard)
-            for name, counts in count_labels(rows, tasks).items():
-                labels[name] += counts
-            ids.append(view(rows["flow_id"]))
-            # as `write_shard` does
-            digests.append(row_digests(rows, json.dumps([shard.view, shard.task or "", shard.split])))
-            moments.append(sequence_moments(rows) if (shard.view, shard.split) == ("flows", SPLITS[0]) else {})
-            overlaps.append(count_pairs(rows, tasks))
-            leaks.append(count_bytes(rows, tasks) if (shard.view, shard.split) == ("packets", SPLITS[0]) else {})
-            groups.update(pc.unique(rows["group"]).to_pylist())
-            if card.split_rule.by in ("flow", "packet") or (card.split_rule.by == "time" and shard.view == "flows"):
-                _check_splits(rows, card.split_rule, shard)
-            if card.split_rule.by == "host_pair" and card.identity != "drop" and shard.view == "flows":
-                pairs.append(np.unique(pair_hashes(rows, card.split_rule.seed)))
-            if card.deduplicate != "none":
-                sequences.append(row_digests(rows.select(SEQUENCE), ""))
-            unlabelled += count_unlabelled(rows, tasks)
+    schema = StoredViews.of(card).schema(shard.view, tasks)
+    _check_footer(path, shard, schema)
+    for read in read_rows(path, BATCH_ROWS):
+        rows = read.cast(schema)  # Parquet renames the items of a list, which would change the digest
+        _check_labels(rows, tasks, shard)
+        if shard.view == "flows":
+            starts = np.append(latest, view_or(rows["start"], NO_START))
+            if (starts[1:] < starts[:-1]).any():
+                raise broken(f"shard {shard.path}: rows must be in the order of their starts, got another order")
+            latest = starts[-1]
+            _check_sequences(rows, card.definition.k, shard)
+        for name, counts in count_labels(rows, tasks).items():
+            labels[name] += counts
+        ids.append(view(rows["flow_id"]))
+        # as `write_shard` does
+        digests.append(row_digests(rows, json.dumps([shard.view, shard.task or "", shard.split])))
+        moments.append(sequence_moments(rows) if (shard.view, shard.split) == ("flows", SPLITS[0]) else {})
+        overlaps.append(count_pairs(rows, tasks))
+        leaks.append(count_bytes(rows, tasks) if (shard.view, shard.split) == ("packets", SPLITS[0]) else {})
+        groups.update(pc.unique(rows["group"]).to_pylist())
+        if card.split_rule.by in ("flow", "packet") or (card.split_rule.by == "time" and shard.view == "flows"):
+            _check_splits(rows, card.split_rule, shard)
+        if card.split_rule.by == "host_pair" and card.identity != "drop" and shard.view == "flows":
+            pairs.append(np.unique(pair_hashes(rows, card.split_rule.seed)))
+        if card.deduplicate != "none":
+            sequences.append(row_digests(rows.select(SEQUENCE), ""))
+        unlabelled += count_unlabelled(rows, tasks)
     written = WrittenShard(
         shard,
         {name: tuple(counts.tolist()) for name, counts in labels.items()},
@@ -237,16 +241,16 @@ def check_statistics(root: Path, card: DatasetCard) -> None:
             )
 
 
-def _check_footer(file: pq.ParquetFile, shard: Shard, schema: pa.Schema) -> None:
-    if not file.schema_arrow.equals(schema):
+def _check_footer(path: Path, shard: Shard, schema: pa.Schema) -> None:
+    stored, groups = read_footer(path)
+    if not stored.equals(schema):
         for expected in schema:
-            at = file.schema_arrow.get_field_index(expected.name)
-            if at < 0 or not file.schema_arrow.field(at).equals(expected):
-                found = "missing" if at < 0 else file.schema_arrow.field(at)
+            at = stored.get_field_index(expected.name)
+            if at < 0 or not stored.field(at).equals(expected):
+                found = "missing" if at < 0 else stored.field(at)
                 raise differs(f"shard {shard.path}: column {expected.name!r}", found, expected, "the schema")
-        names = file.schema_arrow.names
+        names = stored.names
         raise differs(f"shard {shard.path}: columns", ", ".join(names), ", ".join(schema.names), "the schema")
-    groups = tuple(file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups))
     if groups != shard.row_groups:
         raise differs(f"shard {shard.path}: rows of its row groups", list(groups), list(shard.row_groups))
     if sum(groups) != shard.rows:
@@ -295,10 +299,7 @@ def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
 
 
 def _table(root: Path, name: str, schema: pa.Schema) -> pa.Table:
-    try:
-        table = pq.ParquetFile(root / name).read()
-    except pa.ArrowInvalid as error:
-        raise broken(f"{name}: file cannot be read as Parquet ({error})") from None
+    table = read_table(root / name)
     if not table.schema.equals(schema):
         raise differs(f"{name}: columns", ", ".join(table.schema.names), ", ".join(schema.names), "the contract")
     return table

@@ -1,7 +1,6 @@
 """Staging: datasets are built in a hidden folder beside their place, so that unfinished ones are never mistaken."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -64,9 +63,3 @@ def empty_folder(folder: str) -> None:
                 shutil.rmtree(entry.path)
             else:
                 os.unlink(entry.path)
-
-
-def file_sha256(path: str) -> str:
-    """Returns the SHA-256 of a file in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

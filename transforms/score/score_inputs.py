@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import View
@@ -14,7 +13,9 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import CaptureSource
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.parquet_files import read_footer, read_row_group
 from flowloom.transforms.captures.groups import GroupPlan, plan_captures, reject_rows
 
 BATCH_ROWS = 1 << 14
@@ -75,10 +76,10 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
       inputs: dataset directories, `.parquet` files, or captures by path or glob.
       needs: the requirements of the model.
       split: the split of datasets to score; None for all.
-      workers: number of threads that check captures.
+      workers: number of threads that check captures and the digests of shards.
 
     Raises:
-      FlowloomError: if an input does not have the columns or the flow definition of the model.
+      FlowloomError: if an input does not have the columns or the flow definition of the model, or a shard is damaged.
     """
     if split is not None and split not in SPLITS:
         raise FlowloomError(f"split must be one of {', '.join(SPLITS)}, got {split!r}{did_you_mean(split, SPLITS)}")
@@ -86,7 +87,7 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
     captures = []
     for name in inputs:
         if os.path.isdir(name):
-            parts += _dataset_parts(Path(name), needs, split)
+            parts += _dataset_parts(Path(name), needs, split, workers)
         elif name.endswith(".parquet"):
             parts += _file_parts(name, needs)
         else:
@@ -99,7 +100,7 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
     return ScoreInputs(plan_captures(captures, os.getcwd(), workers), tuple(dict.fromkeys(parts)))
 
 
-def _dataset_parts(root: Path, needs: Needs, split: str | None) -> Iterator[RowGroupPart]:
+def _dataset_parts(root: Path, needs: Needs, split: str | None, workers: int) -> Iterator[RowGroupPart]:
     if not (root / CARD).is_file():
         raise FlowloomError(f"{root}: a folder must be a dataset with {CARD}, got none; for captures write {root}/*")
     card = read_card(root)
@@ -110,12 +111,13 @@ def _dataset_parts(root: Path, needs: Needs, split: str | None) -> Iterator[RowG
         )
     if needs.view == "flows":
         _check_definition(root, card, needs.definition)
-    for shard in card.shards:
-        if shard.view == needs.view and split in (None, shard.split):
-            path = str(root / shard.path)
-            columns = _columns(path, needs)
-            for index, rows in enumerate(shard.row_groups):
-                yield RowGroupPart(path, index, rows, columns)
+    wanted = [shard for shard in card.shards if shard.view == needs.view and split in (None, shard.split)]
+    check_shards(root, wanted, workers)
+    for shard in wanted:
+        path = str(root / shard.path)
+        columns, _ = _columns(path, needs)
+        for index, rows in enumerate(shard.row_groups):
+            yield RowGroupPart(path, index, rows, columns)
 
 
 def _check_definition(root: Path, card: DatasetCard, wanted: FlowDefinition) -> None:
@@ -135,37 +137,30 @@ def _check_definition(root: Path, card: DatasetCard, wanted: FlowDefinition) -> 
 
 
 def _file_parts(path: str, needs: Needs) -> Iterator[RowGroupPart]:
-    columns = _columns(path, needs)
-    footer = pq.read_metadata(path)
-    for index in range(footer.num_row_groups):
-        yield RowGroupPart(path, index, footer.row_group(index).num_rows, columns)
+    columns, row_groups = _columns(path, needs)
+    for index, rows in enumerate(row_groups):
+        yield RowGroupPart(path, index, rows, columns)
 
 
-def _columns(path: str, needs: Needs) -> tuple[str, ...]:
-    """Returns the columns to read from a Parquet file."""
-    try:
-        names = pq.read_schema(path).names
-    except (OSError, pa.ArrowInvalid) as error:
-        raise FlowloomError(
-            f"{path}: file cannot be read as Parquet ({error}); name another file, or copy it again"
-        ) from None
+def _columns(path: str, needs: Needs) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Returns the columns to read from a Parquet file, and the rows of its row groups."""
+    schema, row_groups = read_footer(path)
+    names = schema.names
     if missing := [name for name in ("flow_id", "group", *needs.columns) if name not in names]:
         raise FlowloomError(
             f"{path}: columns must include those of the model and its output, got none named "
             f"{', '.join(missing)}; score a dataset, or the output of `flowloom flows`"
         )
-    return tuple(name for name in needs.wanted if name in names)
+    return tuple(name for name in needs.wanted if name in names), row_groups
 
 
 def read_part(part: RowGroupPart) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a row group in batches of at most `BATCH_ROWS`.
 
     Raises:
-      OSError, pa.ArrowInvalid: before the first batch, if the row group cannot be read.
+      FlowloomError: before the first batch, if the row group cannot be read.
     """
-    with pq.ParquetFile(part.path) as file:
-        table = file.read_row_group(part.index, columns=list(part.columns)).combine_chunks()
-    yield from table.to_batches(BATCH_ROWS)
+    yield from read_row_group(part.path, part.index, part.columns).combine_chunks().to_batches(BATCH_ROWS)
 
 
 def read_parts(parts: Iterable[RowGroupPart]) -> tuple[list[pa.RecordBatch], list[LostRows]]:
@@ -175,12 +170,12 @@ def read_parts(parts: Iterable[RowGroupPart]) -> tuple[list[pa.RecordBatch], lis
     for part in parts:
         try:
             batches += read_part(part)
-        except (OSError, pa.ArrowInvalid) as error:
+        except FlowloomError as error:
             lost.append(lost_rows(part, error))
     return batches, lost
 
 
 def lost_rows(part: RowGroupPart, error: Exception) -> LostRows:
     """Returns the record of a row group whose reading raised an error."""
-    detail = f"row group {part.index} cannot be read ({error}); copy the file again"
+    detail = f"row group {part.index}: {error}"
     return LostRows(part.rows, reject_rows([(part.path, part.index, RejectReason.UNREADABLE, detail)]))

@@ -14,6 +14,7 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.dataset.shards import shard_numbers
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
@@ -68,7 +69,7 @@ class _Read(beam.DoFn):
     def process(self, part: RowGroupPart) -> Iterator[pa.RecordBatch | TaggedOutput[Literal["lost"], LostRows]]:
         try:
             yield from read_part(part)
-        except (OSError, pa.ArrowInvalid) as error:
+        except FlowloomError as error:
             yield TaggedOutput("lost", lost_rows(part, error))
 
 

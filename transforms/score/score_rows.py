@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import IDENTITY, View
+from flowloom.schemas.file_digests import file_sha256
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import ScoreShard, class_column, probability_column, score_path
 from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.shards import row_order, write_rows
-from flowloom.transforms.io.staging import file_sha256
 
 ROW_GROUP_ROWS = 65_536
 HELD_BYTES = 16 << 20

@@ -12,9 +12,9 @@ from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, Accounting
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import SCORE_CARD, ModelSkew, ScoreCard, ScoredModel, ScoreReject
+from flowloom.schemas.parquet_files import write_table
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import captures_table, count_captures, rejects_table
-from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.verdict import ask_whole, fail
 from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.metering.open_flows import crowded_groups

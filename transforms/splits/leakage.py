@@ -8,18 +8,18 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import IDENTITY, label_column
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import Leakage, Overlap, read_card
+from flowloom.schemas.dataset.stored_files import shard_file
+from flowloom.schemas.parquet_files import read_footer, read_rows
 from flowloom.transforms.arrays.columns import filled, view
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.sums import sum_by_key
@@ -205,9 +205,10 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
     with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as job:
         sightings: list[SpilledSightings] = []
         for shard in (shard for shard in card.shards if shard.view == "flows"):
-            with pq.ParquetFile(Path(dataset) / shard.path) as file:
-                batches = file.iter_batches(_BATCH_ROWS, columns=_sighting_columns(file.schema_arrow.names, tasks))
-                sightings += spill_sightings(batches, shard.split, tasks, job)
+            path = shard_file(dataset, shard)
+            stored, _ = read_footer(path)
+            batches = read_rows(path, _BATCH_ROWS, _sighting_columns(stored.names, tasks))
+            sightings += spill_sightings(batches, shard.split, tasks, job)
         counts = count_leakage(sightings, tasks)
     return leakage_of(counts, tasks, card.identity)
 

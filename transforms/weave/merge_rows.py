@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import label_column, labelled
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.dataset.dataset_card import DatasetCard, shard_place
+from flowloom.schemas.dataset.stored_files import RESTORE
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import check_digest
+from flowloom.schemas.parquet_files import read_rows
 from flowloom.transforms.arrays.columns import column, concatenated, view
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.take import rearranged
@@ -30,7 +32,6 @@ from flowloom.transforms.dataset.shards import (
     write_shard,
 )
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled
-from flowloom.transforms.io.staging import file_sha256
 from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.weave.weave_plans import UNKNOWN, WeavePlan, shards_of
 
@@ -211,26 +212,16 @@ def read_part(part: Part, plan: WeavePlan) -> Iterator[pa.RecordBatch]:
         return
     names = [part.task] if part.task else list(plan.recodings[part.dataset])
     schema = labelled(plan.stored.schema("flows", ()), names)
-    try:
-        if file_sha256(part.place.path) != part.place.sha256:
+    check_digest(part.place.path, part.place.sha256, RESTORE)
+    number, shards = shard_place(part.place.path)
+    for stored in read_rows(part.place.path, BATCH_ROWS):
+        rows = stored.cast(schema)  # Parquet renames the items of a list, which would change the digest
+        if (shard_numbers(rows, shards) != number).any():
             raise FlowloomError(
-                f"{part.place.path}: the SHA-256 must be that on the card, got another one; check the dataset with "
-                "`flowloom verify`"
+                f"{part.place.path}: flows must be in the shard of their ids, got flows of other shards; build the "
+                "dataset again"
             )
-        number, shards = shard_place(part.place.path)
-        with pq.ParquetFile(part.place.path) as file:
-            for stored in file.iter_batches(BATCH_ROWS, use_threads=False):
-                rows = stored.cast(schema)  # Parquet renames the items of a list, which would change the digest
-                if (shard_numbers(rows, shards) != number).any():
-                    raise FlowloomError(
-                        f"{part.place.path}: flows must be in the shard of their ids, got flows of other shards; "
-                        "build the dataset again"
-                    )
-                yield rows
-    except OSError as error:
-        raise FlowloomError(
-            f"{part.place.path}: the shard cannot be read ({error}); check the dataset with `flowloom verify`"
-        ) from None
+        yield rows
 
 
 def dataset_parts(position: int, root: Path, card: DatasetCard) -> Iterator[tuple[int, Part]]:

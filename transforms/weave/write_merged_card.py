@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
 from flowloom.schemas.corpus.split_options import SPLITS
@@ -22,6 +21,8 @@ from flowloom.schemas.dataset.dataset_card import (
     SplitCounts,
     SplitRule,
 )
+from flowloom.schemas.dataset.stored_files import table_file
+from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
@@ -190,8 +191,8 @@ def write_merged_card(
     if found:
         return fail(staging, found)
     tables = [
-        (pq.ParquetFile(folder / CAPTURES_TABLE).read(), pq.ParquetFile(folder / REJECTS_TABLE).read())
-        for folder, _ in datasets
+        (read_table(table_file(folder, card, CAPTURES_TABLE)), read_table(table_file(folder, card, REJECTS_TABLE)))
+        for folder, card in datasets
     ]
     captures, rejects = merge_captures(cards, tables)
     accounting = merge_accounting(cards, captures, rejects, plan, counted)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import PACKETS, label_column
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
+from flowloom.schemas.dataset.stored_files import shard_file
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.arrays.columns import column, view, view_or
 from flowloom.transforms.packets.afterimage import AfterImage
 
@@ -173,7 +174,7 @@ def _read(card: DatasetCard, options: KitsuneOptions) -> _Packets:
     names = ["flow_id", "group", "start", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "packets_fwd",
              "bytes_fwd", "bytes_bwd", label]  # fmt: skip
     shards = [shard for shard in card.shards if shard.view == "flows" and shard.task in (None, options.task)]
-    tables = [pq.read_table(options.dataset / shard.path, columns=names, partitioning=None) for shard in shards]
+    tables = [read_table(shard_file(options.dataset, shard), names) for shard in shards]
     splits = np.repeat([SPLITS.index(shard.split) for shard in shards], [table.num_rows for table in tables])
     rows = pa.concat_tables(tables).combine_chunks().to_batches()[0]
     encoded = rows["group"].dictionary_encode()

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, repeated_split
 from flowloom.schemas.arrow.rows import View, label_column
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.parquet_files import read_table
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.few_labels import class_ranks
 
@@ -62,7 +62,7 @@ class RowTable:
                 f"{path}: layout must be aurora, got {dataset.card.layout}; convert it: flowloom weave --layout aurora"
             )
         groups = [g for split in SPLITS if split in dataset.card.splits for g in dataset.row_groups(split, view=view)]
-        tables = [pq.read_table(each, partitioning=None) for each in dict.fromkeys(group.path for group in groups)]
+        tables = [read_table(each) for each in dict.fromkeys(group.path for group in groups)]
         rows = pa.concat_tables(tables) if tables else None
         first = label_column(dataset.tasks[0].name)
         rows = None if rows is None else rows.filter(pc.is_valid(rows[first]))

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from flowloom.pipelines.reproduce.multitask_cnn.auxiliary_labels import quantities
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.parquet_files import read_table
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import CHANNELS, STANDARDISED, FeatureSpec, Scaling
 
@@ -49,7 +49,7 @@ class FlowTable:
         sequences = (CHANNELS[channel].column for channel in channels)
         columns = ["flow_id", label_column(task), *_MEASURED, *sequences]
         groups = (group.path for split in SPLITS if split in dataset.card.splits for group in dataset.row_groups(split))
-        tables = [pq.read_table(each, columns=columns, partitioning=None) for each in dict.fromkeys(groups)]
+        tables = [read_table(each, columns) for each in dict.fromkeys(groups)]
         if not any(table.num_rows for table in tables):
             raise FlowloomError(f"{path}: the dataset has no flows; build it from captures with flows")
         whole = pa.concat_tables(tables).sort_by("flow_id").combine_chunks()

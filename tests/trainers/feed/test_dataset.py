@@ -68,10 +68,20 @@ def test_a_shard_that_differs_from_its_card_is_refused(synthetic, tmp_path):
     root = damaged(synthetic, tmp_path)
     first, second = (root / shard.path for shard in Dataset.open(root).card.shards[1:3])
     shutil.copy(second, first)
+    with pytest.raises(FlowloomError, match=f"{first.name} must have the SHA-256 .*, got .*; build the dataset again"):
+        Dataset.open(root).row_groups("train")
+
+
+def test_a_shard_without_a_digest_is_compared_by_its_row_groups(synthetic, tmp_path):
+    root = damaged(synthetic, tmp_path)
+    card = json.loads((root / "dataset.json").read_text())
+    root = damaged(synthetic, tmp_path / "plain", shards=[{**shard, "sha256": ""} for shard in card["shards"]])
+    first, second = (root / shard.path for shard in Dataset.open(root).card.shards[1:3])
+    shutil.copy(second, first)
     with pytest.raises(FlowloomError, match="as its card states"):
         Dataset.open(root).row_groups("train")
     first.write_bytes(b"PAR1")
-    with pytest.raises(FlowloomError, match="cannot be read"):
+    with pytest.raises(FlowloomError, match="cannot be read as Parquet"):
         Dataset.open(root).row_groups("train")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from flowloom.schemas.atomic_files import unfinished, write_text
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.io.parquet import parquet_writer
+from flowloom.schemas.parquet_files import parquet_writer
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder
 

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.rows import FLOWS, PUBLISHED_FLOWS
+from flowloom.schemas.parquet_files import write_table
 from flowloom.transforms.arrays.digests import row_digests
-from flowloom.transforms.io.parquet import write_table
 from flowloom.transforms.io.spill import read_spilled, spill_batches
 from flowloom.transforms.published.flow_rows import with_nulls
 

@@ -13,7 +13,7 @@ from synthetic import synthetic_flows
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.dataset.dataset_card import CARD, shard_path
-from flowloom.transforms.io.parquet import write_table
+from flowloom.schemas.parquet_files import write_table
 from flowloom.transforms.splits import leakage
 from flowloom.transforms.splits.leakage import count_overlap, measure_leakage, sight
 

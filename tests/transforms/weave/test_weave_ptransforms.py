@@ -64,7 +64,7 @@ def test_unreadable_shards_are_faults(datasets, tmp_path):
     assert [Path(datasets[1][0]).name in fault for fault in faults] == [True]
     merged = parts | MergeShards(plan, str(tmp_path / "merged"))
     assert merged.faults == merge_shards(parts, plan, str(tmp_path / "again"))[2]
-    assert "the SHA-256 must be that on the card" in merged.faults[0]
+    assert "must have the SHA-256" in merged.faults[0]
 
 
 def test_shards_are_merged_and_their_card_written(datasets, tmp_path):
