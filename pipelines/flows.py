@@ -14,6 +14,7 @@ from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.parquet_files import parquet_writer
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.arrays.columns import filled
@@ -66,7 +67,8 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
     """Meters captures into one Parquet file of `schemas.rows.FLOWS`.
 
     Raises:
-      FlowloomError: if no capture could be read, or the output's folder does not exist.
+      FlowloomError: if no capture could be read, the output's folder does not exist, or another process writes the
+        output.
     """
     if not options.output.parent.is_dir():
         raise FlowloomError(
@@ -74,7 +76,7 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
         )
     begun = time.perf_counter()
     report = FlowsReport([], [], 0, 0, dict.fromkeys(("read", "decode", "meter", "write"), 0.0))
-    with parquet_writer(options.output, FLOWS) as writer:
+    with locked_output(options.output), parquet_writer(options.output, FLOWS) as writer:
         files = itertools.count()
         for flows in filled(_all_metered(options, report, files, progress), TAKE_FLOWS):
             writing = time.perf_counter()

@@ -7,19 +7,22 @@ the store has confirmed every file that it names, and read first; nobody ever lo
 import concurrent.futures
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.dataset_paths import path_within
 from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS
+from flowloom.schemas.dataset.stored_files import RESTORE
 from flowloom.schemas.dataset.views import dataset_files
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.file_digests import file_sha256
+from flowloom.schemas.file_digests import check_digest, file_sha256
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import download, exists, is_url, upload
 from flowloom.transforms.io.staging import staged_folder
 
 SIDE_BY_SIDE = 8
 """Files on their way at a time."""
+_LOCAL = ("file://", "local://")
 
 
 def require_vacant(url: str) -> None:
@@ -47,7 +50,8 @@ def publish(
       progress: called with the name of each copied file.
 
     Raises:
-      FlowloomError: if there is no dataset, `url` is none or has one already, or a file cannot be written.
+      FlowloomError: if there is no dataset, `url` is none or has one already, a file differs from the card, lies
+        outside of the dataset or cannot be written.
     """
     if not is_url(url):
         raise FlowloomError(f"publish needs a URL such as s3://bucket/name, got {url!r}; copy the folder instead")
@@ -58,9 +62,15 @@ def publish(
     *files, last = dataset_files(card)
     files += [name for name in (STATISTICS, REPORT) if (root / name).is_file()]
 
+    digests = _digests(card)
+
     def send(name: str) -> None:
+        source = path_within(root, name)
+        check_digest(source, digests.get(name), RESTORE)
+        if url.startswith(_LOCAL):
+            path_within(url.partition("://")[2], name)
         try:
-            upload(str(root / name), _at(url, name))
+            upload(str(source), _at(url, name))
         except OSError as error:
             raise FlowloomError(
                 f"{name} could not be written to {url} ({error}); there is no dataset there yet: publish {root} again"
@@ -75,7 +85,7 @@ def publish(
 
 
 def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[Progress], None] = ignore_progress) -> DatasetCard:
-    """Copies the dataset at a URL to a new directory, checks every shard against the card, and returns the card.
+    """Copies the dataset at a URL to a new directory, checks every file against the card, and returns the card.
 
     Args:
       progress: called with the name of each copied file.
@@ -87,15 +97,11 @@ def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[Progress], 
         root = Path(staging)
         _receive(url, CARD, root)
         card = read_card(root)
-        digests = {shard.path: shard.sha256 for shard in card.shards}
+        digests = _digests(card)
 
         def receive(name: str) -> None:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise FlowloomError(
-                    f"the card at {url} lists {name!r}, which is not below the dataset; do not trust it"
-                )
             _receive(url, name, root)
-            if name in digests and file_sha256(str(root / name)) != digests[name]:
+            if digests.get(name) and file_sha256(root / name) != digests[name]:
                 raise FlowloomError(f"{name} at {url} is not the file that the card lists; publish the dataset again")
 
         files = [*dataset_files(card)[:-1], *(name for name in (STATISTICS, REPORT) if exists(_at(url, name)))]
@@ -103,10 +109,15 @@ def fetch(url: str, out: str | os.PathLike[str], progress: Callable[[Progress], 
         return card
 
 
+def _digests(card: DatasetCard) -> dict[str, str]:
+    return {**{shard.path: shard.sha256 for shard in card.shards}, **card.files}
+
+
 def _receive(url: str, name: str, root: Path) -> None:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    place = path_within(root, name)
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        download(_at(url, name), str(root / name))
+        download(_at(url, name), str(place))
     except OSError as error:
         what = f"{url} is no dataset: {CARD}" if name == CARD else f"the dataset at {url} is not whole: {name}"
         raise FlowloomError(f"{what} cannot be read ({error}); check the URL and your rights") from None

@@ -14,6 +14,7 @@ from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
 from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import sealed_text
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
 from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
 
@@ -72,7 +73,7 @@ def _merged(content_hash: str, *sketches: DatasetSketch) -> DatasetStatistics:
 
 def _write(statistics: DatasetStatistics, folder: str) -> None:
     os.makedirs(folder, exist_ok=True)
-    write_text(os.path.join(folder, STATISTICS), statistics.model_dump_json(indent=1) + "\n")
+    write_text(os.path.join(folder, STATISTICS), sealed_text(statistics.model_dump_json(), indent=1))
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Scheduled retraining: state, continuity, lock, registry and page; no training loop."""
+"""Scheduled retraining: continuity, registry and page; no training loop."""

@@ -23,13 +23,13 @@ from flowloom.pipelines.retrain.continuity import (
 )
 from flowloom.pipelines.retrain.model_registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain.retrain_page import write_report
-from flowloom.pipelines.retrain.state_lock import locked
 from flowloom.pipelines.whole_groups import CrowdedGroupsError
 from flowloom.schemas.corpus.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.extras import require_installed
 from flowloom.schemas.file_digests import file_sha256
+from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.models.retrain_state import (
     DATASET,
     FROZEN,
@@ -126,7 +126,7 @@ def retrain(options: RetrainOptions, progress: Callable[[Progress], None] = igno
     check_recipe(recipe)
     if options.registry != NO_REGISTRY:
         require_mlflow()
-    with locked(options.state):
+    with locked_folder(options.state):
         state = read_state(options.state)
         remove_leftovers(state, options.state)
         check_continues(state, manifest)
@@ -160,7 +160,7 @@ def rollback(folder: Path, registry: str | None = None) -> RetrainState:
     """
     if registry != NO_REGISTRY:
         require_mlflow()
-    with locked(folder):
+    with locked_folder(folder):
         state = read_state(folder)
         if len(state.line) < 2:
             raise FlowloomError(f"{folder}: the state has no previous champion; nothing was changed")

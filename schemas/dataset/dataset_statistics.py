@@ -7,6 +7,7 @@ from pathlib import Path
 import pydantic
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import unsealed
 
 STATISTICS = "statistics.json"
 REPORT = "report.html"
@@ -121,10 +122,12 @@ def read_statistics(dataset: str | os.PathLike[str]) -> DatasetStatistics | None
         version = document.get("statistics_version") if isinstance(document, dict) else None
         if version != STATISTICS_VERSION:
             raise FlowloomError(f"{where} has version {version!r}, this Flowloom reads {STATISTICS_VERSION}; {again}")
-        return DatasetStatistics.model_validate(document)
+        return DatasetStatistics.model_validate(unsealed(document, where, again))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise FlowloomError(f"{where} is damaged at {place}: {first['msg']}; {again}") from None
+    except FlowloomError:
+        raise
     except ValueError as error:
         raise FlowloomError(f"{where} is not JSON ({error}); {again}") from None

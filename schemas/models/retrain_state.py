@@ -1,5 +1,6 @@
 """State of scheduled retraining: seen captures, versions with their results, and the promotion rule."""
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import pydantic
 
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import sealed_text, unsealed
 from flowloom.schemas.models.score_card import ModelSkew
 
 STATE = "state.json"
@@ -17,6 +19,7 @@ DATASET, NEWEST, FROZEN, RUN = "dataset", "newest", "frozen", "run"
 """Folders of a version: its dataset, the rows that the previous version does not have, the frozen test rows, and the
 challenger."""
 REPORT_JSON, REPORT_PAGE = "report.json", "report.html"
+_RESTORE = "restore a copy of it, or begin another state"
 
 _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -174,7 +177,7 @@ def read_state(folder: str | os.PathLike[str]) -> RetrainState:
     """
     root = Path(folder)
     try:
-        return RetrainState.model_validate_json((root / STATE).read_bytes())
+        document = json.loads((root / STATE).read_bytes())
     except FileNotFoundError:
         ours = {STATE, VERSIONS, METER_CACHE}
         if root.is_dir() and any(not path.name.startswith(".") and path.name not in ours for path in root.iterdir()):
@@ -182,12 +185,15 @@ def read_state(folder: str | os.PathLike[str]) -> RetrainState:
                 f"{root} must be empty or have {STATE}, the state of retraining, got other files; name another folder"
             ) from None
         return RetrainState()
+    except ValueError as error:
+        raise FlowloomError(f"{root / STATE} is not JSON ({error}); {_RESTORE}") from None
+    document = unsealed(document, root / STATE, _RESTORE)
+    try:
+        return RetrainState.model_validate_json(json.dumps(document))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise FlowloomError(
-            f"{root / STATE} cannot be read at {place}: {first['msg']}; restore a copy of it, or begin another state"
-        ) from None
+        raise FlowloomError(f"{root / STATE} cannot be read at {place}: {first['msg']}; {_RESTORE}") from None
 
 
 def write_state(state: RetrainState, folder: str | os.PathLike[str]) -> None:
@@ -196,7 +202,7 @@ def write_state(state: RetrainState, folder: str | os.PathLike[str]) -> None:
     partial = root / f".{STATE}"
     os.sync()  # files that the state names must be on disk before the state is
     with open(partial, "w", encoding="utf-8") as file:
-        file.write(state.model_dump_json(indent=1) + "\n")
+        file.write(sealed_text(state.model_dump_json(), indent=1))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, root / STATE)

@@ -15,6 +15,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.dataset.dataset_card import Accounting
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import unsealed
 
 SCORE_CARD = "scores.json"
 MAX_SKEW = 0.12
@@ -192,10 +193,15 @@ def read_scores(folder: str | os.PathLike[str]) -> ScoreCard:
     """
     where = Path(folder) / SCORE_CARD
     try:
-        return ScoreCard.model_validate_json(where.read_bytes())
+        document = unsealed(json.loads(where.read_bytes()), where, "score again")
+        return ScoreCard.model_validate_json(json.dumps(document))
     except OSError:
         raise FlowloomError(
             f"{folder} has no scores: {SCORE_CARD} is missing; make some with `flowloom score`"
         ) from None
     except pydantic.ValidationError as error:
         raise FlowloomError(f"{where} is damaged ({error.errors()[0]['msg']}); score again") from None
+    except FlowloomError:
+        raise
+    except ValueError as error:
+        raise FlowloomError(f"{where} is not JSON ({error}); score again") from None

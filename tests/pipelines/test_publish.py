@@ -1,5 +1,8 @@
 """A dataset is on an object store whole or not at all, also after interrupted uploads and with delayed listings."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import ClassVar
 
 import fsspec
@@ -12,8 +15,9 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.cli.main import main
 from flowloom.pipelines.publish import fetch, publish
 from flowloom.pipelines.verify import verify
-from flowloom.schemas.dataset.dataset_card import CARD, read_card
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import SEAL
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -115,6 +119,58 @@ def test_a_shard_that_is_not_the_cards_is_named(store, dataset, tmp_path, change
         fetch(url, tmp_path / "out")
     assert shard in str(failure.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def recarded(dataset, folder, change) -> Path:
+    """Returns a copy of a dataset with another card, as its author could write it."""
+    copy = Path(shutil.copytree(dataset, folder))
+    card = json.loads((copy / CARD).read_text())
+    del card[SEAL]
+    change(card)
+    (copy / CARD).write_text(json.dumps(card))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../secret", "flows/../../secret", "", "flows//x", "a\\b", "a\0b", "x"]
+)
+@pytest.mark.parametrize("place", ["shards", "files"])
+def test_cards_name_only_files_of_their_dataset(dataset, tmp_path, place, path):
+    def change(card):
+        if place == "shards":
+            card["shards"][0]["path"] = path
+        else:
+            card["files"][path] = "0" * 64
+
+    if (place, path) != ("files", "x"):  # a plain name of another file is no path of a shard
+        hostile = recarded(dataset, tmp_path / "hostile", change)
+        with pytest.raises(FlowloomError, match=r"json is damaged at .*: path (in a dataset|of a shard) must be"):
+            publish(hostile, f"file://{tmp_path}/out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_lead_neither_out_of_a_dataset_nor_out_of_its_place(dataset, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    linked = recarded(dataset, tmp_path / "linked", lambda card: card["files"].clear())
+    (linked / CAPTURES_TABLE).unlink()
+    (linked / CAPTURES_TABLE).symlink_to(tmp_path / "secret")
+    with pytest.raises(FlowloomError, match=r"captures\.parquet must be inside .*, got a symbolic link"):
+        publish(linked, f"file://{tmp_path}/out")
+    (tmp_path / "place").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "place" / "flows").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FlowloomError, match="got a symbolic link that leads to another directory"):
+        publish(dataset, f"file://{tmp_path}/place")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_damaged_file_is_not_published(dataset, tmp_path):
+    damaged = Path(shutil.copytree(dataset, tmp_path / "damaged"))
+    shard = damaged / read_card(damaged).shards[0].path
+    shard.write_bytes(shard.read_bytes()[:-9] + b"x" + shard.read_bytes()[-8:])
+    with pytest.raises(FlowloomError, match=f"{shard.name} must have the SHA-256"):
+        publish(damaged, f"file://{tmp_path}/out")
+    assert not (tmp_path / "out" / CARD).exists()
 
 
 def test_a_bucket_that_is_not_there_is_told(store, dataset, tmp_path):

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.trainers.conversion.inference_form import inference_form
 from flowloom.trainers.conversion.litert import LiteRTModel, convert, input_specs
@@ -196,9 +197,10 @@ def _published(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise FlowloomError(f"folder {out} cannot be created: {error.strerror}; export to another one") from None
     try:
-        yield folder
-        folder.chmod(0o777 & ~_umask())
-        os.rename(folder, out)
+        with locked_output(out):
+            yield folder
+            folder.chmod(0o777 & ~_umask())
+            os.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

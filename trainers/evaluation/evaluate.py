@@ -10,6 +10,7 @@ import numpy as np
 from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation import cost, metrics
 from flowloom.trainers.evaluation.baselines import DEFAULT_BASELINES, baseline_predictions, check_baselines
@@ -50,9 +51,16 @@ def evaluate(options: EvaluateOptions, progress: Callable[[Progress], None] = ig
       progress: called at the beginning of each stage.
 
     Raises:
-      FlowloomError: if the run or the dataset cannot be read, or they do not fit each other.
+      FlowloomError: if the run or the dataset cannot be read, they do not fit each other, or another process writes the
+        run.
     """
     run = Run.open(options.run)
+    with locked_folder(run.root):
+        return _evaluate(run, options, progress)
+
+
+def _evaluate(run: Run, options: EvaluateOptions, progress: Callable[[Progress], None]) -> dict[str, Any]:
+    """Evaluates an opened run whose folder is locked."""
     dataset = Dataset.open(options.dataset or run.source.path).restricted([task.name for task in run.tasks])
     _check_fit(run, dataset)
     feed = Feed(dataset, options.split, run.features, EVALUATION_BATCH)

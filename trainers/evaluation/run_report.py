@@ -185,8 +185,8 @@ def _epochs(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _latecomers(run: Run) -> dict[str, Any] | None:
     """Returns the results of an incremental training by task; None for any other training."""
-    path = run.root / run_directory.LATECOMERS
-    return json.loads(path.read_bytes()) if path.exists() else None
+    path = run.checked(run_directory.LATECOMERS) if (run.root / run_directory.LATECOMERS).exists() else None
+    return json.loads(path.read_bytes()) if path else None
 
 
 def _confusion_rows(results: RunResults, task: Task) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pydantic
 
 from flowloom.schemas.arrow.rows import SEQUENCES
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import check_digest
 from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, FeatureProfile, bin_count
 from flowloom.schemas.parquet_files import read_row_group
 from flowloom.trainers.feed.arrow_views import list_offsets, numbers
@@ -88,12 +89,17 @@ def known_rows(rows: pa.RecordBatch, columns: Iterable[str]) -> pa.RecordBatch:
     return rows.filter(known)
 
 
-def read_profile(folder: Path) -> FeatureProfile | None:
+def read_profile(folder: Path, sha256: str | None = None) -> FeatureProfile | None:
     """Returns the profile beside a model; None without one.
+
+    Args:
+      sha256: recorded digest of the file; None for no check.
 
     Raises:
       FlowloomError: if it is damaged.
     """
+    if sha256 is not None:
+        check_digest(folder / PROFILE, sha256, "restore it from a copy")
     try:
         return FeatureProfile.model_validate_json((folder / PROFILE).read_bytes())
     except FileNotFoundError:

@@ -12,6 +12,8 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import check_digest, file_sha256, unsealed
+from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes import builders  # noqa: F401 - registers the model classes with Keras, which loads them
 from flowloom.trainers.recipes.recipe import Recipe
@@ -30,6 +32,8 @@ TUNING = "tuning"
 FINISHED = "run.json"
 METRICS = "metrics.json"
 REPORT = "report.html"
+_DIGESTED = (RECIPE, FEATURES, SOURCE, HISTORY, MODEL, PROFILE, LATECOMERS, SYNTHETIC)
+_REMEDY = "restore the run from a copy, or train it again in another directory"
 
 
 class TrainingData(pydantic.BaseModel):
@@ -82,6 +86,9 @@ class Run:
                 )
             raise FlowloomError(f"{root} is not a run, as {FINISHED} is missing; make one with `flowloom train`")
         try:
+            summary = unsealed(json.loads((root / FINISHED).read_bytes()), root / FINISHED, _REMEDY)
+            for name in (RECIPE, FEATURES, SOURCE, HISTORY):
+                check_digest(root / name, summary.get("files", {}).get(name), _REMEDY)
             recipe = Recipe.model_validate_json((root / RECIPE).read_bytes())
             return cls(
                 root,
@@ -89,9 +96,11 @@ class Run:
                 ROW_SPECS[recipe.view].model_validate_json((root / FEATURES).read_bytes()),
                 TrainingData.model_validate_json((root / SOURCE).read_bytes()),
                 json.loads((root / HISTORY).read_bytes()),
-                json.loads((root / FINISHED).read_bytes()),
+                summary,
             )
-        except (OSError, ValueError) as error:
+        except FlowloomError:
+            raise
+        except (OSError, ValueError, AttributeError) as error:
             raise FlowloomError(f"run {root} is damaged ({error}); train it again in another directory") from None
 
     @property
@@ -99,13 +108,32 @@ class Run:
         """The tasks of the model, in the order of its dataset."""
         return self.source.tasks
 
+    def sha256(self, name: str) -> str | None:
+        """Returns the recorded SHA-256 of a file; None if the run, of version 0.1, or the file has none."""
+        return self.summary.get("files", {}).get(name)
+
+    def checked(self, name: str) -> Path:
+        """Returns a file of the run, after a check of its digest.
+
+        Raises:
+          FlowloomError: if it has another digest than when the training ended.
+        """
+        check_digest(self.root / name, self.sha256(name), _REMEDY)
+        return self.root / name
+
     def load_model(self) -> MultiTaskModel:
         """Returns the trained model.
 
         Raises:
           FlowloomError: if the file is missing or damaged.
         """
+        path = self.checked(MODEL)
         try:
-            return keras.saving.load_model(self.root / MODEL, compile=False)
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
         except (OSError, ValueError) as error:
             raise FlowloomError(f"model {self.root / MODEL} cannot be read ({error}); train it again") from None
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Returns the SHA-256 of the files of a run that are read again, by name."""
+    return {name: file_sha256(root / name) for name in _DIGESTED if (root / name).is_file()}

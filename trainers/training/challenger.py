@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flowloom.schemas.models.feature_profile import FeatureProfile
+from flowloom.schemas.models.feature_profile import PROFILE, FeatureProfile
 from flowloom.schemas.models.retrain_state import Figures, PromotionRule, Verdict
 from flowloom.schemas.progress import Progress
 from flowloom.trainers.conversion.growth import grown
@@ -146,8 +146,8 @@ def _against_best(drop: float) -> str:
 
 def profiles(champion: Path, newest: Path) -> tuple[FeatureProfile, FeatureProfile] | None:
     """Returns the profiles of a champion's train rows and of new rows; None if the champion has no profile."""
-    trained = read_profile(champion)
+    run = Run.open(champion)
+    trained = read_profile(champion, run.sha256(PROFILE))
     if trained is None:
         return None
-    features = Run.open(champion).features
-    return trained, profile_dataset(Dataset.open(newest), features.columns, trained.k)
+    return trained, profile_dataset(Dataset.open(newest), run.features.columns, trained.k)

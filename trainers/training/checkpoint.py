@@ -1,14 +1,21 @@
 """Checkpoints: the state of a training after an epoch or inside an epoch, in one atomically written file."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flowloom.schemas.atomic_files import replacing
+from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.conversion.weight_arrays import read_arrays
 from flowloom.trainers.training.epoch_loop import PartialEpoch
+
+_HISTORY = "history_sha256"
+_AGAIN = "restore the run from a copy, or train in another directory"
 
 
 class Checkpoints:
@@ -30,16 +37,36 @@ class Checkpoints:
         found = (re.fullmatch(r"epoch-(\d+)\.npz", path.name) for path in self._root.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
-    def save(self, epoch: int, keep: set[int]) -> None:
-        """Writes the state after an epoch and deletes all other checkpoints but those of the epochs in `keep`."""
-        self._write(self._path(epoch), {})
+    def save(self, epoch: int, keep: set[int], history: Sequence[Any] = ()) -> None:
+        """Writes the state after an epoch and deletes all other checkpoints but those of the epochs in `keep`.
+
+        The file has a digest of the `history` up to the epoch.
+        """
+        self._write(self._path(epoch), {_HISTORY: _digest(history)})
         for other in set(self.epochs()) - keep - {epoch}:
             self._path(other).unlink()
         self._inside.unlink(missing_ok=True)
 
     def restore(self, epoch: int) -> None:
-        """Sets every part to its state after an epoch."""
-        self._read(self._path(epoch))
+        """Sets every part to its state after an epoch.
+
+        Raises:
+          FlowloomError: if the file is damaged.
+        """
+        self._assign(self._path(epoch), self._arrays(self._path(epoch)))
+
+    def check_history(self, epoch: int, history: Sequence[Any]) -> None:
+        """Checks the history up to an epoch against the digest in its checkpoint, if it has one.
+
+        Raises:
+          FlowloomError: if the history or the checkpoint is damaged.
+        """
+        path = self._path(epoch)
+        stored = self._arrays(path).get(_HISTORY)
+        if stored is not None and not np.array_equal(stored, _digest(history)):
+            raise FlowloomError(
+                f"{path.parent.parent}: the history must be that of checkpoint {path.name}, got another one; {_AGAIN}"
+            )
 
     def save_inside(self, begun: PartialEpoch) -> None:
         """Writes the state inside an epoch, over that of an earlier step."""
@@ -50,11 +77,14 @@ class Checkpoints:
         """Sets every part to its state inside an epoch and returns the trained part; None without such a checkpoint."""
         if not self._inside.exists():
             return None
-        with np.load(self._inside) as state:
+        state = self._arrays(self._inside)
+        try:
             begun = PartialEpoch(int(state["epoch"]), int(state["steps"]), state["totals"])
+        except KeyError as error:
+            raise FlowloomError(f"{self._inside} lacks {error}; {_AGAIN}") from None
         if begun.epoch != epoch:  # left over from before the checkpoint after its epoch
             return None
-        self._read(self._inside)
+        self._assign(self._inside, state)
         return begun
 
     def _write(self, path: Path, facts: Mapping[str, np.ndarray]) -> None:
@@ -62,10 +92,16 @@ class Checkpoints:
         with replacing(path, ".npz") as temporary:
             np.savez(temporary, **state)
 
-    def _read(self, path: Path) -> None:
-        with np.load(path) as state:
-            for name, variable in self._variables():
-                variable.assign(state[name])
+    def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
+        return read_arrays(path, _AGAIN)
+
+    def _assign(self, path: Path, state: Mapping[str, np.ndarray]) -> None:
+        for name, variable in self._variables():
+            if name not in state or state[name].shape != tuple(variable.shape):
+                found = f"shape {state[name].shape}" if name in state else "none"
+                raise FlowloomError(f"{path} must have {name} of shape {tuple(variable.shape)}, got {found}; {_AGAIN}")
+        for name, variable in self._variables():
+            variable.assign(state[name])
 
     def _variables(self) -> Iterator[tuple[str, Any]]:
         for part, holder in self._parts.items():
@@ -78,3 +114,9 @@ class Checkpoints:
     @property
     def _inside(self) -> Path:
         return self._root / "inside.npz"
+
+
+def _digest(history: Sequence[Any]) -> np.ndarray:
+    """Returns the SHA-256 of a history as JSON, uint8 [32]."""
+    stored = json.loads(json.dumps(list(history)))  # with the keys that the file has
+    return np.frombuffer(hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).digest(), np.uint8)

@@ -13,6 +13,8 @@ import pydantic
 
 from flowloom.schemas.atomic_files import UNFINISHED, replacing, write_json, write_text
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.file_digests import sealed
+from flowloom.schemas.folder_lock import LOCK, locked_folder
 from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.feed.dataset import Dataset
@@ -104,7 +106,27 @@ def train_from(
     progress: Callable[[Progress], None],
     start: Start | None = None,
 ) -> RunSummary:
-    """Trains by a recipe whose tasks were checked; under `transfer` it trains the earlier tasks first."""
+    """Trains by a recipe whose tasks were checked, with the lock of the run directory.
+
+    Under `transfer` it trains the earlier tasks first.
+
+    Raises:
+      FlowloomError: if the run directory holds a finished or another run, or another process uses it.
+    """
+    if root.exists() and not root.is_dir():
+        raise FlowloomError(f"the run directory must not be a file, got {root}; choose a directory")
+    with locked_folder(root):
+        return _train_locked(recipe, whole, root, checkpoint_s, progress, start)
+
+
+def _train_locked(
+    recipe: Recipe,
+    whole: Dataset,
+    root: Path,
+    checkpoint_s: float,
+    progress: Callable[[Progress], None],
+    start: Start | None,
+) -> RunSummary:
     began = time.perf_counter()
     earlier = _pretrain_tasks(recipe, whole) if recipe.schedule.paradigm == "transfer" else ()
     wanted = recipe.feed.tasks or recipe.schedule.arrivals or [task.name for task in whole.tasks]
@@ -128,7 +150,7 @@ def train_from(
     history, begun = _resume(root, checkpoints)
     for record in training.epochs(history, progress, begun, _every(checkpoint_s, checkpoints.save_inside)):
         write_json(root / run_directory.HISTORY, history)
-        checkpoints.save(record["epoch"], keep={training.kept_epoch(history)})
+        checkpoints.save(record["epoch"], {training.kept_epoch(history)}, history)
         progress(_epoch_progress(record, training.planned_epochs))
 
     best = training.kept_epoch(history)
@@ -242,10 +264,8 @@ def _check_begun(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> bo
     """
     if (root / run_directory.FINISHED).exists():
         raise FlowloomError(f"{root} holds a finished run; evaluate it, or choose another directory")
-    if root.exists() and not root.is_dir():
-        raise FlowloomError(f"the run directory must not be a file, got {root}; choose a directory")
     if not (root / run_directory.RECIPE).exists():
-        expected = {*beginnings, run_directory.TUNING, run_directory.SYNTHETIC}
+        expected = {*beginnings, run_directory.TUNING, run_directory.SYNTHETIC, LOCK}
         if root.exists() and any(path.name not in expected and not _is_unfinished(path) for path in root.iterdir()):
             raise FlowloomError(f"the run directory must be empty or hold a run, got {root}; choose another directory")
         return False
@@ -283,7 +303,14 @@ def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]],
     """Restores the latest checkpoint and returns the history up to it, and the trained part of the next epoch."""
     if not (epochs := checkpoints.epochs()):
         return [], checkpoints.restore_inside(1)
-    history = json.loads((root / run_directory.HISTORY).read_bytes())[: epochs[-1]]
+    try:
+        history = json.loads((root / run_directory.HISTORY).read_bytes())[: epochs[-1]]
+    except (OSError, ValueError) as error:
+        raise FlowloomError(
+            f"{root / run_directory.HISTORY} cannot be read ({error}); restore the run from a copy, or train in "
+            "another directory"
+        ) from None
+    checkpoints.check_history(epochs[-1], history)
     if not (begun := checkpoints.restore_inside(epochs[-1] + 1)):
         checkpoints.restore(epochs[-1])
     return history, begun
@@ -309,7 +336,11 @@ def _finish(summary: RunSummary, model: Any) -> None:
     versions = {
         name: importlib.metadata.version(name) for name in ("flowloom", "tensorflow", "keras", "numpy", "pyarrow")
     }
-    facts = {**dataclasses.asdict(summary), "run": summary.run.name}
-    write_json(
-        summary.run / run_directory.FINISHED, {**facts, "versions": versions, "python": platform.python_version()}
-    )
+    document = {
+        **dataclasses.asdict(summary),
+        "run": summary.run.name,
+        "versions": versions,
+        "python": platform.python_version(),
+        "files": run_directory.digests(summary.run),
+    }
+    write_json(summary.run / run_directory.FINISHED, sealed(document))

@@ -12,6 +12,8 @@ from typing import Any
 
 from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import sealed, unsealed
+from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.pages import rendered
@@ -101,11 +103,12 @@ def tune_sizes(options: TuneOptions, progress: Callable[[Progress], None] = igno
         raise FlowloomError(f"{options.run} holds a finished run; choose another directory")
     dataset = dataset.restricted(recipe.feed.tasks or [task.name for task in dataset.tasks])
     root = options.run / run_directory.TUNING
-    trials = StoredTrials(root, recipe, dataset, progress)
-    found = tune(recipe.feed.tasks or [task.name for task in dataset.tasks], trials, search)
-    document = _document(search, found, trials)
-    write_json(root / FOUND, document)
-    write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
+    with locked_folder(options.run):
+        trials = StoredTrials(root, recipe, dataset, progress)
+        found = tune(recipe.feed.tasks or [task.name for task in dataset.tasks], trials, search)
+        document = _document(search, found, trials)
+        write_json(root / FOUND, document)
+        write_text(root / PAGE, render(document, dataset.card.name, recipe.name))
     settings = (*options.settings, f"experts={found.experts}", f"units={found.units}")
     text = f"found {_described(found.experts, found.units)}; training {options.run}"
     progress(Progress(text, trials.trained, stays=True))
@@ -135,14 +138,14 @@ class StoredTrials:
         )
         basis = {"recipe": recipe.model_dump(mode="json"), "dataset": dataset.card.content_hash}
         if (root / BASIS).exists():
-            found = json.loads((root / BASIS).read_bytes())
+            found = _stored(root / BASIS)
             if (Recipe.model_validate(found["recipe"]), found["dataset"]) != (recipe, dataset.card.content_hash):
                 raise FlowloomError(
                     f"{root} must hold trials of the same recipe and dataset, got others; choose another directory"
                 )
             return
         (root / TRIALS).mkdir(parents=True, exist_ok=True)
-        write_json(root / BASIS, basis)
+        write_json(root / BASIS, sealed(basis))
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns the validation ROC AUC of each task of a trial, at its best epoch."""
@@ -153,7 +156,7 @@ class StoredTrials:
         of = trial.tasks[0] if len(trial.tasks) == 1 else "all"
         path = self._root / TRIALS / f"{trial.experts}x{trial.units}-{of}-seed-{trial.seed}.json"
         if path.exists():
-            return json.loads(path.read_bytes())
+            return _stored(path)
         text = f"training {_described(trial.experts, trial.units)} on {', '.join(trial.tasks)}"
         self._progress(Progress(text, self.trained, stays=True))
         changes = {
@@ -171,9 +174,20 @@ class StoredTrials:
                 f"of {', '.join(undefined)}; build the dataset with a larger validation share"
             )
         cost = {"parameters": training.model.count_params(), "macs": training.model.macs}
-        write_json(path, {"auc": auc, **cost, "epochs": len(history)})
+        write_json(path, sealed({"auc": auc, **cost, "epochs": len(history)}))
         self.trained += 1
-        return json.loads(path.read_bytes())
+        return _stored(path)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """Returns a stored document of the search."""
+    remedy = "remove it to train its trials again"
+    try:
+        return unsealed(json.loads(path.read_bytes()), path, remedy)
+    except FlowloomError:
+        raise
+    except ValueError as error:
+        raise FlowloomError(f"{path} is not JSON ({error}); {remedy}") from None
 
 
 def _described(experts: int, units: int) -> str:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.folder_lock import locked_output
 
 
 @contextlib.contextmanager
@@ -15,7 +16,7 @@ def staged_folder(out: str) -> Iterator[str]:
     """Yields a new hidden folder that becomes `out` when the block succeeds, and is removed when it fails.
 
     Raises:
-      FlowloomError: if `out` exists, or its folder cannot be written to.
+      FlowloomError: if `out` exists, another process makes it, or its folder cannot be written to.
     """
     out = os.path.abspath(out)
     if os.path.lexists(out):
@@ -27,13 +28,14 @@ def staged_folder(out: str) -> Iterator[str]:
     except OSError as error:
         raise FlowloomError(f"output folder {out} cannot be made: {error.strerror}; name another one") from None
     try:
-        yield staging
-        try:
-            os.rename(staging, out)
-        except OSError as error:
-            raise FlowloomError(
-                f"output folder {out} appeared while it was built ({error.strerror}); remove it and build again"
-            ) from None
+        with locked_output(out):
+            yield staging
+            try:
+                os.rename(staging, out)
+            except OSError as error:
+                raise FlowloomError(
+                    f"output folder {out} appeared while it was built ({error.strerror}); remove it and build again"
+                ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, Accounting
+from flowloom.schemas.file_digests import sealed_text
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import SCORE_CARD, ModelSkew, ScoreCard, ScoredModel, ScoreReject
 from flowloom.schemas.parquet_files import write_table
@@ -103,7 +104,7 @@ def write_score_card(
     )
     write_table(f"{staging}/{CAPTURES_TABLE}", captures)
     write_table(f"{staging}/{REJECTS_TABLE}", reject_table)
-    write_text(f"{staging}/{SCORE_CARD}", card.model_dump_json(indent=2) + "\n")
+    write_text(f"{staging}/{SCORE_CARD}", sealed_text(card.model_dump_json(), indent=2))
     return f"{staging}/{SCORE_CARD}"
 
 

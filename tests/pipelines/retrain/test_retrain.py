@@ -21,10 +21,10 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.retrain import retrain as retraining
 from flowloom.pipelines.retrain.continuity import check_continues, check_gone, check_manifest
 from flowloom.pipelines.retrain.retrain import RetrainOptions, retrain, rollback
-from flowloom.pipelines.retrain.state_lock import locked
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.models.retrain_state import Figures, Promotion, PromotionRule, RetrainState, read_state
 from flowloom.transforms.captures.inventory import find_captures
 
@@ -297,21 +297,8 @@ def test_a_new_task_labels_earlier_flows_and_is_frozen_once_it_has_two_classes(c
 
 def test_a_second_run_is_refused(tmp_path):
     held = pytest.raises(FlowloomError, match=f"in use by process {os.getpid()} on ")
-    with locked(tmp_path / "state"), held, locked(tmp_path / "state"):
+    with locked_folder(tmp_path / "state"), held, locked_folder(tmp_path / "state"):
         pytest.fail("both hold the lock")
-
-
-def test_the_lock_of_a_dead_process_is_free(tmp_path):
-    held = "from flowloom.pipelines.retrain.state_lock import locked\nimport sys, time\n"
-    held += f"with locked({str(tmp_path)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
-    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(FlowloomError, match=f"process {process.pid} on "), locked(tmp_path):
-            pass
-        process.kill()
-    with locked(tmp_path):
-        pass
 
 
 def changed(**keys):

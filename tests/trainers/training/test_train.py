@@ -7,6 +7,7 @@ import pytest
 from training_progress import epoch_and_step
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.progress import Progress
 from flowloom.trainers.recipes.run_directory import Run
 from flowloom.trainers.training.train import TrainOptions, train
@@ -105,6 +106,13 @@ def test_an_unfinished_run_of_another_training_is_not_overwritten(synthetic, tmp
         train(TrainOptions(synthetic(), tmp_path / "run", "lstm", (*SMALL, "seed=8")))
     with pytest.raises(FlowloomError, match="an unfinished run with another features"):
         train(TrainOptions(synthetic(seed=2), tmp_path / "run", "lstm", SMALL))
+
+
+def test_two_trainings_do_not_share_a_run(synthetic, tmp_path):
+    run = tmp_path / "run"
+    with locked_folder(run), pytest.raises(FlowloomError, match=r"run is in use by process \d+ on .*; wait for it"):
+        train(TrainOptions(synthetic(), run))
+    assert not run.exists()
 
 
 def test_a_directory_with_other_files_is_not_overwritten(synthetic, tmp_path):

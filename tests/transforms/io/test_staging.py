@@ -52,6 +52,16 @@ def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["dataset", "theirs"]
 
 
+def test_two_processes_do_not_make_one_folder(tmp_path):
+    out = str(tmp_path / "dataset")
+    with (
+        staged_folder(out),
+        pytest.raises(FlowloomError, match=r"dataset is in use by process \d+"),
+        staged_folder(out),
+    ):
+        pytest.fail("both make the folder")
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FlowloomError, match="cannot be made"), staged_folder(str(tmp_path / "file" / "dataset")):
