@@ -83,5 +83,6 @@ def unsealed(document: Any, path: str | os.PathLike[str], remedy: str) -> Any:
 
 
 def _content_digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    stored = json.loads(json.dumps(content))  # with the keys and lists that a file has
+    text = json.dumps(stored, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -19,7 +19,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds the lock of a run folder or a state while the block runs; makes the folder if it is missing.
+    """Holds the lock of a run folder or a state while the block runs; makes a missing folder.
 
     The kernel releases the lock with the process. The lock file is removed with the lock, and an empty folder that was
     made for it too.

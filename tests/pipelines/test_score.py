@@ -226,7 +226,7 @@ def test_nothing_half_written_is_left_behind(exported, dataset, tmp_path, monkey
     assert {path.name for path in tmp_path.iterdir()} == {"empty.pcap"}
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "weights.npz").write_bytes(b"PK")
-    with pytest.raises(FlowloomError, match=r"weights.npz cannot be read"):
+    with pytest.raises(FlowloomError, match=r"weights.npz must have the SHA-256"):
         score(ScoreOptions(broken, (str(dataset),), tmp_path / "out", workers=1))
     assert {path.name for path in tmp_path.iterdir()} == {"empty.pcap", "broken"}
     with pytest.raises(FlowloomError, match="exists already"):

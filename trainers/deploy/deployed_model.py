@@ -1,19 +1,18 @@
 """Models for scoring: a run or an export, its contract, and its probabilities for rendered rows."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import pydantic
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.models.feature_profile import FeatureProfile
-from flowloom.trainers.deploy.export_layout import CONTRACT, LITERT, SAVED_MODEL, WEIGHTS
+from flowloom.schemas.models.feature_profile import PROFILE, FeatureProfile
+from flowloom.trainers.deploy.export_layout import CONTRACT, LITERT, export_file, read_contract, saved_model_folder
 from flowloom.trainers.deploy.flow_scorer import MixtureScorer
+from flowloom.trainers.deploy.mixture_weights import read_mixture
 from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
 from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.recipes.row_specs import ROW_SPECS
@@ -119,30 +118,44 @@ class DeployedModel:
         )
 
     def _of_graph(self) -> Forward:
+        folder = saved_model_folder(self.root, self._contract)
         import tensorflow as tf
 
+        from flowloom.trainers.deploy.graph_check import check_saved_model
+
+        check_saved_model(folder)
         try:
-            served = tf.saved_model.load(str(self.root / SAVED_MODEL))
+            served = tf.saved_model.load(str(folder))
         except (OSError, ValueError) as error:
-            raise FlowloomError(f"{self.root / SAVED_MODEL} cannot be read ({error}); export the run again") from None
+            raise FlowloomError(f"{folder} cannot be read ({error}); export the run again") from None
         return self._in_pieces(lambda rows: served.serve({name: tf.constant(each) for name, each in rows.items()}))
 
     def _of_litert(self) -> Forward:
+        path = export_file(self.root, self._contract, LITERT)
         from flowloom.trainers.conversion.litert import LiteRTModel
+        from flowloom.trainers.deploy.graph_check import check_litert
 
         try:
-            model = LiteRTModel((self.root / LITERT).read_bytes())
+            content = path.read_bytes()
+            check_litert(content, path)
+            model = LiteRTModel(content)
+        except FlowloomError:
+            raise
         except (OSError, ValueError) as error:
-            raise FlowloomError(f"{self.root / LITERT} cannot be read ({error}); export the run again") from None
+            raise FlowloomError(f"{path} cannot be read ({error}); export the run again") from None
         return lambda *arrays: model(dict(zip(self._inputs, arrays, strict=True)))
 
     def _of_weights(self) -> Forward:
-        streaming = json.loads((self.root / CONTRACT).read_bytes())["streaming"]
-        try:
-            with np.load(self.root / WEIGHTS, allow_pickle=False) as arrays:
-                return MixtureScorer(streaming["structure"], dict(arrays))
-        except (OSError, ValueError, KeyError) as error:
-            raise FlowloomError(f"{self.root / WEIGHTS} cannot be read ({error}); export the run again") from None
+        structure, weights = read_mixture(self.root, self._contract)
+        if structure["tasks"] != {task: len(vocabulary) for task, vocabulary in self.tasks.items()}:
+            raise FlowloomError(
+                f"{self.root / CONTRACT}: streaming must have the classes of tasks, got others; export the run again"
+            )
+        return MixtureScorer(structure, weights)
+
+    @property
+    def _contract(self) -> dict[str, Any]:
+        return read_contract(self.root)
 
     @property
     def _inputs(self) -> Any:
@@ -168,7 +181,7 @@ class DeployedModel:
 def _contract(root: Path) -> dict[str, Any] | None:
     """Returns the fields of an export's model; None if the file belongs to an unfinished run."""
     try:
-        contract = json.loads((root / CONTRACT).read_bytes())
+        contract = read_contract(root)
         if "tasks" not in contract:
             return None
         streamable = "structure" in contract["streaming"]
@@ -176,7 +189,7 @@ def _contract(root: Path) -> dict[str, Any] | None:
             engine = "lanes" if streamable and not contract["int8"] else "litert"
         else:
             engine = "lanes" if streamable else "tensorflow"
-        profile = read_profile(root)
+        profile = read_profile(root, contract.get("sha256", {}).get(PROFILE))
         return {
             "recipe": contract["recipe"],
             "tasks": {task["name"]: tuple(task["vocabulary"]) for task in contract["tasks"]},
@@ -187,7 +200,9 @@ def _contract(root: Path) -> dict[str, Any] | None:
             "profile_missing": None if profile else _unprofiled(contract["view"], "the export"),
             "engine": engine,
         }
-    except (OSError, ValueError, KeyError, TypeError, pydantic.ValidationError) as error:
+    except FlowloomError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlowloomError(f"the export {root} is damaged ({error}); export the run again") from None
 
 
@@ -195,7 +210,7 @@ def _trained_profile(run: Any) -> tuple[FeatureProfile | None, str | None]:
     """Returns the profile of a run's training data, measured from the dataset if the run lacks it, or the reason."""
     from flowloom.trainers.feed.dataset import Dataset
 
-    if (profile := read_profile(run.root)) or run.features.view != "flows":
+    if (profile := read_profile(run.root, run.sha256(PROFILE))) or run.features.view != "flows":
         return profile, None if profile else _unprofiled(run.features.view, "the run")
     try:
         dataset = Dataset.open(run.source.path)

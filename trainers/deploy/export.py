@@ -1,7 +1,6 @@
 """Export of a run to a folder for deployment, after a check that it gives the model's probabilities."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.file_digests import file_sha256, sealed
 from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.models.feature_profile import PROFILE
 from flowloom.trainers.conversion.inference_form import inference_form
@@ -111,7 +111,8 @@ def export(options: ExportOptions) -> ExportReport:
             largest_error=error,
             streaming="structure" in streaming,
         )
-        write_json(folder / CONTRACT, {**_contract(run, model, report, options, folder), "streaming": streaming})
+        contract = {**_contract(run, model, report, options, folder), "streaming": streaming}
+        write_json(folder / CONTRACT, sealed(contract))
     return report
 
 
@@ -178,7 +179,7 @@ def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions
         "parameters": report.parameters,
         "check": {"rows": _checked_rows(model), "largest_error": report.largest_error},
         "sha256": {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(folder)): file_sha256(path)
             for path in sorted(folder.rglob("*")) if path.is_file()
         },
         "versions": {name: importlib.metadata.version(name) for name in names},

@@ -11,10 +11,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from flowloom.trainers.deploy.mixture_weights import GATE_INPUTS
+
 LANES = 64
 """Flows that are read side by side; their data fits the first caches. 64 is the fastest of 32, 64 and 128."""
-
-_GATE_INPUTS = ("flatten", "mean", "first_packet")
 
 
 class MixtureScorer:
@@ -31,7 +31,7 @@ class MixtureScorer:
         """Number of classes of each task."""
         experts, self.channels, width = weights["kernel"].shape
         self._units = width // 4
-        self._gate_input = _GATE_INPUTS.index(structure["gate_input"])
+        self._gate_input = GATE_INPUTS.index(structure["gate_input"])
         self._towers: int = structure["tower_layers"]
         self._weights = weights
         # one product for packets and states, four rows of the weights at a time

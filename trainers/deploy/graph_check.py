@@ -1,4 +1,4 @@
-"""Check of stored graphs before they run: an allow-list of operations, none of which reads or writes files."""
+"""Check of stored graphs before they run, by an allow-list of operations that read and write no files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,16 @@ from flowloom.schemas.errors import FlowloomError
 
 ALLOWED = frozenset({
     "AddV2", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast", "ConcatV2", "Const", "Conv2D", "Cos",
-    "DisableCopyOnRead", "Einsum", "ExpandDims", "Fill", "Floor", "FloorMod", "GatherV2", "Identity", "IdentityN",
-    "Less", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum", "Mean", "Mul", "NoOp", "Pack", "Pad", "Placeholder",
-    "Prod", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "Rsqrt", "Select", "Shape", "Sigmoid", "Sin",
+    "Einsum", "ExpandDims", "Fill", "Floor", "FloorMod", "GatherV2", "Identity", "IdentityN",
+    "Less", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum", "Mean", "Mul", "NoOp", "Pack", "Pad",
+    "Prod", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "Rsqrt", "Shape", "Sigmoid", "Sin",
     "Softmax", "Split", "SplitV", "Squeeze", "StatefulPartitionedCall", "StridedSlice", "Sub", "Sum", "Tanh",
     "TensorListFromTensor", "TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack",
     "Transpose", "Unpack", "While",
 })  # fmt: skip
 """Operations of TensorFlow that the exports of all named recipes use (tests/trainers/deploy/test_graph_check.py)."""
 
+_KINDS = frozenset({"bare_concrete_function", "captured_tensor", "constant", "function", "user_object", "variable"})
 _REMEDY = "do not run this model; export a run that you trust again"
 
 
@@ -36,8 +37,10 @@ def check_saved_model(folder: Path) -> None:
     if len(model.meta_graphs) != 1 or not model.meta_graphs[0].HasField("object_graph_def"):
         raise FlowloomError(f"{path} must have one graph with objects, as Keras writes it, got another file; {_REMEDY}")
     (graph,) = model.meta_graphs
-    if graph.asset_file_def:
-        raise FlowloomError(f"{path} must have no asset files, got {len(graph.asset_file_def)}; {_REMEDY}")
+    kinds = {node.WhichOneof("kind") for node in graph.object_graph_def.nodes}
+    if graph.asset_file_def or not kinds <= _KINDS:
+        found = "asset files" if graph.asset_file_def else ", ".join(sorted(map(str, kinds - _KINDS)))
+        raise FlowloomError(f"{path} must have only variables and functions, got {found}; {_REMEDY}")
     if refused := sorted({op for op in _reachable(graph) if op not in ALLOWED}):
         raise FlowloomError(f"{path} must have only operations of networks, got {', '.join(refused[:5])}; {_REMEDY}")
 
@@ -51,7 +54,9 @@ def _reachable(graph: object) -> Iterator[str]:
     from tensorflow.core.protobuf import meta_graph_pb2
 
     assert isinstance(graph, meta_graph_pb2.MetaGraphDef)
-    library: dict[str, function_pb2.FunctionDef] = {each.signature.name: each for each in graph.graph_def.library.function}
+    library: dict[str, function_pb2.FunctionDef] = {
+        each.signature.name: each for each in graph.graph_def.library.function
+    }
     objects = graph.object_graph_def
     waiting = list(objects.concrete_functions)
     for node in objects.nodes:

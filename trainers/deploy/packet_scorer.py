@@ -5,7 +5,6 @@ place in the flow. The gates are exact too: a gate on all packets adds each pack
 mean divides that sum by their number, and a gate on the first packet reads it once.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowloom.schemas.errors import FlowloomError
-from flowloom.trainers.deploy.export_layout import CONTRACT, WEIGHTS
+from flowloom.trainers.deploy.export_layout import read_contract
+from flowloom.trainers.deploy.mixture_weights import GATE_INPUTS, read_mixture
 
 
 class StreamingScorer:
@@ -36,7 +36,7 @@ class StreamingScorer:
         self.tasks: dict[str, int] = structure["tasks"]
         """Number of classes of each task."""
         self.slots = slots
-        self._gate_input = ("flatten", "mean", "first_packet").index(structure["gate_input"])
+        self._gate_input = GATE_INPUTS.index(structure["gate_input"])
         self._weights = [weights[name] for name in _ARRAYS]
         self._dense, self._widths = _dense_layers(weights, structure["tower_layers"], len(self.tasks))
         self._outputs = np.array([1 if classes == 2 else classes for classes in self.tasks.values()])
@@ -59,17 +59,15 @@ class StreamingScorer:
         """
         root = Path(path)
         try:
-            contract = json.loads((root / CONTRACT).read_bytes())
+            contract = read_contract(root)
             streaming = contract["streaming"]
+        except FlowloomError:
+            raise
         except (OSError, ValueError, KeyError) as error:
             raise FlowloomError(f"{root} has no export ({error}); make one with `flowloom export`") from None
         if "structure" not in streaming:
             raise FlowloomError(f"the model of {root} cannot be streamed: {streaming['reason']}; score whole flows")
-        try:
-            with np.load(root / WEIGHTS, allow_pickle=False) as arrays:
-                return cls(streaming["structure"], dict(arrays), slots)
-        except (OSError, ValueError, KeyError) as error:
-            raise FlowloomError(f"{root / WEIGHTS} cannot be read ({error}); export the run again") from None
+        return cls(*read_mixture(root, contract), slots)
 
     def update(self, flow_slots: npt.ArrayLike, packets: npt.ArrayLike) -> dict[str, np.ndarray]:
         """Reads packets in their order, and returns the scores of their flows after each.

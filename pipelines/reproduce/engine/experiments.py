@@ -12,6 +12,7 @@ from typing import Any
 
 from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import sealed, unsealed
 from flowloom.schemas.progress import Progress, ignore_progress
 
 Settings = Mapping[str, Any]
@@ -114,14 +115,15 @@ def _compute(experiments: Sequence[Experiment], compute: Compute, folder: Path) 
     for each in experiments:
         results[each.name] = compute(each.settings)
         document = {"key": each.key, "settings": dict(each.settings), "result": results[each.name]}
-        write_json(folder / f"{each.name}.json", document)
+        write_json(folder / f"{each.name}.json", sealed(document))
     return results
 
 
 def _stored(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
-    """Returns the stored result of equal settings, None without one."""
+    """Returns the stored result of equal settings, None without one or with a damaged one."""
     try:
-        stored = json.loads((folder / f"{experiment.name}.json").read_bytes())
+        path = folder / f"{experiment.name}.json"
+        stored = unsealed(json.loads(path.read_bytes()), path, "compute it again")
     except (OSError, ValueError):
         return None
     return stored["result"] if isinstance(stored, dict) and stored.get("key") == experiment.key else None
