@@ -8,7 +8,8 @@ from pathlib import Path
 import apache_beam as beam
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
-from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
+from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.spill import clear
@@ -42,11 +43,14 @@ def weave(options: WeaveOptions, progress: Callable[[Progress], None] = ignore_p
       progress: called about twice a second, from another thread.
 
     Raises:
-      FlowloomError: if a dataset is not finished, the datasets do not fit together, a shard is damaged, a flow is in
+      FlowloomError: if a dataset is not finished, the datasets do not fit together, a file is damaged, a flow is in
         several splits, no row is left, or the output folder exists.
     """
     datasets = [(Path(folder), read_card(folder)) for folder in options.datasets]
     plan = plan_weave([card for _, card in datasets], options.rules)
+    for folder, card in datasets:  # shards are checked by the workers that read them
+        for name in (CAPTURES_TABLE, REJECTS_TABLE):
+            table_file(folder, card, name)
     with staged_folder(os.fspath(options.out)) as staging:
         count = watched(staging, progress, "{shards:,} shards written")
         with count, start_pipeline(EMBEDDED, options.workers, ()) as pipeline:

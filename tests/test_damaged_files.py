@@ -87,7 +87,7 @@ def feed(split: str) -> Callable[[Path], object]:
 
 SHARD_READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "feed": ("train", feed("train")),
-    "train": ("train", lambda d: train(TrainOptions(d / "state/versions/0001/dataset", d / "new"))),
+    "train": ("train", lambda d: train(TrainOptions(d / "state/versions/0001/dataset", d / "new", overrides=("k=8",)))),
     "evaluate": (
         "test",
         lambda d: evaluate(
@@ -145,6 +145,8 @@ def test_every_flip_in_a_table_is_named(copy, name, place):
     flip(dataset / name, place)
     with pytest.raises(FlowloomError, match=name):
         verify(dataset)
+    with pytest.raises(FlowloomError, match=name):
+        weave(WeaveOptions((dataset,), copy / "woven", WeaveRules("rainbow"), workers=1))
     if name == REJECTS_TABLE:
         with pytest.raises(FlowloomError, match=name):
             describe(dataset, Console(file=io.StringIO()))

@@ -98,7 +98,7 @@ def read_profile(folder: Path, sha256: str | None = None) -> FeatureProfile | No
     Raises:
       FlowloomError: if it is damaged.
     """
-    if sha256 is not None:
+    if sha256 is not None and (folder / PROFILE).exists():
         check_digest(folder / PROFILE, sha256, "restore it from a copy")
     try:
         return FeatureProfile.model_validate_json((folder / PROFILE).read_bytes())
