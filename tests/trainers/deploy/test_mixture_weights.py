@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import file_sha256, sealed
@@ -93,6 +94,33 @@ def test_a_flipped_bit_of_a_litert_model_is_named(tmp_path):
     flip(folder / LITERT, 2000)
     with pytest.raises(FlowloomError, match=r"model\.tflite must have the SHA-256"):
         DeployedModel.open(folder).load()
+
+
+def test_a_hostile_graph_with_the_right_digests_does_not_run(export, tmp_path):
+    canary = tmp_path / "canary"
+
+    class Hostile(tf.Module):
+        """A model that writes a file."""
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+        def serve(self, rows):
+            tf.io.write_file(str(canary), "written")
+            return {"app": rows}
+
+    shutil.rmtree(export / "saved_model")
+    tf.saved_model.save(Hostile(), str(export / "saved_model"))
+    contract = read_contract(export)
+    contract["streaming"] = {"reason": "to need the graph"}
+    contract["sha256"] = {
+        str(path.relative_to(export)): file_sha256(path)
+        for path in (export / "saved_model").rglob("*")
+        if path.is_file()
+    }
+    contract["sha256"]["profile.json"] = file_sha256(export / "profile.json")
+    (export / CONTRACT).write_text(json.dumps(contract))
+    with pytest.raises(FlowloomError, match=r"must have only operations of networks, got .*WriteFile; do not run"):
+        DeployedModel.open(export).load()
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize(

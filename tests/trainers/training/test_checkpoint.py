@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.training.checkpoint import Checkpoints
 from flowloom.trainers.training.epoch_loop import PartialEpoch
 
@@ -55,3 +56,39 @@ def test_state_inside_another_epoch_is_ignored(checkpoints, part):
     put(part, 5)
     assert checkpoints.restore_inside(2) is None
     np.testing.assert_array_equal(part.variables[0], [5, 5])
+
+
+def test_every_flipped_bit_is_named_or_harmless(checkpoints, part, tmp_path):
+    history = [{"epoch": 1, "loss": 0.5}]
+    put(part, 7)
+    checkpoints.save(1, {1}, history)
+    path = tmp_path / "checkpoints" / "epoch-0001.npz"
+    content = path.read_bytes()
+    named = 0
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        put(part, -1)
+        try:
+            checkpoints.check_history(1, history)
+            checkpoints.restore(1)
+            np.testing.assert_array_equal(part.variables[0], [7, 7])
+        except FlowloomError as error:
+            assert path.name in str(error)  # noqa: PT017 - either is right
+            np.testing.assert_array_equal(part.variables[0], [-1, -1])
+            named += 1
+    assert named > len(content) / 2  # the others are times and attributes of members
+
+
+def test_another_history_than_that_of_the_checkpoint_is_named(checkpoints):
+    checkpoints.save(1, {1}, [{"epoch": 1, "loss": 0.5}])
+    checkpoints.check_history(1, [{"epoch": 1, "loss": 0.5}])
+    with pytest.raises(FlowloomError, match=r"history must be that of checkpoint epoch-0001\.npz, got another one"):
+        checkpoints.check_history(1, [{"epoch": 1, "loss": 0.25}])
+
+
+def test_a_checkpoint_of_another_model_is_named(checkpoints, tmp_path):
+    checkpoints.save(1, {1})
+    wider = Part()
+    wider.variables = [keras.Variable(np.zeros(3, np.float32))]
+    with pytest.raises(FlowloomError, match=r"must have part_0 of shape \(3,\), got shape \(2,\)"):
+        Checkpoints(tmp_path / "checkpoints", {"part": wider}).restore(1)
