@@ -15,7 +15,7 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.cli import main as cli
 from flowloom.pipelines.score import ScoreOptions, score
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, read_card
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import SEAL
 from flowloom.schemas.models.feature_profile import PROFILE
@@ -162,6 +162,13 @@ def test_a_flow_of_two_inputs_is_scored_once_and_a_lost_row_group_counted(
     content = bytearray((copy / first.path).read_bytes())
     content[4:2000] = bytes(1996)
     (copy / first.path).write_bytes(content)
+    with pytest.raises(FlowloomError, match=rf"{first.path} must have the SHA-256"):
+        score(ScoreOptions(exported, (str(copy),), tmp_path / "out", workers=1))
+    document = json.loads((copy / CARD).read_text())
+    del document[SEAL]
+    for shard in document["shards"]:
+        shard["sha256"] = ""  # not recorded
+    (copy / CARD).write_text(json.dumps(document))
     card = score(ScoreOptions(exported, (str(copy), f"{corpus}/*/*.pcap"), tmp_path / "out", workers=1, shards=3))
     lost = card.rejected["unreadable"]
     assert first.row_groups[0] <= lost <= first.rows
@@ -246,6 +253,7 @@ def test_inputs_that_do_not_fit_are_refused(run, exported, dataset, tmp_path):
     refused("got none named group, pkt_size, ", str(tmp_path / "odd.parquet"))
     contract = json.loads((exported / "features.json").read_text())
     contract["definition"]["idle_s"] = 5.0
+    del contract[SEAL]
     other = shutil.copytree(exported, tmp_path / "other")
     (other / "features.json").write_text(json.dumps(contract))
     with pytest.raises(FlowloomError, match="must be that of the model's training, got another idle_s"):

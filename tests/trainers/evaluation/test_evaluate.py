@@ -164,13 +164,19 @@ def test_no_run_and_a_damaged_run_are_refused(run, tmp_path):
         evaluate(EvaluateOptions(tmp_path))
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    (copy / "features.json").write_text("{")
-    with pytest.raises(FlowloomError, match="is damaged"):
-        Run.open(copy)
-    shutil.copy(run / "features.json", copy)
-    (copy / "model.keras").write_bytes(b"not a model")
-    with pytest.raises(FlowloomError, match="cannot be read"):
-        Run.open(copy).load_model()
+    for digests, bad_features, bad_model in (
+        (True, r"features\.json must have the SHA-256", r"model\.keras must have the SHA-256"),
+        (False, "is damaged", "cannot be read"),  # as in runs of 0.1
+    ):
+        if not digests:
+            (copy / "run.json").write_text("{}")
+        (copy / "features.json").write_text("{")
+        with pytest.raises(FlowloomError, match=bad_features):
+            Run.open(copy)
+        shutil.copy(run / "features.json", copy)
+        (copy / "model.keras").write_bytes(b"not a model")
+        with pytest.raises(FlowloomError, match=bad_model):
+            Run.open(copy).load_model()
 
 
 def test_gate_weights_are_means_over_the_split(run, synthetic):
