@@ -1,23 +1,32 @@
-"""Corpus manifests as files: YAML to a checked `CorpusManifest`."""
+"""Corpus manifests as files: YAML to a checked `CorpusManifest`, with bounds for files that are no manifests."""
 
 import os
-from typing import Any
+import stat
+from collections.abc import Hashable
+from typing import IO, Any
 
 import yaml
 
 from flowloom.schemas.corpus.manifest import CorpusManifest, parse_manifest
 from flowloom.schemas.errors import FlowloomError
 
+LARGEST_BYTES = 64 << 20
+"""Largest size of a manifest."""
+DEEPEST = 32
+"""Largest number of lists and mappings inside each other."""
+MOST_VALUES = 2_000_000
+"""Largest number of values after all aliases are replaced by what they name."""
+
 
 def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:
     """Reads and checks a corpus manifest.
 
     Raises:
-      FlowloomError: if the file cannot be read, is no YAML, or is no valid manifest.
+      FlowloomError: if the file cannot be read, is no regular file, is no YAML, or is no valid manifest.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            document = yaml.load(file, _Loader)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8") as file:
+            document = yaml.load(_checked(file, path), _Loader)
     except OSError as error:
         raise FlowloomError(f"{path}: cannot read the corpus manifest: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
@@ -27,18 +36,83 @@ def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:
     return parse_manifest(document, os.fspath(path))
 
 
+def _checked(file: IO[str], path: str | os.PathLike[str]) -> str:
+    """Returns the text of a regular file of a reasonable size; pipes and devices may have no end."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise FlowloomError(f"{path}: the corpus manifest must be a regular file, got {kind}; write it into a file")
+    if status.st_size > LARGEST_BYTES:
+        raise FlowloomError(
+            f"{path}: the corpus manifest must have at most {LARGEST_BYTES >> 20} MB, got {status.st_size / 1e6:,.0f} "
+            "MB; name captures by globs"
+        )
+    return file.read()
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML loader that rejects duplicate keys, where the plain loader silently keeps the last."""
+    """YAML loader that rejects duplicate keys, deep nesting, and aliases that stand for very many values."""
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} lists inside each other", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if parent is None and node is not None:
+            _count_values(node, {})
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError):
+            kind = node.tag.rpartition(":")[2]
+            problem = f"expected a value of type {kind}"
+            if isinstance(node, yaml.ScalarNode):
+                problem += f", got {_shortened(node.value)!r}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = "a key must be a single value, got a list or a mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
                 problem = f"key {key!r} for the second time"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns the number of values below a node with all aliases replaced.
+
+    Args:
+      known: numbers of the nodes counted so far by id; 0 for nodes that contain the present one.
+    """
+    if (found := known.get(id(node))) == 0:
+        raise yaml.constructor.ConstructorError(None, None, "an alias stands for a list that has it", node.start_mark)
+    if found is None:
+        known[id(node)] = 0
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        parts = [part for pair in inner for part in (pair if isinstance(pair, tuple) else (pair,))]
+        found = known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
+        if found > MOST_VALUES:
+            problem = f"more than {MOST_VALUES:,} values, as its aliases stand for others"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return found
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _place(error: yaml.YAMLError) -> str:

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from flowloom.pipelines.build_steps import compose, prepare_corpus
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
@@ -161,7 +161,7 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
     begun = time.process_time()
     with label_folder(staging) as scratch:
         corpus = prepare_corpus(small, folder, staging, scratch, 1)
-        with start_pipeline(EMBEDDED, 1, ()) as pipeline:
+        with running(EMBEDDED, 1, (), staging) as pipeline:
             compose(pipeline, corpus, staging, 1)
     taken = time.process_time() - begun
     try:

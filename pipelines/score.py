@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.pipelines.whole_groups import run_with_room, tell_ended_early
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
@@ -133,8 +133,8 @@ def score(options: ScoreOptions, progress: Callable[[Progress], None] = ignore_p
     with staged_folder(os.fspath(options.out)) as staging:
 
         def run(whole: tuple[str, ...]) -> None:
-            engine = (options.runner, options.workers, options.beam_args)
-            with watched(staging, progress), start_pipeline(*engine) as pipeline:
+            engine = (options.runner, options.workers, options.beam_args, staging)
+            with watched(staging, progress), running(*engine) as pipeline:
                 compose(pipeline, inputs, needs, plan, load, options, staging, whole)
 
         run_with_room(run, staging, needs.definition, progress)

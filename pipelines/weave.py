@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.errors import FlowloomError
@@ -53,7 +53,7 @@ def weave(options: WeaveOptions, progress: Callable[[Progress], None] = ignore_p
             table_file(folder, card, name)
     with staged_folder(os.fspath(options.out)) as staging:
         count = watched(staging, progress, "{shards:,} shards written")
-        with count, start_pipeline(EMBEDDED, options.workers, ()) as pipeline:
+        with count, running(EMBEDDED, options.workers, (), staging) as pipeline:
             compose(pipeline, datasets, plan, staging)
         require_success(staging, CARD)
         clear(staging)

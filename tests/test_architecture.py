@@ -35,7 +35,7 @@ ALLOWED: dict[str, str] = {
     "transforms/io": "schemas transforms/arrays",
     "pipelines/engines": "schemas transforms/io",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
-    "trainers/feed": "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models",
+    "trainers/feed": "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models",
     "transforms/captures": "schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
     "trainers/recipes": (
         "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset schemas/models trainers/feed"

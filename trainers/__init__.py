@@ -1,6 +1,6 @@
 """A dataset to a trained, evaluated and exported model, in TensorFlow and Keras; knows no captures and no Beam.
 
-One file beside the folders: the quiet import of TensorFlow, which all of them need.
+Two files beside the folders: the quiet import of TensorFlow, and streams of batches that end.
 """
 
 import os

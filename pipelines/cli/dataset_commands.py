@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Runner, Threads, print_json, print_rows
+from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Runner, Threads, print_rows
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
+from flowloom.pipelines.terminal.terminal_text import TerminalConsole, print_json, say, show
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress
 
@@ -38,7 +38,7 @@ def flows(
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
-        typer.echo(f"{output}: {report.flows:,} flows of {report.packets:,} packets in {report.seconds['total']:.1f} s")
+        say(f"{output}: {report.flows:,} flows of {report.packets:,} packets in {report.seconds['total']:.1f} s")
 
 
 def compare_definitions(
@@ -63,7 +63,7 @@ def compare_definitions(
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
-        Console().print(comparison_table(report, a, b))
+        show(comparison_table(report, a, b))
 
 
 def plan(
@@ -87,9 +87,9 @@ def plan(
     if as_json:
         print_json(dataclasses.asdict(found))
         return
-    Console().print(plan_table(found))
+    show(plan_table(found))
     for basis in found.bases:
-        typer.echo(f"- {basis}")
+        say(f"- {basis}")
 
 
 def build(
@@ -119,12 +119,12 @@ def build(
         options = BuildOptions(corpus, out, *engine)
         card = build_dataset(options, display.show)
     if as_json:
-        typer.echo(card.model_dump_json())
+        print_json(card.model_dump(mode="json"))
         return
     account = card.accounting
-    typer.echo(f"{out}: {account.flows:,} flows of {account.captures:,} captures, {account.rejects:,} rejects")
+    say(f"{out}: {account.flows:,} flows of {account.captures:,} captures, {account.rejects:,} rejects")
     print_rows(card)
-    typer.echo(f"next: flowloom {'fetch' if '://' in out else 'describe'} {out}")
+    say(f"next: flowloom {'fetch' if '://' in out else 'describe'} {out}")
 
 
 def describe(
@@ -145,9 +145,9 @@ def describe(
 
     if output and not statistics:
         raise typer.BadParameter("--output needs --statistics, whose files it places; add --statistics")
-    card = describe_dataset(dataset, None if as_json else Console(), leakage=leakage)
+    card = describe_dataset(dataset, None if as_json else TerminalConsole(), leakage=leakage)
     if as_json:
-        typer.echo(card.model_dump_json())
+        print_json(card.model_dump(mode="json"))
     if statistics:
         with ProgressDisplay("describe") as display:
             display.line(f"reading the shards of {dataset}")
@@ -170,8 +170,8 @@ def verify(
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
-        typer.echo(f"{dataset}: {found.shards:,} shards with {found.rows:,} rows match the card")
-        typer.echo(f"content hash {found.content_hash[:HASH_DIGITS]}")
+        say(f"{dataset}: {found.shards:,} shards with {found.rows:,} rows match the card")
+        say(f"content hash {found.content_hash[:HASH_DIGITS]}")
 
 
 def weave(
@@ -211,15 +211,15 @@ def weave(
         options = WeaveOptions(tuple(datasets), out, rules, workers or usable_cores())
         card = weave_datasets(options, display.show)
     if as_json:
-        typer.echo(card.model_dump_json())
+        print_json(card.model_dump(mode="json"))
         return
     account = card.accounting
-    typer.echo(
+    say(
         f"{out}: {card.layout} of {len(card.sources)} datasets, {account.flows_joined:,} flows joined, "
         f"{account.flows_absent:,} absent, {account.flows_unlabelled:,} without a label"
     )
     print_rows(card)
-    typer.echo(f"next: flowloom describe {out}")
+    say(f"next: flowloom describe {out}")
 
 
 def publish(
@@ -258,7 +258,7 @@ def _copy_dataset(job: str, target: str | Path, copy: Callable[[Callable[[Progre
     """Copies a dataset with a progress display, and prints what arrived."""
     with ProgressDisplay(job) as display:
         card = copy(display.show)
-    typer.echo(f"{target}: {len(card.shards):,} shards, content hash {card.content_hash[:HASH_DIGITS]}")
+    say(f"{target}: {len(card.shards):,} shards, content hash {card.content_hash[:HASH_DIGITS]}")
 
 
 def _replaced_values(replacements: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -9,10 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import ClickException
+from typer.rich_utils import rich_format_error
 
 from flowloom.pipelines.cli import dataset_commands, model_commands, reproduce_commands
-from flowloom.pipelines.cli.shared import fail
-from flowloom.schemas.errors import FlowloomError
+from flowloom.pipelines.cli.process_end import INTERRUPTED, catch_signals, exit_code_of, leave
+from flowloom.pipelines.cli.shared import with_log_format
+from flowloom.pipelines.terminal.event_log import log_as
+from flowloom.pipelines.terminal.terminal_text import terminal_text
 
 app = typer.Typer(
     name="flowloom",
@@ -54,23 +58,40 @@ _BEAM_COMMANDS = ("build", "score")
 
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_command)
+        app.command(_name, rich_help_panel=_panel)(with_log_format(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits with 0, 1 (the job failed) or 2 (wrong usage).
+    """Runs one command and exits with a code of docs/errors.md.
 
     Args:
-      arguments: the command line without the program's name; those after `--` go to Beam. Default: `sys.argv`.
+      arguments: the command line without the program's name; those after `--` go to Beam. Default: `sys.argv`, which
+        makes the process the command's own: it takes signals, and ends whatever its threads do.
     """
+    own = arguments is None
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
+    log_as("text")
+    if own:
+        catch_signals()
+    code = exit_code_of(lambda: _run(given[:end], tuple(given[end + 1 :])))
+    if own:
+        leave(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str], beam_args: tuple[str, ...]) -> None:
+    """Runs a command; wrong usage is printed as typer prints it, with escaped texts."""
     try:
-        app(args=given[:end], obj=tuple(given[end + 1 :]))
-    except FlowloomError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error}; check the path, its permissions and the free space")
+        code = app(args=arguments, obj=beam_args, standalone_mode=False)
+    except ClickException as error:
+        error.message = error.message and terminal_text(error.message)
+        rich_format_error(error)
+        sys.exit(error.exit_code)
+    if code == INTERRUPTED:  # typer's form of an interrupt outside of commands
+        raise KeyboardInterrupt
+    if code:
+        sys.exit(code)
 
 
 def _print_version(wanted: bool) -> None:

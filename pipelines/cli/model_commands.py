@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flowloom.pipelines.cli.shared import (
     EmbeddedThreads,
@@ -15,11 +14,11 @@ from flowloom.pipelines.cli.shared import (
     Settings,
     Threads,
     import_trainer,
-    print_json,
 )
 from flowloom.pipelines.terminal.metrics_table import number, scores_table
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
+from flowloom.pipelines.terminal.terminal_text import print_json, say, show
 
 
 def train(
@@ -39,8 +38,8 @@ def train(
         print_json(dataclasses.asdict(summary))
         return
     scores = ", ".join(f"{task} {number(auc)}" for task, auc in summary.validation_auc.items())
-    typer.echo(f"{run}: kept epoch {summary.best_epoch} of {summary.epochs}; validation AUC: {scores}")
-    typer.echo(f"next: flowloom evaluate {run}")
+    say(f"{run}: kept epoch {summary.best_epoch} of {summary.epochs}; validation AUC: {scores}")
+    say(f"next: flowloom evaluate {run}")
 
 
 def tune(
@@ -70,10 +69,10 @@ def tune(
         print_json(found)
         return
     scores = ", ".join(f"{task} {number(auc)}" for task, auc in found["auc"].items())
-    typer.echo(f"{run}: {found['experts']} x {found['units']} units, {found['parameters']:,} parameters; {scores}")
+    say(f"{run}: {found['experts']} x {found['units']} units, {found['parameters']:,} parameters; {scores}")
     verdict = "met" if found["met"] else "NOT met"
-    typer.echo(f"target {verdict}; {found['trainings']} trainings, {found['saved']} fewer than the full grid")
-    typer.echo(run / "tuning" / "report.html")
+    say(f"target {verdict}; {found['trainings']} trainings, {found['saved']} fewer than the full grid")
+    say(run / "tuning" / "report.html")
 
 
 def evaluate(
@@ -94,8 +93,8 @@ def evaluate(
     if as_json:
         print_json(metrics)
         return
-    Console().print(scores_table({run.name: metrics}))
-    typer.echo(run / "report.html")
+    show(scores_table({run.name: metrics}))
+    say(run / "report.html")
 
 
 def export(
@@ -113,7 +112,7 @@ def export(
     if as_json:
         print_json(dataclasses.asdict(report))
         return
-    typer.echo(
+    say(
         f"{out}: {report.format}, {report.parameters:,} parameters, {report.size_bytes / 1e6:.2f} MB; probabilities "
         f"differ from the run's by at most {report.largest_error:.1g}; {'can' if report.streaming else 'cannot'} score "
         "packet by packet"
@@ -157,16 +156,16 @@ def score(
         )  # fmt: skip
         card = score_inputs(options, display.show)
     if as_json:
-        typer.echo(card.model_dump_json())
+        print_json(card.model_dump(mode="json"))
         return
-    Console().print(skew_table(card))
+    show(skew_table(card))
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in card.rejected.items()) or "none"
-    typer.echo(f"{out}: {card.scored:,} of {card.rows:,} rows scored; rejected: {rejected}")
+    say(f"{out}: {card.scored:,} of {card.rows:,} rows scored; rejected: {rejected}")
     if card.captures:
         account = card.captures
-        typer.echo(f"{account.records:,} records of {account.captures:,} captures, {account.rejects:,} rejects")
+        say(f"{account.records:,} records of {account.captures:,} captures, {account.rejects:,} rejects")
     if card.skew and card.skew.skewed:
-        typer.echo(f"skewed against the training data: {', '.join(card.skew.skewed)}")
+        say(f"skewed against the training data: {', '.join(card.skew.skewed)}")
 
 
 def retrain(
@@ -221,6 +220,6 @@ def retrain(
         return
     if result["version"]:
         verdict = result["version"]["verdict"]
-        typer.echo(f"version {result['version']['number']}: {'; '.join(verdict['reasons'])}")
-        typer.echo(result["report"])
-    typer.echo(f"champion: version {result['champion']}")
+        say(f"version {result['version']['number']}: {'; '.join(verdict['reasons'])}")
+        say(result["report"])
+    say(f"champion: version {result['champion']}")

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from flowloom.pipelines.cli.shared import Json, OneEpoch, import_trainer, print_json
+from flowloom.pipelines.cli.shared import Json, OneEpoch, import_trainer
 from flowloom.pipelines.terminal.metrics_table import scores_table
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
+from flowloom.pipelines.terminal.terminal_text import print_json, say, show
 
 
 def demo(
@@ -28,9 +28,9 @@ def demo(
     if as_json:
         print_json(found)
         return
-    Console().print(scores_table(found))
+    show(scores_table(found))
     for layout in found:
-        typer.echo(out / "runs" / layout / "report.html")
+        say(out / "runs" / layout / "report.html")
 
 
 def reproduce(
@@ -52,5 +52,5 @@ def reproduce(
         print_json(found)
         return
     for claim in found["claims"]:
-        typer.echo(f"{claim['verdict']}: {claim['statement']} ({claim['ours']})")
-    typer.echo(out / "index.html")
+        say(f"{claim['verdict']}: {claim['statement']} ({claim['ours']})")
+    say(out / "index.html")

@@ -1,14 +1,15 @@
 """Options, output and imports that several commands share."""
 
+import functools
 import importlib
-import json
-import os
-import sys
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from flowloom.pipelines.terminal.event_log import LogFormat, log_as
+from flowloom.pipelines.terminal.terminal_text import say
 from flowloom.schemas.errors import FlowloomError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ EmbeddedThreads = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads of the embedded runner. Default: all cores.")
 ]
 
+_LogOption = Annotated[
+    LogFormat, typer.Option("--log-format", help="Messages on stderr: text, or json with one line for each event.")
+]
+
 
 def import_trainer(module: str) -> Any:
     """Imports a module that imports TensorFlow, without TensorFlow's messages on stderr.
@@ -46,18 +51,32 @@ def import_trainer(module: str) -> Any:
         raise FlowloomError(f"training needs {error.name}; install it with: pip install 'flowloom[train]'") from None
 
 
-def print_json(document: Any) -> None:
-    """Prints a document as one line of JSON on stdout."""
-    typer.echo(json.dumps(document, default=os.fspath))
-
-
 def print_rows(card: "DatasetCard") -> None:
     """Prints the rows of each split and the content hash."""
     rows = ", ".join(f"{split} {counts.rows:,}" for split, counts in card.splits.items())
-    typer.echo(f"rows: {rows}; content hash {card.content_hash[:HASH_DIGITS]}")
+    say(f"rows: {rows}; content hash {card.content_hash[:HASH_DIGITS]}")
 
 
-def fail(message: str) -> None:
-    """Prints an error on stderr and exits with 1."""
-    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(1)
+class CommandEnded(BaseException):
+    """Interrupt or closed pipe inside a command, for which typer has ends of its own."""
+
+
+def with_log_format(command: Callable[..., None]) -> Callable[..., None]:
+    """Returns a command with the option `--log-format`, which sets the format of all that goes to stderr.
+
+    Interrupts and closed pipes leave the command as `CommandEnded`.
+    """
+
+    @functools.wraps(command)
+    def run(*arguments: Any, log_format: LogFormat = "text", **options: Any) -> None:
+        log_as(log_format)
+        try:
+            command(*arguments, **options)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise CommandEnded(error) from error
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter("log_format", inspect.Parameter.KEYWORD_ONLY, default="text", annotation=_LogOption)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, "log_format": _LogOption}
+    return run

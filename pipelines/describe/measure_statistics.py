@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
+from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
@@ -37,7 +37,7 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
     folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in shards})
     sources = _sources(os.fspath(dataset), folders)
     with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:
-        with _unreadable(dataset), start_pipeline(EMBEDDED, 1, ()) as pipeline:
+        with _unreadable(dataset), running(EMBEDDED, 1, (), scratch) as pipeline:
             # one sketch per folder: the runner would hold rows that are flattened from several folders in memory
             sketches = [
                 beam.pvalue.AsSingleton(

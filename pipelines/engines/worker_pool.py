@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
-from apache_beam.runners.worker.sdk_worker import SdkHarness
 
+from flowloom.pipelines.engines.harness import AnsweringHarness
 from flowloom.schemas.errors import FlowloomError
 
 _WORK = """\
@@ -57,7 +57,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 def work(address: str, worker_id: str) -> None:
     """Runs a worker until its source of work closes or is lost, and then ends the process at once."""
     try:
-        SdkHarness(address, worker_id=worker_id, data_buffer_time_limit_ms=-1).run()
+        AnsweringHarness(address, worker_id=worker_id, data_buffer_time_limit_ms=-1).run()
     finally:
         os._exit(0)
 

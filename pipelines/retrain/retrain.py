@@ -12,7 +12,7 @@ from typing import Any
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.build_steps import MeteredCaptures
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.retrain.continuity import (
     check_continues,
@@ -351,7 +351,7 @@ def _cache(
     unknown = [task for task in tasks if task not in cache]
     if unknown:
         count = watched(job, progress, "{captures:,} captures metered")
-        with count, start_pipeline(EMBEDDED, workers, ()) as pipeline:
+        with count, running(EMBEDDED, workers, (), job) as pipeline:
             pipeline | "CacheMetering" >> CacheMetering(unknown, sizes, cache, job, workers)
     lost = [part.uri for task in unknown if task not in cache for part in task.ranges]
     if lost:

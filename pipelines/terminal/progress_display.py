@@ -1,12 +1,15 @@
-"""Progress of a job on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a job on stderr: a bar on a terminal, plain lines elsewhere, or JSON lines."""
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Self
 
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.markup import escape
 
+from flowloom.pipelines.terminal.event_log import log_event, logs_json, write_stderr
+from flowloom.pipelines.terminal.terminal_text import TerminalConsole, terminal_text
 from flowloom.schemas.progress import Progress
 
 LINE_S = 5.0
@@ -18,13 +21,14 @@ class ProgressDisplay:
 
     def __init__(self, job: str):
         self._job = job
-        self._console = Console(stderr=True)
+        self._console = TerminalConsole(stderr=True)
+        self._json = logs_json()
         self._bar: rich_progress.Progress | None = None
         self._shown = ""
         self._shown_at = 0.0
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._json:
             self._bar = rich_progress.Progress(
                 rich_progress.SpinnerColumn(),
                 rich_progress.TextColumn("{task.description}"),
@@ -41,19 +45,49 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._bar:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
+        if self._json and error is None:
+            log_event(self._job, "end", "finished")
 
     def show(self, progress: Progress) -> None:
-        """Shows the present state of the job; plain lines only if changed, and not more often than every `LINE_S`."""
-        if progress.stays:
+        """Shows the present state of the job, or one of its results.
+
+        States are shown if changed, and not more often than every `LINE_S`. Results are JSON lines only, unless they
+        stay.
+        """
+        if self._json:
+            self._log(progress)
+        elif progress.stays:
             self.line(progress.text)
+        elif progress.event != "progress":
+            return
         elif self._bar:
             self._bar.tasks[0].total = progress.total  # `update` would keep the total of the job's previous part
-            self._bar.update(self._row, description=f"{self._job}: {progress.text}", completed=progress.done)
-        elif progress.text != self._shown and time.monotonic() - self._shown_at >= LINE_S:
-            self._shown, self._shown_at = progress.text, time.monotonic()
+            text = escape(terminal_text(progress.text))
+            self._bar.update(self._row, description=f"{self._job}: {text}", completed=progress.done)
+        elif self._is_due(progress):
             self.line(progress.text)
 
     def line(self, text: str) -> None:
         """Writes one line that stays."""
-        self._console.print(f"{self._job}: {text}", markup=False, highlight=False, soft_wrap=True)
+        if self._json:
+            log_event(self._job, "line", text)
+        elif self._bar:
+            self._console.print(f"{self._job}: {text}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            write_stderr(f"{self._job}: {terminal_text(text)}")
+
+    def _log(self, progress: Progress) -> None:
+        if progress.event != "progress" or progress.stays:
+            event = "line" if progress.event == "progress" else progress.event
+            log_event(self._job, event, progress.text, progress.facts)
+        elif self._is_due(progress):
+            log_event(self._job, "progress", progress.text, {"done": progress.done, "total": progress.total})
+
+    def _is_due(self, progress: Progress) -> bool:
+        """Returns whether a state is shown on a line, and takes note of it."""
+        if progress.text == self._shown or time.monotonic() - self._shown_at < LINE_S:
+            return False
+        self._shown, self._shown_at = progress.text, time.monotonic()
+        return True

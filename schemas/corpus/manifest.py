@@ -22,6 +22,7 @@ from flowloom.schemas.corpus.published_sources import (
 from flowloom.schemas.corpus.split_options import Splits
 from flowloom.schemas.corpus.tasks import LabelValue, Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.schemas.secrets import url_fault
 
 Identity = Literal["keep", "pseudonym", "drop"]
 """Treatment of addresses: kept, replaced by prefix-preserving pseudonyms of a key, or dropped."""
@@ -330,7 +331,18 @@ def parse_manifest(document: Any, where: str) -> CorpusManifest:
     """
     if not isinstance(document, dict):
         raise FlowloomError(f"{where}: expected a corpus manifest (a YAML mapping), got {type(document).__name__}")
+    for key, entry in document.items():
+        if fault := _secret_in(entry):
+            raise FlowloomError(f"{where}: {key}: {fault}")
     try:
         return CorpusManifest.model_validate(document)
     except pydantic.ValidationError as error:
         raise FlowloomError(f"{where}: {explain(error, CorpusManifest)}") from None
+
+
+def _secret_in(value: Any) -> str | None:
+    """Returns a sentence about the first URL in a value of a manifest that may have a secret."""
+    if isinstance(value, str):
+        return url_fault(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return next(filter(None, map(_secret_in, inner)), None)

@@ -105,7 +105,7 @@ def mean_gate_weights(model: Any, feed: Feed) -> dict[str, list[float]] | None:
         return None
     forward = compiled(gates, feed)
     weights: dict[str, list[np.ndarray]] = {task.name: [] for task in feed.dataset.tasks if task.name in gates.output}
-    for inputs, _, _ in feed.batches(epochs=1):
+    for inputs, _, _ in feed.stream(epochs=1):
         for task, chosen in forward(inputs).items():
             weights[task].append(chosen.numpy())
     return {task: np.concatenate(chosen).mean(axis=0).tolist() for task, chosen in weights.items()}

@@ -41,7 +41,7 @@ def predict(forward: Callable[[Any], dict[str, tf.Tensor]], feed: Feed) -> dict[
     tasks = feed.dataset.tasks
     labels: dict[str, list[np.ndarray]] = {task.name: [] for task in tasks}
     outputs: dict[str, list[np.ndarray]] = {task.name: [] for task in tasks}
-    for inputs, known, weights in feed.batches(epochs=1):
+    for inputs, known, weights in feed.stream(epochs=1):
         predicted = forward(inputs)
         for task in labels:
             rows = weights[task].numpy() > 0

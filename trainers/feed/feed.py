@@ -5,6 +5,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.batch_stream import BatchStream, Failures
 from flowloom.trainers.feed.balancing import Balance, TrainLabels
 from flowloom.trainers.feed.dataset import Dataset, RowGroup
 from flowloom.trainers.feed.flow_spec import window_starts
@@ -81,7 +83,7 @@ class Feed:
     ```python
     dataset = Dataset.open("dataset")
     features = FeatureSpec.of(dataset.card, k=20, channels=("size", "direction"), scaling="fixed")
-    for inputs, labels, weights in Feed(dataset, "train", features, batch_size=256, seed=1).batches(epochs=1):
+    for inputs, labels, weights in Feed(dataset, "train", features, batch_size=256, seed=1).stream(epochs=1):
         ...
     ```
     """
@@ -292,13 +294,25 @@ class Feed:
             {task: tf.TensorSpec((None,)) for task in self._tasks},
         )
 
-    def batches(self, start_step: int = 0, epochs: int | None = None) -> "tf.data.Dataset[Batch]":
-        """Returns the stream of batches from a step on.
+    def stream(
+        self, start_step: int = 0, epochs: int | None = None, each: Callable[..., Any] | None = None
+    ) -> BatchStream:
+        """Returns an iterator over the batches from a step on, which raises a failure of the feed as it is.
 
         Args:
           start_step: the first step.
           epochs: number of epochs, counted from step 0; None for an endless stream.
+          each: TensorFlow's function of a batch, whose results are streamed.
         """
+        failures = Failures()
+        batches = self._batches(start_step, epochs, failures)
+        return BatchStream(batches if each is None else batches.map(each), failures)
+
+    def batches(self, start_step: int = 0, epochs: int | None = None) -> "tf.data.Dataset[Batch]":
+        """Returns the batches as a dataset of TensorFlow; arguments as in `stream`, which is safer to iterate over."""
+        return self._batches(start_step, epochs, Failures())
+
+    def _batches(self, start_step: int, epochs: int | None, failures: Failures) -> "tf.data.Dataset[Batch]":
         first_epoch, first_window, first_batch = self.position(start_step)
         end = np.iinfo(np.int64).max if epochs is None else epochs
         specs = self.signature
@@ -316,11 +330,12 @@ class Feed:
 
         @tf.autograph.experimental.do_not_convert
         def planned(epoch: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(plan, [epoch], tf.int64), (None, 4))
+            return tf.ensure_shape(tf.numpy_function(failures.noted(plan), [epoch], tf.int64), (None, 4))
 
         @tf.autograph.experimental.do_not_convert
         def rendered(place: tf.Tensor) -> Batch:
-            arrays = tf.numpy_function(render, [place], [spec.dtype for part in specs for spec in part.values()])
+            types = [spec.dtype for part in specs for spec in part.values()]
+            arrays = tf.numpy_function(failures.noted(render), [place], types)
             for array, spec in zip(arrays, (spec for part in specs for spec in part.values()), strict=True):
                 array.set_shape(spec.shape)
             left = iter(arrays)

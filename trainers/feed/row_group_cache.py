@@ -34,7 +34,11 @@ class RowGroups:
         self._lock = threading.Lock()
 
     def read(self, groups: Sequence[RowGroup]) -> pa.RecordBatch:
-        """Returns the rows of some row groups as one batch; columns that a stripe lacks are null."""
+        """Returns the rows of some row groups as one batch; columns that a stripe lacks are null.
+
+        Raises:
+          FlowloomError: if a shard cannot be read.
+        """
         with self._lock:
             tables = [self._read(group) for group in groups]
         return pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()[0]

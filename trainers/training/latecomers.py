@@ -104,7 +104,7 @@ class LatecomerFeed:
         replayed = itertools.cycle(before)
         return [next(replayed) if old else phase.task for old in replays(steps, self._arrivals.replay_share)]
 
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+    def stream(self, start_step: int = 0) -> Iterator[Batch]:
         """Yields the batches from a step to the end of the last phase."""
         streams: dict[str, Iterator[Batch]] = {}
         taken = collections.Counter[str]()
@@ -112,7 +112,7 @@ class LatecomerFeed:
         for step, task in enumerate(steps):
             if step >= start_step:
                 if task not in streams:
-                    streams[task] = iter(self._feeds[task].batches(taken[task]).map(self._with_all_tasks))
+                    streams[task] = self._feeds[task].stream(taken[task], each=self._with_all_tasks)
                 yield next(streams[task])
             taken[task] += 1
 

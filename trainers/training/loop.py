@@ -190,7 +190,7 @@ class Training:
     def _epochs_after(self, history: Sequence[dict[str, Any]], begun: PartialEpoch | None) -> Iterator[Epoch]:
         """Yields the epochs that follow a history, which grows by a record between two of them."""
         done = begun.steps if begun else 0
-        stream = iter(self._feed.batches(sum(record["steps"] for record in history) + done))
+        stream = self._feed.stream(sum(record["steps"] for record in history) + done)
         while len(history) < self.planned_epochs and not self._stops(history):
             number = len(history) + 1
             if self.arrivals and self.arrivals.phase(number).first_epoch == number and not begun:

@@ -1,7 +1,8 @@
 """Storage: files by URL, on object stores by Arrow and on anything else by fsspec.
 
 Credentials come from the environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
-`GOOGLE_APPLICATION_CREDENTIALS`, ...), so that no URL in a manifest, card or log carries a secret.
+`GOOGLE_APPLICATION_CREDENTIALS`, ...), so that no URL in a manifest, card or log carries a secret
+(`schemas/secrets.py`).
 """
 
 import functools
@@ -14,12 +15,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.secrets import url_fault
 
 COPY_BYTES = 8 << 20
 """Bytes of a file in memory at a time; object stores take parts of 5 MiB and more."""
 
 _NATIVE = ("abfs", "abfss", "gcs", "gs", "hdfs", "s3", "viewfs")
-_SECRET = re.compile(r"[?&][^=&]*(?:key|secret|token|sig)[^=&]*=", re.IGNORECASE)
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -34,13 +35,10 @@ def locate(url: str) -> tuple[fs.FileSystem, str]:
     Raises:
       FlowloomError: if the URL carries credentials, or its scheme is unknown.
     """
+    if fault := url_fault(url):
+        raise FlowloomError(fault)
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
-    if ("@" in authority and scheme not in ("abfs", "abfss")) or _SECRET.search(rest):
-        raise FlowloomError(
-            f"a URL of {scheme}:// must not carry credentials, as it is written into cards and logs; take them out and "
-            "put them into the environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, ...)"
-        )
     if scheme in _NATIVE:
         return _native(scheme, authority), f"{authority}/{path}" if scheme in ("s3", "gs", "gcs") else path
     return _foreign(scheme, url)
@@ -77,6 +75,8 @@ def find(pattern: str) -> list[str]:
       FlowloomError: as `locate`.
       OSError: if the files cannot be listed.
     """
+    if fault := url_fault(pattern):
+        raise FlowloomError(fault)
     wild = _WILD.search(pattern)
     if wild is None:
         return [pattern] if exists(pattern) else []

@@ -24,9 +24,10 @@ LEAK_SHARE = 0.95
 
 def count_bytes(rows: pa.RecordBatch, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
     """Counts labelled rows of the packets view by task: uint32 [byte positions, 256 values, classes]."""
-    width = rows["bytes"].type.byte_width
-    content = np.frombuffer(rows["bytes"].buffers()[1], np.uint8).reshape(-1, width)
-    content = content[rows["bytes"].offset : rows["bytes"].offset + rows.num_rows]
+    column, width = rows["bytes"], rows["bytes"].type.byte_width
+    # a buffer may be longer than its rows: gathered and mapped columns are padded to whole words
+    content = np.frombuffer(column.buffers()[1], np.uint8, rows.num_rows * width, column.offset * width)
+    content = content.reshape(rows.num_rows, width)
     counts = {}
     for task in tasks:
         if label_column(task.name) in rows.schema.names:

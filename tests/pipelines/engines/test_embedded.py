@@ -1,13 +1,18 @@
 """The embedded engine passes elements on whole, however long they take to write."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
+from flowloom.pipelines.engines.embedded import EMBEDDED, running, start_pipeline
 from flowloom.schemas.errors import FlowloomError
 
 
@@ -23,8 +28,8 @@ class Slow:
 
 
 @pytest.mark.timeout(60)
-def test_no_element_is_cut_while_it_is_written():
-    with start_pipeline(EMBEDDED, 2, []) as pipeline:
+def test_no_element_is_cut_while_it_is_written(tmp_path):
+    with running(EMBEDDED, 2, [], str(tmp_path)) as pipeline:
         numbers = (
             pipeline
             | beam.Create([1, 2])
@@ -35,13 +40,66 @@ def test_no_element_is_cut_while_it_is_written():
         assert_that(numbers, equal_to([1, 2]))
 
 
-def test_options_reach_beam():
-    pipeline = start_pipeline(EMBEDDED, 3, ["--job_name=loom"])
+def test_options_reach_beam(tmp_path):
+    pipeline = start_pipeline(EMBEDDED, 3, ["--job_name=loom"], str(tmp_path))
     options = pipeline.options.get_all_options()
     assert (options["direct_num_workers"], options["direct_running_mode"]) == (3, "multi_threading")
     assert options["job_name"] == "loom"
 
 
-def test_an_unknown_runner_is_named():
+def test_an_unknown_runner_is_named(tmp_path):
     with pytest.raises(FlowloomError, match=r"runner 'FnApiRunnr' cannot start with options"):
-        start_pipeline("FnApiRunnr", 1, [])
+        start_pipeline("FnApiRunnr", 1, [], str(tmp_path))
+
+
+FAILING = """
+import errno, sys
+import apache_beam as beam
+from flowloom.pipelines.engines.embedded import EMBEDDED, running
+
+def fail(element):
+    raise {error}
+
+try:
+    with running(EMBEDDED, 2, [], sys.argv[1]) as pipeline:
+        pipeline | beam.Create([1, 2]) | beam.Map(fail)
+except Exception as error:
+    print(type(error).__name__, str(error).splitlines()[-1])
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (
+            'OSError(errno.ENOSPC, "No space left on device", "/f")',
+            "FlowloomError a step of the job failed: [Errno 28] No space left on device: '/f'; check the path, its "
+            "permissions and the free space",
+        ),
+        ('ValueError("x must be 1")', "ValueError: x must be 1 [while running 'Map(fail)']"),
+    ],
+)
+def test_a_job_ends_when_a_worker_fails_and_stderr_is_closed(tmp_path, error, raised):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FAILING.format(error=error), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+            timeout=240,
+        )
+    finally:
+        os.close(writer)
+    assert done.stdout.strip().endswith(raised)
+
+
+def test_temporary_files_of_beam_lie_in_the_folder_of_the_job(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    pipeline = start_pipeline(EMBEDDED, 1, [], str(tmp_path / "job"))
+    assert Path(pipeline.local_tempdir).is_relative_to(tmp_path / "job")
+    assert list(elsewhere.iterdir()) == []

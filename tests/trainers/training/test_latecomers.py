@@ -75,14 +75,14 @@ def test_a_phase_trains_its_task(synthetic, layout, latecomer):
 def test_the_stream_is_a_function_of_the_step(synthetic, latecomer):
     """A batch has labels of the task that its step trains, and of no other task."""
     feed = feed_of(synthetic(layout="rainbow", rows=ROWS), Arrivals(ORDER, latecomer, phase_epochs=1))
-    whole = list(feed.batches())
+    whole = list(feed.stream())
     epochs = 4 if latecomer == "repair" else 3
     stripes = list(itertools.chain.from_iterable(map(feed.stripes, range(epochs))))
     assert len(whole) == len(stripes)
     for stripe, (_, _, weights) in zip(stripes, whole, strict=True):
         assert {task for task, rows in weights.items() if rows.numpy().any()} == {stripe}
     for start in (1, len(whole) // 2, len(whole) - 1):
-        inputs, labels, _ = next(feed.batches(start))
+        inputs, labels, _ = next(feed.stream(start))
         np.testing.assert_array_equal(inputs["sequence"], whole[start][0]["sequence"])
         np.testing.assert_array_equal(labels["app"], whole[start][1]["app"])
 
@@ -91,7 +91,7 @@ def test_a_first_phase_sees_every_row_once_an_epoch(synthetic):
     path = synthetic(layout="rainbow", rows=ROWS)
     feed = feed_of(path, Arrivals(ORDER, phase_epochs=1))
     rows = collections.Counter()
-    for task, (_, _, weights) in zip(itertools.chain(*map(feed.stripes, range(3))), feed.batches(), strict=True):
+    for task, (_, _, weights) in zip(itertools.chain(*map(feed.stripes, range(3))), feed.stream(), strict=True):
         rows[task] += int(weights[task].numpy().sum())
     counts = Dataset.open(path).card.splits["train"].classes
     assert rows == {task: sum(counts[task].values()) for task in ORDER}
