@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flowloom.pipelines.build_steps import MeteredCaptures, compose, prepare_corpus
 from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running, usable_cores
+from flowloom.pipelines.job_events import card_event, report_files
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.publish import publish, require_vacant
 from flowloom.pipelines.whole_groups import require_room, run_with_room, tell_ended_early
@@ -74,11 +75,14 @@ def build(
     out = os.fspath(options.out)
     if not is_url(out):
         with staged_folder(out) as staging:
-            return _build(options, manifest, staging, progress, metered)
-    require_vacant(out)
-    with temporary_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
-        _build(options, manifest, staging, progress, metered)
-        return publish(staging, out)
+            card = _build(options, manifest, staging, progress, metered)
+    else:
+        require_vacant(out)
+        with temporary_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
+            _build(options, manifest, staging, progress, metered)
+            card = publish(staging, out)
+    progress(card_event(out, card))
+    return card
 
 
 def _build(
@@ -100,6 +104,7 @@ def _build(
     clear(staging)
     card = read_card(staging)
     tell_ended_early(card.accounting.flows_ended_early, card.definition, progress)
+    report_files(staging, card, progress, os.fspath(options.out))
     return card
 
 

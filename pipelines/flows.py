@@ -90,7 +90,7 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
     report.seconds["total"] = time.perf_counter() - begun
     read = next(files)
     for reject in report.rejects:
-        progress(Progress(_sentence(reject), read, read, stays=True))
+        progress(Progress(_sentence(reject), read, read, stays=True, event="reject", facts=reject))
     tell_ended_early(report.ended_early, options.definition, progress)
     return report
 
@@ -100,7 +100,7 @@ def _all_metered(
 ) -> Iterator[pa.RecordBatch]:
     for uri in _files(options.captures, report):
         progress(Progress(f"metering {uri}", next(files), stays=True))
-        yield from _metered(uri, options, report)
+        yield from _metered(uri, options, report, progress)
 
 
 def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
@@ -115,7 +115,9 @@ def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
         seen.update(files)
 
 
-def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[pa.RecordBatch]:
+def _metered(
+    uri: str, options: FlowsOptions, report: FlowsReport, progress: Callable[[Progress], None]
+) -> Iterator[pa.RecordBatch]:
     """Yields the flows of one capture and adds its accounting to the report."""
     begun = time.perf_counter()
     try:
@@ -137,6 +139,8 @@ def _metered(uri: str, options: FlowsOptions, report: FlowsReport) -> Iterator[p
             }
         )
         report.packets += row["metered"]
+        facts = {name: row[name] for name in ("uri", "records", "metered", "rejects")}
+        progress(Progress(f"metered {row['uri']}", event="capture", facts=facts))
     report.ended_early += reading.ended_early
     report.rejects += reading.rejects().to_pylist()
     for stage, seconds in dataclasses.asdict(reading.seconds).items():

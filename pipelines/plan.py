@@ -4,7 +4,6 @@ import dataclasses
 import os
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -21,6 +20,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.capture_files import open_stored
 from flowloom.transforms.captures.groups import Capture, GroupPlan, plan_corpus
+from flowloom.transforms.io.staging import temporary_folder
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.window_sources import label_folder
 from flowloom.transforms.metering.build_estimate import (
@@ -105,7 +105,7 @@ def measure_rates(
     """
     captures = [capture for group in corpus.groups for capture in group.captures if capture.first_ns is not None]
     samples = choose_samples(captures)
-    with tempfile.TemporaryDirectory(prefix="flowloom-plan-") as scratch:
+    with temporary_folder(None, "flowloom-plan") as scratch:
         smallest = min(captures, key=lambda capture: capture.size)
         progress(Progress("starting up", 0, len(samples), stays=True))
         _build(manifest, folder, [(smallest, _FIRST_BYTES)], f"{scratch}/first")

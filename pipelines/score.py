@@ -141,8 +141,14 @@ def score(options: ScoreOptions, progress: Callable[[Progress], None] = ignore_p
         require_success(staging, SCORE_CARD)
         clear(staging)
         card = read_scores(staging)
-        tell_ended_early(card.captures.flows_ended_early if card.captures else 0, needs.definition, progress)
-        return card
+    tell_ended_early(card.captures.flows_ended_early if card.captures else 0, needs.definition, progress)
+    skewed = list(card.skew.skewed) if card.skew else []
+    if card.skew:
+        text = f"skewed: {', '.join(skewed)}" if skewed else "no feature is skewed"
+        progress(Progress(text, event="drift", facts={"drifted": skewed}))
+    facts = {"place": os.fspath(options.out), "rows": card.rows, "scored": card.scored, "rejected": dict(card.rejected)}
+    progress(Progress(f"wrote the card of {options.out}", event="card", facts=facts))
+    return card
 
 
 def _given(scorer: RowScorer) -> RowScorer:

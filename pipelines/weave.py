@@ -8,6 +8,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
+from flowloom.pipelines.job_events import card_event, report_files
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.errors import FlowloomError
@@ -57,7 +58,10 @@ def weave(options: WeaveOptions, progress: Callable[[Progress], None] = ignore_p
             compose(pipeline, datasets, plan, staging)
         require_success(staging, CARD)
         clear(staging)
-        return read_card(staging)
+        card = read_card(staging)
+        report_files(staging, card, progress, os.fspath(options.out))
+    progress(card_event(options.out, card))
+    return card
 
 
 def compose(pipeline: beam.Pipeline, datasets: Sequence[tuple[Path, DatasetCard]], plan: WeavePlan, out: str) -> None:

@@ -1,21 +1,35 @@
 """Atomic files: each appears under its name only when it is complete."""
 
 import contextlib
+import errno
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flowloom.schemas.abandoned import owner_mark, remove_abandoned
+
 UNFINISHED = ".writing"
 """Part of the names of incomplete files."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_CLEANED: set[str] = set()
+"""Folders that this process has cleaned."""
+
 
 def unfinished(path: str | os.PathLike[str], suffix: str = "") -> str:
-    """Returns a new hidden name beside a path, so that two attempts never share a file."""
+    """Returns a new hidden name beside a path, so that two attempts never share a file.
+
+    The first call for a folder removes what dead processes left there.
+    """
     folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}{UNFINISHED}{suffix}")
+    place = os.path.abspath(folder)
+    if place not in _CLEANED:
+        _CLEANED.add(place)
+        remove_abandoned(folder, ".", UNFINISHED)
+    return os.path.join(folder, f".{name}{owner_mark()}{UNFINISHED}{suffix}")
 
 
 @contextlib.contextmanager
@@ -28,10 +42,28 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     """
     temporary = Path(unfinished(path, suffix))
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with file_named(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def file_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds a file's path to errors of a full disk, a quota or a size limit, which writing gives without a path.
+
+    Raises:
+      OSError: with the path, if the block raises such an error without.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = "No space left" in str(error) and errno.ENOSPC  # as libraries in C report it, without a number
+        number = error.errno if error.errno in _FULL else full
+        if error.filename is not None or not number:
+            raise
+        raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowloom.schemas.atomic_files import unfinished
+from flowloom.schemas.atomic_files import file_named, unfinished
 from flowloom.schemas.errors import FlowloomError
 
 RESTORE = "restore the file from a copy, or make it again"
@@ -32,18 +32,19 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[
     split = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _BYTE_STREAM_SPLIT if name in leaves}
     dictionary = [leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith("label_")]
     try:
-        with pq.ParquetWriter(
-            staged,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=dictionary,
-            column_encoding=split,
-            write_batch_size=_WRITE_BATCH,
-            write_page_checksum=True,
-        ) as writer:
-            yield writer
-        os.replace(staged, target)
+        with file_named(target):
+            with pq.ParquetWriter(
+                staged,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=dictionary,
+                column_encoding=split,
+                write_batch_size=_WRITE_BATCH,
+                write_page_checksum=True,
+            ) as writer:
+                yield writer
+            os.replace(staged, target)
     except BaseException:
         staged.unlink(missing_ok=True)
         raise

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import sealed_text
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
 from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
+from flowloom.transforms.io.staging import temporary_folder
 
 BATCH_ROWS = 16_384
 """Rows that are read at a time."""
@@ -36,7 +36,7 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
     check_shards(dataset, shards)
     folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in shards})
     sources = _sources(os.fspath(dataset), folders)
-    with tempfile.TemporaryDirectory(prefix="flowloom-describe-") as scratch:
+    with temporary_folder(None, "flowloom-describe") as scratch:
         with _unreadable(dataset), running(EMBEDDED, 1, (), scratch) as pipeline:
             # one sketch per folder: the runner would hold rows that are flattened from several folders in memory
             sketches = [

@@ -13,6 +13,7 @@ from typing import Any
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.build_steps import MeteredCaptures
 from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
+from flowloom.pipelines.job_events import report_version
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.retrain.continuity import (
     check_continues,
@@ -208,6 +209,7 @@ def _add_captures(
     else:
         version = challenge(options, recipe, state, card, found, place, progress)
         report = write_report(version, place)
+        report_version(version, progress)
         promotions = (Promotion(at=version.finished, champion=number),) if version.verdict.promoted else ()
         grown = grown.model_copy(
             update={"versions": (*state.versions, version), "promotions": (*state.promotions, *promotions)}

@@ -4,9 +4,8 @@ import dataclasses
 import importlib.metadata
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from flowloom.schemas.abandoned import owned_folder, remove_abandoned
 from flowloom.schemas.atomic_files import write_json
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.file_digests import file_sha256, sealed
@@ -189,24 +189,21 @@ def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions
 @contextmanager
 def _published(out: Path) -> Iterator[Path]:
     """Yields a hidden folder beside `out` that becomes `out` if the block succeeds, and is removed if it fails."""
+    out = out.absolute()
+    hidden = out.parent / f".{out.name}.writing"
+    remove_abandoned(str(out.parent), f"{hidden.name}-")
     if os.path.lexists(out):
         raise FlowloomError(f"{out} exists already; remove it, or export to another folder")
-    out = out.absolute()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.writing-", dir=out.parent))
-    except OSError as error:
-        raise FlowloomError(f"folder {out} cannot be created: {error.strerror}; export to another one") from None
-    try:
-        with locked_output(out):
+    with ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(owned_folder(str(hidden))))
+        except OSError as error:
+            raise FlowloomError(f"folder {out} cannot be created: {error.strerror}; export to another one") from None
+        stack.enter_context(locked_output(out))
+        try:
             yield folder
-            folder.chmod(0o777 & ~_umask())
-            os.rename(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        except tf.errors.OpError as error:  # a full disk is one of several kinds, and the file is in the message
+            raise FlowloomError(
+                f"{out}: the model cannot be written ({error.message}); check the free space and export again"
+            ) from None
+        os.rename(folder, out)

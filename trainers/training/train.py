@@ -180,7 +180,8 @@ def _epoch_progress(record: Mapping[str, Any], epochs: int) -> Progress:
     aucs = record["validation_auc"].items()
     scores = ", ".join(f"{task} {'-' if auc is None else f'{auc:.3f}'}" for task, auc in aucs)
     text = f"epoch {record['epoch']} of {epochs}: validation AUC: {scores}"
-    return Progress(text, record["steps"], record["steps"], stays=True)
+    facts = {"epoch": record["epoch"], "epochs": epochs, "validation_auc": dict(aucs)}
+    return Progress(text, record["steps"], record["steps"], stays=True, event="epoch", facts=facts)
 
 
 def check_tasks(recipe: Recipe, dataset: Dataset) -> None:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
-from flowloom.schemas.atomic_files import UNFINISHED
+from flowloom.schemas.atomic_files import UNFINISHED, file_named
 from flowloom.transforms.arrays.columns import concatenated
 
 SCRATCH = "spill"
@@ -38,7 +38,7 @@ class Spilled:
 def spill_batches(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
     """Writes batches of one schema into a new file below a job's folder and returns their places, in order."""
     path = _new_file(job)
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches[0].schema) as writer:
+    with file_named(path), pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches[0].schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return [Spilled(path, at) for at in range(len(batches))]
@@ -47,7 +47,7 @@ def spill_batches(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
 def spill_bytes(content: bytes, job: str) -> str:
     """Writes bytes into a new file below a job's folder and returns its path."""
     path = _new_file(job)
-    with open(path, "wb") as file:
+    with file_named(path), open(path, "wb") as file:
         file.write(content)
     return path
 

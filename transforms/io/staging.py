@@ -4,57 +4,68 @@ import contextlib
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 
+from flowloom.schemas.abandoned import owned_folder, remove_abandoned
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_output
+
+_BUILDING = ".building"
 
 
 @contextlib.contextmanager
 def staged_folder(out: str) -> Iterator[str]:
     """Yields a new hidden folder that becomes `out` when the block succeeds, and is removed when it fails.
 
+    Folders that dead processes left for the same `out` are removed first.
+
     Raises:
       FlowloomError: if `out` exists, another process makes it, or its folder cannot be written to.
     """
     out = os.path.abspath(out)
+    parent, name = os.path.split(out)
+    remove_abandoned(parent, f".{name}{_BUILDING}-")
     if os.path.lexists(out):
         raise FlowloomError(f"output folder {out} exists already; remove it, or name another one")
-    parent, name = os.path.split(out)
-    staging = os.path.join(parent, f".{name}.building-{uuid.uuid4().hex[:8]}")
-    try:
-        os.makedirs(staging)
-    except OSError as error:
-        raise FlowloomError(f"output folder {out} cannot be made: {error.strerror}; name another one") from None
-    try:
-        with locked_output(out):
-            yield staging
-            try:
-                os.rename(staging, out)
-            except OSError as error:
-                raise FlowloomError(
-                    f"output folder {out} appeared while it was built ({error.strerror}); remove it and build again"
-                ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            staging = stack.enter_context(owned_folder(os.path.join(parent, f".{name}{_BUILDING}")))
+        except OSError as error:
+            raise FlowloomError(f"output folder {out} cannot be made: {error.strerror}; name another one") from None
+        stack.enter_context(locked_output(out))
+        yield staging
+        try:
+            os.rename(staging, out)
+        except OSError as error:
+            raise FlowloomError(
+                f"output folder {out} appeared while it was built ({error.strerror}); remove it and build again"
+            ) from None
 
 
 @contextlib.contextmanager
-def temporary_folder(parent: str | None) -> Iterator[str]:
-    """Yields a new folder for temporary files, below `parent` if given, that is removed when the block ends.
+def temporary_folder(parent: str | None, name: str = _BUILDING) -> Iterator[str]:
+    """Yields a new folder for temporary files that is removed when the block ends.
+
+    Folders that dead processes left there are removed first.
+
+    Args:
+      parent: the folder that it is made in; None: that of temporary files of this machine.
+      name: beginning of its name.
 
     Raises:
       FlowloomError: if it cannot be made.
     """
-    try:
-        folder = tempfile.mkdtemp(prefix=".building-", dir=parent)
-    except OSError as error:
-        raise FlowloomError(f"the job's folder cannot be made below {parent}: {error.strerror}; name another") from None
-    try:
+    place = parent or tempfile.gettempdir()
+    remove_abandoned(place, f"{name}-")
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(owned_folder(os.path.join(place, name)))
+        except OSError as error:
+            raise FlowloomError(
+                f"the job's folder cannot be made below {place}: {error.strerror}; name another"
+            ) from None
+        os.chmod(folder, 0o700)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def empty_folder(folder: str) -> None:

@@ -6,7 +6,6 @@ A sighting is one occurrence of a thing (a sequence, a host or a host pair) in a
 import bisect
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from flowloom.transforms.arrays.columns import filled, view
 from flowloom.transforms.arrays.digests import row_digests
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.io.spill import spill_bytes
+from flowloom.transforms.io.staging import temporary_folder
 
 TRAIN = SPLITS.index("train")
 SEQUENCE = ("pkt_size", "pkt_dir")
@@ -202,7 +202,7 @@ def measure_leakage(dataset: str | os.PathLike[str]) -> Leakage:
     """
     card = read_card(dataset)
     tasks = [task.name for task in card.tasks]
-    with tempfile.TemporaryDirectory(prefix="flowloom-leakage-") as job:
+    with temporary_folder(None, "flowloom-leakage") as job:
         sightings: list[SpilledSightings] = []
         for shard in (shard for shard in card.shards if shard.view == "flows"):
             path = shard_file(dataset, shard)
