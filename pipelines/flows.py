@@ -16,6 +16,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.parquet_files import parquet_writer
+from flowloom.schemas.printable import printable
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.arrays.columns import filled
 from flowloom.transforms.captures.capture_files import (
@@ -23,6 +24,7 @@ from flowloom.transforms.captures.capture_files import (
     capture_fingerprint,
     capture_sha256,
     match_captures,
+    name_fault,
 )
 from flowloom.transforms.captures.groups import origin_of
 from flowloom.transforms.captures.ranges import CaptureRange
@@ -111,7 +113,12 @@ def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
         if not files:
             detail = "no such file, and no file matches it as a glob; check the path"
             report.rejects.append({"uri": pattern, "offset": 0, "reason": RejectReason.NO_MATCH, "detail": detail})
-        yield from (uri for uri in files if uri not in seen)
+        for uri in files:
+            if uri not in seen and (fault := name_fault(uri)):
+                shown = printable(uri)
+                report.rejects.append({"uri": shown, "offset": 0, "reason": RejectReason.UNREADABLE, "detail": fault})
+            elif uri not in seen:
+                yield uri
         seen.update(files)
 
 

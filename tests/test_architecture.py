@@ -36,7 +36,7 @@ ALLOWED: dict[str, str] = {
     "pipelines/engines": "schemas transforms/io",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
     "trainers/feed": "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models",
-    "transforms/captures": "schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
+    "transforms/captures": "schemas schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
     "trainers/recipes": (
         "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset schemas/models trainers/feed"
     ),

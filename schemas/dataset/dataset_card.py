@@ -343,7 +343,7 @@ def read_card(dataset: str | os.PathLike[str]) -> DatasetCard:
         raise FlowloomError(
             f"{root} is not a dataset: {CARD} is missing ({state}); make one with `flowloom build`"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FlowloomError(f"{where} is not JSON ({error}); build the dataset again") from None
     version = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION:

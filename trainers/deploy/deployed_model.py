@@ -126,7 +126,7 @@ class DeployedModel:
         check_saved_model(folder)
         try:
             served = tf.saved_model.load(str(folder))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of TensorFlow and protobuf: damage has many kinds
             raise FlowloomError(f"{folder} cannot be read ({error}); export the run again") from None
         return self._in_pieces(lambda rows: served.serve({name: tf.constant(each) for name, each in rows.items()}))
 
@@ -141,7 +141,7 @@ class DeployedModel:
             model = LiteRTModel(content)
         except FlowloomError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise FlowloomError(f"{path} cannot be read ({error}); export the run again") from None
         return lambda *arrays: model(dict(zip(self._inputs, arrays, strict=True)))
 
@@ -202,7 +202,7 @@ def _contract(root: Path) -> dict[str, Any] | None:
         }
     except FlowloomError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FlowloomError(f"the export {root} is damaged ({error}); export the run again") from None
 
 

@@ -100,7 +100,7 @@ class Run:
             )
         except FlowloomError:
             raise
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FlowloomError(f"run {root} is damaged ({error}); train it again in another directory") from None
 
     @property
@@ -130,7 +130,7 @@ class Run:
         path = self.checked(MODEL)
         try:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of zip, JSON, HDF5 and Keras: damage has many kinds
             raise FlowloomError(f"model {self.root / MODEL} cannot be read ({error}); train it again") from None
 
 

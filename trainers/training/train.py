@@ -306,7 +306,7 @@ def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]],
         return [], checkpoints.restore_inside(1)
     try:
         history = json.loads((root / run_directory.HISTORY).read_bytes())[: epochs[-1]]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise FlowloomError(
             f"{root / run_directory.HISTORY} cannot be read ({error}); restore the run from a copy, or train in "
             "another directory"

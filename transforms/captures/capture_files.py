@@ -54,6 +54,15 @@ def match_captures(pattern: str) -> list[str]:
     return find(pattern)
 
 
+def name_fault(uri: str) -> str | None:
+    """Returns a sentence if the name of a file is not UTF-8, which no table can hold; None for other names."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return "the name of the file is not UTF-8; rename the file"
+    return None
+
+
 def capture_sha256(uri: str, file: IO[bytes] | None = None, stamp: FileStamp | None = None) -> str:
     """Returns the hexadecimal SHA-256 of a file's bytes as they are stored.
 

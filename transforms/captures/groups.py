@@ -13,6 +13,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
 from flowloom.schemas.arrow.rows import GROUP_DIGITS
 from flowloom.schemas.corpus.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest, Entry
+from flowloom.schemas.printable import printable
 from flowloom.transforms.arrays.columns import batch, concatenated
 from flowloom.transforms.captures.capture_files import (
     FINGERPRINT_BYTES,
@@ -21,6 +22,7 @@ from flowloom.transforms.captures.capture_files import (
     capture_fingerprint,
     capture_sha256,
     match_captures,
+    name_fault,
     open_stored,
     stamp_of,
 )
@@ -97,7 +99,7 @@ def origin_of(fingerprint: str) -> int:
 
 
 def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.RecordBatch]:
-    """Returns the files that a source's glob matches, sorted, and a reject row if there are none.
+    """Returns the files that a source's glob matches, sorted, and a reject row if there are none or for bad names.
 
     Args:
       folder: the folder of relative globs.
@@ -112,7 +114,9 @@ def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.Reco
         uris = []
         reason, detail = RejectReason.UNREADABLE, f"cannot list the files ({error}); check path and permissions"
     if uris:
-        return [os.path.normpath(uri) if local else uri for uri in uris], reject_rows([])
+        uris = [os.path.normpath(uri) if local else uri for uri in uris]
+        faults = [(printable(uri), 0, RejectReason.UNREADABLE, fault) for uri in uris if (fault := name_fault(uri))]
+        return [uri for uri in uris if not name_fault(uri)], reject_rows(faults)
     if not re.search(r"[*?\[]", source.glob):
         reason = RejectReason.UNREADABLE
         detail = "no such file; check the path: a relative path is searched beside the manifest, or here"
