@@ -10,13 +10,16 @@ SPARK  := .cache/spark
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench flink spark lock clean
+.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark lock clean
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
 	@echo "make test    lint, types, tests, wheel; with CI=true also the slow tests"
 	@echo "make lint    ruff, the language checker and mypy only"
 	@echo "make bench   all benchmarks, one JSON line each"
+	@echo "make fuzz    mutate captures for MINUTES=10; also SEED=1, INPUTS=100000, MUTANTS=1"
+	@echo "make chaos   kill commands at N=20 points, fill disks, flip bytes; also SEED=1"
+	@echo "make rehearsal  meter 100 large files, an elephant flow and a SYN flood; SMALL=1 is shorter"
 	@echo "make flink   fetch the requirements of the tests on Flink: 380 MB, with Maven"
 	@echo "make spark   fetch those of the tests on Spark: 260 MB"
 	@echo "make lock    update requirements.lock from pyproject.toml"
@@ -49,6 +52,18 @@ test: lint
 
 bench: $(READY)
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# tools of docs/reliability.md; each exits with 1 if it finds a fault
+HOSTILE := PYTHONPATH=tests/support:tests/hostile $(BIN)/python tests/hostile
+
+fuzz: $(READY)
+	$(HOSTILE)/fuzz.py --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(MUTANTS),--mutants)
+
+chaos: $(READY)
+	$(HOSTILE)/chaos.py --points $(or $(N),20) --seed $(or $(SEED),1)
+
+rehearsal: $(READY)
+	$(HOSTILE)/rehearsal.py $(if $(SMALL),--small)
 
 # Beam's job server, and the parts of Flink's distribution for job and task managers
 flink: $(FLINK)/job-server.jar $(FLINK)/cluster

@@ -8,7 +8,12 @@ from flowloom.schemas.arrow.accounting import RejectReason
 MAX_RECORD_BYTES = 262_144
 ZERO_BYTES = 65_536
 """Zeros in the place of records that end the reading."""
+MAX_BLOCK_BYTES = 1 << 24
 LATEST_NS = 2**63 - 2
+SECTION = b"\x0a\x0d\x0d\x0a"
+BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
+PACKET_BLOCKS = {2: "HxxIIII", 6: "IIIII"}
+"""Fields of the packet block (obsolete) and of the enhanced packet block."""
 
 
 class Record(NamedTuple):
@@ -29,7 +34,7 @@ class Damage(NamedTuple):
 
 def read_records(data: bytes) -> tuple[list[Record], Damage | None]:
     """Returns the records of a pcap or pcapng file, and where damage ends them."""
-    return pcapng_records(data) if data[:4] == b"\x0a\x0d\x0d\x0a" else pcap_records(data)
+    return pcapng_records(data) if data[:4] == SECTION else pcap_records(data)
 
 
 def pcap_records(data: bytes) -> tuple[list[Record], Damage | None]:
@@ -54,23 +59,31 @@ def pcap_records(data: bytes) -> tuple[list[Record], Damage | None]:
 
 
 def pcapng_records(data: bytes) -> tuple[list[Record], Damage | None]:
-    """Returns the packet blocks of a pcapng file whose blocks are well-formed (draft-ietf-opsawg-pcapng)."""
+    """Returns the packet blocks of a pcapng file, up to the first block that contradicts itself."""
     records, at, order, latest_ns = [], 0, "<", 0
     interfaces: list[tuple[int, int, int, int]] = []
     while at < len(data):
-        if data[at : at + 4] == b"\x0a\x0d\x0d\x0a":
-            order = "<" if data[at + 8 : at + 12] == b"\x4d\x3c\x2b\x1a" else ">"
-            interfaces = []
         if at + 12 > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)
+        if data[at : at + 4] == SECTION:
+            order = BYTE_ORDERS.get(data[at + 8 : at + 12], "")
+            interfaces = []
+        if not order:
+            return records, Damage(RejectReason.MALFORMED, at)
         kind, length = struct.unpack_from(order + "II", data, at)
-        body = data[at + 8 : at + length - 4]
+        if length < 12 or length % 4 or length > MAX_BLOCK_BYTES:
+            return records, Damage(RejectReason.MALFORMED, at)
         if at + length > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)
+        body = data[at + 8 : at + length - 4]
+        if struct.unpack_from(order + "I", data, at + length - 4) != (length,) or not fits(
+            kind, body, order, interfaces
+        ):
+            return records, Damage(RejectReason.MALFORMED, at)
         if kind == 1:
             interfaces.append(interface(body, order))
-        elif kind in (2, 6):  # packet block (obsolete) and enhanced packet block
-            number, high, low, captured, wire = struct.unpack_from(order + ("HxxIIII" if kind == 2 else "IIIII"), body)
+        elif kind in PACKET_BLOCKS:
+            number, high, low, captured, wire = struct.unpack_from(order + PACKET_BLOCKS[kind], body)
             link_type, _, ticks_per_s, offset_s = interfaces[number]
             time_ns: int | None = ((high << 32) + low) * 10**9 // ticks_per_s + offset_s * 10**9
             if 0 <= time_ns <= LATEST_NS:
@@ -87,17 +100,32 @@ def pcapng_records(data: bytes) -> tuple[list[Record], Damage | None]:
     return records, None
 
 
+def fits(kind: int, body: bytes, order: str, interfaces: list[tuple[int, int, int, int]]) -> bool:
+    """Returns whether the fields of a block lie inside it, and name an interface that was described."""
+    if kind == 1:
+        return len(body) >= 8
+    if kind == 3:
+        return len(body) >= 4 and len(interfaces) > 0
+    if kind in PACKET_BLOCKS:
+        if len(body) < 20:
+            return False
+        number, _, _, captured, _ = struct.unpack_from(order + PACKET_BLOCKS[kind], body)
+        return number < len(interfaces) and captured <= len(body) - 20
+    return True
+
+
 def interface(body: bytes, order: str) -> tuple[int, int, int, int]:
     """Returns link type, snap length, ticks a second and offset in seconds of an interface description block."""
     link_type, _, snap_length = struct.unpack_from(order + "HHI", body)
     ticks_per_s, offset_s, at = 10**6, 0, 8
     while at + 4 <= len(body):
         code, length = struct.unpack_from(order + "HH", body, at)
+        value = body[at + 4 : at + 4 + length]
         if code == 0:
             break
-        if code == 9:  # if_tsresol
-            ticks_per_s = (2 if body[at + 4] & 0x80 else 10) ** (body[at + 4] & 0x7F)
-        elif code == 14:  # if_tsoffset
-            (offset_s,) = struct.unpack_from(order + "q", body, at + 4)
+        if code == 9 and len(value) == length == 1:  # if_tsresol
+            ticks_per_s = (2 if value[0] & 0x80 else 10) ** (value[0] & 0x7F)
+        elif code == 14 and len(value) == length == 8:  # if_tsoffset
+            (offset_s,) = struct.unpack(order + "q", value)
         at += 4 + length + -length % 4
     return link_type, snap_length, ticks_per_s, offset_s
