@@ -10,7 +10,7 @@ from frame_mutators import FRAMES
 
 SECONDS = (1, 3, 29, 30, 31, 59, 61, 119, 120, 121, 1000, 86_401)
 LENGTHS = (0, 1, 4, 8, 12, 16, 20, 28, 31, 32, 33, 65_535, 262_144, 262_145, 1 << 24, (1 << 24) + 4, 2**31, 2**32 - 1)
-RESOLUTIONS = (None, 0, 6, 9, 12, 28, 29, 0x80, 0x8A, 0xA0, 0xBF, 0xC0, 0xFF)
+RESOLUTIONS = (None, 0, 6, 9, 12, 28, 29, 0x80, 0x8A, 0xA0, 0xA8, 0xB4, 0xBF, 0xC0, 0xFF)
 LINK_TYPES = (0, 1, 9, 12, 50, 51, 101, 104, 108, 113, 147, 228, 276, 65_535)
 
 
@@ -262,7 +262,7 @@ def another_form(draws: random.Random, file: Mutable) -> None:
     if draws.random() < 0.5:
         data = pcap(timed, link_type=link_type, nanoseconds=draws.random() < 0.5, order=order)
     else:
-        resolution = draws.choice((6, 9, 9, 12, 0x9E))
+        resolution = draws.choice((6, 9, 9, 12, 0x9E, 0xA8, 0xBF))
         data = section(order) + interface(link_type, resolution=resolution, order=order)
         data += b"".join(enhanced(frame, time_ns, order=order) for time_ns, frame in timed)
     file.__init__(data)  # type: ignore[misc]

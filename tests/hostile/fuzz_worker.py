@@ -56,7 +56,9 @@ class Explorer:
         self._pool = Pool(first)
         self._corpus = generated_groups(first, groups) + (real_captures(data) if data else [])
         self._first = [case for _, case in found_cases()]
-        self._first += [self._pool.case(self._draws, files) for files in self._corpus]
+        files = [file for group in self._corpus for file in group]
+        wide = [tuple(files[at : at + WIDE_FILES]) for at in range(0, len(files), WIDE_FILES)]
+        self._first += [self._pool.case(self._draws, each, cut=False) for each in wide]
         self.seen: set[str] = set()
 
     def cases(self) -> Iterator[FuzzCase]:
