@@ -180,6 +180,27 @@ def header_fields(draws: random.Random, file: Mutable) -> None:
     file.parts[0] = bytes(header)
 
 
+def sections(draws: random.Random, file: Mutable) -> None:
+    """Begins another section or interface in front of a record of a pcapng file, mostly one like the first."""
+    chosen = file.records()
+    if not file.pcapng or not chosen:
+        header_fields(draws, file)
+        return
+    number = draws.choice(chosen)
+    new = interface(draws.choice((1, 1, 101, 113)), resolution=draws.choice((6, 9, 9)), order=file.order)
+    if draws.random() < 0.6:
+        new = section(file.order) + new
+        if draws.random() < 0.7:
+            new += interface(1, offset_s=-5, order=file.order)
+    else:  # packets behind it name the interface
+        for at in [each for each in chosen if each >= number][: draws.choice((1, 9))]:
+            part = bytearray(file.parts[at])
+            if frame_of(bytes(part), file.order, pcapng=True)[0] == 28:
+                struct.pack_into(file.order + "H", part, 8 if file.order == "<" else 10, draws.choice((1, 2)))
+            file.parts[at] = bytes(part)
+    file.parts.insert(number, new)
+
+
 def _extra_block(draws: random.Random, order: str) -> bytes:
     kind = draws.randrange(6)
     if kind == 0:
@@ -270,7 +291,7 @@ def another_form(draws: random.Random, file: Mutable) -> None:
 
 MUTATIONS: tuple[Mutation, ...] = (
     bits, bits, head_bytes, truncate, lengths, captured, captured, times, times, times, order_records, order_records,
-    header_fields, frames, frames, frames, frames, frames, frames, fragment, fragment, another_form,
+    header_fields, sections, frames, frames, frames, frames, frames, frames, fragment, fragment, another_form,
 )  # fmt: skip
 
 
