@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
+
 from flowloom.schemas.models.feature_profile import PROFILE, FeatureProfile
 from flowloom.schemas.models.retrain_state import Figures, PromotionRule, Verdict
 from flowloom.schemas.progress import Progress
@@ -70,6 +72,7 @@ def train_challenger(
     if not isinstance(model, LMMoE):
         summary = train_from(recipe, opened, run, CHECKPOINT_S, progress)
         return summary, "fresh", f"model.kind={recipe.model.kind} cannot grow by the new tasks {names}"
+    keras.utils.set_random_seed(recipe.seed)  # growth draws first weights
     for task in late:
         model = grown(model, task.name, len(task.vocabulary))
     counts = opened.card.splits["train"].classes

@@ -65,7 +65,11 @@ def test_a_challenger_starts_from_the_champion(synthetic, tmp_path, layout):
         "grown",
         "the model grew by the new tasks bulk; the other tasks stay the same to the bit",
     )
+    train_challenger(longer, dataset, tmp_path / "3 again", tmp_path / "2", lambda _: None)
     three = Run.open(tmp_path / "3")
+    again = Run.open(tmp_path / "3 again").load_model()
+    for weights, repeated in zip(three.load_model().get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, repeated)
     assert [task.name for task in three.tasks] == ["app", "attack", "bulk"]
     found = compare(tmp_path / "2", tmp_path / "3", [dataset])
     for task in kept:
