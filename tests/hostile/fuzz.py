@@ -54,7 +54,7 @@ class Fuzzer:
     """One run: an explorer, and a repeater with bounds checks.
 
     Args:
-      known: kinds of faults that are counted and do not fail the run.
+      known: properties whose faults are counted and do not fail the run.
       keep: folder for the cases of faults.
     """
 
@@ -187,7 +187,7 @@ def main() -> int:
             return run_mutants(options, folder)
         known = known_kinds(folder)
         if known:
-            print(f"kept cases still show faults: {', '.join(known)}; faults of these kinds are counted as known")
+            print(f"kept cases still break: {', '.join(known)}; faults of these properties are counted as known")
         totals = Fuzzer(options, folder, known).run()
     per_second = totals.inputs / max(totals.seconds, 1e-9)
     print(f"inputs        {totals.inputs:>12,} in {totals.cases:,} cases, {per_second:.0f} a second")

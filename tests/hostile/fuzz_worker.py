@@ -130,7 +130,7 @@ def explore(options: argparse.Namespace, folder: Path) -> None:
 
 def _described(fault: Fault, case: FuzzCase, known: set[str]) -> dict:
     """Returns a fault for the parent process, with its case unless faults of its kind are known."""
-    is_known = fault.kind in known
+    is_known = fault.kind.split()[0] in known
     return {"kind": fault.kind, "detail": fault.detail, "known": is_known, "case": "" if is_known else case.to_json()}
 
 
@@ -168,8 +168,8 @@ def repeat(batches: Path, folder: Path) -> None:
 
 
 def known_kinds(folder: Path) -> list[str]:
-    """Returns the kinds of faults that the kept cases show."""
-    kinds = {fault.kind for _, case in found_cases() for fault in run_guarded(case, folder).faults}
+    """Returns the properties (first words of kinds) that the kept cases break; one cause has several symptoms."""
+    kinds = {fault.kind.split()[0] for _, case in found_cases() for fault in run_guarded(case, folder).faults}
     return sorted(kinds)
 
 
