@@ -19,7 +19,7 @@ from flowloom.schemas.arrow.rows import FLOW_NUMBERS, FLOWS, FRAGMENTS, packet_s
 from flowloom.transforms.arrays.columns import concatenated, view
 from flowloom.transforms.captures import capture_window, records
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.flows.flow_fragments import join_numbered_fragments
+from flowloom.transforms.flows.flow_fragments import join_fragments
 from flowloom.transforms.flows.meter import WHOLE
 from flowloom.transforms.metering.meter_ranges import running_clocks
 from flowloom.transforms.metering.packet_flow_ids import RangeFlows, attach_flows
@@ -84,6 +84,7 @@ class Reading:
     rejects: set[tuple[str, int, str]]
     fragments: int = 0
     tasks: int = 1
+    crowded: bool = False
 
     def digest(self) -> str:
         """Returns a digest of rows and accounts; names of files do not count."""
@@ -99,19 +100,26 @@ class Reading:
 def read_whole(uris: Sequence[str], case: FuzzCase) -> Reading:
     """Reads a group in one task."""
     with patched(records, CHUNK_RECORDS=SMALL_CHUNK):
-        reader = RecordingReader([CaptureRange(uri) for uri in uris], GROUP, case.definition, case.view, place=WHOLE)
+        parts = [CaptureRange(uri, origin=origin) for origin, uri in enumerate(uris)]
+        reader = RecordingReader(parts, GROUP, case.definition, case.view, place=WHOLE)
         return _reading([reader], case)
 
 
 def read_split(uris: Sequence[str], case: FuzzCase) -> Reading:
-    """Reads a group in the ranges that its cuts give, and joins them."""
-    with patched(records, CHUNK_RECORDS=case.chunk_records):
-        planned = tasks(uris, case.definition, Cut(case.edges))
-        readers = [
-            RecordingReader(task.ranges, GROUP, case.definition, case.view, place=task.place, earlier=task.earlier)
-            for task in planned
-        ]
-        return _reading(readers, case)
+    """Reads a group in the ranges that its cuts give, or in one piece if it is too crowded."""
+    for alone in (False, True):
+        with patched(records, CHUNK_RECORDS=case.chunk_records):
+            readers = [
+                RecordingReader(
+                    task.ranges, GROUP, case.definition, case.view, place=task.place, earlier=task.earlier,
+                    earlier_clock_ns=task.earlier_clock_ns,
+                )
+                for task in tasks(uris, case.definition, Cut(case.edges), alone=alone)
+            ]  # fmt: skip
+            reading = _reading(readers, case)
+        if not reading.crowded:
+            break
+    return reading
 
 
 def _reading(readers: Sequence[RecordingReader], case: FuzzCase) -> Reading:
@@ -129,15 +137,15 @@ def _reading(readers: Sequence[RecordingReader], case: FuzzCase) -> Reading:
         accounts.append((reader.captures().to_pylist(), rejects))
         short += reader.flows_short
         decoded += getattr(reader, "decoded", [])
-    numbers, pieces = [reader.numbers() for reader in readers], []
+    numbers, pieces, crowded = [reader.numbers() for reader in readers], [], False
     if len(readers) > 1:
         pieces = [batch for reader in readers for batch in reader.fragments()]
-        joined, joined_short, joined_numbers = join_numbered_fragments(
-            concatenated(pieces, FRAGMENTS), running_clocks(clocks), case.definition, GROUP
-        )
-        flows.append(joined)
-        numbers.append(joined_numbers)
-        short += joined_short
+        joined = join_fragments(concatenated(pieces, FRAGMENTS), running_clocks(clocks), case.definition, GROUP)
+        flows.append(joined.flows)
+        numbers.append(joined.numbers)
+        short += joined.flows_short
+        most = max(reader.most_open + carried for reader, carried in zip(readers, joined.carried, strict=True))
+        crowded = most + max(case.definition.max_open_flows // 8, 1) > case.definition.max_open_flows
     dropped = no_drops()
     for reader in readers:
         dropped += reader.dropped
@@ -150,6 +158,7 @@ def _reading(readers: Sequence[RecordingReader], case: FuzzCase) -> Reading:
     return Reading(
         pa.Table.from_batches(flows, FLOWS), pa.Table.from_batches(packets, packet_schema(case.view.length)),
         dropped.tolist(), short, each, decoded, stops, sum(batch.num_rows for batch in pieces), len(readers),
+        crowded,
     )  # fmt: skip
 
 
@@ -247,7 +256,8 @@ def expected_of(case: FuzzCase) -> Metered | None:
         return None
     readable = [_opens(file) for file in case.files]
     files = [file for file, opens in zip(case.files, readable, strict=True) if opens]
-    expected = reference_meter(files, case.definition, GROUP)
+    origins = [origin for origin, opens in enumerate(readable) if opens]
+    expected = reference_meter(files, case.definition, GROUP, origins)
     captures = iter(expected.captures)
     expected.captures = [next(captures) if opens else Account() for opens in readable]
     return expected
