@@ -95,14 +95,15 @@ ALLOWED: dict[str, str] = {
         "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave"
     ),
     "pipelines/describe": (
-        "schemas trainers schemas/dataset pipelines/engines trainers/evaluation transforms/splits transforms/inspection"
+        "schemas trainers schemas/dataset pipelines/engines trainers/evaluation transforms/io transforms/splits "
+        "transforms/inspection"
     ),
     "pipelines/reproduce/engine": (
         "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
         "trainers/evaluation trainers/training transforms/weave pipelines"
     ),
     "pipelines/retrain": (
-        "schemas trainers schemas/corpus schemas/dataset schemas/models transforms/io pipelines/engines "
+        "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/io pipelines/engines "
         "trainers/recipes transforms/captures trainers/evaluation trainers/training transforms/metering "
         "pipelines/terminal transforms/dataset transforms/score pipelines"
     ),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from flowloom.schemas.arrow.rows import FLOW_IDS
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.retrain_state import RetrainState
@@ -78,6 +79,11 @@ def check_continues(state: RetrainState, manifest: CorpusManifest) -> None:
     """
     if state.manifest is None:
         return
+    if state.flow_ids != FLOW_IDS:
+        raise FlowloomError(
+            f"flow ids of a state must be of version {FLOW_IDS}, by which rows keep their splits, got {state.flow_ids} "
+            "of an earlier Flowloom; begin another state from the same captures (the models of this one still score)"
+        )
     fixed = ("name", "definition", "layout", "missing", "splits", "deduplicate", "identity")
     for key in fixed:
         before, now = getattr(state.manifest, key), getattr(manifest, key)

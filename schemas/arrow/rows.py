@@ -12,6 +12,9 @@ VIEWS: tuple[View, ...] = get_args(View)
 ADDRESS = pa.binary(16)
 """An IPv6 address, or an IPv4 one in its IPv4-mapped form ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2)."""
 
+FLOW_IDS = 2
+"""Version of the rule of flow ids of captures: 1 hashed key and start, 2 hashes the place of the first packet."""
+
 PACKETS = pa.schema(
     [
         pa.field("record", pa.uint64(), nullable=False),  # position in the capture, from 0

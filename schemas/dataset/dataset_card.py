@@ -285,6 +285,8 @@ class DatasetCard(pydantic.BaseModel):
 
     format_version: int = FORMAT_VERSION
     tool_version: str
+    flow_ids: int = 1
+    """Version of the rule of flow ids (`schemas.arrow.rows.FLOW_IDS`); cards without it have the first."""
     name: str
     content_hash: str
     """SHA-256 over all rows of all views in a canonical order."""

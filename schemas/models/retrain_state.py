@@ -7,6 +7,7 @@ from typing import Literal
 
 import pydantic
 
+from flowloom.schemas.arrow.rows import FLOW_IDS
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import sealed_text, unsealed
@@ -143,6 +144,8 @@ class RetrainState(pydantic.BaseModel):
     state_version: Literal[1] = 1
     manifest: CorpusManifest | None = None
     key_id: str | None = None
+    flow_ids: int = 1
+    """Version of the rule of flow ids, by which rows keep their splits; states without it have the first."""
     inputs: str = ""
     """Digest of the newest dataset's inputs; a run with the same digest has nothing to do."""
     seen: tuple[SeenCapture, ...] = ()
@@ -184,7 +187,7 @@ def read_state(folder: str | os.PathLike[str]) -> RetrainState:
             raise FlowloomError(
                 f"{root} must be empty or have {STATE}, the state of retraining, got other files; name another folder"
             ) from None
-        return RetrainState()
+        return RetrainState(flow_ids=FLOW_IDS)
     except ValueError as error:
         raise FlowloomError(f"{root / STATE} is not JSON ({error}); {_RESTORE}") from None
     document = unsealed(document, root / STATE, _RESTORE)

@@ -4,6 +4,7 @@ import importlib.metadata
 
 import pyarrow as pa
 
+from flowloom.schemas.arrow.rows import FLOW_IDS
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import (
@@ -88,6 +89,7 @@ def assemble_card(
     measured = manifest.leakage == "measure"
     return DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
+        flow_ids=FLOW_IDS,
         name=manifest.name,
         content_hash=shards_hash(shards, tasks),
         corpus_digest=corpus_digest(captures, findings.published),

@@ -95,6 +95,7 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
         _check_same("flow definitions", _definition(cards[0]), _definition(card), (names[0], name))
         first, other = ({"identity": each.identity, "key_id": each.key_id} for each in (cards[0], card))
         _check_same("identities", first, other, (names[0], name))
+    _check_flow_ids(names, cards)
     tasks: dict[str, tuple[str, Task]] = {}
     for name, card in zip(names, cards, strict=True):
         for task in card.tasks:
@@ -152,6 +153,18 @@ def _check_same(what: str, one: Mapping[str, object], other: Mapping[str, object
             raise FlowloomError(
                 f"{what} of merged datasets must agree, got {field} {_shown(value)} in {names[0]!r} and "
                 f"{_shown(other[field])} in {names[1]!r}; build both with the same value"
+            )
+
+
+def _check_flow_ids(names: Sequence[str], cards: Sequence[DatasetCard]) -> None:
+    """Checks that flows of captures have ids by one rule, so that equal flows have equal ids."""
+    captured = [(name, card) for name, card in zip(names, cards, strict=True) if card.accounting.captures]
+    for name, card in captured:
+        if card.flow_ids != captured[0][1].flow_ids:
+            older = min(captured, key=lambda each: each[1].flow_ids)[0]
+            raise FlowloomError(
+                f"flow ids of merged datasets must follow one rule, got version {captured[0][1].flow_ids} in "
+                f"{captured[0][0]!r} and {card.flow_ids} in {name!r}; build {older!r} again from its captures"
             )
 
 

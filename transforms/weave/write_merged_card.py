@@ -217,6 +217,7 @@ def assemble_merged_card(
             published.append(entry)
     first = cards[0]
     return DatasetCard(
+        flow_ids=max(card.flow_ids for card in cards),
         tool_version=importlib.metadata.version("flowloom"),
         name=plan.rules.name or "+".join(dict.fromkeys(card.name for card in cards)),
         content_hash=shards_hash(shards, plan.tasks),
