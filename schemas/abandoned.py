@@ -1,4 +1,4 @@
-"""Temporary files and folders that dead processes left, recognised by a lock or by the owner in their name.
+"""Temporary files and folders of dead processes, found by a lock or by the owner in their name.
 
 The owner of a folder holds its lock (`flock`), which the kernel releases with the process. Where locks do not work, and
 for files, the name decides: it has the host, the process and its start. On a filesystem that several hosts share (NFS,
@@ -32,7 +32,7 @@ def owner_mark() -> str:
 
 @contextlib.contextmanager
 def owned_folder(prefix: str) -> Iterator[str]:
-    """Makes and yields a new folder whose path begins with `prefix`; removes its rest at the end.
+    """Yields a new folder whose path begins with `prefix`, and removes what is left of it at the end.
 
     Raises:
       OSError: if it cannot be made.
@@ -114,7 +114,7 @@ def _remove_folder(path: str, status: os.stat_result) -> bool:
 
 
 def _is_dead(path: str) -> bool:
-    """Returns whether a name has a process of this host that ended; False without one."""
+    """Returns whether a name has a process of this host that has ended; False for other names."""
     found = _MARK.search(os.path.basename(path))
     return found is not None and found[1] == _host() and _started(int(found[2])) != int(found[3])
 

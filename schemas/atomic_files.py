@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def file_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Adds a file's path to errors of a full disk, a quota or a size limit.
+    """Adds a file's path to errors of writing (full disk, quota, size limit), which lack it.
 
     Raises:
       OSError: with the path, if the block raises such an error without.

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flowloom.pipelines.cli.shared import CommandEnded
@@ -93,12 +94,21 @@ def leave(code: int) -> NoReturn:
         timer = threading.Timer(CLEANUP_S, os._exit, (code,))
         timer.daemon = True
         timer.start()
+        _end_children()
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _end_children() -> None:
+    """Ends the processes that this one has started, such as those of NFStream and of experiments."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError, ValueError):
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGTERM)
 
 
 def _explained(error: BaseException) -> tuple[int, str]:

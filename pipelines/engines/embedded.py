@@ -153,5 +153,7 @@ def _expected_failure(cause: str) -> str | None:
         return f"a step of the job ran out of memory ({message or name}); use fewer workers, or a larger machine"
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, OSError):
-        return f"a step of the job failed: {message}; check the path, its permissions and the free space"
+        # "[Errno 28] No space left on device: '/file'"
+        reason = re.sub(r"^\[Errno \d+\] ([^:]+): '(.+)'$", r"\2: \1", message)
+        return f"a step of the job failed: {reason}; check the path, its permissions and the free space"
     return None

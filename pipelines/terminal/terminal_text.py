@@ -21,6 +21,12 @@ def terminal_text(text: object) -> str:
 class TerminalConsole(Console):
     """Console whose tables and lines pass `terminal_text`; the control sequences are those of rich alone."""
 
+    def on_broken_pipe(self) -> None:
+        """Raises the error on stdout, whose reader wants no more; messages on stderr are lost."""
+        if not self.stderr:
+            raise BrokenPipeError
+        self.quiet = True
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yields the segments of a renderable with escaped text."""
         for segment in super().render(renderable, options):

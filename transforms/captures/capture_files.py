@@ -55,7 +55,7 @@ def match_captures(pattern: str) -> list[str]:
 
 
 def name_fault(uri: str) -> str | None:
-    """Returns a sentence if a file name is not UTF-8, which no table can hold, else None."""
+    """Returns a sentence if the name of a file is not UTF-8; None for other names."""
     try:
         uri.encode()
     except UnicodeEncodeError:

@@ -99,7 +99,7 @@ def origin_of(fingerprint: str) -> int:
 
 
 def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.RecordBatch]:
-    """Returns the files that a source's glob matches, sorted, and rejects of none and of bad names.
+    """Returns the files that a source's glob matches, sorted, and reject rows for none and for bad names.
 
     Args:
       folder: the folder of relative globs.

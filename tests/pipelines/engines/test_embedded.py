@@ -74,7 +74,7 @@ except Exception as error:
     [
         (
             'OSError(errno.ENOSPC, "No space left on device", "/f")',
-            "FlowloomError a step of the job failed: [Errno 28] No space left on device: '/f'; check the path, its "
+            "FlowloomError a step of the job failed: /f: No space left on device; check the path, its "
             "permissions and the free space",
         ),
         ('ValueError("x must be 1")', "ValueError: x must be 1 [while running 'Map(fail)']"),
