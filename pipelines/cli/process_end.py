@@ -105,10 +105,11 @@ def leave(code: int) -> NoReturn:
 
 def _end_children() -> None:
     """Ends the processes that this one has started, such as those of NFStream and of experiments."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError, ValueError):
-            for child in children.read_text().split():
-                os.kill(int(child), signal.SIGTERM)
+    for status in Path("/proc").glob("[0-9]*/stat"):  # systems without /proc have none
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = status.read_text(errors="replace").rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                os.kill(int(status.parent.name), signal.SIGTERM)
 
 
 def _explained(error: BaseException) -> tuple[int, str]:

@@ -120,6 +120,8 @@ def running(
     if runner == EMBEDDED:
         yield pipeline
         _run_embedded(pipeline)
+        with contextlib.suppress(OSError):  # jobs may keep files there
+            os.rmdir(os.path.join(job, SCRATCH))
         return
     check_engine(runner, pipeline.options)
     check_workers(start_pipeline(runner, workers, beam_args, job), job, start_limit_s)

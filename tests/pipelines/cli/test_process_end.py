@@ -176,3 +176,12 @@ def test_json_lines_report_every_result(run, tmp_path, corpus, dataset):
     code, _, err = run("build", corpus / "cli.yaml", tmp_path / "out", "--log-format", "json")
     assert code == 1
     assert [json.loads(line)["event"] for line in err.splitlines()][-1] == "error"
+
+
+def test_a_failure_ends_the_processes_that_the_command_started(tmp_path):
+    child = tmp_path / "child"
+    begin = f"    import subprocess; open('{child}', 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
+    code = FAILING.replace("    raise", f"{begin}; raise")
+    assert ended(["flows", "x.pcap", "-o", tmp_path / "f"], code.format(error="OSError('x')"))[0] == 1
+    status = Path(f"/proc/{child.read_text()}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
