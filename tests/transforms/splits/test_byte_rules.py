@@ -57,3 +57,14 @@ def test_a_byte_that_nearly_determines_the_label_leaks_and_a_rare_class_does_not
 def test_bytes_after_headers_are_not_counted():
     of = [(bytes(HEADER_BYTES) + bytes([code]), code) for code in (0, 1)] * 10
     assert rule_of(of, HEADER_BYTES + 1).leaking == ()
+
+
+def test_rows_of_any_length_are_counted_in_buffers_that_are_longer_than_their_rows():
+    for width in (1, 5, 8, 13):
+        content = [bytes([row] * width) for row in range(5)]
+        padded = pa.py_buffer(b"".join(content) + bytes(7))
+        column = pa.Array.from_buffers(pa.binary(width), 3, [None, padded], offset=1)
+        batch = pa.RecordBatch.from_arrays([column, pa.array([0, 1, 2], pa.int32())], ["bytes", "label_tunnel"])
+        counts = count_bytes(batch, [TASK])["tunnel"]
+        assert counts.sum() == 3 * width
+        assert all(counts[at, row + 1, row] == 1 for at in range(width) for row in range(3))
