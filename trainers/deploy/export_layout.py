@@ -20,12 +20,17 @@ def read_contract(root: Path) -> dict[str, Any]:
     """Returns the contract of an export, or the features of a run that has the same file name.
 
     Raises:
-      OSError, ValueError: if it is missing or not a JSON object; FlowloomError, a ValueError, if it is damaged.
+      OSError: if it cannot be read.
+      FlowloomError: if it is damaged.
     """
-    contract = unsealed(json.loads((root / CONTRACT).read_bytes()), root / CONTRACT, _AGAIN)
+    path = root / CONTRACT
+    try:
+        contract = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FlowloomError(f"{path} is not JSON ({error}); {_AGAIN}") from None
     if not isinstance(contract, dict):
-        raise ValueError(f"{CONTRACT} must be an object, got {type(contract).__name__}")
-    return contract
+        raise FlowloomError(f"{path} must be a JSON object, got {type(contract).__name__}; {_AGAIN}")
+    return dict(unsealed(contract, path, _AGAIN))
 
 
 def export_file(root: Path, contract: Mapping[str, Any], name: str) -> Path:
