@@ -22,6 +22,7 @@ from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.retrain_state import read_state
 from flowloom.trainers.evaluation.evaluate import EvaluateOptions, evaluate
+from flowloom.transforms.weave.weave_plans import WeaveRules
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "flowloom-0.1"
 CONTENT_HASH = "216617613955d3ddee4a5dd64cc1f2c09d7d6580f06dbe14ade1353b68339320"

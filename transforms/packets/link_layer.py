@@ -13,7 +13,7 @@ _NOT_IP = int(DropReason.NOT_IP)
 _UNSUPPORTED_LINKTYPE = int(DropReason.UNSUPPORTED_LINKTYPE)
 _TRUNCATED = int(DropReason.TRUNCATED)
 
-_IP_OF_ITS_VERSION = 0  # in the place of an EtherType: the version field decides
+_IP_OF_ITS_VERSION = -1  # in the place of an EtherType, which is 0 or more: the version field decides
 _IPV4, _IPV6, _MPLS, _PPPOE, _NO_ETHERTYPE = 0x0800, 0x86DD, 0x8847, 0x8864, 0xFFFF
 
 
