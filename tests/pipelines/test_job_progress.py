@@ -30,22 +30,29 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def seen():
-    """The progress of a job, which must grow until the end of the test."""
-    progress: list[Progress] = []
-    yield progress
+    """Progress of a job, which must grow until the end of the test; events have no number of parts."""
+    told: list[Progress] = []
+    yield told
+    progress = steps(told)
     assert progress
     assert all(earlier.done <= later.done for earlier, later in itertools.pairwise(progress))
     assert all(each.text and (each.total is None or each.done <= each.total) for each in progress)
+
+
+def steps(told: list[Progress]) -> list[Progress]:
+    """Returns progress without events."""
+    return [each for each in told if each.event == "progress"]
 
 
 def test_flows(corpus, tmp_path, seen):
     captures = (str(corpus / "web/*.pcap"), str(tmp_path / "none.pcap"))
     report = meter_captures(FlowsOptions(captures, tmp_path / "f.parquet", FlowDefinition.of()), seen.append)
     files = len(report.captures)
-    assert [each.done for each in seen] == [*range(files), files]
+    assert [each.done for each in steps(seen)] == list(range(files))
     assert seen[0] == Progress(f"metering {corpus / 'web/0.pcap'}", 0, stays=True)
+    assert [each.event for each in seen if each not in steps(seen)] == ["capture"] * files + ["reject"]
     assert seen[-1].text.startswith(str(tmp_path / "none.pcap"))
-    assert all(each.stays for each in seen)
+    assert seen[-1].stays
 
 
 def test_verify(dataset, seen):
@@ -56,7 +63,8 @@ def test_verify(dataset, seen):
 
 def test_weave(dataset, tmp_path, seen):
     card = weave(WeaveOptions((dataset,), tmp_path / "out", WeaveRules("rainbow"), 1), seen.append)
-    assert seen[-1] == Progress(f"{len(card.shards)} shards written", len(card.shards))
+    assert steps(seen)[-1] == Progress(f"{len(card.shards)} shards written", len(card.shards))
+    assert seen[-1].event == "card"
 
 
 def test_publish_and_fetch(dataset, tmp_path, seen):

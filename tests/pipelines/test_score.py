@@ -228,7 +228,7 @@ def test_nothing_half_written_is_left_behind(exported, dataset, tmp_path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr(Scorer, "score", fail)
-        with pytest.raises(RuntimeError, match="no space left"):
+        with pytest.raises(FlowloomError, match="a step of the job failed: no space left"):
             score(ScoreOptions(exported, (str(dataset),), tmp_path / "out", workers=1))
     assert {path.name for path in tmp_path.iterdir()} == {"empty.pcap"}
     broken = shutil.copytree(exported, tmp_path / "broken")

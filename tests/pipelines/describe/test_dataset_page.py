@@ -11,7 +11,7 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.describe.dataset_page import render
 from flowloom.pipelines.describe.drawings import draw_strips, draw_timeline
 from flowloom.schemas.arrow.accounting import CAPTURES
-from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import DatasetStatistics, ValueStatistics
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch
@@ -67,7 +67,7 @@ def dataset(corpus, manifest, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def card(dataset) -> DatasetCard:
-    return DatasetCard.model_validate_json((dataset / "dataset.json").read_text())
+    return read_card(dataset)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.retrain import retrain as retraining
 from flowloom.pipelines.retrain.continuity import check_continues, check_gone, check_manifest
 from flowloom.pipelines.retrain.retrain import RetrainOptions, retrain, rollback
+from flowloom.schemas.arrow.rows import FLOW_IDS
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
@@ -338,7 +339,7 @@ def test_manifests_that_change_with_more_captures_are_rejected(keys, message):
     ],
 )
 def test_manifests_that_do_not_continue_the_state_are_rejected(keys, message):
-    state = RetrainState(manifest=changed())
+    state = RetrainState(manifest=changed(), flow_ids=FLOW_IDS)
     check_continues(state, changed(output={"shards": 3}))
     with pytest.raises(FlowloomError, match=message):
         check_continues(state, changed(**keys))

@@ -11,6 +11,7 @@ from mixtures import MODELS, C
 from written_runs import CLASSES, K, furthest, seeded
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import file_sha256
 from flowloom.trainers.conversion.lstm_weights import streaming_structure, streaming_weights, unstreamable
 from flowloom.trainers.deploy.export_layout import CONTRACT, WEIGHTS
 from flowloom.trainers.deploy.packet_scorer import StreamingScorer
@@ -66,7 +67,11 @@ def test_a_slot_that_was_reset_is_a_new_flow():
 def test_it_runs_without_tensorflow(tmp_path):
     model = seeded(MODELS["flatten"])
     np.savez(tmp_path / WEIGHTS, **streaming_weights(model))
-    (tmp_path / CONTRACT).write_text(json.dumps({"streaming": {"structure": streaming_structure(model)}}))
+    contract = {
+        "streaming": {"structure": streaming_structure(model)},
+        "sha256": {WEIGHTS: file_sha256(tmp_path / WEIGHTS)},
+    }
+    (tmp_path / CONTRACT).write_text(json.dumps(contract))
     packets = np.random.default_rng(0).normal(size=(K, C)).astype(np.float32)
     code = f"""
 import json, sys

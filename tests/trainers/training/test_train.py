@@ -67,7 +67,8 @@ def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, 
     last = Run.open(options.run).history[-1]
     scores = ", ".join(f"{task} {auc:.3f}" for task, auc in last["validation_auc"].items())
     text = f"epoch {last['epoch']} of {last['epoch']}: validation AUC: {scores}"
-    assert seen[-1] == Progress(text, last["steps"], last["steps"], stays=True)
+    assert (seen[-1].text, seen[-1].done, seen[-1].total) == (text, last["steps"], last["steps"])
+    assert (seen[-1].stays, seen[-1].event) == (True, "epoch")
     assert Run.open(options.run).history == Run.open(trained[layout].run).history
     for one, other in zip(weights(options.run), weights(trained[layout].run), strict=True):
         np.testing.assert_array_equal(one, other)

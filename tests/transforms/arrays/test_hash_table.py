@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 from capture_files import ethernet, ipv4, pcap, udp
 
-from flowloom.schemas.arrow.rows import FLOWS
+from flowloom.schemas.arrow.rows import FLOWS, PACKETS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.arrays.hash_table import HASH_KEY
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.open_flow_table import key_tags
@@ -49,7 +50,7 @@ def flood(path: Path, flows: int) -> Path:
 def test_flows_of_a_flood_have_different_tags(tmp_path):
     part = CaptureRange(str(flood(tmp_path / "flood.pcap", 20_000)))
     definition = FlowDefinition.of()
-    (packets,) = GroupReader([part], GROUP, definition).packets(part)
+    packets = concatenated(list(GroupReader([part], GROUP, definition).packets(part)), PACKETS)
     tags = key_tags(packet_columns(packets, definition), False, False, HASH_KEY)
     assert len(np.unique(tags)) > 19_900
     assert len(np.unique(tags & np.uint32(0xFFFF))) > 15_000, "a random function reaches 17,000 of 65,536 slots"

@@ -29,7 +29,9 @@ def decode(
     path = folder / "c.pcap"
     path.write_bytes(pcap([(NS + i * gap_ns, f) for i, f in enumerate(frames)], link_type=link_type, snap=snap))
     decoder = PacketDecoder(IpFragmentTable() if join_fragments else None)
-    rows = decoder.decode(open_records(CaptureBytes(str(path))).scan()).to_pylist()
+    scanner, rows = open_records(CaptureBytes(str(path))), []
+    while len(records := scanner.scan()):
+        rows += decoder.decode(records).to_pylist()
     drops = {DropReason(code): int(n) for code, n in enumerate(decoder.dropped) if n}
     assert decoder.records == len(frames) == len(rows) + sum(drops.values())
     return rows, drops

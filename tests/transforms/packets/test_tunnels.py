@@ -90,7 +90,9 @@ def decode(
     path = folder / "c.pcap"
     path.write_bytes(pcap([(NS + i, f) for i, f in enumerate(frames)], snap=snap))
     decoder = PacketDecoder(IpFragmentTable() if join_fragments else None, tunnels=tunnels)
-    rows = decoder.decode(open_records(CaptureBytes(str(path))).scan()).to_pylist()
+    scanner, rows = open_records(CaptureBytes(str(path))), []
+    while len(records := scanner.scan()):
+        rows += decoder.decode(records).to_pylist()
     drops = {DropReason(code): int(n) for code, n in enumerate(decoder.dropped) if n}
     assert decoder.records == len(frames) == len(rows) + sum(drops.values())
     return rows, drops

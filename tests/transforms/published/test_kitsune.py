@@ -63,8 +63,11 @@ def test_the_published_table_equals_its_capture(real_data):
     assert rejects.counts() == {"no-flow-key": 3_069, "bad-row": 1}  # the last line is cut off
     assert packets.num_rows + 3_069 == 38_363
     capture = CaptureBytes(str(folder / "mirai2000.pcap"))
-    decoded = PacketDecoder(IpFragmentTable()).decode(open_records(capture).scan())
+    scanner, decoder, batches = open_records(capture), PacketDecoder(IpFragmentTable()), []
+    while len(records := scanner.scan()):
+        batches.append(decoder.decode(records))
     capture.close()
+    decoded = pa.Table.from_batches(batches)
     assert decoded.num_rows > 1_500
     names = ["record", "time_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "wire_bytes"]
     known = {row["record"]: row for row in decoded.select(names).to_pylist()}
