@@ -51,7 +51,7 @@ ALLOWED: dict[str, str] = {
         "trainers/recipes"
     ),
     "transforms/metering": (
-        "schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
         "transforms/packets"
     ),
     "pipelines/reproduce/kitsune": (

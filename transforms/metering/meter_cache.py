@@ -19,6 +19,8 @@ import pyarrow as pa
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason, RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.file_digests import check_digest, file_sha256, sealed_text, unsealed
 from flowloom.transforms.arrays.columns import column, text_column, view
 from flowloom.transforms.captures.groups import CaptureGroup
 from flowloom.transforms.captures.ranges import CaptureRange
@@ -33,6 +35,7 @@ AMONG_OTHERS = RangePlace(position=1, last=False)
 """Place of one capture in a timeline: captures may come before and after it, and the clock before it is unknown."""
 
 _META = "reading.json"
+_AGAIN = "remove the folder, and the captures are metered again"
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 """Compressed, because the cache is kept for long and read once per run (docs/decisions/0023)."""
 _MISSED = DropReason.FRAGMENT_WITHOUT_FIRST.column
@@ -127,7 +130,17 @@ class MeterCache:
         return os.path.join(self.root, self.key(task))
 
     def __contains__(self, task: MeterTask) -> bool:
-        return os.path.exists(self.folder(task))
+        """Returns whether the results of a task are cached; damaged ones are removed, to be made again."""
+        folder = self.folder(task)
+        if not os.path.exists(folder):
+            return False
+        try:
+            for name, sha256 in _meta(folder)["files"].items():
+                check_digest(f"{folder}/{name}", sha256, _AGAIN)
+        except (FlowloomError, OSError, ValueError, KeyError, AttributeError):
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
+        return True
 
     def clear(self, wanted: Iterable[str] | None = None) -> None:
         """Removes unfinished entries, and if `wanted` folders are given, all other entries too."""
@@ -194,9 +207,10 @@ def _write_results(task: MeterTask, reader: GroupReader, partial: str) -> bool:
         "most_open": reader.most_open,
         "ended_early": reader.ended_early,
         "missed": int(view(captures[_MISSED]).sum()),
+        "files": {name: file_sha256(f"{partial}/{name}") for name in sorted(os.listdir(partial))},
     }
     with open(f"{partial}/{_META}", "w", encoding="utf-8") as file:
-        json.dump(meta, file)
+        file.write(sealed_text(json.dumps(meta), 1))
         file.flush()
         os.fsync(file.fileno())
     return True
@@ -259,7 +273,7 @@ def _read(folder: str, name: str, schema: pa.Schema) -> list[pa.RecordBatch]:
 
 def _meta(folder: str) -> dict[str, Any]:
     with open(f"{folder}/{_META}", encoding="utf-8") as file:
-        return json.load(file)
+        return dict(unsealed(json.load(file), f"{folder}/{_META}", _AGAIN))
 
 
 def _renamed(rows: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:

@@ -99,3 +99,23 @@ def test_captures_of_one_fingerprint_have_different_origins(tmp_path):
     assert alone == origin_of(one.fingerprint)
     origins = CaptureGroup("0" * 16, tuple(tell_apart([one, other]))).origins
     assert len(set(origins.values())) == 2
+
+
+def test_damaged_results_are_removed_from_the_cache(capture, group, tmp_path):
+    """A flipped bit in any of the files, at its beginning, in its middle and at its end."""
+    cache = MeterCache(str(tmp_path / "cache"), DEFINITION)
+    (task,) = plan_cached_group(group, {str(capture): "0" * 64}, alone=False)
+    cache_metering([task], cache)
+    folder = Path(cache.folder(task))
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(kept) == {"captures.arrow", "flows.arrow", "fragments.arrow", "reading.json", "rejects.arrow"}
+    for name, content in kept.items():
+        for place in (9, len(content) // 2, len(content) - 3):
+            damaged = bytearray(content)
+            damaged[place] ^= 4
+            (folder / name).write_bytes(damaged)
+            assert task not in cache, (name, place)
+            assert not folder.exists()
+            cache_metering([task], cache)
+            assert task in cache
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
