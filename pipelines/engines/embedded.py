@@ -27,6 +27,8 @@ START_LIMIT_S = 180.0
 """Seconds that the workers of another engine have to start."""
 
 _NEVER_MS = 10**12
+_LOST_CONNECTION = "Channel closed prematurely"
+"""Words of Beam's data plane (2.77) when the connection between a worker and the runner has ended."""
 
 
 class ThreadedRunner(FnApiRunner):
@@ -130,12 +132,21 @@ def running(
 
 
 def _run_embedded(pipeline: beam.Pipeline) -> None:
-    """Runs a pipeline on threads of this process; its workers' tracebacks are raised, not logged."""
+    """Runs a pipeline on threads of this process; its workers' tracebacks are raised, not logged.
+
+    Once in thousands of jobs on a busy machine a worker loses its connection to the runner. The job then runs once
+    more, which changes nothing, as every step may run several times on any engine.
+    """
     logger = logging.getLogger("apache_beam.runners")
     level = logger.level
     logger.setLevel(max(level, logging.CRITICAL))
     try:
-        pipeline.run().wait_until_finish()
+        try:
+            pipeline.run().wait_until_finish()
+        except RuntimeError as error:
+            if _LOST_CONNECTION not in str(error):
+                raise
+            pipeline.run().wait_until_finish()
     except RuntimeError as error:
         if expected := _expected_failure(innermost_cause(str(error))):
             raise FlowloomError(expected) from None

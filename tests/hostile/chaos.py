@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -134,8 +135,9 @@ def main() -> int:
     options, begun = parsed(), time.monotonic()
     warm_up()
     draws, rows, damages = random.Random(options.seed), [], []
-    with tempfile.TemporaryDirectory() as name:
-        folder, templates = Path(name), {}
+    # a TemporaryDirectory would also be removed by a forked command that fails, as that runs the exit handlers
+    folder, templates = Path(tempfile.mkdtemp()), {}
+    try:
         for number, command in enumerate(each for each in COMMANDS if each.name in options.commands):
             templates[command.name] = folder / f"{command.name}-template"
             prepare(command, templates[command.name])
@@ -145,6 +147,8 @@ def main() -> int:
             print(f"{command.name}: {rows[-1].points} kill points, {len(rows[-1].faults)} faults", file=sys.stderr)
         if options.damage:
             damages = damaged(options, templates, folder, draws)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     show(rows, damages)
     faults = sum(len(row.faults) for row in rows) + sum(bool(damage.verdict) for damage in damages)
     counts = {row.command: [row.points, row.killed, row.finished_after, row.equal, row.litter] for row in rows}

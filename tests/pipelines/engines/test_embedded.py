@@ -1,5 +1,6 @@
 """The embedded engine passes elements on whole, however long they take to write."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -103,3 +104,29 @@ def test_temporary_files_of_beam_lie_in_the_folder_of_the_job(tmp_path, monkeypa
     pipeline = start_pipeline(EMBEDDED, 1, [], str(tmp_path / "job"))
     assert Path(pipeline.local_tempdir).is_relative_to(tmp_path / "job")
     assert list(elsewhere.iterdir()) == []
+
+
+def write_numbers(number: int, folder: str) -> int:
+    Path(folder, str(number)).write_text(str(number))
+    return number
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_a_job_runs_once_more_after_a_lost_connection(tmp_path, monkeypatch, losses):
+    runs = []
+    run = beam.Pipeline.run
+
+    def counted(pipeline, *arguments):
+        result = run(pipeline, *arguments)
+        runs.append(result)
+        if len(runs) <= losses:
+            raise RuntimeError("Traceback (most recent call last):\nRuntimeError: Channel closed prematurely.")
+        return result
+
+    monkeypatch.setattr(beam.Pipeline, "run", counted)
+    (tmp_path / "out").mkdir()
+    expected = pytest.raises(RuntimeError, match="Channel closed") if losses > 1 else contextlib.nullcontext()
+    with expected, running(EMBEDDED, 2, [], str(tmp_path)) as pipeline:
+        pipeline | beam.Create(range(5)) | beam.Map(write_numbers, str(tmp_path / "out"))
+    assert len(runs) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == list("01234")
