@@ -101,6 +101,11 @@ class FlowDefinition(pydantic.BaseModel):
         """
         return self.active_s is None and self.decision == "flow"
 
+    @property
+    def open_flows_step(self) -> int:
+        """Number of flows that begin between two looks at the bound: an eighth of `max_open_flows`."""
+        return max(self.max_open_flows // 8, 1)
+
     @classmethod
     def of(cls, preset: str = "default", **overrides: Any) -> Self:
         """Returns a preset with some fields replaced.

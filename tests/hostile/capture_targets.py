@@ -145,7 +145,7 @@ def _reading(readers: Sequence[RecordingReader], case: FuzzCase) -> Reading:
         numbers.append(joined.numbers)
         short += joined.flows_short
         most = max(reader.most_open + carried for reader, carried in zip(readers, joined.carried, strict=True))
-        crowded = most + max(case.definition.max_open_flows // 8, 1) > case.definition.max_open_flows
+        crowded = most + case.definition.open_flows_step > case.definition.max_open_flows
     dropped = no_drops()
     for reader in readers:
         dropped += reader.dropped

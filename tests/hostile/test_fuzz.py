@@ -29,8 +29,6 @@ FILES = (
     pcap(FRAMES, nanoseconds=False, order=">"),
     section() + interface(resolution=9) + b"".join(enhanced(frame, time_ns) for time_ns, frame in FRAMES),
 )
-OPEN: dict[str, str] = {}
-"""Kept cases whose faults are not mended yet, with the cause; remove each with its fault."""
 
 
 def test_the_same_seed_gives_the_same_mutations():
@@ -80,8 +78,6 @@ def test_a_difference_from_the_reference_is_a_fault(tmp_path, monkeypatch):
 )
 def test_kept_cases_have_no_fault(name, case, tmp_path):
     faults = run_guarded(case, tmp_path).faults
-    if name in OPEN and faults:
-        pytest.xfail(OPEN[name])
     assert faults == []
 
 

@@ -83,7 +83,8 @@ def capture_sha256(uri: str, file: IO[bytes] | None = None, stamp: FileStamp | N
             raise CaptureError(
                 RejectReason.UNREADABLE, 0, f"cannot read the file: {error}; check the disk, or copy the file again"
             ) from None
-        require_unchanged(before, stamp_of(uri, file), 0)
+        if changed := change(before, stamp_of(uri, file), 0):
+            raise changed
     return digest.hexdigest()
 
 
@@ -92,19 +93,16 @@ def stamp_of(uri: str, file: IO[bytes]) -> FileStamp | None:
     return None if is_url(uri) else FileStamp.of(os.fstat(file.fileno()))
 
 
-def require_unchanged(before: FileStamp | None, after: FileStamp | None, offset: int) -> None:
-    """Checks that a file has the stamp that it had before.
+def change(before: FileStamp | None, after: FileStamp | None, offset: int) -> CaptureError | None:
+    """Returns the error `changed-while-read` of a file that has another stamp than before, None for others.
 
     Args:
       offset: the place of the capture up to which it was read.
-
-    Raises:
-      CaptureError: `changed-while-read`.
     """
     if before is None or after is None or before == after:
-        return
+        return None
     how = f"from {before.size:,} to {after.size:,} bytes" if before.size != after.size else "its content"
-    raise CaptureError(
+    return CaptureError(
         RejectReason.CHANGED,
         offset,
         f"the file must not change while it is read, but it changed {how}; read it again when it is complete",

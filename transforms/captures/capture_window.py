@@ -20,8 +20,8 @@ from flowloom.transforms.captures.capture_files import (
     READ_BYTES,
     CaptureError,
     FileStamp,
+    change,
     opened,
-    require_unchanged,
     stamp_of,
 )
 
@@ -72,7 +72,8 @@ class CaptureBytes:
     def _begin(self, file: IO[bytes], stamp: FileStamp | None) -> None:
         self._file = file
         self._stamp = stamp or stamp_of(self.uri, file)
-        self.require_unchanged()
+        if changed := self.changed():
+            raise changed
         magic = file.read(6)
         self.compression = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), "none")
         self.size = file.seek(0, os.SEEK_END) if self._stamp is None else self._stamp.size
@@ -116,19 +117,12 @@ class CaptureBytes:
             self.complete = True
             self.damage = self._damaged(self.offset + filled, error)
         if self.complete:
-            try:
-                self.require_unchanged()
-            except CaptureError as changed:
-                self.damage = changed
+            self.damage = self.changed() or self.damage
         self.window = buffer[:filled]
 
-    def require_unchanged(self) -> None:
-        """Checks that a local file still has the stamp that it had at first.
-
-        Raises:
-          CaptureError: `changed-while-read`.
-        """
-        require_unchanged(self._stamp, stamp_of(self.uri, self._file), self.offset)
+    def changed(self) -> CaptureError | None:
+        """Returns the error `changed-while-read` if a local file has another stamp than at first, else None."""
+        return change(self._stamp, stamp_of(self.uri, self._file), self.offset)
 
     def close(self) -> None:
         """Closes the file; the memory of the window is released with its last view."""
@@ -157,7 +151,6 @@ def _filler(file: IO[bytes], compression: str, size: int) -> Callable[[memoryvie
     Args:
       size: bytes of an uncompressed file from its place on; later ones are not read.
     """
-    pieces = _uncompressed(file, compression)
     left, piece = size, memoryview(b"")
 
     def fill_plain(buffer: memoryview) -> int:
@@ -174,7 +167,10 @@ def _filler(file: IO[bytes], compression: str, size: int) -> Callable[[memoryvie
         piece = piece[count:]
         return count
 
-    return fill_plain if compression == "none" else fill
+    if compression == "none":
+        return fill_plain
+    pieces = _uncompressed(file, compression)
+    return fill
 
 
 def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:

@@ -115,8 +115,9 @@ def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.Reco
         reason, detail = RejectReason.UNREADABLE, f"cannot list the files ({error}); check path and permissions"
     if uris:
         uris = [os.path.normpath(uri) if local else uri for uri in uris]
-        faults = [(printable(uri), 0, RejectReason.UNREADABLE, fault) for uri in uris if (fault := name_fault(uri))]
-        return [uri for uri in uris if not name_fault(uri)], reject_rows(faults)
+        faults = {uri: fault for uri in uris if (fault := name_fault(uri))}
+        rejected = [(printable(uri), 0, RejectReason.UNREADABLE, fault) for uri, fault in faults.items()]
+        return [uri for uri in uris if uri not in faults], reject_rows(rejected)
     if not re.search(r"[*?\[]", source.glob):
         reason = RejectReason.UNREADABLE
         detail = "no such file; check the path: a relative path is searched beside the manifest, or here"

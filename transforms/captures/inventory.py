@@ -18,7 +18,7 @@ from flowloom.transforms.captures.capture_files import (
     CaptureError,
     FileStamp,
     capture_sha256,
-    require_unchanged,
+    change,
 )
 from flowloom.transforms.captures.groups import (
     Capture,
@@ -134,7 +134,8 @@ def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.Record
             return known[uri]
         found = identify_capture(uri, ())
         before = _file_stamp(stamp)
-        require_unchanged(before, found.stamp, 0)
+        if changed := change(before, found.stamp, 0):
+            raise changed
         sha256 = found.sha256 or capture_sha256(uri, stamp=before)
     except CaptureError as error:
         return reject_rows([(uri, error.offset, error.reason, error.detail)])

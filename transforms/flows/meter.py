@@ -126,7 +126,7 @@ class FlowMeter:
             last=place.last,
             clock_unknown=place.position > 0 and place.prior_clock_ns is None,
             max_open=definition.max_open_flows,
-            eighth=max(definition.max_open_flows // 8, 1),
+            eighth=definition.open_flows_step,
         )
         self._options = tuple(options)
         self._sweep_ns = int(options.idle_ns.min()) // 4

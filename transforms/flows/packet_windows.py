@@ -98,7 +98,7 @@ class PacketWindows:
             definition.vlan_in_key,
             definition.tunnel_in_key,
             definition.max_open_flows,
-            max(definition.max_open_flows // 8, 1),
+            definition.open_flows_step,
         )
         self._state = np.array((np.iinfo(np.int64).min, 0, 0, 0, -1), _STATE)[()]
         self._rows: list[tuple[pa.RecordBatch, np.ndarray]] = []

@@ -124,9 +124,10 @@ class GroupReader:
                 row["metered"] += packets.num_rows
                 self.seconds.decode += time.perf_counter() - begun
                 yield packets, places
-            capture.require_unchanged()
+            if changed := capture.changed():
+                raise changed
         except CaptureError as damage:
-            self._reject(part.uri, _cause(damage, capture))
+            self._reject(part.uri, capture.changed() or damage)
             row["rejects"] = 1
         finally:
             capture.close()
@@ -188,15 +189,6 @@ class GroupReader:
 
 def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, None]:
     return decoder.decode(records), None
-
-
-def _cause(damage: CaptureError, capture: CaptureBytes) -> CaptureError:
-    """Returns that the capture changed while it was read, if it did, instead of damage that came of that."""
-    try:
-        capture.require_unchanged()
-    except CaptureError as changed:
-        return changed
-    return damage
 
 
 def first_fragments(

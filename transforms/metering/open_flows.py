@@ -16,5 +16,5 @@ def crowded_groups(accounts: Iterable[GroupAccount], definition: FlowDefinition)
     for account in accounts:
         for position, flows in account.open_flows.items():
             most_open[account.group, position] = most_open.get((account.group, position), 0) + flows
-    eighth = max(definition.max_open_flows // 8, 1)
-    return sorted({group for (group, _), flows in most_open.items() if flows + eighth > definition.max_open_flows})
+    most = definition.max_open_flows - definition.open_flows_step
+    return sorted({group for (group, _), flows in most_open.items() if flows > most})
