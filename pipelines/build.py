@@ -31,6 +31,7 @@ class BuildOptions:
       start_limit_s: seconds that the workers of another engine than the embedded one have for coming up.
       job_folder: where a dataset is built that goes to a URL; all workers have to share it. None: among the temporary
         files of this machine. A directory is built beside its place.
+      sha256: whether captures are read again for the SHA-256 of their stored bytes, for the captures table.
     """
 
     manifest: str | os.PathLike[str]
@@ -40,6 +41,7 @@ class BuildOptions:
     beam_args: tuple[str, ...] = ()
     start_limit_s: float = START_LIMIT_S
     job_folder: str | os.PathLike[str] | None = None
+    sha256: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -119,7 +121,9 @@ def _run(
     """Runs the pipeline of a build; groups in `whole` are metered in one piece."""
     folder = os.path.dirname(os.path.abspath(options.manifest))
     with label_folder(staging) as scratch, watched(staging, progress):
-        corpus = prepare_corpus(manifest, folder, staging, scratch, options.workers, metered, whole)
+        corpus = prepare_corpus(
+            manifest, folder, staging, scratch, options.workers, metered, whole, sha256=options.sha256
+        )
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
             compose(pipeline, corpus, staging, options.equal_workers)

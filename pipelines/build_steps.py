@@ -69,6 +69,7 @@ class Corpus:
       key: the key of concealed identities; None where identities are kept.
       cached: cached results of all its captures; None where the captures are metered.
       whole: names of groups that are metered in one piece.
+      sha256: whether the SHA-256 of captures is wanted beside their digest.
     """
 
     manifest: CorpusManifest
@@ -83,6 +84,7 @@ class Corpus:
     stored: StoredViews
     cached: tuple[CachedMetering, ...] | None = None
     whole: tuple[str, ...] = ()
+    sha256: bool = False
 
     @property
     def packet_view(self) -> PacketView | None:
@@ -106,6 +108,8 @@ def prepare_corpus(
     workers: int,
     metered: MeteredCaptures | None = None,
     whole: tuple[str, ...] = (),
+    *,
+    sha256: bool = False,
 ) -> Corpus:
     """Plans a corpus, reads its published files and label tables, and plans all splits that do not need its flows."""
     key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
@@ -117,7 +121,9 @@ def prepare_corpus(
     key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
     cached = metered.cached if metered else None
-    return Corpus(manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached, whole)
+    return Corpus(
+        manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached, whole, sha256
+    )
 
 
 Rows: TypeAlias = beam.PCollection[pa.RecordBatch]
@@ -186,7 +192,7 @@ def meter_captures(
         metered = pipeline | "ReadCachedMetering" >> ReadCachedMetering(corpus.cached, staging, workers)
     else:
         split_bytes = manifest.output.split_bytes
-        plan = PlanMetering(corpus.plan.groups, manifest.definition, split_bytes, workers, whole=corpus.whole)
+        plan = PlanMetering(corpus.plan.groups, manifest.definition, split_bytes, workers, corpus.whole, corpus.sha256)
         planned = pipeline | "PlanMetering" >> plan
         digested = planned.digests | "DigestCaptures" >> DigestCaptures()
         counts.digests.append(digested.digests)

@@ -40,13 +40,13 @@ class FlowsOptions:
       captures: paths or globs; each file is a capture group of its own.
       output: the Parquet file to write; replaced if it exists.
       definition: what counts as one flow.
-      digests: whether to read all bytes for the SHA-256 of each capture.
+      sha256: whether to read each capture again for the SHA-256 of its stored bytes.
     """
 
     captures: tuple[str, ...]
     output: Path
     definition: FlowDefinition = dataclasses.field(default_factory=FlowDefinition.of)
-    digests: bool = True
+    sha256: bool = False
 
 
 @dataclasses.dataclass
@@ -129,18 +129,20 @@ def _metered(
     begun = time.perf_counter()
     try:
         _, fingerprint = capture_fingerprint(uri)
-        sha256 = {uri: capture_sha256(uri)} if options.digests else {}
+        sha256 = {"sha256": capture_sha256(uri)} if options.sha256 else {}
     except CaptureError as damage:
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
         return
     report.seconds["read"] += time.perf_counter() - begun
     part = CaptureRange(uri, origin=origin_of(fingerprint))
-    reading = GroupReader([part], fingerprint[:GROUP_DIGITS], options.definition, sha256=sha256)
+    reading = GroupReader([part], fingerprint[:GROUP_DIGITS], options.definition)
     yield from reading.flows()
     for row in reading.captures().to_pylist():
         report.captures.append(
             {
-                **{name: row[name] for name in ("uri", "sha256", "records", "metered")},
+                **{name: row[name] for name in ("uri", "digest")},
+                **sha256,
+                **{name: row[name] for name in ("records", "metered")},
                 "dropped": dropped_by_reason(row),
                 "rejects": row["rejects"],
             }

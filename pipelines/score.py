@@ -178,7 +178,6 @@ def compose(
             needs.definition,
             options.split_bytes,
             options.equal_workers,
-            digests=False,
             whole=whole,
         )
         planned = pipeline | "PlanMetering" >> plan_metering

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Runner, Threads, print_rows
+from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Runner, Sha256, Threads, print_rows
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
 from flowloom.pipelines.terminal.terminal_text import TerminalConsole, print_json, say, show
@@ -25,6 +25,7 @@ def flows(
     k: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Packets in a flow's sequences. Default: the preset's.")
     ] = None,
+    sha256: Sha256 = False,
     as_json: Json = False,
 ) -> None:
     """Write the flows of captures to one Parquet table, without labels."""
@@ -34,7 +35,7 @@ def flows(
 
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     with ProgressDisplay("flows") as display:
-        report = meter_captures(FlowsOptions(tuple(captures), output, definition, digests=as_json), display.show)
+        report = meter_captures(FlowsOptions(tuple(captures), output, definition, sha256), display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -105,6 +106,7 @@ def build(
         Path | None,
         typer.Option(help="Folder that all workers share while building for a URL. Default: a temporary one."),
     ] = None,
+    sha256: Sha256 = False,
     as_json: Json = False,
 ) -> None:
     """Build a dataset from the captures of a corpus manifest."""
@@ -115,7 +117,7 @@ def build(
             from flowloom.pipelines.build import build as build_dataset
             from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
 
-        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder)
+        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder, sha256)
         options = BuildOptions(corpus, out, *engine)
         card = build_dataset(options, display.show)
     if as_json:

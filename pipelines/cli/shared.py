@@ -30,6 +30,10 @@ Threads = Annotated[int | None, typer.Option("--workers", min=1, help="Threads. 
 EmbeddedThreads = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads of the embedded runner. Default: all cores.")
 ]
+Sha256 = Annotated[
+    bool,
+    typer.Option("--sha256", help="Read captures once more for their SHA-256, beside their digest."),
+]
 
 _LogOption = Annotated[
     LogFormat, typer.Option("--log-format", help="Messages on stderr: text, or json with one line for each event.")

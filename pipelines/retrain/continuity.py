@@ -130,19 +130,19 @@ def check_timelines(state: RetrainState, found: FoundCaptures) -> None:
     Raises:
       FlowloomError: if there is one; names the first capture whose timeline has another name.
     """
-    now = {one.sha256: one for one in found.seen}
+    now = {one.digest: one for one in found.seen}
     overwritten = {one.uri: one for one in found.seen}
     groups = {one.group for one in found.seen}
     for before in state.seen:
         if before.first_ns is None:
             continue
-        if before.sha256 in now and now[before.sha256].group != before.group:
+        if before.digest in now and now[before.digest].group != before.group:
             raise FlowloomError(
                 f"{before.uri}: the first capture of its timeline must stay the same, because it names the timeline "
                 "and its flows would get other ids and splits; give late captures that began before all others, and "
                 "captures that changed their group, an entry with its own group"
             )
-        if before.sha256 not in now and before.uri in overwritten and before.group not in groups:
+        if before.digest not in now and before.uri in overwritten and before.group not in groups:
             raise FlowloomError(
                 f"{before.uri}: the bytes of the capture must stay the same, because they name its timeline and flows "
                 "would get other ids and splits; store new bytes under another name, and add captures only when they "

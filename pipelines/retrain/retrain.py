@@ -240,7 +240,7 @@ def meter_new(
     for group in found.plan.groups:
         named = any(manifest.captures[at].group != FILE_GROUP for at in group.sources)
         alone = group.group in whole or not (named and manifest.definition.associative)
-        groups.append(plan_cached_group(group, found.sha256, alone))
+        groups.append(plan_cached_group(group, found.digests, alone))
     _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
     groups = [with_missed_fragments(tasks, cache) for tasks in groups]
     _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
@@ -330,7 +330,7 @@ def inputs_digest(manifest: CorpusManifest, folder: str, found: FoundCaptures) -
          if hasattr(spec, "path")}
     )  # fmt: skip
     groups = [
-        [group.group, [[found.sha256[each.uri], each.sources] for each in group.captures]]
+        [group.group, [[found.digests[each.uri], each.sources] for each in group.captures]]
         for group in found.plan.groups
     ]
     inputs = [

@@ -103,7 +103,8 @@ DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)
 CAPTURES = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),
         pa.field("group", pa.string(), nullable=False),
         pa.field("bytes", pa.uint64(), nullable=False),
         pa.field("format", pa.string(), nullable=False),
@@ -117,7 +118,10 @@ CAPTURES = pa.schema(
         pa.field("last_ns", pa.int64()),
     ]
 )
-"""One row per file that could be opened and is a capture; times are ns since the epoch, null without records."""
+"""One row per file that could be opened and is a capture; times are ns since the epoch, null without records.
+
+`digest` is BLAKE3 over the BLAKE3 digests of each MiB of the stored file (`transforms/captures/capture_digest.py`),
+empty if the file changed while it was read, or in a dataset of version 0.1. `sha256` is null unless asked for."""
 
 REJECTS = pa.schema(
     [

@@ -44,7 +44,8 @@ class SeenCapture(pydantic.BaseModel):
     uri: str
     """Last known location."""
     size: int
-    sha256: str
+    digest: str = pydantic.Field(validation_alias=pydantic.AliasChoices("digest", "sha256"))
+    """Digest of its stored bytes; SHA-256 in a state of version 0.1, which is read but not continued."""
     fingerprint: str
     first_ns: int | None
     stamp: Stamp | None

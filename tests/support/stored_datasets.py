@@ -108,7 +108,8 @@ def relabel(flows: pa.RecordBatch, task: str, codes: Sequence[int | None]) -> pa
 
 def _capture(name: str) -> dict[str, Any]:
     return {
-        "uri": f"{name}.pcap", "sha256": hashlib.sha256(name.encode()).hexdigest(), "group": name, "bytes": 100,
+        "uri": f"{name}.pcap", "digest": hashlib.sha256(name.encode()).hexdigest(), "sha256": None,
+        "group": name, "bytes": 100,
         "format": "pcap", "compression": "none", "link_types": [1], "records": 10, "metered": 10,
         **dict.fromkeys(DROPPED_COLUMNS, 0), "rejects": 0, "first_ns": 1, "last_ns": 2,
     }  # fmt: skip

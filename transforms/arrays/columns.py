@@ -21,11 +21,12 @@ def column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def text_column(values: Sequence[str]) -> pa.Array:
-    """Returns texts as an Arrow string array."""
-    encoded = [value.encode() for value in values]
+def text_column(values: Sequence[str | None]) -> pa.Array:
+    """Returns texts (None = null) as an Arrow string array."""
+    encoded = [b"" if value is None else value.encode() for value in values]
     offsets = _offsets([len(value) for value in encoded])
-    return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+    buffers = pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)), _validity(values)
+    return pa.StringArray.from_buffers(len(values), *buffers)
 
 
 def repeated_text(value: str, rows: int) -> pa.Array:
@@ -85,9 +86,8 @@ def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return list_column(
             _offsets([len(value) for value in values]), np.array(items, integer_dtype(kind.value_type)), kind
         )
-    known = np.array([value is not None for value in values], bool)
     filled = np.array([0 if value is None else value for value in values], integer_dtype(kind))
-    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    validity = _validity(values)
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(filled)])
 
 
@@ -102,6 +102,11 @@ def labels_column(codes: np.ndarray) -> pa.Array:
     """Returns label numbers, int32, as an Arrow array that is null where a number is below 0."""
     validity = pa.py_buffer(np.packbits(codes >= 0, bitorder="little"))
     return pa.Array.from_buffers(pa.int32(), len(codes), [validity, pa.py_buffer(codes)])
+
+
+def _validity(values: Sequence[Any]) -> pa.Buffer | None:
+    known = np.array([value is not None for value in values], bool)
+    return None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:

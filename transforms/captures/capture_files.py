@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.transforms.captures.capture_digest import LeafHasher, join_leaves
 from flowloom.transforms.io.filesystems import find, is_url, open_url
 
 READ_BYTES = 1 << 22
@@ -63,29 +64,50 @@ def name_fault(uri: str) -> str | None:
     return None
 
 
-def capture_sha256(uri: str, file: IO[bytes] | None = None, stamp: FileStamp | None = None) -> str:
-    """Returns the hexadecimal SHA-256 of a file's bytes as they are stored.
+def capture_digest(uri: str, stamp: FileStamp | None = None) -> str:
+    """Returns the hexadecimal digest of a capture's stored bytes (`capture_digest.py`).
 
     Args:
-      file: the file from `open_stored`, if it is open already.
       stamp: the stamp that a local file must have before and after; None for that of its opening.
 
     Raises:
       CaptureError: `unreadable`, if the file cannot be read; `changed-while-read`.
     """
-    with opened(uri, file) as file:
-        before = stamp or stamp_of(uri, file)
-        digest, buffer = hashlib.sha256(), bytearray(_DIGEST_BYTES)
+    hasher, size = LeafHasher(), 0
+    for piece in _stored_pieces(uri, stamp):
+        hasher.update(piece)
+        size += len(piece)
+    return join_leaves([hasher.leaves(uri)], {uri: size})[uri]
+
+
+def capture_sha256(uri: str, stamp: FileStamp | None = None) -> str:
+    """Returns the hexadecimal SHA-256 of a file's bytes as they are stored.
+
+    Args:
+      stamp: the stamp that a local file must have before and after; None for that of its opening.
+
+    Raises:
+      CaptureError: `unreadable`, if the file cannot be read; `changed-while-read`.
+    """
+    digest = hashlib.sha256()
+    for piece in _stored_pieces(uri, stamp):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _stored_pieces(uri: str, stamp: FileStamp | None) -> Iterator[memoryview]:
+    """Yields the bytes of a file as it is stored; a piece is valid until the next."""
+    with open_stored(uri) as file:
+        before, buffer = stamp or stamp_of(uri, file), memoryview(bytearray(_DIGEST_BYTES))
         try:
             while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                digest.update(memoryview(buffer)[:count])
+                yield buffer[:count]
         except OSError as error:
             raise CaptureError(
                 RejectReason.UNREADABLE, 0, f"cannot read the file: {error}; check the disk, or copy the file again"
             ) from None
         if changed := change(before, stamp_of(uri, file), 0):
             raise changed
-    return digest.hexdigest()
 
 
 def stamp_of(uri: str, file: IO[bytes]) -> FileStamp | None:

@@ -6,16 +6,18 @@ Files are never mapped: a mapped file that shrinks ends the process (SIGBUS), an
 import bz2
 import contextlib
 import gzip
+import io
 import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import zstandard
 
 from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.transforms.captures.capture_digest import CaptureLeaves, LeafHasher
 from flowloom.transforms.captures.capture_files import (
     READ_BYTES,
     CaptureError,
@@ -35,6 +37,8 @@ _COMPRESSIONS = {
     b"\xfd7zXZ\x00": "xz",
     b"BZh": "bz2",
 }
+_STORED_BYTES = 1 << 20
+"""Stored bytes of a compressed capture that are read, and digested, at a time."""
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
@@ -48,6 +52,7 @@ class CaptureBytes:
       start: the byte to begin at; a compressed capture is read from its start.
       file: the file from `open_stored`, if it is open already; it stays open.
       stamp: the stamp that a local file must have; None for any.
+      hasher: digests the stored bytes as they are read; None for no digest.
 
     Attributes:
       size: bytes of the file as stored; bytes that are added to it later are not read.
@@ -58,8 +63,16 @@ class CaptureBytes:
       damage: the error that ended the stream early, or None.
     """
 
-    def __init__(self, uri: str, start: int = 0, file: IO[bytes] | None = None, stamp: FileStamp | None = None):
+    def __init__(
+        self,
+        uri: str,
+        start: int = 0,
+        file: IO[bytes] | None = None,
+        stamp: FileStamp | None = None,
+        hasher: LeafHasher | None = None,
+    ):
         self.uri = uri
+        self._hasher = hasher
         self.offset = start
         self.damage: CaptureError | None = None
         self._resources = contextlib.ExitStack()
@@ -84,7 +97,8 @@ class CaptureBytes:
                 f"start must be 0 for a compressed capture, got {self.offset} for {self.uri}; read it from its start"
             )
         file.seek(self.offset)
-        self._fill = _filler(file, self.compression, self.size - self.offset)
+        self._stored = _StoredBytes(file, self.size - self.offset, self._hasher)
+        self._fill = _filler(self._stored, self.compression)
         self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
         self._step = min(_PIECE_BYTES, READ_BYTES)
         self.window = self._buffers[0]
@@ -120,6 +134,27 @@ class CaptureBytes:
             self.damage = self.changed() or self.damage
         self.window = buffer[:filled]
 
+    def leaves(self) -> CaptureLeaves:
+        """Returns the digests of the hasher's leaves, and reads for them what lies behind damage or the last record.
+
+        Raises:
+          CaptureError: `unreadable`, if the file cannot be read; `changed-while-read`.
+        """
+        assert self._hasher is not None
+        rest = bytearray(_STORED_BYTES)
+        try:
+            while not self._hasher.complete and self._stored.readinto(rest):
+                pass
+        except OSError as error:
+            raise CaptureError(
+                RejectReason.UNREADABLE,
+                self.offset,
+                f"the file cannot be read to its end ({error}); check the disk",
+            ) from None
+        if changed := self.changed():
+            raise changed
+        return self._hasher.leaves(self.uri)
+
     def changed(self) -> CaptureError | None:
         """Returns the error `changed-while-read` if a local file has another stamp than at first, else None."""
         return change(self._stamp, stamp_of(self.uri, self._file), self.offset)
@@ -145,19 +180,34 @@ class CaptureBytes:
         )
 
 
-def _filler(file: IO[bytes], compression: str, size: int) -> Callable[[memoryview], int]:
-    """Returns a function that fills a buffer with the next uncompressed bytes, and returns their number, 0 at the end.
+class _StoredBytes(io.RawIOBase):
+    """Bytes of a file as stored, from its place on, which pass by a hasher.
 
     Args:
-      size: bytes of an uncompressed file from its place on; later ones are not read.
+      size: number of the bytes; later ones are not read.
     """
-    left, piece = size, memoryview(b"")
 
-    def fill_plain(buffer: memoryview) -> int:
-        nonlocal left
-        count = file.readinto(buffer[:left])  # type: ignore[attr-defined]
-        left -= count
+    def __init__(self, file: IO[bytes], size: int, hasher: LeafHasher | None):
+        super().__init__()
+        self._file = file
+        self._left = size
+        self._hasher = hasher
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = memoryview(buffer)[: self._left]
+        count = self._file.readinto(wanted)  # type: ignore[attr-defined]
+        self._left -= count
+        if self._hasher is not None:
+            self._hasher.update(wanted[:count])
         return count
+
+
+def _filler(stored: _StoredBytes, compression: str) -> Callable[[memoryview], int]:
+    """Returns a function that fills a buffer with uncompressed bytes and returns their number, 0 at the end."""
+    piece = memoryview(b"")
 
     def fill(buffer: memoryview) -> int:
         nonlocal piece
@@ -168,12 +218,12 @@ def _filler(file: IO[bytes], compression: str, size: int) -> Callable[[memoryvie
         return count
 
     if compression == "none":
-        return fill_plain
-    pieces = _uncompressed(file, compression)
+        return stored.readinto
+    pieces = _uncompressed(io.BufferedReader(stored, _STORED_BYTES), compression)
     return fill
 
 
-def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
+def _uncompressed(file: io.BufferedReader, compression: str) -> Iterator[bytes]:
     """Yields a file's uncompressed bytes in small pieces, so that all bytes before damage are read.
 
     Several members or frames in a row are read as one; a stream that ends early raises EOFError.
@@ -191,7 +241,7 @@ def _uncompressed(file: IO[bytes], compression: str) -> Iterator[bytes]:
         yield piece
 
 
-def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
+def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
     """Yields the content of zstd frames; unlike `stream_reader` it raises at a frame that is cut off."""
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False

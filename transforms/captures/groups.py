@@ -16,11 +16,10 @@ from flowloom.schemas.corpus.manifest import FILE_GROUP, ROTATED_GROUP, CaptureS
 from flowloom.schemas.printable import printable
 from flowloom.transforms.arrays.columns import batch, concatenated
 from flowloom.transforms.captures.capture_files import (
-    FINGERPRINT_BYTES,
     CaptureError,
     FileStamp,
+    capture_digest,
     capture_fingerprint,
-    capture_sha256,
     match_captures,
     name_fault,
     open_stored,
@@ -36,7 +35,8 @@ class Capture:
 
     Attributes:
       size: its bytes as stored.
-      sha256: digest of all its bytes; None until it is needed, as it costs as much time as metering.
+      digest: digest of all its bytes (`capture_digest.py`); None until metering finds it, unless captures must be told
+        apart before.
       first_ns: time of its first record with a time, in ns since the epoch; None if there is none.
       stamp: the stamp of a local file; None for a URL.
     """
@@ -44,7 +44,7 @@ class Capture:
     uri: str
     size: int
     fingerprint: str
-    sha256: str | None
+    digest: str | None
     first_ns: int | None
     sources: tuple[int, ...]
     stamp: FileStamp | None = None
@@ -52,7 +52,7 @@ class Capture:
     @property
     def identity(self) -> str:
         """Identifier of its content in the corpus: the digest of all its bytes if known, else its fingerprint."""
-        return self.sha256 or self.fingerprint
+        return self.digest or self.fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.Reco
 
 
 def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
-    """Reads a file's fingerprint and the time of its first record, and digest all bytes of a small file.
+    """Reads a file's fingerprint and the time of its first record.
 
     Raises:
       CaptureError: if the file cannot be opened. Other damage shows when it is read.
@@ -133,12 +133,11 @@ def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
     with open_stored(uri) as file:
         stamp = stamp_of(uri, file)
         size, fingerprint = capture_fingerprint(uri, file)
-        sha256 = capture_sha256(uri, file) if size <= FINGERPRINT_BYTES else None
         try:
             first_ns = first_time_ns(uri, file)
         except CaptureError:
             first_ns = None
-    return Capture(uri, size, fingerprint, sha256, first_ns, tuple(sorted(set(sources))), stamp)
+    return Capture(uri, size, fingerprint, None, first_ns, tuple(sorted(set(sources))), stamp)
 
 
 def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
@@ -149,7 +148,7 @@ def tell_apart(captures: Iterable[Capture]) -> list[Capture]:
     for alike in bearers.values():
         if len(alike) > 1:
             alike[:] = [
-                dataclasses.replace(one, sha256=one.sha256 or capture_sha256(one.uri, stamp=one.stamp)) for one in alike
+                dataclasses.replace(one, digest=one.digest or capture_digest(one.uri, one.stamp)) for one in alike
             ]
     return [capture for alike in bearers.values() for capture in alike]
 

@@ -14,10 +14,9 @@ from flowloom.schemas.corpus.manifest import CaptureSource, Entry
 from flowloom.schemas.models.retrain_state import SeenCapture, Stamp
 from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.capture_files import (
-    FINGERPRINT_BYTES,
     CaptureError,
     FileStamp,
-    capture_sha256,
+    capture_digest,
     change,
 )
 from flowloom.transforms.captures.groups import (
@@ -39,14 +38,14 @@ class FoundCaptures:
       seen: all of them, in the order of their uris.
       new: uris of captures whose bytes were unknown.
       gone: former uris of known captures that are no longer found.
-      sha256: digest of each capture by uri.
+      digests: digest of each capture by uri.
     """
 
     plan: GroupPlan
     seen: tuple[SeenCapture, ...]
     new: tuple[str, ...]
     gone: tuple[str, ...]
-    sha256: Mapping[str, str]
+    digests: Mapping[str, str]
 
 
 def find_captures(
@@ -76,23 +75,23 @@ def find_captures(
     present = [found for found in looked_at if isinstance(found, SeenCapture)]
     rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
 
-    there = {one.sha256 for one in present}
+    there = {one.digest for one in present}
     gone = []
     for one in known:
         named = [at for at, source in enumerate(sources) if _names(source, folder, one.uri)]
-        if one.sha256 not in there and one.uri not in matches and named:
+        if one.digest not in there and one.uri not in matches and named:
             matches[one.uri] = named
-            there.add(one.sha256)
+            there.add(one.digest)
             gone.append(one)
     seen = sorted([*present, *gone], key=lambda one: one.uri)
     plan = plan_groups([_capture(*one, matches[one[0].uri]) for one in _told_apart(seen)], sources, folder)
-    before = {one.sha256 for one in known}
-    digests = {one.uri: one.sha256 for one in seen}
+    before = {one.digest for one in known}
+    digests = {one.uri: one.digest for one in seen}
     group_of = {digests[capture.uri]: group.group for group in plan.groups for capture in group.captures}
     return FoundCaptures(
         GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS)),
-        tuple(one.model_copy(update={"group": group_of[one.sha256]}) for one in seen),
-        tuple(one.uri for one in present if one.sha256 not in before),
+        tuple(one.model_copy(update={"group": group_of[one.digest]}) for one in seen),
+        tuple(one.uri for one in present if one.digest not in before),
         tuple(one.uri for one in gone),
         digests,
     )
@@ -136,13 +135,13 @@ def _seen(known: Mapping[str, SeenCapture], uri: str) -> SeenCapture | pa.Record
         before = _file_stamp(stamp)
         if changed := change(before, found.stamp, 0):
             raise changed
-        sha256 = found.sha256 or capture_sha256(uri, stamp=before)
+        digest = found.digest or capture_digest(uri, before)
     except CaptureError as error:
         return reject_rows([(uri, error.offset, error.reason, error.detail)])
     return SeenCapture(
         uri=uri,
         size=found.size,
-        sha256=sha256,
+        digest=digest,
         fingerprint=found.fingerprint,
         first_ns=found.first_ns,
         stamp=stamp,
@@ -159,18 +158,16 @@ def _stamp(uri: str) -> Stamp | None:
 
 
 def _told_apart(seen: Sequence[SeenCapture]) -> list[tuple[SeenCapture, str | None]]:
-    """Returns captures, with the digest where `identify_capture` or `tell_apart` would compute one for groups."""
+    """Returns captures, with the digest where `tell_apart` would compute one for groups."""
     bearers: dict[str, int] = {}
     for one in seen:
         bearers[one.fingerprint] = bearers.get(one.fingerprint, 0) + 1
-    return [
-        (one, one.sha256 if one.size <= FINGERPRINT_BYTES or bearers[one.fingerprint] > 1 else None) for one in seen
-    ]
+    return [(one, one.digest if bearers[one.fingerprint] > 1 else None) for one in seen]
 
 
-def _capture(one: SeenCapture, sha256: str | None, sources: Iterable[int]) -> Capture:
+def _capture(one: SeenCapture, digest: str | None, sources: Iterable[int]) -> Capture:
     stamp = _file_stamp(one.stamp)
-    return Capture(one.uri, one.size, one.fingerprint, sha256, one.first_ns, tuple(sorted(set(sources))), stamp)
+    return Capture(one.uri, one.size, one.fingerprint, digest, one.first_ns, tuple(sorted(set(sources))), stamp)
 
 
 def _file_stamp(stamp: Stamp | None) -> FileStamp | None:

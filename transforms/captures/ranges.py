@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numba
 
+from flowloom.transforms.captures.capture_digest import LeafHasher
 from flowloom.transforms.captures.capture_files import CaptureError, FileStamp
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
@@ -50,13 +51,17 @@ class CaptureRange:
     origin: int = 0
     stamp: FileStamp | None = None
 
-    def open(self) -> tuple[CaptureBytes, RecordScanner]:
+    def open(self, *, digest: bool = False) -> tuple[CaptureBytes, RecordScanner]:
         """Opens the range for reading.
+
+        Args:
+          digest: whether `CaptureBytes.leaves` are wanted.
 
         Raises:
           CaptureError: if the file cannot be opened or is no capture.
         """
-        capture = CaptureBytes(self.uri, self.start, stamp=self.stamp)
+        hasher = LeafHasher(self.start, self.stop) if digest else None
+        capture = CaptureBytes(self.uri, self.start, stamp=self.stamp, hasher=hasher)
         try:
             scanner = open_records(capture, self.preamble, self.latest_ns)
         except BaseException:

@@ -32,7 +32,7 @@ class BuildResults:
       tasks: tasks of the manifest, measured ones with their label bins.
       fault: the reason why a measured task has no label bins; None if all have them.
       accounts: accounts of capture groups.
-      digests: SHA-256 by uri of captures without one in their account.
+      sha256: the SHA-256 of captures by uri, where it was asked for.
       rejects: reject rows in addition to those of the accounts.
       unlabelled: number of flows without a label of any task.
       rows: number of rows by view and stripe, without dropped duplicates.
@@ -46,7 +46,7 @@ class BuildResults:
     fault: str | None = None
     published: tuple[PublishedAccount, ...] = ()
     accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
-    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    sha256: dict[str, str] = dataclasses.field(default_factory=dict)
     rejects: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
     unlabelled: int = 0
     rows: collections.Counter[tuple[View, str]] = dataclasses.field(default_factory=collections.Counter)
@@ -82,7 +82,7 @@ def gather_results(
     results = BuildResults(labels, split_plan, label_bins.tasks, label_bins.fault, published.accounts)
     results.shards = [read_digests(shard) for shard in shards]
     results.accounts = list(accounts)
-    results.digests = {digest.uri: digest.sha256 for digest in digests}
+    results.sha256 = {digest.uri: digest.sha256 for digest in digests}
     results.rejects = [*known_rejects, *rejects, published.rejects]
     results.sources = sum_by_key([*(counts.by_source for counts in sources), published.sources])
     for counts in layouts:

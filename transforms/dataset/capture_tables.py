@@ -12,30 +12,49 @@ import pyarrow.compute as pc
 from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason, RejectReason
 from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S, PublishedAccount, Timeline
 from flowloom.transforms.arrays.columns import batch, text_column
+from flowloom.transforms.captures.capture_digest import join_leaves
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.metering.accounts import GroupAccount
 
 
 def captures_table(
-    accounts: Iterable[GroupAccount], digests: Mapping[str, str], rejects: pa.Table, folder: str
+    accounts: Iterable[GroupAccount], sha256: Mapping[str, str], rejects: pa.Table, folder: str
 ) -> pa.Table:
     """Returns all captures in order of their uris, which are relative to the manifest's folder.
 
     Args:
-      digests: SHA-256 by uri of captures without one in their account.
+      sha256: the SHA-256 of captures by uri, where it was asked for.
       rejects: all rejects, from `rejects_table`.
     """
+    accounts = list(accounts)
     rows: dict[str, dict[str, Any]] = {}
     for row in (row for account in accounts for row in account.captures.to_pylist()):
-        row["sha256"] = row["sha256"] or digests.get(row["uri"], "")
         known = rows.setdefault(row["uri"], row)
         if known is not row:
             _add_range(known, row)
     rejected = collections.Counter(rejects["uri"].to_pylist())
-    for row in rows.values():
+    digests = join_leaves(
+        (leaves for account in accounts for leaves in account.leaves), {uri: row["bytes"] for uri, row in rows.items()}
+    )
+    for uri, row in rows.items():
+        row["digest"] = row["digest"] or digests.get(uri, "")
+        row["sha256"] = sha256.get(uri)
         row["rejects"] = rejected[relative_uri(row["uri"], folder)]
     table = pa.Table.from_batches([batch(list(rows.values()), CAPTURES)])
     return _relative(table, folder).sort_by("uri")
+
+
+def current_captures(table: pa.Table) -> pa.Table:
+    """Returns a captures table with the columns of `CAPTURES`; one of version 0.1 has no `digest`."""
+    if "digest" in table.schema.names or "sha256" not in table.schema.names:
+        return table
+    missing = text_column([""] * table.num_rows)
+    return table.add_column(table.schema.get_field_index("sha256"), CAPTURES.field("digest"), missing).cast(CAPTURES)
+
+
+def capture_identity(row: Mapping[str, Any]) -> str:
+    """Returns the digest of a capture from its row: SHA-256 for version 0.1."""
+    return row["digest"] or row["sha256"] or ""
 
 
 def rejects_table(accounts: Iterable[GroupAccount], rejects: Iterable[pa.RecordBatch], folder: str) -> pa.Table:
@@ -92,7 +111,8 @@ def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
 
 def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()) -> str:
     """Returns the SHA-256 over the sorted digests of all captures and published entries."""
-    digests = sorted([*captures["sha256"].to_pylist(), *(entry.sha256 for entry in published)])
+    known = map(capture_identity, captures.select(["digest", "sha256"]).to_pylist())
+    digests = sorted([*known, *(entry.sha256 for entry in published)])
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

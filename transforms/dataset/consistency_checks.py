@@ -12,6 +12,7 @@ from flowloom.transforms.dataset.build_results import BuildResults
 from flowloom.transforms.dataset.layouts import AURORA
 
 _SHOWN_REJECTS = 3
+_WITHOUT_DIGEST = (RejectReason.CHANGED, RejectReason.UNREADABLE)
 
 
 def find_faults(
@@ -31,7 +32,7 @@ def find_faults(
         published = "".join(f", {entry.path}: {entry.rows:,} rows" for entry in findings.published)
         return [f"no flow could be built from corpus {manifest.name!r}: {counts}{published}{why}"]
     faults = [findings.fault] if findings.fault else []
-    changed = {row["uri"] for row in rejects.to_pylist() if row["reason"] == RejectReason.CHANGED}
+    unsure = {row["uri"] for row in rejects.to_pylist() if row["reason"] in _WITHOUT_DIGEST}
     for row in captures.to_pylist():
         dropped = sum(row[reason.column] for reason in DropReason)
         if row["records"] != row["metered"] + dropped:
@@ -39,8 +40,8 @@ def find_faults(
                 f"{row['uri']}: records must be metered or dropped, got {row['records']:,} records, "
                 f"{row['metered']:,} metered and {dropped:,} dropped"
             )
-        if not row["sha256"] and row["uri"] not in changed:
-            faults.append(f"{row['uri']}: the capture could be read once but not again for its digest; do not move it")
+        if not row["digest"] and row["uri"] not in unsure:
+            faults.append(f"{row['uri']}: the digest must cover every byte of the capture, got parts of it")
     written: dict[tuple[View, str], int] = {}
     for shard in findings.shards:
         stripe = shard.shard.view, shard.shard.task or AURORA

@@ -61,7 +61,7 @@ def write_card(
     if crowded := crowded_groups(findings.accounts, manifest.definition):
         return ask_whole(staging, crowded)
     rejects = rejects_table(findings.accounts, findings.rejects, folder)
-    captures = captures_table(findings.accounts, findings.digests, rejects, folder)
+    captures = captures_table(findings.accounts, findings.sha256, rejects, folder)
     flows: dict[str, int] = {}
     for part in findings.accounts:
         flows[part.group] = flows.get(part.group, 0) + part.flows

@@ -34,7 +34,7 @@ from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.digests import row_digests, sort_digests
 from flowloom.transforms.arrays.moments import sequence_moments
 from flowloom.transforms.arrays.sums import sum_by_key
-from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, current_captures, timelines
 from flowloom.transforms.dataset.shards import NO_START, WrittenShard, count_labels
 from flowloom.transforms.labels.label_flows import count_unlabelled
 from flowloom.transforms.splits.byte_rules import count_bytes
@@ -108,7 +108,8 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
     Raises:
       FlowloomError: if a count differs; the message names it.
     """
-    captures, rejects = _table(root, CAPTURES_TABLE, CAPTURES), _table(root, REJECTS_TABLE, REJECTS)
+    captures = _checked(current_captures(read_table(root / CAPTURES_TABLE)), CAPTURES_TABLE, CAPTURES)
+    rejects = _checked(read_table(root / REJECTS_TABLE), REJECTS_TABLE, REJECTS)
     rejected: dict[str, int] = {}
     for uri in rejects["uri"].to_pylist():
         rejected[uri] = rejected.get(uri, 0) + 1
@@ -298,8 +299,7 @@ def _check_splits(rows: pa.RecordBatch, rule: SplitRule, shard: Shard) -> None:
         )
 
 
-def _table(root: Path, name: str, schema: pa.Schema) -> pa.Table:
-    table = read_table(root / name)
+def _checked(table: pa.Table, name: str, schema: pa.Schema) -> pa.Table:
     if not table.schema.equals(schema):
         raise differs(f"{name}: columns", ", ".join(table.schema.names), ", ".join(schema.names), "the contract")
     return table

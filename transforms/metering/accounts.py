@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from flowloom.transforms.captures.capture_digest import CaptureLeaves
 from flowloom.transforms.io.spill import Spilled
 
 Partition = tuple[str, int]
@@ -23,6 +24,7 @@ class GroupAccount:
       open_flows: by position of a range, flows that were open in it at once, at most: those that began in it, or those
         that earlier ranges left open. Empty for a group in one piece.
       ended_early: number of flows that ended for lack of resources.
+      leaves: digests of the leaves of captures that several ranges read.
     """
 
     group: str
@@ -32,6 +34,7 @@ class GroupAccount:
     rejects: pa.RecordBatch
     open_flows: Mapping[int, int] = dataclasses.field(default_factory=dict)
     ended_early: int = 0
+    leaves: tuple[CaptureLeaves, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Group reader: turns consecutive ranges of one capture group into flows, fragments, accounts and rejects."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,9 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason
+from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason, RejectReason
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import batch
+from flowloom.transforms.captures.capture_digest import CaptureLeaves, join_leaves
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.ranges import CaptureRange
@@ -39,13 +41,13 @@ class GroupReader:
       ranges: ranges to read, in the order of the group; the whole group, unless `place` says otherwise.
       group: the group's content-based name, at least 16 hexadecimal digits.
       definition: the flow definition.
-      sha256: digest of each capture's bytes, by uri; copied into the account only.
       place: place of the ranges, as one piece, in their group.
       earlier: earlier ranges that may have first IP fragments of datagrams; read only when a first fragment is missing.
       earlier_clock_ns: the latest time before the first of `earlier`; None if nothing lies before it.
 
     Attributes:
       seconds: time spent in each stage so far.
+      leaves: digests of the leaves of captures that this reader does not read from start to end.
     """
 
     def __init__(
@@ -54,15 +56,14 @@ class GroupReader:
         group: str,
         definition: FlowDefinition,
         *,
-        sha256: Mapping[str, str] | None = None,
         place: RangePlace = WHOLE,
         earlier: Sequence[CaptureRange] = (),
         earlier_clock_ns: int | None = None,
     ):
         self.seconds = StageSeconds()
+        self.leaves: list[CaptureLeaves] = []
         self._ranges = ranges
         self._group = group
-        self._sha256 = sha256 or {}
         self._tunnels = definition.tunnels
         self._meter = open_meter(definition, group, place)
         self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
@@ -102,35 +103,39 @@ class GroupReader:
         self, part: CaptureRange, decode: Callable[[PacketDecoder, Records], tuple[pa.RecordBatch, Places]]
     ) -> Iterator[tuple[pa.RecordBatch, Places]]:
         try:
-            capture, scanner = part.open()
+            capture, scanner = part.open(digest=True)
         except CaptureError as damage:
             self._reject(part.uri, damage)
             return
         decoder = PacketDecoder(
             self._ip_fragments, part.first_record, tunnels=self._tunnels, clock_ns=self._clock_ns
         )  # fmt: skip
-        row = _account(part.uri, self._sha256.get(part.uri, ""), self._group, capture, scanner)
+        row = _account(part.uri, self._group, capture, scanner)
         links: set[int] = set()
-        try:
-            while len(records := self._scanned(scanner)):
-                begun = time.perf_counter()
-                if len(times_ns := records.times_ns()):
-                    earliest, latest = int(times_ns.min()), int(times_ns.max())
-                    row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
-                    row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
-                links.update(np.unique(records.link_type).tolist())
-                packets, places = decode(decoder, records)
-                self._clock_ns = decoder.clock_ns
-                row["metered"] += packets.num_rows
-                self.seconds.decode += time.perf_counter() - begun
-                yield packets, places
-            if changed := capture.changed():
-                raise changed
-        except CaptureError as damage:
-            self._reject(part.uri, capture.changed() or damage)
+        stopped = None
+        with contextlib.closing(capture):
+            try:
+                while len(records := self._scanned(scanner)):
+                    begun = time.perf_counter()
+                    if len(times_ns := records.times_ns()):
+                        earliest, latest = int(times_ns.min()), int(times_ns.max())
+                        row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
+                        row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
+                    links.update(np.unique(records.link_type).tolist())
+                    packets, places = decode(decoder, records)
+                    self._clock_ns = decoder.clock_ns
+                    row["metered"] += packets.num_rows
+                    self.seconds.decode += time.perf_counter() - begun
+                    yield packets, places
+            except CaptureError as error:
+                stopped = error
+            try:
+                row["digest"] = self._digest(part, capture)
+            except CaptureError as error:
+                stopped = error if error.reason == RejectReason.CHANGED else stopped or error
+        if stopped:
+            self._reject(part.uri, stopped)
             row["rejects"] = 1
-        finally:
-            capture.close()
         row["records"] = decoder.records
         row["link_types"] = sorted(links)
         row |= {reason.column: int(decoder.dropped[reason]) for reason in DropReason}
@@ -173,6 +178,16 @@ class GroupReader:
         records = scanner.scan()
         self.seconds.read += time.perf_counter() - begun
         return records
+
+    def _digest(self, part: CaptureRange, capture: CaptureBytes) -> str:
+        """Returns the digest of a capture that was read from start to end; of another range it keeps the leaves."""
+        begun = time.perf_counter()
+        leaves = capture.leaves()
+        self.seconds.read += time.perf_counter() - begun
+        if part.start == 0 and part.stop is None:
+            return join_leaves([leaves], {part.uri: capture.size}).get(part.uri, "")
+        self.leaves.append(leaves)
+        return ""
 
     def _take(self) -> Iterator[pa.RecordBatch]:
         begun = time.perf_counter()
@@ -228,11 +243,12 @@ def dropped_by_reason(capture: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _account(uri: str, sha256: str, group: str, capture: CaptureBytes, scanner: RecordScanner) -> dict[str, Any]:
+def _account(uri: str, group: str, capture: CaptureBytes, scanner: RecordScanner) -> dict[str, Any]:
     """Returns a row of the captures table for a range before its first record is read."""
     return {
         "uri": uri,
-        "sha256": sha256,
+        "digest": "",
+        "sha256": None,
         "group": group,
         "bytes": capture.size,
         "format": scanner.format,

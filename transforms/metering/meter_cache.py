@@ -28,7 +28,7 @@ from flowloom.transforms.flows.meter import WHOLE, RangePlace
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.scheduling import MeterTask, first_within_lifetime
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Version of the cache; raised when metering gives different results for the same capture and definition."""
 
 AMONG_OTHERS = RangePlace(position=1, last=False)
@@ -48,7 +48,7 @@ class CachedMetering:
     Attributes:
       folder: the folder of the result files.
       position: position of the task among the `of` tasks of its group.
-      uris: current uris of the task's captures, by SHA-256.
+      uris: current uris of the task's captures, by their digests.
     """
 
     folder: str
@@ -118,9 +118,9 @@ class MeterCache:
             "definition": self.definition.model_dump(mode="json"),
             "group": task.group,
             "whole": task.place == WHOLE,
-            "captures": [task.sha256[part.uri] for part in task.ranges],
+            "captures": [task.digests[part.uri] for part in task.ranges],
             "origins": [part.origin for part in task.ranges],
-            "earlier": [task.sha256[part.uri] for part in task.earlier],
+            "earlier": [task.digests[part.uri] for part in task.earlier],
             "earlier_clock_ns": task.earlier_clock_ns,
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -150,19 +150,19 @@ class MeterCache:
                 shutil.rmtree(os.path.join(self.root, name))
 
 
-def plan_cached_group(group: CaptureGroup, sha256: Mapping[str, str], alone: bool) -> list[MeterTask]:
+def plan_cached_group(group: CaptureGroup, digests: Mapping[str, str], alone: bool) -> list[MeterTask]:
     """Returns the cacheable tasks of a group: one for each capture, or one for all of them.
 
     Args:
-      sha256: digests of the group's captures, by uri.
+      digests: digests of the group's captures, by uri.
       alone: whether one task meters the group, because nothing can be appended to it or it cannot be split.
     """
     origins = group.origins
     ranges = [CaptureRange(capture.uri, origin=origins[capture.uri], stamp=capture.stamp) for capture in group.captures]
-    digests = {part.uri: sha256[part.uri] for part in ranges}
+    known = {part.uri: digests[part.uri] for part in ranges}
     if alone:
-        return [MeterTask(group.group, tuple(ranges), digests, WHOLE, ())]
-    return [MeterTask(group.group, (part,), digests, AMONG_OTHERS, ()) for part in ranges]
+        return [MeterTask(group.group, tuple(ranges), known, WHOLE, ())]
+    return [MeterTask(group.group, (part,), known, AMONG_OTHERS, ()) for part in ranges]
 
 
 def cache_metering(tasks: Iterable[MeterTask], cache: MeterCache) -> list[str]:
@@ -178,7 +178,7 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
     if task in cache:
         return folder
     reader = GroupReader(
-        task.ranges, task.group, cache.definition, sha256=task.sha256, place=task.place, earlier=task.earlier,
+        task.ranges, task.group, cache.definition, place=task.place, earlier=task.earlier,
         earlier_clock_ns=task.earlier_clock_ns,
     )  # fmt: skip
     partial = os.path.join(cache.root, f".{uuid.uuid4().hex}")
@@ -192,15 +192,21 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
 
 
 def _write_results(task: MeterTask, reader: GroupReader, partial: str) -> bool:
-    """Writes the results of a task into a folder; returns whether its captures could be read and did not change."""
+    """Writes the results of a task into a folder; returns whether it may be kept.
+
+    It is kept under the digests that its captures had before, so these must be those that were found while metering.
+    """
     _write(partial, "flows", FLOWS, reader.flows())
     _write(partial, "fragments", FRAGMENTS, reader.fragments() if task.place != WHOLE else [])
     captures = reader.captures()
-    _write(partial, "captures", CAPTURES, [_renamed(captures, task.sha256)])
+    _write(partial, "captures", CAPTURES, [_renamed(captures, task.digests)])
     rejects = reader.rejects()
+    found = dict(zip(captures["uri"].to_pylist(), captures["digest"].to_pylist(), strict=True))
+    if any(digest != task.digests[uri] for uri, digest in found.items()):
+        return False
     if {RejectReason.CHANGED, RejectReason.UNREADABLE} & set(rejects["reason"].to_pylist()):
         return False
-    _write(partial, "rejects", REJECTS, [_renamed(rejects, task.sha256)])
+    _write(partial, "rejects", REJECTS, [_renamed(rejects, task.digests)])
     meta = {
         "clock_ns": reader.clock_ns,
         "flows_short": reader.flows_short,
@@ -235,8 +241,8 @@ def with_missed_fragments(tasks: Sequence[MeterTask], cache: MeterCache) -> list
         if meta["missed"] and cache.definition.fragments == "join" and task.place != WHOLE:
             first = first_within_lifetime(clocks[: at + 1])
             earlier = tuple(each.ranges[0] for each in tasks[first:at])
-            digests = {**task.sha256, **{uri: sha for each in tasks[:at] for uri, sha in each.sha256.items()}}
-            task = dataclasses.replace(task, earlier=earlier, earlier_clock_ns=clocks[first], sha256=digests)
+            digests = {**task.digests, **{uri: sha for each in tasks[:at] for uri, sha in each.digests.items()}}
+            task = dataclasses.replace(task, earlier=earlier, earlier_clock_ns=clocks[first], digests=digests)
         wanted.append(task)
     return wanted
 
@@ -249,7 +255,7 @@ def cached_metering(tasks: Sequence[MeterTask], cache: MeterCache) -> list[Cache
             task.group,
             at,
             len(tasks),
-            {task.sha256[part.uri]: part.uri for part in task.ranges},
+            {task.digests[part.uri]: part.uri for part in task.ranges},
         )
         for at, task in enumerate(tasks)
     ]

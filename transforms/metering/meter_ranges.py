@@ -74,7 +74,7 @@ class RangeMetering(Metering):
     def _open(self, definition: FlowDefinition) -> GroupReader:
         task = self._task
         return GroupReader(
-            task.ranges, task.group, definition, sha256=task.sha256, place=task.place, earlier=task.earlier,
+            task.ranges, task.group, definition, place=task.place, earlier=task.earlier,
             earlier_clock_ns=task.earlier_clock_ns,
         )  # fmt: skip
 
@@ -102,6 +102,7 @@ class RangeMetering(Metering):
             reader.rejects(),
             {} if task.place == WHOLE else {task.place.position: reader.most_open},
             reader.ended_early,
+            tuple(reader.leaves),
         )
 
 
@@ -124,7 +125,6 @@ class PacketMetering(RangeMetering):
             task.group,
             definition,
             self._packet_view,
-            sha256=task.sha256,
             place=task.place,
             earlier=task.earlier,
             earlier_clock_ns=task.earlier_clock_ns,
@@ -254,11 +254,11 @@ def _spilled_fragments(
 
 
 def digest_captures(tasks: Iterable[DigestTask]) -> tuple[list[CaptureDigest], list[pa.RecordBatch]]:
-    """Returns the digests of captures, and reject rows of those that can no longer be read."""
+    """Returns the SHA-256 of captures, and reject rows of those that can no longer be read."""
     digests, rejects = [], []
     for task in tasks:
         try:
-            digests.append(CaptureDigest(task.uri, capture_sha256(task.uri, stamp=task.stamp)))
+            digests.append(CaptureDigest(task.uri, capture_sha256(task.uri, task.stamp)))
         except CaptureError as error:
             rejects.append(reject_rows([(task.uri, error.offset, error.reason, error.detail)]))
     return digests, rejects

@@ -42,7 +42,7 @@ Task = TypeVar("Task")
 
 
 class MeterPlan(NamedTuple):
-    """Outputs of `PlanMetering`: tasks, and captures to digest, dealt to the same workers by the cost of both."""
+    """Outputs of `PlanMetering`: tasks, and captures whose SHA-256 is wanted, dealt to workers by the cost of both."""
 
     tasks: beam.PCollection[MeterTask]
     digests: beam.PCollection[DigestTask]
@@ -55,21 +55,21 @@ class PlanMetering(beam.PTransform):
     Args:
       workers: number of workers if the runner gives each the same number of keys, whatever their cost; tasks are then
         dealt to as many keys of about equal cost. None if the runner gives elements to idle workers.
-      digests: whether captures without a digest are digested; metering does not need it.
       whole: names of groups that are metered in one piece.
+      sha256: whether the SHA-256 of captures is wanted beside their digest.
     """
 
     groups: Sequence[CaptureGroup]
     definition: FlowDefinition
     split_bytes: int
     workers: int | None = None
-    digests: bool = True
     whole: Collection[str] = ()
+    sha256: bool = False
 
     @beam.typehints.no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> MeterPlan:
         """Deals metering and digesting to workers."""
-        draft = draft_metering(self.groups, self.definition, self.split_bytes, self.digests, self.whole)
+        draft = draft_metering(self.groups, self.definition, self.split_bytes, self.whole, sha256=self.sha256)
         dealt = iter(deal(draft.costs, self.workers or len(draft.costs) or 1))
         shares = [(next(dealt), WorkerShare(digests=(task,))) for task in draft.digests]
         shares += [(next(dealt), WorkerShare(tasks=(task,))) for task in draft.tasks]
@@ -121,7 +121,7 @@ def _planned(
 
 
 class DigestedCaptures(NamedTuple):
-    """Outputs of `DigestCaptures`: digests, and reject rows of captures that can no longer be read."""
+    """Outputs of `DigestCaptures`: SHA-256, and reject rows of captures that can no longer be read."""
 
     digests: beam.PCollection[CaptureDigest]
     rejects: beam.PCollection[pa.RecordBatch]

@@ -12,7 +12,7 @@ from flowloom.transforms.flows.meter import WHOLE, RangePlace
 from flowloom.transforms.packets.ip_fragments import LIFETIME_NS
 
 _DIGEST_COST = 0.75
-"""Cost of digesting a byte relative to metering one, measured with 400 bytes a packet."""
+"""Cost of the SHA-256 of a byte relative to metering one, measured with 400 bytes a packet."""
 
 _TASK_COST = 1 << 20
 """Cost of starting a task, in bytes of metering."""
@@ -23,12 +23,13 @@ class MeterTask:
     """Arguments of one worker's `GroupReader`: consecutive ranges of a group that has `of` tasks.
 
     Attributes:
+      digests: digests that are known before metering, by uri.
       earlier_clock_ns: latest time before the first of the `earlier` ranges; None if nothing lies before it.
     """
 
     group: str
     ranges: tuple[CaptureRange, ...]
-    sha256: dict[str, str]
+    digests: dict[str, str]
     place: RangePlace
     earlier: tuple[CaptureRange, ...]
     of: int = 1
@@ -42,7 +43,7 @@ class MeterTask:
 
 @dataclasses.dataclass(frozen=True)
 class DigestTask:
-    """Capture whose bytes are digested while others are metered, with the stamp of its file."""
+    """Capture whose SHA-256 is wanted, with the stamp of its file."""
 
     uri: str
     stamp: FileStamp | None = None
@@ -75,17 +76,18 @@ def draft_metering(
     groups: Sequence[CaptureGroup],
     definition: FlowDefinition,
     split_bytes: int,
-    digests: bool = True,
     whole: Collection[str] = (),
+    *,
+    sha256: bool = False,
 ) -> DraftPlan:
     """Returns the part of the plan that does not need the contents of the captures.
 
     Args:
       split_bytes: size of the stretches that a capture is split into.
-      digests: whether captures without a digest are digested.
       whole: names of groups that are metered in one piece.
+      sha256: whether the SHA-256 of captures is wanted beside their digest.
     """
-    undigested = [capture for group in groups for capture in group.captures if capture.sha256 is None and digests]
+    undigested = [capture for group in groups for capture in group.captures if sha256]
     tasks: list[MeterTask] = []
     sizes: list[int] = []
     stretched: list[tuple[str, Stretch]] = []
@@ -109,11 +111,12 @@ def plan_metering(
     groups: Sequence[CaptureGroup],
     definition: FlowDefinition,
     split_bytes: int,
-    digests: bool = True,
     whole: Collection[str] = (),
+    *,
+    sha256: bool = False,
 ) -> tuple[list[MeterTask], list[DigestTask]]:
-    """Returns the tasks of capture groups, and the captures to digest (arguments as of `draft_metering`)."""
-    draft = draft_metering(groups, definition, split_bytes, digests, whole)
+    """Returns the tasks of groups, and the captures whose SHA-256 is wanted (arguments as of `draft_metering`)."""
+    draft = draft_metering(groups, definition, split_bytes, whole, sha256=sha256)
     tasks = list(draft.tasks)
     indexed: dict[str, list[Stretch]] = {}
     for group, stretch in draft.stretches:
@@ -152,14 +155,14 @@ def plan_group(
         for capture in group.captures
         for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))
     ]
-    sha256 = {capture.uri: capture.sha256 or "" for capture in group.captures}
+    digests = {capture.uri: capture.digest or "" for capture in group.captures}
     if alone or len(ranges) == 1 or not definition.associative:
-        yield MeterTask(group.group, tuple(ranges), sha256, WHOLE, ())
+        yield MeterTask(group.group, tuple(ranges), digests, WHOLE, ())
         return
     clocks = _clocks(ranges)
     for at, part in enumerate(ranges):
         place = RangePlace(at, at == len(ranges) - 1, clocks[at])
-        digest = {part.uri: sha256[part.uri]}
+        digest = {part.uri: digests[part.uri]}
         first = first_within_lifetime(clocks[: at + 1])
         yield MeterTask(
             group.group, (part,), digest, place, tuple(ranges[first:at]), len(ranges), clocks[first]

@@ -25,7 +25,13 @@ from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.arrays.sums import sum_by_key
-from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines
+from flowloom.transforms.dataset.capture_tables import (
+    capture_identity,
+    corpus_digest,
+    count_captures,
+    current_captures,
+    timelines,
+)
 from flowloom.transforms.dataset.card_counts import count_overlap, count_splits, normalisation
 from flowloom.transforms.dataset.shards import SpilledShard, WrittenShard, read_digests, shards_hash
 from flowloom.transforms.dataset.write_card import store_card
@@ -56,13 +62,13 @@ def merge_captures(
     known: set[tuple[str, str]] = set()
     taken: set[str] = set()
     for card, (own, rejected) in zip(cards, tables, strict=True):
-        again = {row["uri"] for row in own.to_pylist() if (row["sha256"], row["group"]) in known}
+        again = {row["uri"] for row in own.to_pylist() if (capture_identity(row), row["group"]) in known}
         new_rejects = [row for row in rejected.to_pylist() if row["uri"] not in again and row not in rejects]
         new = [row for row in own.to_pylist() if row["uri"] not in again]
         for row in (*new, *new_rejects):
             if row["uri"] in taken:
                 row["uri"] = f"{card.content_hash[:8]}:{row['uri']}"
-        known |= {(row["sha256"], row["group"]) for row in new}
+        known |= {(capture_identity(row), row["group"]) for row in new}
         taken |= {row["uri"] for row in (*new, *new_rejects)}
         captures += new
         rejects += new_rejects
@@ -191,7 +197,10 @@ def write_merged_card(
     if found:
         return fail(staging, found)
     tables = [
-        (read_table(table_file(folder, card, CAPTURES_TABLE)), read_table(table_file(folder, card, REJECTS_TABLE)))
+        (
+            current_captures(read_table(table_file(folder, card, CAPTURES_TABLE))),
+            read_table(table_file(folder, card, REJECTS_TABLE)),
+        )
         for folder, card in datasets
     ]
     captures, rejects = merge_captures(cards, tables)

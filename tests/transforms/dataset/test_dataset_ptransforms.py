@@ -82,7 +82,8 @@ def test_the_card_or_the_faults_are_written(tmp_path, lost):
     places = spill_rows(stripes, OUTPUT.shards, str(tmp_path / "a"))
     shards = write_shards(places, str(tmp_path / "a"), TASKS, OUTPUT)
     capture = {
-        "uri": "/in/a", "sha256": "a" * 64, "group": "g", "bytes": 9, "format": "pcap", "compression": "none",
+        "uri": "/in/a", "digest": "a" * 64, "sha256": None, "group": "g", "bytes": 9,
+        "format": "pcap", "compression": "none",
         "link_types": [1], "records": 60, "metered": 60, **dict.fromkeys(DROPPED_COLUMNS, 0), "rejects": 0,
         "first_ns": 1, "last_ns": 2,
     }  # fmt: skip

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS
 from flowloom.schemas.corpus.manifest import Output, parse_manifest
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, SplitRule, read_card
 from flowloom.transforms.arrays.columns import batch
+from flowloom.transforms.captures.capture_digest import LEAF_BYTES, CaptureLeaves
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.dataset.build_results import BuildResults, gather_results
 from flowloom.transforms.dataset.layouts import AURORA, LaidOut
@@ -34,7 +36,8 @@ MANIFEST = parse_manifest(
 GROUP = "a" * 16
 LABELS = (GroupLabels(GROUP, (1,), (LabelClaim("attack", "a", True), LabelClaim("attack", "b", False)), True),)
 CAPTURE = {
-    "uri": "/in/a", "sha256": "a" * 64, "group": GROUP, "bytes": 9, "format": "pcap", "compression": "none",
+    "uri": "/in/a", "digest": "a" * 64, "sha256": None, "group": GROUP, "bytes": 9,
+    "format": "pcap", "compression": "none",
     "link_types": [1], "records": 32, "metered": 30, **dict.fromkeys(DROPPED_COLUMNS, 0), "dropped_not_ip": 2,
     "rejects": 0, "first_ns": 1, "last_ns": 2,
 }  # fmt: skip
@@ -85,16 +88,24 @@ def test_missing_records_are_a_failure(findings, tmp_path):
     assert "a: records must be metered or dropped, got 33 records, 30 metered and 2 dropped" in message
 
 
-def test_separate_digests_are_added_and_missing_ones_are_a_failure(findings, tmp_path):
-    accounts = [dataclasses.replace(findings.accounts[0], captures=batch([{**CAPTURE, "sha256": ""}], CAPTURES))]
+def test_digests_of_ranges_are_joined_and_missing_ones_are_a_failure(findings, tmp_path):
+    captures = batch([{**CAPTURE, "digest": "", "bytes": LEAF_BYTES + 1}], CAPTURES)
+    account = dataclasses.replace(findings.accounts[0], captures=captures)
+    first, second = (CaptureLeaves("/in/a", at, bytes([at]) * 32) for at in range(2))
     shards = [spill_digests(shard, str(tmp_path)) for shard in findings.shards]
     plans = (LABELS, NONE_PUBLISHED, findings.split_plan, LabelBins(MANIFEST.tasks))
     layouts = [LaidOut({AURORA: 20}, 0)]
-    without = gather_results(*plans, shards, accounts, layouts=layouts)
-    assert "could be read once but not again" in failure(without, tmp_path)
+    for leaves in ((), (first,), (second,), (first, first)):
+        without = gather_results(*plans, shards, [dataclasses.replace(account, leaves=leaves)], layouts=layouts)
+        assert "a: the digest must cover every byte of the capture, got parts of it" in failure(without, tmp_path)
+    empty = batch([], CAPTURES)
+    accounts = [dataclasses.replace(account, leaves=(second,))]
+    accounts += [dataclasses.replace(account, captures=empty, flows=0, flows_short=0, leaves=(first,))]
     known = gather_results(*plans, shards, accounts, [CaptureDigest("/in/a", "b" * 64)], layouts=layouts)
     write_card(known, MANIFEST, "/in", str(tmp_path))
-    assert pq.read_table(tmp_path / CAPTURES_TABLE)["sha256"].to_pylist() == ["b" * 64]
+    (row,) = pq.read_table(tmp_path / CAPTURES_TABLE).to_pylist()
+    assert row["digest"] == blake3(bytes(32) + b"\1" * 32).hexdigest()
+    assert row["sha256"] == "b" * 64
 
 
 def test_conflicts_are_a_failure_if_the_manifest_says_so(findings, tmp_path):

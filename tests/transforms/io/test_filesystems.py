@@ -14,7 +14,13 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.captures.capture_files import CaptureError, capture_fingerprint, capture_sha256, match_captures
+from flowloom.transforms.captures.capture_files import (
+    CaptureError,
+    capture_digest,
+    capture_fingerprint,
+    capture_sha256,
+    match_captures,
+)
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.io.filesystems import download, exists, find, locate, upload
 
@@ -62,7 +68,7 @@ def test_captures_are_read_as_from_disk(tmp_path, kind):
     assert capture.window.tobytes() == CAPTURE
     assert (capture.complete, capture.damage, capture.size) == (True, None, len(STORED[kind]))
     capture.close()
-    assert capture_sha256(url) == capture_sha256(str(tmp_path / kind))
+    assert capture_digest(url) == capture_digest(str(tmp_path / kind))
     assert capture_fingerprint(url) == capture_fingerprint(str(tmp_path / kind))
 
 

@@ -8,6 +8,7 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.transforms.captures.capture_files import capture_digest
 from flowloom.transforms.captures.groups import CaptureGroup, identify_capture, origin_of, tell_apart
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.meter_cache import MeterCache, cache_metering, plan_cached_group
@@ -43,7 +44,7 @@ def append(path: Path) -> None:
 
 @pytest.mark.parametrize("split_bytes", [1 << 40, 500_000])
 def test_a_capture_that_grew_since_it_was_planned_is_a_reject(capture, group, tmp_path, split_bytes):
-    tasks, digests = plan_metering([group], DEFINITION, split_bytes)
+    tasks, digests = plan_metering([group], DEFINITION, split_bytes, sha256=True)
     assert (len(tasks) > 1) == (split_bytes < 1 << 40)
     assert len(digests) == 1
     append(capture)
@@ -73,15 +74,19 @@ def test_a_capture_that_is_cut_while_it_is_metered_keeps_what_was_read(capture, 
 
 
 def test_nothing_of_a_capture_that_changed_is_cached(capture, group, tmp_path):
-    sha256 = {str(capture): "0" * 64}
+    digests = {str(capture): capture_digest(str(capture))}
     cache = MeterCache(str(tmp_path / "cache"), DEFINITION)
-    (task,) = plan_cached_group(group, sha256, alone=True)
+    (task,) = plan_cached_group(group, digests, alone=True)
     append(capture)
     cache_metering([task], cache)
     assert task not in cache
     assert os.listdir(cache.root) == []
     found = identify_capture(str(capture), [0])
-    (task,) = plan_cached_group(CaptureGroup(group.group, (found,)), sha256, alone=True)
+    grown = CaptureGroup(group.group, (found,))
+    (task,) = plan_cached_group(grown, digests, alone=True)  # the digest of the bytes before
+    cache_metering([task], cache)
+    assert task not in cache
+    (task,) = plan_cached_group(grown, {str(capture): capture_digest(str(capture))}, alone=True)
     cache_metering([task], cache)
     assert task in cache
 
@@ -104,7 +109,7 @@ def test_captures_of_one_fingerprint_have_different_origins(tmp_path):
 def test_damaged_results_are_removed_from_the_cache(capture, group, tmp_path):
     """A flipped bit in any of the files, at its beginning, in its middle and at its end."""
     cache = MeterCache(str(tmp_path / "cache"), DEFINITION)
-    (task,) = plan_cached_group(group, {str(capture): "0" * 64}, alone=False)
+    (task,) = plan_cached_group(group, {str(capture): capture_digest(str(capture))}, alone=False)
     cache_metering([task], cache)
     folder = Path(cache.folder(task))
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}

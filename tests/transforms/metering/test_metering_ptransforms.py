@@ -11,6 +11,7 @@ from flowloom.schemas.arrow.rows import FLOWS, label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
+from flowloom.transforms.captures.capture_files import capture_digest
 from flowloom.transforms.captures.groups import Capture, CaptureGroup
 from flowloom.transforms.io.spill import read_spilled
 from flowloom.transforms.metering.join_packets import join_packets
@@ -91,10 +92,11 @@ def packets(found) -> list[tuple]:
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_tasks_and_captures_to_digest_are_planned(groups, workers):
-    tasks, digests = plan_metering(groups, DEFINITION, SPLIT_BYTES)
+    tasks, digests = plan_metering(groups, DEFINITION, SPLIT_BYTES, sha256=True)
+    assert len(digests) == len(groups)
     assert len(tasks) > 4
     with beam.Pipeline("FnApiRunner") as pipeline:
-        planned = pipeline | PlanMetering(groups, DEFINITION, SPLIT_BYTES, workers)
+        planned = pipeline | PlanMetering(groups, DEFINITION, SPLIT_BYTES, workers, sha256=True)
         planned.tasks | "Tasks" >> beam.combiners.ToList() | "SameTasks" >> beam.Map(same, tasks)
         planned.digests | "Digests" >> beam.combiners.ToList() | "SameDigests" >> beam.Map(same, digests)
 
@@ -158,9 +160,9 @@ def labelled(flows: pa.RecordBatch) -> pa.RecordBatch:
 
 def test_cached_captures_give_the_results_of_metering(groups, tmp_path, job):
     cache = MeterCache(str(tmp_path / "cache"), DEFINITION)
-    sha256 = {group.captures[0].uri: str(at) * 64 for at, group in enumerate(groups)}
-    tasks = [task for group in groups for task in plan_cached_group(group, sha256, alone=False)]
-    sizes = {uri: Path(uri).stat().st_size for uri in sha256}
+    digests = {group.captures[0].uri: capture_digest(group.captures[0].uri) for group in groups}
+    tasks = [task for group in groups for task in plan_cached_group(group, digests, alone=False)]
+    sizes = {uri: Path(uri).stat().st_size for uri in digests}
     with beam.Pipeline("FnApiRunner") as pipeline:
         folders = pipeline | CacheMetering(tasks, sizes, cache, job, workers=2)
         folders | beam.combiners.ToList() | beam.Map(same, [cache.folder(task) for task in tasks])
