@@ -12,6 +12,7 @@ import pyarrow as pa
 from flowloom.pipelines.whole_groups import tell_ended_early
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_output
@@ -40,12 +41,14 @@ class FlowsOptions:
       captures: paths or globs; each file is a capture group of its own.
       output: the Parquet file to write; replaced if it exists.
       definition: what counts as one flow.
+      limits: how many bytes a compressed capture may become.
       sha256: whether to read each capture again for the SHA-256 of its stored bytes.
     """
 
     captures: tuple[str, ...]
     output: Path
     definition: FlowDefinition = dataclasses.field(default_factory=FlowDefinition.of)
+    limits: CaptureLimits = NO_LIMITS
     sha256: bool = False
 
 
@@ -134,7 +137,7 @@ def _metered(
         report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
         return
     report.seconds["read"] += time.perf_counter() - begun
-    part = CaptureRange(uri, origin=origin_of(fingerprint))
+    part = CaptureRange(uri, origin=origin_of(fingerprint), limits=options.limits)
     reading = GroupReader([part], fingerprint[:GROUP_DIGITS], options.definition)
     yield from reading.flows()
     for row in reading.captures().to_pylist():

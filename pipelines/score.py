@@ -14,6 +14,7 @@ from rich.table import Table
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.pipelines.whole_groups import run_with_room, tell_ended_early
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.score_card import MAX_SKEW, SCORE_CARD, ScoreCard, ScoredModel, read_scores
@@ -55,6 +56,7 @@ class ScoreOptions:
       max_skew: divergence above which a feature counts as skewed, in bits.
       runner: name of the Beam runner.
       beam_args: further options of Beam, as on its command line.
+      limits: how many bytes a compressed capture may become.
     """
 
     model: str | os.PathLike[str]
@@ -69,6 +71,7 @@ class ScoreOptions:
     workers: int = dataclasses.field(default_factory=usable_cores)
     runner: str = EMBEDDED
     beam_args: tuple[str, ...] = ()
+    limits: CaptureLimits = NO_LIMITS
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -107,7 +110,7 @@ def score(options: ScoreOptions, progress: Callable[[Progress], None] = ignore_p
     view = model.features.view
     k = model.features.inputs["sequence"].shape[0] if view == "flows" else model.definition.k
     needs = Needs(view, model.features.columns, columns_of(model), model.definition.model_copy(update={"k": k}))
-    inputs = plan_inputs(options.inputs, needs, options.split, options.workers)
+    inputs = plan_inputs(options.inputs, needs, options.split, options.workers, options.limits)
     plan = ScorePlan(
         model=ScoredModel(
             path=os.fspath(options.model),

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowloom.pipelines.cli.shared import HASH_DIGITS, EmbeddedThreads, Json, Runner, Sha256, Threads, print_rows
+from flowloom.pipelines.cli.shared import (
+    HASH_DIGITS,
+    EmbeddedThreads,
+    Json,
+    MaxRatio,
+    MaxUncompressed,
+    Runner,
+    Sha256,
+    Threads,
+    print_rows,
+)
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
 from flowloom.pipelines.terminal.terminal_text import TerminalConsole, print_json, say, show
@@ -25,17 +35,21 @@ def flows(
     k: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Packets in a flow's sequences. Default: the preset's.")
     ] = None,
+    max_uncompressed: MaxUncompressed = None,
+    max_ratio: MaxRatio = None,
     sha256: Sha256 = False,
     as_json: Json = False,
 ) -> None:
     """Write the flows of captures to one Parquet table, without labels."""
     with quick_start():
         from flowloom.pipelines.flows import FlowsOptions, meter_captures
+        from flowloom.schemas.corpus.capture_limits import CaptureLimits
         from flowloom.schemas.corpus.flow_definition import FlowDefinition
 
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
+    limits = CaptureLimits.of(max_uncompressed, max_ratio)
     with ProgressDisplay("flows") as display:
-        report = meter_captures(FlowsOptions(tuple(captures), output, definition, sha256), display.show)
+        report = meter_captures(FlowsOptions(tuple(captures), output, definition, limits, sha256), display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:

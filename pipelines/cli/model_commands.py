@@ -9,6 +9,8 @@ import typer
 from flowloom.pipelines.cli.shared import (
     EmbeddedThreads,
     Json,
+    MaxRatio,
+    MaxUncompressed,
     OneEpoch,
     Runner,
     Settings,
@@ -135,6 +137,8 @@ def score(
     max_skew: Annotated[
         float | None, typer.Option(help="Divergence in bits from which a feature counts as skewed. Default: 0.12.")
     ] = None,
+    max_uncompressed: MaxUncompressed = None,
+    max_ratio: MaxRatio = None,
     runner: Runner = None,
     workers: EmbeddedThreads = None,
     as_json: Json = False,
@@ -146,6 +150,7 @@ def score(
             from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
             from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
             from flowloom.pipelines.score import score as score_inputs
+            from flowloom.schemas.corpus.capture_limits import CaptureLimits
 
             import_trainer("flowloom.trainers.deploy.scorer")
 
@@ -153,6 +158,7 @@ def score(
             model, tuple(inputs), out, split, identity, key_file, shards,  # type: ignore[arg-type]
             max_skew=MAX_SKEW if max_skew is None else max_skew,
             workers=workers or usable_cores(), runner=runner or EMBEDDED, beam_args=context.obj or (),
+            limits=CaptureLimits.of(max_uncompressed, max_ratio),
         )  # fmt: skip
         card = score_inputs(options, display.show)
     if as_json:

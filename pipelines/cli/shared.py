@@ -34,6 +34,12 @@ Sha256 = Annotated[
     bool,
     typer.Option("--sha256", help="Read captures once more for their SHA-256, beside their digest."),
 ]
+MaxUncompressed = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="Most uncompressed bytes of a compressed capture, such as 10GiB.")
+]
+MaxRatio = Annotated[
+    float | None, typer.Option(min=1, help="Most uncompressed bytes for each byte of a compressed capture.")
+]
 
 _LogOption = Annotated[
     LogFormat, typer.Option("--log-format", help="Messages on stderr: text, or json with one line for each event.")

@@ -1,5 +1,6 @@
 """`flowloom retrain`: adds new captures to a dataset, trains a challenger, and promotes it by a rule."""
 
+import dataclasses
 import datetime as dt
 import hashlib
 import json
@@ -48,7 +49,7 @@ from flowloom.schemas.models.retrain_state import (
 )
 from flowloom.schemas.models.score_card import MAX_SKEW
 from flowloom.schemas.progress import Progress, ignore_progress
-from flowloom.transforms.captures.groups import relative_uri
+from flowloom.transforms.captures.groups import limited, relative_uri
 from flowloom.transforms.captures.inventory import FoundCaptures, find_captures
 from flowloom.transforms.dataset.increments import drop_shards, freeze_test, judgeable_tasks, write_newest
 from flowloom.transforms.io.tally import watched
@@ -133,6 +134,7 @@ def retrain(options: RetrainOptions, progress: Callable[[Progress], None] = igno
         check_continues(state, manifest)
         folder = os.path.dirname(os.path.abspath(options.manifest))
         found = find_captures(manifest.captures, folder, state.seen, options.workers)
+        found = dataclasses.replace(found, plan=limited(found.plan, manifest.limits))
         check_gone(manifest, found)
         check_timelines(state, found)
         inputs = inputs_digest(manifest, folder, found)

@@ -81,6 +81,8 @@ class RejectReason(enum.StrEnum):
     """The file was written to, cut or replaced after it was planned; what was read before that counts."""
     DECOMPRESSION = "decompression"
     """The compressed stream is damaged; reading stopped there."""
+    OVER_LIMIT = "over-limit"
+    """The compressed stream is larger than the limits allow; reading stopped there."""
     LABEL_ROWS = "label-rows"
     """Rows of a label table lack a valid time, address or label; the offset is the number of the first such row,
     without the header."""

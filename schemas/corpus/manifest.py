@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_labels
 from flowloom.schemas.corpus.manifest_errors import CAPTURED, explain
@@ -125,6 +126,8 @@ class CorpusManifest(pydantic.BaseModel):
     key_file: str | None = None
     """Path of the file with the 32 key bytes for `identity: pseudonym`, relative to the manifest."""
     output: Output = Output()
+    limits: CaptureLimits = NO_LIMITS
+    """Limits of the bytes that a compressed capture may become; none by default."""
 
     @property
     def published(self) -> tuple[PublishedSource, ...]:

@@ -48,7 +48,7 @@ class LeafHasher:
 
     @property
     def complete(self) -> bool:
-        """Whether no further byte is wanted; False up to the end of a capture that has no `stop`."""
+        """True if no further byte is wanted; never of a range without `stop`, which ends with the capture."""
         return self._leaves is not None and len(self._digests) >= self._leaves * _DIGEST_BYTES
 
     def update(self, stored: memoryview) -> None:

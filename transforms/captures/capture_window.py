@@ -17,6 +17,7 @@ import numpy as np
 import zstandard
 
 from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.transforms.captures.capture_digest import CaptureLeaves, LeafHasher
 from flowloom.transforms.captures.capture_files import (
     READ_BYTES,
@@ -53,6 +54,7 @@ class CaptureBytes:
       file: the file from `open_stored`, if it is open already; it stays open.
       stamp: the stamp that a local file must have; None for any.
       hasher: digests the stored bytes as they are read; None for no digest.
+      limits: how many bytes a compressed capture may become.
 
     Attributes:
       size: bytes of the file as stored; bytes that are added to it later are not read.
@@ -70,9 +72,11 @@ class CaptureBytes:
         file: IO[bytes] | None = None,
         stamp: FileStamp | None = None,
         hasher: LeafHasher | None = None,
+        limits: CaptureLimits = NO_LIMITS,
     ):
         self.uri = uri
         self._hasher = hasher
+        self._limits = limits
         self.offset = start
         self.damage: CaptureError | None = None
         self._resources = contextlib.ExitStack()
@@ -100,6 +104,7 @@ class CaptureBytes:
         self._stored = _StoredBytes(file, self.size - self.offset, self._hasher)
         self._fill = _filler(self._stored, self.compression)
         self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._most = None if self.compression == "none" else self._limits.most(self.size)
         self._step = min(_PIECE_BYTES, READ_BYTES)
         self.window = self._buffers[0]
         self.complete = False
@@ -130,6 +135,10 @@ class CaptureBytes:
         except _DAMAGED as error:
             self.complete = True
             self.damage = self._damaged(self.offset + filled, error)
+        if self._most is not None and self.offset + filled > self._most:
+            filled = self._most - self.offset
+            self.complete = True
+            self.damage = self._over_limit()
         if self.complete:
             self.damage = self.changed() or self.damage
         self.window = buffer[:filled]
@@ -164,6 +173,14 @@ class CaptureBytes:
         self.window = np.empty(0, np.uint8)
         self._buffers = []
         self._resources.close()
+
+    def _over_limit(self) -> CaptureError:
+        return CaptureError(
+            RejectReason.OVER_LIMIT,
+            self._most or 0,
+            f"the {self.compression} stream of {self.size:,} bytes must have at most {self._most:,} uncompressed "
+            "bytes, got more; raise the limits, or remove the capture; all records before that were read",
+        )
 
     def _damaged(self, reached: int, error: BaseException) -> CaptureError:
         if self.compression == "none":

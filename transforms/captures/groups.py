@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
 from flowloom.schemas.arrow.rows import GROUP_DIGITS
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.manifest import FILE_GROUP, ROTATED_GROUP, CaptureSource, CorpusManifest, Entry
 from flowloom.schemas.printable import printable
 from flowloom.transforms.arrays.columns import batch, concatenated
@@ -35,10 +36,11 @@ class Capture:
 
     Attributes:
       size: its bytes as stored.
-      digest: digest of all its bytes (`capture_digest.py`); None until metering finds it, unless captures must be told
-        apart before.
+      digest: digest of all its bytes (`capture_digest.py`); None until metering finds it, unless two captures have the
+        same fingerprint.
       first_ns: time of its first record with a time, in ns since the epoch; None if there is none.
       stamp: the stamp of a local file; None for a URL.
+      limits: how many bytes it may become if it is compressed.
     """
 
     uri: str
@@ -48,6 +50,7 @@ class Capture:
     first_ns: int | None
     sources: tuple[int, ...]
     stamp: FileStamp | None = None
+    limits: CaptureLimits = NO_LIMITS
 
     @property
     def identity(self) -> str:
@@ -204,9 +207,18 @@ def _group(files: Sequence[Capture], *, whole: bool = False) -> CaptureGroup:
     return CaptureGroup(first[:GROUP_DIGITS], tuple(ordered))
 
 
+def limited(plan: GroupPlan, limits: CaptureLimits) -> GroupPlan:
+    """Returns a plan whose captures have limits."""
+    groups = (
+        dataclasses.replace(group, captures=tuple(dataclasses.replace(each, limits=limits) for each in group.captures))
+        for group in plan.groups
+    )
+    return dataclasses.replace(plan, groups=tuple(groups))
+
+
 def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> GroupPlan:
     """Matches every source of a manifest, identify every file once, and put them into groups; see `plan_captures`."""
-    return plan_captures(manifest.captures, folder, workers)
+    return limited(plan_captures(manifest.captures, folder, workers), manifest.limits)
 
 
 def plan_captures(sources: Sequence[Entry], folder: str, workers: int = 1) -> GroupPlan:

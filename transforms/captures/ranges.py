@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numba
 
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.transforms.captures.capture_digest import LeafHasher
 from flowloom.transforms.captures.capture_files import CaptureError, FileStamp
 from flowloom.transforms.captures.capture_window import CaptureBytes
@@ -39,6 +40,7 @@ class CaptureRange:
       clock_ns: the latest time in it; None if unknown, or if no record has a time.
       origin: number of the capture, from its fingerprint; part of the ids of flows that begin in it.
       stamp: the stamp of the file when it was planned; None for a URL, or if any will do.
+      limits: how many bytes a compressed capture may become.
     """
 
     uri: str
@@ -50,6 +52,7 @@ class CaptureRange:
     clock_ns: int | None = None
     origin: int = 0
     stamp: FileStamp | None = None
+    limits: CaptureLimits = NO_LIMITS
 
     def open(self, *, digest: bool = False) -> tuple[CaptureBytes, RecordScanner]:
         """Opens the range for reading.
@@ -61,7 +64,7 @@ class CaptureRange:
           CaptureError: if the file cannot be opened or is no capture.
         """
         hasher = LeafHasher(self.start, self.stop) if digest else None
-        capture = CaptureBytes(self.uri, self.start, stamp=self.stamp, hasher=hasher)
+        capture = CaptureBytes(self.uri, self.start, stamp=self.stamp, hasher=hasher, limits=self.limits)
         try:
             scanner = open_records(capture, self.preamble, self.latest_ns)
         except BaseException:

@@ -119,6 +119,7 @@ class MeterCache:
             "group": task.group,
             "whole": task.place == WHOLE,
             "captures": [task.digests[part.uri] for part in task.ranges],
+            "limits": [part.limits.model_dump() for part in task.ranges],
             "origins": [part.origin for part in task.ranges],
             "earlier": [task.digests[part.uri] for part in task.earlier],
             "earlier_clock_ns": task.earlier_clock_ns,
@@ -158,7 +159,10 @@ def plan_cached_group(group: CaptureGroup, digests: Mapping[str, str], alone: bo
       alone: whether one task meters the group, because nothing can be appended to it or it cannot be split.
     """
     origins = group.origins
-    ranges = [CaptureRange(capture.uri, origin=origins[capture.uri], stamp=capture.stamp) for capture in group.captures]
+    ranges = [
+        CaptureRange(capture.uri, origin=origins[capture.uri], stamp=capture.stamp, limits=capture.limits)
+        for capture in group.captures
+    ]
     known = {part.uri: digests[part.uri] for part in ranges}
     if alone:
         return [MeterTask(group.group, tuple(ranges), known, WHOLE, ())]

@@ -151,7 +151,7 @@ def plan_group(
         by_uri.setdefault(stretch.uri, []).append(stretch)
     origins = group.origins
     ranges = [
-        dataclasses.replace(part, origin=origins[capture.uri], stamp=capture.stamp)
+        dataclasses.replace(part, origin=origins[capture.uri], stamp=capture.stamp, limits=capture.limits)
         for capture in group.captures
         for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))
     ]

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.arrow.rows import View
+from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import CaptureSource
 from flowloom.schemas.corpus.split_options import SPLITS
@@ -16,7 +17,7 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.parquet_files import read_footer, read_row_group
-from flowloom.transforms.captures.groups import GroupPlan, plan_captures, reject_rows
+from flowloom.transforms.captures.groups import GroupPlan, limited, plan_captures, reject_rows
 
 BATCH_ROWS = 1 << 14
 """Number of rows that are scored at a time, as many as a meter yields."""
@@ -69,7 +70,13 @@ class ScoreInputs:
         return sum(part.rows for part in self.parts)
 
 
-def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, workers: int = 1) -> ScoreInputs:
+def plan_inputs(
+    inputs: Sequence[str],
+    needs: Needs,
+    split: str | None = None,
+    workers: int = 1,
+    limits: CaptureLimits = NO_LIMITS,
+) -> ScoreInputs:
     """Checks captures, datasets and Parquet files, and plans them as inputs of scoring.
 
     Args:
@@ -77,6 +84,7 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
       needs: the requirements of the model.
       split: the split of datasets to score; None for all.
       workers: number of threads that check captures and the digests of shards.
+      limits: how many bytes a compressed capture may become.
 
     Raises:
       FlowloomError: if an input does not have the columns or the flow definition of the model, or a shard is damaged.
@@ -97,7 +105,7 @@ def plan_inputs(inputs: Sequence[str], needs: Needs, split: str | None = None, w
             f"{captures[0].glob}: input must be a dataset with the view {needs.view} for this model, got a capture; "
             f"build a dataset with views: [{needs.view}], and score that"
         )
-    return ScoreInputs(plan_captures(captures, os.getcwd(), workers), tuple(dict.fromkeys(parts)))
+    return ScoreInputs(limited(plan_captures(captures, os.getcwd(), workers), limits), tuple(dict.fromkeys(parts)))
 
 
 def _dataset_parts(root: Path, needs: Needs, split: str | None, workers: int) -> Iterator[RowGroupPart]:
