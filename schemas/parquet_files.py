@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,26 +29,36 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[
     """
     target = Path(path)
     staged = Path(unfinished(str(target)))
-    leaves = {name: _leaf(schema.field(name)) for name in schema.names}
-    split = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _BYTE_STREAM_SPLIT if name in leaves}
-    dictionary = [leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith("label_")]
     try:
         with file_named(target):
-            with pq.ParquetWriter(
-                staged,
-                schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=dictionary,
-                column_encoding=split,
-                write_batch_size=_WRITE_BATCH,
-                write_page_checksum=True,
-            ) as writer:
+            with _writer(staged, schema) as writer:
                 yield writer
             os.replace(staged, target)
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
+
+
+def _writer(target: Path | IO[bytes] | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
+    leaves = {name: _leaf(schema.field(name)) for name in schema.names}
+    split = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _BYTE_STREAM_SPLIT if name in leaves}
+    dictionary = [leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith("label_")]
+    return pq.ParquetWriter(
+        target,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=dictionary,
+        column_encoding=split,
+        write_batch_size=_WRITE_BATCH,
+        write_page_checksum=True,
+    )
+
+
+def write_parquet(file: IO[bytes] | pa.NativeFile, table: pa.Table) -> None:
+    """Writes a table into an open file, as `parquet_writer` does."""
+    with _writer(file, table.schema) as writer:
+        writer.write(table)
 
 
 def write_table(

@@ -240,16 +240,52 @@ def plan_captures(sources: Sequence[Entry], folder: str, workers: int = 1) -> Gr
         for uri in uris:
             matches.setdefault(uri, []).append(position)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        looked_at = list(pool.map(_identified, matches.items()))
+        looked_at = list(pool.map(identified, matches, matches.values()))
     captures = tell_apart(found for found in looked_at if isinstance(found, Capture))
     plan = plan_groups(captures, sources, folder)
     rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
     return GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS))
 
 
-def _identified(match: tuple[str, list[int]]) -> Capture | pa.RecordBatch:
-    """Returns a file as a capture, or the reject row of a file that is none."""
-    uri, sources = match
+def read_captures(names: Iterable[str], group: str = FILE_GROUP) -> list[GroupPlan]:
+    """Returns a plan for each group of captures. Rejects, if any, are one more plan without groups.
+
+    Args:
+      names: paths, folders, globs or URLs.
+      group: as in a manifest: `file`, `rotated`, or the name of one group of all captures.
+    """
+    source = CaptureSource(glob="", group=group)
+    found: dict[str, Capture | pa.RecordBatch] = {}
+    for name in names:
+        uris, rejects = match_name(name)
+        found |= {uri: identified(uri, [0]) for uri in uris if uri not in found}
+        found |= {name: rejects} if rejects.num_rows else {}
+    return plan_each_group(found.values(), source)
+
+
+def match_name(name: str) -> tuple[list[str], pa.RecordBatch]:
+    """Returns the files of a path, folder, glob or URL, and reject rows for none."""
+    below = os.path.join(glob.escape(name), "**", "*") if os.path.isdir(name) else name
+    return match_source(CaptureSource(glob=below), "")
+
+
+def plan_each_group(found: Iterable[Capture | pa.RecordBatch], source: CaptureSource) -> list[GroupPlan]:
+    """Returns a plan for each group of captures of one source, and one for all rejects, if any."""
+    captures: list[Capture] = []
+    rejects: list[pa.RecordBatch] = []
+    for each in found:
+        if isinstance(each, Capture):
+            captures.append(each)
+        else:
+            rejects.append(each)
+    plan = plan_groups(tell_apart(captures), [source])
+    rejected = concatenated([*rejects, plan.rejects], REJECTS)
+    plans = [GroupPlan((group,), reject_rows([])) for group in plan.groups]
+    return [*plans, GroupPlan((), rejected)] if rejected.num_rows else plans
+
+
+def identified(uri: str, sources: Iterable[int]) -> Capture | pa.RecordBatch:
+    """Returns a file as a capture, or the reject row of a file that cannot be opened."""
     try:
         return identify_capture(uri, sources)
     except CaptureError as error:

@@ -9,12 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS, DropReason, RejectReason
+from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason, RejectReason
 from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S, PublishedAccount, Timeline
 from flowloom.transforms.arrays.columns import batch, text_column
-from flowloom.transforms.captures.capture_digest import join_leaves
 from flowloom.transforms.captures.groups import relative_uri
-from flowloom.transforms.metering.accounts import GroupAccount
+from flowloom.transforms.metering.accounts import GroupAccount, sum_captures
 
 
 def captures_table(
@@ -26,21 +25,12 @@ def captures_table(
       sha256: the SHA-256 of captures by uri, where it was asked for.
       rejects: all rejects, from `rejects_table`.
     """
-    accounts = list(accounts)
-    rows: dict[str, dict[str, Any]] = {}
-    for row in (row for account in accounts for row in account.captures.to_pylist()):
-        known = rows.setdefault(row["uri"], row)
-        if known is not row:
-            _add_range(known, row)
+    rows = sum_captures(accounts)
     rejected = collections.Counter(rejects["uri"].to_pylist())
-    digests = join_leaves(
-        (leaves for account in accounts for leaves in account.leaves), {uri: row["bytes"] for uri, row in rows.items()}
-    )
-    for uri, row in rows.items():
-        row["digest"] = row["digest"] or digests.get(uri, "")
-        row["sha256"] = sha256.get(uri)
+    for row in rows:
+        row["sha256"] = sha256.get(row["uri"])
         row["rejects"] = rejected[relative_uri(row["uri"], folder)]
-    table = pa.Table.from_batches([batch(list(rows.values()), CAPTURES)])
+    table = pa.Table.from_batches([batch(rows, CAPTURES)])
     return _relative(table, folder).sort_by("uri")
 
 
@@ -114,16 +104,6 @@ def corpus_digest(captures: pa.Table, published: Iterable[PublishedAccount] = ()
     known = map(capture_identity, captures.select(["digest", "sha256"]).to_pylist())
     digests = sorted([*known, *(entry.sha256 for entry in published)])
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Adds the account of another range of a capture to its row."""
-    for name in ("records", "metered", *DROPPED_COLUMNS):
-        capture[name] += part[name]
-    capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
-    for name, choose in (("first_ns", min), ("last_ns", max)):
-        times = [time for time in (capture[name], part[name]) if time is not None]
-        capture[name] = choose(times, default=None)
 
 
 def _relative(table: pa.Table, folder: str) -> pa.Table:

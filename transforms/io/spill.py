@@ -29,14 +29,25 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spilled:
-    """The place of one record batch: an Arrow IPC file and its position in it."""
+    """The place of one record batch: an Arrow IPC file and its position in it.
+
+    Attributes:
+      stream: the batch itself as an Arrow IPC stream, in a job without a folder; the path is empty then.
+    """
 
     path: str
     batch: int
+    stream: bytes | None = None
 
 
-def spill_batches(batches: Sequence[pa.RecordBatch], job: str) -> list[Spilled]:
-    """Writes batches of one schema into a new file below a job's folder and returns their places, in order."""
+def spill_batches(batches: Sequence[pa.RecordBatch], job: str | None) -> list[Spilled]:
+    """Writes batches of one schema into a new file below a job's folder and returns their places, in order.
+
+    Args:
+      job: the job's folder; None if its workers share none: the places then carry the rows.
+    """
+    if job is None:
+        return [Spilled("", at, _stream(batch)) for at, batch in enumerate(batches)]
     path = _new_file(job)
     with file_named(path), pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches[0].schema) as writer:
         for batch in batches:
@@ -58,12 +69,12 @@ class SpillBuffer(Generic[Key]):
     Rows of equal schemas are spilled into one file, so that a bundle makes few files however many keys it has.
 
     Args:
-      job: the job's folder.
+      job: the job's folder; None if there is none.
       limit_bytes: bytes of rows from which on everything is spilled.
       joined: whether all rows of a key become one batch in the file; otherwise batches stay as they were added.
     """
 
-    def __init__(self, job: str, limit_bytes: int = PENDING_BYTES, *, joined: bool = True):
+    def __init__(self, job: str | None, limit_bytes: int = PENDING_BYTES, *, joined: bool = True):
         self._job = job
         self._limit_bytes = limit_bytes
         self._joined = joined
@@ -106,6 +117,13 @@ def _new_file(job: str) -> str:
     return f"{folder}/{uuid.uuid4().hex}"
 
 
+def _stream(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
 def read_spilled(places: Iterable[Spilled]) -> pa.RecordBatch:
     """Returns spilled rows as one batch, in the order of `read_batches`; there must be at least one place."""
     batches = read_batches(places)
@@ -115,9 +133,12 @@ def read_spilled(places: Iterable[Spilled]) -> pa.RecordBatch:
 def read_batches(places: Iterable[Spilled]) -> list[pa.RecordBatch]:
     """Returns spilled batches as views of their mapped files, in the order of paths and positions."""
     by_path: dict[str, list[int]] = {}
-    for place in places:
-        by_path.setdefault(place.path, []).append(place.batch)
     batches = []
+    for place in places:
+        if place.stream is None:
+            by_path.setdefault(place.path, []).append(place.batch)
+        else:
+            batches.append(pa.ipc.open_stream(place.stream).read_next_batch())
     for path in sorted(by_path):
         reader = pa.ipc.open_file(pa.memory_map(path))
         batches += [reader.get_batch(at) for at in sorted(by_path[path])]

@@ -32,10 +32,10 @@ class Tally:
             self.shards += shards
 
 
-_TALLIES: dict[str, Tally] = {}
+_TALLIES: dict[str | None, Tally] = {}
 
 
-def tally(job: str) -> Tally:
+def tally(job: str | None) -> Tally:
     """Returns the tally of a job in this process, which begins at zero."""
     return _TALLIES.setdefault(job, Tally())
 
@@ -52,7 +52,7 @@ def tally_progress(counts: Tally, text: str) -> Progress:
 
 
 @contextlib.contextmanager
-def watched(job: str, progress: Callable[[Progress], None], text: str = READ_METERED_WRITTEN) -> Iterator[None]:
+def watched(job: str | None, progress: Callable[[Progress], None], text: str = READ_METERED_WRITTEN) -> Iterator[None]:
     """Calls `progress` by a job's tally every `PERIOD_S` seconds from another thread, and at the end of the block.
 
     Args:

@@ -1,11 +1,13 @@
 """Results of metering other than rows: accounts of capture groups, digests of captures, spilled fragments."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
-from flowloom.transforms.captures.capture_digest import CaptureLeaves
+from flowloom.schemas.arrow.accounting import DROPPED_COLUMNS
+from flowloom.transforms.captures.capture_digest import CaptureLeaves, join_leaves
 from flowloom.transforms.io.spill import Spilled
 
 Partition = tuple[str, int]
@@ -57,3 +59,31 @@ class RangeFragments:
     position: int
     clock_ns: int | None
     spilled: Spilled | None
+
+
+def sum_captures(accounts: Iterable[GroupAccount]) -> list[dict[str, Any]]:
+    """Returns one row of the captures table for each capture, whose ranges may be in several accounts.
+
+    The digest is empty where a part of the capture was not read; `rejects` has those of one range, at most.
+    """
+    accounts = list(accounts)
+    rows: dict[str, dict[str, Any]] = {}
+    for row in (row for account in accounts for row in account.captures.to_pylist()):
+        known = rows.setdefault(row["uri"], row)
+        if known is not row:
+            _add_range(known, row)
+    sizes = {uri: row["bytes"] for uri, row in rows.items()}
+    digests = join_leaves((leaves for account in accounts for leaves in account.leaves if leaves.uri in sizes), sizes)
+    for uri, row in rows.items():
+        row["digest"] = row["digest"] or digests.get(uri, "")
+    return list(rows.values())
+
+
+def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Adds the account of another range of a capture to its row."""
+    for name in ("records", "metered", *DROPPED_COLUMNS):
+        capture[name] += part[name]
+    capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
+    for name, choose in (("first_ns", min), ("last_ns", max)):
+        times = [time for time in (capture[name], part[name]) if time is not None]
+        capture[name] = choose(times, default=None)

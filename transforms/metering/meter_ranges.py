@@ -65,7 +65,7 @@ class RangeMetering(Metering):
       job: the folder for spilled fragments.
     """
 
-    def __init__(self, task: MeterTask, definition: FlowDefinition, job: str):
+    def __init__(self, task: MeterTask, definition: FlowDefinition, job: str | None):
         self._task = task
         self._job = job
         self._reader = self._open(definition)
@@ -113,7 +113,7 @@ class PacketMetering(RangeMetering):
       packet_view: the layout of a packet row.
     """
 
-    def __init__(self, task: MeterTask, definition: FlowDefinition, job: str, packet_view: PacketView):
+    def __init__(self, task: MeterTask, definition: FlowDefinition, job: str | None, packet_view: PacketView):
         self._packet_view = packet_view
         self._places: list[tuple[None, Spilled]] = []
         super().__init__(task, definition, job)
@@ -161,7 +161,7 @@ class CachedRanges(Metering):
       job: the folder for spilled fragments.
     """
 
-    def __init__(self, cached: CachedMetering, job: str):
+    def __init__(self, cached: CachedMetering, job: str | None):
         self._cached = cached
         self._job = job
         self._flows = 0
@@ -204,7 +204,7 @@ class RangeResults:
 
 
 def open_metering(
-    task: MeterTask, definition: FlowDefinition, job: str, packet_view: PacketView | None = None
+    task: MeterTask, definition: FlowDefinition, job: str | None, packet_view: PacketView | None = None
 ) -> RangeMetering:
     """Returns the metering of a task, with packet rows if there is a packets view."""
     if packet_view is None:
@@ -213,7 +213,7 @@ def open_metering(
 
 
 def meter_ranges(
-    tasks: Iterable[MeterTask], definition: FlowDefinition, job: str, packet_view: PacketView | None = None
+    tasks: Iterable[MeterTask], definition: FlowDefinition, job: str | None, packet_view: PacketView | None = None
 ) -> RangeResults:
     """Meters tasks in memory.
 
@@ -224,7 +224,7 @@ def meter_ranges(
     return _results(open_metering(task, definition, job, packet_view) for task in tasks)
 
 
-def read_cached_metering(cached: Iterable[CachedMetering], job: str) -> RangeResults:
+def read_cached_metering(cached: Iterable[CachedMetering], job: str | None) -> RangeResults:
     """Reads cached results in memory, equal to those of `meter_ranges`."""
     return _results(CachedRanges(each, job) for each in cached)
 
@@ -243,7 +243,7 @@ def _results(meterings: Iterable[Metering]) -> RangeResults:
 
 
 def _spilled_fragments(
-    fragments: Sequence[pa.RecordBatch], clock_ns: int | None, group: str, position: int, of: int, job: str
+    fragments: Sequence[pa.RecordBatch], clock_ns: int | None, group: str, position: int, of: int, job: str | None
 ) -> Iterator[tuple[Partition, RangeFragments]]:
     """Yields an element for each partition, also without rows, because the join needs the clock of every range."""
     partitions = min(of, MAX_PARTITIONS)
@@ -276,7 +276,7 @@ class JoinedPartition:
     numbers: pa.RecordBatch | None
     account: GroupAccount
 
-    def packets(self, job: str) -> list[GroupPackets]:
+    def packets(self, job: str | None) -> list[GroupPackets]:
         """Returns the spilled flow numbers; empty without any."""
         if self.numbers is None or not self.numbers.num_rows:
             return []

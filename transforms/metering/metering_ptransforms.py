@@ -161,7 +161,7 @@ class MeterRanges(beam.PTransform):
     """`meter_ranges` over a PCollection of tasks; `packets` and `counts` are empty without a packets view."""
 
     definition: FlowDefinition
-    job: str
+    job: str | None
     packet_view: PacketView | None = None
 
     @beam.typehints.no_annotations
@@ -175,7 +175,7 @@ class ReadCachedMetering(beam.PTransform):
     """`read_cached_metering` of cached captures, in place of `PlanMetering` and `MeterRanges`."""
 
     cached: Sequence[CachedMetering]
-    job: str
+    job: str | None
     workers: int | None = None
 
     @beam.typehints.no_annotations
@@ -197,7 +197,7 @@ class CacheMetering(beam.PTransform):
     tasks: Sequence[MeterTask]
     sizes: Mapping[str, int]
     cache: MeterCache
-    job: str
+    job: str | None
     workers: int | None = None
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[str]:
@@ -208,7 +208,7 @@ class CacheMetering(beam.PTransform):
         return tasks | "Cache" >> beam.Map(_cached, self.cache, self.job)
 
 
-def _cached(task: MeterTask, cache: MeterCache, job: str) -> str:
+def _cached(task: MeterTask, cache: MeterCache, job: str | None) -> str:
     (folder,) = cache_metering([task], cache)
     tally(job).add(captures=len(task.ranges))
     return folder
@@ -255,7 +255,7 @@ _Results: TypeAlias = Iterator[
 class _Meters(_BuffersFlows):
     """Base of steps that yield the results of metering."""
 
-    def __init__(self, job: str):
+    def __init__(self, job: str | None):
         self._job = job
 
     def _results(self, metering: Metering, captures: int) -> _Results:
@@ -270,7 +270,7 @@ class _Meters(_BuffersFlows):
 
 
 class _MeterRanges(_Meters):
-    def __init__(self, definition: FlowDefinition, job: str, packet_view: PacketView | None):
+    def __init__(self, definition: FlowDefinition, job: str | None, packet_view: PacketView | None):
         super().__init__(job)
         self._definition = definition
         self._packet_view = packet_view
@@ -302,7 +302,7 @@ class JoinPartitions(beam.PTransform):
     """
 
     definition: FlowDefinition
-    job: str
+    job: str | None
     numbered: bool = False
 
     @beam.typehints.no_annotations
@@ -318,7 +318,7 @@ class JoinPartitions(beam.PTransform):
 
 
 class _JoinPartition(_BuffersFlows):
-    def __init__(self, definition: FlowDefinition, job: str, numbered: bool):
+    def __init__(self, definition: FlowDefinition, job: str | None, numbered: bool):
         self._definition = definition
         self._job = job
         self._numbered = numbered

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from beam_script import run_script
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.schemas.errors import FlowloomError
@@ -89,3 +90,12 @@ def test_an_engine_that_is_lost_leaves_no_dataset(small, prism, tmp_path, monkey
         flags = (f"--job_endpoint={address}", "--environment_type=LOOPBACK")
         again = build(BuildOptions(small, tmp_path / "out", 1, "PortableRunner", flags))
     assert again == build(BuildOptions(small, tmp_path / "embedded", workers=1))
+
+
+def test_a_script_of_ones_own_writes_the_same_files_on_prism(prism, tmp_path):
+    files = {}
+    for name, engine in (("embedded", ()), ("prism", ("--runner=PrismRunner", f"--prism_location={prism}"))):
+        (tmp_path / name).mkdir()
+        run_script(tmp_path / name, *engine)
+        files[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "flows").iterdir()}
+    assert files["prism"] == files["embedded"]
