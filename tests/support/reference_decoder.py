@@ -243,10 +243,11 @@ def inner_packet(outer: Packet, tunnels: Iterable[str]) -> Packet | None:
     if not frame:
         return None
     try:
+        at, _ = network_layer(frame, link_type)
         inner = decode(frame, room, link_type)
     except DropError:
         return None
-    if inner.ip_bytes > room:
+    if inner.ip_bytes > room - at:
         return None
     inner.wire_bytes = outer.wire_bytes
     inner.vlan = inner.vlan or outer.vlan

@@ -4,6 +4,7 @@ The first `pa.array`, `pa.scalar` or `to_pandas_dtype` of a process imports pand
 small capture.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 
+@functools.cache
 def integer_dtype(kind: pa.DataType) -> np.dtype:
     """Returns the NumPy type of an Arrow integer type, or of the int64 inside a timestamp."""
     return np.dtype(np.int64) if pa.types.is_timestamp(kind) else np.dtype(str(kind))

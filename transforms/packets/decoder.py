@@ -24,6 +24,14 @@ from flowloom.transforms.packets.tunnels import MAX_DEPTH, MAY_CARRY, inner_pack
 NO_CLOCK = np.iinfo(np.int64).min
 """Clock before the first record with a time."""
 
+_LAYOUT = tuple(
+    (field.name, np.uint64, field.type.byte_width // 8)
+    if pa.types.is_fixed_size_binary(field.type)
+    else (field.name, integer_dtype(field.type), 1)
+    for field in PACKETS
+)
+"""Name, type and words of each column; addresses are two uint64 words in the order of their bytes."""
+
 _KEPT = ("record", "time_ns", "clock_ns", "wire_bytes", "vlan", "tunnel_id")
 """Columns of an outer packet that its inner packet does not simply replace."""
 
@@ -119,9 +127,12 @@ class PacketDecoder:
                 columns["protocol"][rows], columns["src_port"][rows], columns["dst_port"][rows],
                 columns["payload_bytes"][rows], self._tunnels,
             )  # fmt: skip
+            if not len(inside):
+                return
             found, found_more, _ = _decoded(inside, 0, NO_CLOCK, np.zeros_like(self.dropped), locate=True)
             packet = found["record"].astype(np.int64)
-            whole = found["ip_bytes"] <= inside.wire[packet]
+            _, inner_network, _ = found_more
+            whole = found["ip_bytes"] <= inside.wire[packet] - (inner_network - inside.start[packet])
             packet = packet[whole]
             rows = rows[outer[packet]]
             if not len(rows):
@@ -158,7 +169,7 @@ def _decoded(
     The headers are those of the network and of the transport layer; without `locate` they are not located.
     """
     rows = len(records)
-    columns = {field.name: _empty(field, rows) for field in PACKETS}
+    columns = {name: np.empty((rows, words) if words > 1 else rows, dtype) for name, dtype, words in _LAYOUT}
     fragment = np.empty(rows, np.uint8)
     network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
     frames = Frames(records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type)
@@ -166,10 +177,3 @@ def _decoded(
     count, clock_ns = decode_records(tuple(frames), first_record, clock_ns, tuple(out), dropped)
     places = fragment[:count], network[:count], transport[:count]
     return {name: values[:count] for name, values in columns.items()}, places, int(clock_ns)
-
-
-def _empty(field: pa.Field, rows: int) -> np.ndarray:
-    """Returns an uninitialised column; addresses are two uint64 words in the order of their bytes."""
-    if pa.types.is_fixed_size_binary(field.type):
-        return np.empty((rows, field.type.byte_width // 8), np.uint64)
-    return np.empty(rows, integer_dtype(field.type))

@@ -194,6 +194,14 @@ def test_what_is_no_whole_packet_inside_stays_the_outer_packet(tmp_path, inner):
     assert decode(tmp_path, frames) == decode(tmp_path, frames, ())
 
 
+def test_an_inner_packet_as_long_as_its_ethernet_frame_does_not_fit_into_it(tmp_path):
+    inner = INNER[:2] + struct.pack(">H", len(INNER) + 1) + INNER[4:]  # the missing byte follows the outer packet
+    frame = ethernet(ipv4(udp(vxlan(ethernet(inner), 4), 1, 4789), protocol=17)) + b"trailer"
+    assert decode(tmp_path, [frame]) == decode(tmp_path, [frame], ())
+    whole = ethernet(ipv4(udp(vxlan(ethernet(INNER), 4), 1, 4789), protocol=17)) + b"trailer"
+    assert decode(tmp_path, [whole]) != decode(tmp_path, [whole], ())
+
+
 @pytest.mark.parametrize("flags", [0x4000, 0x0001], ids=["source routing", "PPTP"])
 def test_other_versions_of_gre_stay_the_outer_packet(tmp_path, flags):
     (row,), _ = decode(tmp_path, [ethernet(ipv4(struct.pack(">HH", flags, 0x0800) + INNER, protocol=47))])
