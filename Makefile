@@ -57,7 +57,7 @@ bench: $(READY)
 HOSTILE := PYTHONPATH=tests/support:tests/hostile $(BIN)/python tests/hostile
 
 fuzz: $(READY)
-	$(HOSTILE)/fuzz.py --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(MUTANTS),--mutants)
+	$(HOSTILE)/fuzz.py --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(MUTANTS),--mutants $(if $(ONLY),--only $(ONLY)))
 
 chaos: $(READY)
 	$(HOSTILE)/chaos.py --points $(or $(N),20) --seed $(or $(SEED),1)

@@ -1,8 +1,9 @@
 """Parts of capture files for mutation: headers, records and blocks, and positions of headers inside frames."""
 
 import struct
+from collections.abc import Iterable
 
-from reference_records import BYTE_ORDERS, SECTION
+from reference_records import BYTE_ORDERS, SECTION, read_records
 
 PCAP_ORDERS = {
     b"\xd4\xc3\xb2\xa1": "<",
@@ -44,6 +45,30 @@ def split_parts(data: bytes) -> list[bytes]:
         parts.append(data[at : at + length])
         at += length
     return parts
+
+
+def joined(captures: Iterable[bytes]) -> list[bytes]:
+    """Returns files that have the records of all captures: those of one pcap header, or of pcapng, share a file.
+
+    A capture whose reading ends early is the last one of its file, so that a reader sees all others.
+    """
+    files: list[bytearray] = []
+    growing: dict[bytes, bytearray] = {}
+    for data in captures:
+        header = 0 if is_pcapng(data) else 24
+        key = data[:header]
+        if header and (len(data) < header or data[:4] not in PCAP_ORDERS):
+            files.append(bytearray(data))
+            continue
+        if key in growing:
+            growing[key] += data[header:]
+        else:
+            files.append(bytearray(data))
+            growing[key] = files[-1]
+        _, damage = read_records(data)
+        if damage:
+            del growing[key]
+    return [bytes(file) for file in files]
 
 
 def frame_of(part: bytes, order: str, *, pcapng: bool) -> tuple[int, int]:

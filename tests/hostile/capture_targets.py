@@ -29,7 +29,7 @@ from flowloom.transforms.packets.byte_rows import no_drops
 
 SMALL_CHUNK = 256
 """Records of a chunk where a case is read in one piece; the columns of 32,768 records cost more than the case."""
-MOST_REFERENCE_BYTES = 1 << 16
+MOST_REFERENCE_BYTES = 1 << 20
 """Bytes of a case that the reference meter reads; it is plain Python."""
 
 
@@ -53,11 +53,13 @@ class Outcome:
     Attributes:
       digest: a digest of all rows and accounts, equal with and without bounds checks.
       features: names of the behaviours that were seen.
+      compared: whether flows and accounts were compared with the reference meter.
     """
 
     records: int = 0
     digest: str = ""
     features: frozenset[str] = frozenset()
+    compared: bool = False
     faults: list[Fault] = dataclasses.field(default_factory=list)
 
 
@@ -220,11 +222,8 @@ def _difference(what: str, found: list[tuple], expected: list[tuple]) -> Fault:
     return Fault(f"{what} {columns[0][0] if len(columns) == 1 else 'rows'}", detail[:600])
 
 
-def reference_faults(whole: Reading, case: FuzzCase, uris: Sequence[str]) -> Iterator[Fault]:
+def reference_faults(whole: Reading, expected: Metered, case: FuzzCase, uris: Sequence[str]) -> Iterator[Fault]:
     """Yields the differences from the reference meter, which reads bytes in plain Python."""
-    expected = expected_of(case)
-    if expected is None:
-        return
     if not whole.short:
         yield from _row_faults(whole, case)
     table = whole.flows.set_column(2, "start", whole.flows["start"].cast(pa.int64()))
@@ -309,11 +308,12 @@ def run_case(case: FuzzCase, folder: Path, *, thorough: bool = True, reference: 
     faults = [*closing_faults(whole, case, "whole")]
     if case.edges:
         faults += [*closing_faults(split, case, "split"), *split_faults(whole, split, uris)]
-    if reference:
-        faults += reference_faults(whole, case, uris)
+    expected = expected_of(case) if reference else None
+    if expected is not None:
+        faults += reference_faults(whole, expected, case, uris)
     if thorough:
         faults += afterimage_faults(whole)
         faults += streamed_faults(whole, uris, case)
     total = sum(row["records"] for row, _ in whole.accounts)
     digest = whole.digest() + (split.digest() if case.edges else "")
-    return Outcome(total, digest, features_of(whole, split), faults)
+    return Outcome(total, digest, features_of(whole, split), expected is not None, faults)

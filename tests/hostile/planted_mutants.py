@@ -189,7 +189,7 @@ def is_new(fault: dict, folder: Path) -> bool:
 
 def run_mutants(options: argparse.Namespace, folder: Path) -> int:
     """Runs the fuzzer on each mutant and prints how many are found; returns 1 if one is not."""
-    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    chosen = [mutant for mutant in MUTANTS if any(part in mutant.name for part in options.only)]
     findings = []
     for number, mutant in enumerate(chosen):
         place = folder / f"mutant-{number}"

@@ -31,8 +31,11 @@ def smaller(case: FuzzCase, fails: Callable[[FuzzCase], bool]) -> FuzzCase:
 
 def candidates(case: FuzzCase) -> Iterator[FuzzCase]:
     """Yields cases that are one step smaller: without a file, records, cuts, or an option of the definition."""
-    for at in range(len(case.files) if len(case.files) > 1 else 0):
-        yield _replaced(case, at)
+    size = len(case.files) // 2
+    while size:
+        for at in range(0, len(case.files), size):
+            yield _without(case, at, size)
+        size //= 2
     for at, file in enumerate(case.files):
         parts = split_parts(file)
         places = [0, *itertools.accumulate(map(len, parts))]
@@ -41,7 +44,7 @@ def candidates(case: FuzzCase) -> Iterator[FuzzCase]:
             for begin in range(0, len(parts), size):
                 without = b"".join(parts[:begin] + parts[begin + size :])
                 if without:
-                    yield _replaced(case, at, without, (places[begin], places[min(begin + size, len(parts))]))
+                    yield _shorter(case, at, without, (places[begin], places[min(begin + size, len(parts))]))
             size //= 2
     for at, edges in enumerate(case.edges):
         for cut in range(len(edges or ())):
@@ -52,16 +55,20 @@ def candidates(case: FuzzCase) -> Iterator[FuzzCase]:
     yield from _simpler_definitions(case)
 
 
-def _replaced(case: FuzzCase, at: int, file: bytes | None = None, removed: tuple[int, int] = (0, 0)) -> FuzzCase:
-    """Returns a case without a file, or with another one that lacks some bytes; cuts stay at their records."""
+def _without(case: FuzzCase, at: int, size: int) -> FuzzCase:
+    """Returns a case without some of its files."""
+    files, edges = (each[:at] + each[at + size :] for each in (case.files, case.edges))
+    return dataclasses.replace(case, files=files, edges=edges)
+
+
+def _shorter(case: FuzzCase, at: int, file: bytes, removed: tuple[int, int]) -> FuzzCase:
+    """Returns a case in which a file lacks some bytes; cuts stay at their records."""
     begin, end = removed
-    files = [*case.files[:at], *([] if file is None else [file]), *case.files[at + 1 :]]
     edges = list(case.edges)
-    if edges and file is None:
-        del edges[at]
-    elif edges and edges[at]:
+    if edges and edges[at]:
         edges[at] = tuple(edge - end + begin if edge >= end else min(edge, begin) for edge in edges[at] or ())
-    return dataclasses.replace(case, files=tuple(files), edges=tuple(edges))
+    files = (*case.files[:at], file, *case.files[at + 1 :])
+    return dataclasses.replace(case, files=files, edges=tuple(edges))
 
 
 def _simpler_definitions(case: FuzzCase) -> Iterator[FuzzCase]:

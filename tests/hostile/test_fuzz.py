@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from capture_files import enhanced, ethernet, interface, ipv4, pcap, section, tcp, udp
 from capture_mutators import MUTATIONS, Mutable, mutated
-from capture_parts import split_parts
+from capture_parts import joined, split_parts
 from capture_targets import run_case
 from fuzz_cases import FuzzCase, found_cases
 from fuzz_worker import run_guarded
 from planted_mutants import MUTANTS, dependents, mutated_source
+from reference_records import read_records
+from smaller_case import smaller
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
@@ -55,6 +57,16 @@ def test_parts_are_the_whole_file(data):
     assert len(parts) >= 1 + len(FRAMES)
 
 
+def test_joined_captures_have_all_records_up_to_the_damage_of_each():
+    damaged = FILES[0][:-3]
+    files = joined((FILES[0], FILES[2], damaged, FILES[2], FILES[0], FILES[1], b"no capture", damaged))
+    assert files == [
+        FILES[0] + damaged[24:], FILES[2] * 2, FILES[0] + damaged[24:], FILES[1], b"no capture",
+    ]  # fmt: skip
+    counts = [len(read_records(file)[0]) for file in files[:4]]
+    assert counts == [5, 6, 5, 3]
+
+
 def test_a_case_is_the_same_after_it_was_written():
     case = FuzzCase(FILES, FlowDefinition.of(k=3), PacketView(length=80), ((30, 90), None, ()), 7)
     assert FuzzCase.of_json(case.to_json()) == case
@@ -71,6 +83,14 @@ def test_a_difference_from_the_reference_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr("reference_meter.LARGEST", 40)
     case = FuzzCase(FILES[:1], FlowDefinition.of(), PacketView(length=80), (), 64)
     assert [fault.kind for fault in run_case(case, tmp_path).faults] == ["reference pkt_size"]
+
+
+def test_a_smaller_case_has_only_what_its_fault_needs():
+    edges = ((30, 90), None, ()) * 5
+    case = FuzzCase(FILES * 5, FlowDefinition.of(k=3), PacketView(length=80), edges, 7)
+    header, *_, last = split_parts(FILES[1])
+    found = smaller(case, lambda each: any(file.startswith(header) and file.endswith(last) for file in each.files))
+    assert found == FuzzCase((header + last,), FlowDefinition(), case.view, (), 1 << 15)
 
 
 @pytest.mark.parametrize(
