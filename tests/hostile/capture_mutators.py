@@ -108,7 +108,9 @@ def captured(draws: random.Random, file: Mutable) -> None:
         return
     number = draws.choice(chosen)
     frame = file.frame(number)
-    keep = draws.choice((draws.randrange(len(frame) + 1), draws.choice((13, 14, 33, 34, 35, 38, 50, 54))))
+    headers = ip_headers(frame)
+    inside = behind_ip(frame, draws.choice(headers)) + draws.randrange(21) if headers else 14
+    keep = draws.choice((draws.randrange(len(frame) + 1), draws.choice((13, 14, 33, 34, 35, 38)), inside))
     before = file.parts[number]
     file.set_frame(number, frame[:keep])
     if not file.pcapng:
@@ -241,6 +243,31 @@ def frames(draws: random.Random, file: Mutable) -> None:
     file.set_frame(number, bytes(frame))
 
 
+def connection(draws: random.Random, file: Mutable) -> None:
+    """Repeats a TCP packet behind itself as others of its five-tuple: with other flags and sequence numbers."""
+    chosen = [number for number in file.records() if _tcp_header(file.frame(number)) is not None]
+    if not chosen:
+        return
+    number = draws.choice(chosen)
+    template, frame = file.parts[number], file.frame(number)
+    at = _tcp_header(frame)
+    for _ in range(draws.choice((2, 3, 5))):
+        copy = bytearray(frame)
+        copy[at + 4 : at + 8] = struct.pack(">I", draws.choice((1, 1, 2)))
+        copy[at + 13] = draws.choice((0x02, 0x02, 0x02, 0x12, 0x10, 0x11, 0x04))
+        repeated = record(template, bytes(copy), file.order, pcapng=file.pcapng)
+        file.parts.insert(draws.randrange(number, min(number + 8, len(file.parts))) + 1, repeated)
+
+
+def _tcp_header(frame: bytes) -> int | None:
+    """Returns where the TCP header of the outermost IPv4 packet begins; None for other frames."""
+    found = ip_headers(frame)
+    if not found or frame[found[0]] >> 4 != 4 or frame[found[0] + 9] != 6:
+        return None
+    at = behind_ip(frame, found[0])
+    return at if at + 14 <= len(frame) else None
+
+
 def fragment(draws: random.Random, file: Mutable) -> None:
     """Replaces an IP datagram by two or three fragments, in any order, sometimes one missing or twice."""
     chosen = [number for number in file.records() if ip_headers(file.frame(number))]
@@ -291,7 +318,8 @@ def another_form(draws: random.Random, file: Mutable) -> None:
 
 MUTATIONS: tuple[Mutation, ...] = (
     bits, bits, head_bytes, truncate, lengths, captured, captured, times, times, times, order_records, order_records,
-    header_fields, sections, frames, frames, frames, frames, frames, frames, fragment, fragment, another_form,
+    header_fields, sections, frames, frames, frames, frames, frames, frames, connection, fragment, fragment,
+    another_form,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from fuzz_processes import ROOT, Worker
 from fuzz_worker import run_guarded
 
 COPIED = ("schemas", "transforms")
-MOST_INPUTS = 60_000
+MOST_INPUTS = 400_000
 MOST_SECONDS = 900
 
 
