@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -202,8 +203,16 @@ def _published(out: Path) -> Iterator[Path]:
         stack.enter_context(locked_output(out))
         try:
             yield folder
-        except tf.errors.OpError as error:  # a full disk is one of several kinds, and the file is in the message
+        except (tf.errors.OpError, OSError) as error:  # a full disk is one of several kinds
             raise FlowloomError(
-                f"{out}: the model cannot be written ({error.message}); check the free space and export again"
+                f"{out}: the model cannot be written: {_reason(error)}; check the free space and export again"
             ) from None
         os.rename(folder, out)
+
+
+def _reason(error: tf.errors.OpError | OSError) -> str:
+    """Returns the reason of an error without the nodes and temporary files that TensorFlow puts around it."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    plain = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", str(error.message), flags=re.DOTALL)
+    return plain.strip().rpartition("; ")[2]
