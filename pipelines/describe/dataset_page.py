@@ -13,6 +13,7 @@ from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
 from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
 from flowloom.schemas.dataset.stored_files import table_file
+from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.parquet_files import read_table
 from flowloom.trainers.evaluation.pages import rendered
 
@@ -53,12 +54,13 @@ def write_page(
     """Writes `report.html` into a folder and returns its path.
 
     Raises:
-      FlowloomError: if Jinja is not installed.
+      FlowloomError: if another process writes into the folder, or Jinja is not installed.
     """
     captures = read_table(table_file(dataset, card, CAPTURES_TABLE), ["group", "first_ns", "last_ns", "uri"])
     rejects = read_table(table_file(dataset, card, REJECTS_TABLE))
     path = os.path.join(out, REPORT)
-    write_text(path, render(card, statistics, captures, rejects))
+    with locked_output(out):
+        write_text(path, render(card, statistics, captures, rejects))
     return path
 
 

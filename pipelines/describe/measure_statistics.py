@@ -9,11 +9,12 @@ import apache_beam as beam
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.schemas.atomic_files import write_text
-from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
+from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
 from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import sealed_text
+from flowloom.schemas.folder_lock import locked_output
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch, merge_sketches
 from flowloom.transforms.inspection.inspection_ptransforms import SketchRows
 from flowloom.transforms.io.staging import temporary_folder
@@ -25,18 +26,25 @@ BATCH_ROWS = 16_384
 def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[str]) -> DatasetStatistics:
     """Measures the rows of a dataset's first view, writes `statistics.json` into a folder, and returns its content.
 
-    One worker reads the shards in order, so the same dataset gives the same bytes.
+    One worker reads the shards of the card in order, so the same dataset gives the same bytes.
 
     Raises:
-      FlowloomError: if there is no finished dataset, its shards cannot be read or do not have the rows of the card, or
-        TensorFlow, which tfx-bsl needs, is not installed.
+      FlowloomError: if there is no finished dataset, its shards cannot be read or do not have the rows of the card,
+        another process writes into the folder, or TensorFlow, which tfx-bsl needs, is not installed.
     """
     card = read_card(dataset)
+    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+    with locked_output(out):
+        statistics = _measured(dataset, card)
+        _write(statistics, os.fspath(out))
+    return statistics
+
+
+def _measured(dataset: str | os.PathLike[str], card: DatasetCard) -> DatasetStatistics:
     shards = [shard for shard in card.shards if shard.view == card.views[0]]
     check_shards(dataset, shards)
-    folders = sorted({(shard.split, os.path.dirname(shard.path)) for shard in shards})
-    sources = _sources(os.fspath(dataset), folders)
     with temporary_folder(None, "flowloom-describe") as scratch:
+        sources = _sources(os.fspath(dataset), shards, scratch)
         with _unreadable(dataset), running(EMBEDDED, 1, (), scratch) as pipeline:
             # one sketch per folder: the runner would hold rows that are flattened from several folders in memory
             sketches = [
@@ -55,7 +63,6 @@ def measure_statistics(dataset: str | os.PathLike[str], out: str | os.PathLike[s
             f"{dataset}: shards must have the rows of the card, {_counts(expected)}, got {_counts(statistics.rows)}; "
             "find the difference with `flowloom verify`"
         )
-    _write(statistics, os.fspath(out))
     return statistics
 
 
@@ -90,8 +97,11 @@ def _unreadable(dataset: str | os.PathLike[str]) -> Iterator[None]:
         ) from None
 
 
-def _sources(dataset: str, folders: Sequence[tuple[str, str]]) -> dict[str, tuple[str, Any]]:
-    """Returns, by folder of shards, its split and tfx-bsl's source of its rows."""
+def _sources(dataset: str, shards: Sequence[Shard], scratch: str) -> dict[str, tuple[str, Any]]:
+    """Returns, by folder of shards, its split and tfx-bsl's source of its rows.
+
+    A source reads all files that match a pattern, so it gets a folder with links to the shards of the card alone.
+    """
     try:
         from flowloom.trainers.native_logs import native_stderr_muted
 
@@ -99,7 +109,12 @@ def _sources(dataset: str, folders: Sequence[tuple[str, str]]) -> dict[str, tupl
             from tfx_bsl.tfxio.parquet_tfxio import ParquetTFXIO
     except ModuleNotFoundError as error:
         raise FlowloomError(f"statistics need {error.name}; install it with: pip install 'flowloom[train]'") from None
-    return {
-        folder: (split, ParquetTFXIO(f"{dataset}/{folder}/*.parquet").BeamSource(BATCH_ROWS))
-        for split, folder in folders
-    }
+    sources: dict[str, tuple[str, Any]] = {}
+    for shard in sorted(shards, key=lambda each: (each.split, each.path)):
+        folder, name = os.path.split(shard.path)
+        links = os.path.join(scratch, "shards", folder)
+        os.makedirs(links, exist_ok=True)
+        os.symlink(os.path.abspath(os.path.join(dataset, shard.path)), os.path.join(links, name))
+        if folder not in sources:
+            sources[folder] = shard.split, ParquetTFXIO(f"{links}/*").BeamSource(BATCH_ROWS)
+    return sources

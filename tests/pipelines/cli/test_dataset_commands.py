@@ -1,9 +1,11 @@
 """Commands on captures and datasets: tables and summaries for people, JSON for scripts."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS, read_statistics
 from flowloom.schemas.file_digests import SEAL
+from flowloom.schemas.folder_lock import locked_output
 from flowloom.transforms.inspection.dataset_sketch import DatasetSketch
 
 pytestmark = pytest.mark.timeout(120)
@@ -114,6 +117,24 @@ def test_describe_writes_statistics_and_a_page(run, dataset, tmp_path):
     assert run("describe", described, "--statistics", "-o", tmp_path / "again")[0] == 0
     assert (tmp_path / "again" / STATISTICS).read_bytes() == before
     assert (tmp_path / "again" / REPORT).read_bytes() == (described / REPORT).read_bytes()
+
+
+def test_statistics_are_of_the_shards_of_the_card_alone(run, dataset, tmp_path):
+    described = Path(shutil.copytree(dataset, tmp_path / "data[1]*"))
+    shard = described / next(shard.path for shard in read_card(dataset).shards if shard.rows)
+    shutil.copy(shard, shard.with_name("stray.parquet"))
+    for folder, out in ((dataset, tmp_path / "right"), (described, tmp_path / "new" / "found")):
+        assert run("describe", folder, "--statistics", "-o", out)[0] == 0
+    assert (tmp_path / "new" / "found" / STATISTICS).read_bytes() == (tmp_path / "right" / STATISTICS).read_bytes()
+
+
+def test_statistics_are_written_by_one_process_at_a_time(run, dataset, tmp_path):
+    out = tmp_path / "out"
+    with locked_output(out):
+        code, _, err = run("describe", dataset, "--statistics", "-o", out)
+    assert code == 1
+    assert f"{out} is in use by process {os.getpid()}" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_statistics_of_damaged_shards_are_refused(run, dataset, tmp_path):
