@@ -26,6 +26,7 @@ from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_folder
+from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.retrain_state import Figures, Promotion, PromotionRule, RetrainState, read_state
 from flowloom.transforms.captures.inventory import find_captures
 
@@ -367,6 +368,40 @@ def test_the_command_needs_a_manifest_or_rollback(tmp_path, capsys):
             main(words)
         assert ended.value.code == 2
     assert "--rollback" in capsys.readouterr().err
+
+
+def test_json_lines_report_drift_and_verdicts(corpus, trainers, capsys, monkeypatch):
+    from flowloom.pipelines.cli.main import main
+
+    def events() -> list[dict]:
+        words = ["retrain", corpus / "state", corpus / "corpus.yaml", "--registry", "none", "--workers", "1"]
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, words), "--log-format", "json"])
+        assert ended.value.code == 0
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert {line["job"] for line in lines} == {"retrain"}
+        assert lines[-1]["event"] == "end"
+        return lines
+
+    arrive(corpus, 0)
+    (first,) = [event for event in events() if event["event"] in ("drift", "verdict")]
+    assert (first["event"], first["version"], first["promoted"]) == ("verdict", 1, True)
+    assert first["message"] == "; ".join(first["reasons"])
+
+    arrive(corpus, 1)
+    trainers.auc = 0.1
+    trained, new = (
+        FeatureProfile(k=1, rows=1000, counts={"protocol": tuple(1000 * (number == kind) for number in range(256))})
+        for kind in (6, 17)
+    )
+    trainer = pytest.importorskip("flowloom.trainers.training.challenger", exc_type=ImportError)
+    monkeypatch.setattr(trainer, "profiles", lambda champion, newest: (trained, new))
+    drift, verdict = [event for event in events() if event["event"] in ("drift", "verdict")]
+    assert (drift["event"], drift["version"], drift["drifted"]) == ("drift", 2, ["protocol"])
+    assert drift["message"] == "drifted: protocol"
+    assert (verdict["event"], verdict["version"], verdict["promoted"]) == ("verdict", 2, False)
+    assert "below the best" in verdict["message"]
+    assert not [event for event in events() if event["event"] in ("drift", "verdict")], "without new captures"
 
 
 def test_a_folder_of_other_files_is_not_a_state(tmp_path):
