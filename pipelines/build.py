@@ -7,11 +7,12 @@ from collections.abc import Callable
 from flowloom.pipelines.build_steps import MeteredCaptures, compose, prepare_corpus
 from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running, usable_cores
 from flowloom.pipelines.job_events import card_event, report_files
-from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.manifests import corpus_folder, read_corpus
 from flowloom.pipelines.publish import publish, require_vacant
 from flowloom.pipelines.whole_groups import require_room, run_with_room, tell_ended_early
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
+from flowloom.schemas.dataset.dataset_findings import require_usable
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import is_url
@@ -32,6 +33,9 @@ class BuildOptions:
       job_folder: where a dataset is built that goes to a URL; all workers have to share it. None: among the temporary
         files of this machine. A directory is built beside its place.
       sha256: whether captures are read again for the SHA-256 of their stored bytes, for the captures table.
+      data: the folder of the manifest's relative paths; None: the folder of the manifest.
+      allow_empty: whether a dataset is built that lacks a split or a class, or whose manifest names files that are not
+        there; its card states what it lacks.
     """
 
     manifest: str | os.PathLike[str]
@@ -42,6 +46,8 @@ class BuildOptions:
     start_limit_s: float = START_LIMIT_S
     job_folder: str | os.PathLike[str] | None = None
     sha256: bool = False
+    data: str | os.PathLike[str] | None = None
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -70,18 +76,21 @@ def build(
 
     Raises:
       FlowloomError: if the manifest, its key file or a label table is invalid, the output exists, no flow could be
-        built, the engine fails, or the dataset cannot be published; `CrowdedGroupsError`, if cached groups must be
-        metered in one piece.
+        built, a split or a class is empty without `allow_empty`, the engine fails, or the dataset cannot be published;
+        `CrowdedGroupsError`, if cached groups must be metered in one piece.
     """
-    manifest = read_manifest(options.manifest)
+    if metered:
+        corpus = metered.manifest, corpus_folder(options.manifest, options.data)
+    else:
+        corpus = read_corpus(options.manifest, options.data, allow_empty=options.allow_empty)
     out = os.fspath(options.out)
     if not is_url(out):
         with staged_folder(out) as staging:
-            card = _build(options, manifest, staging, progress, metered)
+            card = _build(options, corpus, staging, progress, metered)
     else:
         require_vacant(out)
         with temporary_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
-            _build(options, manifest, staging, progress, metered)
+            _build(options, corpus, staging, progress, metered)
             card = publish(staging, out)
     progress(card_event(out, card))
     return card
@@ -89,22 +98,24 @@ def build(
 
 def _build(
     options: BuildOptions,
-    manifest: CorpusManifest,
+    corpus: tuple[CorpusManifest, str],
     staging: str,
     progress: Callable[[Progress], None],
     metered: MeteredCaptures | None,
 ) -> DatasetCard:
     def run(whole: tuple[str, ...]) -> None:
-        _run(options, manifest, staging, progress, metered, whole)
+        _run(options, corpus, staging, progress, metered, whole)
 
     if metered is None:
-        run_with_room(run, staging, manifest.definition, progress)
+        run_with_room(run, staging, corpus[0].definition, progress)
     else:
         run(())
         require_room(staging)
     require_success(staging, CARD)
     clear(staging)
     card = read_card(staging)
+    if not options.allow_empty:
+        require_usable(card)
     tell_ended_early(card.accounting.flows_ended_early, card.definition, progress)
     report_files(staging, card, progress, os.fspath(options.out))
     return card
@@ -112,18 +123,15 @@ def _build(
 
 def _run(
     options: BuildOptions,
-    manifest: CorpusManifest,
+    corpus: tuple[CorpusManifest, str],
     staging: str,
     progress: Callable[[Progress], None],
     metered: MeteredCaptures | None,
     whole: tuple[str, ...],
 ) -> None:
     """Runs the pipeline of a build; groups in `whole` are metered in one piece."""
-    folder = os.path.dirname(os.path.abspath(options.manifest))
     with label_folder(staging) as scratch, watched(staging, progress):
-        corpus = prepare_corpus(
-            manifest, folder, staging, scratch, options.workers, metered, whole, sha256=options.sha256
-        )
+        prepared = prepare_corpus(*corpus, staging, scratch, options.workers, metered, whole, sha256=options.sha256)
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
-            compose(pipeline, corpus, staging, options.equal_workers)
+            compose(pipeline, prepared, staging, options.equal_workers)

@@ -94,8 +94,9 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class MeteredCaptures:
-    """The captures of a corpus, all of them in the meter cache."""
+    """The captures of a corpus, all of them in the meter cache, and the manifest whose entries they belong to."""
 
+    manifest: CorpusManifest
     plan: GroupPlan
     cached: tuple[CachedMetering, ...]
 

@@ -1,14 +1,19 @@
 """Corpus manifests as files: YAML to a checked `CorpusManifest`, with bounds for files that are no manifests."""
 
 import os
+import re
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import IO, Any
 
 import yaml
 
-from flowloom.schemas.corpus.manifest import CorpusManifest, parse_manifest
-from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest, parse_manifest
+from flowloom.schemas.corpus.resolve_labels import FoundSource, with_found_labels
+from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.transforms.captures.groups import match_source
+from flowloom.transforms.captures.inventory import glob_names
+from flowloom.transforms.labels.find_labels import find_labels
 
 LARGEST_BYTES = 64 << 20
 """Largest size of a manifest."""
@@ -34,6 +39,75 @@ def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:
     except yaml.YAMLError as error:
         raise FlowloomError(f"{path}: expected a corpus manifest (YAML): {_place(error)}") from None
     return parse_manifest(document, os.fspath(path))
+
+
+def read_corpus(
+    path: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    known: Iterable[str] = (),
+    *,
+    allow_empty: bool = False,
+) -> tuple[CorpusManifest, str]:
+    """Reads a corpus manifest with the labels that the paths of its captures name, and returns it with its folder.
+
+    Args:
+      data: the folder of relative paths; None for the folder of the manifest.
+      known: captures that entries also name although their files are gone.
+      allow_empty: whether entries may match no file.
+
+    Raises:
+      FlowloomError: as `read_manifest`; if `data` is no folder, an entry matches no file without `allow_empty`, or the
+        labels that were found do not fit the tasks.
+    """
+    manifest = read_manifest(path)
+    folder = corpus_folder(path, data)
+    if not os.path.isdir(folder):
+        raise FlowloomError(f"the folder of the data must exist, got {os.fspath(data or folder)}; correct --data")
+    found: dict[int, list[FoundSource]] = {}
+    missing: dict[int, str] = {}
+    for at, entry in enumerate(manifest.captures):
+        if not isinstance(entry, CaptureSource):
+            absent = [name for name in entry.files if not os.path.exists(os.path.join(folder, name))]
+            if absent:
+                missing[at] = absent[0]
+            continue
+        uris, _ = match_source(entry, folder)
+        pattern = os.path.join(folder, entry.glob)
+        uris = sorted({*uris, *(uri for uri in known if glob_names(pattern, uri))})
+        if not uris:
+            missing[at] = entry.glob
+        if entry.label_from is not None:
+            try:
+                found[at] = find_labels(entry, uris, folder)
+            except ValueError as error:
+                raise FlowloomError(f"{path}: captures.{at}: {error}") from None
+    if missing and not allow_empty:
+        places = ", ".join(f"captures.{at} {name!r}{_nearest(name, folder)}" for at, name in missing.items())
+        raise FlowloomError(
+            f"{path}: every entry of captures must match a file in {folder}, got none for {places}; correct the entry, "
+            "name the folder of the data with --data, or add --allow-empty to build without it"
+        )
+    try:
+        return with_found_labels(manifest, found), folder
+    except ValueError as error:
+        raise FlowloomError(f"{path}: {error}") from None
+
+
+def corpus_folder(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> str:
+    """Returns the folder of the relative paths of a manifest: `data`, or the folder of the manifest."""
+    return os.path.abspath(data) if data is not None else os.path.dirname(os.path.abspath(path))
+
+
+def _nearest(pattern: str, folder: str) -> str:
+    """Returns the nearest name to the first part of a path or glob that does not exist, as a question."""
+    place = folder
+    for part in () if "://" in pattern else pattern.split("/"):
+        if re.search(r"[*?\[]", part) or not os.path.isdir(place):
+            break
+        if not os.path.exists(os.path.join(place, part)):
+            return did_you_mean(part, os.listdir(place)).replace("; did", " (did").replace("?", "?)")
+        place = os.path.join(place, part)
+    return ""
 
 
 def _checked(file: IO[str], path: str | os.PathLike[str]) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flowloom.pipelines.build_steps import compose, prepare_corpus
 from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
-from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.manifests import read_corpus
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
@@ -42,11 +42,16 @@ _FIRST_BYTES = 64 << 10
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-    """Options of `flowloom plan`: the build to estimate, and rates `measured` on samples or `stored`."""
+    """Options of `flowloom plan`: the build to estimate, and rates `measured` on samples or `stored`.
+
+    Attributes:
+      data: the folder of the manifest's relative paths; None: the folder of the manifest.
+    """
 
     manifest: str | os.PathLike[str]
     workers: int = dataclasses.field(default_factory=usable_cores)
     rates: Literal["measured", "stored"] = "measured"
+    data: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -73,8 +78,7 @@ def plan(options: PlanOptions, progress: Callable[[Progress], None] = ignore_pro
     Raises:
       FlowloomError: if the manifest is invalid, names no capture that can be read, or its samples cannot be built.
     """
-    manifest = read_manifest(options.manifest)
-    folder = os.path.dirname(os.path.abspath(options.manifest))
+    manifest, folder = read_corpus(options.manifest, options.data)
     cores = usable_cores()
     corpus = plan_corpus(manifest, folder, cores)
     captures = [capture for group in corpus.groups for capture in group.captures if capture.first_ns is not None]

@@ -58,8 +58,8 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation transforms/packets"
     ),
     "trainers/training": (
-        "schemas trainers/layers schemas/corpus trainers/models trainers/conversion schemas/models trainers/feed "
-        "trainers/recipes trainers/evaluation"
+        "schemas schemas/arrow trainers/layers schemas/corpus trainers/models schemas/dataset trainers/conversion "
+        "schemas/models trainers/feed trainers/recipes trainers/evaluation"
     ),
     "transforms/labels": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"

@@ -9,6 +9,7 @@ import typer
 
 from flowloom.pipelines.cli.shared import (
     HASH_DIGITS,
+    Data,
     EmbeddedThreads,
     Json,
     MaxRatio,
@@ -16,6 +17,7 @@ from flowloom.pipelines.cli.shared import (
     Runner,
     Sha256,
     Threads,
+    print_findings,
     print_rows,
 )
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
@@ -87,6 +89,7 @@ def plan(
     rates: Annotated[
         str, typer.Option(help="measured: build samples of the captures here; stored: use rates of another machine.")
     ] = "measured",
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Estimate time, memory and disk of a build, from small builds of samples of its captures."""
@@ -97,7 +100,7 @@ def plan(
             from flowloom.pipelines.plan import PlanOptions, plan_table
             from flowloom.pipelines.plan import plan as plan_build
 
-        options = PlanOptions(corpus, workers or usable_cores(), rates)  # type: ignore[arg-type]
+        options = PlanOptions(corpus, workers or usable_cores(), rates, data)  # type: ignore[arg-type]
         found = plan_build(options, display.show)
     if as_json:
         print_json(dataclasses.asdict(found))
@@ -111,6 +114,11 @@ def build(
     context: typer.Context,
     corpus: Annotated[Path, typer.Argument(help="The corpus manifest (YAML).")],
     out: Annotated[str, typer.Argument(help="The dataset directory to create, or the URL to publish the dataset at.")],
+    data: Data = None,
+    allow_empty: Annotated[
+        bool,
+        typer.Option("--allow-empty", help="Build although a split, a class or an entry of the manifest is empty."),
+    ] = False,
     runner: Runner = None,
     workers: EmbeddedThreads = None,
     start_limit: Annotated[
@@ -131,9 +139,10 @@ def build(
             from flowloom.pipelines.build import build as build_dataset
             from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
 
-        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder, sha256)
-        options = BuildOptions(corpus, out, *engine)
+        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder)
+        options = BuildOptions(corpus, out, *engine, sha256, data, allow_empty)
         card = build_dataset(options, display.show)
+    print_findings(card)
     if as_json:
         print_json(card.model_dump(mode="json"))
         return

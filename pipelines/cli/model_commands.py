@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flowloom.pipelines.cli.shared import (
+    Data,
     EmbeddedThreads,
     Json,
     MaxRatio,
@@ -193,6 +194,7 @@ def retrain(
         str | None,
         typer.Option(help="MLflow: sqlite:///FILE, address of a server, or none. Default: STATE/registry.db."),
     ] = None,
+    data: Data = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Restore the previous champion.")] = False,
     workers: Threads = None,
     as_json: Json = False,
@@ -216,7 +218,7 @@ def retrain(
             rule = PromotionRule(margin=margin, max_drop=max_drop)
             limit = MAX_SKEW if max_drift is None else max_drift
             options = retraining.RetrainOptions(
-                state, corpus, recipe, tuple(settings or ()), rule, limit, registry, workers or usable_cores()
+                state, corpus, recipe, tuple(settings or ()), rule, limit, registry, workers or usable_cores(), data
             )
             found = retraining.retrain(options, display.show)
             version = found.version.model_dump(mode="json") if found.version else None

@@ -4,11 +4,12 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowloom.pipelines.terminal.event_log import LogFormat, log_as
+from flowloom.pipelines.terminal.event_log import LogFormat, log_as, warn
 from flowloom.pipelines.terminal.terminal_text import say
 from flowloom.schemas.errors import FlowloomError
 
@@ -26,6 +27,10 @@ OneEpoch = Annotated[
     bool, typer.Option("--quick", help="Train one epoch, to check that everything runs; scores mean little.")
 ]
 Runner = Annotated[str | None, typer.Option(help="Beam runner; its own options follow after --. Default: embedded.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the manifest's relative paths. Default: the folder of the manifest."),
+]
 Threads = Annotated[int | None, typer.Option("--workers", min=1, help="Threads. Default: all cores.")]
 EmbeddedThreads = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads of the embedded runner. Default: all cores.")
@@ -59,6 +64,14 @@ def import_trainer(module: str) -> Any:
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise FlowloomError(f"training needs {error.name}; install it with: pip install 'flowloom[train]'") from None
+
+
+def print_findings(card: "DatasetCard") -> None:
+    """Writes a warning to stderr for each fault that the counts of a dataset show."""
+    from flowloom.schemas.dataset.dataset_findings import find_problems
+
+    for finding in find_problems(card):
+        warn(finding.text)
 
 
 def print_rows(card: "DatasetCard") -> None:

@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from flowloom.schemas.dataset.dataset_card import REJECTS_TABLE, DatasetCard, Leakage, SplitCounts, read_card
+from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.splits.leakage import measure_leakage
@@ -40,7 +41,7 @@ def describe(dataset: str | os.PathLike[str], console: Console | None = None, *,
 
 def card_tables(card: DatasetCard, rejects: list[dict[str, object]]) -> Group:
     """Returns a card and the rows of its rejects table as tables."""
-    tables: list[RenderableType] = [_heading(card), _classes(card, card.views[0], card.splits)]
+    tables: list[RenderableType] = [_heading(card), *_findings(card), _classes(card, card.views[0], card.splits)]
     tables += [_classes(card, view, splits) for view, splits in card.view_splits.items()]
     tables += [_coverage(card), _accounting(card)]
     tables += [_published(card)] if card.published else []
@@ -77,6 +78,19 @@ def _heading(card: DatasetCard) -> Table:
         table.add_row("merged from", f"{source.name}, {source.layout}, content hash {digest}")
     table.add_row("written by", f"flowloom {card.tool_version}, format {card.format_version}")
     return table
+
+
+def _findings(card: DatasetCard) -> list[Table]:
+    """Returns the table of the faults of a dataset; none if it has none."""
+    found = find_problems(card)
+    if not found:
+        return []
+    table = _table("Before you train on this dataset", "", "")
+    table.show_header = False
+    for finding in found:
+        style = "bold red" if finding.severity == "error" else "yellow"
+        table.add_row(finding.severity, finding.text, style=style)
+    return [table]
 
 
 def _definition(card: DatasetCard) -> str:

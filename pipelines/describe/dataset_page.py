@@ -11,6 +11,7 @@ from flowloom.pipelines.describe import drawings
 from flowloom.pipelines.describe.card_tables import NANOSECONDS, column_title, setting, shown_value
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
+from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.folder_lock import locked_output
@@ -165,30 +166,20 @@ def _account(card: DatasetCard) -> Iterator[Step]:
 
 def _warnings(card: DatasetCard) -> Iterator[str]:
     """Yields warnings for readers who want to train on the dataset."""
+    yield from (f"{finding.text}." for finding in find_problems(card))
     for task in card.tasks:
-        absent = [
-            f"{label} in {name}"
-            for name, split in card.splits.items()
-            for label, count in split.classes[task.name].items()
-            if not count
-        ]
         few = [
             f"{label} in {name} ({count})"
             for name, split in card.splits.items()
             for label, count in split.classes[task.name].items()
             if 0 < count < FEW
         ]
-        if absent:
-            yield f"{task.name}: no row of {', '.join(absent)}."
         if few:
             yield f"{task.name}: fewer than {FEW} rows of {', '.join(few)}."
         rows = sum(split.rows for split in card.splits.values() if any(split.classes[task.name].values()))
         unknown = sum(split.unknown[task.name] for split in card.splits.values())
         if rows and unknown / rows > 0.5:
             yield f"{task.name}: {_share(unknown, rows)} of the rows have no known label; unknown is not negative."
-    conflicts = sum(entry.conflicts for entry in card.coverage)
-    if conflicts:
-        yield f"Label sources disagree on {conflicts:,} flows."
     if card.leakage is None:
         yield "Leakage was not measured; flowloom describe --statistics --leakage measures it for this page."
     else:

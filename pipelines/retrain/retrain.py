@@ -15,7 +15,7 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.build_steps import MeteredCaptures
 from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.pipelines.job_events import report_version
-from flowloom.pipelines.manifests import read_manifest
+from flowloom.pipelines.manifests import corpus_folder, read_corpus, read_manifest
 from flowloom.pipelines.retrain.continuity import (
     check_continues,
     check_gone,
@@ -74,6 +74,7 @@ class RetrainOptions:
       recipe, overrides: as for `flowloom train`.
       rule: decides whether a challenger is promoted.
       max_drift: divergence between new rows and those of the champion from which a feature counts as drifted, in bits.
+      data: the folder of the manifest's relative paths; None: the folder of the manifest.
       registry: `sqlite:///FILE` or the address of an MLflow server; None: a file in the state; "none": no registry.
     """
 
@@ -85,6 +86,7 @@ class RetrainOptions:
     max_drift: float = MAX_SKEW
     registry: str | None = None
     workers: int = field(default_factory=usable_cores)
+    data: Path | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -118,8 +120,7 @@ def retrain(options: RetrainOptions, progress: Callable[[Progress], None] = igno
         continue the state, or a step fails.
     """
     # checked before the first state is made; TensorFlow is imported only if there is something to learn
-    manifest = read_manifest(options.manifest)
-    check_manifest(manifest)
+    check_manifest(read_manifest(options.manifest))
     require_installed("training needs", ("keras", "sklearn", "tensorflow", "tfx_bsl"), "retrain")
 
     from flowloom.trainers.recipes.recipe import Recipe
@@ -131,8 +132,9 @@ def retrain(options: RetrainOptions, progress: Callable[[Progress], None] = igno
     with locked_folder(options.state):
         state = read_state(options.state)
         remove_leftovers(state, options.state)
+        known = [one.uri for one in state.seen]
+        manifest, folder = read_corpus(options.manifest, options.data, known, allow_empty=True)
         check_continues(state, manifest)
-        folder = os.path.dirname(os.path.abspath(options.manifest))
         found = find_captures(manifest.captures, folder, state.seen, options.workers)
         found = dataclasses.replace(found, plan=limited(found.plan, manifest.limits))
         check_gone(manifest, found)
@@ -192,7 +194,10 @@ def _add_captures(
     place.mkdir(parents=True)
     cache = MeterCache(str(root / METER_CACHE), manifest.definition)
     metered = meter_new(manifest, found, cache, options.workers, str(place), progress)
-    build_options = BuildOptions(options.manifest, place / DATASET, options.workers)
+    # the first nights of a state may lack a class; `challenge` judges the tasks that can be judged
+    build_options = BuildOptions(
+        options.manifest, place / DATASET, options.workers, data=options.data, allow_empty=True
+    )
     try:
         card = build(build_options, progress, metered)
     except CrowdedGroupsError as error:
@@ -246,7 +251,8 @@ def meter_new(
     _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
     groups = [with_missed_fragments(tasks, cache) for tasks in groups]
     _cache([task for tasks in groups for task in tasks], sizes, cache, workers, job, progress)
-    return MeteredCaptures(found.plan, tuple(each for tasks in groups for each in cached_metering(tasks, cache)))
+    cached = tuple(each for tasks in groups for each in cached_metering(tasks, cache))
+    return MeteredCaptures(manifest, found.plan, cached)
 
 
 def challenge(
@@ -291,7 +297,7 @@ def challenge(
         finished=_now(),
         content_hash=card.content_hash,
         captures=card.accounting.captures,
-        new_captures=tuple(relative_uri(uri, os.path.dirname(os.path.abspath(options.manifest))) for uri in found.new),
+        new_captures=tuple(relative_uri(uri, corpus_folder(options.manifest, options.data)) for uri in found.new),
         gone_captures=len(found.gone),
         rows={split: counts.rows for split, counts in card.splits.items()},
         new_rows={split: counts.rows for split, counts in (newest or card).splits.items()},

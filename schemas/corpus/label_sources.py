@@ -196,6 +196,6 @@ def check_labels(spec: WindowSpec, tasks: dict[str, Task]) -> None:
     for value in values:
         if value is not None:
             try:
-                tasks[spec.task].index(value)
+                tasks[spec.task].check(value)
             except ValueError as error:
                 raise ValueError(f"words of {spec.name!r}: {error}") from None

@@ -7,9 +7,17 @@ import pydantic
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec, check_labels
+from flowloom.schemas.corpus.label_sources import (
+    Dpi,
+    LabelMapping,
+    LabelTable,
+    PacketTable,
+    WindowSpec,
+    check_labels,
+)
 from flowloom.schemas.corpus.manifest_errors import CAPTURED, explain
 from flowloom.schemas.corpus.packet_view import PacketView
+from flowloom.schemas.corpus.path_labels import DerivedLabels, LabelFrom, check_label_map, check_path_labels
 from flowloom.schemas.corpus.published_sources import (
     CerttaFlows,
     CicidsTables,
@@ -40,13 +48,17 @@ _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
 class CaptureSource(pydantic.BaseModel):
     """Captures by glob, relative to the manifest or by URL, with the sources of their labels.
 
-    `labels` apply to all flows and take precedence over the other sources, which label single flows.
+    `labels` and `label_from` apply to all flows of a capture and take precedence over the other sources, which label
+    single flows.
     """
 
     model_config = _STRICT
 
     glob: str
     labels: dict[str, LabelValue] = {}
+    label_from: LabelFrom | None = None
+    words: dict[str, LabelMapping] = {}
+    """By task, label values by the labels that `label_from` finds; others keep their meaning, null means unknown."""
     label_table: LabelTable | None = None
     label_tables: tuple[LabelTable, ...] = ()
     packet_table: PacketTable | None = None
@@ -111,6 +123,8 @@ class CorpusManifest(pydantic.BaseModel):
     packets: PacketView = PacketView()
     """Options of the packets view of captures."""
     tasks: Annotated[tuple[Task, ...], pydantic.BeforeValidator(_task_named)] = pydantic.Field(min_length=1)
+    label_map: dict[str, DerivedLabels] = {}
+    """By task and label value, labels of other tasks that follow from it; an entry's own labels take precedence."""
     layout: Literal["aurora", "rainbow"] = "aurora"
     missing: Literal["unknown", "negative"] = "unknown"
     """Meaning of an absent label in the Aurora ("fused") layout: unknown (masked), or the vocabulary's first value.
@@ -176,9 +190,16 @@ class CorpusManifest(pydantic.BaseModel):
                         f"{did_you_mean(name, tasks)}"
                     )
                 try:
-                    tasks[name].index(value)
+                    tasks[name].check(value)
                 except ValueError as error:
                     raise ValueError(f"labels of {source.name!r}: {error}") from None
+            if isinstance(source, CaptureSource) and source.label_from:
+                check_path_labels(source.label_from, source.words, source.labels, tasks, source.name)
+            elif isinstance(source, CaptureSource) and source.words:
+                raise ValueError(
+                    f"words of {source.name!r} need label_from, whose labels they map; add it, or remove words"
+                )
+        check_label_map(self.label_map, tasks)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -310,7 +331,7 @@ class CorpusManifest(pydantic.BaseModel):
     def _one_timeline_has_one_label(self) -> Self:
         first: dict[tuple[str, str], tuple[str, LabelValue]] = {}
         for source in self.captures:
-            if isinstance(source, PublishedSource) or source.group == FILE_GROUP:
+            if isinstance(source, PublishedSource) or source.group in (FILE_GROUP, ROTATED_GROUP):
                 continue
             for task, value in source.labels.items():
                 glob, known = first.setdefault((source.group, task), (source.glob, value))

@@ -108,7 +108,7 @@ class PublishedSource(pydantic.BaseModel):
             for label, value in mapping.items():
                 try:
                     if value is not None:
-                        task.index(value)
+                        task.check(value)
                 except ValueError as error:
                     raise ValueError(f"words of {self.path!r}: {label!r}: {error}") from None
         if not self.labels and not any(self.label_kind(name) for name in tasks):

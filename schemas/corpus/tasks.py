@@ -69,7 +69,10 @@ class Task(pydantic.BaseModel):
     name: str
     kind: Literal["binary", "multiclass", "auto"]
     vocabulary: tuple[str, ...] = ()
-    """Label values in order of their numbers; of an `auto` task the names of its ranges, generated if absent."""
+    """Label values in order of their numbers; of an `auto` task the names of its ranges, generated if absent.
+
+    A manifest may omit those of a multiclass task: they are then the label values of its entries, sorted.
+    """
     quantity: Quantity | None = None
     dividers: Dividers | None = None
 
@@ -110,7 +113,7 @@ class Task(pydantic.BaseModel):
             raise ValueError(
                 f"binary task {self.name!r} needs 2 label values, the second for positive, got {list(self.vocabulary)}"
             )
-        if self.kind == "multiclass" and len(self.vocabulary) < 2:
+        if self.kind == "multiclass" and len(self.vocabulary) == 1:
             raise ValueError(
                 f"multiclass task {self.name!r} needs at least 2 values in its vocabulary, got {list(self.vocabulary)}"
             )
@@ -128,6 +131,11 @@ class Task(pydantic.BaseModel):
                 f"vocabulary of task {self.name!r} must have {classes} label values, one per class, got {values}"
             )
 
+    @property
+    def is_open(self) -> bool:
+        """True if the vocabulary is still to be found in the corpus; tasks of a dataset are never open."""
+        return self.kind == "multiclass" and not self.vocabulary
+
     @pydantic.model_serializer(mode="wrap")
     def _as_written(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out absent fields of automatic tasks; content hashes of datasets depend on this form."""
@@ -143,6 +151,15 @@ class Task(pydantic.BaseModel):
         if self.dividers is None:
             raise ValueError(f"task {self.name!r} must be of kind auto to have label bins, got {self.kind}")
         return Task.model_validate({**self.model_dump(), "dividers": {**self.dividers.model_dump(), "at": tuple(at)}})
+
+    def check(self, value: LabelValue) -> None:
+        """Checks that a value can be a label; any text can be one of an open task.
+
+        Raises:
+          ValueError: as `index`.
+        """
+        if not self.is_open:
+            self.index(value)
 
     def index(self, value: LabelValue) -> int:
         """Returns the number of a label value.

@@ -24,7 +24,20 @@ CAPTURES_TABLE = "captures.parquet"
 REJECTS_TABLE = "rejects.parquet"
 TF_SCHEMA = "schema.pbtxt"
 
+FindingKind = Literal[
+    "empty-split", "empty-class", "unlabelled-task", "class-not-in-split", "unlabelled-captures", "conflicting-labels",
+    "shared-hosts",
+]  # fmt: skip
+"""Kinds of faults that the counts of a dataset show."""
+
 _STRICT = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+def _without_open_tasks(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    for task in tasks:
+        if task.is_open:
+            raise ValueError(f"task {task.name!r} of a dataset must have a vocabulary, got none")
+    return tasks
 
 
 def shard_path(view: str, task: str | None, split: str, shard: int, shards: int) -> str:
@@ -267,6 +280,33 @@ class LabelCoverage(pydantic.BaseModel):
     """Labelled flows by nDPI's confidence; empty for sources without a confidence."""
 
 
+class UnlabelledCaptures(pydantic.BaseModel):
+    """Captures of an entry of the manifest that no label source labels."""
+
+    model_config = _STRICT
+
+    source: str
+    groups: int
+    """Number of capture groups."""
+    flows: int
+
+
+class Finding(pydantic.BaseModel):
+    """Fault of a dataset that its counts show; `schemas/dataset/dataset_findings.py` finds them.
+
+    An `error` makes the dataset unusable for its tasks: it was built because the user insisted (`--allow-empty`).
+    """
+
+    model_config = _STRICT
+
+    kind: FindingKind
+    severity: Literal["error", "warning"]
+    task: str | None = None
+    split: str | None = None
+    text: str
+    """A sentence with a correction."""
+
+
 class SourceDataset(pydantic.BaseModel):
     """Source dataset of a dataset that `flowloom weave` made."""
 
@@ -298,7 +338,7 @@ class DatasetCard(pydantic.BaseModel):
     """Bytes of a row of the packets view."""
     features: tuple[str, ...] = ()
     """Columns of the tables view."""
-    tasks: tuple[Task, ...]
+    tasks: Annotated[tuple[Task, ...], pydantic.AfterValidator(_without_open_tasks)]
     layout: Literal["aurora", "rainbow"]
     missing: Literal["unknown", "negative"]
     on_conflict: dict[str, Literal["first", "error", "unknown"]] = {}
@@ -312,6 +352,10 @@ class DatasetCard(pydantic.BaseModel):
     view_splits: dict[str, dict[str, SplitCounts]] = {}
     """Counts of each further view."""
     coverage: tuple[LabelCoverage, ...]
+    unlabelled: tuple[UnlabelledCaptures, ...] = ()
+    """Captures that no source labels; empty where absent labels are negative."""
+    findings: tuple[Finding, ...] = ()
+    """Faults that the counts showed when the card was written; empty in datasets of older versions."""
     timelines: tuple[Timeline, ...] = ()
     """One for each group of more than one capture."""
     accounting: Accounting

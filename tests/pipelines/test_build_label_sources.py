@@ -68,7 +68,7 @@ def made(folder: Path, name: str, captures: list[dict[str, Any]], workers: int =
         **changes,
     }  # fmt: skip
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
-    return build(BuildOptions(folder / f"{name}.yaml", folder / name, workers=workers))
+    return build(BuildOptions(folder / f"{name}.yaml", folder / name, workers=workers, allow_empty=True))
 
 
 def labels(out: Path, card: DatasetCard, task: str) -> dict[tuple[int, int], int | None]:

@@ -66,10 +66,15 @@ def document(*entries, **changes) -> dict:
     return {"name": "published", "captures": list(entries), "tasks": APP, "output": {"shards": 2}, **changes}
 
 
-def built(folder: Path, out: Path, *entries, workers: int = 1, **changes) -> tuple[DatasetCard, pa.Table]:
+def manifest_of(folder: Path, *entries, **changes) -> Path:
     path = folder / "published.yaml"
     path.write_text(yaml.safe_dump(document(*entries, **changes), sort_keys=False))
-    card = build(BuildOptions(path, out, workers=workers))
+    return path
+
+
+def built(folder: Path, out: Path, *entries, workers: int = 1, **changes) -> tuple[DatasetCard, pa.Table]:
+    path = manifest_of(folder, *entries, **changes)
+    card = build(BuildOptions(path, out, workers=workers, allow_empty=True))
     assert verify(out).content_hash == card.content_hash
     assert sum(sum(entry.set_aside.values()) for entry in card.published) == pq.read_table(out / REJECTS_TABLE).num_rows
     return card, pa.concat_tables([pq.ParquetFile(out / shard.path).read() for shard in card.shards])
@@ -164,7 +169,7 @@ def test_flows_and_tables_of_one_build_are_counted_apart(published, tmp_path):
     entries = (QUIC, TABLE)
     path = published / "both.yaml"
     path.write_text(yaml.safe_dump(document(*entries, tasks=tasks, views=["flows", "tables"])))
-    card = build(BuildOptions(path, tmp_path / "out", workers=1))
+    card = build(BuildOptions(path, tmp_path / "out", workers=1, allow_empty=True))
     assert verify(tmp_path / "out").rows == 102
     assert sum(split.rows for split in card.splits.values()) == 12
     assert sum(split.rows for split in card.view_splits["tables"].values()) == 90
@@ -206,6 +211,8 @@ def test_a_foreign_word_stops_the_build_and_names_the_nearest(published, tmp_pat
     assert sum(split.unknown["app"] for split in card.splits.values()) == 6
 
 
-def test_an_absent_file_is_a_reject(published, tmp_path):
+def test_an_absent_file_stops_a_build_or_is_a_reject(published, tmp_path):
     card, rows = built(published, tmp_path / "out", QUIC, {**QUIC, "path": "nowhere"})
     assert (rows.num_rows, card.published[1].set_aside) == (12, {"unreadable": 1})
+    with pytest.raises(FlowloomError, match=r"got none for captures.1 'quics' \(did you mean 'quic'\?\); correct"):
+        build(BuildOptions(manifest_of(published, QUIC, {**QUIC, "path": "quics"}), tmp_path / "strict"))

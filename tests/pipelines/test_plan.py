@@ -60,7 +60,7 @@ def test_a_corpus_without_captures_cannot_be_planned(tmp_path):
     (tmp_path / "none.yaml").write_text(
         "name: none\ncaptures: [{glob: '*.pcap', labels: {attack: true}}]\ntasks: {attack: {kind: binary}}\n"
     )
-    with pytest.raises(FlowloomError, match="names no capture with records"):
+    with pytest.raises(FlowloomError, match=r"must match a file in .*, got none for captures.0 '\*.pcap'"):
         plan(PlanOptions(tmp_path / "none.yaml"))
     with pytest.raises(FlowloomError, match="rates must be measured or stored"):
         PlanOptions(tmp_path / "none.yaml", rates="guessed")

@@ -10,6 +10,7 @@ import pydantic
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard
+from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.pages import rendered
 from flowloom.trainers.evaluation.predictions import Predictions
@@ -52,6 +53,7 @@ def render(results: RunResults) -> str:
         card=card,
         metrics=results.metrics,
         summary=_summary(results),
+        findings=[finding.text for finding in find_problems(card)],
         warnings=_warnings(results),
         tasks=[
             {

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from flowloom.trainers.training import latecomers
 from flowloom.trainers.training.checkpoint import Checkpoints
 from flowloom.trainers.training.epoch_loop import PartialEpoch
 from flowloom.trainers.training.loop import Training
+from flowloom.trainers.training.trainable import require_trainable, warn_of_faults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,8 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = ignore_p
     `transfer` the run directory holds a second run, `pretrained`, of the tasks that the convolutions are learned from.
 
     Raises:
-      FlowloomError: if dataset or recipe are invalid, or the run directory holds a finished or another run.
+      FlowloomError: if dataset or recipe are invalid, the dataset has no split or task that can be used, or the run
+        directory holds a finished or another run.
     """
     recipe = Recipe.named(options.recipe, options.overrides)
     dataset = Dataset.open(options.dataset)
@@ -85,6 +87,9 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = ignore_p
         raise FlowloomError(
             "schedule.paradigm=isolated needs a trained model of other tasks; use `flowloom retrain`, which sets it"
         )
+    trained = dataset.restricted(_wanted_tasks(recipe, dataset))
+    require_trainable(trained, recipe.view)
+    warn_of_faults(trained, progress)
     return train_from(recipe, dataset, options.run, options.checkpoint_s, progress)
 
 
@@ -129,8 +134,7 @@ def _train_locked(
 ) -> RunSummary:
     began = time.perf_counter()
     earlier = _pretrain_tasks(recipe, whole) if recipe.schedule.paradigm == "transfer" else ()
-    wanted = recipe.feed.tasks or recipe.schedule.arrivals or [task.name for task in whole.tasks]
-    dataset = whole.restricted([task for task in wanted if task not in earlier])
+    dataset = whole.restricted([task for task in _wanted_tasks(recipe, whole) if task not in earlier])
     features = start.features if start else row_spec(recipe, dataset)
     trained = dataset.restricted(start.trained) if start else dataset
     beginnings = {
@@ -182,6 +186,11 @@ def _epoch_progress(record: Mapping[str, Any], epochs: int) -> Progress:
     text = f"epoch {record['epoch']} of {epochs}: validation AUC: {scores}"
     facts = {"epoch": record["epoch"], "epochs": epochs, "validation_auc": dict(aucs)}
     return Progress(text, record["steps"], record["steps"], stays=True, event="epoch", facts=facts)
+
+
+def _wanted_tasks(recipe: Recipe, dataset: Dataset) -> Sequence[str]:
+    """Returns the names of the tasks that a recipe trains."""
+    return recipe.feed.tasks or recipe.schedule.arrivals or [task.name for task in dataset.tasks]
 
 
 def check_tasks(recipe: Recipe, dataset: Dataset) -> None:

@@ -18,6 +18,7 @@ from flowloom.schemas.dataset.dataset_card import (
     LabelCoverage,
     SplitCounts,
     TaskOverlap,
+    UnlabelledCaptures,
 )
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.build_results import BuildResults
@@ -77,6 +78,25 @@ def count_coverage(
     return tuple(
         LabelCoverage(task=task, source=source, kind=kinds[task, source], **vars(counts))
         for (task, source), counts in counted.items()
+    )
+
+
+def count_unlabelled_captures(
+    labels: Iterable[GroupLabels], flows: Mapping[str, int]
+) -> tuple[UnlabelledCaptures, ...]:
+    """Returns the capture groups and flows of each entry of the manifest that no source labels.
+
+    Args:
+      labels: labels of capture groups.
+      flows: number of flows of each group.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for label in labels:
+        if not label.claims and not label.sources and label.entries and flows.get(label.group):
+            groups, known = counts.get(label.entries[0], (0, 0))
+            counts[label.entries[0]] = groups + 1, known + flows[label.group]
+    return tuple(
+        UnlabelledCaptures(source=source, groups=groups, flows=known) for source, (groups, known) in counts.items()
     )
 
 

@@ -45,6 +45,7 @@ def write_newest(dataset: str, earlier: str, out: str) -> DatasetCard:
             "normalisation": normalisation(written),
             "overlap": (),
             "leakage": None,
+            "findings": (),
             "files": {},
             "shards": tuple(each.shard for each in written),
         }
@@ -75,6 +76,7 @@ def freeze_test(dataset: str, tasks: tuple[str, ...], out: str) -> DatasetCard:
             "splits": {"test": card.splits["test"]},
             "overlap": (),
             "leakage": None,
+            "findings": (),
             "files": {},
             "shards": shards,
         }

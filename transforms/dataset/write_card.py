@@ -15,6 +15,7 @@ from flowloom.schemas.dataset.dataset_card import (
     LabelCoverage,
     save_card,
 )
+from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, schema_file
 from flowloom.schemas.file_digests import file_sha256
@@ -26,6 +27,7 @@ from flowloom.transforms.dataset.card_counts import (
     count_coverage,
     count_overlap,
     count_splits,
+    count_unlabelled_captures,
     find_byte_rules,
     normalisation,
 )
@@ -71,6 +73,8 @@ def write_card(
     if faults:
         return fail(staging, faults)
     card = assemble_card(findings, manifest, captures, accounting, coverage, key_id, stored)
+    if manifest.absent_code is None:
+        card = card.model_copy(update={"unlabelled": count_unlabelled_captures(findings.labels, flows)})
     return store_card(card, captures, rejects, staging)
 
 
@@ -128,4 +132,4 @@ def store_card(card: DatasetCard, captures: pa.Table, rejects: pa.Table, staging
         schema = tensorflow_schema(stored.schema(view, card.tasks), card.tasks, card.definition.k)
         write_text(f"{staging}/{schema_file(view)}", schema)
     files = {name: file_sha256(f"{staging}/{name}") for name in names}
-    return save_card(card.model_copy(update={"files": files}), staging)
+    return save_card(card.model_copy(update={"files": files, "findings": find_problems(card)}), staging)

@@ -33,6 +33,7 @@ class GroupLabels:
       claims: label values of all sources by path.
       has_records: whether the captures have records.
       sources: all sources of the tasks that have at least one source of single flows.
+      entries: names of the manifest's entries that match its captures.
     """
 
     group: str
@@ -40,6 +41,7 @@ class GroupLabels:
     claims: tuple[LabelClaim, ...]
     has_records: bool
     sources: tuple[FlowSource, ...] = ()
+    entries: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,8 @@ def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence
         elif code is None:
             code = manifest.absent_code
         codes.append(code)
-    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records, tuple(sources))
+    entries = tuple(dict.fromkeys(manifest.captures[at].name for at in group.sources))
+    return GroupLabels(group.group, tuple(codes), tuple(claims), group.has_records, tuple(sources), entries)
 
 
 def label_groups(

@@ -61,7 +61,7 @@ def dataset(corpus, manifest, tmp_path_factory) -> Path:
     text = text.replace("app: ssh", f'app: "{HOSTILE}"').replace("tasks:", '  - {glob: "<b>none</b>.pcap"}\ntasks:')
     (corpus / "page.yaml").write_text(text)
     out = tmp_path_factory.mktemp("page") / "dataset"
-    build(BuildOptions(corpus / "page.yaml", out, workers=1))
+    build(BuildOptions(corpus / "page.yaml", out, workers=1, allow_empty=True))
     return out
 
 

@@ -8,9 +8,11 @@ from training_progress import epoch_and_step
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_folder
-from flowloom.schemas.progress import Progress
+from flowloom.schemas.progress import Progress, ignore_progress
+from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.run_directory import Run
-from flowloom.trainers.training.train import TrainOptions, train
+from flowloom.trainers.training.train import TrainOptions, train, train_from
 
 SMALL = ("k=8", "units=8", "tower=[4]", "learning_rate=0.01", "batch_size=64", "epochs=3")
 RECIPES = {"aurora": "multa", "rainbow": "lstm"}
@@ -164,9 +166,32 @@ def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_p
 
 
 def test_without_validation_rows_the_last_epoch_is_kept(synthetic, tmp_path):
-    summary = train(TrainOptions(synthetic(rows=(100, 0, 20)), tmp_path / "run", "lstm", (*SMALL, "epochs=2")))
+    dataset, recipe = Dataset.open(synthetic(rows=(100, 0, 20))), Recipe.named("lstm", (*SMALL, "epochs=2"))
+    summary = train_from(recipe, dataset, tmp_path / "run", 300, ignore_progress)
     assert summary.best_epoch == 2
     assert summary.validation_auc == {"app": None, "attack": None, "bulk": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ((100, 0, 20), "the validation split must have rows to train a model, got none; build the dataset with more"),
+        ((1, 20, 20), "task 'app' must have rows of at least 2 classes in the train split, got only .*--set tasks="),
+        ((100, 1, 20), "the validation split must have rows of at least 2 classes of a task, by which the best epoch"),
+    ],
+)
+def test_a_dataset_without_a_usable_split_or_task_stops_at_once(synthetic, tmp_path, rows, words):
+    with pytest.raises(FlowloomError, match=words):
+        train(TrainOptions(synthetic(rows=rows), tmp_path / "run", "lstm", (*SMALL, "epochs=2")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_reports_the_faults_of_its_dataset(synthetic, tmp_path):
+    seen = []
+    train(TrainOptions(synthetic(rows=(100, 20, 1)), tmp_path / "run", "lstm", (*SMALL, "epochs=1")), seen.append)
+    warnings = [each.text for each in seen if each.event == "warning"]
+    assert len(warnings) == 3, "one for each task of which a row has one class only"
+    assert all("the test split has no row of" in text for text in warnings)
 
 
 def test_paradigms_may_be_forced_on_the_other_layout(synthetic, tmp_path):
