@@ -127,7 +127,8 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/cli": (
         "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "
-        "transforms/weave pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
+        "trainers/recipes transforms/weave pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain "
+        "pipelines/reproduce"
     ),
 }
 

@@ -17,6 +17,7 @@ from flowloom.pipelines.cli.shared import (
     Runner,
     Sha256,
     Threads,
+    beam_options,
     print_findings,
     print_rows,
 )
@@ -139,7 +140,8 @@ def build(
             from flowloom.pipelines.build import build as build_dataset
             from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
 
-        engine = (workers or usable_cores(), runner or EMBEDDED, context.obj or (), start_limit, job_folder)
+        given = beam_options(context, runner or EMBEDDED)
+        engine = (workers or usable_cores(), runner or EMBEDDED, given, start_limit, job_folder)
         options = BuildOptions(corpus, out, *engine, sha256, data, allow_empty)
         card = build_dataset(options, display.show)
     print_findings(card)

@@ -12,7 +12,7 @@ import typer
 from typer._click.exceptions import ClickException
 from typer.rich_utils import rich_format_error
 
-from flowloom.pipelines.cli import dataset_commands, model_commands, reproduce_commands
+from flowloom.pipelines.cli import dataset_commands, model_commands, reference_commands, reproduce_commands
 from flowloom.pipelines.cli.process_end import INTERRUPTED, catch_signals, exit_code_of, leave
 from flowloom.pipelines.cli.shared import with_log_format
 from flowloom.pipelines.terminal.event_log import log_as
@@ -22,7 +22,7 @@ app = typer.Typer(
     name="flowloom",
     help="Build multi-task datasets from packet captures, and train multi-task traffic models on them.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -46,6 +46,11 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "export": model_commands.export,
         "score": model_commands.score,
         "retrain": model_commands.retrain,
+    },
+    "Reference": {
+        "recipes": reference_commands.recipes,
+        "presets": reference_commands.presets,
+        "schema": reference_commands.schema,
     },
     "Demo and papers": {
         "demo": reproduce_commands.demo,

@@ -16,6 +16,7 @@ from flowloom.pipelines.cli.shared import (
     Runner,
     Settings,
     Threads,
+    beam_options,
     import_trainer,
 )
 from flowloom.pipelines.terminal.metrics_table import number, scores_table
@@ -158,8 +159,8 @@ def score(
         options = ScoreOptions(
             model, tuple(inputs), out, split, identity, key_file, shards,  # type: ignore[arg-type]
             max_skew=MAX_SKEW if max_skew is None else max_skew,
-            workers=workers or usable_cores(), runner=runner or EMBEDDED, beam_args=context.obj or (),
-            limits=CaptureLimits.of(max_uncompressed, max_ratio),
+            workers=workers or usable_cores(), runner=runner or EMBEDDED,
+            beam_args=beam_options(context, runner or EMBEDDED), limits=CaptureLimits.of(max_uncompressed, max_ratio),
         )  # fmt: skip
         card = score_inputs(options, display.show)
     if as_json:

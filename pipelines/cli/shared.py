@@ -66,6 +66,20 @@ def import_trainer(module: str) -> Any:
         raise FlowloomError(f"training needs {error.name}; install it with: pip install 'flowloom[train]'") from None
 
 
+def beam_options(context: typer.Context, runner: str) -> tuple[str, ...]:
+    """Returns the options after `--`.
+
+    Raises:
+      typer.BadParameter: if Beam does not know one.
+    """
+    from flowloom.pipelines.engines.beam_options import unknown_option
+
+    given: tuple[str, ...] = context.obj or ()
+    if fault := unknown_option(runner, given):
+        raise typer.BadParameter(fault)
+    return given
+
+
 def print_findings(card: "DatasetCard") -> None:
     """Writes a warning to stderr for each fault that the counts of a dataset show."""
     from flowloom.schemas.dataset.dataset_findings import find_problems

@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from flowloom.pipelines.engines.beam_options import unknown_option
 from flowloom.pipelines.engines.harness import THREADS
 from flowloom.pipelines.engines.remote import check_engine, check_workers, finish, innermost_cause
 from flowloom.schemas.errors import FlowloomError
@@ -88,8 +89,10 @@ def start_pipeline(runner: str, workers: int, beam_args: Sequence[str], job: str
       job: the job's folder, which gets Beam's temporary files. None: among the temporary files of this machine.
 
     Raises:
-      FlowloomError: if Beam has no such runner.
+      FlowloomError: if Beam has no such runner, or an option is unknown.
     """
+    if fault := unknown_option(runner, beam_args):
+        raise FlowloomError(fault)
     try:
         if runner == EMBEDDED:
             threads = ["--direct_running_mode=multi_threading", f"--direct_num_workers={workers}"]

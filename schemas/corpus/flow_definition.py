@@ -146,6 +146,15 @@ model sees 60 packets; the paper names no timeout for TCP, so the default applie
 `datazoo-30`: the CESNET DataZoo exporter, 30 packets with payload, 65 s idle, 300 s active.
 """
 
+SUMMARIES: dict[str, str] = {
+    "default": "idle after 120 s, long flows never cut, TCP ends by its lifecycle, 60 packets in sequences",
+    "multitask-cnn": "Rezaei and Liu: the first FIN ends a TCP flow, 15 s without a packet a UDP flow",
+    "nfstream": "NFStream's defaults: cut after 1,800 s, no end by TCP, frame sizes, tunnels unwrapped",
+    "packet-windows": "a row for each packet with the last 20 packets of its two hosts",
+    "datazoo-30": "CESNET DataZoo: 30 packets with payload, idle after 65 s, cut after 300 s",
+}
+"""A line about each preset."""
+
 
 def _shown(option: Any) -> str:
     """Returns an option as a manifest writes it."""

@@ -74,3 +74,19 @@ whose CNN branch reads a token at each step (docs/decisions/0020-mtc-lite.md). `
 with the paper's 49 features. `mtc-transformer`, `mtc-cnn`: the paper's baselines (sections 4.3.1 and 4.3.2), weights
 4:2:1 and 2:2:1. `feed.source=features` trains these on tables.
 """
+
+SUMMARIES: dict[str, str] = {
+    "multa": "mixture of LSTM experts with gates on all features (MULTA); reads flows",
+    "lstm": "one LSTM that all tasks share; reads flows",
+    "multa-mean": "MULTA with gates on the mean packet, which have far fewer weights; reads flows",
+    "multitask-cnn": "1D-CNN of Rezaei and Liu; reads flows",
+    "multitask-cnn-windows": "the same with random windows of each flow, which scores higher; reads flows",
+    "cnn-rnn2": "baseline of Rezaei and Liu: a CNN and an RNN for each task; reads flows",
+    "mtc": "Transformer and 1D-CNN (MTC); reads packets, or tables with feed.source=features",
+    "mtc-lite": "MTC for a CPU; reads packets",
+    "mtc-lite-tables": "MTC for a CPU on 49 features scaled by ranks; reads tables",
+    "mtc-transformer": "baseline of MTC: the Transformer alone; reads packets or tables",
+    "mtc-cnn": "baseline of MTC: the 1D-CNN alone; reads packets or tables",
+    "transfer-cnn": "baseline of Rezaei and Liu: convolutions learned from measured tasks; reads flows",
+}
+"""A line about each recipe, and the view that it reads."""
