@@ -1,36 +1,21 @@
 """`flowloom flows`: captures to one flow table, no labels and no Beam."""
 
+import collections
 import dataclasses
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from flowloom.pipelines.flow_tables.flow_scan import FlowColumns, FlowScan, reject_sentence
+from flowloom.pipelines.flow_tables.table_writers import TEXT_FORMATS, format_of, written_tables
 from flowloom.pipelines.whole_groups import tell_ended_early
-from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
+from flowloom.schemas.arrow.accounting import CAPTURES
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.folder_lock import locked_output
-from flowloom.schemas.parquet_files import parquet_writer
-from flowloom.schemas.printable import printable
 from flowloom.schemas.progress import Progress, ignore_progress
-from flowloom.transforms.arrays.columns import filled
-from flowloom.transforms.captures.capture_files import (
-    CaptureError,
-    capture_fingerprint,
-    capture_sha256,
-    match_captures,
-    name_fault,
-)
-from flowloom.transforms.captures.groups import origin_of
-from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.flows.meter import TAKE_FLOWS
-from flowloom.transforms.metering.group_reader import GroupReader, dropped_by_reason
+from flowloom.transforms.metering.group_reader import dropped_by_reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +23,14 @@ class FlowsOptions:
     """Options of `flowloom flows`.
 
     Attributes:
-      captures: paths or globs; each file is a capture group of its own.
-      output: the Parquet file to write; replaced if it exists.
+      captures: paths, globs or folders; each file is a capture group of its own.
+      output: the file to write, in the format of its suffix; replaced if it exists.
       definition: what counts as one flow.
       limits: how many bytes a compressed capture may become.
       sha256: whether to read each capture again for the SHA-256 of its stored bytes.
+      text_addresses: whether addresses are text; None for text in CSV and JSON lines alone.
+      capture_column: whether to add a column with the path of the capture.
+      captures_table: file for the account of each capture; None for none.
     """
 
     captures: tuple[str, ...]
@@ -50,6 +38,22 @@ class FlowsOptions:
     definition: FlowDefinition = dataclasses.field(default_factory=FlowDefinition.of)
     limits: CaptureLimits = NO_LIMITS
     sha256: bool = False
+    text_addresses: bool | None = None
+    capture_column: bool = False
+    captures_table: Path | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.output, self.captures_table):
+            if path is not None:
+                format_of(path)
+        if self.captures_table is not None and self.captures_table.absolute() == self.output.absolute():
+            raise FlowloomError(f"flows and captures must go to two files, got {self.output} for both; name another")
+
+    @property
+    def columns(self) -> FlowColumns:
+        """The columns of the flow table."""
+        text = format_of(self.output) in TEXT_FORMATS if self.text_addresses is None else self.text_addresses
+        return FlowColumns(text, self.capture_column)
 
 
 @dataclasses.dataclass
@@ -69,95 +73,59 @@ class FlowsReport:
 
 
 def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] = ignore_progress) -> FlowsReport:
-    """Meters captures into one Parquet file of `schemas.rows.FLOWS`.
+    """Meters captures into one file of flows, and on request their accounts into another.
 
     Raises:
-      FlowloomError: if no capture could be read, the output's folder does not exist, or another process writes the
+      FlowloomError: if no capture could be read, a folder of an output does not exist, or another process writes an
         output.
     """
-    if not options.output.parent.is_dir():
-        raise FlowloomError(
-            f"the folder of the output must exist, got {options.output}; create {options.output.parent} first"
-        )
     begun = time.perf_counter()
-    report = FlowsReport([], [], 0, 0, dict.fromkeys(("read", "decode", "meter", "write"), 0.0))
-    with locked_output(options.output), parquet_writer(options.output, FLOWS) as writer:
-        files = itertools.count()
-        for flows in filled(_all_metered(options, report, files, progress), TAKE_FLOWS):
-            writing = time.perf_counter()
-            writer.write(flows)
-            report.seconds["write"] += time.perf_counter() - writing
-            report.flows += flows.num_rows
-        if not report.captures:
-            raise FlowloomError("no capture could be read: " + "; ".join(_sentence(r) for r in report.rejects))
+    scan = FlowScan(
+        options.captures, options.definition, options.columns, limits=options.limits, sha256=options.sha256,
+        progress=progress,
+    )  # fmt: skip
+    schemas = {options.output: scan.schema}
+    if options.captures_table is not None:
+        schemas[options.captures_table] = CAPTURES
+    rows, writing = 0, 0.0
+    with written_tables(schemas) as (write_flows, *write_captures):
+        for flows in scan:
+            since = time.perf_counter()
+            write_flows(flows)
+            writing += time.perf_counter() - since
+            rows += flows.num_rows
+        for write in write_captures:
+            write(scan.captures_batch())
         closing = time.perf_counter()
-    report.seconds["write"] += time.perf_counter() - closing
-    report.seconds["total"] = time.perf_counter() - begun
-    read = next(files)
+    now = time.perf_counter()
+    seconds = {**scan.seconds, "write": writing + now - closing, "total": now - begun}
+    accounts = [
+        {
+            **{name: row[name] for name in ("uri", "digest")},
+            **({"sha256": row["sha256"]} if options.sha256 else {}),
+            **{name: row[name] for name in ("records", "metered")},
+            "dropped": dropped_by_reason(row),
+            "rejects": row["rejects"],
+        }
+        for row in scan.captures
+    ]
+    report = FlowsReport(accounts, scan.rejects, rows, scan.packets, seconds, scan.ended_early)
     for reject in report.rejects:
-        progress(Progress(_sentence(reject), read, read, stays=True, event="reject", facts=reject))
+        progress(
+            Progress(reject_sentence(reject), scan.files, scan.files, stays=True, event="reject", facts=reject)
+        )  # fmt: skip
+    _tell_dropped(report, scan.files, progress)
     tell_ended_early(report.ended_early, options.definition, progress)
     return report
 
 
-def _all_metered(
-    options: FlowsOptions, report: FlowsReport, files: Iterator[int], progress: Callable[[Progress], None]
-) -> Iterator[pa.RecordBatch]:
-    for uri in _files(options.captures, report):
-        progress(Progress(f"metering {uri}", next(files), stays=True))
-        yield from _metered(uri, options, report, progress)
-
-
-def _files(patterns: tuple[str, ...], report: FlowsReport) -> Iterator[str]:
-    """Yields the files of all patterns, each once; a pattern without any becomes a reject."""
-    seen: set[str] = set()
-    for pattern in patterns:
-        files = match_captures(pattern)
-        if not files:
-            detail = "no such file, and no file matches it as a glob; check the path"
-            report.rejects.append({"uri": pattern, "offset": 0, "reason": RejectReason.NO_MATCH, "detail": detail})
-        for uri in files:
-            if uri not in seen and (fault := name_fault(uri)):
-                shown = printable(uri)
-                report.rejects.append({"uri": shown, "offset": 0, "reason": RejectReason.UNREADABLE, "detail": fault})
-            elif uri not in seen:
-                yield uri
-        seen.update(files)
-
-
-def _metered(
-    uri: str, options: FlowsOptions, report: FlowsReport, progress: Callable[[Progress], None]
-) -> Iterator[pa.RecordBatch]:
-    """Yields the flows of one capture and adds its accounting to the report."""
-    begun = time.perf_counter()
-    try:
-        _, fingerprint = capture_fingerprint(uri)
-        sha256 = {"sha256": capture_sha256(uri)} if options.sha256 else {}
-    except CaptureError as damage:
-        report.rejects.append({"uri": uri, "offset": 0, "reason": damage.reason, "detail": damage.detail})
-        return
-    report.seconds["read"] += time.perf_counter() - begun
-    part = CaptureRange(uri, origin=origin_of(fingerprint), limits=options.limits)
-    reading = GroupReader([part], fingerprint[:GROUP_DIGITS], options.definition)
-    yield from reading.flows()
-    for row in reading.captures().to_pylist():
-        report.captures.append(
-            {
-                **{name: row[name] for name in ("uri", "digest")},
-                **sha256,
-                **{name: row[name] for name in ("records", "metered")},
-                "dropped": dropped_by_reason(row),
-                "rejects": row["rejects"],
-            }
-        )
-        report.packets += row["metered"]
-        facts = {name: row[name] for name in ("uri", "records", "metered", "rejects")}
-        progress(Progress(f"metered {row['uri']}", event="capture", facts=facts))
-    report.ended_early += reading.ended_early
-    report.rejects += reading.rejects().to_pylist()
-    for stage, seconds in dataclasses.asdict(reading.seconds).items():
-        report.seconds[stage] += seconds
-
-
-def _sentence(reject: dict[str, Any]) -> str:
-    return f"{reject['uri']}: {reject['reason']} at byte {reject['offset']}: {reject['detail']}"
+def _tell_dropped(report: FlowsReport, files: int, progress: Callable[[Progress], None]) -> None:
+    """Reports the dropped records by reason, if there are any."""
+    dropped: collections.Counter[str] = collections.Counter()
+    for account in report.captures:
+        dropped.update(account["dropped"])
+    if dropped:
+        records = sum(account["records"] for account in report.captures)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+        text = f"dropped {sum(dropped.values()):,} of {records:,} records: {reasons}"
+        progress(Progress(text, files, files, stays=True, event="line", facts={"dropped": dict(dropped)}))

@@ -42,7 +42,9 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[
 def _writer(target: Path | IO[bytes] | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
     leaves = {name: _leaf(schema.field(name)) for name in schema.names}
     split = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _BYTE_STREAM_SPLIT if name in leaves}
-    dictionary = [leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith("label_")]
+    dictionary = [
+        leaf for name, leaf in leaves.items() if name in _DICTIONARY or name.startswith(("label_", "predicted_"))
+    ]
     return pq.ParquetWriter(
         target,
         schema,

@@ -54,6 +54,10 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
         "transforms/packets"
     ),
+    "pipelines/flow_tables": (
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/flows "
+        "transforms/packets transforms/metering"
+    ),
     "pipelines/reproduce/kitsune": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation transforms/packets"
     ),
@@ -89,9 +93,9 @@ ALLOWED: dict[str, str] = {
         "transforms/dataset"
     ),
     "pipelines": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/arrays transforms/io "
+        "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/io "
         "pipelines/engines transforms/captures trainers/deploy trainers/evaluation transforms/flows "
-        "trainers/training transforms/metering transforms/labels transforms/splits "
+        "pipelines/flow_tables trainers/training transforms/metering transforms/labels transforms/splits "
         "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave"
     ),
     "pipelines/describe": (

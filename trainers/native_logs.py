@@ -16,3 +16,14 @@ def native_stderr_muted() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras without the lines of their native libraries.
+
+    Raises:
+      ModuleNotFoundError: if one is not installed.
+    """
+    with native_stderr_muted():
+        import keras  # noqa: F401 - imported for later imports
+        import tensorflow as tf  # noqa: F401

@@ -32,18 +32,37 @@ if TYPE_CHECKING:
 
 
 def flows(
-    captures: Annotated[list[str], typer.Argument(help="Capture files or globs; each file is metered by itself.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The Parquet file to write.")],
+    captures: Annotated[
+        list[str], typer.Argument(help="Capture files, globs or folders; each file is metered by itself.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The file to write: .parquet, .csv, .csv.gz, .arrow or .jsonl."),
+    ],
     preset: Annotated[str, typer.Option(help="Preset of the flow definition.")] = "default",
     k: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="Packets in a flow's sequences. Default: the preset's.")
+    ] = None,
+    text_addresses: Annotated[
+        bool | None,
+        typer.Option(
+            "--text-addresses/--no-text-addresses",
+            help="Write addresses as text. Default: in CSV and JSON lines only.",
+            show_default=False,
+        ),
+    ] = None,
+    capture_column: Annotated[
+        bool, typer.Option("--capture-column", help="Add the column capture, the path of each flow's capture.")
+    ] = False,
+    captures_table: Annotated[
+        Path | None, typer.Option("--captures", metavar="FILE", help="Also write one row of accounting per capture.")
     ] = None,
     max_uncompressed: MaxUncompressed = None,
     max_ratio: MaxRatio = None,
     sha256: Sha256 = False,
     as_json: Json = False,
 ) -> None:
-    """Write the flows of captures to one Parquet table, without labels."""
+    """Write the flows of captures to one table, without labels."""
     with quick_start():
         from flowloom.pipelines.flows import FlowsOptions, meter_captures
         from flowloom.schemas.corpus.capture_limits import CaptureLimits
@@ -52,7 +71,10 @@ def flows(
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     limits = CaptureLimits.of(max_uncompressed, max_ratio)
     with ProgressDisplay("flows") as display:
-        report = meter_captures(FlowsOptions(tuple(captures), output, definition, limits, sha256), display.show)
+        options = FlowsOptions(
+            tuple(captures), output, definition, limits, sha256, text_addresses, capture_column, captures_table
+        )  # fmt: skip
+        report = meter_captures(options, display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:

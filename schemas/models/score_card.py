@@ -58,7 +58,7 @@ def score_schema(view: View, tasks: Mapping[str, Sequence[str]]) -> pa.Schema:
     """Returns the schema of scored rows: identifying columns, then probabilities and the predicted class of each task.
 
     `probability_<task>` is a list of one float32 per label value, in the order of the vocabulary. `class_<task>` is the
-    position of the largest. The metadata of both columns has the vocabulary.
+    position of the largest, and `predicted_<task>` its label value. The metadata of the first two has the vocabulary.
     """
     columns = {field.name: field for schema in (FLOWS, packet_schema(1)) for field in schema}
     fields = [columns[name].with_nullable(name not in ALWAYS_KNOWN) for name in IDENTIFYING[view]]
@@ -67,6 +67,7 @@ def score_schema(view: View, tasks: Mapping[str, Sequence[str]]) -> pa.Schema:
         item = pa.field("item", pa.float32(), nullable=False)
         fields.append(pa.field(probability_column(task), pa.list_(item, len(vocabulary)), False, metadata))
         fields.append(pa.field(class_column(task), pa.int32(), False, metadata))
+        fields.append(pa.field(predicted_column(task), pa.string(), False))
     return pa.schema(fields)
 
 
@@ -78,6 +79,11 @@ def probability_column(task: str) -> str:
 def class_column(task: str) -> str:
     """Returns the name of a task's column of predicted classes: positions in its vocabulary."""
     return f"class_{task}"
+
+
+def predicted_column(task: str) -> str:
+    """Returns the name of a task's column of predicted label values."""
+    return f"predicted_{task}"
 
 
 def score_path(shard: int, shards: int) -> str:

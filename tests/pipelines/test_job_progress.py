@@ -50,8 +50,9 @@ def test_flows(corpus, tmp_path, seen):
     files = len(report.captures)
     assert [each.done for each in steps(seen)] == list(range(files))
     assert seen[0] == Progress(f"metering {corpus / 'web/0.pcap'}", 0, stays=True)
-    assert [each.event for each in seen if each not in steps(seen)] == ["capture"] * files + ["reject"]
-    assert seen[-1].text.startswith(str(tmp_path / "none.pcap"))
+    assert [each.event for each in seen if each not in steps(seen)] == ["capture"] * files + ["reject", "line"]
+    assert seen[-2].text.startswith(str(tmp_path / "none.pcap"))
+    assert seen[-1].text.startswith("dropped ")
     assert seen[-1].stays
 
 

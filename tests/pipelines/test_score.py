@@ -121,6 +121,11 @@ def test_workers_and_ranges_change_no_byte(of_captures, exported, corpus, tmp_pa
     assert digests(tmp_path / "out") == digests(of_captures)
 
 
+def test_a_folder_means_its_captures(of_captures, exported, corpus, tmp_path):
+    score(ScoreOptions(exported, (str(corpus),), tmp_path / "out", workers=1, shards=3))
+    assert digests(tmp_path / "out") == digests(of_captures)
+
+
 def test_rows_say_what_their_numbers_mean_and_lie_in_order(of_captures, dataset):
     card = read_scores(of_captures)
     for shard in card.shards:
@@ -133,6 +138,8 @@ def test_rows_say_what_their_numbers_mean_and_lie_in_order(of_captures, dataset)
             probabilities = np.array(table[f"probability_{task.name}"].to_pylist())
             np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
             assert table[f"class_{task.name}"].to_pylist() == probabilities.argmax(axis=1).tolist()
+            named = [task.vocabulary[at] for at in table[f"class_{task.name}"].to_pylist()]
+            assert table[f"predicted_{task.name}"].to_pylist() == named
     every = scores(of_captures)
     assert card.classes["app"] == {
         word: every["class_app"].to_pylist().count(at) for at, word in enumerate(["web", "ssh"])
@@ -245,7 +252,7 @@ def test_inputs_that_do_not_fit_are_refused(run, exported, dataset, tmp_path):
         with pytest.raises(FlowloomError, match=message):
             score(ScoreOptions(exported, inputs, tmp_path / "out", **options))
 
-    refused("a folder must be a dataset with dataset.json", str(tmp_path))
+    refused("a folder must be a dataset with dataset.json or have captures below it, got neither", str(tmp_path))
     refused("did you mean 'test'", str(dataset), split="tset")
     refused("needs at least 1 input")
     refused("key_file must be given with identity pseudonym and only then", "x.pcap", identity="pseudonym")

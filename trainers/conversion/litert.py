@@ -46,6 +46,7 @@ class LiteRTModel:
     def __init__(self, content: bytes) -> None:
         with _quiet():
             self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+            self._interpreter.allocate_tensors()  # the first call would print a line
             self._run = self._interpreter.get_signature_runner()
 
     def one(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

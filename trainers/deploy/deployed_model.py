@@ -15,6 +15,7 @@ from flowloom.trainers.deploy.flow_scorer import MixtureScorer
 from flowloom.trainers.deploy.mixture_weights import read_mixture
 from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
 from flowloom.trainers.feed.row_spec import RowSpec
+from flowloom.trainers.native_logs import import_tensorflow
 from flowloom.trainers.recipes.row_specs import ROW_SPECS
 
 Forward = Callable[..., dict[str, np.ndarray]]
@@ -65,6 +66,7 @@ class DeployedModel:
             contract = _contract(root)
             if contract is not None:
                 return cls(root=root, kind="export", **contract)
+        import_tensorflow()
         from flowloom.trainers.recipes.run_directory import Run
 
         run = Run.open(root)
@@ -90,6 +92,8 @@ class DeployedModel:
           FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
         """
         try:
+            if self.kind == "run" or self.engine != "lanes":
+                import_tensorflow()
             if self.kind == "run":
                 return self._of_run()
             return {"lanes": self._of_weights, "litert": self._of_litert, "tensorflow": self._of_graph}[self.engine]()

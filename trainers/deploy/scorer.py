@@ -12,6 +12,7 @@ from flowloom.schemas.models.score_card import (
     IDENTIFYING,
     ScoreReject,
     class_column,
+    predicted_column,
     probability_column,
     score_schema,
 )
@@ -90,7 +91,9 @@ class Scorer:
             field = self.schema.field(probability_column(task)).type
             flat = arrow_array(both.reshape(-1), pa.float32())
             columns[probability_column(task)] = pa.FixedSizeListArray.from_arrays(flat, type=field)
-            columns[class_column(task)] = arrow_array(both.argmax(axis=1).astype(np.int32), pa.int32())
+            chosen = arrow_array(both.argmax(axis=1).astype(np.int32), pa.int32())
+            columns[class_column(task)] = chosen
+            columns[predicted_column(task)] = pa.array(self.model.tasks[task], pa.string()).take(chosen)
         return pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
 
 

@@ -17,6 +17,8 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.parquet_files import read_footer, read_row_group
+from flowloom.schemas.printable import printable
+from flowloom.transforms.captures.capture_folders import folder_captures
 from flowloom.transforms.captures.groups import GroupPlan, limited, plan_captures, reject_rows
 
 BATCH_ROWS = 1 << 14
@@ -80,7 +82,7 @@ def plan_inputs(
     """Checks captures, datasets and Parquet files, and plans them as inputs of scoring.
 
     Args:
-      inputs: dataset directories, `.parquet` files, or captures by path or glob.
+      inputs: dataset directories, `.parquet` files, or captures by path, glob or folder.
       needs: the requirements of the model.
       split: the split of datasets to score; None for all.
       workers: number of threads that check captures and the digests of shards.
@@ -94,8 +96,10 @@ def plan_inputs(
     parts: list[RowGroupPart] = []
     captures = []
     for name in inputs:
-        if os.path.isdir(name):
+        if (Path(name) / CARD).is_file():
             parts += _dataset_parts(Path(name), needs, split, workers)
+        elif os.path.isdir(name):
+            captures += [CaptureSource(glob=path) for path in _capture_paths(name)]
         elif name.endswith(".parquet"):
             parts += _file_parts(name, needs)
         else:
@@ -108,9 +112,24 @@ def plan_inputs(
     return ScoreInputs(limited(plan_captures(captures, os.getcwd(), workers), limits), tuple(dict.fromkeys(parts)))
 
 
+def _capture_paths(folder: str) -> tuple[str, ...]:
+    """Returns the captures below a folder.
+
+    Raises:
+      FlowloomError: if there is none, or a folder cannot be listed.
+    """
+    found = folder_captures(folder)
+    if found.unreadable:
+        place, reason = found.unreadable[0]
+        raise FlowloomError(f"{printable(place)}: cannot list the folder ({reason}); check its permissions")
+    if not found.captures:
+        raise FlowloomError(
+            f"{folder}: a folder must be a dataset with {CARD} or have captures below it, got neither; check the path"
+        )
+    return found.captures
+
+
 def _dataset_parts(root: Path, needs: Needs, split: str | None, workers: int) -> Iterator[RowGroupPart]:
-    if not (root / CARD).is_file():
-        raise FlowloomError(f"{root}: a folder must be a dataset with {CARD}, got none; for captures write {root}/*")
     card = read_card(root)
     if needs.view not in card.views:
         raise FlowloomError(

@@ -52,6 +52,35 @@ def test_flows_prints_its_accounting(run, corpus, tmp_path):
     assert f"{report['flows']} flows" in out
 
 
+def test_flows_writes_what_the_suffix_says_and_tells_what_it_dropped(run, corpus, tmp_path):
+    arguments = ("flows", corpus / "web", "-o", tmp_path / "f.csv", "--captures", tmp_path / "c.jsonl")
+    code, _, err = run(*arguments)
+    assert code == 0
+    header, first, *_ = (tmp_path / "f.csv").read_text().splitlines()
+    assert '"src_ip"' in header
+    assert '"10.' in first
+    captures = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert [Path(each["uri"]).name for each in captures] == [f"{at}.pcap" for at in range(5)]
+    assert all(len(each["sha256"]) == 64 for each in captures)
+    records = sum(each["records"] for each in captures)
+    assert f"flows: dropped 5 of {records:,} records: 5 not-ip\n" in err
+    code, _, err = run("flows", corpus / "web", "-o", tmp_path / "f.csv", "--no-text-addresses", "--capture-column")
+    assert code == 0
+    header, first, *_ = (tmp_path / "f.csv").read_text().splitlines()
+    assert header.endswith('"capture"')
+    assert "00000000000000000000ffff0a" in first
+
+
+def test_flows_refuses_outputs_that_it_cannot_write(run, corpus, tmp_path):
+    code, _, err = run("flows", corpus / "web", "-o", tmp_path / "f.txt")
+    assert code == 1
+    assert "must end in .parquet, .csv, .csv.gz, .arrow, .jsonl" in err
+    code, _, err = run("flows", corpus / "web", "-o", tmp_path / "f.csv", "--captures", tmp_path / "f.csv")
+    assert code == 1
+    assert "flows and captures must go to two files" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_build_prints_the_card_and_passes_options_to_beam(run, corpus, dataset, tmp_path):
     words = ("build", corpus / "cli.yaml", tmp_path / "out", "--json", "--", "--direct_num_workers=1")
     code, out, err = run(*words)

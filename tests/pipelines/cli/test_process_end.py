@@ -52,14 +52,14 @@ def ended(arguments: list[object], code: str = "", **options) -> tuple[int, str,
     ],
 )
 def test_failures_have_codes_and_sentences(tmp_path, error, code, sentence):
-    found, out, err = ended(["flows", "x.pcap", "-o", tmp_path / "f"], FAILING.format(error=error))
+    found, out, err = ended(["flows", "x.pcap", "-o", tmp_path / "f.parquet"], FAILING.format(error=error))
     assert (found, out) == (code, "")
     assert err.strip() == sentence
 
 
 def test_an_internal_error_is_70_and_leaves_its_traceback_in_a_file(tmp_path):
     code = FAILING.format(error=f"KeyError('https://u:{CANARY}@h/x')")
-    arguments = ["flows", "x.pcap", "-o", tmp_path / "f"]
+    arguments = ["flows", "x.pcap", "-o", tmp_path / "f.parquet"]
     found, out, err = ended(arguments, code, env={**os.environ, "TMPDIR": str(tmp_path), "FLOWLOOM_DEBUG": "0"})
     (trace,) = tmp_path.glob("flowloom-error-*.txt")
     assert (found, out) == (70, "")
@@ -182,6 +182,6 @@ def test_a_failure_ends_the_processes_that_the_command_started(tmp_path):
     child = tmp_path / "child"
     begin = f"    import subprocess; open('{child}', 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
     code = FAILING.replace("    raise", f"{begin}; raise")
-    assert ended(["flows", "x.pcap", "-o", tmp_path / "f"], code.format(error="OSError('x')"))[0] == 1
+    assert ended(["flows", "x.pcap", "-o", tmp_path / "f.parquet"], code.format(error="OSError('x')"))[0] == 1
     status = Path(f"/proc/{child.read_text()}/stat")
     assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"

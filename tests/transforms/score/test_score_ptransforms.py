@@ -47,6 +47,7 @@ class PortScorer:
         pairs = np.stack([share, 1 - share], axis=1)
         columns += [pa.array(pairs.tolist(), schema.field("probability_app").type)]
         columns += [pa.array(pairs.argmax(axis=1), schema.field("class_app").type)]
+        columns += [pa.array([TASKS["app"][at] for at in pairs.argmax(axis=1)], pa.string())]
         scores = pa.RecordBatch.from_arrays(columns, schema=schema)
         short = rows.num_rows - kept.num_rows
         return Scored(scores, {"empty": short} if short else {})

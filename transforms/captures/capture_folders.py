@@ -1,0 +1,53 @@
+"""Folders of captures: every capture below a folder, recognised by its name or its content."""
+
+import dataclasses
+import os
+import re
+
+from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.ranges import CaptureRange
+
+_NAMED = re.compile(r"\.(pcap|pcapng|cap)(\d+|\.|_|-|$)", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderCaptures:
+    """Files below a folder.
+
+    Attributes:
+      captures: paths of captures, sorted. A file with the name of a capture (`.pcap`, `.pcapng`, `.cap`, also
+        compressed or numbered) is one whatever its content, so that its damage becomes a reject.
+      others: paths of files that are no captures by name and content.
+      unreadable: folders that cannot be listed, each with the reason.
+    """
+
+    captures: tuple[str, ...]
+    others: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def folder_captures(folder: str) -> FolderCaptures:
+    """Returns the captures below a folder, at every depth; hidden files and folders are not entered."""
+    unreadable: list[tuple[str, str]] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append((os.fspath(error.filename), error.strerror or str(error)))
+
+    captures: list[str] = []
+    others: list[str] = []
+    for place, folders, names in os.walk(folder, onerror=note):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            if not name.startswith(".") and os.path.isfile(path):
+                (captures if _NAMED.search(name) or _starts_as_capture(path) else others).append(path)
+    return FolderCaptures(tuple(sorted(captures)), tuple(sorted(others)), tuple(sorted(unreadable)))
+
+
+def _starts_as_capture(path: str) -> bool:
+    try:
+        capture, _ = CaptureRange(path).open()
+    except CaptureError:
+        return False
+    capture.close()
+    return True
