@@ -1,9 +1,13 @@
-"""Row specs of a recipe: its model's view of the rows of a dataset."""
+"""Rows of a recipe: its model's view of the rows of a dataset, and its choice among them."""
+
+from typing import Any
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.trainers.feed.byte_spec import ByteSpec
 from flowloom.trainers.feed.dataset import Dataset
+from flowloom.trainers.feed.few_labels import kept_flows
 from flowloom.trainers.feed.flow_spec import FeatureSpec
+from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.recipes.recipe import Recipe
 
@@ -24,3 +28,16 @@ def row_spec(recipe: Recipe, dataset: Dataset) -> AnyRowSpec:
     if recipe.view == "tables":
         return TableSpec.of(dataset, scaling=recipe.feed.table_scaling, most=recipe.feed.most_features)
     return FeatureSpec.of(dataset.card, recipe.feed.k, recipe.feed.channels, recipe.feed.scaling, recipe.feed.signed)
+
+
+def train_rows(recipe: Recipe, dataset: Dataset, features: RowSpec) -> dict[str, Any]:
+    """Returns the arguments of a recipe's feed on the train split that choose its rows, but for balancing."""
+    feed = recipe.feed
+    return {
+        "seed": recipe.seed,
+        "window_rows": feed.window_rows,
+        "miniset_rows": feed.miniset_rows,
+        "kept": kept_flows(dataset, feed.labels_per_class, recipe.seed, features.view),
+        "only_labelled": feed.only_labelled,
+        "furthest_start": feed.furthest_start,
+    }

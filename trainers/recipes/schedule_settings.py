@@ -6,6 +6,9 @@ import pydantic
 
 from flowloom.trainers.recipes.task_names import TaskNames
 
+STRIPED = ("rainbow", "incremental", "single")
+"""Paradigms whose batches train one task each."""
+
 
 class ScheduleSettings(pydantic.BaseModel):
     """The steps of a training, its optimizer, and its end."""

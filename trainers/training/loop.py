@@ -12,13 +12,13 @@ from flowloom.trainers.evaluation.metrics import auc
 from flowloom.trainers.evaluation.predictions import compiled, predict
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
-from flowloom.trainers.feed.few_labels import kept_flows
 from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.layers.kernel_lstm import without_kernels
 from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.recipe import Recipe
+from flowloom.trainers.recipes.row_specs import train_rows
 from flowloom.trainers.training.early_stopping import best_epoch, mean, score, stalled, total_loss
 from flowloom.trainers.training.epoch_loop import Epoch, PartialEpoch, mean_losses, train_epochs
 from flowloom.trainers.training.latecomers import Arrivals, LatecomerFeed
@@ -112,14 +112,9 @@ class Training:
             "train",
             cast(TableSpec, self._features).scaled if synthetic else self._features,
             feed.batch_size,
-            seed=recipe.seed,
+            **train_rows(recipe, dataset, self._features),
             striped=striped,
-            window_rows=feed.window_rows,
-            miniset_rows=feed.miniset_rows,
-            kept=kept_flows(dataset, feed.labels_per_class, recipe.seed, self._features.view),
-            only_labelled=feed.only_labelled,
             balance=None if synthetic else feed.balance,
-            furthest_start=feed.furthest_start,
         )
 
     def _arrivals(self) -> Arrivals:

@@ -20,7 +20,6 @@ from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.profile_counts import profile_dataset
-from flowloom.trainers.feed.synthetic_rows import with_synthetic_rows
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
 from flowloom.trainers.models.protocol import MultiTaskModel
@@ -31,6 +30,7 @@ from flowloom.trainers.training import latecomers
 from flowloom.trainers.training.checkpoint import Checkpoints
 from flowloom.trainers.training.epoch_loop import PartialEpoch
 from flowloom.trainers.training.loop import Training
+from flowloom.trainers.training.synthetic_rows import with_synthetic_rows
 from flowloom.trainers.training.trainable import require_trainable, warn_of_faults
 
 

@@ -16,8 +16,8 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.balancing import Balance
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
-from flowloom.trainers.feed.synthetic_rows import MADE, with_synthetic_rows
 from flowloom.trainers.feed.table_spec import TableSpec
+from flowloom.trainers.training.synthetic_rows import MADE, with_synthetic_rows
 
 FEATURES = ("first", "second", "third")
 TASKS = (
