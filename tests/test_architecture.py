@@ -131,7 +131,7 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/cli": (
         "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "
-        "trainers/recipes transforms/weave pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain "
+        "trainers/recipes pipelines/flow_tables transforms/weave pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain "
         "pipelines/reproduce"
     ),
 }

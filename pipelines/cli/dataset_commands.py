@@ -93,8 +93,8 @@ def compare_definitions(
 ) -> None:
     """Compare the flows of one capture under two definitions, and name the option behind each difference."""
     with quick_start():
-        from flowloom.pipelines.compare import CompareOptions, comparison_table
-        from flowloom.pipelines.compare import compare_definitions as compare
+        from flowloom.pipelines.flow_tables.compare import CompareOptions, comparison_table
+        from flowloom.pipelines.flow_tables.compare import compare_definitions as compare
         from flowloom.schemas.corpus.flow_definition import FlowDefinition
 
     one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))

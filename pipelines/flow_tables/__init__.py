@@ -1,1 +1,1 @@
-"""Captures to tables of flows or packets, without labels and without Beam: what `flowloom flows` and `fl.read_*` do."""
+"""Captures to tables of flows or packets, and comparisons of flow definitions, without labels and without Beam."""

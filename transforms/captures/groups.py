@@ -26,6 +26,7 @@ from flowloom.transforms.captures.capture_files import (
     open_stored,
     stamp_of,
 )
+from flowloom.transforms.captures.capture_folders import folder_captures
 from flowloom.transforms.captures.formats import first_time_ns
 from flowloom.transforms.captures.rotation import rotation_stem
 
@@ -265,8 +266,16 @@ def read_captures(names: Iterable[str], group: str = FILE_GROUP) -> list[GroupPl
 
 def match_name(name: str) -> tuple[list[str], pa.RecordBatch]:
     """Returns the files of a path, folder, glob or URL, and reject rows for none."""
-    below = os.path.join(glob.escape(name), "**", "*") if os.path.isdir(name) else name
-    return match_source(CaptureSource(glob=below), "")
+    if not os.path.isdir(name):
+        return match_source(CaptureSource(glob=name), "")
+    found = folder_captures(name)
+    rejected = [
+        (printable(folder), 0, RejectReason.UNREADABLE, f"cannot list the folder: {reason}; check its permissions")
+        for folder, reason in found.unreadable
+    ]
+    if not found.captures and not rejected:
+        rejected.append((name, 0, RejectReason.NO_MATCH, "the folder has no capture; check the path"))
+    return list(found.captures), reject_rows(rejected)
 
 
 def plan_each_group(found: Iterable[Capture | pa.RecordBatch], source: CaptureSource) -> list[GroupPlan]:

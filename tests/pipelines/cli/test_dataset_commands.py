@@ -61,7 +61,7 @@ def test_flows_writes_what_the_suffix_says_and_tells_what_it_dropped(run, corpus
     assert '"10.' in first
     captures = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
     assert [Path(each["uri"]).name for each in captures] == [f"{at}.pcap" for at in range(5)]
-    assert all(len(each["sha256"]) == 64 for each in captures)
+    assert all(len(each["digest"]) == 64 for each in captures)
     records = sum(each["records"] for each in captures)
     assert f"flows: dropped 5 of {records:,} records: 5 not-ip\n" in err
     code, _, err = run("flows", corpus / "web", "-o", tmp_path / "f.csv", "--no-text-addresses", "--capture-column")

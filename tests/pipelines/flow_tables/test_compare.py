@@ -9,7 +9,7 @@ import pytest
 from capture_files import ACK, FIN, SYN, ethernet, ipv4, pcap, tcp, udp
 from rich.console import Console
 
-from flowloom.pipelines.compare import (
+from flowloom.pipelines.flow_tables.compare import (
     CompareOptions,
     CompareReport,
     Difference,
