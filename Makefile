@@ -10,7 +10,7 @@ SPARK  := .cache/spark
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark lock clean
+.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark extras lock clean
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
@@ -22,7 +22,8 @@ help:
 	@echo "make rehearsal  meter 100 large files, an elephant flow and a SYN flood; SMALL=1 is shorter"
 	@echo "make flink   fetch the requirements of the tests on Flink: 380 MB, with Maven"
 	@echo "make spark   fetch those of the tests on Spark: 260 MB"
-	@echo "make lock    update requirements.lock from pyproject.toml"
+	@echo "make extras  install PyTorch and Hugging Face datasets too, 5 GB on Linux, for the tests that need them"
+	@echo "make lock    update requirements.lock and requirements-extras.lock from pyproject.toml"
 	@echo "make clean   remove all generated files"
 
 # pip installs uv at the version and hash of the lock; uv installs the rest in seconds
@@ -83,8 +84,15 @@ spark: $(SPARK)/job-server.jar
 $(SPARK)/job-server.jar: docs/engines/spark-job-server/pom.xml
 	mvn -B -q -f $< package -Doutput="$(CURDIR)/$(SPARK)"
 
+extras: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-extras.lock
+
+# the second lock is of CI alone: torch for Linux comes with gigabytes of CUDA
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
+
 lock: $(READY)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
+	$(COMPILE) --extra all --extra dev -o requirements.lock
+	$(COMPILE) --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info demo-output

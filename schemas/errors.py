@@ -12,6 +12,15 @@ class FlowloomError(ValueError):
     """Failure that a user can correct. The command line prints its message, one paragraph, without a traceback.
 
     Secrets in the message are masked.
+
+    Example:
+
+    >>> import flowloom as fl
+    >>> try:
+    ...     fl.read_flows("captures", definition="nfstreem")
+    ... except fl.FlowloomError as error:
+    ...     print(str(error).partition("; ")[2])
+    did you mean 'nfstream'?
     """
 
     def __init__(self, *parts: object):

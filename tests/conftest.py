@@ -1,5 +1,6 @@
 """Fixtures for all tests: the real captures beside the repository, outside tools, and synthetic datasets."""
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable
@@ -50,3 +51,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the files that have slow tests, so that no process is left alone with one in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def extra_library() -> Callable[[str], object]:
+    """A function that imports a library of an optional extra, whose absence skips the test, and fails it in CI."""
+
+    def imported(name: str) -> object:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            reason = f"needs the library {name} of requirements-extras.lock"
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+
+    return imported

@@ -68,6 +68,10 @@ ALLOWED: dict[str, str] = {
     "transforms/labels": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
     ),
+    "trainers/api": (
+        "schemas schemas/arrow trainers trainers/models schemas/dataset trainers/feed trainers/recipes trainers/deploy "
+        "trainers/evaluation trainers/training"
+    ),
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
@@ -102,6 +106,7 @@ ALLOWED: dict[str, str] = {
         "schemas trainers schemas/dataset pipelines/engines trainers/evaluation transforms/io transforms/splits "
         "transforms/inspection"
     ),
+    "pipelines/api": "schemas transforms/io pipelines/engines trainers/feed trainers/api transforms/weave pipelines",
     "pipelines/reproduce/engine": (
         "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
         "trainers/evaluation trainers/training transforms/weave pipelines"

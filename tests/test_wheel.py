@@ -9,23 +9,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from built_wheel import HALVES, build_wheel
 
 ROOT = Path(__file__).resolve().parent.parent
-HALVES = ("pipelines", "schemas", "trainers", "transforms")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    # a clean copy: what an earlier build left behind would be packed again
-    source = tmp_path_factory.mktemp("source")
-    for name in ("__init__.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for half in HALVES:
-        shutil.copytree(ROOT / half, source / half, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source]
-    subprocess.run(command, check=True, capture_output=True)
-    (built,) = (source / "dist").glob("flowloom-*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("source"))
 
 
 def test_it_holds_every_module_and_nothing_else(wheel):

@@ -17,6 +17,7 @@ from flowloom.pipelines.cli.shared import CommandEnded
 from flowloom.pipelines.terminal.event_log import log_event, logs_json, write_stderr
 from flowloom.pipelines.terminal.terminal_text import terminal_text
 from flowloom.schemas.errors import FlowloomError, os_error_message
+from flowloom.schemas.extras import missing_library
 from flowloom.schemas.secrets import without_secrets
 
 FAILED = 1
@@ -114,6 +115,8 @@ def _end_children() -> None:
 
 def _explained(error: BaseException) -> tuple[int, str]:
     """Returns the exit code and the sentence of an exception."""
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_library(error, "this command needs") or error
     if isinstance(error, FlowloomError):
         return FAILED, str(error)
     if isinstance(error, BrokenPipeError):

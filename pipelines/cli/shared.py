@@ -11,7 +11,7 @@ import typer
 
 from flowloom.pipelines.terminal.event_log import LogFormat, log_as, warn
 from flowloom.pipelines.terminal.terminal_text import say
-from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.extras import extra_needed
 
 if TYPE_CHECKING:
     from flowloom.schemas.dataset.dataset_card import DatasetCard
@@ -57,13 +57,11 @@ def import_trainer(module: str) -> Any:
     Raises:
       FlowloomError: if TensorFlow is not installed.
     """
-    try:
+    with extra_needed("training needs"):
         from flowloom.trainers.native_logs import native_stderr_muted
 
         with native_stderr_muted():
             return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise FlowloomError(f"training needs {error.name}; install it with: pip install 'flowloom[train]'") from None
 
 
 def beam_options(context: typer.Context, runner: str) -> tuple[str, ...]:

@@ -42,7 +42,16 @@ Definition = str | FlowDefinition | Mapping[str, Any]
 
 
 class RejectWarning(UserWarning):
-    """Warning that a capture, or a part of it, could not be read; the flows before that place were."""
+    """Warning that a capture, or a part of it, could not be read; the flows before that place were.
+
+    Example:
+
+    >>> import warnings
+    >>> import flowloom as fl
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", fl.RejectWarning)  # stop at the first place
+    ...     flows = fl.read_flows("captures/web/nginx/plain-01.pcap.zst")
+    """
 
 
 @dataclasses.dataclass(frozen=True)

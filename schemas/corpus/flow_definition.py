@@ -37,6 +37,13 @@ class FlowDefinition(pydantic.BaseModel):
     records. A flow is *idle* when the clock is more than `idle_s` past the flow's last packet. At most `max_open_flows`
     flows are open: whenever an eighth of that many flows has begun, and as many more may not fit, the flows that were
     idle longest end (lack of resources) until they do.
+
+    Example:
+
+    >>> import flowloom as fl
+    >>> definition = fl.FlowDefinition.of("nfstream", k=20)
+    >>> definition.active_s, definition.k
+    (1800.0, 20)
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")

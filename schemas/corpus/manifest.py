@@ -112,7 +112,16 @@ def _task_named(tasks: object) -> object:
 
 
 class CorpusManifest(pydantic.BaseModel):
-    """Description of a corpus and of the dataset to build from it; users write it in YAML."""
+    """Description of a corpus and of the dataset to build from it; users write it in YAML.
+
+    Example:
+
+    >>> import pathlib, yaml
+    >>> import flowloom as fl
+    >>> manifest = fl.CorpusManifest.model_validate(yaml.safe_load(pathlib.Path("corpus.yaml").read_text()))
+    >>> [task.name for task in manifest.tasks]
+    ['app', 'tunnel']
+    """
 
     model_config = _STRICT
 

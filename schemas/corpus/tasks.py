@@ -62,6 +62,12 @@ class Task(pydantic.BaseModel):
 
     Labels are int32 positions in `vocabulary`; null means unknown, which differs from negative. An `auto` task has no
     label sources: its label is the class of a measured `quantity` between `dividers`.
+
+    Example:
+
+    >>> import flowloom as fl
+    >>> fl.Task(name="app", kind="multiclass", vocabulary=("web", "ssh")).index("ssh")
+    1
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")

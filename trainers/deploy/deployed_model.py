@@ -9,6 +9,7 @@ import numpy as np
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.extras import extra_needed
 from flowloom.schemas.models.feature_profile import PROFILE, FeatureProfile
 from flowloom.trainers.deploy.export_layout import CONTRACT, LITERT, export_file, read_contract, saved_model_folder
 from flowloom.trainers.deploy.flow_scorer import MixtureScorer
@@ -66,7 +67,8 @@ class DeployedModel:
             contract = _contract(root)
             if contract is not None:
                 return cls(root=root, kind="export", **contract)
-        import_tensorflow()
+        with extra_needed(f"the model of {root} needs"):
+            import_tensorflow()
         from flowloom.trainers.recipes.run_directory import Run
 
         run = Run.open(root)
@@ -91,16 +93,12 @@ class DeployedModel:
         Raises:
           FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
         """
-        try:
+        with extra_needed(f"the model of {self.root} needs"):
             if self.kind == "run" or self.engine != "lanes":
                 import_tensorflow()
             if self.kind == "run":
                 return self._of_run()
             return {"lanes": self._of_weights, "litert": self._of_litert, "tensorflow": self._of_graph}[self.engine]()
-        except ModuleNotFoundError as error:
-            raise FlowloomError(
-                f"the model of {self.root} needs {error.name}; install it with: pip install 'flowloom[train]'"
-            ) from None
 
     def _of_run(self) -> Forward:
         from flowloom.trainers.conversion.inference_form import inference_form

@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import SEQUENCES
+from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import (
+    ALWAYS_KNOWN,
     IDENTIFYING,
     ScoreReject,
     class_column,
@@ -54,11 +56,17 @@ class Scorer:
         self.schema = score_schema(model.features.view, model.tasks)
         self._forward = model.load()
 
-    def score(self, rows: pa.RecordBatch) -> ScoredRows:
+    def score(self, rows: pa.RecordBatch | pa.Table) -> ScoredRows:
         """Returns the scores of rows that have at least the model's columns, the flow id and the group.
 
         The score of a row does not depend on the rows beside it, with the engine `lanes` to the last bit.
+
+        Raises:
+          FlowloomError: if a column is missing, or addresses are text.
         """
+        if isinstance(rows, pa.Table):
+            (rows,) = rows.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], rows.schema)]
+        self._check_columns(rows.schema)
         spec = self.model.features
         usable, rejected = _usable(rows, spec)
         render, parts = spec.renderer(spec.prepared(usable)) if usable.num_rows else None, []
@@ -80,6 +88,21 @@ class Scorer:
             counts.add(usable)
             profile = counts.profile()
         return ScoredRows(self._columns(usable, predicted), rejected, profile)
+
+    def _check_columns(self, schema: pa.Schema) -> None:
+        needed = (*ALWAYS_KNOWN, *self.model.features.columns)
+        if missing := [name for name in needed if name not in schema.names]:
+            raise FlowloomError(
+                f"rows must have the columns of the model, got none named {', '.join(missing)}; read them with "
+                "fl.read_flows, or from a dataset with these columns"
+            )
+        for name in IDENTIFYING[self.model.features.view]:
+            expected = self.schema.field(name).type
+            if name in schema.names and schema.field(name).type != expected:
+                raise FlowloomError(
+                    f"column {name} must be {expected}, got {schema.field(name).type}; read flows without "
+                    "text_addresses"
+                )
 
     def _columns(self, rows: pa.RecordBatch, predicted: dict[str, np.ndarray]) -> pa.RecordBatch:
         columns = {

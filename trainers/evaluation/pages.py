@@ -4,7 +4,7 @@ import importlib.resources
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.extras import extra_needed
 
 
 def rendered(package: str, template: str, filters: Mapping[str, Callable[..., Any]], **shown: Any) -> str:
@@ -19,10 +19,8 @@ def rendered(package: str, template: str, filters: Mapping[str, Callable[..., An
     Raises:
       FlowloomError: if Jinja is not installed.
     """
-    try:
+    with extra_needed("a page needs"):
         import jinja2
-    except ModuleNotFoundError as error:
-        raise FlowloomError(f"a page needs {error.name}; install it with: pip install 'flowloom[train]'") from None
     text = importlib.resources.files(package).joinpath(template).read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

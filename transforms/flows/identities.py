@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from flowloom.schemas.arrow.rows import IDENTITY
 from flowloom.schemas.errors import FlowloomError
@@ -169,6 +168,8 @@ def _prefix_preserved(words: np.ndarray, bits: int, key: IdentityKey) -> np.ndar
 
 def _encrypted(blocks: np.ndarray, key: bytes) -> np.ndarray:
     """Returns 16-byte blocks, uint64 [rows, 2] in the order of their bytes, each encrypted with AES-128 alone."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # of an extra, for pseudonyms alone
+
     # both schemes need AES as a bare block function, which is ECB; no message is hidden with it
     cipher = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
     return np.frombuffer(cipher.update(np.ascontiguousarray(blocks).tobytes()), np.uint64).reshape(-1, 2)
