@@ -11,6 +11,7 @@ TensorFlow.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowloom.pipelines.api import beam_transforms as beam
     from flowloom.pipelines.api.dataset_copies import fetch as fetch
     from flowloom.pipelines.api.dataset_copies import publish as publish
     from flowloom.pipelines.api.dataset_copies import verify as verify
@@ -43,6 +44,7 @@ __all__ = [
     "Run",
     "Task",
     "__version__",
+    "beam",
     "build",
     "fetch",
     "load_model",
@@ -66,6 +68,7 @@ _PLACES = {
     "RejectWarning": "pipelines.flow_tables.flow_scan",
     "Run": "trainers.api.trained_run:TrainedRun",
     "Task": "schemas.corpus.tasks",
+    "beam": "pipelines.api.beam_transforms:",
     "build": "pipelines.api.dataset_jobs",
     "fetch": "pipelines.api.dataset_copies",
     "load_model": "trainers.api.loaded_model",

@@ -26,7 +26,7 @@ rows = sum(batch.num_rows for batch in fl.scan_flows(sys.argv[1]))
 
 
 def main() -> None:
-    """Prints the time of both scripts as whole processes on all cores, and the peak memory of scans of two sizes."""
+    """Prints the time of both scripts as whole processes, and the peak memory of two scans."""
     with workplace() as folder:
         capture = folder / "flows.pcap"
         SyntheticCapture(PACKETS).write(capture)

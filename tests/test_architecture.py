@@ -106,7 +106,10 @@ ALLOWED: dict[str, str] = {
         "schemas trainers schemas/dataset pipelines/engines trainers/evaluation transforms/io transforms/splits "
         "transforms/inspection"
     ),
-    "pipelines/api": "schemas transforms/io pipelines/engines trainers/feed trainers/api transforms/weave pipelines",
+    "pipelines/api": (
+        "schemas transforms/io pipelines/engines transforms/captures trainers/feed trainers/api transforms/metering "
+        "transforms/dataset transforms/weave pipelines"
+    ),
     "pipelines/reproduce/engine": (
         "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
         "trainers/evaluation trainers/training transforms/weave pipelines"
@@ -136,8 +139,8 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/cli": (
         "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "
-        "trainers/recipes pipelines/flow_tables transforms/weave pipelines pipelines/describe pipelines/reproduce/engine pipelines/retrain "
-        "pipelines/reproduce"
+        "trainers/recipes pipelines/flow_tables transforms/weave pipelines pipelines/describe "
+        "pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
     ),
 }
 

@@ -1,6 +1,7 @@
 """Examples of the Python surface run and print what they say, on embedded captures."""
 
 import doctest
+import functools
 import importlib
 import os
 import types
@@ -26,7 +27,7 @@ splits: {by: flow}
 """
 EXTRAS = {"Dataset.torch": "torch", "Dataset.huggingface": "datasets"}
 """By method of a dataset the library of an optional extra that its example needs."""
-NAMES = [name for name in fl.__all__ if name != "__version__"]
+NAMES = [name for name in fl.__all__ if name != "__version__"] + [f"beam.{name}" for name in fl.beam.__all__]
 SETTINGS = doctest.NORMALIZE_WHITESPACE
 
 
@@ -45,7 +46,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
 
 def examples(name: str) -> list[doctest.DocTest]:
     """Returns the examples of a public name, and of its methods if it is a class."""
-    value = getattr(fl, name)
+    value = functools.reduce(getattr, name.split("."), fl)
     module = value if isinstance(value, types.ModuleType) else importlib.import_module(value.__module__)
     found = doctest.DocTestFinder(recurse=not isinstance(value, types.ModuleType)).find(value, name, module=module)
     return [test for test in found if test.examples]

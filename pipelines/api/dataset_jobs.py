@@ -21,6 +21,9 @@ def build(
     workers: int | None = None,
     runner: str = "embedded",
     beam_args: Sequence[str] = (),
+    data: str | os.PathLike[str] | None = None,
+    allow_empty: bool = False,
+    sha256: bool = False,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> OpenDataset:
     """Builds a dataset from the captures of a corpus manifest, as `flowloom build` does.
@@ -31,6 +34,9 @@ def build(
       workers: threads of the embedded runner; None for all cores.
       runner: `embedded`, or a Beam runner.
       beam_args: options of that runner, as on its command line.
+      data: the folder of the manifest's relative paths; None for the folder of the manifest.
+      allow_empty: whether a dataset is built that lacks a split or a class; its card states what it lacks.
+      sha256: whether captures are read again for the SHA-256 of their stored bytes.
       progress: called about twice a second, from another thread.
 
     Raises:
@@ -48,7 +54,10 @@ def build(
             f"output must be a directory, got {os.fspath(output)}; build a directory, and copy it with fl.publish"
         )
     engine = EMBEDDED if runner == "embedded" else runner
-    options = building.BuildOptions(manifest, output, workers or usable_cores(), engine, tuple(beam_args))
+    options = building.BuildOptions(
+        manifest, output, workers or usable_cores(), engine, tuple(beam_args),
+        data=data, allow_empty=allow_empty, sha256=sha256,
+    )  # fmt: skip
     building.build(options, progress)
     return open_dataset(output)
 

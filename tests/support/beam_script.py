@@ -15,15 +15,15 @@ SCRIPT = """
 import sys
 import apache_beam as beam
 import pyarrow.compute as pc
-from flowloom.pipelines.beam import MeterFlows, ReadCaptures, WriteFlows, embedded_pipeline
+import flowloom as fl
 
 def long_flows(flows):
     return flows.filter(pc.greater(flows["packets_fwd"], 10))
 
-with beam.Pipeline(argv=sys.argv[3:]) if sys.argv[3:] else embedded_pipeline() as pipeline:
+with beam.Pipeline(argv=sys.argv[3:]) if sys.argv[3:] else fl.beam.embedded_pipeline() as pipeline:
     captures = pipeline | beam.Create([sys.argv[1]])
-    flows = captures | ReadCaptures() | MeterFlows("default")
-    flows | beam.Map(long_flows) | WriteFlows(sys.argv[2])
+    flows = captures | fl.beam.ReadCaptures() | fl.beam.MeterFlows("default")
+    flows | beam.Map(long_flows) | fl.beam.WriteFlows(sys.argv[2])
 """
 
 

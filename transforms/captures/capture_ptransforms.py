@@ -24,7 +24,7 @@ class ReadCaptures(beam.PTransform):
     Example:
       >>> import apache_beam as beam
       >>> import flowloom as fl
-      >>> (plan,) = ["tests/corpus/captures/terminal/ssh/plain-01.pcap.zst"] | fl.beam.ReadCaptures()
+      >>> (plan,) = ["captures/web/nginx/plain-01.pcap.zst"] | fl.beam.ReadCaptures()
       >>> [len(group.captures) for group in plan.groups], plan.rejects.num_rows
       ([1], 0)
     """

@@ -37,7 +37,7 @@ class WriteFlows(beam.PTransform):
       >>> import tempfile
       >>> import apache_beam as beam
       >>> import flowloom as fl
-      >>> captures = ["tests/corpus/captures/terminal/ssh/plain-01.pcap.zst"]
+      >>> captures = ["captures/web/nginx/plain-01.pcap.zst"]
       >>> out = tempfile.mkdtemp()
       >>> flows = captures | fl.beam.ReadCaptures() | fl.beam.MeterFlows()
       >>> [file.removeprefix(out) for file in flows | fl.beam.WriteFlows(out, files=1)]

@@ -28,7 +28,18 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class MeteredFlows(NamedTuple):
-    """Outputs of `MeterFlows(...).with_accounts()`: flows, rows of the captures table, and rows of rejects."""
+    """Outputs of `MeterFlows(...).with_accounts()`: flows, rows of the captures table, and rows of rejects.
+
+    Example:
+      >>> import apache_beam as beam
+      >>> import flowloom as fl
+      >>> names = ["captures/web/nginx/plain-01.pcap.zst", "captures/none.pcap"]
+      >>> metered = names | fl.beam.ReadCaptures() | fl.beam.MeterFlows().with_accounts()
+      >>> [row["records"] for batch in metered.captures for row in batch.to_pylist()]
+      [348]
+      >>> [row["reason"] for batch in metered.rejects for row in batch.to_pylist()]
+      ['unreadable']
+    """
 
     flows: beam.PCollection[pa.RecordBatch]
     captures: beam.PCollection[pa.RecordBatch]
@@ -56,10 +67,10 @@ class MeterFlows(beam.PTransform):
     Example:
       >>> import apache_beam as beam
       >>> import flowloom as fl
-      >>> captures = ["tests/corpus/captures/terminal/ssh/plain-01.pcap.zst"]
+      >>> captures = ["captures/web/nginx/plain-01.pcap.zst"]
       >>> flows = captures | fl.beam.ReadCaptures() | fl.beam.MeterFlows("default")
       >>> sum(batch.num_rows for batch in flows)
-      9
+      16
     """
 
     definition: FlowDefinition | str = "default"

@@ -1,13 +1,16 @@
 """PTransforms for pipelines of one's own: `flowloom.beam`.
 
-Elements are record batches (`PCollection[pa.RecordBatch]`), so any transform on them can stand between ours:
+Elements are record batches (`PCollection[pa.RecordBatch]`), so any transform on them can stand between these. They
+run on any engine of Beam. No folder is shared between workers, except that of `WriteFlows`.
 
-    with fl.beam.embedded_pipeline() as pipeline:
-        captures = pipeline | beam.Create(["captures/*.pcap"])
-        flows = captures | fl.beam.ReadCaptures() | fl.beam.MeterFlows("default")
-        flows | beam.Map(keep_https) | fl.beam.WriteFlows("https-flows")
+Example:
 
-They run on any engine of Beam. No folder is shared between workers, but for that of `WriteFlows`.
+>>> import apache_beam as beam
+>>> import flowloom as fl
+>>> with fl.beam.embedded_pipeline(workers=1) as pipeline:
+...     names = pipeline | beam.Create(["captures/web/nginx/plain-0*"])
+...     flows = names | fl.beam.ReadCaptures() | fl.beam.MeterFlows("default")
+...     files = flows | beam.Map(lambda batch: batch.slice(0, 1)) | fl.beam.WriteFlows("FIRST-FLOWS", files=1)
 """
 
 import apache_beam as beam
