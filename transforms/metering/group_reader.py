@@ -19,6 +19,7 @@ from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
+from flowloom.transforms.metering.open_flows import most_open_in_ranges
 from flowloom.transforms.packets.decoder import NO_CLOCK, PacketDecoder, PacketPlaces
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 
@@ -66,6 +67,7 @@ class GroupReader:
         self._group = group
         self._tunnels = definition.tunnels
         self._meter = open_meter(definition, group, place)
+        self._most_open = None if place == WHOLE else most_open_in_ranges(definition)
         self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
@@ -81,6 +83,8 @@ class GroupReader:
         meter = self._meter
         for part in self._ranges:
             for packets in self.packets(part):
+                if self.crowded:
+                    continue
                 begun = time.perf_counter()
                 meter.update(packets, part.origin)
                 self.seconds.meter += time.perf_counter() - begun
@@ -167,6 +171,14 @@ class GroupReader:
     def most_open(self) -> int:
         """Greatest number of flows that were open at once; those that were idle too long may count."""
         return self._meter.most_open
+
+    @property
+    def crowded(self) -> bool:
+        """True if this range alone has so many open flows that its group must be metered in one piece.
+
+        Its packets are then counted but not metered, as nobody reads the results.
+        """
+        return self._most_open is not None and self._meter.most_open > self._most_open
 
     @property
     def ended_early(self) -> int:

@@ -16,5 +16,10 @@ def crowded_groups(accounts: Iterable[GroupAccount], definition: FlowDefinition)
     for account in accounts:
         for position, flows in account.open_flows.items():
             most_open[account.group, position] = most_open.get((account.group, position), 0) + flows
-    most = definition.max_open_flows - definition.open_flows_step
+    most = most_open_in_ranges(definition)
     return sorted({group for (group, _), flows in most_open.items() if flows > most})
+
+
+def most_open_in_ranges(definition: FlowDefinition) -> int:
+    """Returns the greatest number of open flows with which a group can be metered in ranges."""
+    return definition.max_open_flows - definition.open_flows_step

@@ -52,6 +52,8 @@ class PacketReader(GroupReader):
         meter = self._meter
         for part in self._ranges:
             for packets, places in self.located_packets(part):
+                if self.crowded:
+                    continue
                 serials = meter.update(packets, part.origin)
                 for rows in packet_rows(packets, places, serials, self._packet_view, self.dropped):
                     yield "packets", rows

@@ -9,10 +9,13 @@ from capture_files import enhanced, ethernet, interface, ipv4, pcap, section, tc
 from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.captures import records
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.flow_fragments import join_fragments
-from flowloom.transforms.flows.meter import RangePlace
+from flowloom.transforms.flows.meter import WHOLE, RangePlace
+from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.metering.group_reader import GroupReader, dropped_by_reason
+from flowloom.transforms.metering.open_flows import crowded_groups
 
 GROUP = "00c0ffee00c0ffee"
 NS = 1_700_000_000_000_000_000
@@ -53,6 +56,23 @@ def test_records_without_a_valid_time_are_dropped_and_counted(tmp_path):
     assert (row["first_ns"], row["last_ns"], rejects) == (NS, 2**63 - 2, [])
     flows, (row,), _ = read(tmp_path / "none.pcapng")
     assert (flows.num_rows, row["records"], row["first_ns"], row["last_ns"]) == (0, 1, None, None)
+
+
+def test_a_range_with_too_many_open_flows_counts_its_records_and_meters_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "CHUNK_RECORDS", 10)
+    frames = [(NS + at, ethernet(ipv4(tcp(b"", 1000 + at, 80)))) for at in range(200)]
+    (tmp_path / "flood.pcap").write_bytes(pcap(frames))
+    part = [CaptureRange(str(tmp_path / "flood.pcap"))]
+    definition = FlowDefinition.of(max_open_flows=40)
+    found = {}
+    for place in (WHOLE, RangePlace(position=0, last=False)):
+        reading = GroupReader(part, GROUP, definition, place=place)
+        flows = sum(batch.num_rows for batch in reading.flows())
+        (row,) = reading.captures().to_pylist()
+        assert (row["records"], row["metered"]) == (200, 200)
+        found[place] = flows + sum(batch.num_rows for batch in reading.fragments()), reading.crowded
+        assert crowded_groups([GroupAccount(GROUP, 0, 0, None, None, {0: reading.most_open})], definition)
+    assert found == {WHOLE: (200, False), RangePlace(position=0, last=False): (40, True)}
 
 
 def test_flows_continue_across_files_of_a_group(tmp_path):
