@@ -10,7 +10,7 @@ SPARK  := .cache/spark
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark extras lock clean
+.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark extras sbom wheel lock clean
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
@@ -23,6 +23,8 @@ help:
 	@echo "make flink   fetch the requirements of the tests on Flink: 380 MB, with Maven"
 	@echo "make spark   fetch those of the tests on Spark: 260 MB"
 	@echo "make extras  install PyTorch and Hugging Face datasets too, 5 GB on Linux, for the tests that need them"
+	@echo "make sbom    write the packages of the lock as dist/sbom.json (CycloneDX)"
+	@echo "make wheel   build dist/flowloom-*.whl, the same bytes for the same commit"
 	@echo "make lock    update requirements.lock and requirements-extras.lock from pyproject.toml"
 	@echo "make clean   remove all generated files"
 
@@ -87,9 +89,17 @@ $(SPARK)/job-server.jar: docs/engines/spark-job-server/pom.xml
 extras: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-extras.lock
 
+sbom: $(READY)
+	$(BIN)/python .ci/write_sbom.py dist/sbom.json
+
+# from a clean copy of the commit, whose time and modes all files of the wheel have
+wheel: $(READY)
+	rm -rf .cache/wheel && mkdir -p .cache/wheel
+	umask 022 && git archive HEAD | tar x -C .cache/wheel && \
+		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --wheel --no-isolation --outdir dist .cache/wheel
+
 # the second lock is of CI alone: torch for Linux comes with gigabytes of CUDA
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
-
 lock: $(READY)
 	$(COMPILE) --extra all --extra dev -o requirements.lock
 	$(COMPILE) --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock

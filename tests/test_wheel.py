@@ -1,4 +1,4 @@
-"""The wheel: built from what is committed, it holds every module and its command answers."""
+"""The wheel: built from what is committed, twice the same bytes, it holds every module and its command answers."""
 
 import os
 import shutil
@@ -16,7 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("source"))
+    return build_wheel(tmp_path_factory.mktemp("source"), SOURCE_DATE_EPOCH="1700000000")
+
+
+def test_the_same_source_gives_the_same_bytes(wheel, tmp_path):
+    (tmp_path / "at another time").mkdir()
+    again = build_wheel(tmp_path / "at another time", SOURCE_DATE_EPOCH="1700000000")
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_it_holds_every_module_and_nothing_else(wheel):
