@@ -143,15 +143,15 @@ def _interface(block: bytes, order: str) -> tuple[int, ...]:
     """Returns the fields of an `_INTERFACE_ROW` from an interface description block."""
     link_type, _, snap_length = struct.unpack_from(order + "HHI", block, 8)
     resolution, offset_s = 6, 0
-    at = 16
-    while at + 4 <= len(block) - 4:
+    at, end = 16, len(block) - 4
+    while at + 4 <= end:
         code, length = struct.unpack_from(order + "HH", block, at)
-        value = block[at + 4 : at + 4 + length]
+        value = block[at + 4 : min(at + 4 + length, end)]
         if code == 0:
             break
-        if code == _OPTION_TSRESOL and len(value) == 1:
+        if code == _OPTION_TSRESOL and len(value) == length == 1:
             resolution = value[0]
-        elif code == _OPTION_TSOFFSET and len(value) == 8:
+        elif code == _OPTION_TSOFFSET and len(value) == length == 8:
             (offset_s,) = struct.unpack(order + "q", value)
         at += 4 + (length + 3) // 4 * 4
     offset_ns = offset_s * 1_000_000_000
