@@ -114,7 +114,7 @@ def read_split(uris: Sequence[str], case: FuzzCase) -> Reading:
             readers = [
                 RecordingReader(
                     task.ranges, GROUP, case.definition, case.view, place=task.place, earlier=task.earlier,
-                    earlier_clock_ns=task.earlier_clock_ns,
+                    earlier_clock_ns=task.earlier_clock_ns, gives_up=True,
                 )
                 for task in tasks(uris, case.definition, Cut(case.edges), alone=alone)
             ]  # fmt: skip

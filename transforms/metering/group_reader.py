@@ -45,6 +45,7 @@ class GroupReader:
       place: place of the ranges, as one piece, in their group.
       earlier: earlier ranges that may have first IP fragments of datagrams; read only when a first fragment is missing.
       earlier_clock_ns: the latest time before the first of `earlier`; None if nothing lies before it.
+      gives_up: whether a range stops metering once it is `crowded`; only for callers that then discard its results.
 
     Attributes:
       seconds: time spent in each stage so far.
@@ -60,6 +61,7 @@ class GroupReader:
         place: RangePlace = WHOLE,
         earlier: Sequence[CaptureRange] = (),
         earlier_clock_ns: int | None = None,
+        gives_up: bool = False,
     ):
         self.seconds = StageSeconds()
         self.leaves: list[CaptureLeaves] = []
@@ -67,7 +69,7 @@ class GroupReader:
         self._group = group
         self._tunnels = definition.tunnels
         self._meter = open_meter(definition, group, place)
-        self._most_open = None if place == WHOLE else most_open_in_ranges(definition)
+        self._most_open = most_open_in_ranges(definition) if gives_up and place != WHOLE else None
         self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
@@ -174,9 +176,9 @@ class GroupReader:
 
     @property
     def crowded(self) -> bool:
-        """True if this range alone has so many open flows that its group must be metered in one piece.
+        """True if a range that gives up has so many open flows that its group must be metered in one piece.
 
-        Its packets are then counted but not metered, as nobody reads the results.
+        Its packets are then counted but not metered.
         """
         return self._most_open is not None and self._meter.most_open > self._most_open
 

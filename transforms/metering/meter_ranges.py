@@ -75,7 +75,7 @@ class RangeMetering(Metering):
         task = self._task
         return GroupReader(
             task.ranges, task.group, definition, place=task.place, earlier=task.earlier,
-            earlier_clock_ns=task.earlier_clock_ns,
+            earlier_clock_ns=task.earlier_clock_ns, gives_up=True,
         )  # fmt: skip
 
     def flows(self) -> Iterator[pa.RecordBatch]:
@@ -128,6 +128,7 @@ class PacketMetering(RangeMetering):
             place=task.place,
             earlier=task.earlier,
             earlier_clock_ns=task.earlier_clock_ns,
+            gives_up=True,
         )
         return self._packet_reader
 
