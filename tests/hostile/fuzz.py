@@ -7,9 +7,11 @@ Exit code 1 means a fault: a crash, a hang, an open account, a difference. Its c
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +25,7 @@ from planted_mutants import run_mutants
 DATA = ROOT.parent / "shared" / "data"
 MEMORY = Path("/dev/shm")
 MOST_RESTARTS = 20
+TOLD_EVERY_S = 60
 CHECKS = {
     "reference": "compared with the reference meter",
     "cut": "also read in ranges",
@@ -71,10 +74,16 @@ class Fuzzer:
         self._batches = folder / "batches"
         self._batches.mkdir()
         self._starts = 0
-        self._begun = time.monotonic()
+        self._begun = self._told = time.monotonic()
 
     def run(self) -> Totals:
-        """Runs until the time or the number of inputs is over."""
+        """Runs until the time or the number of inputs is over, or until it is interrupted."""
+        with contextlib.suppress(KeyboardInterrupt):
+            self._run()
+        self.totals.seconds = time.monotonic() - self._begun
+        return self.totals
+
+    def _run(self) -> None:
         explorer = self._explorer()
         repeater = self._repeater() if self._options.bounds else None
         try:
@@ -86,12 +95,17 @@ class Fuzzer:
                 if self._options.bounds and explorer and not repeater:
                     break
                 time.sleep(0.05)
+                self._tell()
         finally:
             for worker in (explorer, repeater):
                 if worker is not None:
                     worker.stop()
-        self.totals.seconds = time.monotonic() - self._begun
-        return self.totals
+
+    def _tell(self) -> None:
+        """Prints the counts so far, once in a while."""
+        if time.monotonic() - self._told > TOLD_EVERY_S:
+            self._told = time.monotonic()
+            print(f"{self.totals.inputs:,} inputs, {self.totals.faults:,} faults", file=sys.stderr, flush=True)
 
     def _explorer(self) -> Worker | None:
         left = self._options.minutes * 60 - (time.monotonic() - self._begun)
@@ -173,6 +187,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Runs the fuzzer and prints its totals."""
     options = parsed()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
         folder = Path(name)
         if options.mutants:
