@@ -106,6 +106,22 @@ def test_workers_and_stretches_change_no_byte(make):
     assert {shard.task for shard in one.shards if shard.view == "packets"} == {"app", "attack"}
 
 
+def test_packets_of_more_flows_than_may_be_open_are_the_same_from_ranges(make):
+    entries = [{"glob": f"{name}/*.pcap", "group": name, "labels": {"app": name}} for name in ("web", "ssh")]
+    one, cut = (
+        make(
+            workers,
+            captures=entries,
+            output={"split_bytes": size},
+            splits={"by": "flow"},
+            definition={"max_open_flows": 4},
+        )[0]
+        for workers, size in ((1, "1GiB"), (2, "8KiB"))
+    )
+    assert (one.content_hash, one.accounting) == (cut.content_hash, cut.accounting)
+    assert cut.accounting.flows_ended_early > 0
+
+
 def test_packets_alone_can_be_divided_one_by_one(make):
     card, tables, out = make(views=["packets"], splits={"by": "packet"}, identity="pseudonym", key_file="key")
     assert "it leaks" in card.split_rule.reason

@@ -92,6 +92,8 @@ class GroupReader:
                 self.seconds.meter += time.perf_counter() - begun
                 while meter.finished >= TAKE_FLOWS:
                     yield from self._take()
+        if self.crowded:
+            return
         meter.finish(self.clock_ns)
         while meter.finished:
             yield from self._take()
@@ -149,7 +151,7 @@ class GroupReader:
 
     def fragments(self) -> list[pa.RecordBatch]:
         """Returns fragments of flows that other ranges may continue (see `FlowMeter.take_fragments`)."""
-        return self._meter.take_fragments()
+        return [] if self.crowded else self._meter.take_fragments()
 
     def captures(self) -> pa.RecordBatch:
         """Returns one row per range that could be opened (`schemas.accounting.CAPTURES`)."""
@@ -176,9 +178,9 @@ class GroupReader:
 
     @property
     def crowded(self) -> bool:
-        """True if a range that gives up has so many open flows that its group must be metered in one piece.
+        """True if a range that gives up has too many open flows for a group in ranges.
 
-        Its packets are then counted but not metered.
+        Its packets are then counted but not metered, and its open flows and fragments are dropped.
         """
         return self._most_open is not None and self._meter.most_open > self._most_open
 

@@ -59,6 +59,8 @@ class PacketReader(GroupReader):
                     yield "packets", rows
                 while meter.finished >= TAKE_FLOWS:
                     yield from self._numbered()
+        if self.crowded:
+            return
         meter.finish(self.clock_ns)
         while meter.finished:
             yield from self._numbered()
