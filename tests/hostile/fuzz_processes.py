@@ -59,7 +59,7 @@ class Worker:
         self.lines: queue.Queue[dict] = queue.Queue()
         self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self.reader.start()
-        self._begun = time.time()
+        self._begun, self._ran = time.time(), False
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
@@ -74,8 +74,9 @@ class Worker:
     def hangs(self) -> bool:
         """Returns whether the case that is running exceeds its time limit."""
         current = self.current
-        if current is None:
-            return time.time() - self._begun > FIRST_SECONDS
+        if current is None:  # before the first case, or when the process is about to end
+            return not self._ran and time.time() - self._begun > FIRST_SECONDS
+        self._ran = True
         first = time.time() - self._begun < FIRST_SECONDS
         return time.time() - current.stat().st_mtime > (FIRST_SECONDS if first else CASE_SECONDS)
 

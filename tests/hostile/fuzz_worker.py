@@ -46,7 +46,7 @@ REPEATED_EVERY = 4
 """One wide case in so many is repeated with bounds checks; every cut case is."""
 BATCH = 20
 """Cases of a batch."""
-WAITING_BATCHES = 6
+WAITING_BATCHES = 40
 """Batches that the explorer may be ahead of the repeater."""
 MOST_KEPT = 4000
 CHECKED = ("cut", "small_windows", "reference")
