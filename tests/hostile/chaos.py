@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from chaos_commands import COMMANDS, ChaosCommand, differing, fingerprint, litter, prepare, require
-from chaos_damage import FULL_DISKS, KINDS, Damage, flips, full_disk
+from chaos_damage import FULL_DISKS, KINDS, Damage, flips, full_disk, make_readable
 from forked_command import copy_of, run, warm_up
 
 NAMES = tuple(command.name for command in COMMANDS)
@@ -120,13 +120,15 @@ def damaged(
     """Fills disks and flips bits."""
     chosen = {command.name: command for command in COMMANDS if command.name in options.commands}
     found = [full_disk(chosen[name], templates[name], folder) for name in FULL_DISKS if name in chosen]
+    made: dict[str, Path] = {}
     number = options.flips if options.flips is not None else max(options.points // 10, 1)
     for kind in KINDS:
         if kind.command in chosen and number:
-            template = copy_of(templates[kind.command], folder / "flip-template")
-            if kind.command in ("export", "retrain"):
-                require(run(chosen[kind.command].arguments, template), kind.command)
-            found += flips(kind, template, folder, number, draws)
+            if kind.command not in made:
+                made[kind.command] = copy_of(templates[kind.command], folder / f"flips-{kind.command}")
+                make_readable(kind, made[kind.command])
+            found += flips(kind, made[kind.command], folder, number, draws)
+            print(f"{kind.name}: {number} flipped bits", file=sys.stderr)
     return found
 
 

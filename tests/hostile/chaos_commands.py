@@ -50,8 +50,13 @@ def write_corpus(workspace: Path) -> None:
     """Writes a manifest and the captures of one day."""
     workspace.mkdir(parents=True)
     (workspace / "corpus.yaml").write_text(WITH_FLOODS)
+    write_captures(workspace, day=0)
+
+
+def write_captures(workspace: Path, day: int) -> None:
+    """Adds the captures of a day."""
     for kind in SIZES:
-        write_day(workspace / "in", kind, packets(kind, 1), 0)
+        write_day(workspace / "in", kind, packets(kind, day + 1), day)
 
 
 def prepare(command: ChaosCommand, workspace: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from chaos_commands import COMMANDS, ChaosCommand, differing, fingerprint
+from chaos_commands import COMMANDS, ChaosCommand, differing, fingerprint, require, write_captures
 from forked_command import Ending, copy_of, run
 
 FULL_DISKS = ("build", "weave", "train", "export", "score")
@@ -34,17 +34,24 @@ class StoredKind:
 WEAVE = ("weave", "data", "again", "--layout", "aurora")
 SCORE = ("score", "run", "in/*.pcap", "-o", "again", "--workers", "2")
 DEPLOYED = ("score", "deployed", "in/*.pcap", "-o", "again", "--workers", "2")
+TRAIN, RETRAIN = (next(each.arguments for each in COMMANDS if each.name == name) for name in ("train", "retrain"))
+NEWEST = "state/versions/0001"
 KINDS = (
     StoredKind("dataset shard", "data/flows/*/*.parquet", "weave", WEAVE, "again"),
     StoredKind("captures table", "data/captures.parquet", "weave", WEAVE, "again"),
     StoredKind("rejects table", "data/rejects.parquet", "weave", WEAVE, "again"),
     StoredKind("card", "data/dataset.json", "weave", WEAVE, "again"),
+    StoredKind("checkpoint", "run/checkpoints/*.npz", "train", TRAIN, "run"),
     StoredKind("model", "run/model.keras", "score", SCORE, "again"),
-    StoredKind("features of a model", "run/features.json", "score", SCORE, "again"),
+    StoredKind("documents of a run", "run/*.json", "score", SCORE, "again"),
+    StoredKind("exported weights", "deployed/weights.npz", "export", DEPLOYED, "again"),
     StoredKind("exported model", "deployed/model.tflite", "export", DEPLOYED, "again"),
-    StoredKind("contract of an export", "deployed/contract.*", "export", DEPLOYED, "again"),
-    StoredKind("retrain state", "state/*.json", "retrain", COMMANDS[-1].arguments, "state"),
-    StoredKind("kept reading", "state/**/*.arrow*", "retrain", COMMANDS[-1].arguments, "state"),
+    StoredKind("contract and profile of an export", "deployed/*.json", "export", DEPLOYED, "again"),
+    StoredKind("retrain state", "state/*.json", "retrain", RETRAIN, "state"),
+    StoredKind("kept reading", "state/readings/*/*", "retrain", RETRAIN, "state"),
+    StoredKind("dataset of a state", f"{NEWEST}/dataset/**/*.*", "retrain", RETRAIN, "state"),
+    StoredKind("frozen test rows", f"{NEWEST}/frozen/**/*.*", "retrain", RETRAIN, "state"),
+    StoredKind("champion", f"{NEWEST}/run/*.*", "retrain", RETRAIN, "state"),
 )
 
 
@@ -91,6 +98,38 @@ def last_line(ending: Ending) -> str:
     """Returns the last line that a command printed."""
     lines = ending.output.strip().splitlines()
     return lines[-1][:160] if lines else ""
+
+
+def make_readable(kind: StoredKind, workspace: Path) -> None:
+    """Makes the files of a kind in the workspace of its command, and what its reader needs to read them.
+
+    Raises:
+      RuntimeError: if they cannot be made.
+    """
+    command = next(each for each in COMMANDS if each.name == kind.command)
+    if kind.command == "train":
+        interrupt(command, workspace)
+    elif kind.command in ("export", "retrain"):
+        require(run(command.arguments, workspace), command.name)
+    if kind.command == "retrain":
+        write_captures(workspace, day=1)
+
+
+def interrupt(command: ChaosCommand, workspace: Path) -> None:
+    """Leaves a training behind that was killed after its first checkpoint.
+
+    Raises:
+      RuntimeError: if no kill leaves a checkpoint.
+    """
+    untouched = copy_of(workspace, workspace.with_name("untrained"))
+    operations = require(run(command.arguments, workspace), command.name).operations
+    for at in range(operations, 0, -2):
+        copy_of(untouched, workspace)
+        run(command.arguments, workspace, kill_at=at)
+        begun = any(workspace.glob("run/checkpoints/epoch-*.npz"))
+        if begun and not (workspace / "run" / "run.json").exists():
+            return
+    raise RuntimeError("a killed training must leave a checkpoint, got none")
 
 
 def flips(kind: StoredKind, template: Path, folder: Path, number: int, draws: random.Random) -> Iterator[Damage]:

@@ -4,6 +4,7 @@ A child begins within milliseconds, so that many kill points are cheap. File ope
 at the chosen one the child ends itself by SIGKILL, before the operation happens.
 """
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -103,7 +104,8 @@ def run(
     temporary = workspace / "tmp"
     temporary.mkdir(exist_ok=True)
     log, count = workspace.with_suffix(".log"), workspace.with_suffix(".count")
-    count.unlink(missing_ok=True)
+    for path in (log, count):  # a child that is killed at once makes neither
+        path.write_bytes(b"")
     sys.stdout.flush()
     begun = time.monotonic()
     child = os.fork()
@@ -116,7 +118,9 @@ def run(
         if done:
             code = os.waitstatus_to_exitcode(status)
         elif seconds > (kill_after if kill_after is not None else limit):
-            os.killpg(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the child has no group of its own yet
+                os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         else:
             time.sleep(0.01)

@@ -78,7 +78,11 @@ class Worker:
             return not self._ran and time.time() - self._begun > FIRST_SECONDS
         self._ran = True
         first = time.time() - self._begun < FIRST_SECONDS
-        return time.time() - current.stat().st_mtime > (FIRST_SECONDS if first else CASE_SECONDS)
+        try:
+            begun = current.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return time.time() - begun > (FIRST_SECONDS if first else CASE_SECONDS)
 
     def case(self) -> FuzzCase | None:
         """Returns the case that is running."""

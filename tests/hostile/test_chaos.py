@@ -42,6 +42,24 @@ def test_a_process_is_killed_before_a_file_operation(tmp_path, at, left):
         assert int((tmp_path / "count").read_text()) == 3
 
 
+KILLED_AT_ONCE = """
+import pathlib, sys
+from forked_command import run
+for _ in range(20):
+    ending = run(("--version",), pathlib.Path(sys.argv[1]), kill_after=0)
+    assert (ending.code, ending.operations, ending.output) == (-9, 0, ""), ending
+"""
+
+
+def test_a_command_may_be_killed_before_it_does_anything(tmp_path):
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    workspace.with_suffix(".log").write_text("of an earlier run")
+    workspace.with_suffix(".count").write_text("7")
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_ONCE, workspace], env=ENVIRONMENT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_fingerprints_know_content_and_not_time(tmp_path):
     for name, content, hour in (("one", b"weights", 1), ("same", b"weights", 2), ("other", b"Weights", 1)):
         (tmp_path / name).mkdir()
