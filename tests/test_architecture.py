@@ -72,6 +72,9 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow trainers trainers/models schemas/dataset trainers/feed trainers/recipes trainers/deploy "
         "trainers/evaluation trainers/training"
     ),
+    "pipelines/draft": (
+        "schemas schemas/arrow schemas/corpus transforms/io transforms/captures transforms/metering transforms/labels"
+    ),
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
@@ -139,7 +142,7 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/cli": (
         "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "
-        "trainers/recipes pipelines/flow_tables transforms/weave pipelines pipelines/describe "
+        "trainers/recipes pipelines/flow_tables transforms/weave pipelines pipelines/draft pipelines/describe "
         "pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
     ),
 }

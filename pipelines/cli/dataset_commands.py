@@ -21,6 +21,7 @@ from flowloom.pipelines.cli.shared import (
     print_findings,
     print_rows,
 )
+from flowloom.pipelines.terminal.event_log import warn
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
 from flowloom.pipelines.terminal.terminal_text import TerminalConsole, print_json, say, show
@@ -104,6 +105,34 @@ def compare_definitions(
         print_json(dataclasses.asdict(report))
     else:
         show(comparison_table(report, a, b))
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of captures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("corpus.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the manifest if it exists.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draft a manifest from a folder of captures, and print what a build of it would give."""
+    if output.exists() and not force:
+        raise FlowloomError(f"{output} exists already; choose another name with -o, or replace it with --force")
+    with ProgressDisplay("init") as display:
+        display.line(f"{folder} to {output}")
+        with quick_start(cloud=False):
+            from flowloom.pipelines.draft.draft_manifest import class_table, draft_manifest
+            from flowloom.schemas.atomic_files import write_text
+
+        draft = draft_manifest(folder)
+        write_text(output, draft.text)
+    if as_json:
+        print_json(dataclasses.asdict(draft))
+        return
+    say(f"{output}: {draft.captures:,} captures, {draft.bytes / 1e6:,.1f} MB")
+    show(class_table(draft))
+    for finding in draft.findings:
+        warn(finding)
+    beside = output.absolute().parent == folder.absolute()
+    say(f"next: read {output}, then flowloom build {output} DATASET{'' if beside else f' --data {folder}'}")
 
 
 def plan(

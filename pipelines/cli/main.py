@@ -30,6 +30,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Datasets": {
         "flows": dataset_commands.flows,
         "compare-definitions": dataset_commands.compare_definitions,
+        "init": dataset_commands.init,
         "plan": dataset_commands.plan,
         "build": dataset_commands.build,
         "describe": dataset_commands.describe,

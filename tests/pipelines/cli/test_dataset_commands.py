@@ -213,3 +213,53 @@ def test_weave_makes_another_layout_or_names_the_wrong_option(run, dataset, tmp_
         assert (code, out) == (1, "")
         assert message in " ".join(err.split())
     assert run("weave", dataset, "--layout", "aurora")[0] == 2
+
+
+def test_init_drafts_a_manifest_that_builds_and_replaces_none(run, corpus, tmp_path):
+    folder, draft = tmp_path / "captures", tmp_path / "corpus.yaml"
+    for name in ("web", "ssh"):
+        shutil.copytree(corpus / name, folder / name)
+    code, out, _ = run("init", folder, "-o", draft)
+    assert code == 0
+    assert f"next: read {draft}, then flowloom build {draft} DATASET --data {folder}" in out
+    before = draft.read_text()
+    code, out, err = run("init", folder, "-o", draft)
+    assert (code, out) == (1, "")
+    assert f"{draft} exists already; choose another name with -o, or replace it with --force" in err
+    assert draft.read_text() == before
+    code, out, _ = run("init", folder, "-o", draft, "--force", "--json")
+    assert (code, json.loads(out)["captures"]) == (0, 11)
+    code, out, err = run("build", draft, tmp_path / "dataset", "--data", folder, "--json")
+    assert (code, set(json.loads(out)["splits"]["train"]["classes"]["folder"])) == (0, {"web", "ssh"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["captures", "corpus.yaml", "dataset"]
+
+
+def test_faults_of_a_dataset_are_warnings_of_build_and_describe(run, corpus, tmp_path):
+    text = "name: faulty\ncaptures: [{glob: web/*.pcap, labels: {app: web}}, {glob: ssh/*.pcap, labels: {app: ssh}}, "
+    (tmp_path / "c.yaml").write_text(text + "{glob: attack/*.pcap}]\ntasks: {app: {kind: multiclass}}\n")
+    code, out, err = run("build", tmp_path / "c.yaml", tmp_path / "out", "--data", corpus)
+    assert code == 0
+    fault = "attack/*.pcap: 84 flows of 7 capture groups have no label of any task"
+    assert f"warning: {fault}" in err
+    assert fault not in out
+    _, out, _ = run("describe", tmp_path / "out")
+    assert "Before you train on this dataset" in out
+    assert fault in " ".join(out.split())
+    _, _, err = run("build", tmp_path / "c.yaml", tmp_path / "again", "--data", corpus, "--log-format", "json")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert any(each["event"] == "warning" and fault in each["message"] for each in events)
+
+
+def test_allow_empty_insists_and_a_training_stops(run, corpus, tmp_path):
+    text = "name: e\ncaptures: [{glob: web/0.pcap, labels: {app: web}}]\n"
+    (tmp_path / "c.yaml").write_text(text + "tasks: {app: {kind: multiclass, vocabulary: [web, ssh]}}\n")
+    code, _, err = run("build", tmp_path / "c.yaml", tmp_path / "out", "--data", corpus)
+    assert code == 1
+    assert "task 'app': no flow has the label ssh" in err
+    assert "add --allow-empty" in err
+    code, out, err = run("build", tmp_path / "c.yaml", tmp_path / "out", "--data", corpus, "--allow-empty", "--json")
+    assert code == 0
+    assert [each["kind"] for each in json.loads(out)["findings"] if each["severity"] == "error"] == ["empty-class"]
+    code, _, err = run("train", tmp_path / "out", "-o", tmp_path / "run")
+    assert code == 1
+    assert "task 'app' must have rows of at least 2 classes in the train split, got only web" in err

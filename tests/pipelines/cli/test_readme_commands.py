@@ -10,7 +10,7 @@ import pytest
 from flowloom.pipelines.demo_corpus import CORPUS
 
 README = Path(__file__).resolve().parents[3] / "README.md"
-CHEAP = ("flows", "compare-definitions", "plan", "build", "describe", "verify", "weave")
+CHEAP = ("recipes", "flows", "compare-definitions", "plan", "build", "describe", "verify", "weave")
 """Commands that need no TensorFlow."""
 ELSEWHERE = ("score", "evaluate", "tune", "export", "retrain", "publish", "fetch", "reproduce")
 """Commands that take long or need other data; their own tests run them."""

@@ -1,0 +1,173 @@
+"""Text of a drafted manifest: entries, label tables and tasks as YAML, with a comment beside every guess."""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from flowloom.pipelines.draft.found_files import FoundFiles
+from flowloom.pipelines.draft.guess_groups import counted_names, rotated_sets
+from flowloom.pipelines.draft.guess_labels import PathGuess
+from flowloom.pipelines.draft.guess_tables import TableGuess, benign_first, guess_offset
+from flowloom.schemas.corpus.manifest_schema import SCHEMA_LINE
+from flowloom.transforms.captures.inventory import glob_names
+
+_COMMENT_AT = 44
+"""Column of the comments beside keys."""
+_ROTATED = "    group: rotated"
+_TRUTH = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+"""Texts that YAML reads as other values."""
+
+
+@dataclasses.dataclass
+class DraftText:
+    """Writer of a drafted manifest.
+
+    Attributes:
+      name: name of the corpus.
+      found: the files of the folder.
+      guess: labels that paths name; None if they name none.
+      tasks: tasks that paths label with more than one class.
+      tables: tables by path, or the reasons why they are not used.
+      flows: flows of the sample, to compare the clocks of tables.
+    """
+
+    name: str
+    found: FoundFiles
+    guess: PathGuess | None
+    tasks: Sequence[str]
+    tables: Mapping[str, TableGuess | str]
+    flows: pa.Table
+
+    def text(self) -> str:
+        """Returns the manifest."""
+        tasks = dict.fromkeys(self.tasks, "{kind: multiclass}")
+        lines = [
+            SCHEMA_LINE,
+            "# A draft of `flowloom init`: check what is guessed. The first line is for editors; write its schema with",
+            "#   flowloom schema manifest > manifest.schema.json",
+            f"name: {quoted(self.name)}",
+            "captures:",
+            *self._captures(),
+        ]
+        for path, table in self.tables.items():
+            if isinstance(table, TableGuess):
+                lines += self._table(table, tasks)
+            else:
+                lines.append(f"  # {path}: not used, because {_one_line(table)}")
+        zeek = "a log of Zeek, which cannot be a label table yet; convert it to CSV"
+        lines += [f"  # {path}: {zeek}" for path in self.found.zeek]
+        lines += self._tasks(tasks)
+        lines.append(_beside("splits: {by: auto}", "by capture if every class has 3 captures, else by flow"))
+        return "\n".join(lines) + "\n"
+
+    def _captures(self) -> Iterator[str]:
+        """Yields the lines of the entry of all captures, and of entries for rotated ones."""
+        paths = [capture.path for capture in self.found.captures]
+        rotated = rotated_sets(paths)
+        yield _beside(f"  - glob: {quoted(self._glob())}", f"{len(paths):,} captures")
+        yield from self._label_from()
+        continued = "guessed: files whose names continue each other are one recording"
+        if sum(rotated.values()) == len(paths):
+            yield _beside(_ROTATED, continued)
+            return
+        if pair := counted_names(paths):
+            one, other = (_one_line(os.path.basename(path)) for path in pair)
+            yield f"    # are {one} and {other} parts of one recording? then write group: rotated"
+        for pattern, files in rotated.items():
+            yield _beside(f"  - glob: {quoted(pattern)}", f"{files:,} of these captures")
+            yield from self._label_from()
+            yield _beside(_ROTATED, continued)
+
+    def _label_from(self) -> Iterator[str]:
+        if self.guess is None:
+            return
+        rules = {key: value if key != "pattern" else quoted(value) for key, value in self.guess.label_from.items()}
+        if len(rules) == 1:
+            ((key, value),) = rules.items()
+            yield _beside(f"    label_from: {{{key}: {value}}}", "guessed")
+            return
+        yield _beside("    label_from:", "guessed")
+        yield from (f"      {key}: {value}" for key, value in rules.items())
+
+    def _glob(self) -> str:
+        """Returns the glob that matches all captures and as few other files as possible."""
+        captures = {capture.path for capture in self.found.captures}
+        depths = {path.count("/") for path in captures}
+        prefix = "*/" * depths.pop() if len(depths) == 1 else "**/"
+        matched = {
+            prefix + name: {path for path in self.found.paths if glob_names(prefix + name, path)}
+            for name in ("*.pcap", "*.pcapng", "*.cap", "*.pcap*", "*.*cap*", "*")
+        }
+        whole = {pattern: paths for pattern, paths in matched.items() if captures <= paths}
+        return min(whole, key=lambda pattern: len(whole[pattern]))
+
+    def _table(self, table: TableGuess, tasks: dict[str, str]) -> Iterator[str]:
+        """Yields the lines of an entry with a label table, and adds its tasks to `tasks`."""
+        folder = os.path.dirname(table.path)
+        beside = [capture for capture in self.found.captures if os.path.dirname(capture.path) == folder]
+        yield f"  - glob: {quoted(f'{folder}/*.*cap*' if folder and beside else self._glob())}"
+        yield _beside("    label_tables:", "guessed: columns, format and clock of times, classes")
+        columns = ", ".join(f"{key}: {quoted(column)}" for key, column in table.columns.items())
+        for column, values in table.tasks.items():
+            task, words = _task_name(column, tasks), benign_first(values)
+            yield _beside(f"      - path: {quoted(table.path)}", f"{table.rows:,} rows")
+            yield f"        task: {task}"
+            yield f"        columns: {{{columns}, label: {quoted(column)}}}"
+            fits = f"{table.ambiguous} fits too" if table.ambiguous else ""
+            yield _beside(f"        time_format: {quoted(table.time_format)}", fits)
+            yield self._clock(table)
+            yield f"        tolerance_s: {table.tolerance_s:g}"
+            if table.separator != ",":
+                yield f"        separator: {json.dumps(table.separator)}"
+            if words:
+                yield f"        words: {{{', '.join(f'{_key(old)}: {new}' for old, new in words.items())}}}"
+            vocabulary = ", ".join(map(_key, values))
+            tasks[task] = "{kind: binary}" if words else f"{{kind: multiclass, vocabulary: [{vocabulary}]}}"
+
+    def _clock(self, table: TableGuess) -> str:
+        """Returns the line of the difference between the clocks of a table and of the captures."""
+        if (offset := guess_offset(table, self.flows)) is None:
+            few = "not compared: too few rows of the table are in a sample of the captures"
+            return _beside("        clock_offset_s: 0", few)
+        seconds, matches = offset
+        return _beside(f"        clock_offset_s: {seconds:g}", f"guessed from {matches:,} flows that are in both")
+
+    def _tasks(self, tasks: Mapping[str, str]) -> Iterator[str]:
+        yield _beside("tasks:", "guessed names: rename them here and above" if tasks else "")
+        for task, fields in tasks.items():
+            reason = self.guess.reasons.get(task, "") if self.guess else ""
+            yield _beside(f"  {task}: {fields}", _one_line(reason))
+        if not tasks:
+            yield "  # folders, names and tables name no classes: give entries labels, such as labels: {label: a}"
+            yield "  label: {kind: multiclass, vocabulary: [a, b]}"
+
+
+def quoted(text: str) -> str:
+    """Returns a text as YAML reads it back; backslashes stay as they are in single quotes."""
+    if re.fullmatch(r"[A-Za-z][\w.-]*", text) and text.lower() not in _TRUTH:
+        return text
+    return f"'{text}'" if "'" not in text and text.isprintable() else json.dumps(text)
+
+
+def _key(text: str) -> str:
+    return json.dumps(text) if text[:1].isdigit() else quoted(text)
+
+
+def _beside(line: str, comment: str) -> str:
+    """Returns a line with a comment in the column of all comments, or behind a longer line."""
+    return f"{line:<{_COMMENT_AT}}  # {comment}" if comment else line
+
+
+def _task_name(column: str, taken: Mapping[str, str]) -> str:
+    """Returns a name for the task of a column that no other task has."""
+    name = re.sub(r"[^a-z0-9]+", "_", column.strip().lower()).strip("_")
+    name = name if name[:1].isalpha() and name.isascii() else "label"
+    return next(each for each in (name, *(f"{name}{at}" for at in range(2, len(taken) + 3))) if each not in taken)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
