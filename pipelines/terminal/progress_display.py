@@ -7,6 +7,7 @@ from typing import Self
 
 from rich import progress as rich_progress
 from rich.markup import escape
+from rich.text import Text
 
 from flowloom.pipelines.terminal.event_log import log_event, logs_json, write_stderr
 from flowloom.pipelines.terminal.terminal_text import TerminalConsole, terminal_text
@@ -14,6 +15,44 @@ from flowloom.schemas.progress import Progress
 
 LINE_S = 5.0
 """Shortest time between plain lines, in seconds."""
+FIRST_LEFT_S = 3.0
+"""Seconds of work before the time that is left is estimated."""
+
+
+def time_left(seconds: float) -> str:
+    """Returns a time in words of one unit, such as `about 3 min left`."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.0f} {unit} left"
+    return f"about {max(seconds, 1):.0f} s left"
+
+
+class _Pace:
+    """Pace of a job since its total is known; a part with another total or less done begins anew."""
+
+    def __init__(self) -> None:
+        self._total: int | None = None
+        self._done = self._first = 0
+        self._since = 0.0
+
+    def left(self, done: int, total: int | None) -> str:
+        """Returns the estimated time that is left, or nothing if it is not known yet."""
+        now = time.monotonic()
+        if total != self._total or done < self._done:
+            self._total, self._first, self._since = total, done, now
+        self._done = done
+        worked, passed = done - self._first, now - self._since
+        if total is None or worked <= 0 or passed < FIRST_LEFT_S or done >= total:
+            return ""
+        return time_left(passed * (total - done) / worked)
+
+
+class _TimeLeft(rich_progress.ProgressColumn):
+    """Column of a bar with the estimated time that is left."""
+
+    def render(self, task: rich_progress.Task) -> Text:
+        """Returns the text of the column."""
+        return Text(str(task.fields.get("left", "")), style="progress.remaining")
 
 
 class ProgressDisplay:
@@ -26,6 +65,7 @@ class ProgressDisplay:
         self._bar: rich_progress.Progress | None = None
         self._shown = ""
         self._shown_at = 0.0
+        self._pace = _Pace()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._json:
@@ -34,6 +74,7 @@ class ProgressDisplay:
                 rich_progress.TextColumn("{task.description}"),
                 rich_progress.BarColumn(),
                 rich_progress.TimeElapsedColumn(),
+                _TimeLeft(),
                 console=self._console,
                 transient=True,
             )
@@ -65,9 +106,12 @@ class ProgressDisplay:
         elif self._bar:
             self._bar.tasks[0].total = progress.total  # `update` would keep the total of the job's previous part
             text = escape(terminal_text(progress.text))
-            self._bar.update(self._row, description=f"{self._job}: {text}", completed=progress.done)
-        elif self._is_due(progress):
-            self.line(progress.text)
+            left = self._pace.left(progress.done, progress.total)
+            self._bar.update(self._row, description=f"{self._job}: {text}", completed=progress.done, left=left)
+        else:
+            left = self._pace.left(progress.done, progress.total)
+            if self._is_due(progress):
+                self.line(f"{progress.text}, {left}" if left else progress.text)
 
     def line(self, text: str) -> None:
         """Writes one line that stays."""

@@ -10,6 +10,8 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from flowloom.pipelines.terminal.event_log import log_event, logs_json, write_stderr
+
 _CLOUD_CLIENTS = (
     "apache_beam.io.gcp.bigquery",
     "apache_beam.io.gcp.gcsfilesystem",
@@ -44,10 +46,20 @@ def quick_start(*, cloud: bool = True) -> Iterator[None]:
             from flowloom.transforms.arrays.kernels import mix
 
             mix(0)
+            if mix.stats.cache_misses:
+                _tell("compiling kernels for the first time, which takes about 20 s; later commands load them")
     finally:
         warnings.setLevel(level)
         gc.freeze()
         gc.enable()
+
+
+def _tell(text: str) -> None:
+    """Writes a line or an event to stderr."""
+    if logs_json():
+        log_event("flowloom", "line", text)
+    else:
+        write_stderr(f"flowloom: {text}")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import pytest
 
 from flowloom.pipelines.terminal import progress_display
-from flowloom.pipelines.terminal.progress_display import LINE_S, ProgressDisplay
+from flowloom.pipelines.terminal.progress_display import LINE_S, ProgressDisplay, time_left
 from flowloom.schemas.progress import Progress
 
 
@@ -48,3 +48,38 @@ def test_a_terminal_has_a_bar_of_known_or_unknown_length(capsys, monkeypatch):
         ("job: x", 0, None),
     ]
     assert "job: epoch 1: validation AUC: app 0.912\n" in capsys.readouterr().err
+
+
+def test_a_job_of_known_length_shows_the_time_that_is_left(capsys, clock):
+    with ProgressDisplay("job") as display:
+        for done, text in ((0, "0 of 100 MB"), (10, "10 of 100 MB"), (40, "40 of 100 MB"), (100, "100 of 100 MB")):
+            display.show(Progress(text, done, 100))
+            clock[0] += 60
+        display.show(Progress("epoch 2, step 5 of 50", 5, 50))  # a new part, whose pace is not known yet
+    assert capsys.readouterr().err.splitlines() == [
+        "job: 0 of 100 MB",
+        "job: 10 of 100 MB, about 9 min left",
+        "job: 40 of 100 MB, about 3 min left",
+        "job: 100 of 100 MB",
+        "job: epoch 2, step 5 of 50",
+    ]
+
+
+def test_a_bar_shows_the_time_that_is_left(monkeypatch, clock):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with ProgressDisplay("job") as display:
+        display.show(Progress("0 of 4", 0, 4))
+        clock[0] += 30
+        display.show(Progress("1 of 4", 1, 4))
+        (bar,) = display._bar.tasks
+        assert bar.fields["left"] == "about 2 min left"
+        display.show(Progress("writing"))
+        assert bar.fields["left"] == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "about 1 s left"), (44, "about 44 s left"), (100, "about 2 min left"), (9000, "about 2 h left")],
+)
+def test_times_have_one_unit(seconds, words):
+    assert time_left(seconds) == words
