@@ -18,7 +18,7 @@ from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import is_url
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder, temporary_folder
-from flowloom.transforms.io.tally import watched
+from flowloom.transforms.io.tally import tally, watched
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.window_sources import label_folder
 
@@ -132,6 +132,9 @@ def _run(
     """Runs the pipeline of a build; groups in `whole` are metered in one piece."""
     with label_folder(staging) as scratch, watched(staging, progress):
         prepared = prepare_corpus(*corpus, staging, scratch, options.workers, metered, whole, sha256=options.sha256)
+        if options.runner == EMBEDDED and metered is None:  # workers elsewhere count for themselves
+            captures = (capture for group in prepared.plan.groups for capture in group.captures)
+            tally(staging).sizes = {capture.uri: capture.size for capture in captures}
         engine = (options.runner, options.workers, options.beam_args)
         with running(*engine, staging, options.start_limit_s) as pipeline:
             compose(pipeline, prepared, staging, options.equal_workers)

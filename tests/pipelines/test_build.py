@@ -355,9 +355,15 @@ def test_progress_is_told_to_its_end(corpus, manifest, tmp_path):
     seen: list[Progress] = []
     card = build(BuildOptions(corpus / "small.yaml", tmp_path / "out", workers=1), seen.append)
     flows, shards = card.accounting.flows, len(card.shards)
-    text = f"18 captures read, {flows:,} flows metered, {shards} shards written"
+    size = sum(path.stat().st_size for path in corpus.glob("*/*.pcap"))
+    read = (
+        f"{size / 1e3:,.1f} of {size / 1e3:,.1f} kB read"
+        if size < 1e6
+        else f"{size / 1e6:.1f} of {size / 1e6:.1f} MB read"
+    )
+    text = f"18 of 18 captures, {read}, {flows:,} flows metered, {shards} shards written"
     seen = [each for each in seen if each.event == "progress"]
-    assert seen[-1] == Progress(text, 18 + flows + shards)
+    assert seen[-1] == Progress(text, size, size)
     assert [each.done for each in seen] == sorted(each.done for each in seen)
 
 

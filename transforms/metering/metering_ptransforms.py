@@ -278,6 +278,7 @@ class _MeterRanges(_Meters):
     def process(self, task: MeterTask) -> _Results:
         metering = open_metering(task, self._definition, self._job, self._packet_view)
         yield from self._results(metering, task.captures_done)
+        tally(self._job).read((part.uri, part.start, part.stop) for part in task.ranges)
 
 
 class _ReadCachedMetering(_Meters):
