@@ -12,7 +12,7 @@ from flowloom.pipelines.publish import publish, require_vacant
 from flowloom.pipelines.whole_groups import require_room, run_with_room, tell_ended_early
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
-from flowloom.schemas.dataset.dataset_findings import require_usable
+from flowloom.schemas.dataset.dataset_findings import report_problems, require_usable
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.io.filesystems import is_url
@@ -116,6 +116,7 @@ def _build(
     card = read_card(staging)
     if not options.allow_empty:
         require_usable(card)
+    report_problems(card, progress)
     tell_ended_early(card.accounting.flows_ended_early, card.definition, progress)
     report_files(staging, card, progress, os.fspath(options.out))
     return card

@@ -18,10 +18,8 @@ from flowloom.pipelines.cli.shared import (
     Sha256,
     Threads,
     beam_options,
-    print_findings,
     print_rows,
 )
-from flowloom.pipelines.terminal.event_log import warn
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
 from flowloom.pipelines.terminal.terminal_text import TerminalConsole, print_json, say, show
@@ -124,13 +122,13 @@ def init(
 
         draft = draft_manifest(folder)
         write_text(output, draft.text)
+        for finding in draft.findings:
+            display.show(Progress(f"warning: {finding}", stays=True, event="warning"))
     if as_json:
         print_json(dataclasses.asdict(draft))
         return
     say(f"{output}: {draft.captures:,} captures, {draft.bytes / 1e6:,.1f} MB")
     show(class_table(draft))
-    for finding in draft.findings:
-        warn(finding)
     beside = output.absolute().parent == folder.absolute()
     say(f"next: read {output}, then flowloom build {output} DATASET{'' if beside else f' --data {folder}'}")
 
@@ -195,7 +193,6 @@ def build(
         engine = (workers or usable_cores(), runner or EMBEDDED, given, start_limit, job_folder)
         options = BuildOptions(corpus, out, *engine, sha256, data, allow_empty)
         card = build_dataset(options, display.show)
-    print_findings(card)
     if as_json:
         print_json(card.model_dump(mode="json"))
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowloom.pipelines.terminal.event_log import LogFormat, log_as, warn
+from flowloom.pipelines.terminal.event_log import LogFormat, log_as
 from flowloom.pipelines.terminal.terminal_text import say
 from flowloom.schemas.extras import extra_needed
 
@@ -76,14 +76,6 @@ def beam_options(context: typer.Context, runner: str) -> tuple[str, ...]:
     if fault := unknown_option(runner, given):
         raise typer.BadParameter(fault)
     return given
-
-
-def print_findings(card: "DatasetCard") -> None:
-    """Writes a warning to stderr for each fault that the counts of a dataset show."""
-    from flowloom.schemas.dataset.dataset_findings import find_problems
-
-    for finding in find_problems(card):
-        warn(finding.text)
 
 
 def print_rows(card: "DatasetCard") -> None:

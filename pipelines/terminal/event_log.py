@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from flowloom.pipelines.terminal.terminal_text import json_line, terminal_text
+from flowloom.pipelines.terminal.terminal_text import json_line
 from flowloom.schemas.progress import Event
 
 LogFormat = Literal["text", "json"]
@@ -49,14 +49,6 @@ def log_event(job: str, event: Event, message: str, facts: Mapping[str, Any] | N
     """
     time = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
     write_stderr(json_line({"time": time, "job": job, "event": event, "message": message, **(facts or {})}))
-
-
-def warn(message: str) -> None:
-    """Writes a warning to stderr, as a line or as an event."""
-    if logs_json():
-        log_event("flowloom", "warning", message)
-    else:
-        write_stderr(f"warning: {terminal_text(message)}")
 
 
 def write_stderr(line: str) -> None:

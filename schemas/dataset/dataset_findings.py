@@ -1,12 +1,13 @@
 """Findings: faults of a dataset that the counts of its card show, as sentences with corrections."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard, Finding, SplitCounts
 from flowloom.schemas.errors import FlowloomError
+from flowloom.schemas.progress import Progress
 
 MOST_SHARED = 0.5
 """Share of the host pairs of the test split that may also be in train without a warning."""
@@ -28,6 +29,12 @@ def find_problems(card: DatasetCard) -> tuple[Finding, ...]:
         *_shared_hosts(card),
     ]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
+
+
+def report_problems(card: DatasetCard, progress: Callable[[Progress], None]) -> None:
+    """Reports each fault of a dataset as a warning that stays."""
+    for finding in find_problems(card):
+        progress(Progress(f"warning: {finding.text}", stays=True, event="warning"))
 
 
 def require_usable(card: DatasetCard) -> None:

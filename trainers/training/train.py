@@ -12,6 +12,7 @@ from typing import Any, cast
 import pydantic
 
 from flowloom.schemas.atomic_files import UNFINISHED, replacing, write_json, write_text
+from flowloom.schemas.dataset.dataset_findings import report_problems
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.file_digests import sealed
 from flowloom.schemas.folder_lock import LOCK, locked_folder
@@ -31,7 +32,7 @@ from flowloom.trainers.training.checkpoint import Checkpoints
 from flowloom.trainers.training.epoch_loop import PartialEpoch
 from flowloom.trainers.training.loop import Training
 from flowloom.trainers.training.synthetic_rows import with_synthetic_rows
-from flowloom.trainers.training.trainable import require_trainable, warn_of_faults
+from flowloom.trainers.training.trainable import require_trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def train(options: TrainOptions, progress: Callable[[Progress], None] = ignore_p
         )
     trained = dataset.restricted(_wanted_tasks(recipe, dataset))
     require_trainable(trained, recipe.view)
-    warn_of_faults(trained, progress)
+    report_problems(trained.card, progress)
     return train_from(recipe, dataset, options.run, options.checkpoint_s, progress)
 
 

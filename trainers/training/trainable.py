@@ -1,21 +1,11 @@
-"""Checks of a dataset before a training: faults that its counts show, and splits and tasks that cannot be used."""
-
-from collections.abc import Callable
+"""Check of a dataset before a training: splits and tasks that cannot be used."""
 
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.errors import FlowloomError
-from flowloom.schemas.progress import Progress
 from flowloom.trainers.feed.dataset import Dataset
 
 FEWEST_CLASSES = 2
 """Classes with rows that a task needs, to be learned in train, and to be judged in validation."""
-
-
-def warn_of_faults(dataset: Dataset, progress: Callable[[Progress], None]) -> None:
-    """Reports each fault that the counts of a dataset show."""
-    for finding in find_problems(dataset.card):
-        progress(Progress(f"warning: {finding.text}", stays=True, event="warning"))
 
 
 def require_trainable(dataset: Dataset, view: View) -> None:

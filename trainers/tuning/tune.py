@@ -23,6 +23,7 @@ from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.loop import Training
 from flowloom.trainers.training.train import TrainOptions, check_tasks, train
+from flowloom.trainers.training.trainable import require_trainable
 from flowloom.trainers.tuning.search import Search, Trial, Tuning, tune
 
 BASIS, FOUND, PAGE, TRIALS = "basis.json", "tuning.json", "report.html", "trials"
@@ -102,6 +103,7 @@ def tune_sizes(options: TuneOptions, progress: Callable[[Progress], None] = igno
     if (options.run / run_directory.FINISHED).exists():
         raise FlowloomError(f"{options.run} holds a finished run; choose another directory")
     dataset = dataset.restricted(recipe.feed.tasks or [task.name for task in dataset.tasks])
+    require_trainable(dataset, recipe.view)
     root = options.run / run_directory.TUNING
     with locked_folder(options.run):
         trials = StoredTrials(root, recipe, dataset, progress)

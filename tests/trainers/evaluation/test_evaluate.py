@@ -123,6 +123,9 @@ def test_few_and_absent_classes_give_warnings(synthetic, tmp_path, monkeypatch):
     said = Page((summary.run / "report.html").read_text()).text
     assert "attack: the ROC AUC is undefined, because no row of the split has a label of this task" in said
     assert "app: the test split has fewer than 30 flows of" in said
+    head = said[: said.index("Before you rely on these metrics")]
+    assert "Faults of the dataset" in head
+    assert "task 'app': the test split has no row of" in head
     assert "All tasks share a single expert" in said
 
 
