@@ -1,22 +1,26 @@
 """Labels in the paths of captures: the files of an entry with `label_from`, by the labels that their paths name."""
 
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from flowloom.schemas.corpus.manifest import CaptureSource
 from flowloom.schemas.corpus.resolve_labels import FoundSource, Labels, mapped_labels
+from flowloom.schemas.corpus.tasks import LabelValue
 from flowloom.transforms.captures.groups import relative_uri
 
 _SHOWN = 3
+_MOST_GLOBS = 64
+"""Largest number of label sets in one folder for which globs are sought."""
 
 
 def find_labels(entry: CaptureSource, uris: Sequence[str], folder: str) -> list[FoundSource]:
     """Returns the captures of an entry by the labels that their paths name, in the order of their paths.
 
-    A folder whose captures have the same labels is one glob, so that captures that it gets later have them too; other
-    captures are named one by one. A capture whose path names no label has none.
+    Captures of one folder with the same labels are one glob where their names allow it. A capture whose path names no
+    label has none.
 
     Args:
       entry: an entry with `label_from`.
@@ -42,20 +46,44 @@ def find_labels(entry: CaptureSource, uris: Sequence[str], folder: str) -> list[
     return [
         FoundSource.of(entry, pattern, labels)
         for place, captures in found.items()
-        for pattern, labels in _globs(entry.glob, place, captures)
+        for pattern, labels in _globs(entry.glob, place, captures, folder)
     ]
 
 
-def _globs(pattern: str, place: str, captures: Mapping[str, Labels]) -> Iterable[tuple[str, Labels]]:
-    """Yields globs of the captures in one folder, with their labels."""
-    first, *others = captures.values()
-    name = os.path.basename(pattern)
-    if "://" not in pattern and "**" not in name and all(labels == first for labels in others):
-        yield os.path.join(glob.escape(place), name), first
-        return
+def _globs(pattern: str, place: str, captures: Mapping[str, Labels], folder: str) -> Iterator[tuple[str, Labels]]:
+    """Yields globs of the captures in one folder, with their labels.
+
+    Captures with the same labels have one glob if the beginning and the end of their names tell them from other files.
+    """
+    alike: dict[tuple[tuple[str, LabelValue], ...], list[str]] = {}
     for path, labels in captures.items():
-        # filesystems by URL know no escaped characters in a glob
-        yield re.sub(r"[*?\[]", "?", path) if "://" in path else glob.escape(path), labels
+        alike.setdefault(tuple(sorted(labels.items())), []).append(path)
+    name, local = os.path.basename(pattern), "://" not in pattern
+    if local and len(alike) == 1 and "**" not in name:
+        yield os.path.join(glob.escape(place), name), dict(next(iter(alike)))
+        return
+    others: set[str] = set()
+    if sought := local and len(alike) <= _MOST_GLOBS:  # captures of an earlier run may be gone
+        others = {*map(os.path.basename, captures), *os.listdir(os.path.join(folder, place))}
+    for key, paths in alike.items():
+        labels = dict(key)
+        names = [os.path.basename(path) for path in paths]
+        first, last = _beginning(names), _beginning([name[::-1] for name in names])[::-1]
+        shared = f"{glob.escape(first)}*{glob.escape(last)}"
+        if sought and len(paths) > 1 and len(fnmatch.filter(others, shared)) == len(paths):
+            yield os.path.join(glob.escape(place), shared), labels
+            continue
+        for path in paths:
+            # filesystems by URL know no escaped characters in a glob
+            yield glob.escape(path) if local else re.sub(r"[*?\[]", "?", path), labels
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Returns the characters with which all names begin."""
+    first, last = min(names), max(names)
+    return first[
+        : next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    ]
 
 
 def _no_label(entry: CaptureSource, paths: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,8 +95,8 @@ def arrive(corpus: Path, day: int) -> None:
 
 
 def run(corpus: Path, **changed):
-    options = RetrainOptions(corpus / "state", corpus / "corpus.yaml", registry="none", workers=1, **changed)
-    return retrain(options)
+    options = {"manifest": corpus / "corpus.yaml", "registry": "none", "workers": 1, **changed}
+    return retrain(RetrainOptions(corpus / "state", **options))
 
 
 def scratch_hash(corpus: Path) -> str:
@@ -146,6 +147,33 @@ def test_renamed_captures_are_not_new_and_gone_ones_stay(corpus, trainers):
     version = run(corpus).version
     assert (version.content_hash, version.gone_captures, len(version.new_captures)) == (everything, 1, 2)
     assert expected != everything
+
+
+def test_labels_in_names_hold_for_gone_captures_too(corpus, trainers):
+    for day in range(2):
+        arrive(corpus, day)
+    run(corpus)
+    listed = state_of(corpus).versions[0].content_hash
+    shutil.rmtree(corpus / "state")
+    elsewhere = corpus / "elsewhere" / "corpus.yaml"
+    elsewhere.parent.mkdir()
+    head, tail = MANIFEST.split("captures:")[0], MANIFEST[MANIFEST.index("tasks:") :]
+    entry = "{glob: in/*.pcap, label_from: {pattern: '/(?P<app>web|ssh)-'}, group: rotated}"
+    elsewhere.write_text(f"{head}captures: [{entry}]\n{tail}")
+    first = run(corpus, manifest=elsewhere, data=corpus).version
+    assert first.content_hash == listed
+    assert run(corpus, manifest=elsewhere, data=corpus).version is None
+
+    arrive(corpus, 2)
+    everything = scratch_hash(corpus)
+    (corpus / "in/web-000.pcap").unlink()
+    version = run(corpus, manifest=elsewhere, data=corpus).version
+    assert (version.content_hash, version.gone_captures, version.new_captures) == (
+        everything, 1, ("in/ssh-002.pcap", "in/web-002.pcap"),
+    )  # fmt: skip
+    card = read_card(corpus / "state/versions/0002/dataset")
+    assert card.accounting.rejects == 0
+    assert not any(split.unknown["app"] for split in card.splits.values())
 
 
 def test_a_grown_file_counts_with_its_present_bytes(corpus, trainers):

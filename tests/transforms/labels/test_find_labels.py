@@ -45,7 +45,17 @@ def test_each_folder_is_one_glob(folder, glob):
     }
 
 
-def test_files_of_one_folder_with_different_labels_are_named_one_by_one(folder):
+def test_names_that_begin_or_end_alike_are_one_glob(tmp_path):
+    names = [f"{app}_{run}.pcap" for app in ("web", "ssh", "webmail") for run in range(3)]
+    for name in (*names, "ssh_notes.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    source = entry("*.pcap", label_from={"pattern": r"^(?P<app>[a-z]+)_"})
+    sources = find_labels(source, match_source(source, str(tmp_path))[0], str(tmp_path))
+    assert [each.glob for each in sources] == ["ssh_*.pcap", "web_*.pcap", "webmail_*.pcap"]
+    assert found(source, tmp_path) == {name: {"app": name.partition("_")[0]} for name in names}
+
+
+def test_files_of_one_folder_with_different_labels_have_their_own(folder):
     source = entry("*/*.pcap", label_from={"pattern": r"/(?P<run>\d)\.pcap$"}, words={"run": {"1": "one", "2": None}})
     assert found(source, folder) == {
         "a/1.pcap": {"run": "one"}, "a/2.pcap": {}, "b [x]/1.pcap": {"run": "one"}, "b [x]/2.pcap": {},
