@@ -119,7 +119,7 @@ class FlowScan(Iterator[pa.RecordBatch]):
         self.rejects: list[dict[str, Any]] = []
         self.ended_early = 0
         self.seconds = dict.fromkeys(("read", "decode", "meter"), 0.0)
-        self.files = 0
+        self.files = self._warned = 0
         self.schema = columns.schema
         self._patterns, self._definition, self._columns = captures, definition, columns
         self._limits, self._sha256, self._progress = limits, sha256, progress
@@ -129,13 +129,12 @@ class FlowScan(Iterator[pa.RecordBatch]):
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        told = len(self.rejects)
         try:
             flows = next(self._batches, None)
             if flows is None and not self.captures:
                 raise FlowloomError("no capture could be read: " + "; ".join(map(reject_sentence, self.rejects)))
         finally:
-            self._warn(told)
+            self._warn()
         if flows is None:
             raise StopIteration
         return flows
@@ -153,11 +152,12 @@ class FlowScan(Iterator[pa.RecordBatch]):
         """Returns the places that could not be read so far (`schemas.accounting.REJECTS`)."""
         return batch(self.rejects, REJECTS)
 
-    def _warn(self, told: int) -> None:
-        """Warns of new rejects, unless a function for progress gets them."""
+    def _warn(self) -> None:
+        """Warns of each reject once a capture was read, unless a function for progress gets them."""
         if self._progress is ignore_progress and self.captures:
-            for reject in self.rejects[told:]:
-                warnings.warn(reject_sentence(reject), RejectWarning, stacklevel=3)
+            while self._warned < len(self.rejects):
+                self._warned += 1
+                warnings.warn(reject_sentence(self.rejects[self._warned - 1]), RejectWarning, stacklevel=3)
 
     def _all_flows(self) -> Iterator[pa.RecordBatch]:
         for uri in self._uris():

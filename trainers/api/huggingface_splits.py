@@ -15,8 +15,8 @@ def huggingface_splits(dataset: Dataset, view: View) -> datasets.DatasetDict:
     Labels are `ClassLabel` features with the label values as names; unknown labels are null. Addresses are text.
     """
     splits = {}
-    for split, counts in dataset.card.splits.items():
-        if counts.rows:
+    for split in dataset.card.splits:
+        if dataset.row_groups(split, view=view):
             table = _table(dataset, split, view)
             splits[split] = datasets.Dataset(datasets.table.InMemoryTable(table)).cast(_features(dataset, table.schema))
     return datasets.DatasetDict(splits)

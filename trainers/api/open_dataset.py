@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from flowloom.schemas.arrow.address_texts import address_texts
 from flowloom.schemas.arrow.rows import IDENTITY, View, label_column
 from flowloom.schemas.dataset.dataset_card import SplitCounts
 from flowloom.schemas.dataset.stored_files import shard_file
+from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.extras import extra_needed
 from flowloom.trainers.api.dataset_feeds import RecipeOrSpec, feed_arguments
 from flowloom.trainers.feed.array_feed import ArrayFeed
@@ -77,9 +78,8 @@ class OpenDataset(Dataset):
         for shard in self.card.shards:
             if shard.split == split and shard.view == view:
                 stripes.setdefault(shard.task, []).append(str(shard_file(self.root, shard)))
-        rows = pl.concat(
-            [pl.scan_parquet(files, hive_partitioning=False) for files in stripes.values()], how="diagonal"
-        )
+        parts = [pl.scan_parquet(files, hive_partitioning=False) for files in stripes.values()]
+        rows = pl.concat(parts, how="diagonal") if parts else self._no_rows(view)
         names = rows.collect_schema().names()
         if text_addresses:
             rows = rows.with_columns(
@@ -96,6 +96,13 @@ class OpenDataset(Dataset):
                 if label_column(task.name) in names
             )
         return rows
+
+    def _no_rows(self, view: View) -> "pl.LazyFrame":
+        """Returns the frame of a split without shards."""
+        import polars as pl
+
+        columns = StoredViews.of(self.card).schema(view, self.tasks)
+        return cast(pl.DataFrame, pl.from_arrow(columns.empty_table())).lazy()
 
     def tf(
         self,

@@ -1,6 +1,12 @@
 """Commands on models: what they print, and what they need."""
 
 import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from flowloom.pipelines.cli import shared
 
@@ -32,3 +38,24 @@ def test_export_says_what_it_made(run, tmp_path):
     code, _, err = run("export", written, "-o", tmp_path / "other", "--int8")
     assert code == 1
     assert "format must be litert for 8-bit weights, got savedmodel" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("options", [None, (), ("--format", "litert", "--int8")], ids=["run", "savedmodel", "litert"])
+def test_scoring_prints_lines_of_its_own_alone(run, tmp_path, options):
+    from synthetic import synthetic_flows
+    from written_runs import CLASSES, K, write_run
+
+    from flowloom.trainers.models.ple import PLE
+
+    model = write_run(tmp_path / "run", PLE(K, 3, CLASSES, units=4, experts=1, task_experts=1))
+    if options is not None:
+        assert run("export", model, "-o", tmp_path / "deployed", *options)[0] == 0
+        model = tmp_path / "deployed"
+    pq.write_table(pa.Table.from_batches([synthetic_flows(50, k=K)]), tmp_path / "flows.parquet")
+    code = "from flowloom.pipelines.cli.main import main; main()"
+    arguments = ["score", model, tmp_path / "flows.parquet", "-o", tmp_path / "scores", "--workers", "1"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("score: ")] == []

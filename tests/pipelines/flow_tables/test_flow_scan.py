@@ -77,18 +77,19 @@ def test_damage_is_a_warning_and_a_row_and_flows_before_it_stay(tmp_path):
     (tmp_path / "a.pcap").write_bytes(whole)
     (tmp_path / "b.pcap").write_bytes(one_packet_flows(9, 2)[:-5])
     (tmp_path / "c.pcap").write_bytes(b"no capture at all")
+    (tmp_path / "0.pcap").write_bytes(b"")
     with pytest.warns(RejectWarning) as warned:
         table = read_flows(tmp_path)
     assert table.num_rows == 17
     messages = [str(each.message) for each in warned]
     assert [re.search(r"/(\w)\.pcap: ([a-z-]+)", each).groups() for each in messages] == [
-        ("b", "cut-off"), ("c", "not-a-capture"),
+        ("0", "empty"), ("b", "cut-off"), ("c", "not-a-capture"),
     ]  # fmt: skip
     assert {each.filename for each in warned} == {__file__}
     scan = scan_flows(tmp_path)
     with pytest.warns(RejectWarning):
         assert sum(batch.num_rows for batch in scan) == 17
-    assert scan.rejects_batch()["reason"].to_pylist() == ["cut-off", "not-a-capture"]
+    assert scan.rejects_batch()["reason"].to_pylist() == ["empty", "cut-off", "not-a-capture"]
     assert scan.captures_batch()["rejects"].to_pylist() == [0, 1]
 
 

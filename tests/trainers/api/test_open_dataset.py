@@ -1,6 +1,7 @@
 """Datasets in Python: the trainer's own feed, frames with names, and arrays of whole splits."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 
@@ -97,6 +98,17 @@ def test_scans_have_names_of_labels_and_addresses_on_request(tmp_path):
     one = named["src_ip"][0]
     found = ds.scan(split, text_addresses=True).filter(pl.col("src_ip") == one).select(pl.len()).collect().item()
     assert found == named["src_ip"].to_list().count(one) > 0
+
+
+def test_a_split_without_rows_is_a_frame_without_rows(synthetic):
+    ds = fl.open_dataset(synthetic())
+    shards = tuple(shard for shard in ds.card.shards if shard.split != "test")
+    without = dataclasses.replace(ds, card=ds.card.model_copy(update={"shards": shards}))
+    rows = without.scan("test", text_addresses=True, label_names=True).collect()
+    assert rows.height == 0
+    assert rows.schema == ds.scan("test", text_addresses=True, label_names=True).collect_schema()
+    with pytest.raises(FlowloomError, match=r"split 'test' of dataset .* has no rows"):
+        without.to_numpy("test", k=5)
 
 
 def test_wrong_splits_views_and_recipes_are_named(synthetic):
