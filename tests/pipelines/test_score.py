@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +126,18 @@ def test_workers_and_ranges_change_no_byte(of_captures, exported, corpus, tmp_pa
 def test_a_folder_means_its_captures(of_captures, exported, corpus, tmp_path):
     score(ScoreOptions(exported, (str(corpus),), tmp_path / "out", workers=1, shards=3))
     assert digests(tmp_path / "out") == digests(of_captures)
+
+
+def test_names_in_a_folder_may_be_patterns_or_not_utf_8(exported, corpus, tmp_path, monkeypatch):
+    folder = tmp_path / "[x]" / "captures"
+    folder.mkdir(parents=True)
+    shutil.copy(corpus / "web/0.pcap", folder / "a[1]*.pcap")
+    shutil.copy(corpus / "web/0.pcap", os.fsencode(folder) + b"/\xff.pcap")
+    monkeypatch.chdir(folder.parent)
+    card = score(ScoreOptions(exported, ("captures",), tmp_path / "out", workers=1))
+    assert card.captures.captures == 1
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(Path(each["uri"]).name, each["reason"]) for each in rejects] == [("\\xff.pcap", "unreadable")]
 
 
 def test_rows_say_what_their_numbers_mean_and_lie_in_order(of_captures, dataset):

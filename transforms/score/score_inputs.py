@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
@@ -18,6 +18,8 @@ from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.parquet_files import read_footer, read_row_group
 from flowloom.schemas.printable import printable
+from flowloom.transforms.arrays.columns import concatenated
+from flowloom.transforms.captures.capture_files import name_fault
 from flowloom.transforms.captures.capture_folders import folder_captures
 from flowloom.transforms.captures.groups import GroupPlan, limited, plan_captures, reject_rows
 
@@ -95,11 +97,14 @@ def plan_inputs(
         raise FlowloomError(f"split must be one of {', '.join(SPLITS)}, got {split!r}{did_you_mean(split, SPLITS)}")
     parts: list[RowGroupPart] = []
     captures = []
+    faulty: list[str] = []  # files of folders whose names are not UTF-8
     for name in inputs:
         if (Path(name) / CARD).is_file():
             parts += _dataset_parts(Path(name), needs, split, workers)
         elif os.path.isdir(name):
-            captures += [CaptureSource(glob=path) for path in _capture_paths(name)]
+            paths = _capture_paths(name)
+            captures += [CaptureSource(glob=path) for path in paths if not name_fault(path)]
+            faulty += [path for path in paths if name_fault(path)]
         elif name.endswith(".parquet"):
             parts += _file_parts(name, needs)
         else:
@@ -109,11 +114,14 @@ def plan_inputs(
             f"{captures[0].glob}: input must be a dataset with the view {needs.view} for this model, got a capture; "
             f"build a dataset with views: [{needs.view}], and score that"
         )
-    return ScoreInputs(limited(plan_captures(captures, os.getcwd(), workers), limits), tuple(dict.fromkeys(parts)))
+    plan = limited(plan_captures(captures, os.getcwd(), workers), limits)
+    rejected = [(printable(path), 0, RejectReason.UNREADABLE, str(name_fault(path))) for path in faulty]
+    rejects = concatenated([plan.rejects, reject_rows(rejected)], REJECTS)
+    return ScoreInputs(GroupPlan(plan.groups, rejects), tuple(dict.fromkeys(parts)))
 
 
 def _capture_paths(folder: str) -> tuple[str, ...]:
-    """Returns the captures below a folder.
+    """Returns the absolute paths of the captures below a folder.
 
     Raises:
       FlowloomError: if there is none, or a folder cannot be listed.
@@ -126,7 +134,7 @@ def _capture_paths(folder: str) -> tuple[str, ...]:
         raise FlowloomError(
             f"{folder}: a folder must be a dataset with {CARD} or have captures below it, got neither; check the path"
         )
-    return found.captures
+    return tuple(map(os.path.abspath, found.captures))
 
 
 def _dataset_parts(root: Path, needs: Needs, split: str | None, workers: int) -> Iterator[RowGroupPart]:

@@ -59,3 +59,14 @@ def test_trainings_run(run, readme_folder):
             once = () if "paradigm=incremental" in arguments else ("--set", "epochs=1")
             code, _, err = run(*arguments, *once)
             assert code == 0, (arguments, err)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_python_block_runs(run, readme_folder):
+    assert run("build", "corpus.yaml", "DATASET")[0] == 0
+    (block,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    exec(block.replace("epochs=20", "epochs=1"), names)
+    assert names["flows"].num_rows > names["scored"].scores.num_rows == 16
+    assert (readme_folder / "RUN-PYTHON" / "run.json").is_file()

@@ -1,5 +1,6 @@
 """Flows in batches and tables: those of `flowloom flows`, read as they are asked for."""
 
+import os
 import re
 
 import pyarrow as pa
@@ -91,6 +92,15 @@ def test_damage_is_a_warning_and_a_row_and_flows_before_it_stay(tmp_path):
         assert sum(batch.num_rows for batch in scan) == 17
     assert scan.rejects_batch()["reason"].to_pylist() == ["empty", "cut-off", "not-a-capture"]
     assert scan.captures_batch()["rejects"].to_pylist() == [0, 1]
+
+
+def test_names_that_are_not_utf_8_are_rejects(tmp_path):
+    (tmp_path / "a[1].pcap").write_bytes(one_packet_flows(3, 1))
+    with open(os.fsencode(tmp_path) + b"/\xff.pcap", "wb") as file:
+        file.write(one_packet_flows(3, 2))
+    with pytest.warns(RejectWarning, match=r"\\xff\.pcap: unreadable at byte 0: the name of the file is not UTF-8"):
+        table = read_flows(tmp_path, capture=True)
+    assert set(table["capture"].to_pylist()) == {str(tmp_path / "a[1].pcap")}
 
 
 def test_nothing_readable_is_an_error_and_so_are_wrong_arguments(tmp_path):
