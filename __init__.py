@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowloom.pipelines.api.dataset_copies import verify as verify
     from flowloom.pipelines.api.dataset_jobs import build as build
     from flowloom.pipelines.api.dataset_jobs import weave as weave
+    from flowloom.pipelines.draft.draft_manifest import draft_manifest as draft_manifest
     from flowloom.pipelines.flow_tables.flow_scan import RejectWarning as RejectWarning
     from flowloom.pipelines.flow_tables.flow_scan import read_flows as read_flows
     from flowloom.pipelines.flow_tables.flow_scan import scan_flows as scan_flows
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "beam",
     "build",
+    "draft_manifest",
     "fetch",
     "load_model",
     "models",
@@ -70,6 +72,7 @@ _PLACES = {
     "Task": "schemas.corpus.tasks",
     "beam": "pipelines.api.beam_transforms:",
     "build": "pipelines.api.dataset_jobs",
+    "draft_manifest": "pipelines.draft.draft_manifest",
     "fetch": "pipelines.api.dataset_copies",
     "load_model": "trainers.api.loaded_model",
     "models": "trainers.api.model_classes:",

@@ -68,12 +68,12 @@ ALLOWED: dict[str, str] = {
     "transforms/labels": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
     ),
+    "pipelines/draft": (
+        "schemas schemas/arrow schemas/corpus transforms/io transforms/captures transforms/metering transforms/labels"
+    ),
     "trainers/api": (
         "schemas schemas/arrow trainers trainers/models schemas/dataset trainers/feed trainers/recipes trainers/deploy "
         "trainers/evaluation trainers/training"
-    ),
-    "pipelines/draft": (
-        "schemas schemas/arrow schemas/corpus transforms/io transforms/captures transforms/metering transforms/labels"
     ),
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (

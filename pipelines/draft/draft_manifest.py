@@ -60,8 +60,10 @@ def draft_manifest(folder: str | os.PathLike[str]) -> ManifestDraft:
       FlowloomError: if the folder does not exist or has no capture.
 
     Example:
-      >>> draft = draft_manifest("captures")  # doctest: +SKIP
-      >>> print(draft.text, *draft.findings, sep="\\n")  # doctest: +SKIP
+      >>> import flowloom as fl
+      >>> draft = fl.draft_manifest("captures/web")
+      >>> draft.captures, draft.text.splitlines()[0].startswith("#")
+      (36, True)
     """
     place = os.path.abspath(folder)
     found = find_files(place)
