@@ -128,7 +128,8 @@ def init(
         print_json(dataclasses.asdict(draft))
         return
     say(f"{output}: {draft.captures:,} captures, {draft.bytes / 1e6:,.1f} MB")
-    show(class_table(draft))
+    if draft.classes:
+        show(class_table(draft))
     beside = output.absolute().parent == folder.absolute()
     say(f"next: read {output}, then flowloom build {output} DATASET{'' if beside else f' --data {folder}'}")
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from flowloom.pipelines.draft.draft_text import DraftText
 from flowloom.pipelines.draft.found_files import FoundCapture, FoundFiles, find_files
 from flowloom.pipelines.draft.guess_labels import guess_labels, label_paths
-from flowloom.pipelines.draft.guess_tables import TableGuess, guess_table
+from flowloom.pipelines.draft.guess_tables import PacketTableGuess, TableGuess, guess_packet_table, guess_table
 from flowloom.pipelines.draft.sample_flows import FlowSample, estimate_flows, sample_flows
 from flowloom.schemas.errors import FlowloomError
 
@@ -76,7 +76,9 @@ def draft_manifest(folder: str | os.PathLike[str]) -> ManifestDraft:
     guess = guess_labels([capture.path for capture in found.captures])
     labels = label_paths(guess.label_from, [capture.path for capture in found.captures]) if guess else {}
     sample = sample_flows(place, found.captures, labels)
-    tables = {path: guess_table(place, path) for path in found.tables}
+    tables = {
+        path: guess_packet_table(place, path, sample.records) or guess_table(place, path) for path in found.tables
+    }
     classes = tuple(_estimate(found.captures, labels, sample))
     sizes = collections.Counter(each.task for each in classes)
     tasks = [task for task, count in sizes.items() if count > 1]
@@ -129,12 +131,12 @@ def _class_faults(
     found: FoundFiles,
     labels: Mapping[str, Mapping[str, str]],
     classes: Sequence[ClassEstimate],
-    tables: Mapping[str, TableGuess | str],
+    tables: Mapping[str, TableGuess | PacketTableGuess | str],
 ) -> Iterable[str]:
     by_task: dict[str, list[ClassEstimate]] = collections.defaultdict(list)
     for each in classes:
         by_task[each.task].append(each)
-    if not by_task and not any(isinstance(table, TableGuess) for table in tables.values()):
+    if not by_task and all(isinstance(table, str) for table in tables.values()):
         yield "no class was found in folders, names or tables, so the manifest cannot be built before it has labels"
     unlabelled = [capture.path for capture in found.captures if not labels.get(capture.path)]
     if by_task and unlabelled:

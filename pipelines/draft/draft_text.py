@@ -1,6 +1,7 @@
 """Text of a drafted manifest: entries, label tables and tasks as YAML, with a comment beside every guess."""
 
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pyarrow as pa
 from flowloom.pipelines.draft.found_files import FoundFiles
 from flowloom.pipelines.draft.guess_groups import counted_names, rotated_sets
 from flowloom.pipelines.draft.guess_labels import PathGuess
-from flowloom.pipelines.draft.guess_tables import TableGuess, benign_first, guess_offset
+from flowloom.pipelines.draft.guess_tables import PacketTableGuess, TableGuess, benign_first, guess_offset
 from flowloom.schemas.corpus.manifest_schema import SCHEMA_LINE
 from flowloom.transforms.captures.inventory import glob_names
 
@@ -39,7 +40,7 @@ class DraftText:
     found: FoundFiles
     guess: PathGuess | None
     tasks: Sequence[str]
-    tables: Mapping[str, TableGuess | str]
+    tables: Mapping[str, TableGuess | PacketTableGuess | str]
     flows: pa.Table
 
     def text(self) -> str:
@@ -56,6 +57,8 @@ class DraftText:
         for path, table in self.tables.items():
             if isinstance(table, TableGuess):
                 lines += self._table(table, tasks)
+            elif isinstance(table, PacketTableGuess):
+                lines += self._packet_table(table, tasks)
             else:
                 lines.append(f"  # {path}: not used, because {_one_line(table)}")
         zeek = "a log of Zeek, which cannot be a label table yet; convert it to CSV"
@@ -68,7 +71,7 @@ class DraftText:
         """Yields the lines of the entry of all captures, and of entries for rotated ones."""
         paths = [capture.path for capture in self.found.captures]
         rotated = rotated_sets(paths)
-        yield _beside(f"  - glob: {quoted(self._glob())}", f"{len(paths):,} captures")
+        yield _beside(f"  - glob: {quoted(self._glob())}", f"captures: {len(paths):,}")
         yield from self._label_from()
         continued = "guessed: files whose names continue each other are one recording"
         if sum(rotated.values()) == len(paths):
@@ -96,8 +99,11 @@ class DraftText:
     def _glob(self) -> str:
         """Returns the glob that matches all captures and as few other files as possible."""
         captures = {capture.path for capture in self.found.captures}
-        depths = {path.count("/") for path in captures}
-        prefix = "*/" * depths.pop() if len(depths) == 1 else "**/"
+        folders = [path.split("/")[:-1] for path in captures]
+        same = len({len(parts) for parts in folders}) == 1
+        levels = zip(*folders, strict=True) if same else ()
+        parts = [glob.escape(names[0]) if len(set(names)) == 1 else "*" for names in levels]
+        prefix = "".join(f"{part}/" for part in parts) if same else "**/"
         matched = {
             prefix + name: {path for path in self.found.paths if glob_names(prefix + name, path)}
             for name in ("*.pcap", "*.pcapng", "*.cap", "*.pcap*", "*.*cap*", "*")
@@ -124,9 +130,21 @@ class DraftText:
             if table.separator != ",":
                 yield f"        separator: {json.dumps(table.separator)}"
             if words:
-                yield f"        words: {{{', '.join(f'{_key(old)}: {new}' for old, new in words.items())}}}"
-            vocabulary = ", ".join(map(_key, values))
-            tasks[task] = "{kind: binary}" if words else f"{{kind: multiclass, vocabulary: [{vocabulary}]}}"
+                yield f"        {_words(words)}"
+            tasks[task] = _fields(values, words)
+
+    def _packet_table(self, table: PacketTableGuess, tasks: dict[str, str]) -> Iterator[str]:
+        """Yields the lines of an entry with a table of packets, and adds its task to `tasks`."""
+        task, words = _task_name(table.column, tasks), benign_first(table.values)
+        yield f"  - glob: {quoted(glob.escape(table.capture))}"
+        yield _beside("    packet_table:", f"guessed: it has a row for each of the {table.rows:,} records")
+        yield f"      path: {quoted(table.path)}"
+        yield f"      task: {task}"
+        yield _beside("      rule: any", "a flow has the commonest label of its packets other than the first one")
+        yield f"      header: {json.dumps(table.header)}"
+        if words:
+            yield f"      {_words(words)}"
+        tasks[task] = _fields(table.values, words)
 
     def _clock(self, table: TableGuess) -> str:
         """Returns the line of the difference between the clocks of a table and of the captures."""
@@ -151,6 +169,15 @@ def quoted(text: str) -> str:
     if re.fullmatch(r"[A-Za-z][\w.-]*", text) and text.lower() not in _TRUTH:
         return text
     return f"'{text}'" if "'" not in text and text.isprintable() else json.dumps(text)
+
+
+def _words(words: Mapping[str, str]) -> str:
+    return f"words: {{{', '.join(f'{_key(old)}: {new}' for old, new in words.items())}}}"
+
+
+def _fields(values: Sequence[str], words: Mapping[str, str] | None) -> str:
+    """Returns the fields of a task with the label values of a table."""
+    return "{kind: binary}" if words else f"{{kind: multiclass, vocabulary: [{', '.join(map(_key, values))}]}}"
 
 
 def _key(text: str) -> str:

@@ -16,6 +16,8 @@ from flowloom.transforms.labels.label_tables import collected, read_csv
 
 LOOKED_AT_ROWS = 200_000
 """Rows of a table that are read."""
+MOST_RECORDS = 5_000_000
+"""Rows of a table of packets that are counted."""
 MOST_LABELS = 100
 FEWEST_MATCHES = 3
 """Flows that must be in a table and in the captures before their times are compared."""
@@ -68,6 +70,49 @@ class TableGuess:
     def tolerance_s(self) -> float:
         """Tolerance of the table's times: a minute without seconds, a second with them."""
         return 1.0 if "%S" in self.time_format or self.time_format in EPOCHS else 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PacketTableGuess:
+    """Table with a row for each record of a capture.
+
+    Attributes:
+      header: whether the first line has names.
+      column: name of the last column, which has the labels.
+      values: label values, as the table writes them.
+    """
+
+    path: str
+    capture: str
+    header: bool
+    column: str
+    values: tuple[str, ...]
+    rows: int
+
+
+def guess_packet_table(folder: str, path: str, records: Mapping[str, int]) -> PacketTableGuess | None:
+    """Returns a table whose number of rows is that of the records of one capture; None for any other table.
+
+    Args:
+      records: number of records by path of capture.
+    """
+    if path.endswith((".parquet", ".pq")):
+        return None
+    try:
+        frame = collected(read_csv(os.path.join(folder, path), ",", header=False).head(MOST_RECORDS), path)
+    except FlowloomError:
+        return None
+    lines, last = frame.height, frame.to_series(-1).str.strip_chars()
+    owners = [(capture, count) for capture, count in records.items() if count in (lines, lines - 1)]
+    if len(owners) != 1 or lines == MOST_RECORDS:
+        return None
+    ((capture, count),) = owners
+    header = count == lines - 1
+    labels = last[1:] if header else last
+    values = tuple(labels.drop_nulls().unique().sort().to_list())
+    if not 2 <= len(values) <= MOST_LABELS:
+        return None
+    return PacketTableGuess(path, capture, header, last[0] if header else "label", values, count)
 
 
 def guess_table(folder: str, path: str) -> TableGuess | str:

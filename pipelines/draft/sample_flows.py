@@ -30,12 +30,14 @@ class FlowSample:
     Attributes:
       flows: number of flows by capture; of a capture that was read in part, scaled by its bytes.
       rows: the columns `KEPT` of the flows.
+      records: number of records of each capture that was read in whole.
       sampled_bytes: bytes that were read.
       damaged: captures whose reading ended early, with the reasons.
     """
 
     flows: dict[str, float] = dataclasses.field(default_factory=dict)
     rows: list[pa.Table] = dataclasses.field(default_factory=list)
+    records: dict[str, int] = dataclasses.field(default_factory=dict)
     sampled_bytes: int = 0
     damaged: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -104,5 +106,7 @@ def _meter(folder: str, capture: FoundCapture, found: FlowSample, scratch: str) 
     rejects = reader.rejects().to_pylist()
     if rejects and size == capture.size:
         found.damaged[capture.path] = rejects[0]["detail"]
+    elif size == capture.size:
+        found.records[capture.path] = sum(reader.captures()["records"].to_pylist())
     found.flows[capture.path] = count * capture.size / size
     found.sampled_bytes += size

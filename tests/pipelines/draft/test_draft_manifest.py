@@ -182,3 +182,31 @@ def test_a_folder_without_captures_is_an_error(tmp_path):
         draft_manifest(tmp_path)
     with pytest.raises(FlowloomError, match="the folder of captures must exist; check the path"):
         draft_manifest(tmp_path / "none")
+
+
+def test_a_table_with_a_row_for_each_record_is_a_packet_table(corpus, tmp_path):
+    folder = tmp_path / "packets"
+    folder.mkdir()
+    shutil.copy(corpus / "web/0.pcap", folder / "trace.pcap")
+    meter_captures(FlowsOptions((str(folder / "trace.pcap"),), tmp_path / "f.parquet"))
+    records = meter_captures(FlowsOptions((str(folder / "trace.pcap"),), tmp_path / "f.parquet")).captures[0]["records"]
+    (folder / "marks.csv").write_text("".join(f"{at},{int(at > records // 2)}\n" for at in range(records)))
+    draft = draft_manifest(folder)
+    manifest = parse_manifest(yaml.safe_load(draft.text), "draft.yaml")
+    (table,) = [entry.packet_table for entry in manifest.captures if entry.packet_table]
+    assert (table.path, table.header, table.words) == ("marks.csv", False, {"0": "negative", "1": "positive"})
+    card = built(
+        folder, draft.text.replace("by: auto", "by: flow, train: 0.4, validation: 0.3, test: 0.3"), tmp_path / "dataset"
+    )
+    (coverage,) = [entry for entry in card.coverage if entry.kind == "packets"]
+    assert coverage.labelled == coverage.flows == card.accounting.flows
+
+
+def test_the_glob_names_folders_that_all_captures_share(corpus, tmp_path):
+    for name in ("results/web.pcap", "pcaps/web/1.pcap", "pcaps/ssh/1.pcap"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("id,application\n")
+    for name in ("web", "ssh"):
+        shutil.copy(corpus / f"{name}/0.pcap", tmp_path / f"pcaps/{name}/1.pcap")
+    manifest = parse_manifest(yaml.safe_load(draft_manifest(tmp_path).text), "draft.yaml")
+    assert [entry.glob for entry in manifest.captures] == ["pcaps/*/*.pcap"]
