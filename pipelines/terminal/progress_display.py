@@ -15,6 +15,8 @@ from flowloom.schemas.progress import Progress
 
 LINE_S = 5.0
 """Shortest time between plain lines, in seconds."""
+BAR_WIDTH = 16
+"""Characters of a bar; the rest of a line is for text."""
 FIRST_LEFT_S = 3.0
 """Seconds of work before the time that is left is estimated."""
 
@@ -72,7 +74,7 @@ class ProgressDisplay:
             self._bar = rich_progress.Progress(
                 rich_progress.SpinnerColumn(),
                 rich_progress.TextColumn("{task.description}"),
-                rich_progress.BarColumn(),
+                rich_progress.BarColumn(BAR_WIDTH),
                 rich_progress.TimeElapsedColumn(),
                 _TimeLeft(),
                 console=self._console,

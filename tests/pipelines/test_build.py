@@ -361,7 +361,7 @@ def test_progress_is_told_to_its_end(corpus, manifest, tmp_path):
         if size < 1e6
         else f"{size / 1e6:.1f} of {size / 1e6:.1f} MB read"
     )
-    text = f"18 of 18 captures, {read}, {flows:,} flows metered, {shards} shards written"
+    text = f"18 of 18 captures, {read}, {flows:,} flows, {shards} shards"
     seen = [each for each in seen if each.event == "progress"]
     assert seen[-1] == Progress(text, size, size)
     assert [each.done for each in seen] == sorted(each.done for each in seen)

@@ -15,11 +15,8 @@ READ_METERED_WRITTEN = "{captures:,} captures read, {flows:,} flows metered, {sh
 """Text of the progress of a job that reads captures and writes shards."""
 
 
-OF_ALL = (
-    "{captures:,} of {all:,} captures, {read:,.1f} of {whole:,.1f} {unit} read, {flows:,} flows metered, {shards:,} "
-    "shards written"
-)
-"""The same of a job whose captures are known."""
+OF_ALL = "{captures:,} of {all:,} captures, {read:,.1f} of {whole:,.1f} {unit} read, {flows:,} flows, {shards:,} shards"
+"""The same of a job whose captures are known, short enough for a terminal."""
 _UNITS = {"GB": 1e9, "MB": 1e6}
 
 

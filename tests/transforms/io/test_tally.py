@@ -19,7 +19,7 @@ def test_a_job_whose_captures_are_known_has_a_length_in_bytes():
     found = Tally(captures=1, flows=1200, sizes={"a": 1_500_000, "b": 3_000_000})
     found.read([("a", 0, None)])
     found.read([("b", 24, 1_000_000), ("other", 0, None)])
-    text = "1 of 2 captures, 2.5 of 4.5 MB read, 1,200 flows metered, 0 shards written"
+    text = "1 of 2 captures, 2.5 of 4.5 MB read, 1,200 flows, 0 shards"
     assert tally_progress(found, counts.READ_METERED_WRITTEN) == Progress(text, 2_499_976, 4_500_000)
     found.read([("b", 1_000_000, None)])
     found.read([("a", 0, None)])  # a range that a worker read twice
