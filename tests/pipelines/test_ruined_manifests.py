@@ -44,6 +44,9 @@ def folder(corpus, tmp_path_factory) -> Path:
                   for at, (host, port) in enumerate(ends)]  # fmt: skip
         (folder / name).mkdir()
         (folder / name / "1.pcap").write_bytes(pcap(frames))
+    (folder / "parts").mkdir()
+    for name, part in (("t.pcap", "web/1.pcap"), ("t.pcap1", "web/2.pcap")):
+        (folder / "parts" / name).write_bytes((corpus / part).read_bytes())
     (folder / "late.csv").write_text(DAY_LATE)
     return folder
 
@@ -85,6 +88,15 @@ RUINS = {
         ("task 'app': web/0.pcap labels 12 flows otherwise than an earlier source, and they keep the first label",),
         stops=False,
     ),
+    "a recording under two labels": Ruin(
+        [
+            {**WEB, "glob": "parts/t.pcap", "group": "rotated"},
+            {**SSH, "glob": "parts/t.pcap1", "group": "rotated"},
+            SSH,
+        ],
+        ("task 'app': parts/t.pcap1 labels 24 flows otherwise than an earlier source",),
+        stops=False,
+    ),
     "one file alone": Ruin(
         [{"glob": "web/0.pcap", "label_from": {"app": "parent-folder"}}],
         ("task 'app' must have at least 2 label values, got only 'web'", "label captures of another class"),
@@ -97,7 +109,7 @@ RUINS = {
         keys={"tasks": OPEN, "splits": {**FLOW, "seed": 4}},
     ),
     "an unknown folder": Ruin(
-        [{"glob": "*/*.pcap", "label_from": {"app": "parent-folder"}}],
+        [{"glob": "[!p]*/*.pcap", "label_from": {"app": "parent-folder"}}],
         ("label_map.app must have a row for every label value, got none for lan, rare; add them, with null",),
         keys={
             "tasks": {**OPEN, "attack": {"kind": "binary"}},

@@ -81,3 +81,11 @@ def test_one_timeline_cannot_have_two_labels():
 def test_a_document_of_another_kind_is_refused(found):
     with pytest.raises(FlowloomError, match="expected a corpus manifest"):
         parse_manifest(found, "c.yaml")
+
+
+def test_rotated_recordings_may_have_different_labels():
+    captures = [
+        {"glob": "a/*", "group": "rotated", "labels": {"app": "skype"}},
+        {"glob": "b/*", "group": "rotated", "labels": {"app": "ssh"}},
+    ]
+    assert parse_manifest(document(captures=captures), "c.yaml").captures[1].group == "rotated"
