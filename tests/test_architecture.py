@@ -69,7 +69,8 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
     ),
     "pipelines/draft": (
-        "schemas schemas/arrow schemas/corpus transforms/io transforms/captures transforms/metering transforms/labels"
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/io transforms/captures transforms/metering "
+        "transforms/labels"
     ),
     "trainers/api": (
         "schemas schemas/arrow trainers trainers/models schemas/dataset trainers/feed trainers/recipes trainers/deploy "

@@ -18,6 +18,8 @@ from flowloom.transforms.captures.inventory import glob_names
 
 _COMMENT_AT = 44
 """Column of the comments beside keys."""
+_SHOWN = 5
+"""Largest number of tables that are not used and listed."""
 _ROTATED = "    group: rotated"
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 """Texts that YAML reads as other values."""
@@ -54,13 +56,15 @@ class DraftText:
             "captures:",
             *self._captures(),
         ]
-        for path, table in self.tables.items():
+        for table in self.tables.values():
             if isinstance(table, TableGuess):
                 lines += self._table(table, tasks)
             elif isinstance(table, PacketTableGuess):
                 lines += self._packet_table(table, tasks)
-            else:
-                lines.append(f"  # {path}: not used, because {_one_line(table)}")
+        unused = [(path, table) for path, table in self.tables.items() if isinstance(table, str)]
+        lines += [f"  # {path}: not used, because {_one_line(reason)}" for path, reason in unused[:_SHOWN]]
+        if len(unused) > _SHOWN:
+            lines.append(f"  # {len(unused) - _SHOWN:,} more tables: not used")
         zeek = "a log of Zeek, which cannot be a label table yet; convert it to CSV"
         lines += [f"  # {path}: {zeek}" for path in self.found.zeek]
         lines += self._tasks(tasks)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 
+from flowloom.schemas.dataset.dataset_card import CARD
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.printable import printable
 from flowloom.transforms.captures.capture_files import CaptureError, name_fault
@@ -56,7 +57,7 @@ class FoundFiles:
 
 
 def find_files(folder: str, check_s: float = CHECK_S) -> FoundFiles:
-    """Returns the files below a folder, without hidden ones.
+    """Returns the files below a folder, without hidden ones and those of datasets.
 
     Args:
       check_s: seconds for reading the first record of each capture.
@@ -103,7 +104,7 @@ def _paths(folder: str) -> Iterator[str]:
     """Yields the paths of all files below a folder, relative to it, in the order of their names."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(place) in seen:  # links may form a circle
+        if os.path.realpath(place) in seen or CARD in names:  # links may form a circle; datasets are no captures
             folders.clear()
             continue
         seen.add(os.path.realpath(place))

@@ -19,6 +19,7 @@ LOOKED_AT_ROWS = 200_000
 MOST_RECORDS = 5_000_000
 """Rows of a table of packets that are counted."""
 MOST_LABELS = 100
+_SHOWN = 8
 FEWEST_MATCHES = 3
 """Flows that must be in a table and in the captures before their times are compared."""
 
@@ -126,7 +127,8 @@ def guess_table(folder: str, path: str) -> TableGuess | str:
     labels = [name.strip() for name in frame.columns if _plain(name) in _LABELS and name.strip() not in found.values()]
     lacking = [kind for kind, there in (("a start time", "start" in found), ("a label", bool(labels))) if not there]
     if lacking:
-        names_found = ", ".join(name.strip() for name in frame.columns)
+        names_found = ", ".join(name.strip() for name in frame.columns[:_SHOWN])
+        names_found += f" and {frame.width - _SHOWN:,} more" if frame.width > _SHOWN else ""
         return f"no column seems to be {' or '.join(lacking)}; columns: {names_found}"
     frame = frame.rename({name: name.strip() for name in frame.columns})
     formats = _time_formats(frame[found["start"]])

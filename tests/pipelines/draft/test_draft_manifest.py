@@ -85,8 +85,16 @@ def test_a_draft_builds_as_it_is_and_its_estimates_are_the_flows_of_the_build(co
     for name in ("web", "ssh", "attack"):
         shutil.copytree(corpus / name, folder / name)
     (folder / "web" / "notes.txt").write_text("no capture")
+    (folder / "DATASET" / "flows").mkdir(parents=True)
+    (folder / "DATASET" / "dataset.json").write_text("{}")
+    (folder / "DATASET" / "flows" / "part.parquet").write_text("a shard is no label table")
+    for number in range(7):
+        (folder / f"notes-{number}.csv").write_text("a,b\n1,2\n")
     draft = draft_manifest(folder)
     assert draft.findings == ()
+    assert "DATASET" not in draft.text
+    assert draft.text.count("not used, because no column seems to be a start time or a label; columns: a, b") == 5
+    assert "# 2 more tables: not used" in draft.text
     card = built(folder, draft.text, tmp_path / "dataset")
     assert (draft.captures, card.accounting.captures) == (18, 18)
     totals = {
