@@ -122,7 +122,7 @@ def tabled(corpus, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tabled")
     for number, capture in enumerate(sorted(corpus.glob("web/*.pcap"))):
         shutil.copy(capture, folder / f"day-{number}.pcap")
-    meter_captures(FlowsOptions((str(folder / "*.pcap"),), folder / "flows.parquet", digests=False))
+    meter_captures(FlowsOptions((str(folder / "*.pcap"),), folder / "flows.parquet"))
     flows = pq.read_table(folder / "flows.parquet").to_pylist()
     (folder / "flows.parquet").unlink()
     lines = ["Src IP,Dst IP, Source Port,Destination Port,Protocol,Timestamp,Flow Duration,Label"]
