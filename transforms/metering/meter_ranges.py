@@ -24,7 +24,7 @@ from flowloom.transforms.metering.meter_cache import CachedMetering
 from flowloom.transforms.metering.packet_reader import PacketReader
 from flowloom.transforms.metering.scheduling import DigestTask, MeterTask
 
-MAX_PARTITIONS = 16
+MAX_PARTITIONS = 64
 """Maximum number of partitions in which the fragments of one group are joined."""
 
 ALL_RANGES = -1
