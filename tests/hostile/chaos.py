@@ -127,8 +127,10 @@ def damaged(
             if kind.command not in made:
                 made[kind.command] = copy_of(templates[kind.command], folder / f"flips-{kind.command}")
                 make_readable(kind, made[kind.command])
-            found += flips(kind, made[kind.command], folder, number, draws)
-            print(f"{kind.name}: {number} flipped bits", file=sys.stderr)
+            damages = list(flips(kind, made[kind.command], folder, number, draws))
+            faults = [damage for damage in damages if damage.verdict]
+            print(f"{kind.name}: {number} flipped bits, {len(faults)} faults {faults[:1] or ''}", file=sys.stderr)
+            found += damages
     return found
 
 

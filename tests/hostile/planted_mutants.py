@@ -90,8 +90,8 @@ MUTANTS = (
         "max(now - previous, 0) if at > offsets[i] else 0", "now - previous if at > offsets[i] else 0",
     ),
     Mutant(
-        "meter: cut by another SYN in a range", "transforms/flows/meter_kernels.py",
-        "flow.open_before == 1 and flow.syn == 0 and not", "flow.open_before == 1 and not",
+        "meter: cut by a repeated SYN in a range", "transforms/flows/meter_kernels.py",
+        "open_before = flow.open_before == 1 and flow.syn == 0 and not", "open_before = False and not",
     ),
     Mutant(
         "join: closing flags of fragments", "transforms/flows/flow_fragments.py",

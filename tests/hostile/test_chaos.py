@@ -70,6 +70,10 @@ def test_fingerprints_know_content_and_not_time(tmp_path):
     one = fingerprint(tmp_path / "one")
     assert differing(one, fingerprint(tmp_path / "same")) == []
     assert differing(one, fingerprint(tmp_path / "other")) == ["model.keras"]
+    model = tmp_path / "one" / "model.keras"
+    content = model.read_bytes()
+    model.write_bytes(content.replace(b"weights", b"wEights"))  # a wrong CRC-32
+    assert differing(fingerprint(tmp_path / "one"), fingerprint(tmp_path / "same")) == ["model.keras"]
     (tmp_path / "one" / "dataset.json").write_text("{")
     assert file_digest(tmp_path / "one" / "dataset.json") == "damaged"
 
