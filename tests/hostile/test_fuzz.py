@@ -113,7 +113,16 @@ def test_planted_faults_apply_to_the_source(mutant):
 
 @pytest.mark.slow
 def test_a_short_run_finds_no_fault():
-    command = [sys.executable, Path(__file__).with_name("fuzz.py"), "--inputs", "2000", "--minutes", "5", "--seed", "7"]
+    command = [
+        sys.executable,
+        Path(__file__).with_name("fuzz.py"),
+        "--inputs",
+        "20000",
+        "--minutes",
+        "5",
+        "--seed",
+        "7",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
