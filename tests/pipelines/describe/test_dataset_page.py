@@ -177,7 +177,7 @@ def test_the_account_of_the_page_adds_up(page, card):
 def captures(*rows: tuple[str, int | None, int | None]):
     """Returns a captures table of groups and times in seconds."""
     blank = {field.name: [] if field.name == "link_types" else 0 for field in CAPTURES}
-    texts = dict.fromkeys(("sha256", "format", "compression"), "")
+    texts = dict.fromkeys(("digest", "sha256", "format", "compression"), "")
     times = [
         {"group": group, "uri": f"{group}.pcap"}
         | {"first_ns": first and first * 10**9, "last_ns": last and last * 10**9}
