@@ -163,6 +163,23 @@ class ScoredModel(pydantic.BaseModel):
     """Engine of the model: `lanes` (all flows side by side, without TensorFlow), `tensorflow` or `litert`."""
 
 
+PROBABILITY_BINS = 20
+"""Number of equal bins of probabilities from 0 to 1."""
+
+
+class ClassProbability(pydantic.BaseModel):
+    """Predicted probabilities of one class over the scored rows."""
+
+    model_config = _STRICT
+
+    mean: float
+    """Mean over all scored rows: the expected share of the class if the probabilities are calibrated."""
+    predicted: float | None
+    """Mean over the rows that are predicted as the class; None if there is none."""
+    bins: tuple[int, ...]
+    """Rows that are predicted as the class, in `PROBABILITY_BINS` equal bins of its probability."""
+
+
 class ScoreCard(pydantic.BaseModel):
     """Card of a folder of scores, with its model and accounting: `rows == scored + sum(rejected)`."""
 
@@ -182,6 +199,8 @@ class ScoreCard(pydantic.BaseModel):
     """Rejected rows by reason (`ScoreReject`)."""
     classes: dict[str, dict[str, int]]
     """Scored rows by task and predicted class."""
+    probabilities: dict[str, dict[str, ClassProbability]] = {}
+    """Predicted probabilities by task and class; empty in cards of 0.1."""
     captures: Accounting | None
     """Accounting of the captures' records; None without captures."""
     skew: ModelSkew | None

@@ -21,7 +21,7 @@ from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import SEAL
 from flowloom.schemas.models.feature_profile import PROFILE
-from flowloom.schemas.models.score_card import SCORE_CARD, VOCABULARY, read_scores
+from flowloom.schemas.models.score_card import PROBABILITY_BINS, SCORE_CARD, VOCABULARY, read_scores
 from flowloom.trainers.deploy.export import ExportOptions, export
 from flowloom.trainers.deploy.scorer import Scorer
 from flowloom.trainers.evaluation.predictions import compiled, predict
@@ -296,3 +296,16 @@ def test_the_command_line_tells_classes_and_skew(exported, corpus, tmp_path, cap
     stored = json.loads((tmp_path / "out" / SCORE_CARD).read_text())
     assert stored.pop(SEAL)
     assert stored == json.loads(card.model_dump_json())
+
+
+def test_the_card_has_counts_and_probabilities_of_all_rows(of_captures):
+    card, rows = read_scores(of_captures), scores(of_captures)
+    for task, classes in card.probabilities.items():
+        probabilities = np.array(rows[f"probability_{task}"].to_pylist())
+        chosen = rows[f"class_{task}"].to_numpy()
+        for at, (name, found) in enumerate(classes.items()):
+            mine = probabilities[chosen == at, at]
+            assert found.mean == pytest.approx(probabilities[:, at].mean(), abs=1e-6)
+            assert found.predicted == (pytest.approx(mine.mean(), abs=1e-6) if len(mine) else None)
+            assert sum(found.bins) == card.classes[task][name] == len(mine)
+            assert list(found.bins) == np.histogram(mine, bins=PROBABILITY_BINS, range=(0, 1))[0].tolist()

@@ -14,6 +14,7 @@ from flowloom.schemas.models.score_card import ScoreShard, class_column, probabi
 from flowloom.transforms.arrays.columns import view, view_or
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.shards import row_order, write_rows
+from flowloom.transforms.score.probability_counts import ProbabilityCounts, count_probabilities
 
 ROW_GROUP_ROWS = 65_536
 HELD_BYTES = 16 << 20
@@ -70,11 +71,12 @@ class ScoreCounts:
 
 @dataclasses.dataclass(frozen=True)
 class WrittenScores:
-    """A shard of scores, the number of rejected repeated rows, and rows of each class by task."""
+    """A shard of scores, the number of rejected repeated rows, and by task the rows and probabilities of each class."""
 
     shard: ScoreShard
     repeated: int
     classes: dict[str, np.ndarray]
+    probabilities: dict[str, ProbabilityCounts]
 
 
 def score_rows(scorer: RowScorer, rows: pa.RecordBatch, addresses: bool = True) -> tuple[pa.RecordBatch, ScoreCounts]:
@@ -133,10 +135,15 @@ def write_scores(
     order, repeated = score_order(batches, tasks, view_name)
     path = score_path(shard, shards)
     groups = write_rows(batches, order, f"{folder}/{path}", ROW_GROUP_ROWS)
-    counts = {}
+    counts, probabilities = {}, {}
     for task, classes in tasks.items():
-        likeliest = np.concatenate([view(batch[class_column(task)]) for batch in batches])
-        counts[task] = np.bincount(likeliest[order], minlength=classes)
+        likeliest = np.concatenate([view(batch[class_column(task)]) for batch in batches])[order]
+        counts[task] = np.bincount(likeliest, minlength=classes)
+        flat = np.concatenate([batch[probability_column(task)].flatten().to_numpy() for batch in batches])
+        probabilities[task] = count_probabilities(flat.reshape(-1, classes)[order], likeliest)
     return WrittenScores(
-        ScoreShard(path=path, rows=sum(groups), sha256=file_sha256(f"{folder}/{path}")), repeated, counts
+        ScoreShard(path=path, rows=sum(groups), sha256=file_sha256(f"{folder}/{path}")),
+        repeated,
+        counts,
+        probabilities,
     )

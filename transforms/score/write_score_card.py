@@ -19,6 +19,7 @@ from flowloom.transforms.dataset.capture_tables import captures_table, count_cap
 from flowloom.transforms.io.verdict import ask_whole, fail
 from flowloom.transforms.metering.accounts import GroupAccount
 from flowloom.transforms.metering.open_flows import crowded_groups
+from flowloom.transforms.score.probability_counts import class_probabilities
 from flowloom.transforms.score.score_inputs import LostRows
 from flowloom.transforms.score.score_rows import ScoreCounts, WrittenScores
 from flowloom.transforms.score.skew import model_skew
@@ -97,6 +98,10 @@ def write_score_card(
         scored=scored,
         rejected={str(reason): rejected[reason] for reason in sorted(rejected)},
         classes=classes,
+        probabilities={
+            task: class_probabilities((shard.probabilities[task] for shard in written), values)
+            for task, values in plan.model.tasks.items()
+        },
         captures=account_captures(accounts, captures, reject_table) if plan.captured else None,
         skew=skew,
         skew_missing=skew_missing,
