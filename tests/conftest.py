@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from browser import find_browser
 from synthetic_datasets import Synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,9 +25,19 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tshark() -> str:
     """The path of tshark, the decoder to agree with."""
-    path = shutil.which("tshark")
+    return _tool(shutil.which("tshark"), "tshark", "tshark")
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The path of a headless browser, which lays out pages."""
+    return _tool(find_browser(), "a headless browser", "chromium-headless-shell")
+
+
+def _tool(path: str | None, what: str, package: str) -> str:
+    """Returns the path of an outside tool; without it the test is skipped, and fails in CI."""
     if path is None:
-        reason = "needs tshark (Debian package tshark)"
+        reason = f"needs {what} (Debian package {package})"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

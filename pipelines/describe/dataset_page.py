@@ -2,8 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -16,6 +16,8 @@ from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, Dat
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.parquet_files import read_table
+from flowloom.trainers.evaluation.leakage_verdict import leakage_verdict
+from flowloom.trainers.evaluation.page_units import count, percent
 from flowloom.trainers.evaluation.pages import rendered
 
 TEMPLATE = "dataset_page.html.j2"
@@ -24,6 +26,10 @@ FEW = 30
 SHOWN_REJECTS = 50
 SHOWN_SOURCES = 12
 """Longer lists of label sources are collapsed below the totals of their tasks."""
+SHOWN_ENTRIES, SHOWN_GROUPS = 200, 200
+"""Most label sources of a task, and most capture groups, in tables: a corpus of many files has one each."""
+SHOWN_LABELS = 50
+"""Most labels of a task in a table of label overlap."""
 
 _STRIPS = (
     ("duration_ns", False, "Duration", 1e9, "s"),
@@ -76,9 +82,7 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
         __package__,
         TEMPLATE,
         {
-            "count": _count,
-            "share": _share,
-            "figure": _figure,
+            "number": _number,
             "setting": setting,
             "column_title": column_title,
             "in_unit": _in_unit,
@@ -96,7 +100,11 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
         warnings=list(_warnings(card)),
         most={task.name: _largest_class(card, task.name) for task in card.tasks},
         coverage=_coverage(card),
+        verdict=leakage_verdict(card, "test") if "test" in card.splits else "",
         shown_sources=SHOWN_SOURCES,
+        shown_entries=SHOWN_ENTRIES,
+        shown_groups=SHOWN_GROUPS,
+        shown_labels=SHOWN_LABELS,
         contingencies=[_heat(table, card) for table in statistics.contingencies],
         profiles=_profiles(card, statistics),
         strips=list(_strips(statistics)),
@@ -108,21 +116,12 @@ def render(card: DatasetCard, statistics: DatasetStatistics, captures: pa.Table,
     )
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _share(part: float, whole: float = 1.0) -> str:
-    share = part / whole if whole else 0.0
-    return "0 %" if not share else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
-
-
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _in_unit(value: float, column: str) -> str:
-    return _figure(shown_value(value, column))
+    return _number(shown_value(value, column))
 
 
 def _frequent_value(value: str, column: str) -> str:
@@ -147,8 +146,8 @@ def _account(card: DatasetCard) -> Iterator[Step]:
     account = card.accounting
     records, flows = max(account.records, 1), max(account.flows, 1)
     yield Step("records in captures", account.records, 1.0)
-    for reason, count in account.dropped.items():
-        yield Step(f"dropped: {reason}", -count, count / records, 1)
+    for reason, dropped in account.dropped.items():
+        yield Step(f"dropped: {reason}", -dropped, dropped / records, 1)
     yield Step("packets metered", account.metered, account.metered / records)
     yield Step("flows metered", account.flows, 1.0, note=f"{account.metered / flows:,.1f} packets per flow on average")
     yield Step("too short", -account.flows_short, account.flows_short / flows, 1)
@@ -179,17 +178,18 @@ def _warnings(card: DatasetCard) -> Iterator[str]:
         rows = sum(split.rows for split in card.splits.values() if any(split.classes[task.name].values()))
         unknown = sum(split.unknown[task.name] for split in card.splits.values())
         if rows and unknown / rows > 0.5:
-            yield f"{task.name}: {_share(unknown, rows)} of the rows have no known label; unknown is not negative."
+            yield f"{task.name}: {percent(unknown, rows)} of the rows have no known label; unknown is not negative."
     if card.leakage is None:
         yield "Leakage was not measured; flowloom describe --statistics --leakage measures it for this page."
     else:
         sequences = card.leakage.sequences
         for split, again in sequences.flows_in_train.items():
             if again > 0.05 * sequences.flows[split]:
-                share = _share(again, sequences.flows[split])
+                share = percent(again, sequences.flows[split])
                 yield f"{share} of the flows of {split} have the same sizes and directions as a flow of train."
     if card.accounting.rejects:
-        yield f"{card.accounting.rejects:,} places could not be read; they are listed under Rejects."
+        places = "1 place" if card.accounting.rejects == 1 else f"{card.accounting.rejects:,} places"
+        yield f"{places} could not be read; see Rejects."
     gaps = sum(line.gaps for line in card.timelines)
     if gaps:
         yield f"Capture groups have {gaps:,} gaps between their files; a gap cuts the flows that cross it."
@@ -208,35 +208,61 @@ def _coverage(card: DatasetCard) -> dict[str, list[LabelCoverage]]:
 
 
 def _heat(table: Contingency, card: DatasetCard) -> dict[str, Any]:
-    """Returns the cells of a contingency table with their share of the row, without empty rows and columns."""
+    """Returns a contingency table as rows of the macro `heat`, without empty and rare rows and columns."""
     labels = {task.name: (*task.vocabulary, "unknown") for task in card.tasks}
     one, other = table.tasks
-    columns = [at for at in range(len(labels[other])) if any(counts[at] for counts in table.counts)]
-    rows = [
-        {
-            "label": label,
-            "cells": [
-                {"count": counts[at], "share": counts[at] / sum(counts), "to": labels[other][at]} for at in columns
-            ],
-        }
-        for label, counts in zip(labels[one], table.counts, strict=True)
-        if any(counts)
-    ]
-    return {"one": one, "other": other, "columns": [labels[other][at] for at in columns], "rows": rows}
+    rows, columns = _frequent(map(sum, table.counts)), _frequent(map(sum, zip(*table.counts, strict=True)))
+    shown = []
+    for row in rows.kept:
+        label, counts = labels[one][row], table.counts[row]
+        cells = [
+            {
+                "share": counts[at] / sum(counts),
+                "text": count(counts[at]) if counts[at] else "",
+                "title": f"{percent(counts[at], sum(counts))} of {label} is {labels[other][at]}" if counts[at] else "",
+                "marked": False,
+            }
+            for at in columns.kept
+        ]
+        shown.append({"label": label, "cells": cells})
+    names = [labels[other][at] for at in columns.kept]
+    return {"one": one, "other": other, "columns": names, "rows": shown, "omitted": rows.omitted + columns.omitted}
 
 
-def _profiles(card: DatasetCard, statistics: DatasetStatistics) -> dict[str, list[drawings.ProfileDrawing]]:
-    """Returns the drawings of each task's classes, all on the same axes."""
+class _Labels(NamedTuple):
+    """Positions of labels in a table, in order, and the number of other labels with rows."""
+
+    kept: list[int]
+    omitted: int
+
+
+def _frequent(totals: Iterable[int]) -> _Labels:
+    """Returns the `SHOWN_LABELS` most frequent labels."""
+    found = {at: total for at, total in enumerate(totals) if total}
+    kept = sorted(sorted(found, key=lambda at: -found[at])[:SHOWN_LABELS])
+    return _Labels(kept, len(found) - len(kept))
+
+
+class _Profiles(NamedTuple):
+    """Drawings of the classes of a task, and the number of classes without one."""
+
+    drawn: list[drawings.ProfileDrawing]
+    omitted: int
+
+
+def _profiles(card: DatasetCard, statistics: DatasetStatistics) -> dict[str, _Profiles]:
+    """Returns the drawings of each task's most frequent classes, all on the same axes."""
     largest = drawings.profile_scale(statistics.profiles)
     positions = max((len(profile.flows) for profile in statistics.profiles), default=1)
-    return {
-        task.name: [
-            drawings.draw_profile(profile, largest, positions)
-            for profile in statistics.profiles
-            if profile.task == task.name
-        ]
-        for task in card.tasks
-    }
+    stems = drawings.MOST_STEMS // max(len(card.tasks), 1)
+    most = max(stems // min(positions, drawings.MOST_POSITIONS), 1)
+    found = {}
+    for task in card.tasks:
+        profiles = [profile for profile in statistics.profiles if profile.task == task.name]
+        kept = sorted(range(len(profiles)), key=lambda at: -profiles[at].flows[0])[:most]
+        drawn = [drawings.draw_profile(profiles[at], largest, positions) for at in sorted(kept)]
+        found[task.name] = _Profiles(drawn, len(profiles) - len(drawn))
+    return found
 
 
 def _strips(statistics: DatasetStatistics) -> Iterator[drawings.StripsDrawing]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,8 +14,10 @@ from flowloom.schemas.dataset.dataset_statistics import LEVELS, ClassProfile, Va
 PROFILE_WIDTH, PROFILE_HEIGHT = 232.0, 150.0
 STRIP_WIDTH = 420.0
 TIMELINE_WIDTH, LINE_HEIGHT, MOST_LINES = 1000.0, 7.0, 48
-MOST_SPANS = 2_000
-"""Most groups on a timeline: more would only make the page larger."""
+MOST_SPANS, MOST_BOXES = 1_000, 2_000
+"""Most groups, and about the most captures, on a timeline: more would only make the page larger."""
+MOST_POSITIONS, MOST_STEMS = 60, 3_000
+"""Most positions of a profile, and of all profiles of a page together, which share them by class."""
 
 _MARGIN = 30.0
 _PREFIXES = (
@@ -58,6 +61,7 @@ class ProfileDrawing:
 
 def draw_profile(profile: ClassProfile, largest: float, positions: int) -> ProfileDrawing:
     """Places a profile on shared axes: sizes up to `largest` in both directions, and `positions` packets."""
+    positions = min(positions, MOST_POSITIONS)
     step = (PROFILE_WIDTH - _MARGIN) / positions
     zero = (PROFILE_HEIGHT - 14) / 2
 
@@ -66,9 +70,8 @@ def draw_profile(profile: ClassProfile, largest: float, positions: int) -> Profi
         return round(zero - math.copysign(math.sqrt(abs(size) / largest), size) * (zero - 4), 1)
 
     stems = []
-    for at, (flows, lower, median, upper) in enumerate(
-        zip(profile.flows, profile.lower, profile.median, profile.upper, strict=True)
-    ):
+    quartiles = zip(profile.flows, profile.lower, profile.median, profile.upper, strict=True)
+    for at, (flows, lower, median, upper) in enumerate(itertools.islice(quartiles, positions)):
         side = "forward" if median > 0 else "backward"
         sizes = f"median {abs(median):,.0f} B {side}, quartiles {lower:+,.0f} to {upper:+,.0f} B"
         title = f"packet {at + 1} of {flows:,} flows: {sizes}"
@@ -170,21 +173,37 @@ def draw_timeline(captures: pa.Table) -> TimelineDrawing | None:
         return round((time_ns - begin) * scale, 2)
 
     free: list[int] = []
-    spans = []
+    spans: list[Span] = []
+    boxes_left = MOST_BOXES
     for members in ordered[:MOST_SPANS]:
+        if boxes_left <= 0:
+            break
         line = next((at for at, until in enumerate(free) if until < members[0][0]), len(free))
         if line == len(free) < MOST_LINES:
             free.append(0)
         line = min(line, MOST_LINES - 1)
         free[line] = max(free[line], members[-1][1], members[0][0] + int(3 / scale))
-        boxes = [(place(first), max(round(place(last) - place(first), 2), 1.5)) for first, last, _ in members]
+        boxes = _joined([(place(first), place(last)) for first, last, _ in members])
+        boxes_left -= len(boxes)
         gaps = [(place(since), round(place(until) - place(since), 2)) for since, until in _gaps(members)]
+        gaps = [gap for gap in gaps if gap[1] >= 0.5]
         more = f" and {len(members) - 1} more" if len(members) > 1 else ""
         spans.append(Span(line, boxes, gaps, f"{members[0][2]}{more}: {(members[-1][1] - members[0][0]) / 1e9:,.1f} s"))
     ticks = [
         Tick(TIMELINE_WIDTH * part / 4, _moment(begin + (end - begin) * part // 4, end - begin)) for part in range(5)
     ]
     return TimelineDrawing(spans, len(free), ticks, len(ordered) - len(spans))
+
+
+def _joined(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns boxes (x, width) that cover spans in order of their beginning; spans less than half a unit apart join."""
+    joined: list[list[float]] = []
+    for begin, end in spans:
+        if joined and begin - joined[-1][1] < 0.5:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([begin, end])
+    return [(begin, max(round(end - begin, 2), 1.5)) for begin, end in joined]
 
 
 def _gaps(members: Sequence[tuple[int, int, str]]) -> Iterator[tuple[int, int]]:

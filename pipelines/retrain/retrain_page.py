@@ -14,8 +14,6 @@ SHOWN_CAPTURES = 50
 def write_report(version: Version, folder: Path) -> Path:
     """Writes `report.json` and `report.html` of a version into its folder, and returns the path of the page."""
     write_text(str(folder / REPORT_JSON), version.model_dump_json(indent=2) + "\n")
-    page = rendered(
-        __package__, TEMPLATE, {"auc": number, "count": "{:,}".format}, version=version, shown_captures=SHOWN_CAPTURES
-    )
+    page = rendered(__package__, TEMPLATE, {"auc": number}, version=version, shown_captures=SHOWN_CAPTURES)
     write_text(str(folder / REPORT_PAGE), page)
     return folder / REPORT_PAGE

@@ -11,6 +11,9 @@ from flowloom.trainers.evaluation.predictions import Predictions
 REPLICATES = 200
 BOOTSTRAP_ROWS = 10_000
 """Largest size of a bootstrap replicate; for larger sets the width is scaled (m out of n bootstrap)."""
+FALSE_POSITIVE_RATES = ("0.001", "0.01")
+"""False positive rates at which recall is reported, as keys of metrics.json: a detector that raises more false alarms
+on mostly benign traffic is switched off."""
 CALIBRATION_BINS = 15
 """Bins of confidence, as in Guo et al., On Calibration of Modern Neural Networks, 2017."""
 
@@ -22,6 +25,30 @@ def class_aucs(predictions: Predictions) -> dict[int, float]:
     if len(present) < 2:
         return {}
     return {int(c): float(sklearn.metrics.roc_auc_score(labels == c, probabilities[:, c])) for c in present}
+
+
+def average_precisions(predictions: Predictions) -> dict[int, float]:
+    """Returns the average precision, the area below the precision-recall curve, of the classes of `class_aucs`."""
+    labels, probabilities = predictions.labels, predictions.probabilities
+    return {
+        c: float(sklearn.metrics.average_precision_score(labels == c, probabilities[:, c]))
+        for c in class_aucs(predictions)
+    }
+
+
+def recalls_at(predictions: Predictions, rates: Sequence[str] = FALSE_POSITIVE_RATES) -> dict[int, dict[str, float]]:
+    """Returns the largest recall within each false positive rate, for the classes of `class_aucs`.
+
+    Thresholds are chosen on the evaluated rows themselves. With fewer than 1 / rate rows of other classes, the rate
+    allows no false positive at all.
+    """
+    found = {}
+    for c in class_aucs(predictions):
+        false, true, _ = sklearn.metrics.roc_curve(
+            predictions.labels == c, predictions.probabilities[:, c], drop_intermediate=False
+        )
+        found[c] = {rate: float(true[false <= float(rate)].max()) for rate in rates}
+    return found
 
 
 def auc(predictions: Predictions) -> float | None:
@@ -55,18 +82,21 @@ def report(predictions: Predictions, vocabulary: Sequence[str], seed: int) -> di
     """Returns all metrics of one task as JSON-ready values.
 
     `confusion` is [actual class][predicted class], `interval` the 95 % bootstrap interval of the AUC, and `ece` the
-    expected calibration error of the most probable class.
+    expected calibration error of the most probable class. `recall_at_fpr` has the recall of each class at
+    `FALSE_POSITIVE_RATES`, against all other classes.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(vocabulary), len(vocabulary)), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     correct, actual, chosen = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    aucs = class_aucs(predictions)
+    aucs, precisions, recalls = class_aucs(predictions), average_precisions(predictions), recalls_at(predictions)
     classes = {
         vocabulary[c]: {
             "support": int(actual[c]),
             "auc": aucs.get(c),
+            "average_precision": precisions.get(c),
+            "recall_at_fpr": recalls.get(c, dict.fromkeys(FALSE_POSITIVE_RATES)),
             "precision": _ratio(correct[c], chosen[c]),
             "recall": _ratio(correct[c], actual[c]),
             "f1": _ratio(2 * correct[c], actual[c] + chosen[c]),

@@ -12,7 +12,9 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.trainers.evaluation import figures
-from flowloom.trainers.evaluation.pages import rendered
+from flowloom.trainers.evaluation.leakage_verdict import leakage_verdict
+from flowloom.trainers.evaluation.page_units import count, duration, figure, percent
+from flowloom.trainers.evaluation.pages import MOST_LINES, confusion_rows, rendered
 from flowloom.trainers.evaluation.predictions import Predictions
 from flowloom.trainers.recipes import run_directory
 from flowloom.trainers.recipes.run_directory import Run
@@ -47,13 +49,14 @@ def render(results: RunResults) -> str:
     return rendered(
         __package__,
         TEMPLATE,
-        {"figure": _figure, "count": _count, "share": _share},
+        {"position": _position},
         run=run,
         unit=UNITS[run.features.view],
         card=card,
         metrics=results.metrics,
         summary=_summary(results),
         findings=[finding.text for finding in find_problems(card)],
+        leakage=leakage_verdict(card, results.metrics["split"], run.source.content_hash),
         warnings=_warnings(results),
         tasks=[
             {
@@ -61,7 +64,13 @@ def render(results: RunResults) -> str:
                 "figures": results.metrics["tasks"][task.name],
                 "verdict": _verdict(results, task),
                 "confusion": _confusion_rows(results, task),
-                "roc": figures.roc(task, results.predictions[task.name]),
+                "false_positives": _false_positives(results, task),
+                "curves": [
+                    drawn
+                    for draw in (figures.roc, figures.precision_recall)
+                    if (drawn := draw(task, results.predictions[task.name]))
+                ],
+                "drawn": figures.drawn_classes(task, results.predictions[task.name]),
             }
             for task in run.tasks
         ],
@@ -70,7 +79,8 @@ def render(results: RunResults) -> str:
         latecomers=_latecomers(run),
         curves=figures.learning_curves(run.tasks, run.history, run.summary["best_epoch"]),
         gates=results.gates,
-        palette=figures.PALETTE,
+        most_lines=MOST_LINES,
+        gate_rows=_gate_rows(results.gates),
         gate_sentence=_gate_sentence(results.gates) if run.recipe.model.kind == "lmmoe" else None,
         recipe={name: _text(value) for name, value in run.recipe.settings.items()},
         definition={name: _text(value) for name, value in card.definition},
@@ -95,15 +105,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _figure(value: float | None, digits: int = 3) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _share(value: float, low: float = 0.0, high: float = 1.0) -> str:
+def _position(value: float, low: float = 0.0, high: float = 1.0) -> str:
     """Returns the position of a value between two others, as a CSS percentage."""
     return f"{100 * min(max((value - low) / (high - low), 0.0), 1.0):.1f}%"
 
@@ -111,10 +113,10 @@ def _share(value: float, low: float = 0.0, high: float = 1.0) -> str:
 def _summary(results: RunResults) -> str:
     """Returns the result in two sentences."""
     run, metrics, unit = results.run, results.metrics, UNITS[results.run.features.view]
-    parameters, time_us = _count(metrics["cost"]["parameters"]), _count(metrics["cost"]["inference_us"])
+    parameters, time = count(metrics["cost"]["parameters"]), duration(metrics["cost"]["inference_us"] / 1e6)
     tasks = f"{len(run.tasks)} task{'s' if len(run.tasks) > 1 else ''}"
     model = f"One model of {parameters} parameters predicts {tasks} for each {unit}"
-    reads = f"from {run.features.seen}, in {time_us} µs on one CPU thread."
+    reads = f"from {run.features.seen}, in {time} on one CPU thread."
     if metrics["mean_auc"] is None:
         return f"{model} {reads} The ROC AUC is undefined for every task on the {metrics['split']} split."
     mean = f"{'Its mean' if len(run.tasks) > 1 else 'Its'} ROC AUC"
@@ -130,8 +132,8 @@ def _verdict(results: RunResults, task: Task) -> str:
     low, high = found["interval"] or (None, None)
     unit = UNITS[results.run.features.view]
     sentences = [
-        f"The model separates the classes {grade}: ROC AUC {found['auc']:.3f} (95 % interval {_figure(low)} to "
-        f"{_figure(high)}) over {_count(found['support'])} {unit}s."
+        f"The model separates the classes {grade}: ROC AUC {found['auc']:.3f} (95 % interval {figure(low)} to "
+        f"{figure(high)}) over {count(found['support'])} {unit}s."
     ]
     forest = found["baselines"].get("random_forest")
     if forest and forest["auc"] is not None and low is not None:
@@ -140,8 +142,8 @@ def _verdict(results: RunResults, task: Task) -> str:
     majority = found["baselines"].get("majority")
     if majority:
         sentences.append(
-            f"Its accuracy is {100 * found['accuracy']:.1f} %; always predicting the most frequent class of the train "
-            f"split would reach {100 * majority['accuracy']:.1f} %."
+            f"Its accuracy is {percent(found['accuracy'])}; always predicting the most frequent class of the train "
+            f"split would reach {percent(majority['accuracy'])}."
         )
     return " ".join(sentences)
 
@@ -191,19 +193,41 @@ def _latecomers(run: Run) -> dict[str, Any] | None:
     return json.loads(path.read_bytes()) if path else None
 
 
+def _false_positives(results: RunResults, task: Task) -> str | None:
+    """Returns the recall at low false positive rates in words; None if metrics.json does not have it."""
+    found = results.metrics["tasks"][task.name]["classes"]
+    shown = [task.vocabulary[1]] if task.kind == "binary" else list(task.vocabulary)
+    recalls = {name: found[name]["recall_at_fpr"] for name in shown if found[name].get("recall_at_fpr")}
+    recalls = {name: at for name, at in recalls.items() if None not in at.values()}
+    if not recalls:
+        return None
+    low, high = ({name: at[rate] for name, at in recalls.items()} for rate in ("0.001", "0.01"))
+    if task.kind == "binary":
+        unit = UNITS[results.run.features.view]
+        return (
+            f"With at most 0.1 % false positives it finds {percent(low[shown[0]])} of the {unit}s of “{shown[0]}”, and "
+            f"with at most 1 % it finds {percent(high[shown[0]])}."
+        )
+    name = min(high, key=lambda each: high[each])
+    return (
+        f"At 1 % false positives, the recall of the classes is {percent(sum(high.values()) / len(high))} on average, "
+        f"and lowest for {name}: {percent(high[name])}."
+    )
+
+
 def _confusion_rows(results: RunResults, task: Task) -> list[dict[str, Any]]:
-    """Returns the rows of a confusion matrix: actual class, support, and cells by predicted class."""
-    confusion = results.metrics["tasks"][task.name]["confusion"]
+    """Returns the rows of a confusion matrix: actual class, and cells by predicted class."""
+    return confusion_rows(task.vocabulary, results.metrics["tasks"][task.name]["confusion"])
+
+
+def _gate_rows(gates: dict[str, list[float]] | None) -> list[dict[str, Any]]:
+    """Returns the rows of the table of gate weights."""
     return [
         {
-            "label": label,
-            "support": sum(counts),
-            "cells": [
-                {"count": count, "share": count / max(sum(counts), 1), "correct": predicted == actual}
-                for predicted, count in enumerate(counts)
-            ],
+            "label": task,
+            "cells": [{"share": weight, "text": f"{weight:.2f}", "title": "", "marked": False} for weight in weights],
         }
-        for actual, (label, counts) in enumerate(zip(task.vocabulary, confusion, strict=True))
+        for task, weights in (gates or {}).items()
     ]
 
 

@@ -268,7 +268,7 @@ def render(found: Mapping[str, Any], dataset: str, recipe: str) -> str:
     return rendered(
         __package__,
         "tuning.html.j2",
-        {"auc": "{:.4f}".format, "count": "{:,}".format},
+        {"auc": "{:.4f}".format},
         found=found,
         dataset=dataset,
         recipe=recipe,

@@ -8,7 +8,7 @@ from typing import Any
 from flowloom.pipelines.reproduce.engine.claims import Claim
 from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.trainers.evaluation.intervals import Mean
-from flowloom.trainers.evaluation.pages import rendered
+from flowloom.trainers.evaluation.pages import confusion_rows, rendered
 
 TEMPLATE = "reproduction.html.j2"
 PAGE, RESULTS = "index.html", "results.json"
@@ -38,17 +38,8 @@ class Confusion:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """By actual class its name and its cells: count, share of the row, and whether the prediction is right."""
-        return [
-            {
-                "name": name,
-                "cells": [
-                    {"count": count, "share": count / max(sum(counts), 1), "right": predicted == actual}
-                    for predicted, count in enumerate(counts)
-                ],
-            }
-            for actual, (name, counts) in enumerate(zip(self.classes, self.counts, strict=True))
-        ]
+        """Rows of the table: by actual class its cells of predicted classes."""
+        return confusion_rows(self.classes, self.counts)
 
 
 @dataclasses.dataclass(frozen=True)

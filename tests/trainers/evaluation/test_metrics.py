@@ -94,7 +94,8 @@ def test_macro_means_omit_absent_classes():
     kept = predictions.labels != 2
     found = metrics.report(Predictions(predictions.labels[kept], predictions.probabilities[kept]), WORDS, seed=0)
     assert found["macro_recall"] == pytest.approx(np.mean([found["classes"][word]["recall"] for word in WORDS[:2]]))
-    assert found["classes"]["web"] == {"support": 0, "auc": None, "precision": 0.0, "recall": None, "f1": 0.0}
+    absent = {"support": 0, "auc": None, "precision": 0.0, "recall": None, "f1": 0.0, "average_precision": None}
+    assert found["classes"]["web"] == {**absent, "recall_at_fpr": {"0.001": None, "0.01": None}}
     assert found["auc"] == pytest.approx(np.mean([found["classes"][word]["auc"] for word in WORDS[:2]]))
 
 
@@ -103,3 +104,33 @@ def test_calibration_error_by_hand():
     probabilities = np.tile(np.array([0.9, 0.1], np.float32), (10, 1))
     labels = np.array([0] * 6 + [1] * 4, np.int32)
     assert metrics.calibration_error(Predictions(labels, probabilities)) == pytest.approx(0.3)
+
+
+def test_recall_at_a_false_positive_rate_is_the_best_of_all_thresholds():
+    draws = np.random.default_rng(5)
+    labels = draws.integers(0, 3, 3_000).astype(np.int32)
+    scores = np.round(draws.random((3_000, 3)) + 0.4 * np.eye(3)[labels], 2).astype(np.float32)  # with ties
+    found = metrics.recalls_at(Predictions(labels, scores))
+    for c in range(3):
+        positive, score = labels == c, scores[:, c]
+        for rate in metrics.FALSE_POSITIVE_RATES:
+            allowed = [
+                np.mean(score[positive] >= threshold)
+                for threshold in (*np.unique(score), np.inf)
+                if np.mean(score[~positive] >= threshold) <= float(rate)
+            ]
+            assert found[c][rate] == pytest.approx(max(allowed))
+
+
+def test_average_precision_is_the_mean_precision_at_every_positive_row():
+    labels = np.array([1, 0, 1, 1, 0], np.int32)
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.1])
+    found = metrics.average_precisions(Predictions(labels, np.stack([1 - scores, scores], axis=1)))
+    assert found[1] == pytest.approx(np.mean([1 / 1, 2 / 3, 3 / 4]))
+
+
+def test_metrics_of_one_class_have_no_recall_at_a_rate():
+    one = Predictions(np.ones(4, np.int32), np.full((4, 2), 0.5, np.float32))
+    classes = metrics.report(one, ("negative", "positive"), 7)["classes"]
+    assert classes["positive"]["recall_at_fpr"] == {"0.001": None, "0.01": None}
+    assert classes["positive"]["average_precision"] is None

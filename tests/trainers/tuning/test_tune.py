@@ -74,7 +74,7 @@ def test_a_size_is_found_and_trained(synthetic, tmp_path, fake):
     assert json.loads((tuning / "tuning.json").read_text()) == json.loads(json.dumps(found))
     page = (tuning / "report.html").read_text()
     assert "2 experts of 12 units serve 3 tasks with 2,400 parameters" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 2
     assert "{{" not in page
 
 

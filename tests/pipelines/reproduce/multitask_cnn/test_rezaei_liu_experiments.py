@@ -131,7 +131,7 @@ def test_runs_are_evaluated_with_automatic_tasks_as_multiclass(runs, dataset, re
             assert figures["auc"] == pytest.approx(np.mean(aucs))
             assert figures["baselines"]["random_forest"]["auc"] > 0.5
     report = (runs[recipe] / "report.html").read_text()
-    assert report.count("ROC curve of each class against the rest") == len(found["tasks"])
+    assert report.count("ROC and precision-recall curve of each class against the rest") == len(found["tasks"])
     assert "Gate weights" not in report
     if recipe != "transfer-cnn":
         assert "10000 to 1e+06 bit/s" in report
