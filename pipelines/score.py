@@ -1,4 +1,4 @@
-"""`flowloom score`: writes the probabilities of every task for captures or datasets, with accounting and skew."""
+"""`flowloom score`: writes the probabilities of every task of captures or datasets, with a card, skew and a page."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from flowloom.pipelines.describe.score_page import write_score_page
 from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
 from flowloom.pipelines.whole_groups import run_with_room, tell_ended_early
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
@@ -144,6 +145,7 @@ def score(options: ScoreOptions, progress: Callable[[Progress], None] = ignore_p
         require_success(staging, SCORE_CARD)
         clear(staging)
         card = read_scores(staging)
+        write_score_page(staging)
     tell_ended_early(card.captures.flows_ended_early if card.captures else 0, needs.definition, progress)
     skewed = list(card.skew.skewed) if card.skew else []
     if card.skew:

@@ -13,7 +13,7 @@ EXTRAS = {
     "datasets": "huggingface",
     "grpc": "build",
     "imblearn": "train",
-    "jinja2": "train",
+    "jinja2": "build",
     "keras": "train",
     "matplotlib": "train",
     "mlflow": "retrain",

@@ -100,15 +100,16 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels "
         "transforms/dataset"
     ),
+    "pipelines/describe": (
+        "schemas trainers schemas/arrow schemas/dataset pipelines/engines schemas/models "
+        "trainers/evaluation transforms/io transforms/splits transforms/inspection"
+    ),
     "pipelines": (
         "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/io "
         "pipelines/engines transforms/captures trainers/deploy trainers/evaluation transforms/flows "
         "pipelines/flow_tables trainers/training transforms/metering transforms/labels transforms/splits "
-        "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave"
-    ),
-    "pipelines/describe": (
-        "schemas trainers schemas/dataset pipelines/engines trainers/evaluation transforms/io transforms/splits "
-        "transforms/inspection"
+        "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave "
+        "pipelines/describe"
     ),
     "pipelines/api": (
         "schemas transforms/io pipelines/engines transforms/captures trainers/feed trainers/api transforms/metering "

@@ -153,6 +153,7 @@ def score(
             from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
             from flowloom.pipelines.score import score as score_inputs
             from flowloom.schemas.corpus.capture_limits import CaptureLimits
+            from flowloom.schemas.models.score_card import SCORE_PAGE
 
             import_trainer("flowloom.trainers.deploy.scorer")
 
@@ -174,6 +175,7 @@ def score(
         say(f"{account.records:,} records of {account.captures:,} captures, {account.rejects:,} rejects")
     if card.skew and card.skew.skewed:
         say(f"skewed against the training data: {', '.join(card.skew.skewed)}")
+    say(out / SCORE_PAGE)
 
 
 def retrain(

@@ -1,1 +1,1 @@
-"""Tables, statistics and the HTML page of a dataset; nothing that changes its rows."""
+"""Tables, statistics and HTML pages of datasets and scores; nothing that changes their rows."""

@@ -18,6 +18,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import unsealed
 
 SCORE_CARD = "scores.json"
+SCORE_PAGE = "report.html"
 MAX_SKEW = 0.12
 """Divergence in bits above which a feature counts as skewed (docs/decisions/0022-scoring-and-planning.md)."""
 

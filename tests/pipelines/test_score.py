@@ -21,7 +21,7 @@ from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import SEAL
 from flowloom.schemas.models.feature_profile import PROFILE
-from flowloom.schemas.models.score_card import PROBABILITY_BINS, SCORE_CARD, VOCABULARY, read_scores
+from flowloom.schemas.models.score_card import PROBABILITY_BINS, SCORE_CARD, SCORE_PAGE, VOCABULARY, read_scores
 from flowloom.trainers.deploy.export import ExportOptions, export
 from flowloom.trainers.deploy.scorer import Scorer
 from flowloom.trainers.evaluation.predictions import compiled, predict
@@ -293,12 +293,13 @@ def test_the_command_line_tells_classes_and_skew(exported, corpus, tmp_path, cap
     assert "features against the training" in said
     card = read_scores(tmp_path / "out")
     assert f"{card.scored:,} of {card.rows:,} rows scored" in said
+    assert str(tmp_path / "out" / SCORE_PAGE) in said.replace("\n", "")
     stored = json.loads((tmp_path / "out" / SCORE_CARD).read_text())
     assert stored.pop(SEAL)
     assert stored == json.loads(card.model_dump_json())
 
 
-def test_the_card_has_counts_and_probabilities_of_all_rows(of_captures):
+def test_the_card_and_the_page_have_counts_and_probabilities_of_all_rows(of_captures):
     card, rows = read_scores(of_captures), scores(of_captures)
     for task, classes in card.probabilities.items():
         probabilities = np.array(rows[f"probability_{task}"].to_pylist())
@@ -309,3 +310,6 @@ def test_the_card_has_counts_and_probabilities_of_all_rows(of_captures):
             assert found.predicted == (pytest.approx(mine.mean(), abs=1e-6) if len(mine) else None)
             assert sum(found.bins) == card.classes[task][name] == len(mine)
             assert list(found.bins) == np.histogram(mine, bins=PROBABILITY_BINS, range=(0, 1))[0].tolist()
+    page = (of_captures / SCORE_PAGE).read_text()
+    assert f"{card.scored:,} flows scored by" in page
+    assert page.count('class="bins"') == sum(1 for counts in card.classes.values() for rows in counts.values() if rows)

@@ -30,7 +30,15 @@ from flowloom.schemas.dataset.dataset_statistics import (
     TopValue,
     ValueStatistics,
 )
-from flowloom.schemas.models.score_card import FeatureSkew, ModelSkew
+from flowloom.schemas.models.score_card import (
+    PROBABILITY_BINS,
+    ClassProbability,
+    FeatureSkew,
+    ModelSkew,
+    ScoreCard,
+    ScoredModel,
+    ScoreShard,
+)
 
 FLOWS_OF_ALL = 100_000_000
 SPLITS = {"train": 0.64, "validation": 0.16, "test": 0.2}
@@ -173,6 +181,35 @@ def _skew() -> ModelSkew:
         for task in tasks()
     )  # fmt: skip
     return ModelSkew(threshold=0.12, rows=FLOWS_OF_ALL, trained_rows=64_000_000, features=features, classes=classes)
+
+
+def score_card(classes: int = 12) -> ScoreCard:
+    """Returns the card of the scores of 100 million flows."""
+    given = tasks(classes)
+    bins = tuple(at * at for at in range(PROBABILITY_BINS))
+    return ScoreCard(
+        tool_version="0.2",
+        model=ScoredModel(path=f"/models/{LONG}", kind="run", recipe="multa", dataset="d" * 64,
+                          definition=FlowDefinition(k=K), tasks={task.name: task.vocabulary for task in given},
+                          view="flows", engine="lanes"),
+        inputs=tuple(f"/captures/{LONG}/{at}.pcap" for at in range(40)), identity="keep", rows=FLOWS_OF_ALL,
+        scored=FLOWS_OF_ALL - 70_000, rejected={"malformed": 60_000, "repeated": 10_000},
+        classes={task.name: {name: 10**7 // (at + 1) for at, name in enumerate(task.vocabulary)} for task in given},
+        probabilities={
+            task.name: dict.fromkeys(task.vocabulary, ClassProbability(mean=0.1, predicted=0.87, bins=bins))
+            for task in given
+        },
+        captures=Accounting(captures=60_000, records=10**10, metered=10**10 - 12, dropped={"not-ip": 12}, rejects=120,
+                            flows=FLOWS_OF_ALL, flows_short=0, flows_unlabelled=0),
+        skew=_skew(), shards=(ScoreShard(path="scores/part-00000-of-00001.parquet", rows=1, sha256="0" * 64),),
+    )  # fmt: skip
+
+
+def score_page(classes: int = 12, groups: int = 20) -> str:
+    """Returns the page of `score`."""
+    from flowloom.pipelines.describe.score_page import render_scores
+
+    return render_scores(score_card(classes), captures_table(groups), rejects_table(80))
 
 
 def tuning_page(tasks_of: int = 10) -> str:
