@@ -101,7 +101,7 @@ ALLOWED: dict[str, str] = {
         "transforms/dataset"
     ),
     "pipelines/describe": (
-        "schemas trainers schemas/arrow schemas/dataset pipelines/engines schemas/models "
+        "schemas trainers schemas/arrow schemas/corpus schemas/dataset pipelines/engines schemas/models "
         "trainers/evaluation transforms/io transforms/splits transforms/inspection"
     ),
     "pipelines": (

@@ -234,6 +234,22 @@ def describe(
             display.line(f"wrote {write_page(dataset, card, found, output or dataset)}")
 
 
+def show_flow(
+    dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
+    flow_id: Annotated[str, typer.Argument(help="The flow's id in hexadecimal, or a beginning that is unique.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page to write. Default: flow-<id>.html.")
+    ] = None,
+) -> None:
+    """Write a page of one flow: its packets as a drawing, its key, its labels, and where it comes from."""
+    from flowloom.pipelines.describe.flow_page import show_flow as write_flow_page
+
+    path, flow = write_flow_page(dataset, flow_id, output)
+    labels = ", ".join(f"{task} {label or 'unknown'}" for task, label in flow.labels.items())
+    say(f"flow {flow.flow_id}, {flow.split} split: {labels}")
+    say(path)
+
+
 def verify(
     dataset: Annotated[Path, typer.Argument(help="A dataset directory.")],
     as_json: Json = False,

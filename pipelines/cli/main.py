@@ -34,6 +34,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "plan": dataset_commands.plan,
         "build": dataset_commands.build,
         "describe": dataset_commands.describe,
+        "show": dataset_commands.show_flow,
         "verify": dataset_commands.verify,
         "weave": dataset_commands.weave,
         "publish": dataset_commands.publish,

@@ -1,1 +1,1 @@
-"""Tables, statistics and HTML pages of datasets and scores; nothing that changes their rows."""
+"""Tables, statistics and HTML pages of datasets, flows and scores; nothing that changes their rows."""

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
-from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES
+from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import (
@@ -210,6 +210,29 @@ def score_page(classes: int = 12, groups: int = 20) -> str:
     from flowloom.pipelines.describe.score_page import render_scores
 
     return render_scores(score_card(classes), captures_table(groups), rejects_table(80))
+
+
+def flow_page(packets: int = 70) -> str:
+    """Returns the page of `show` of a long flow."""
+    from flowloom.pipelines.describe.find_flow import StoredFlow
+    from flowloom.pipelines.describe.flow_page import render_flow
+
+    draws = np.random.default_rng(1)
+    row = {
+        "flow_id": bytes(16), "group": "0" * 16, "start": 1_700_000_000 * 10**9, "duration_ns": 93 * 10**9,
+        "protocol": 6, "src_ip": bytes(10) + b"\xff\xff\x0a\x00\x00\x01",
+        "dst_ip": bytes.fromhex("20010db8" + "ab" * 12), "src_port": 50_000, "dst_port": 443, "vlan": 7,
+        "tunnel_id": 0, "packets_fwd": 300, "packets_bwd": 411, "bytes_fwd": 12_345, "bytes_bwd": 1_234_567,
+        "end_reason": 3, "pkt_size": draws.integers(40, 1500, packets).tolist(),
+        "pkt_dir": draws.choice([-1, 1], packets).tolist(),
+        "pkt_gap_ns": draws.exponential(1e9, packets).astype(int).tolist(),
+        "pkt_tcp_flags": draws.choice([0x18, 0x10, 0x12, 0x11, 0xFF], packets).tolist(),
+        "pkt_tcp_window": [65_535] * packets, "pkt_ttl": [64] * packets, "pkt_payload": [1_400] * packets,
+        label_column("application"): 0,
+    }  # fmt: skip
+    labels = {"application": LONG, "category": None, "attack": "negative"}
+    flow = StoredFlow("0f" * 16, "test", row, labels, ("flows/split=test/part-00000-of-00001.parquet",))
+    return render_flow(dataset_card(), flow, captures_table(1).to_pylist())
 
 
 def tuning_page(tasks_of: int = 10) -> str:

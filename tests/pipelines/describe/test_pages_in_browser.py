@@ -19,6 +19,8 @@ def pages(tmp_path_factory) -> dict[str, str]:
         "evaluate, few classes": made_up_pages.run_report(classes=3, rows=200),
         "describe": made_up_pages.dataset_page(classes=20),
         "score": made_up_pages.score_page(classes=20),
+        "show": made_up_pages.flow_page(),
+        "show, short flow": made_up_pages.flow_page(packets=1),
         "tune": made_up_pages.tuning_page(),
         "retrain": made_up_pages.retrain_page(tmp_path_factory.mktemp("retrain")),
         "reproduce": made_up_pages.reproduction_page(),
