@@ -49,19 +49,29 @@ class FlowDefinition(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     preset: str = "default"
+    """Preset whose options these replace."""
     k: int = pydantic.Field(60, ge=1, le=65_535, description="packets kept in the sequences of a flow")
     idle_s: float = pydantic.Field(120.0, gt=0, le=1e9)
+    """Seconds without a packet after which a flow ends."""
     idle_udp_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="idle timeout of UDP; null = idle_s")
     active_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="cut flows at this age; null = never")
     tcp_close: Literal["none", "lifecycle", "fin"] = "lifecycle"
+    """End of TCP flows: none, by the lifecycle of the connection, or with the first FIN."""
     size: Literal["ip", "wire", "payload"] = "ip"
+    """Size of a packet: IP length, frame on the wire, or payload."""
     zero_payload: Literal["keep", "skip"] = "keep"
+    """Packets without payload in sequences."""
     min_packets: int = pydantic.Field(1, ge=1)
+    """Flows with fewer packets are no rows, and counted."""
     orient: Literal["first-packet", "syn"] = "first-packet"
+    """Forward is the direction of the first packet, or of the SYN."""
     vlan_in_key: bool = False
+    """True if flows of two VLANs are two flows."""
     fragments: Literal["join", "drop"] = "join"
+    """Later IP fragments join their flow, or are dropped and counted."""
     tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to unwrap, or `all`")
     tunnel_in_key: bool = False
+    """True if flows of two tunnel identifiers are two flows."""
     max_open_flows: int = pydantic.Field(4_194_304, ge=1, le=2**30, description="open flows at most: bounds memory")
     decision: Literal["flow", "packet"] = pydantic.Field("flow", description="unit of a row")
     key: Literal["five_tuple", "host_pair", "source"] = pydantic.Field(

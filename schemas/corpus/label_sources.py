@@ -51,16 +51,27 @@ class TableColumns(pydantic.BaseModel):
     model_config = _STRICT
 
     src_ip: str | None = None
+    """Address of one side."""
     dst_ip: str | None = None
+    """Address of the other side."""
     src_port: str | None = None
+    """Port of the first side."""
     dst_port: str | None = None
+    """Port of the other side."""
     protocol: str | None = None
+    """IP protocol, by number or name."""
     start: str
+    """Begin of the period, or the moment."""
     end: str | None = None
+    """End of the period."""
     duration_s: str | None = None
+    """Duration in seconds, in place of an end."""
     duration_ms: str | None = None
+    """Duration in milliseconds."""
     duration_us: str | None = None
+    """Duration in microseconds."""
     label: str
+    """The label."""
 
     @pydantic.model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -79,9 +90,13 @@ class LabelTable(pydantic.BaseModel):
     model_config = _STRICT
 
     path: str
+    """CSV, also compressed, or Parquet; relative to the manifest, or a URL."""
     task: str
+    """Task that the table labels."""
     columns: TableColumns
+    """Names of the columns."""
     separator: str = pydantic.Field(",", min_length=1, max_length=1)
+    """Separator of CSV."""
     time_format: str = "%Y-%m-%d %H:%M:%S%.f"
     """Format of times: a pattern of Rust's chrono (strptime's, and %.f for fractions of a second), or epoch_s,
     epoch_ms, epoch_us, epoch_ns."""
@@ -90,7 +105,9 @@ class LabelTable(pydantic.BaseModel):
     clock_offset_s: float = 0.0
     """The table's clock minus the capture's: -10800 for local times of UTC-3 that are read as UTC."""
     tolerance_s: float = pydantic.Field(1.0, ge=0, le=1e9)
+    """Largest distance in seconds of a row and a flow that match."""
     words: LabelMapping = {}
+    """Label values by the table's own labels; null is unknown."""
     unknown_words: Literal["error", "unknown"] = "error"
     """Treatment of labels that neither `words` nor the vocabulary has."""
     default: LabelValue | None = None
@@ -134,14 +151,21 @@ class PacketTable(pydantic.BaseModel):
     model_config = _STRICT
 
     path: str
+    """CSV, relative to the manifest, or a URL."""
     task: str
+    """Task that the table labels."""
     rule: Literal["any", "majority", "all"] = "any"
+    """Label of a flow from those of its packets: any but the first label value, that of most, or that of all."""
     header: bool = False
+    """True if the first line has names."""
     column: str | None = None
     """Name of the label column in the header; by default the last column."""
     separator: str = pydantic.Field(",", min_length=1, max_length=1)
+    """Separator of CSV."""
     words: LabelMapping = {}
+    """Label values by the table's own labels; null is unknown."""
     unknown_words: Literal["error", "unknown"] = "error"
+    """A label without a meaning stops the build, or is unknown."""
 
     @pydantic.model_validator(mode="after")
     def _named_by_a_header(self) -> Self:
@@ -164,12 +188,15 @@ class Dpi(pydantic.BaseModel):
     model_config = _STRICT
 
     task: str
+    """Task that DPI labels."""
     field: Literal["application_name", "application_category_name"] = "application_name"
+    """Result of nDPI that is the label."""
     min_confidence: int = pydantic.Field(0, ge=0, le=255)
     """Minimum confidence of nDPI: 6 is inspection of content, 1 a guess from the port alone."""
     guesses: Literal["unknown", "keep"] = "unknown"
     """Treatment of results that nDPI guessed from ports or addresses."""
     words: LabelMapping = {}
+    """Label values by nDPI's names; others are unknown."""
 
     @property
     def name(self) -> str:

@@ -55,12 +55,15 @@ class CaptureSource(pydantic.BaseModel):
     model_config = _STRICT
 
     glob: str
+    """Path with wildcards, relative to the manifest or to `--data`, or a URL."""
     labels: dict[str, LabelValue] = {}
+    """Label values by task, of all flows of these captures."""
     label_from: LabelFrom | None = None
     words: dict[str, LabelMapping] = {}
     """By task, label values by the labels that `label_from` finds; others keep their meaning, null means unknown."""
     label_table: LabelTable | None = None
     label_tables: tuple[LabelTable, ...] = ()
+    """Several such tables; the first that has a label counts."""
     packet_table: PacketTable | None = None
     dpi: Dpi | None = None
     group: str = pydantic.Field(FILE_GROUP, min_length=1)
@@ -129,12 +132,15 @@ class CorpusManifest(pydantic.BaseModel):
     captures: tuple[Entry, ...] = pydantic.Field(min_length=1)
     definition: FlowDefinition = FlowDefinition()
     views: tuple[View, ...] = pydantic.Field(("flows",), min_length=1)
+    """Kinds of rows: flows, packets of captures, tables of published files."""
     packets: PacketView = PacketView()
     """Options of the packets view of captures."""
     tasks: Annotated[tuple[Task, ...], pydantic.BeforeValidator(_task_named)] = pydantic.Field(min_length=1)
+    """Labels that a model is to predict, by name in YAML."""
     label_map: dict[str, DerivedLabels] = {}
     """By task and label value, labels of other tasks that follow from it; an entry's own labels take precedence."""
     layout: Literal["aurora", "rainbow"] = "aurora"
+    """Aurora ("fused"): all labels in each row. Rainbow ("striped"): shards of its own for each task."""
     missing: Literal["unknown", "negative"] = "unknown"
     """Meaning of an absent label in the Aurora ("fused") layout: unknown (masked), or the vocabulary's first value.
     Rainbow ("striped") has no absent labels."""
@@ -143,9 +149,11 @@ class CorpusManifest(pydantic.BaseModel):
     first source's label (default), stop the build, or leave the label unknown."""
     splits: Splits = Splits()
     deduplicate: Deduplicate = "none"
+    """Rows kept among those with equal sizes and directions: all, the first of each split, or the first of all."""
     leakage: Literal["measure", "skip"] = "measure"
     """Whether the card counts flows, hosts and sequences that occur in more than one split."""
     identity: Identity = "keep"
+    """Addresses are kept, replaced by prefix-preserving pseudonyms of a key, or dropped."""
     key_file: str | None = None
     """Path of the file with the 32 key bytes for `identity: pseudonym`, relative to the manifest."""
     output: Output = Output()

@@ -20,8 +20,10 @@ class PacketView(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     preset: Literal["paper", "strict"] = "paper"
+    """Bytes that are zeroed: addresses, or also ports, sequence numbers and TTL."""
     length: int = pydantic.Field(1500, ge=80, le=65_535, description="bytes of a row; 80 hold the longest headers")
     name_service_ports: tuple[int, ...] = NAME_SERVICE_PORTS
+    """Ports of name services, whose packets are dropped and counted."""
 
     @pydantic.field_validator("name_service_ports")
     @classmethod

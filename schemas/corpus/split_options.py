@@ -24,10 +24,15 @@ class Splits(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["auto", "capture", "host_pair", "time", "flow", "packet"] = "auto"
+    """Rows that stay together."""
     train: float = pydantic.Field(0.64, ge=0, le=1)
+    """Share of train."""
     validation: float = pydantic.Field(0.16, ge=0, le=1)
+    """Share of validation."""
     test: float = pydantic.Field(0.20, ge=0, le=1)
+    """Share of test."""
     seed: int = 7
+    """Seed of all choices."""
 
     @pydantic.model_validator(mode="after")
     def _shares_add_up(self) -> Self:

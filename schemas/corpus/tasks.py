@@ -37,6 +37,7 @@ class Dividers(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["class-means", "quantiles", "given"]
+    """Means of neighbouring classes, quantiles, or given values."""
     reference: str | None = None
     """Name of the task whose class means are used."""
     classes: int | None = pydantic.Field(None, ge=2)
@@ -73,14 +74,18 @@ class Task(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """Name of the task, also of its column `label_<name>`."""
     kind: Literal["binary", "multiclass", "auto"]
+    """Two label values, several, or classes of a measured quantity."""
     vocabulary: tuple[str, ...] = ()
     """Label values in order of their numbers; of an `auto` task the names of its ranges, generated if absent.
 
     A manifest may omit those of a multiclass task: they are then the label values of its entries, sorted.
     """
     quantity: Quantity | None = None
+    """Quantity of `kind: auto`."""
     dividers: Dividers | None = None
+    """Boundaries between the classes of the quantity."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
