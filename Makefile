@@ -10,7 +10,7 @@ SPARK  := .cache/spark
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark extras sbom wheel lock clean
+.PHONY: help demo test lint bench fuzz chaos rehearsal flink spark extras docs docs-tools figures sbom wheel lock clean
 
 help:
 	@echo "make demo    build, train and report on the embedded corpus"
@@ -25,7 +25,9 @@ help:
 	@echo "make extras  install PyTorch and Hugging Face datasets too, 5 GB on Linux, for the tests that need them"
 	@echo "make sbom    write the packages of the lock as dist/sbom.json (CycloneDX)"
 	@echo "make wheel   build dist/flowloom-*.whl, the same bytes for the same commit"
-	@echo "make lock    update requirements.lock and requirements-extras.lock from pyproject.toml"
+	@echo "make docs    build the pages into build/docs, with the tools of requirements-docs.lock"
+	@echo "make figures  write the printed figures of README and pages from a run on this machine"
+	@echo "make lock    update requirements.lock and those of extras and docs from pyproject.toml"
 	@echo "make clean   remove all generated files"
 
 # pip installs uv at the version and hash of the lock; uv installs the rest in seconds
@@ -89,6 +91,19 @@ $(SPARK)/job-server.jar: docs/engines/spark-job-server/pom.xml
 extras: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-extras.lock
 
+docs-tools: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-docs.lock
+
+# all anew, as the reference follows the code; warnings are errors, notebooks run, no page loads anything from another host
+docs: docs-tools
+	rm -rf build/docs
+	$(BIN)/sphinx-build -q -E -W --keep-going -b html -c docs -d .cache/doctrees . build/docs
+	! grep -rlE '(src="|<link[^>]*href=")(https?:)?//' build/docs --include=*.html
+	@echo build/docs/index.html
+
+figures: $(READY)
+	PYTHONPATH=tests/support $(BIN)/python docs/write_figures.py
+
 sbom: $(READY)
 	$(BIN)/python .ci/write_sbom.py dist/sbom.json
 
@@ -103,6 +118,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock: $(READY)
 	$(COMPILE) --extra all --extra dev -o requirements.lock
 	$(COMPILE) --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock
+	$(COMPILE) --extra docs -c requirements.lock -o requirements-docs.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info demo-output

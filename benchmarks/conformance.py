@@ -172,6 +172,7 @@ def page(results: Sequence[tuple[Settings, Conformance]]) -> str:
         "",
         f"The preset `nfstream` against NFStream {version}, on the captures of NFStream's own tests. Made by",
         "",
+        "<!-- given: .venv benchmarks FOLDER_OF_CAPTURES=ring docs/conformance.md=corpus.yaml -->",
         "```sh",
         ".venv/bin/python benchmarks/conformance.py FOLDER_OF_CAPTURES -o docs/conformance.md",
         "```",

@@ -133,6 +133,7 @@ def page(found: dict[str, dict[str, Agreement]], captures: int) -> str:
         "What `dpi` labels under the preset `nfstream`, against the results that NFStream's authors keep for the",
         f"{captures} captures of their tests. Made by",
         "",
+        "<!-- not run: needs the results of NFStream's own tests and a second NFStream -->",
         "```sh",
         ".venv/bin/python benchmarks/dpi_agreement.py CAPTURES RESULTS --python PYTHON_WITH_ANOTHER_NFSTREAM",
         "```",

@@ -28,8 +28,8 @@ def read_packets(
       text_addresses: whether `src_ip` and `dst_ip` are text rather than 16 bytes (IPv4 in its IPv4-mapped form).
 
     Returns:
-      A table with `record` (from 0), `time`, `link_type` (LINKTYPE_ number), `captured_bytes` and `wire_bytes` of every
-      record; addresses, ports, protocol, VLAN, lengths in bytes, TTL and TCP fields of its IP packet, 0 where the
+      A table with `record` (from 0), `time`, `link_type` (a LINKTYPE's number), `captured_bytes` and `wire_bytes` of
+      every record; addresses, ports, protocol, VLAN, lengths in bytes, TTL and TCP fields of its IP packet, 0 where the
       protocol has none; and `drop_reason`, null for a packet. A dropped record has null in the fields of a packet.
 
     Raises:

@@ -35,7 +35,7 @@ class ObjectStore:
 
 
 @contextlib.contextmanager
-def object_store() -> Iterator[ObjectStore]:
+def object_store(bucket: str = BUCKET) -> Iterator[ObjectStore]:
     """Serves an empty bucket while the block runs; the environment knows where, and who may write."""
     store = ObjectStore()
     environment = {
@@ -46,7 +46,7 @@ def object_store() -> Iterator[ObjectStore]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     with mock.patch.dict(os.environ, environment):
-        store.client().create_bucket(Bucket=BUCKET)
+        store.client().create_bucket(Bucket=bucket)
         try:
             yield store
         finally:
