@@ -28,7 +28,9 @@ def public_names() -> str:
 
 def beam_names() -> str:
     """Returns the PTransforms and functions of `flowloom.beam`."""
-    return _directives("flowloom.pipelines.api.beam_transforms", {name: getattr(fl_beam, name) for name in fl_beam.__all__})
+    return _directives(
+        "flowloom.pipelines.api.beam_transforms", {name: getattr(fl_beam, name) for name in fl_beam.__all__}
+    )
 
 
 def _directives(module: str, values: dict[str, Any]) -> str:

@@ -130,25 +130,29 @@ def _of_sources(card: DatasetCard, task: Task) -> str:
 
 
 def _unlabelled_captures(card: DatasetCard) -> Iterator[Finding]:
-    for entry in card.unlabelled:
+    if card.unlabelled:
+        flows, groups = (sum(getattr(entry, name) for entry in card.unlabelled) for name in ("flows", "groups"))
+        sources = _named(entry.source for entry in card.unlabelled)
         text = (
-            f"{entry.source}: {_flows(entry.flows)} of {entry.groups:,} capture groups have no label of any task; give "
+            f"{sources}: {_flows(flows)} of {groups:,} capture groups have no label of any task; give "
             "the entry labels or label_from, write missing: negative, or remove it"
         )
         yield Finding(kind="unlabelled-captures", severity="warning", text=text)
 
 
 def _conflicts(card: DatasetCard) -> Iterator[Finding]:
-    tasks = {task.name for task in card.tasks}
-    for entry in card.coverage:
-        if entry.conflicts and entry.task in tasks:
-            rule = card.on_conflict.get(entry.task, "first")
+    for task in card.tasks:
+        entries = [entry for entry in card.coverage if entry.task == task.name and entry.conflicts]
+        if entries:
+            rule = card.on_conflict.get(task.name, "first")
             kept = "lose their label" if rule == "unknown" else "keep the first label"
             text = (
-                f"task {entry.task!r}: {entry.source} labels {_flows(entry.conflicts)} otherwise than an earlier "
-                f"source, and they {kept} (on_conflict: {rule}); correct the entries that match the same capture"
+                f"task {task.name!r}: {_named(entry.source for entry in entries)} "
+                f"{'labels' if len(entries) == 1 else 'label'} {_flows(sum(entry.conflicts for entry in entries))} "
+                f"otherwise than an earlier source, and they {kept} (on_conflict: {rule}); correct the entries that "
+                "match the same capture"
             )
-            yield Finding(kind="conflicting-labels", severity="warning", task=entry.task, text=text)
+            yield Finding(kind="conflicting-labels", severity="warning", task=task.name, text=text)
 
 
 def _shared_hosts(card: DatasetCard) -> Iterator[Finding]:
