@@ -185,11 +185,8 @@ class FlowScan(Iterator[pa.RecordBatch]):
                 self._reject(pattern, RejectReason.NO_MATCH, detail)
             return files
         found = folder_captures(pattern)
-        for folder, reason in found.unreadable:
-            detail = f"cannot list the folder: {reason}; check its permissions"
-            self._reject(printable(folder), RejectReason.UNREADABLE, detail)
-        if not found.captures and not found.unreadable:
-            self._reject(pattern, RejectReason.NO_MATCH, "the folder has no capture; check the path")
+        for uri, reason, detail in found.rejects(pattern):
+            self._reject(uri, reason, detail)
         if found.others:
             text = f"{pattern}: {len(found.others):,} files are no captures, such as {printable(found.others[0])}"
             self._progress(Progress(text, self.files, stays=True))

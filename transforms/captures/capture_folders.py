@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 
+from flowloom.schemas.arrow.accounting import RejectReason
+from flowloom.schemas.printable import printable
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.ranges import CaptureRange
 
@@ -24,6 +26,15 @@ class FolderCaptures:
     captures: tuple[str, ...]
     others: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
+
+    def rejects(self, folder: str) -> list[tuple[str, RejectReason, str]]:
+        """Returns what keeps captures of a folder from being read: uri, reason and sentence of each fault."""
+        if not self.captures and not self.unreadable:
+            return [(folder, RejectReason.NO_MATCH, "the folder has no capture; check the path")]
+        return [
+            (printable(place), RejectReason.UNREADABLE, f"cannot list the folder: {reason}; check its permissions")
+            for place, reason in self.unreadable
+        ]
 
 
 def folder_captures(folder: str) -> FolderCaptures:

@@ -269,13 +269,7 @@ def match_name(name: str) -> tuple[list[str], pa.RecordBatch]:
     if not os.path.isdir(name):
         return match_source(CaptureSource(glob=name), "")
     found = folder_captures(name)
-    rejected = [
-        (printable(folder), 0, RejectReason.UNREADABLE, f"cannot list the folder: {reason}; check its permissions")
-        for folder, reason in found.unreadable
-    ]
-    if not found.captures and not rejected:
-        rejected.append((name, 0, RejectReason.NO_MATCH, "the folder has no capture; check the path"))
-    return list(found.captures), reject_rows(rejected)
+    return list(found.captures), reject_rows([(uri, 0, reason, detail) for uri, reason, detail in found.rejects(name)])
 
 
 def plan_each_group(found: Iterable[Capture | pa.RecordBatch], source: CaptureSource) -> list[GroupPlan]:
