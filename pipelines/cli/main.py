@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = exit_code_of(lambda: _run(given[:end], tuple(given[end + 1 :])))
     if own:
         leave(code)
+    log_as("text")  # the format is that of one command, and the process goes on
     sys.exit(code)
 
 
