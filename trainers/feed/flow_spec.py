@@ -60,7 +60,7 @@ FIXED_TTL = 255.0
 LINEAR_SIZE = 1434.0  # bytes: the largest of the QUIC captures (Rezaei and Liu, section IV-C)
 LINEAR_GAP_S = 1.0  # seconds; longer gaps are clipped to it
 
-Scaling = Literal["standard", "fixed", "linear", "code_compat"]
+Scaling = Literal["standard", "fixed", "linear", "code_compat", "none"]
 
 
 class FeatureSpec(pydantic.BaseModel):
@@ -68,15 +68,17 @@ class FeatureSpec(pydantic.BaseModel):
 
     Every run stores its spec, because export and scoring must repeat the features to the bit.
 
-    The four scalings:
+    The five scalings:
       standard: the z-score of ln(1 + x), with the moments of the train split.
       fixed: the constants of this module.
       linear: Rezaei and Liu (section IV-C): size / 1,434 bytes with the sign of the direction, and gap / 1 s,
         both clipped at 1.
       code_compat: published code of Rezaei and Liu: size / 1,434 bytes, unsigned and not clipped; gap mapped
         to [-1, 1]; the padding comes before the packets.
+      none: size and payload in bytes, gap in microseconds, window and ttl as in the header, for models whose first
+        layer reads packets in units.
 
-    Under all four, direction is -1 or +1, flags and protocol are 0 or 1, and ttl lies in [0, 1].
+    Under all five, direction is -1 or +1, and flags and protocol are 0 or 1; under the first four ttl lies in [0, 1].
 
     Example:
 
@@ -298,6 +300,9 @@ class FeatureSpec(pydantic.BaseModel):
         if self.scaling == "linear":
             clipped = np.minimum(sixteen_bits / LINEAR_SIZE, 1.0).astype(np.float32)
             return ScalingTables(clipped, window, ttl, clipped, 1e-9, LINEAR_GAP_S, 0.0, 1 / LINEAR_GAP_S)
+        if self.scaling == "none":
+            units = sixteen_bits.astype(np.float32)
+            return ScalingTables(units, units, units[:256], units, 1e-3, np.inf, 0.0, 1.0)
         if self.scaling == "code_compat":
             size = (sixteen_bits / LINEAR_SIZE).astype(np.float32)
             return ScalingTables(size, window, ttl, size, 1e-9, LINEAR_GAP_S, 0.5 * LINEAR_GAP_S, 2 / LINEAR_GAP_S)

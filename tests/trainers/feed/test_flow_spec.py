@@ -33,6 +33,8 @@ def oracle(spec, flow):
 
     def scaled(channel, x, fixed):
         x = np.array(x, float)
+        if spec.scaling == "none":
+            return x / 1000 if channel == "gap" else x
         if spec.scaling in ("linear", "code_compat") and channel != "window":
             return as_rezaei_and_liu(spec, channel, x, np.array(flow["pkt_dir"]))
         if spec.scaling != "standard":
@@ -48,7 +50,7 @@ def oracle(spec, flow):
         "window": lambda: scaled("window", flow["pkt_tcp_window"], lambda x: np.log1p(x) / np.log1p(65535)),
         "payload": lambda: scaled("payload", flow["pkt_payload"], lambda x: np.minimum(x / 1500, 1)),
         "direction": lambda: flow["pkt_dir"],
-        "ttl": lambda: np.array(flow["pkt_ttl"]) / 255,
+        "ttl": lambda: np.array(flow["pkt_ttl"]) / (1 if spec.scaling == "none" else 255),
     }
     tensor = np.zeros((spec.k, len(spec.features)))
     kept = min(spec.k, packets)
@@ -75,7 +77,7 @@ def as_rezaei_and_liu(spec, channel, x, direction):
     return np.minimum(x / 1434, 1) * (direction if channel == "size" else 1)
 
 
-@pytest.mark.parametrize("scaling", ["standard", "fixed", "linear", "code_compat"])
+@pytest.mark.parametrize("scaling", ["standard", "fixed", "linear", "code_compat", "none"])
 @pytest.mark.parametrize(
     "channels", [tuple(CHANNELS), ("gap",), ("payload", "tcp_flags", "size"), ("protocol", "direction", "window")]
 )
@@ -93,7 +95,7 @@ def test_gather_equals_the_plain_rendering(dataset, flows, scaling, channels, k)
         np.testing.assert_allclose(sequence[place], expected, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("scaling", ["standard", "fixed", "linear", "code_compat"])
+@pytest.mark.parametrize("scaling", ["standard", "fixed", "linear", "code_compat", "none"])
 def test_a_flow_can_begin_at_any_of_its_packets(dataset, flows, scaling):
     spec = FeatureSpec.of(dataset.card, 5, tuple(CHANNELS), scaling)
     starts = np.arange(50) % 14
@@ -140,7 +142,7 @@ def test_extremes_stay_finite():
            "pkt_ttl": 255, "pkt_payload": 65_535}  # fmt: skip
     arrays = [pa.array([[top[name]], [0]], FLOWS.field(name).type) for name in SEQUENCES]
     batch = pa.RecordBatch.from_arrays([*arrays, pa.array([255, 0], pa.uint8())], names=[*SEQUENCES, "protocol"])
-    for scaling in ("standard", "fixed", "linear"):
+    for scaling in ("standard", "fixed", "linear", "none"):
         moments = dict.fromkeys(("size", "gap", "window", "payload"), (3.0, 0.0))  # a constant channel deviates by 0
         spec = FeatureSpec(k=2, channels=tuple(CHANNELS), scaling=scaling, moments=moments)
         sequence, _ = spec.render(batch, np.arange(2))
