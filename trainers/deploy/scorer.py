@@ -18,8 +18,8 @@ from flowloom.schemas.models.score_card import (
     probability_column,
     score_schema,
 )
+from flowloom.trainers.arrow_views import arrow_array, list_offsets
 from flowloom.trainers.deploy.deployed_model import DeployedModel
-from flowloom.trainers.feed.arrow_views import arrow_array, list_offsets
 from flowloom.trainers.feed.profile_counts import LENGTHS, ProfileCounts
 
 PIECE_ROWS = 4_096

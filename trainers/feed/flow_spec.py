@@ -13,7 +13,7 @@ from flowloom.schemas.arrow.rows import SEQUENCES, View
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.logarithm import natural_log
-from flowloom.trainers.feed.arrow_views import arrow_array, list_offsets, numbers
+from flowloom.trainers.arrow_views import arrow_array, list_offsets, numbers
 from flowloom.trainers.feed.flow_kernels import (
     FROM_THE_FIRST,
     FirstFeatures,

@@ -15,7 +15,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import check_digest
 from flowloom.schemas.models.feature_profile import PACKETS, PROFILE, PROFILED, FeatureProfile, bin_count
 from flowloom.schemas.parquet_files import read_row_group
-from flowloom.trainers.feed.arrow_views import list_offsets, numbers
+from flowloom.trainers.arrow_views import list_offsets, numbers
 from flowloom.trainers.feed.dataset import Dataset
 
 LENGTHS = ("packets_fwd", "packets_bwd")
