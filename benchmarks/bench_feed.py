@@ -3,6 +3,7 @@
 All of them give batches of 256 flows of 60 packets with 4 channels and the labels of 3 tasks, and take turns in one
 process, an epoch each. The feed shuffles; TFRecords are read as they lie, and `cache()` repeats the batches that it was
 given first. The feed has decoded what it reads in an epoch before, as in a training; `first_epoch` decodes all of it.
+The augmented feed also moves windows, loses packets, scales gaps and mirrors directions.
 """
 
 import os
@@ -21,6 +22,7 @@ from generator import SyntheticCapture
 from measure import FLOWLOOM, report, run, workplace
 
 from flowloom.schemas.arrow.rows import label_column
+from flowloom.trainers.feed.augmentation import Augmentation
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
 from flowloom.trainers.feed.flow_spec import CHANNELS, FeatureSpec
@@ -28,6 +30,7 @@ from flowloom.trainers.feed.row_group_cache import RowGroups
 
 PACKETS, K, BATCH, ROUNDS = 5_000_000, 60, 256, 5
 SELECTED = ("size", "gap", "direction", "payload")
+AUGMENT = Augmentation(start=20, packet_loss=0.05, gap_scale=(0.5, 1.5), mirror=0.5)
 
 MANIFEST = """\
 name: synthetic
@@ -131,6 +134,8 @@ def main() -> None:
         features = FeatureSpec.of(dataset.card, K, SELECTED, "standard")
         feed = Feed(dataset, "train", features, BATCH, seed=7)
         forgetful = Feed(dataset, "train", features, BATCH, seed=7, memory_bytes=0)
+        units = FeatureSpec.of(dataset.card, K, SELECTED, "none")
+        augmented = Feed(dataset, "train", units, BATCH, seed=7, augment=AUGMENT)
         one_group = Feed(dataset, "train", features, BATCH, window_rows=1, memory_bytes=0)
         rows = dataset.card.splits["train"].rows
         write_records(feed, folder / "flows.tfrecord")
@@ -140,6 +145,7 @@ def main() -> None:
         starts = [start % (len(rendered) - BATCH) for start in range(0, rows, BATCH)]
         streams = {
             "feed": feed.batches(epochs=1),
+            "feed_augmented": augmented.batches(epochs=1),
             "feed_first_epoch": forgetful.batches(epochs=1),
             "cache": feed.batches(epochs=1).cache(),
             "tfrecord": records(feed, folder / "flows.tfrecord"),
@@ -150,6 +156,9 @@ def main() -> None:
                 "memory_slices": lambda: [rendered[start : start + BATCH].copy() for start in starts],
                 "decode": lambda: [_decode(group.path, group.index, columns) for group in groups],
                 "gather": lambda: [feed.tensors(1, number) for number in range(len(feed.windows(1)))],
+                "gather_augmented": lambda: [
+                    augmented.tensors(1, number) for number in range(len(augmented.windows(1)))
+                ],
                 **{name: lambda stream=stream: [None for _ in stream] for name, stream in streams.items()},
             },
             rows,
@@ -161,6 +170,7 @@ def main() -> None:
         mean_packets=dataset.card.normalisation["pkt_size"].count / rows,
         ratio_to_tfrecord=rates["feed"][0] / rates["tfrecord"][0],
         ratio_to_tfrecord_first_epoch=rates["feed_first_epoch"][0] / rates["tfrecord"][0],
+        ratio_augmented_to_plain=rates["feed_augmented"][0] / rates["feed"][0],
         ratio_to_cache=rates["feed"][0] / rates["cache"][0],
         ratio_to_cache_first_epoch=rates["feed_first_epoch"][0] / rates["cache"][0],
         **{f"{name}_k_per_cpu_s": cpu / 1e3 for name, (cpu, _) in rates.items()},

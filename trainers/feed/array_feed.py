@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.feed.augmentation import UNCHANGED, Augmentation
 from flowloom.trainers.feed.balancing import Balance, TrainLabels
 from flowloom.trainers.feed.dataset import Dataset, RowGroup
-from flowloom.trainers.feed.flow_spec import window_starts
+from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.row_group_cache import RowGroups
 from flowloom.trainers.feed.row_spec import RowSpec
 
@@ -39,8 +40,8 @@ class Window:
 class LoadedWindow:
     """A decoded window."""
 
-    places: tuple[npt.NDArray[np.int64], ...]
-    """Positions of the rows in the order of the stream, and with random starts the packet that each begins at."""
+    places: tuple[np.ndarray, ...]
+    """Positions of the rows in the order of the stream; with augmentation also their `Draws`."""
     labels: npt.NDArray[np.int32]
     """int32 [N, T] by position and task, -1 for unknown."""
     render: Callable[..., tuple[np.ndarray, ...]]
@@ -96,8 +97,8 @@ class ArrayFeed:
     """Drops rows without a label that counts, under `striped` a label of the miniset's task."""
     balance: Balance | None = None
     """Balancing of the train split; under `striped` it affects the minisets of its task alone."""
-    furthest_start: int = 0
-    """Latest packet that a training row may begin at, drawn in every epoch (`window_starts`); 0 for none."""
+    augment: Augmentation = UNCHANGED
+    """Changes of training rows, drawn anew in every epoch; by default none."""
     memory_bytes: int = 1 << 29
     """Size of the cache of decoded row groups; row groups beyond it are decoded in every epoch."""
     worker: int = 0
@@ -115,13 +116,14 @@ class ArrayFeed:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.balance and self.seed is None:
             raise ValueError("seed must be set with balance, got None")
-        if self.furthest_start < 0:
-            raise ValueError(f"furthest_start must be >= 0, got {self.furthest_start}")
-        if self.furthest_start and (self.split != "train" or self.seed is None or self.features.view != "flows"):
-            raise ValueError(
-                "furthest_start must be 0 unless flows of the train split are drawn with a seed, got "
-                f"split={self.split!r}, seed={self.seed}, view={self.features.view!r}"
-            )
+        if self.augment.changes_rows:
+            if self.split != "train" or self.seed is None or not isinstance(self.features, FeatureSpec):
+                raise ValueError(
+                    "augment must change nothing unless flows of the train split are drawn with a seed, got "
+                    f"split={self.split!r}, seed={self.seed}, view={self.features.view!r}"
+                )
+            if reason := self.augment.unfit(self.features.scaling, self.features.channels):
+                raise ValueError(reason)
         if not self.windows(0):
             raise FlowloomError(
                 f"split {self.split!r} of dataset {self.dataset.root} has no rows for worker {self.worker} of "
@@ -137,7 +139,8 @@ class ArrayFeed:
         """The decoded and prepared row groups of the split."""
         labels = map(label_column, self._tasks)
         columns = [*self.features.columns, *labels, *(["flow_id"] if self.kept else [])]
-        prepare = functools.partial(self.features.prepared, furthest_start=self.furthest_start)
+        further = self.augment.further_packets(self.features.k) if isinstance(self.features, FeatureSpec) else 0
+        prepare = functools.partial(self.features.prepared, further=further)
         return RowGroups(columns, self.memory_bytes, prepare)
 
     @functools.cached_property
@@ -262,14 +265,16 @@ class ArrayFeed:
             parts.append(start + (np.arange(group.rows) if rows is None else rows))
             start += group.rows
         order = np.concatenate(parts)
-        places: tuple[npt.NDArray[np.int64], ...] = (order,)
+        places: tuple[np.ndarray, ...] = (order,)
         if self.seed is not None:
             place = self.worker + number * self.workers
             places = (np.random.default_rng((self.seed, epoch, 1, place)).permutation(order),)
-            if self.furthest_start:
-                generator = np.random.default_rng((self.seed, epoch, 2, place))
-                places += (window_starts(generator, len(order), self.furthest_start),)
-        return LoadedWindow(places, self._labels(decoded, window.task), self.features.renderer(decoded))
+            if self.augment.changes_rows:
+                places += self.augment.draws((self.seed, epoch, place), len(order))
+        render = self.features.renderer(decoded)
+        if self.augment.changes_rows:
+            render = functools.partial(render, augmentation=self.augment)
+        return LoadedWindow(places, self._labels(decoded, window.task), render)
 
     def _labels(self, rows: pa.RecordBatch, only: str | None) -> np.ndarray:
         """Returns the labels that count for all tasks or one: int32 [N, T], -1 for unknown."""

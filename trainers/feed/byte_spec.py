@@ -63,7 +63,7 @@ class ByteSpec(pydantic.BaseModel):
         """The model input of one packet: `bytes`."""
         return {"bytes": Input((self.length,), np.uint8)}
 
-    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+    def prepared(self, rows: pa.RecordBatch, further: int = 0) -> pa.RecordBatch:
         """Returns the rows unchanged, because the bytes are used as stored."""
         return rows
 

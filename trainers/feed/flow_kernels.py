@@ -1,4 +1,4 @@
-"""Kernels of the flow features: scale packets once, then gather the first k of each flow."""
+"""Kernels of the flow features: scale packets once, then gather the first k of each flow, augmented or not."""
 
 from typing import Any, NamedTuple
 
@@ -163,3 +163,72 @@ def gather_packets(
         flat[n, (first + length) * features :] = 0.0
         if starts.shape[0] > 0 and at_gap >= 0 and length > 0:
             sequence[n, first, at_gap] = no_gap
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST_MIX = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND_MIX = np.uint64(0x94D049BB133111EB)
+_FACTOR_DRAW, _MIRROR_DRAW, _FIRST_LOSS_DRAW = 0, 1, 2
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _uniform(seed: Any, draw: int) -> float:
+    """Returns a number in [0, 1) of a seed: the draw-th output of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    mixed = seed + np.uint64(draw + 1) * _GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST_MIX
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND_MIX
+    return np.float64((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+@numba.njit(nogil=True, cache=True)
+def gather_augmented(
+    positions: Any, starts: Any, seeds: Any, begins: Any, ends: Any, packets: Any, loss: float, most_lost: int,
+    lowest: float, highest: float, mirror: float, at_gap: int, at_direction: int, sequence: Any, lengths: Any,
+) -> None:  # fmt: skip
+    """Copies k packets of each flow with the changes of `Augmentation`, and pads them with zeros.
+
+    The choices for a row depend on its seed alone, those for a packet also on its position in the flow.
+
+    Args:
+      positions: int64 [N], the flows to copy.
+      starts: int64 [N], the packet that each copy begins at, at most the flow's last one.
+      seeds: uint64 [N], of the random choices.
+      begins: int [flows], the first packet of each flow in `packets`.
+      ends: int [flows], the packet behind the last one of each flow.
+      packets: float32 [packets * C], the features with gaps that can be added up.
+      loss: probability that a packet is lost.
+      most_lost: largest number of packets that a copy loses.
+      lowest: smallest factor of the gaps.
+      highest: largest factor of the gaps.
+      mirror: probability that the directions are exchanged.
+      at_gap: position of the gap feature; -1 where not selected.
+      at_direction: position of the direction; -1 where not selected.
+      sequence: float32 [N, k, C], an output.
+      lengths: int32 [N], an output.
+    """
+    _, k, features = sequence.shape
+    for n in range(positions.shape[0]):
+        first, stop = np.int64(begins[positions[n]]), np.int64(ends[positions[n]])
+        factor = lowest + (highest - lowest) * _uniform(seeds[n], _FACTOR_DRAW)
+        mirrored = at_direction >= 0 and _uniform(seeds[n], _MIRROR_DRAW) < mirror
+        kept, lost, waited = 0, 0, 0.0
+        for packet in range(first + max(min(starts[n], stop - first - 1), 0), stop):
+            if kept == k:
+                break
+            values = packets[packet * features : (packet + 1) * features]
+            can_be_lost = lost < most_lost and (kept > 0 or packet + 1 < stop)
+            if can_be_lost and _uniform(seeds[n], _FIRST_LOSS_DRAW + packet - first) < loss:
+                lost += 1
+                if at_gap >= 0:
+                    waited += values[at_gap]
+                continue
+            sequence[n, kept] = values
+            if at_gap >= 0:
+                gap = values[at_gap] + waited if kept > 0 or packet == first else 0.0
+                sequence[n, kept, at_gap] = gap * factor
+                waited = 0.0
+            if mirrored:
+                sequence[n, kept, at_direction] = 0.0 - values[at_direction]
+            kept += 1
+        sequence[n, kept:] = 0.0
+        lengths[n] = kept

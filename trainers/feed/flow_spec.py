@@ -14,11 +14,13 @@ from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.logarithm import natural_log
 from flowloom.trainers.arrow_views import arrow_array, list_offsets, numbers
+from flowloom.trainers.feed.augmentation import Augmentation, Draws
 from flowloom.trainers.feed.flow_kernels import (
     FROM_THE_FIRST,
     FirstFeatures,
     PacketColumns,
     ScalingTables,
+    gather_augmented,
     gather_packets,
     logarithms,
     scale_packets,
@@ -200,16 +202,16 @@ class FeatureSpec(pydantic.BaseModel):
         furthest = 0 if starts is None else int(starts.max(initial=0))
         return self.renderer(self.prepared(flows, furthest))(rows, starts)
 
-    def prepared(self, flows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+    def prepared(self, flows: pa.RecordBatch, further: int = 0) -> pa.RecordBatch:
         """Scales the packets of flows once for all epochs.
 
         Args:
           flows: a batch with at least `columns`.
-          furthest_start: the latest packet that a flow may begin at.
+          further: packets of each flow to keep beyond the first k.
 
         Returns:
           The batch with one column `sequence` in place of `columns`: for each flow a list of float32 [C], the features
-          of its first k + `furthest_start` packets. A packet takes 4 C bytes, against 13 to 17 bytes in the columns.
+          of its first k + `further` packets. A packet takes 4 C bytes, against 13 to 17 bytes in the columns.
 
         Raises:
           FlowloomError: for the reasons of `render`.
@@ -223,7 +225,7 @@ class FeatureSpec(pydantic.BaseModel):
         values, offsets = self._buffers(flows)
         protocol = numbers(flows["protocol"]) if "protocol" in self.channels else np.empty(0, np.uint8)
         kept = np.zeros(len(offsets), np.int32)
-        np.cumsum(np.minimum(np.diff(offsets), self.k + furthest_start), out=kept[1:])
+        np.cumsum(np.minimum(np.diff(offsets), self.k + further), out=kept[1:])
         scaled = np.empty((kept[-1], len(self.features)), np.float32)
         scale_packets(offsets, kept, values, protocol, self._tables, self._signed, self._first, scaled)
         packets = pa.FixedSizeListArray.from_arrays(arrow_array(scaled.reshape(-1), pa.float32()), len(self.features))
@@ -239,8 +241,16 @@ class FeatureSpec(pydantic.BaseModel):
         packets = numbers(lists.values.flatten())  # includes packets before a slice, which its offsets count
 
         def gathered(
-            positions: npt.NDArray[np.int64], starts: npt.NDArray[np.int64] | None = None
+            positions: npt.NDArray[np.int64],
+            starts: npt.NDArray[np.int64] | None = None,
+            seeds: npt.NDArray[np.uint64] | None = None,
+            augmentation: Augmentation | None = None,
         ) -> tuple[np.ndarray, np.ndarray]:
+            if augmentation is not None and augmentation.changes_packets:
+                assert starts is not None
+                assert seeds is not None
+                bounds, draws = (offsets[:-1], offsets[1:]), Draws(starts, seeds)
+                return self.augmented(packets, bounds, positions, draws, augmentation)
             sequence = aligned_empty((len(positions), self.k, len(self.features)), np.float32)
             lengths = aligned_empty((len(positions),), np.int32)
             gather_packets(
@@ -250,6 +260,31 @@ class FeatureSpec(pydantic.BaseModel):
             return sequence, lengths
 
         return gathered
+
+    def augmented(
+        self,
+        packets: npt.NDArray[np.float32],
+        bounds: tuple[np.ndarray, np.ndarray],
+        positions: npt.NDArray[np.int64],
+        draws: Draws,
+        augmentation: Augmentation,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns augmented sequences, float32 [N, k, C], and their lengths, int32 [N].
+
+        Args:
+          packets: float32 [packets * C], the scaled features of flows.
+          bounds: int [flows] each, the first packet of each flow and the packet behind its last one.
+          positions: int64 [N], the flows to render; positions may repeat.
+          draws: the random choices of the N rows.
+          augmentation: settings that fit the scaling and the channels.
+        """
+        sequence = aligned_empty((len(positions), self.k, len(self.features)), np.float32)
+        lengths = aligned_empty((len(positions),), np.int32)
+        gather_augmented(
+            positions, *draws, *bounds, packets, augmentation.packet_loss, augmentation.most_lost(self.k),
+            *augmentation.gap_scale, augmentation.mirror, self._first.gap, self._first.direction, sequence, lengths,
+        )  # fmt: skip
+        return sequence, lengths
 
     def _buffers(self, flows: pa.RecordBatch) -> tuple[PacketColumns, np.ndarray]:
         """Returns the flat values of the sequence columns and their common offsets."""
@@ -319,17 +354,3 @@ def _shift_and_scale(moments: Mapping[str, tuple[float, float]], channel: str) -
     """Returns (mean, 1 / standard deviation); a constant channel is only centred, an unselected one unchanged."""
     mean, deviation = moments.get(channel, (0.0, 1.0))
     return mean, 1.0 / deviation if deviation > 0 else 1.0
-
-
-def window_starts(generator: np.random.Generator, rows: int, furthest: int) -> npt.NDArray[np.int64]:
-    """Draws the packet that each training row begins at, int64 [rows].
-
-    An augmentation for few labels: the packets of a flow from the tenth on resemble those from the first on. Half of
-    the rows begin at the first packet, because predicted rows do.
-
-    Args:
-      generator: source of randomness.
-      rows: number of rows.
-      furthest: latest start; starts from 0 to `furthest` are equally likely, 0 begins every row at its first packet.
-    """
-    return generator.integers(0, furthest + 1, rows) * generator.integers(0, 2, rows)

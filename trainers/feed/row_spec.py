@@ -45,18 +45,18 @@ class RowSpec(Protocol):
     def inputs(self) -> Mapping[str, Input]:
         """The input arrays of a model, by name."""
 
-    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+    def prepared(self, rows: pa.RecordBatch, further: int = 0) -> pa.RecordBatch:
         """Returns decoded rows with the work done that is the same in every epoch.
 
         Args:
           rows: a batch with at least `columns`.
-          furthest_start: the latest packet that a flow may begin at.
+          further: packets of each flow to keep beyond those that a row shows.
         """
 
     def renderer(self, rows: pa.RecordBatch) -> Callable[..., tuple[np.ndarray, ...]]:
         """Returns a function from positions in `prepared` rows, int64 [N], to their `inputs`, [N, ...] each.
 
-        For flows it accepts a second argument, int64 [N]: the packet that each flow begins at. Several threads call the
+        For flows it accepts `Draws` as two more arguments, and an `Augmentation` by name. Several threads call the
         function at once; it keeps no reference to the arrays that it returns.
         """
 

@@ -106,7 +106,7 @@ class TableSpec(pydantic.BaseModel):
         """The model input of one row: `features`."""
         return {"features": Input((len(self.moments),), np.float32)}
 
-    def prepared(self, rows: pa.RecordBatch, furthest_start: int = 0) -> pa.RecordBatch:
+    def prepared(self, rows: pa.RecordBatch, further: int = 0) -> pa.RecordBatch:
         """Returns the rows unchanged; `renderer` scales their few floats per window."""
         return rows
 

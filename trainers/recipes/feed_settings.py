@@ -1,9 +1,10 @@
 """Feed settings of a recipe: the rows, labels and features that a model is trained on."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
+from flowloom.trainers.feed.augmentation import Augmentation
 from flowloom.trainers.feed.balancing import Balance
 from flowloom.trainers.feed.flow_spec import CHANNELS, Scaling
 from flowloom.trainers.feed.table_spec import Scaling as TableScaling
@@ -20,7 +21,9 @@ class FeedSettings(pydantic.BaseModel):
     channels: tuple[str, ...] = tuple(CHANNELS)
     scaling: Scaling = "standard"
     signed: bool = pydantic.Field(True, description="whether scaling=linear gives sizes the sign of the direction")
-    furthest_start: int = pydantic.Field(0, ge=0, description="last packet that a training row may begin at")
+    augment: Augmentation = Augmentation()
+    """Random changes of training rows, such as `{packet_loss: 0.05, gap_scale: [0.5, 1.5]}`; most need scaling=none."""
+    furthest_start: int = pydantic.Field(0, ge=0, description="`augment.start` under its first name")
     """In every epoch half of the training rows begin at a packet drawn from 0 (the flow's first) to this one."""
 
     # features of packets and tables
@@ -49,3 +52,17 @@ class FeedSettings(pydantic.BaseModel):
     batch_size: int = pydantic.Field(128, ge=1)
     window_rows: int = pydantic.Field(65_536, ge=1, description="flows that are shuffled together")
     miniset_rows: int | None = pydantic.Field(None, ge=1, description="flows of a miniset (Rainbow); null = by size")
+
+    @pydantic.model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.furthest_start and self.augment.start:
+            raise ValueError(
+                "feed.furthest_start and feed.augment.start are one setting, got "
+                f"{self.furthest_start} and {self.augment.start}; set feed.furthest_start=0"
+            )
+        return self
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation, with its start from either of the two keys."""
+        return self.augment.model_copy(update={"start": self.augment.start or self.furthest_start})

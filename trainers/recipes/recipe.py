@@ -207,6 +207,13 @@ def _microbatch_sums_gradients(recipe: Recipe) -> str | None:
     return None
 
 
+def _augmentation_fits_the_features(recipe: Recipe) -> str | None:
+    feed = recipe.feed
+    if recipe.view != "flows" and feed.augmentation.changes_rows:
+        return f"feed.augment changes flows and needs a model of flows, got model.kind={recipe.model.kind}; remove it"
+    return feed.augmentation.unfit(feed.scaling, feed.channels)
+
+
 RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _paradigm_fits_the_model,
     _scaling_fits_the_model,
@@ -218,5 +225,6 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _waves_are_of_ranks,
     _synthetic_rows_are_of_tables,
     _microbatch_sums_gradients,
+    _augmentation_fits_the_features,
 )
 """Rules between sections: each returns what is wrong and how to mend it, or None."""

@@ -39,5 +39,5 @@ def train_rows(recipe: Recipe, dataset: Dataset, features: RowSpec) -> dict[str,
         "miniset_rows": feed.miniset_rows,
         "kept": kept_flows(dataset, feed.labels_per_class, recipe.seed, features.view),
         "only_labelled": feed.only_labelled,
-        "furthest_start": feed.furthest_start,
+        "augment": feed.augmentation,
     }

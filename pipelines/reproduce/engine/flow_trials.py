@@ -1,8 +1,9 @@
 """Flow trials: repeated fits of a recipe's network on sequences of packets."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,8 +13,9 @@ import tensorflow as tf
 from flowloom.pipelines.reproduce.engine.repeated_fit import Fit, FitPlan, Rank, RepeatedFit
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.trainers.evaluation.predictions import Predictions
+from flowloom.trainers.feed.augmentation import UNCHANGED, Augmentation, Draws, window_starts
 from flowloom.trainers.feed.feed import Batch
-from flowloom.trainers.feed.flow_spec import FeatureSpec, window_starts
+from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.epoch_loop import Epoch, mean_losses
@@ -64,20 +66,25 @@ class FlowFitPlan(FitPlan):
       measured_every: epochs from one measurement to the next; the last epoch always is measured.
       furthest_start: the last packet that a row may begin at, drawn in each epoch (`window_starts`); the row keeps the
         gap before it. Validation rows begin at the flow's first packet.
+      augment: changes of the train rows, drawn in each epoch, for features of `scaling=none` alone; the first packet of
+        a row that begins later has no gap.
       adopt: first values of the weights that all tasks share (`Fit.shared`); none: new ones.
 
     Raises:
-      ValueError: if `epochs` or `measured_every` is below 1.
+      ValueError: if `epochs` or `measured_every` is below 1, or both `furthest_start` and `augment` change rows.
     """
 
     epochs: int
     measured_every: int = 1
     furthest_start: int = 0
+    augment: Augmentation = UNCHANGED
     adopt: Sequence[np.ndarray] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.measured_every < 1:
             raise ValueError(f"epochs and measured_every must be >= 1, got {self.epochs} and {self.measured_every}")
+        if self.furthest_start and self.augment.changes_rows:
+            raise ValueError(f"furthest_start must be 0 with augment, got {self.furthest_start}; set augment.start")
 
 
 class FlowTrials(RepeatedFit[Examples]):
@@ -127,7 +134,14 @@ class FlowTrials(RepeatedFit[Examples]):
         Returns:
           a fit whose records hold `epoch`, `loss` on the train rows, `validation_loss` and `validation_accuracy`, each
           {task: value}.
+
+        Raises:
+          ValueError: if the features cannot be augmented as planned.
         """
+        if plan.augment.changes_rows and self._features.scaling != "none":
+            raise ValueError(f"augment must be of features of scaling=none, got scaling={self._features.scaling}")
+        if reason := plan.augment.unfit(self._features.scaling, self._features.channels):
+            raise ValueError(reason)
 
         def measure(epoch: Epoch, totals: np.ndarray) -> dict[str, Any] | None:
             if epoch.number % plan.measured_every and epoch.number < plan.epochs:
@@ -146,10 +160,16 @@ class FlowTrials(RepeatedFit[Examples]):
             generator = np.random.default_rng((plan.seed, epoch))
             order = generator.permutation(len(train.length))
             starts = window_starts(generator, len(order), plan.furthest_start)
-            yield Epoch(epoch + 1, self._batches(train, order, starts), self._no_totals())
+            shown = functools.partial(self._windows, train, order, starts)
+            if plan.augment.changes_rows:
+                draws = plan.augment.draws((plan.seed, epoch, 0), len(order))
+                shown = functools.partial(self._augmented, train, order, draws, plan.augment)
+            yield Epoch(epoch + 1, self._batches(train, order, shown), self._no_totals())
 
-    def _batches(self, train: Examples, order: np.ndarray, starts: np.ndarray) -> Iterator[tuple[str | None, Batch]]:
-        """Yields stripe and batch of each step of an epoch."""
+    def _batches(
+        self, train: Examples, order: np.ndarray, shown: Callable[[np.ndarray], dict[str, tf.Tensor]]
+    ) -> Iterator[tuple[str | None, Batch]]:
+        """Yields stripe and batch of each step of an epoch; `shown` returns the inputs of places in the order."""
         labels = {name: np.maximum(train.labels[name], 0) for name in self._names}
         weights = {name: train.weight(name) for name in self._names}
         for stripe, places in self._turns(train, order):
@@ -157,7 +177,7 @@ class FlowTrials(RepeatedFit[Examples]):
             yield (
                 stripe,
                 (
-                    self._inputs(train, rows, starts[places]),
+                    shown(places),
                     {name: tf.constant(column[rows]) for name, column in labels.items()},
                     {name: tf.constant(column[rows]) for name, column in weights.items()},
                 ),
@@ -180,15 +200,30 @@ class FlowTrials(RepeatedFit[Examples]):
 
     def _inputs_of(self, rows: Examples) -> Iterator[dict[str, tf.Tensor]]:
         every = np.arange(len(rows.length))
-        yield self._inputs(rows, every, np.zeros(len(every), np.int64))
+        yield self._windows(rows, every, np.zeros(len(every), np.int64), every)
 
-    def _inputs(self, examples: Examples, rows: np.ndarray, starts: np.ndarray) -> dict[str, tf.Tensor]:
-        """Returns windows of k packets, each from its own first packet on."""
+    def _windows(
+        self, examples: Examples, order: np.ndarray, all_starts: np.ndarray, places: np.ndarray
+    ) -> dict[str, tf.Tensor]:
+        """Returns windows of k packets of the rows at some places of an order, each from its start on."""
+        rows, starts = order[places], all_starts[places]
         steps = starts[:, None] + np.arange(self._features.k)  # [B, k]
         inside = steps < examples.sequence.shape[1]
         window = examples.sequence[rows[:, None], np.where(inside, steps, 0)] * inside[:, :, None]  # [B, k, C]
         length = np.clip(examples.length[rows] - starts, 0, self._features.k).astype(np.int32)
         return {"sequence": tf.constant(window.astype(np.float32)), "length": tf.constant(length)}
+
+    def _augmented(
+        self, examples: Examples, order: np.ndarray, draws: Draws, augment: Augmentation, places: np.ndarray
+    ) -> dict[str, tf.Tensor]:
+        """Returns the rows at some places of an order, augmented by the draws of these places."""
+        count, width, _ = examples.sequence.shape
+        begins = np.arange(count) * width
+        bounds = begins, begins + np.minimum(examples.length, width)
+        drawn = Draws(*(each[places] for each in draws))
+        packets = np.ascontiguousarray(examples.sequence, np.float32).reshape(-1)
+        sequence, length = self._features.augmented(packets, bounds, order[places], drawn, augment)
+        return {"sequence": tf.constant(sequence), "length": tf.constant(length)}
 
     def _measured(self, examples: Examples) -> dict[str, dict[str, float | None]]:
         """Returns loss and accuracy of each task over its labelled rows."""

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowloom.trainers.feed.augmentation import Augmentation, window_starts
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
-from flowloom.trainers.feed.flow_spec import FeatureSpec, window_starts
+from flowloom.trainers.feed.flow_spec import FeatureSpec
 
 K, FURTHEST = 12, 5
 
@@ -16,7 +17,7 @@ def feed(path, furthest_start=FURTHEST, **fields):
     dataset = Dataset.open(path)
     features = FeatureSpec.of(dataset.card, K, ("size", "gap", "direction"), "standard")
     fields = {"split": "train", "batch_size": 32, "seed": 3, "window_rows": 200, **fields}
-    return Feed(dataset, features=features, furthest_start=furthest_start, **fields)
+    return Feed(dataset, features=features, augment=Augmentation(start=furthest_start), **fields)
 
 
 def begun_at(spec, whole, start):
@@ -73,7 +74,5 @@ def test_half_of_the_rows_begin_at_the_first_packet(seed, furthest):
 
 @pytest.mark.parametrize("fields", [{"split": "validation"}, {"seed": None}])
 def test_only_training_has_random_starts(synthetic, fields):
-    with pytest.raises(ValueError, match="furthest_start must be 0 unless flows of the train split"):
+    with pytest.raises(ValueError, match="augment must change nothing unless flows of the train split"):
         feed(synthetic(), **fields)
-    with pytest.raises(ValueError, match="furthest_start must be >= 0, got -1"):
-        feed(synthetic(), -1)

@@ -5,6 +5,7 @@ import pytest
 
 from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowFitPlan, FlowTrials
 from flowloom.schemas.corpus.tasks import Task
+from flowloom.trainers.feed.augmentation import Augmentation
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.recipe import Recipe
 
@@ -66,6 +67,31 @@ def test_measurements_do_not_change_a_fit(trials):
     assert [record["epoch"] for record in few.history] == [3, 5]
     assert few.history == [every.history[2], every.history[4]]
     assert few.kept == every.kept == 5
+
+
+@pytest.fixture(scope="module")
+def unscaled_trials():
+    features = FeatureSpec(k=K, channels=CHANNELS, scaling="none")
+    return FlowTrials(Recipe.named("multa", ["paradigm=aurora", f"k={K}", "units=6", "batch_size=32"]), features, TASKS)
+
+
+def test_augmentation_changes_train_rows_as_it_says(unscaled_trials):
+    train, validation = examples(70, 1), examples(40, 2)
+    train.sequence[np.arange(K + 3) >= train.length[:, None]] = 0
+    lossy = Augmentation(start=2, packet_loss=0.2, gap_scale=(0.5, 1.5), mirror=0.5)
+    plain = unscaled_trials.fit(train, validation, plan(2))
+    drawn = unscaled_trials.fit(train, validation, plan(2, augment=lossy))
+    assert drawn.history != plain.history
+    assert same(unscaled_trials.fit(train, validation, plan(2, augment=lossy)), drawn)
+    never = Augmentation(mirror=1e-300)  # every row is augmented, and none is changed
+    assert same(unscaled_trials.fit(train, validation, plan(2, augment=never)), plain)
+
+
+def test_augmentation_needs_packets_in_units(trials):
+    with pytest.raises(ValueError, match="augment must be of features of scaling=none, got scaling=fixed"):
+        trials.fit(examples(9, 1), examples(9, 2), plan(1, augment=Augmentation(start=2)))
+    with pytest.raises(ValueError, match=r"furthest_start must be 0 with augment, got 2; set augment\.start"):
+        plan(1, augment=Augmentation(start=2), furthest_start=2)
 
 
 def test_a_fit_has_epochs():
