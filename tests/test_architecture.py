@@ -32,13 +32,15 @@ ALLOWED: dict[str, str] = {
     "pipelines/terminal": "schemas transforms/arrays",
     "schemas/dataset": "schemas schemas/arrow schemas/corpus",
     "trainers/conversion": "schemas trainers trainers/models",
+    "trainers/models/baselines": "trainers/layers trainers/models",
     "transforms/io": "schemas transforms/arrays",
     "pipelines/engines": "schemas transforms/io",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
     "trainers/feed": "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models",
     "transforms/captures": "schemas schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
     "trainers/recipes": (
-        "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset schemas/models trainers/feed"
+        "schemas schemas/arrow schemas/corpus trainers/models trainers/models/baselines schemas/dataset schemas/models "
+        "trainers/feed"
     ),
     "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",

@@ -9,6 +9,9 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.row_spec import RowSpec
+from flowloom.trainers.models.baselines.byte_patches import BytePatches
+from flowloom.trainers.models.baselines.cesnet_cnn import CesnetCNN
+from flowloom.trainers.models.baselines.flowpic_cnn import FlowPicCNN
 from flowloom.trainers.models.byte_cnn import ByteCNN
 from flowloom.trainers.models.byte_transformer import ByteTransformer
 from flowloom.trainers.models.cnn_rnn2 import CNNRNN2
@@ -20,6 +23,9 @@ from flowloom.trainers.models.ple import PLE
 from flowloom.trainers.models.tokens import token_shape
 from flowloom.trainers.recipes.model_settings import SummedTask
 from flowloom.trainers.recipes.recipe import Recipe
+
+PATCH_HEADS = 4
+"""Attention heads of `byte_patches` where a recipe gives none."""
 
 
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
@@ -88,6 +94,37 @@ def build_byte_cnn(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> 
     return ByteCNN(**_row(recipe, features, tasks))
 
 
+def build_cesnet_cnn(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> CesnetCNN:
+    """Returns an untrained CNN of CESNET for the tasks of a dataset."""
+    return CesnetCNN(features.k, len(features.features), _classes(tasks))
+
+
+def build_flowpic(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> FlowPicCNN:
+    """Returns an untrained CNN on pictures of flows for the tasks of a dataset.
+
+    Raises:
+      FlowloomError: if k windows are too long.
+    """
+    model = recipe.model
+    try:
+        return FlowPicCNN(features.k, len(features.features), _classes(tasks), model.pixels, model.window_s)
+    except ValueError as error:
+        raise FlowloomError(f"{error}; lower feed.k or model.window_s") from None
+
+
+def build_byte_patches(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> BytePatches:
+    """Returns an untrained Transformer on patches of bytes for the tasks of a dataset."""
+    model = recipe.model
+    return BytePatches(
+        **_row(recipe, features, tasks),
+        patch=model.patch,
+        width=model.width,
+        encoders=model.encoders,
+        attention_heads=model.attention_heads or PATCH_HEADS,
+        dropout=model.dropout,
+    )
+
+
 def _row(recipe: Recipe, features: RowSpec, tasks: Sequence[Task]) -> dict[str, Any]:
     """Returns the arguments that all models of packets and tables share."""
     ((source, row),) = features.inputs.items()
@@ -134,5 +171,8 @@ MODELS: dict[str, Callable[[Recipe, Any, Sequence[Task]], keras.Model]] = {
     "mtc": build_mtc,
     "byte_transformer": build_byte_transformer,
     "byte_cnn": build_byte_cnn,
+    "cesnet_cnn": build_cesnet_cnn,
+    "flowpic": build_flowpic,
+    "byte_patches": build_byte_patches,
 }
 """Builders by `model.kind`; each takes a recipe, the `RowSpec` of its view, and the tasks."""

@@ -4,8 +4,10 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn")
+ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn", "byte_patches")
 """Models of packets or tables; all others are models of flows."""
+UNIT_MODELS = ("cesnet_cnn", "flowpic")
+"""Models of flows that read packets in units (`feed.scaling=none`)."""
 
 
 class SummedTask(pydantic.BaseModel):
@@ -24,7 +26,10 @@ class ModelSettings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn"] = "lmmoe"
+    kind: Literal[
+        "lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn", "flowpic",
+        "byte_patches",
+    ] = "lmmoe"  # fmt: skip
 
     # mixtures of LSTM experts
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
@@ -43,6 +48,10 @@ class ModelSettings(pydantic.BaseModel):
     convolutions: Literal["paper", "fit"] = "paper"
     """Number of convolutions for a short k: as the paper chooses (`paper`), or as many as fit (`fit`)."""
 
+    # the picture of FlowPic
+    pixels: int = pydantic.Field(32, ge=16, description="rows and columns of flowpic's picture")
+    window_s: float = pydantic.Field(15.0, ge=1e-3, le=60, description="seconds of a flow in flowpic's picture")
+
     # models of packets and tables: MTC and its baselines
     transformer_tasks: tuple[str, ...] = ()
     """Tasks that read the Transformer branch of mtc; all others read its CNN branch."""
@@ -58,11 +67,17 @@ class ModelSettings(pydantic.BaseModel):
     masked: float = pydantic.Field(0.0, ge=0, lt=1, description="share of the bytes that mtc zeroes in training")
     repetitions: tuple[int, int, int] = (1, 5, 6)
     """Encoder layers of each block of mtc."""
-    encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer")
+    encoders: int = pydantic.Field(7, ge=1, description="layers of byte_transformer and byte_patches")
     attention_heads: int | None = pydantic.Field(
-        None, ge=1, description="null = 6 on bytes, and on features the number of values in a token, as in MTC"
+        None,
+        ge=1,
+        description="null = 6 on bytes, and on features the number of values in a token, as in MTC; 4 in byte_patches",
     )
-    dropout: float = pydantic.Field(0.07, ge=0, lt=1, description="rate in the CNN branch of mtc")
+    dropout: float = pydantic.Field(
+        0.07, ge=0, lt=1, description="rate in the CNN branch of mtc and in byte_patches' layers"
+    )
+    patch: int = pydantic.Field(4, ge=1, description="bytes of a token of byte_patches")
+    width: int = pydantic.Field(64, ge=1, description="values of a token of byte_patches")
     sums: dict[str, SummedTask] = {}
     """Tasks without an output layer, whose probabilities are sums over the classes of another task."""
 

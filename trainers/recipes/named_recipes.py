@@ -23,6 +23,8 @@ _MTC_SCHEDULE: dict[str, Any] = {
     "patience": 20,
 }
 
+_UNITS: dict[str, Any] = {"channels": ("size", "gap", "direction"), "scaling": "none"}
+
 RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "multa": {},
     "lstm": {"model": {"experts": 1}},
@@ -57,6 +59,21 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
         "schedule": {**_REZAEI_LIU_SCHEDULE, "paradigm": "transfer"},
         "feed": {**_REZAEI_LIU_FEED, "only_labelled": True},
     },
+    "cesnet-cnn": {
+        "model": {"kind": "cesnet_cnn"},
+        "schedule": {"learning_rate": 1e-3, "epochs": 30, "patience": 30},
+        "feed": {**_UNITS, "k": 30},
+    },
+    "flowpic": {
+        "model": {"kind": "flowpic"},
+        "schedule": {"learning_rate": 1e-3, "epochs": 60, "patience": 60},
+        "feed": {**_UNITS, "k": 60, "batch_size": 32},
+    },
+    "byte-patches": {
+        "model": {"kind": "byte_patches", "encoders": 2, "attention_heads": 4, "dropout": 0.1},
+        "schedule": {"learning_rate": 1e-3, "epochs": 10, "patience": 10},
+        "feed": {"length": 320},
+    },
 }
 """Settings by section for every name that `flowloom train --recipe` accepts.
 
@@ -73,6 +90,10 @@ a network per task and convolutions learned from other tasks.
 whose CNN branch reads a token at each step (docs/decisions/0020-mtc-lite.md). `mtc-lite-tables`: the same on tables,
 with the paper's 49 features. `mtc-transformer`, `mtc-cnn`: the paper's baselines (sections 4.3.1 and 4.3.2), weights
 4:2:1 and 2:2:1. `feed.source=features` trains these on tables.
+
+The field's networks, as baselines (docs/baselines.md): `cesnet-cnn`, 30pktTCNET of Luxemburk et al.; `flowpic`,
+mini-FlowPic of Horowicz et al.; `byte-patches`, a small Transformer of the kind of ET-BERT and YaTC without their
+pre-training.
 """
 
 SUMMARIES: dict[str, str] = {
@@ -88,5 +109,8 @@ SUMMARIES: dict[str, str] = {
     "mtc-transformer": "baseline of MTC: the Transformer alone; reads packets or tables",
     "mtc-cnn": "baseline of MTC: the 1D-CNN alone; reads packets or tables",
     "transfer-cnn": "baseline of Rezaei and Liu: convolutions learned from measured tasks; reads flows",
+    "cesnet-cnn": "CESNET's CNN of 30 packets with embedded sizes and gaps (30pktTCNET); reads flows",
+    "flowpic": "LeNet on a picture of sizes and times (mini-FlowPic); reads flows",
+    "byte-patches": "small byte Transformer of the kind of ET-BERT and YaTC; reads packets",
 }
 """A line about each recipe, and the view that it reads."""

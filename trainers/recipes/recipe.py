@@ -8,9 +8,10 @@ import pydantic_core
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.errors import FlowloomError, did_you_mean, placed_message
+from flowloom.trainers.models.baselines.unit_inputs import UNIT_CHANNELS
 from flowloom.trainers.recipes.feed_settings import FeedSettings
 from flowloom.trainers.recipes.loss_settings import LossSettings
-from flowloom.trainers.recipes.model_settings import ModelSettings
+from flowloom.trainers.recipes.model_settings import UNIT_MODELS, ModelSettings
 from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.schedule_settings import ScheduleSettings
 from flowloom.trainers.recipes.setting_keys import SECTION_KEYS, in_sections, parse_setting, section_key
@@ -129,6 +130,27 @@ def _scaling_fits_the_model(recipe: Recipe) -> str | None:
     return None
 
 
+def _units_fit_the_model(recipe: Recipe) -> str | None:
+    kind, feed = recipe.model.kind, recipe.feed
+    if kind in UNIT_MODELS and (feed.scaling != "none" or feed.channels != UNIT_CHANNELS):
+        wanted = ", ".join(UNIT_CHANNELS)
+        return (
+            f"model.kind={kind} needs feed.channels=[{wanted}] and feed.scaling=none, got "
+            f"[{', '.join(feed.channels)}] and {feed.scaling}; set both"
+        )
+    return None
+
+
+def _patches_fit_their_heads(recipe: Recipe) -> str | None:
+    model = recipe.model
+    if model.kind == "byte_patches" and model.width % (model.attention_heads or 4):
+        return (
+            f"model.attention_heads must divide model.width={model.width}, got {model.attention_heads or 4}; "
+            "change one of them"
+        )
+    return None
+
+
 def _weighting_has_joint_steps(recipe: Recipe) -> str | None:
     weighting, paradigm = recipe.loss.weighting, recipe.schedule.paradigm
     if weighting != "fixed" and paradigm in ("rainbow", "incremental", "single"):
@@ -217,6 +239,8 @@ def _augmentation_fits_the_features(recipe: Recipe) -> str | None:
 RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _paradigm_fits_the_model,
     _scaling_fits_the_model,
+    _units_fit_the_model,
+    _patches_fit_their_heads,
     _weighting_has_joint_steps,
     _balanced_tasks_share_rows,
     _isolation_adds_experts,
