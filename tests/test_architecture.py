@@ -126,6 +126,10 @@ ALLOWED: dict[str, str] = {
         "trainers/recipes transforms/captures trainers/evaluation trainers/training transforms/metering "
         "pipelines/terminal transforms/dataset transforms/score pipelines"
     ),
+    "pipelines/reproduce/iot_sentinel": (
+        "schemas schemas/arrow trainers/feed trainers/recipes trainers/evaluation trainers/training "
+        "pipelines/reproduce/engine"
+    ),
     "pipelines/reproduce/mtc": (
         "schemas schemas/arrow trainers/layers schemas/corpus trainers/models schemas/dataset trainers/feed "
         "trainers/recipes trainers/evaluation transforms/published pipelines "
@@ -141,8 +145,8 @@ ALLOWED: dict[str, str] = {
         "trainers/training transforms/published pipelines/reproduce/engine"
     ),
     "pipelines/reproduce": (
-        "schemas pipelines/reproduce/engine pipelines/reproduce/mtc pipelines/reproduce/multa "
-        "pipelines/reproduce/multitask_cnn"
+        "schemas pipelines/reproduce/engine pipelines/reproduce/iot_sentinel pipelines/reproduce/mtc "
+        "pipelines/reproduce/multa pipelines/reproduce/multitask_cnn"
     ),
     "pipelines/cli": (
         "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "

@@ -34,7 +34,7 @@ def demo(
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn, multa or mtc.")],
+    paper: Annotated[str, typer.Argument(help="The paper: multitask-cnn, multa, mtc or iot-sentinel.")],
     data: Annotated[Path, typer.Option("--data", help="The folder with the paper's data.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create, or to continue in.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits, labels and weights.")] = 7,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
+from flowloom.pipelines.reproduce.iot_sentinel.reproduce_iot_sentinel import reproduce_iot_sentinel
 from flowloom.pipelines.reproduce.mtc.reproduce_mtc import reproduce_mtc
 from flowloom.pipelines.reproduce.multa.reproduce_multa import reproduce_multa
 from flowloom.pipelines.reproduce.multitask_cnn.reproduce_multitask_cnn import reproduce_multitask_cnn
@@ -20,6 +21,7 @@ _REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, Callable[[Progress], No
     "multitask-cnn": reproduce_multitask_cnn,
     "multa": reproduce_multa,
     "mtc": reproduce_mtc,
+    "iot-sentinel": reproduce_iot_sentinel,
 }
 """Reproductions by the name of the paper."""
 

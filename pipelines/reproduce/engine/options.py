@@ -6,7 +6,7 @@ from pathlib import Path
 from flowloom.pipelines.engines.embedded import usable_cores
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 
-PAPERS = ("multitask-cnn", "multa", "mtc")
+PAPERS = ("multitask-cnn", "multa", "mtc", "iot-sentinel")
 """Names of the papers, as the command takes them."""
 
 
