@@ -21,11 +21,8 @@ from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
 from flowloom.trainers.models.ple import PLE
 from flowloom.trainers.models.tokens import token_shape
-from flowloom.trainers.recipes.model_settings import SummedTask
+from flowloom.trainers.recipes.model_settings import PATCH_HEADS, SummedTask
 from flowloom.trainers.recipes.recipe import Recipe
-
-PATCH_HEADS = 4
-"""Attention heads of `byte_patches` where a recipe gives none."""
 
 
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
@@ -118,7 +115,7 @@ def build_byte_patches(recipe: Recipe, features: RowSpec, tasks: Sequence[Task])
     return BytePatches(
         **_row(recipe, features, tasks),
         patch=model.patch,
-        width=model.width,
+        width=model.token_width,
         encoders=model.encoders,
         attention_heads=model.attention_heads or PATCH_HEADS,
         dropout=model.dropout,

@@ -8,6 +8,8 @@ ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn", "byte_patches")
 """Models of packets or tables; all others are models of flows."""
 UNIT_MODELS = ("cesnet_cnn", "flowpic")
 """Models of flows that read packets in units (`feed.scaling=none`)."""
+PATCH_HEADS = 4
+"""Attention heads of byte_patches where a recipe gives none."""
 
 
 class SummedTask(pydantic.BaseModel):
@@ -77,7 +79,7 @@ class ModelSettings(pydantic.BaseModel):
         0.07, ge=0, lt=1, description="rate in the CNN branch of mtc and in byte_patches' layers"
     )
     patch: int = pydantic.Field(4, ge=1, description="bytes of a token of byte_patches")
-    width: int = pydantic.Field(64, ge=1, description="values of a token of byte_patches")
+    token_width: int = pydantic.Field(64, ge=1, description="values of a token of byte_patches")
     sums: dict[str, SummedTask] = {}
     """Tasks without an output layer, whose probabilities are sums over the classes of another task."""
 

@@ -11,7 +11,7 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean, placed_message
 from flowloom.trainers.models.baselines.unit_inputs import UNIT_CHANNELS
 from flowloom.trainers.recipes.feed_settings import FeedSettings
 from flowloom.trainers.recipes.loss_settings import LossSettings
-from flowloom.trainers.recipes.model_settings import UNIT_MODELS, ModelSettings
+from flowloom.trainers.recipes.model_settings import PATCH_HEADS, UNIT_MODELS, ModelSettings
 from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.schedule_settings import ScheduleSettings
 from flowloom.trainers.recipes.setting_keys import SECTION_KEYS, in_sections, parse_setting, section_key
@@ -143,11 +143,9 @@ def _units_fit_the_model(recipe: Recipe) -> str | None:
 
 def _patches_fit_their_heads(recipe: Recipe) -> str | None:
     model = recipe.model
-    if model.kind == "byte_patches" and model.width % (model.attention_heads or 4):
-        return (
-            f"model.attention_heads must divide model.width={model.width}, got {model.attention_heads or 4}; "
-            "change one of them"
-        )
+    width, heads = model.token_width, model.attention_heads or PATCH_HEADS
+    if model.kind == "byte_patches" and width % heads:
+        return f"model.attention_heads must divide model.token_width={width}, got {heads}; change one of them"
     return None
 
 

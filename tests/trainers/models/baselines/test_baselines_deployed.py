@@ -69,7 +69,7 @@ def test_exports_give_the_models_probabilities(model, format, tmp_path):
         ("cesnet-cnn", ["scaling=standard"], "needs feed.channels=.size, gap, direction. and feed.scaling=none, got"),
         ("flowpic", ["channels=[size, gap]"], "model.kind=flowpic needs feed.channels"),
         ("flowpic", ["pixels=8"], "model.pixels"),
-        ("byte-patches", ["attention_heads=3"], "model.attention_heads must divide model.width=64, got 3"),
+        ("byte-patches", ["attention_heads=3"], "model.attention_heads must divide model.token_width=64, got 3"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(recipe, settings, message):
