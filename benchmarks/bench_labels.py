@@ -18,7 +18,8 @@ from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.transforms.arrays.columns import column, list_column, repeated_text
 from flowloom.transforms.labels.join_labels import FlowSource, join_sources
 from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path
-from flowloom.transforms.labels.window_index import load_index, window_batch, write_windows
+from flowloom.transforms.windows.window_files import load_index, write_windows
+from flowloom.transforms.windows.window_index import window_batch
 
 WINDOWS, FLOW_ROWS, BATCH_ROWS = 1_000_000, 5_000_000, 65_536
 GROUP = "00c0ffee00c0ffee"
@@ -93,7 +94,7 @@ def join(folder: str, rows: int) -> dict[str, float]:
     """Joins flows in batches and returns CPU seconds of indexing and of joining; making the flows is not counted."""
     path = os.path.join(folder, "windows.arrow")
     windows = table()
-    write_windows(path, windows)
+    write_windows(path, windows, "time")
     source = FlowSource("attack", "table", "table", windows=path, tolerance_ns=1_000_000_000)
     labels = (GroupLabels(GROUP, (None,), (), True, (source,)),)
 
@@ -105,7 +106,7 @@ def join(folder: str, rows: int) -> dict[str, float]:
         label_by_path(flow_batch(windows, 0, 64), labels, MANIFEST.tasks), {GROUP: (small,)}, MANIFEST
     )  # compiles, or loads what was
     begun = time.process_time()
-    load_index(path, "time")
+    load_index(path)
     indexing = time.process_time() - begun
     joining, known, done = 0.0, 0, 0
     while done < rows:
@@ -121,8 +122,8 @@ def join(folder: str, rows: int) -> dict[str, float]:
 def write_small(folder: str, windows: pa.RecordBatch) -> FlowSource:
     """Returns a source of few windows, to load kernels with."""
     path = os.path.join(folder, "small.arrow")
-    write_windows(path, windows.slice(0, 16))
-    load_index(path, "time")
+    write_windows(path, windows.slice(0, 16), "time")
+    load_index(path)
     return FlowSource("attack", "small", "table", windows=path)
 
 

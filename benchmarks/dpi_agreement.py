@@ -25,8 +25,9 @@ from flowloom.schemas.corpus.label_sources import Dpi
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.labels.dpi import TOLERANCE_NS, dpi_windows, inspect_captures, read_inspected
-from flowloom.transforms.labels.window_index import index_windows, match_windows
 from flowloom.transforms.metering.group_reader import GroupReader
+from flowloom.transforms.windows.window_index import index_windows
+from flowloom.transforms.windows.window_match import match_windows
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("application_name", "application_category_name")

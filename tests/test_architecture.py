@@ -34,6 +34,7 @@ ALLOWED: dict[str, str] = {
     "trainers/conversion": "schemas trainers trainers/models",
     "trainers/models/baselines": "trainers/layers trainers/models",
     "transforms/io": "schemas transforms/arrays",
+    "transforms/windows": "schemas schemas/arrow transforms/arrays",
     "pipelines/engines": "schemas transforms/io",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
     "trainers/feed": "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models",
@@ -68,7 +69,8 @@ ALLOWED: dict[str, str] = {
         "schemas/models trainers/feed trainers/recipes trainers/evaluation"
     ),
     "transforms/labels": (
-        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/metering"
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/windows "
+        "transforms/metering"
     ),
     "pipelines/draft": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/io transforms/captures transforms/metering "
@@ -81,14 +83,15 @@ ALLOWED: dict[str, str] = {
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
-        "transforms/flows transforms/packets transforms/labels"
+        "transforms/windows transforms/flows transforms/packets transforms/labels"
     ),
     "transforms/splits": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
     ),
     "transforms/dataset": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
-        "transforms/packets transforms/metering transforms/labels transforms/splits transforms/published"
+        "transforms/windows transforms/packets transforms/metering transforms/labels transforms/splits "
+        "transforms/published"
     ),
     "transforms/inspection": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/labels transforms/splits "

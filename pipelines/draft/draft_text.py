@@ -65,8 +65,6 @@ class DraftText:
         lines += [f"  # {path}: not used, because {_one_line(reason)}" for path, reason in unused[:_SHOWN]]
         if len(unused) > _SHOWN:
             lines.append(f"  # {len(unused) - _SHOWN:,} more tables: not used")
-        zeek = "a log of Zeek, which cannot be a label table yet; convert it to CSV"
-        lines += [f"  # {path}: {zeek}" for path in self.found.zeek]
         lines += self._tasks(tasks)
         lines.append(_beside("splits: {by: auto}", "by capture if every class has 3 captures, else by flow"))
         return "\n".join(lines) + "\n"
@@ -121,17 +119,23 @@ class DraftText:
         beside = [capture for capture in self.found.captures if os.path.dirname(capture.path) == folder]
         yield f"  - glob: {quoted(f'{folder}/*.*cap*' if folder and beside else self._glob())}"
         yield _beside("    label_tables:", "guessed: columns, format and clock of times, classes")
-        columns = ", ".join(f"{key}: {quoted(column)}" for key, column in table.columns.items())
+        columns = ", ".join(f"{key}: {_place(column)}" for key, column in table.columns.items())
         for column, values in table.tasks.items():
-            task, words = _task_name(column, tasks), benign_first(values)
+            task, words = _task_name(str(column), tasks), table.words.get(column) or benign_first(values)
             yield _beside(f"      - path: {quoted(table.path)}", f"{table.rows:,} rows")
             yield f"        task: {task}"
-            yield f"        columns: {{{columns}, label: {quoted(column)}}}"
+            yield f"        columns: {{{columns}, label: {_place(column)}}}"
             fits = f"{table.ambiguous} fits too" if table.ambiguous else ""
-            yield _beside(f"        time_format: {quoted(table.time_format)}", fits)
+            if not table.header:
+                yield _beside("        header: false", "guessed: the first line has an address or numbers")
+            formats = ", ".join(map(quoted, table.time_formats))
+            yield _beside(f"        time_format: {formats if len(table.time_formats) == 1 else f'[{formats}]'}", fits)
+            if table.twelve_hour_from is not None:
+                told = "guessed: hours go back from morning to afternoon, and none is above 12"
+                yield _beside(f"        twelve_hour_from: {table.twelve_hour_from}", told)
             yield self._clock(table)
             yield f"        tolerance_s: {table.tolerance_s:g}"
-            if table.separator != ",":
+            if table.separator != "," and not table.self_described:
                 yield f"        separator: {json.dumps(table.separator)}"
             if words:
                 yield f"        {_words(words)}"
@@ -173,6 +177,11 @@ def quoted(text: str) -> str:
     if re.fullmatch(r"[A-Za-z][\w.-]*", text) and text.lower() not in _TRUTH:
         return text
     return f"'{text}'" if "'" not in text and text.isprintable() else json.dumps(text)
+
+
+def _place(column: str | int) -> str:
+    """Returns the name of a column, or its position, as YAML reads it back."""
+    return str(column) if isinstance(column, int) else quoted(column)
 
 
 def _words(words: Mapping[str, str]) -> str:

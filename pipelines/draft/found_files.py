@@ -1,4 +1,4 @@
-"""Files of a folder by what they may be for a manifest: captures, label tables, logs of Zeek."""
+"""Files of a folder by what they may be for a manifest: captures and label tables."""
 
 import dataclasses
 import os
@@ -20,8 +20,9 @@ CHECK_S = 10.0
 """Seconds for reading the first record of each capture."""
 
 _CAPTURE = re.compile(r"\.(?:pcapng|pcap|cap|dmp|ntar)\d*(?:\.(?:gz|zst|xz|bz2))?$", re.IGNORECASE)
-_TABLE = re.compile(r"\.(?:csv(?:\.(?:gz|zst|xz|bz2))?|parquet|pq)$", re.IGNORECASE)
-_ZEEK = re.compile(r"^conn\.log(?:\.labeled)?(?:\.(?:gz|zst|xz|bz2))?$")
+_TABLE = re.compile(
+    r"(?:\.(?:csv|binetflow)|(?:^|/)conn\.log(?:\.labeled)?)(?:\.(?:gz|zst|xz|bz2))?$|\.(?:parquet|pq)$", re.IGNORECASE
+)
 _MAGIC = {*(bytes(magic) for magic in PCAP_MAGIC), SECTION_HEADER.to_bytes(4, "little")}
 
 
@@ -42,7 +43,7 @@ class FoundFiles:
       captures: captures in the order of their paths.
       paths: paths of all files.
       rejects: paths of captures that cannot be read, with the reasons.
-      tables, zeek: paths of tables and of connection logs of Zeek.
+      tables: paths of tables and of connection logs of Zeek.
       unchecked: number of captures that were not read, for lack of time.
       truncated: whether the folder has more than `MOST_FILES` files.
     """
@@ -51,7 +52,6 @@ class FoundFiles:
     paths: tuple[str, ...]
     rejects: dict[str, str]
     tables: tuple[str, ...]
-    zeek: tuple[str, ...]
     unchecked: int
     truncated: bool
 
@@ -94,7 +94,6 @@ def find_files(folder: str, check_s: float = CHECK_S) -> FoundFiles:
         paths=tuple(paths),
         rejects=rejects,
         tables=tuple(path for path in paths if _TABLE.search(path)),
-        zeek=tuple(path for path in paths if _ZEEK.match(os.path.basename(path))),
         unchecked=unchecked,
         truncated=len(paths) == MOST_FILES,
     )

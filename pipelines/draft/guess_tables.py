@@ -3,16 +3,19 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from flowloom.schemas.corpus.label_sources import EPOCHS
+from flowloom.schemas.arrow.protocol_names import PROTOCOL_NUMBERS
+from flowloom.schemas.corpus.label_table import EPOCHS, LabelTable
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.labels.ip_addresses import parse_addresses
-from flowloom.transforms.labels.label_tables import collected, read_csv
+from flowloom.transforms.labels.label_tables import seems_a_row
+from flowloom.transforms.labels.table_files import table_of
+from flowloom.transforms.labels.table_times import TimeReader
 
 LOOKED_AT_ROWS = 200_000
 """Rows of a table that are read."""
@@ -49,28 +52,36 @@ class TableGuess:
     """Label table that a manifest can use.
 
     Attributes:
-      columns: keys of a label table by the names of its columns.
+      columns: names of columns, or positions in a table without a header, by the keys of a label table.
       tasks: label values by column, as the table writes them.
+      words: label values of a binary task by patterns, where a column has too many labels to list.
       rows: number of rows that were read.
       starts_ns: time of each row in ns since the epoch, on the table's clock read as UTC; null where unreadable.
       keys: addresses and ports of each row, in one order for both directions; null where one is missing.
       ambiguous: the times fit this other format too.
+      header: whether the first line has names.
+      self_described: whether the file says its own separator, as logs of Zeek do.
+      twelve_hour_from: first hour of a day, if the hours seem to be of a clock of twelve hours without AM and PM.
     """
 
     path: str
-    columns: dict[str, str]
-    tasks: dict[str, tuple[str, ...]]
-    time_format: str
+    columns: dict[str, str | int]
+    tasks: dict[str | int, tuple[str, ...]]
+    words: dict[str | int, dict[str, str]]
+    time_formats: tuple[str, ...]
     separator: str
     rows: int
     starts_ns: pl.Series
     keys: pl.Series
     ambiguous: str | None = None
+    header: bool = True
+    self_described: bool = False
+    twelve_hour_from: int | None = None
 
     @property
     def tolerance_s(self) -> float:
         """Tolerance of the table's times: a minute without seconds, a second with them."""
-        return 1.0 if "%S" in self.time_format or self.time_format in EPOCHS else 60.0
+        return 1.0 if all("%S" in form or form in EPOCHS for form in self.time_formats) else 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +111,13 @@ def guess_packet_table(folder: str, path: str, records: Mapping[str, int]) -> Pa
     if path.endswith((".parquet", ".pq")):
         return None
     try:
-        frame = collected(read_csv(os.path.join(folder, path), ",", header=False).head(MOST_RECORDS), path)
+        with table_of(os.path.join(folder, path), ",", header=False) as reader:
+            if reader.self_described:
+                return None
+            (last,) = _head(reader.batches(reader.names[-1:]), MOST_RECORDS).get_columns()
     except FlowloomError:
         return None
-    lines, last = frame.height, frame.to_series(-1).str.strip_chars()
+    lines = len(last)
     owners = [(capture, count) for capture, count in records.items() if count in (lines, lines - 1)]
     if len(owners) != 1 or lines == MOST_RECORDS:
         return None
@@ -119,37 +133,82 @@ def guess_packet_table(folder: str, path: str, records: Mapping[str, int]) -> Pa
 def guess_table(folder: str, path: str) -> TableGuess | str:
     """Returns a label table as a manifest can use it, or a sentence about the reason why it cannot."""
     try:
-        separator, frame = _rows(os.path.join(folder, path))
+        rows = _rows(os.path.join(folder, path))
     except FlowloomError as error:
         return str(error).rpartition(": ")[2]
-    names = {_plain(name): name.strip() for name in reversed(frame.columns)}
-    found = {key: names[each] for key, known in _NAMES.items() for each in reversed(known) if each in names}
-    labels = [name.strip() for name in frame.columns if _plain(name) in _LABELS and name.strip() not in found.values()]
+    frame = rows.frame
+    found, labels = _named_columns(frame) if rows.header else _columns_by_content(frame)
     lacking = [kind for kind, there in (("a start time", "start" in found), ("a label", bool(labels))) if not there]
     if lacking:
-        names_found = ", ".join(name.strip() for name in frame.columns[:_SHOWN])
+        names_found = ", ".join(frame.columns[:_SHOWN])
         names_found += f" and {frame.width - _SHOWN:,} more" if frame.width > _SHOWN else ""
         return f"no column seems to be {' or '.join(lacking)}; columns: {names_found}"
-    frame = frame.rename({name: name.strip() for name in frame.columns})
     formats = _time_formats(frame[found["start"]])
     if not formats:
         first = frame[found["start"]].drop_nulls().first()
         return f"the times of column {found['start']!r} have no known format: {first!r}"
-    tasks = {name: tuple(map(str, frame[name].drop_nulls().unique().sort().to_list())) for name in labels}
-    tasks = {name: values for name, values in tasks.items() if 2 <= len(values) <= MOST_LABELS}
+    values = {name: tuple(map(str, frame[name].drop_nulls().unique().sort().to_list())) for name in labels}
+    patterns = {name: words for name, known in values.items() if (words := _patterns(known))}
+    tasks = {name: known for name, known in values.items() if 2 <= len(known) <= MOST_LABELS or name in patterns}
     if not tasks:
         return f"the label columns ({', '.join(labels)}) do not have 2 to {MOST_LABELS} values"
+    starts_ns, twelve_hour_from = _times_ns(frame[found["start"]], formats[0])
+
+    def place(name: str) -> str | int:
+        return name if rows.header else int(name)
+
     return TableGuess(
         path=path,
-        columns=_with_duration(found, frame),
-        tasks=tasks,
-        time_format=formats[0],
-        separator=separator,
+        columns={key: place(name) for key, name in _with_duration(found, frame).items()},
+        tasks={place(name): known for name, known in tasks.items()},
+        words={place(name): words for name, words in patterns.items()},
+        time_formats=formats[0],
+        separator=rows.separator,
         rows=frame.height,
-        starts_ns=_times_ns(frame[found["start"]], formats[0]),
+        starts_ns=starts_ns,
         keys=_keys(frame, found),
-        ambiguous=formats[1] if len(formats) > 1 else None,
+        ambiguous=formats[1][0] if len(formats) > 1 else None,
+        header=rows.header,
+        self_described=rows.self_described,
+        twelve_hour_from=twelve_hour_from,
     )
+
+
+def _named_columns(frame: pl.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """Returns columns of a table with names by the keys of a label table, and columns of labels."""
+    names = {_plain(name): name for name in reversed(frame.columns)}
+    found = {key: names[each] for key, known in _NAMES.items() for each in reversed(known) if each in names}
+    return found, [name for name in frame.columns if _plain(name) in _LABELS and name not in found.values()]
+
+
+def _columns_by_content(frame: pl.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """Returns the same for a table without names, by content; the label is the last column that may be one."""
+    found: dict[str, str] = {}
+    sample = frame.head(1000)
+    names = list(frame.columns)
+    for at, name in enumerate(names):
+        column = sample[name].cast(pl.String)
+        if parse_addresses(column.to_arrow())[1].all() and "dst_ip" not in found:
+            side = "dst" if "src_ip" in found else "src"
+            found[f"{side}_ip"] = name
+            if (
+                at + 1 < len(names)
+                and sample[names[at + 1]].str.contains("^(?:[0-9]{1,5}|0[xX][0-9a-fA-F]{1,4}|-)$").all()
+            ):
+                found[f"{side}_port"] = names[at + 1]
+        elif "protocol" not in found and column.str.to_lowercase().is_in(list(PROTOCOL_NUMBERS)).any():
+            found["protocol"] = name
+        elif "start" not in found and _time_formats(column):
+            found["start"] = name
+    rest = [name for name in names if name not in found.values() and 2 <= frame[name].n_unique() <= MOST_LABELS]
+    return found, rest[-1:]
+
+
+def _patterns(values: Sequence[str]) -> dict[str, str] | None:
+    """Returns the words of a binary task by patterns for labels of CTU-13; None for others."""
+    if not all(value.startswith("flow=") for value in values) or len(values) < 2:
+        return None
+    return {"flow=*Botnet*": "positive", "flow=*Normal*": "negative", "flow=*": "negative"}
 
 
 def guess_offset(table: TableGuess, flows: pa.Table) -> tuple[float, int] | None:
@@ -188,13 +247,38 @@ def benign_first(values: Sequence[str]) -> Mapping[str, str] | None:
     return {value: "negative" if value == benign[0] else "positive" for value in values}
 
 
-def _rows(path: str) -> tuple[str, pl.DataFrame]:
-    """Returns the separator and the first rows of a table, all columns of CSV as texts."""
-    if path.endswith((".parquet", ".pq")):
-        return ",", collected(pl.scan_parquet(path).head(LOOKED_AT_ROWS), path)
-    frames = {separator: collected(read_csv(path, separator, header=True).head(1), path) for separator in ",;\t"}
-    separator = max(frames, key=lambda each: frames[each].width)
-    return separator, collected(read_csv(path, separator, header=True).head(LOOKED_AT_ROWS), path)
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """First rows of a table as texts, with its form."""
+
+    frame: pl.DataFrame
+    separator: str
+    header: bool
+    self_described: bool
+
+
+def _rows(path: str) -> _Rows:
+    """Returns the first rows of a table."""
+    widths = {}
+    for separator in ",;\t":
+        with table_of(path, separator, header=True) as reader:
+            widths[separator] = len(reader.names)
+    separator = max(widths, key=lambda each: widths[each])
+    with table_of(path, separator, header=True) as reader:
+        header = not seems_a_row(reader.first_row()) or reader.self_described
+    with table_of(path, separator, header=header) as reader:
+        frame = _head(reader.batches(reader.names), LOOKED_AT_ROWS)
+        return _Rows(frame, separator, header, reader.self_described)
+
+
+def _head(batches: Iterator[pl.DataFrame], rows: int) -> pl.DataFrame:
+    """Returns the first rows of a table."""
+    taken: list[pl.DataFrame] = []
+    for batch in batches:
+        taken.append(batch)
+        if sum(each.height for each in taken) >= rows:
+            break
+    return pl.concat(taken).head(rows) if taken else pl.DataFrame()
 
 
 def _plain(name: str) -> str:
@@ -210,29 +294,40 @@ def _with_duration(found: Mapping[str, str], frame: pl.DataFrame) -> dict[str, s
     return columns
 
 
-def _time_formats(times: pl.Series) -> list[str]:
-    """Returns the formats that all times have; epochs by the size of the numbers."""
+def _time_formats(times: pl.Series) -> list[tuple[str, ...]]:
+    """Returns the formats that all times have, or several together; epochs by the size of the numbers."""
     if times.dtype.is_temporal():
-        return [_FORMATS[0]]
-    texts = times.cast(pl.String).str.strip_chars().drop_nulls().head(10_000)
+        return [_FORMATS[:1]]
+    texts = times.cast(pl.String).drop_nulls().head(10_000)
     numbers = texts.cast(pl.Float64, strict=False)
     if texts.len() and not numbers.null_count():
         size = float(numbers.median() or 0)  # type: ignore[arg-type]
         fits = {"epoch_ns": 1e17, "epoch_us": 1e14, "epoch_ms": 1e11, "epoch_s": 1e8}
-        return [next((name for name, least in fits.items() if size >= least), "")] if size >= 1e8 else []
-    return [
-        form for form in _FORMATS
-        if texts.len() and not texts.str.to_datetime(form, strict=False, time_unit="ns").null_count()
-    ]  # fmt: skip
+        return [(next((name for name, least in fits.items() if size >= least), ""),)] if size >= 1e8 else []
+    read = {form: texts.str.to_datetime(form, strict=False, time_unit="ns").is_not_null() for form in _FORMATS}
+    whole = [(form,) for form, known in read.items() if texts.len() and known.all()]
+    if whole or not texts.len():
+        return whole
+    chosen: tuple[str, ...] = ()
+    left = pl.Series([True] * len(texts))
+    while left.any():
+        best = max(read, key=lambda form: int((read[form] & left).sum()))
+        if not (read[best] & left).any():
+            return []
+        chosen, left = (*chosen, best), left & ~read[best]
+    return [chosen]
 
 
-def _times_ns(times: pl.Series, time_format: str) -> pl.Series:
-    if times.dtype.is_temporal():
-        return times.cast(pl.Datetime("ns")).cast(pl.Int64)
-    texts = times.cast(pl.String).str.strip_chars()
-    if time_format in EPOCHS:
-        return (texts.cast(pl.Float64, strict=False) * EPOCHS[time_format]).cast(pl.Int64)
-    return texts.str.to_datetime(time_format, strict=False, time_unit="ns").cast(pl.Int64)
+def _times_ns(times: pl.Series, time_formats: tuple[str, ...]) -> tuple[pl.Series, int | None]:
+    """Returns times in ns read as UTC, null where unreadable, and the first hour of a clock of twelve hours."""
+    keys = {"path": "t", "task": "t", "columns": {"start": "t", "label": "l"}, "time_format": time_formats}
+    reader = TimeReader(LabelTable.model_validate(keys))
+    times_ns, lost = reader.times_ns(times, begin=True)
+    first = reader.twelve_hour_from
+    if first is not None:
+        reader = TimeReader(LabelTable.model_validate({**keys, "twelve_hour_from": first}))
+        times_ns, lost = reader.times_ns(times, begin=True)
+    return pl.Series(times_ns).set(pl.Series(lost), None), first
 
 
 def _keys(frame: pl.DataFrame, columns: Mapping[str, str]) -> pl.Series:

@@ -17,7 +17,7 @@ def label_windows(key: Sequence[str]) -> pa.Schema:
     """Returns the schema of label windows with some columns of `WINDOW_KEY`; source and destination are exchangeable.
 
     `code` is a position in the task's vocabulary or `UNKNOWN_LABEL`; `confidence` is the source's own, null if it has
-    none.
+    none. `mask` has a bit for each column of `WINDOW_KEY` that counts in a window, null where all columns count.
     """
     return pa.schema(
         [
@@ -26,6 +26,7 @@ def label_windows(key: Sequence[str]) -> pa.Schema:
             pa.field("last_ns", pa.int64(), nullable=False),
             pa.field("code", pa.int32(), nullable=False),
             pa.field("confidence", pa.uint8()),
+            pa.field("mask", pa.uint8()),
         ]
     )
 

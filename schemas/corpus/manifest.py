@@ -7,14 +7,9 @@ import pydantic
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import (
-    Dpi,
-    LabelMapping,
-    LabelTable,
-    PacketTable,
-    WindowSpec,
-    check_labels,
-)
+from flowloom.schemas.corpus.label_sources import Dpi, PacketTable, WindowSpec, check_labels
+from flowloom.schemas.corpus.label_table import LabelTable
+from flowloom.schemas.corpus.label_words import LabelMapping
 from flowloom.schemas.corpus.manifest_errors import CAPTURED, explain
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.corpus.path_labels import DerivedLabels, LabelFrom, check_label_map, check_path_labels

@@ -20,6 +20,11 @@ def manifest_schema() -> dict[str, Any]:
     definitions["Task"]["properties"].pop("name")
     definitions["Task"]["required"].remove("name")
     keys["tasks"] = {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/Task"}}
+    # a preset names columns
+    named = definitions["TableColumns"].pop("required")
+    definitions["LabelTable"]["required"].remove("columns")
+    own = {"type": "object", "required": ["columns"], "properties": {"columns": {"type": "object", "required": named}}}
+    definitions["LabelTable"]["anyOf"] = [{"type": "object", "required": ["preset"]}, own]
     definition = definitions["FlowDefinition"]["properties"]
     definition["preset"]["enum"] = list(PRESETS)
     definition["tunnels"] = {"anyOf": [definition["tunnels"], {"const": "all"}]}

@@ -6,7 +6,8 @@ import pydantic
 
 from flowloom.schemas.arrow.feature_tables import CICIDS_FEATURES
 from flowloom.schemas.arrow.rows import View
-from flowloom.schemas.corpus.label_sources import LabelMapping, WindowSpec
+from flowloom.schemas.corpus.label_sources import WindowSpec
+from flowloom.schemas.corpus.label_words import LabelMapping
 from flowloom.schemas.corpus.tasks import LabelValue, Task
 from flowloom.schemas.errors import did_you_mean
 

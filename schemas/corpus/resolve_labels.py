@@ -5,7 +5,9 @@ from typing import Self
 
 import pydantic
 
-from flowloom.schemas.corpus.label_sources import LabelMapping, LabelTable, PacketTable
+from flowloom.schemas.corpus.label_sources import PacketTable
+from flowloom.schemas.corpus.label_table import LabelTable
+from flowloom.schemas.corpus.label_words import LabelMapping, label_meaning
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest, Entry
 from flowloom.schemas.corpus.path_labels import DerivedLabels
 from flowloom.schemas.corpus.published_sources import PublishedSource
@@ -38,7 +40,7 @@ class FoundSource(CaptureSource):
 
 def mapped_labels(found: Mapping[str, str], words: Mapping[str, LabelMapping]) -> Labels:
     """Returns the labels in a path after the mapping of an entry's `words`, without unknown ones."""
-    values = {task: words.get(task, {}).get(label, label) for task, label in found.items()}
+    values = {task: label_meaning(label, words.get(task, {}), label) for task, label in found.items()}
     return {task: value for task, value in values.items() if value is not None}
 
 
@@ -163,7 +165,8 @@ def _composed(words: LabelMapping, task: Task, mapping: LabelMapping) -> LabelMa
     """Returns the labels of a follower by a source's own labels."""
     known = {value: value for value in task.vocabulary}
     numbers = {str(at): value for at, value in enumerate(task.vocabulary)} if task.kind == "binary" else {}
-    meant: LabelMapping = {**numbers, **known, **words}
+    meant: LabelMapping = {label: label_meaning(label, words, value) for label, value in {**numbers, **known}.items()}
+    meant |= words
     return {label: None if value is None else mapping[_value(task, value)] for label, value in meant.items()}
 
 

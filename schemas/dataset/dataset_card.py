@@ -14,6 +14,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Deduplicate, Identity
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_paths import dataset_path, shard_file_path
+from flowloom.schemas.dataset.label_table_account import LabelTableAccount
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import sealed_text, unsealed
 
@@ -26,7 +27,7 @@ TF_SCHEMA = "schema.pbtxt"
 
 FindingKind = Literal[
     "empty-split", "empty-class", "unlabelled-task", "class-not-in-split", "unlabelled-captures", "conflicting-labels",
-    "shared-hosts",
+    "shared-hosts", "unmatched-rows",
 ]  # fmt: skip
 """Kinds of faults that the counts of a dataset show."""
 
@@ -276,6 +277,8 @@ class LabelCoverage(pydantic.BaseModel):
     """Flows that match no row and get the source's `default`."""
     unknown_words: int = 0
     """Flows whose only label of the source is not in the task's vocabulary."""
+    unmatched: int = 0
+    """Flows for which the source has no row; those of label tables, packet tables and DPI."""
     confidence: dict[int, int] = {}
     """Labelled flows by nDPI's confidence; empty for sources without a confidence."""
 
@@ -352,6 +355,8 @@ class DatasetCard(pydantic.BaseModel):
     view_splits: dict[str, dict[str, SplitCounts]] = {}
     """Counts of each further view."""
     coverage: tuple[LabelCoverage, ...]
+    label_tables: tuple[LabelTableAccount, ...] = ()
+    """Rows of label tables by the flows that they match; empty in datasets of older versions."""
     unlabelled: tuple[UnlabelledCaptures, ...] = ()
     """Captures that no source labels; empty where absent labels are negative."""
     findings: tuple[Finding, ...] = ()

@@ -26,15 +26,19 @@ def find_problems(card: DatasetCard) -> tuple[Finding, ...]:
         *(finding for task in card.tasks for finding in _task_problems(card, task)),
         *_unlabelled_captures(card),
         *_conflicts(card),
+        *_unmatched_rows(card),
         *_shared_hosts(card),
     ]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 
 
 def report_problems(card: DatasetCard, progress: Callable[[Progress], None]) -> None:
-    """Reports each fault of a dataset as a warning that stays."""
+    """Reports each fault of a dataset as a warning that stays, and the rows of each label table without one."""
     for finding in find_problems(card):
         progress(Progress(f"warning: {finding.text}", stays=True, event="warning"))
+    for table in card.label_tables:
+        if not table.fault:
+            progress(Progress(table.counted, stays=True))
 
 
 def require_usable(card: DatasetCard) -> None:
@@ -153,6 +157,12 @@ def _conflicts(card: DatasetCard) -> Iterator[Finding]:
                 "match the same capture"
             )
             yield Finding(kind="conflicting-labels", severity="warning", task=task.name, text=text)
+
+
+def _unmatched_rows(card: DatasetCard) -> Iterator[Finding]:
+    for table in card.label_tables:
+        if table.fault:
+            yield Finding(kind="unmatched-rows", severity="warning", task=table.task, text=table.fault)
 
 
 def _shared_hosts(card: DatasetCard) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ class BuildResults:
       unlabelled: number of flows without a label of any task.
       rows: number of rows by view and stripe, without dropped duplicates.
       sources: counts of the label sources of single flows.
+      hits: paths of the hits on the rows of each label table, by the path of its index.
       leakage: counts of the parts of sightings, if leakage is measured.
     """
 
@@ -52,6 +53,7 @@ class BuildResults:
     rows: collections.Counter[tuple[View, str]] = dataclasses.field(default_factory=collections.Counter)
     shards: list[WrittenShard] = dataclasses.field(default_factory=list)
     sources: dict[SourceKey, Counts] = dataclasses.field(default_factory=dict)
+    hits: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     duplicates: int = 0
     packet_rows: int = 0
     packets_dropped: np.ndarray = dataclasses.field(default_factory=no_drops)
@@ -84,7 +86,10 @@ def gather_results(
     results.accounts = list(accounts)
     results.sha256 = {digest.uri: digest.sha256 for digest in digests}
     results.rejects = [*known_rejects, *rejects, published.rejects]
-    results.sources = sum_by_key([*(counts.by_source for counts in sources), published.sources])
+    counted = list(sources)
+    results.sources = sum_by_key([*(counts.by_source for counts in counted), published.sources])
+    for table, hits in (pair for counts in counted for pair in counts.hits):
+        results.hits.setdefault(table, []).append(hits)
     for counts in layouts:
         results.rows.update({(counts.view, stripe): rows for stripe, rows in counts.rows.items()})
         results.unlabelled += counts.unlabelled if counts.view == "flows" else 0

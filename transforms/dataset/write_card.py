@@ -34,6 +34,7 @@ from flowloom.transforms.dataset.card_counts import (
 from flowloom.transforms.dataset.consistency_checks import find_conflicts, find_faults
 from flowloom.transforms.dataset.layouts import FLOWS_ALONE
 from flowloom.transforms.dataset.shards import shards_hash
+from flowloom.transforms.dataset.table_accounts import count_label_tables
 from flowloom.transforms.io.verdict import ask_whole, fail
 from flowloom.transforms.metering.open_flows import crowded_groups
 from flowloom.transforms.splits.leakage import leakage_of
@@ -73,6 +74,8 @@ def write_card(
     if faults:
         return fail(staging, faults)
     card = assemble_card(findings, manifest, captures, accounting, coverage, key_id, stored)
+    tables = count_label_tables(findings.labels, findings.hits, findings.sources, captures)
+    card = card.model_copy(update={"label_tables": tables})
     if manifest.absent_code is None:
         card = card.model_copy(update={"unlabelled": count_unlabelled_captures(findings.labels, flows)})
     return store_card(card, captures, rejects, staging)

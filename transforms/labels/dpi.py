@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.label_windows import INSPECTED, UNKNOWN_LABEL
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import Dpi, label_code
+from flowloom.schemas.corpus.label_sources import Dpi
+from flowloom.schemas.corpus.label_words import label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.extras import require_installed
 from flowloom.transforms.arrays.columns import column, view
@@ -21,7 +22,7 @@ from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import END
 from flowloom.transforms.labels.ip_addresses import parse_addresses
-from flowloom.transforms.labels.window_index import window_batch
+from flowloom.transforms.windows.window_index import window_batch
 
 TOLERANCE_NS = 1_000_000
 """NFStream cuts times to milliseconds."""

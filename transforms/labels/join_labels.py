@@ -10,14 +10,17 @@ import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.schemas.arrow.rows import label_column
-from flowloom.schemas.corpus.label_sources import LabelTable, PacketTable
+from flowloom.schemas.corpus.label_sources import PacketTable
+from flowloom.schemas.corpus.label_table import LabelTable
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.columns import labels_column
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.labels.packet_labels import rule_codes
-from flowloom.transforms.labels.window_index import NO_WINDOW, Measure, load_index, match_windows
 from flowloom.transforms.labels.window_sources import Kind, WindowSource
+from flowloom.transforms.windows.table_rows import touch_table
+from flowloom.transforms.windows.window_files import load_index
+from flowloom.transforms.windows.window_match import NO_WINDOW, match_windows
 
 _JOINED = (*WINDOW_KEY, "start", "duration_ns", "packets_fwd", "packets_bwd")
 """Columns that a join reads; sequences are not among them."""
@@ -30,7 +33,8 @@ class FlowSource:
     Attributes:
       code: label number of all flows, for a source by path.
       windows: the file of label windows, for other sources.
-      measure, tolerance_ns: the match of windows and flows (see `match_windows`).
+      tolerance_ns: maximum distance of windows and flows (see `match_windows`).
+      clock_offset_s: the clock of a table minus that of the captures.
       rule: the rule of a packet table.
       default: the label number of flows that no window matches; None for none.
     """
@@ -40,8 +44,8 @@ class FlowSource:
     kind: Literal["path", "published"] | Kind
     code: int = UNKNOWN_LABEL
     windows: str = ""
-    measure: Measure = "time"
     tolerance_ns: int = 0
+    clock_offset_s: float = 0.0
     rule: Literal["any", "majority", "all"] | None = None
     default: int | None = None
 
@@ -56,6 +60,7 @@ class Counts:
     ambiguous: int = 0
     defaulted: int = 0
     unknown_words: int = 0
+    unmatched: int = 0
     confidence: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -69,6 +74,9 @@ _NUMBERS = tuple(field.name for field in dataclasses.fields(Counts) if field.nam
 SourceKey = tuple[str, str]
 """Task and name of a source."""
 
+TableHits = tuple[str, str]
+"""Paths of a table's index and of hits of flows on its rows."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceLabels:
@@ -78,12 +86,14 @@ class SourceLabels:
       codes: int32 [rows], label number, `UNKNOWN_LABEL` or `NO_WINDOW`.
       ambiguous: bool [rows], true where the source has several labels or its rule gives none.
       defaulted: bool [rows], true where the label is the default of the source.
+      unmatched: bool [rows], true where the source has no window for the flow.
       confidence: uint8 [rows], confidence of each label; None if the source has none.
     """
 
     codes: np.ndarray
     ambiguous: np.ndarray
     defaulted: np.ndarray
+    unmatched: np.ndarray
     confidence: np.ndarray | None = None
 
 
@@ -96,8 +106,8 @@ def flow_source(source: WindowSource, task: Task, group: str) -> FlowSource:
         spec.name,
         source.kind,
         windows=source.windows(group),
-        measure=source.measure,
         tolerance_ns=source.tolerance_ns,
+        clock_offset_s=spec.clock_offset_s if isinstance(spec, LabelTable) else 0.0,
         rule=spec.rule if isinstance(spec, PacketTable) else None,
         default=None if default is None else task.index(default),
     )
@@ -107,17 +117,18 @@ def apply_source(source: FlowSource, flows: pa.RecordBatch) -> SourceLabels:
     """Returns the labels that a source gives to flows of its group."""
     nowhere = np.zeros(flows.num_rows, bool)
     if source.kind == "path":
-        return SourceLabels(np.full(flows.num_rows, source.code, np.int32), nowhere, nowhere)
-    index = load_index(source.windows, source.measure)
+        return SourceLabels(np.full(flows.num_rows, source.code, np.int32), nowhere, nowhere, nowhere)
+    index = load_index(source.windows)
     match = match_windows(flows, index, source.tolerance_ns, last_resort=0 if source.rule == "any" else None)
     codes, ambiguous, defaulted = match.codes, match.several, nowhere
     if source.rule is not None:  # labels of packets are votes, so a flow is ambiguous only if the vote decides nothing
         codes, ambiguous = rule_codes(match, flows, source.rule)
+    unmatched = codes == NO_WINDOW
     if source.default is not None:
-        defaulted = codes == NO_WINDOW
+        defaulted = unmatched
         codes = np.where(defaulted, np.int32(source.default), codes)
     confidence = match.confidence if len(match.confidence) else None
-    return SourceLabels(codes, ambiguous, defaulted, confidence)
+    return SourceLabels(codes, ambiguous, defaulted, unmatched, confidence)
 
 
 def merge_labels(
@@ -147,6 +158,7 @@ def merge_labels(
                 ambiguous=int(np.count_nonzero(given.ambiguous)),
                 defaulted=int(np.count_nonzero(given.defaulted)),
                 unknown_words=int(np.count_nonzero(unknown)),
+                unmatched=int(np.count_nonzero(given.unmatched)),
                 confidence=_by_confidence(given.confidence, labelled),
             )
         )
@@ -161,7 +173,7 @@ def merge_labels(
 
 def join_sources(
     flows: pa.RecordBatch, sources: Mapping[str, Sequence[FlowSource]], manifest: CorpusManifest
-) -> tuple[pa.RecordBatch, dict[SourceKey, Counts]]:
+) -> tuple[pa.RecordBatch, dict[SourceKey, Counts], list[TableHits]]:
     """Writes the labels of tasks with sources of single flows into the label columns of a batch.
 
     Args:
@@ -169,11 +181,12 @@ def join_sources(
       sources: by group, all sources of such tasks in order of precedence; other groups keep their labels.
 
     Returns:
-      The batch, and the counts of each source.
+      The batch, the counts of each source, and the hits on the rows of each table.
     """
     counted: dict[SourceKey, Counts] = {}
+    hits: list[TableHits] = []
     if not sources:
-        return flows, counted
+        return flows, counted, hits
     groups = pc.unique(flows["group"]).to_pylist()
     joined = flows.select(_JOINED)
     for group in groups:
@@ -191,7 +204,9 @@ def join_sources(
             flows = _written(flows, task, rows, codes)
             for source, count in zip(of_task, counts, strict=True):
                 counted = sum_by_key([counted, {(source.task, source.name): count}])
-    return flows, counted
+                if source.kind == "table":
+                    hits.append((source.windows, touch_table(within, source.windows, source.tolerance_ns)))
+    return flows, counted, hits
 
 
 def _by_confidence(confidence: np.ndarray | None, labelled: np.ndarray) -> dict[int, int]:

@@ -11,7 +11,7 @@ from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.transforms.arrays.columns import array, text_column
 from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan
-from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, flow_source, join_sources
+from flowloom.transforms.labels.join_labels import Counts, FlowSource, SourceKey, TableHits, flow_source, join_sources
 from flowloom.transforms.labels.window_sources import WindowSource
 
 
@@ -46,9 +46,10 @@ class GroupLabels:
 
 @dataclasses.dataclass(frozen=True)
 class SourceCounts:
-    """Counts of the sources that label single flows, over one batch."""
+    """Counts of the sources that label single flows, and hits on the rows of tables, over one batch."""
 
     by_source: dict[SourceKey, Counts]
+    hits: tuple[TableHits, ...] = ()
 
 
 def label_group(group: CaptureGroup, manifest: CorpusManifest, windows: Sequence[WindowSource] = ()) -> GroupLabels:
@@ -109,8 +110,8 @@ def label_flows(
       The batch, and the counts of the sources that label single flows.
     """
     sources = {label.group: label.sources for label in labels if label.sources}
-    labelled, counts = join_sources(label_by_path(flows, labels, manifest.claimed_tasks), sources, manifest)
-    return labelled, SourceCounts(counts)
+    labelled, counts, hits = join_sources(label_by_path(flows, labels, manifest.claimed_tasks), sources, manifest)
+    return labelled, SourceCounts(counts, tuple(hits))
 
 
 def label_by_path(flows: pa.RecordBatch, labels: Sequence[GroupLabels], tasks: Sequence[Task]) -> pa.RecordBatch:

@@ -10,8 +10,9 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.captures.ranges import CaptureRange
-from flowloom.transforms.labels.window_index import NO_WINDOW, WindowMatch, window_batch
 from flowloom.transforms.metering.group_reader import GroupReader
+from flowloom.transforms.windows.window_index import window_batch
+from flowloom.transforms.windows.window_match import NO_WINDOW, WindowMatch
 
 
 def packet_windows(

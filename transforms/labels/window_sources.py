@@ -1,10 +1,11 @@
 """Label sources of single flows: tables are read before a build, captures are decoded or inspected by its workers.
 
-Both write label windows to files of a scratch folder, which every process maps and indexes once.
+Both write indexes of label windows to files of a scratch folder, which every process maps.
 """
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import REJECTS, RejectReason
+from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.schemas.corpus.label_sources import Dpi, LabelTable, PacketTable, WindowSpec
+from flowloom.schemas.corpus.label_sources import Dpi, PacketTable, WindowSpec
+from flowloom.schemas.corpus.label_table import LabelTable
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
@@ -23,7 +26,9 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan, match_source, reject_rows
 from flowloom.transforms.labels import dpi
 from flowloom.transforms.labels.packet_labels import packet_windows
-from flowloom.transforms.labels.window_index import Measure, forget_indexes, write_windows
+from flowloom.transforms.windows.table_rows import forget_samples, summary_file, table_writer
+from flowloom.transforms.windows.window_files import forget_indexes, write_windows
+from flowloom.transforms.windows.window_index import Measure
 
 Kind = Literal["table", "packets", "dpi"]
 
@@ -69,7 +74,7 @@ class WindowSource:
 
     def windows(self, group: str) -> str:
         """Returns the file of label windows for the flows of a group."""
-        return f"{self.place}.arrow" if isinstance(self.spec, LabelTable) else f"{self.place}-{group}.arrow"
+        return f"{self.place}.windows" if isinstance(self.spec, LabelTable) else f"{self.place}-{group}.windows"
 
 
 @contextlib.contextmanager
@@ -80,6 +85,7 @@ def label_folder(staging: str) -> Iterator[str]:
         yield scratch
     finally:
         forget_indexes()
+        forget_samples()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -128,9 +134,10 @@ def read_sources(
                 _one_capture(captures, spec, folder)
                 np.save(source.codes, read_packet_labels(spec, path, tasks[spec.task]))
             elif not os.path.exists(source.windows("")):
-                windows, unread = read_label_table(spec, path, tasks[spec.task])
-                write_windows(source.windows(""), windows)
-                rejects.append(unread)
+                with table_writer(source.windows("")) as write:
+                    summary = read_label_table(spec, path, tasks[spec.task], write)
+                write_text(summary_file(source.windows("")), json.dumps(dataclasses.asdict(summary)))
+                rejects.append(summary.rejects(spec.path))
     return tuple(sources), concatenated(rejects, REJECTS)
 
 
@@ -182,7 +189,7 @@ def window_inspection(work: Inspection, tasks: Sequence[Task], definition: FlowD
     rejects = []
     for group, (capture,) in captures.items():
         windows, mismatch = packet_windows(capture.uri, np.load(source.codes), definition, spec.path)
-        write_windows(source.windows(group), windows)
+        write_windows(source.windows(group), windows, source.measure)
         rejects.append(mismatch)
     return concatenated(rejects, REJECTS)
 
@@ -194,7 +201,7 @@ def _inspect(
     inspected = {group: f"{source.windows(group)}.inspected" for group in captures}
     unreadable = dpi.inspect_captures({inspected[group]: uris for group, uris in captures.items()}, definition)
     for group, path in inspected.items():
-        write_windows(source.windows(group), dpi.dpi_windows(dpi.read_inspected(path), spec, task))
+        write_windows(source.windows(group), dpi.dpi_windows(dpi.read_inspected(path), spec, task), source.measure)
         os.remove(path)
     return reject_rows(
         [

@@ -6,14 +6,14 @@ import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL
 from flowloom.schemas.arrow.rows import PUBLISHED_LABEL_PREFIX, label_column, published_label_column
-from flowloom.schemas.corpus.label_sources import label_code
+from flowloom.schemas.corpus.label_words import label_code
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.published_sources import PublishedSource
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.columns import labels_column, view
 from flowloom.transforms.labels.join_labels import Counts, SourceKey, SourceLabels, merge_labels
-from flowloom.transforms.labels.window_index import NO_WINDOW
+from flowloom.transforms.windows.window_match import NO_WINDOW
 
 
 def label_published(

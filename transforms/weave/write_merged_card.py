@@ -246,6 +246,7 @@ def assemble_merged_card(
         timelines=timelines(captures),
         accounting=accounting,
         published=tuple(published),
+        label_tables=tuple(dict.fromkeys(entry for card in cards for entry in card.label_tables)),
         normalisation=normalisation(shards),
         overlap=count_overlap(shards, "flows"),
         shards=tuple(shard.shard for shard in shards),

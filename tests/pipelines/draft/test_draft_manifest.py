@@ -148,7 +148,7 @@ def test_a_label_table_is_found_with_its_columns_and_clock(tabled, tmp_path):
     }  # fmt: skip
     assert (table.clock_offset_s, table.time_format) == (10_800, "%d/%m/%Y %H:%M:%S")
     assert table.words == {"BENIGN": "negative", "DoS": "positive"}
-    assert "conn.log.labeled: a log of Zeek, which cannot be a label table yet" in draft.text
+    assert "conn.log.labeled: not used, because the table cannot be read (the header of a log of Zeek" in draft.text
     assert (
         "names.csv: not used, because no column seems to be a start time or a label; columns: device, mac" in draft.text
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowloom.schemas.corpus.label_sources import label_code
+from flowloom.schemas.corpus.label_words import label_code
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError

@@ -24,10 +24,12 @@ from flowloom.transforms.labels.join_labels import (
 )
 from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path, label_group
 from flowloom.transforms.labels.packet_labels import packet_windows
-from flowloom.transforms.labels.window_index import NO_WINDOW, window_batch, write_windows
 from flowloom.transforms.labels.window_sources import WindowSource
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.splits.splits import plan_splits
+from flowloom.transforms.windows.window_files import write_windows
+from flowloom.transforms.windows.window_index import window_batch
+from flowloom.transforms.windows.window_match import NO_WINDOW
 
 DEFINITION = FlowDefinition.of()
 GROUP = "00c0ffee00c0ffee"
@@ -45,7 +47,7 @@ given_labels = st.lists(
 
 def labels_of(rows: list[tuple[int, bool]]) -> SourceLabels:
     codes = np.array([code for code, _ in rows], np.int32)
-    return SourceLabels(codes, np.array([several for _, several in rows], bool), np.zeros(len(rows), bool))
+    return SourceLabels(codes, np.array([several for _, several in rows], bool), *[np.zeros(len(rows), bool)] * 2)
 
 
 def oracle(sources: list[tuple[int, bool]], on_conflict: str, missing: int | None) -> int | None:
@@ -75,7 +77,7 @@ def test_labelled_flows_are_counted_by_confidence_and_batches_add_up():
     codes = [np.array([0, 1, UNKNOWN_LABEL, 1], np.int32), np.array([1, NO_WINDOW, 0, 0], np.int32)]
     nowhere = np.zeros(4, bool)
     counts = [
-        merge_labels([SourceLabels(code, nowhere, nowhere, level)], "first", None)[1][0]
+        merge_labels([SourceLabels(code, nowhere, nowhere, nowhere, level)], "first", None)[1][0]
         for code, level in zip(codes, sure, strict=True)
     ]
     assert [count.confidence for count in counts] == [{1: 1, 3: 1, 6: 1}, {0: 2, 6: 1}]
@@ -118,24 +120,24 @@ def test_a_group_without_such_a_source_is_labelled_by_path():
 def test_a_default_labels_flows_that_no_row_matches(tmp_path):
     flows = synthetic_flows(100, group=GROUP)
     path = str(tmp_path / "w.arrow")
-    write_windows(path, windows_like(flows.slice(0, 30), 1))
+    write_windows(path, windows_like(flows.slice(0, 30), 1), "time")
     source = FlowSource("attack", "t", "table", windows=path, default=0)
     labels = (GroupLabels(GROUP, (None,), (), True, (source,)),)
     described = manifest(label_table=TABLE)
-    joined, counts = join_sources(label_by_path(flows, labels, described.tasks), {GROUP: [source]}, described)
+    joined, counts, _ = join_sources(label_by_path(flows, labels, described.tasks), {GROUP: [source]}, described)
     assert joined["label_attack"].to_pylist() == [1] * 30 + [0] * 70
-    assert counts == {("attack", "t"): Counts(100, 100, 0, 0, 70, 0)}
+    assert counts == {("attack", "t"): Counts(100, 100, 0, 0, 70, 0, 70)}
 
 
 def test_only_flows_of_groups_with_sources_are_labelled(tmp_path):
     one, two = synthetic_flows(10, group=GROUP), synthetic_flows(10, group="b" * 16)
     mixed = pa.Table.from_batches([one, two, one]).combine_chunks().to_batches()[0]
     path = str(tmp_path / "w.arrow")
-    write_windows(path, windows_like(pa.Table.from_batches([one, two]).combine_chunks().to_batches()[0], 1))
+    write_windows(path, windows_like(pa.Table.from_batches([one, two]).combine_chunks().to_batches()[0], 1), "time")
     source = FlowSource("attack", "t", "table", windows=path)
     labels = (GroupLabels(GROUP, (None,), (), True, (source,)), GroupLabels("b" * 16, (0,), (), True))
     described = manifest(label_table=TABLE)
-    joined, counts = join_sources(label_by_path(mixed, labels, described.tasks), {GROUP: [source]}, described)
+    joined, counts, _ = join_sources(label_by_path(mixed, labels, described.tasks), {GROUP: [source]}, described)
     assert joined["label_attack"].to_pylist() == [1] * 10 + [0] * 10 + [1] * 10
     assert counts["attack", "t"].flows == 20
     assert joined.drop_columns(["label_attack"]) == mixed
@@ -178,8 +180,8 @@ def test_packets_vote_for_their_flow(tmp_path, rule, labels):
     ]
     windows, rejects = packet_windows(path, np.array(codes, np.int32), DEFINITION, "p.csv")
     assert rejects.num_rows == 0
-    write_windows(str(tmp_path / "w.arrow"), windows)
-    source = FlowSource("attack", "p.csv", "packets", windows=str(tmp_path / "w.arrow"), measure="windows", rule=rule)
+    write_windows(str(tmp_path / "w.arrow"), windows, "windows")
+    source = FlowSource("attack", "p.csv", "packets", windows=str(tmp_path / "w.arrow"), rule=rule)
     (flows,) = GroupReader([CaptureRange(path)], GROUP, DEFINITION).flows()
     found = apply_source(source, flows)
     by_port = {

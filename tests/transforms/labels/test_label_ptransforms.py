@@ -69,7 +69,7 @@ def test_captures_get_their_label_windows(tmp_path):
     np.save(source.codes, np.array([0, 1] * 5, np.int32))
 
     expected = window_captures(plan, [source], MANIFEST.tasks, FlowDefinition())
-    written = tmp_path / f"w-{GROUPS[0]}.arrow"
+    written = tmp_path / f"w-{GROUPS[0]}.windows"
     content = written.read_bytes()
     written.unlink()
     assert expected[0].num_rows == 1

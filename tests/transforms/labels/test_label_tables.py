@@ -3,14 +3,18 @@
 import gzip
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
-from flowloom.schemas.corpus.label_sources import LabelTable, PacketTable
+from flowloom.schemas.arrow.label_windows import WINDOW_KEY
+from flowloom.schemas.corpus.label_sources import PacketTable
+from flowloom.schemas.corpus.label_table import LabelTable
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.labels.label_tables import read_label_table, read_packet_labels
+from flowloom.transforms.labels.label_tables import TableSummary, read_label_table, read_packet_labels
 
 ATTACK = Task(name="attack", kind="binary")
 HEADER = "Flow ID, Source IP, Source Port, Destination IP, Destination Port, Protocol, Timestamp, Flow Duration, Label"
@@ -33,8 +37,21 @@ def table(**fields) -> LabelTable:
 
 def read(tmp_path: Path, rows: list[str], described: LabelTable | None = None, header: str = HEADER):
     (tmp_path / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
-    windows, rejects = read_label_table(described or table(), str(tmp_path / "labels.csv"), ATTACK)
-    return windows.to_pylist(), rejects.to_pylist()
+    windows, summary = windows_of(described or table(), tmp_path / "labels.csv")
+    return windows, summary.rejects("labels.csv").to_pylist()
+
+
+def windows_of(described: LabelTable, path: Path) -> tuple[list[dict[str, Any]], TableSummary]:
+    """Returns the label windows of a table, without columns that do not count, and its summary."""
+    batches: list[pa.RecordBatch] = []
+    summary = read_label_table(described, str(path), ATTACK, batches.append)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    for row in rows:
+        mask = row.pop("mask")
+        for at, name in enumerate(WINDOW_KEY):
+            if not mask >> at & 1:
+                del row[name]
+    return rows, summary
 
 
 GOOD = "x,10.0.0.1,1234,fd00::2,80,6,03/07/2017 08:55:58,1500000,BENIGN"
@@ -136,8 +153,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_count(tmp_path):
     described = table(columns={"dst_ip": "Destination IP", "start": "Timestamp", "label": "Label"})
     text = "Label,Destination IP,Timestamp\r\nBENIGN,10.0.0.1,03/07/2017 08:55:58\r\n"
     (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    windows, rejects = read_label_table(described, str(tmp_path / "labels.csv"), ATTACK)
-    assert (windows["code"].to_pylist(), rejects.num_rows) == ([0], 0)
+    windows, summary = windows_of(described, tmp_path / "labels.csv")
+    assert ([window["code"] for window in windows], summary.rejected) == ([0], 0)
 
 
 def test_unnamed_columns_are_not_compared(tmp_path):
@@ -169,7 +186,7 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path):
 def test_a_table_that_cannot_be_read_is_named(tmp_path, path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(FlowloomError, match=f"{path}: the table cannot be read"):
-        read_label_table(table(), str(tmp_path / path), ATTACK)
+        windows_of(table(), tmp_path / path)
 
 
 def test_parquet_and_compressed_tables_read_the_same(tmp_path):
@@ -179,7 +196,7 @@ def test_parquet_and_compressed_tables_read_the_same(tmp_path):
     frame = frame.with_columns(pl.col("Timestamp").str.strip_chars().str.to_datetime("%d/%m/%Y %H:%M:%S"))
     frame.write_parquet(tmp_path / "labels.parquet")
     for name in ("labels.csv.gz", "labels.parquet"):
-        assert read_label_table(table(), str(tmp_path / name), ATTACK)[0].to_pylist() == windows
+        assert windows_of(table(), tmp_path / name)[0] == windows
 
 
 @pytest.mark.parametrize(

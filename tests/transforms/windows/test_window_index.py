@@ -1,117 +1,22 @@
 """Window index: joins equal those of a slow and obvious loop, for any windows, flows and directions."""
 
-import itertools
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import synthetic_flows
+from window_tables import KEY, flow_rows, flows_of, named, oracle, times, turned, window_rows, windows_of
 
 from flowloom.schemas.arrow.label_windows import UNKNOWN_LABEL, WINDOW_KEY
 from flowloom.transforms.arrays.columns import column, view
-from flowloom.transforms.labels.window_index import (
-    NO_WINDOW,
-    forget_indexes,
-    index_windows,
-    load_index,
-    match_windows,
-    read_windows,
-    window_batch,
-    write_windows,
-)
-
-Row = dict[str, Any]
-
-
-def address(host: int) -> list[int]:
-    return [host * 7, host]
-
-
-def key_columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    kinds = {"src_port": np.uint16, "dst_port": np.uint16, "protocol": np.uint8}
-    return {
-        name: np.array([row[name] for row in rows], kinds[name])
-        if name in kinds
-        else np.array([address(row[name]) for row in rows], np.uint64).reshape(-1, 2)
-        for name in names
-    }
-
-
-def windows_of(rows: list[Row], names: tuple[str, ...] = WINDOW_KEY) -> pa.RecordBatch:
-    times = (np.array([row[name] for row in rows], np.int64) for name in ("first", "last"))
-    return window_batch(key_columns(rows, names), *times, np.array([row["code"] for row in rows], np.int32))
+from flowloom.transforms.windows.window_index import index_windows, window_batch
+from flowloom.transforms.windows.window_match import NO_WINDOW, match_windows
 
 
 def with_confidence(windows: pa.RecordBatch, levels: list[int]) -> pa.RecordBatch:
     at = windows.schema.get_field_index("confidence")
     return windows.set_column(at, windows.schema.field(at), column(np.array(levels, np.uint8), pa.uint8()))
-
-
-def flows_of(rows: list[Row]) -> pa.RecordBatch:
-    flows = synthetic_flows(len(rows))
-    values = key_columns(rows, WINDOW_KEY)
-    values["start"] = np.array([row["first"] for row in rows], np.int64)
-    values["duration_ns"] = np.array([row["last"] - row["first"] for row in rows], np.int64)
-    for name, held in values.items():
-        at = flows.schema.get_field_index(name)
-        flows = flows.set_column(at, flows.schema.field(at), column(held, flows.schema.field(at).type))
-    return flows
-
-
-def turned(row: Row) -> Row:
-    return row | {
-        "src_ip": row["dst_ip"], "dst_ip": row["src_ip"], "src_port": row["dst_port"], "dst_port": row["src_port"],
-    }  # fmt: skip
-
-
-def fits(window: Row, flow: Row, names: tuple[str, ...]) -> bool:
-    return any(all(window[name] == side[name] for name in names) for side in (flow, turned(flow)))
-
-
-def canonical(window: Row, names: tuple[str, ...]) -> str:
-    """Returns the key of a window; if both ends have the same columns, they are sorted."""
-    ends = [[window[f"{end}_{what}"] for what in ("ip", "port") if f"{end}_{what}" in names] for end in ("src", "dst")]
-    if all((f"src_{what}" in names) == (f"dst_{what}" in names) for what in ("ip", "port")):
-        ends.sort()
-    return str((ends, window["protocol"] if "protocol" in names else None))
-
-
-def oracle(windows: list[Row], flow: Row, tolerance: int, names: tuple[str, ...]) -> tuple[int, bool]:
-    """Returns the label of a flow, and whether others match too, from all windows one by one."""
-    shares: dict[int, list[int]] = {}
-    episodes = itertools.groupby(
-        sorted((canonical(w, names), w["code"], w["first"], w["last"]) for w in windows if fits(w, flow, names)),
-        key=lambda window: window[:2],
-    )
-    for (_, code), rows in episodes:
-        covered = set()
-        distance = None
-        for _, _, first, last in rows:
-            touches = first <= flow["last"] and last >= flow["first"]
-            apart = 0 if touches else max(first - flow["last"], flow["first"] - last)
-            distance = apart if distance is None else min(distance, apart)
-            covered |= set(range(max(first, flow["first"]), min(last, flow["last"])))
-        if distance <= tolerance:
-            shares.setdefault(code, []).append(len(covered) if distance == 0 else -distance)
-    if not shares:
-        return NO_WINDOW, False
-    best = max(shares, key=lambda code: (max(shares[code]), -code))
-    return best, len(shares) > 1
-
-
-times = st.tuples(st.integers(0, 30), st.integers(0, 12)).map(lambda t: {"first": t[0], "last": t[0] + t[1]})
-ends = st.fixed_dictionaries(
-    {
-        "src_ip": st.integers(0, 1), "dst_ip": st.integers(0, 1), "src_port": st.integers(0, 1),
-        "dst_port": st.integers(0, 1), "protocol": st.sampled_from([6, 17]),
-    }
-)  # fmt: skip
-flow_rows = st.builds(lambda key, time: key | time, ends, times)
-window_rows = st.builds(lambda row, code: row | {"code": code}, flow_rows, st.integers(UNKNOWN_LABEL, 2))
-named = st.sets(st.sampled_from(WINDOW_KEY)).map(lambda names: tuple(n for n in WINDOW_KEY if n in names))
 
 
 @settings(deadline=None, max_examples=60)
@@ -166,9 +71,6 @@ def test_direction_and_order_change_nothing(windows, flows, draws):
     np.testing.assert_array_equal(one.shared, other.shared)
 
 
-KEY = {"src_ip": 1, "dst_ip": 2, "src_port": 3, "dst_port": 4, "protocol": 6}
-
-
 @pytest.mark.parametrize(
     ("window", "tolerance", "code"),
     [
@@ -204,19 +106,3 @@ def test_random_flows_match_their_own_windows():
     windows = window_batch({name: view(flows[name]) for name in WINDOW_KEY}, start, start + duration, codes)
     match = match_windows(flows.slice(100, 4000), index_windows(windows.slice(100, 4900)))
     np.testing.assert_array_equal(match.codes, codes[100:4100])
-
-
-def test_a_file_is_indexed_once_per_process_until_indexes_are_freed(tmp_path):
-    windows = windows_of([KEY | {"first": 0, "last": 9, "code": 1}])
-    path = str(tmp_path / "windows.arrow")
-    write_windows(path, windows)
-    assert read_windows(path) == windows
-    first = load_index(path, "time")
-    assert load_index(path, "time") is first
-    forget_indexes()
-    assert load_index(path, "time") is not first
-    write_windows(path, windows_of([]))
-    forget_indexes()
-    assert match_windows(flows_of([KEY | {"first": 0, "last": 1}]), load_index(path, "time")).codes.tolist() == [
-        NO_WINDOW
-    ]

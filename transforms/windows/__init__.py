@@ -1,0 +1,1 @@
+"""Label windows: their index on disk, their join to flows, and the rows that no flow matches."""
