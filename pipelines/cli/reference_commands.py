@@ -99,9 +99,11 @@ def _show_settings(settings: Mapping[str, Any], changed: set[str]) -> None:
     """Prints settings as YAML values, those that differ from the defaults with a star."""
     import json
 
+    import pydantic_core
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("", "setting", "value"):
         table.add_column(title, no_wrap=title != "value", overflow="fold")
     for key, value in settings.items():
-        table.add_row("*" if key in changed else "", key, json.dumps(value))
+        table.add_row("*" if key in changed else "", key, json.dumps(pydantic_core.to_jsonable_python(value)))
     show(table)

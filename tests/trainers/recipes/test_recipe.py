@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pydantic
+import pydantic_core
 import pytest
 
 from flowloom.schemas.errors import FlowloomError
@@ -55,7 +56,7 @@ def test_a_flat_key_and_its_section_key_are_one_setting(flat, key):
     value = recipe.setting(key)
     assert recipe.setting(flat) == recipe.settings[key] == value
     for given in (flat, key):
-        assert Recipe.named("mtc", [f"{given}={json.dumps(value)}"]) == recipe
+        assert Recipe.named("mtc", [f"{given}={pydantic_core.to_json(value).decode()}"]) == recipe
 
 
 def test_the_last_of_equal_overrides_counts():
