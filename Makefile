@@ -22,7 +22,7 @@ help:
 	@echo "make rehearsal  meter 100 large files, an elephant flow and a SYN flood; SMALL=1 is shorter"
 	@echo "make flink   fetch the requirements of the tests on Flink: 380 MB, with Maven"
 	@echo "make spark   fetch those of the tests on Spark: 260 MB"
-	@echo "make extras  install PyTorch and Hugging Face datasets too, 5 GB on Linux, for the tests that need them"
+	@echo "make extras  install ONNX, PyTorch and Hugging Face datasets too, 5 GB on Linux, for the tests that need them"
 	@echo "make sbom    write the packages of the lock as dist/sbom.json (CycloneDX)"
 	@echo "make wheel   build dist/flowloom-*.whl, the same bytes for the same commit"
 	@echo "make docs    build the pages into build/docs, with the tools of requirements-docs.lock"
@@ -117,7 +117,7 @@ wheel: $(READY)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
 lock: $(READY)
 	$(COMPILE) --extra all --extra dev -o requirements.lock
-	$(COMPILE) --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock
+	$(COMPILE) --extra onnx --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock
 	$(COMPILE) --extra docs -c requirements.lock -o requirements-docs.lock
 
 clean:

@@ -1,9 +1,10 @@
-"""One inference of three tasks: mixtures of experts beside three LSTMs, experts apart and fused, in two runtimes.
+"""One inference of three tasks: mixtures of experts beside three LSTMs, experts apart and fused, in three runtimes.
 
 All actions of a line's runtime and form were timed turn by turn in one process and thread at batch 1, so that lines of
 one runtime and form compare architectures, and lines of one architecture compare forms or runtimes.
 """
 
+import importlib.util
 import itertools
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from flowloom.trainers.recipes.run_directory import TrainingData
 
 K = 20
 TASKS = tuple(Task(name=name, kind="binary") for name in ("a", "b", "c"))
+RUNTIMES = ("tensorflow", "litert", *(["onnx"] if importlib.util.find_spec("tf2onnx") else []))
 UNITS, EXPERTS = (16, 32), (1, 2, 3)
 
 
@@ -33,7 +35,7 @@ def main() -> None:
                 actions[name] = [_write_run(folder / name, TASKS, experts, units)]
             singles = f"3 lstms H={units}"
             actions[singles] = [_write_run(folder / f"{singles} {task.name}", (task,), 1, units) for task in TASKS]
-        for runtime, form in itertools.product(("tensorflow", "litert"), ("trained", "fused")):
+        for runtime, form in itertools.product(RUNTIMES, ("trained", "fused")):
             for name, found in zip(actions, cost.measure(list(actions.values()), runtime, form), strict=True):
                 report(name, **found)
 

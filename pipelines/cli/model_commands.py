@@ -104,7 +104,7 @@ def evaluate(
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create.")],
-    format: Annotated[str, typer.Option(help="Model format: savedmodel, litert.")] = "savedmodel",
+    format: Annotated[str, typer.Option(help="Model format: savedmodel, litert, onnx.")] = "savedmodel",
     int8: Annotated[bool, typer.Option("--int8", help="Store weights of a LiteRT model as 8-bit integers.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -161,7 +161,7 @@ class ScoredModel(pydantic.BaseModel):
     """Vocabulary by task."""
     view: View
     engine: str
-    """Engine of the model: `lanes` (all flows side by side, without TensorFlow), `tensorflow` or `litert`."""
+    """Engine of the model: `lanes` (all flows side by side, without TensorFlow), `tensorflow`, `litert` or `onnx`."""
 
 
 PROBABILITY_BINS = 20

@@ -7,7 +7,7 @@ from flowloom.trainers.deploy.scorer import Scorer
 
 
 def load_model(path: str | os.PathLike[str]) -> Scorer:
-    """Loads the model of a run or of an export for scoring; an exported mixture of experts needs no TensorFlow.
+    """Loads the model of a run or an export for scoring; exported mixtures and ONNX files need no TensorFlow.
 
     Returns:
       A `Scorer`: `score(rows)` takes a batch or a table of flows, as `fl.read_flows` returns it with the flow

@@ -66,7 +66,7 @@ class TrainedRun(Run):
 
         Args:
           out: the folder to create.
-          format: `savedmodel` or `litert`.
+          format: `savedmodel`, `litert`, or `onnx` with the extra of this name.
           int8: whether a LiteRT model stores large weights as 8-bit integers.
 
         Raises:

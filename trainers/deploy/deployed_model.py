@@ -11,7 +11,16 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.extras import extra_needed
 from flowloom.schemas.models.feature_profile import PROFILE, FeatureProfile
-from flowloom.trainers.deploy.export_layout import CONTRACT, LITERT, export_file, read_contract, saved_model_folder
+from flowloom.trainers.conversion import onnx_form
+from flowloom.trainers.deploy.export_layout import (
+    CONTRACT,
+    LITERT,
+    ONNX,
+    export_file,
+    model_folder,
+    read_contract,
+    saved_model_folder,
+)
 from flowloom.trainers.deploy.flow_scorer import MixtureScorer
 from flowloom.trainers.deploy.mixture_weights import read_mixture
 from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
@@ -41,7 +50,8 @@ class DeployedModel:
       dataset: content hash of the training data.
       profile: feature profile of the training data; None if it is unknown, for the reason `profile_missing`.
       profile_missing: the reason for a missing profile; None with a profile.
-      engine: the inference engine. `lanes` scores without TensorFlow; a run needs it to load the model, an export not.
+      engine: the inference engine. `lanes` and `onnx` score without TensorFlow; a run needs it to load the model, an
+        export not.
     """
 
     root: Path
@@ -59,10 +69,13 @@ class DeployedModel:
     def open(cls, path: str | Path) -> Self:
         """Reads the description of the model in a folder, but not the model.
 
+        Args:
+          path: the folder, or the `model.onnx` or `model.tflite` in it.
+
         Raises:
           FlowloomError: if the folder has neither a finished run nor an export, or a damaged one.
         """
-        root = Path(path)
+        root = model_folder(Path(path))
         if not (root / RUN).is_file() and (root / CONTRACT).is_file():
             contract = _contract(root)
             if contract is not None:
@@ -94,11 +107,15 @@ class DeployedModel:
           FlowloomError: if its files are missing or damaged, or TensorFlow is needed and not installed.
         """
         with extra_needed(f"the model of {self.root} needs"):
-            if self.kind == "run" or self.engine != "lanes":
+            if self.kind == "run" or self.engine in ("tensorflow", "litert"):
                 import_tensorflow()
             if self.kind == "run":
                 return self._of_run()
-            return {"lanes": self._of_weights, "litert": self._of_litert, "tensorflow": self._of_graph}[self.engine]()
+            loaders = {
+                "lanes": self._of_weights, "litert": self._of_litert, "onnx": self._of_onnx,
+                "tensorflow": self._of_graph,
+            }  # fmt: skip
+            return loaders[self.engine]()
 
     def _of_run(self) -> Forward:
         from flowloom.trainers.conversion.inference_form import inference_form
@@ -147,6 +164,21 @@ class DeployedModel:
             raise FlowloomError(f"{path} cannot be read ({error}); export the run again") from None
         return lambda *arrays: model(dict(zip(self._inputs, arrays, strict=True)))
 
+    def _of_onnx(self) -> Forward:
+        path = export_file(self.root, self._contract, ONNX)
+        onnx_form.require_onnx(f"the model of {self.root} needs")
+        from flowloom.trainers.deploy.graph_check import check_onnx
+
+        try:
+            content = path.read_bytes()
+            check_onnx(content, path)
+            model = onnx_form.ONNXModel(content)
+        except FlowloomError:
+            raise
+        except Exception as error:  # of ONNX Runtime, whose errors have no common base
+            raise FlowloomError(f"{path} cannot be read ({error}); export the run again") from None
+        return self._in_pieces(model)
+
     def _of_weights(self) -> Forward:
         structure, weights = read_mixture(self.root, self._contract)
         if structure["tasks"] != {task: len(vocabulary) for task, vocabulary in self.tasks.items()}:
@@ -187,10 +219,8 @@ def _contract(root: Path) -> dict[str, Any] | None:
         if "tasks" not in contract:
             return None
         streamable = "structure" in contract["streaming"]
-        if contract["format"] == "litert":
-            engine = "lanes" if streamable and not contract["int8"] else "litert"
-        else:
-            engine = "lanes" if streamable else "tensorflow"
+        engines = {"litert": "litert", "onnx": "onnx"}
+        engine = "lanes" if streamable and not contract["int8"] else engines.get(contract["format"], "tensorflow")
         profile = read_profile(root, contract.get("sha256", {}).get(PROFILE))
         return {
             "recipe": contract["recipe"],

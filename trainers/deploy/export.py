@@ -20,18 +20,19 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.file_digests import file_sha256, sealed
 from flowloom.schemas.folder_lock import locked_output
 from flowloom.schemas.models.feature_profile import PROFILE
+from flowloom.trainers.conversion import onnx_form
 from flowloom.trainers.conversion.inference_form import inference_form
 from flowloom.trainers.conversion.litert import LiteRTModel, convert, input_specs
 from flowloom.trainers.conversion.lstm_weights import streaming_structure, streaming_weights, unstreamable
 from flowloom.trainers.conversion.pruning import prune_experts
 from flowloom.trainers.conversion.random_rows import random_rows
-from flowloom.trainers.deploy.export_layout import CONTRACT, FORMAT_VERSION, LITERT, SAVED_MODEL, WEIGHTS
+from flowloom.trainers.deploy.export_layout import CONTRACT, FORMAT_VERSION, LITERT, ONNX, SAVED_MODEL, WEIGHTS
 from flowloom.trainers.feed import flow_spec
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.native_logs import native_stderr_muted
 from flowloom.trainers.recipes.run_directory import Run
 
-Format = Literal["savedmodel", "litert"]
+Format = Literal["savedmodel", "litert", "onnx"]
 CHECKED_ROWS = 64
 TOLERANCE = 1e-5
 """Largest allowed difference of a probability.
@@ -55,10 +56,12 @@ class ExportOptions:
         if self.format not in get_args(Format):
             formats = get_args(Format)
             raise FlowloomError(
-                f"format must be {' or '.join(formats)}, got {self.format!r}{did_you_mean(self.format, formats)}"
+                f"format must be one of {', '.join(formats)}, got {self.format!r}{did_you_mean(self.format, formats)}"
             )
         if self.int8 and self.format != "litert":
             raise FlowloomError(f"format must be litert for 8-bit weights, got {self.format}; add --format litert")
+        if self.format == "onnx":
+            onnx_form.require_onnx("exporting to ONNX needs", writing=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +84,13 @@ class ExportReport:
 def export(options: ExportOptions) -> ExportReport:
     """Writes the model of a run for deployment, with the contract of its features.
 
-    The folder has `saved_model/` (any number of rows) or `model.tflite` (one row), `features.json`, the run's
-    `profile.json` and, for a model that can be scored packet by packet, `weights.npz`. It appears when it is complete
-    and checked.
+    The folder has `saved_model/` or `model.onnx` (any number of rows) or `model.tflite` (one row), `features.json`, the
+    run's `profile.json` and, for a model that can be scored packet by packet, `weights.npz`. It appears when it is
+    complete and checked.
 
     Raises:
-      FlowloomError: if the run cannot be read, the folder exists, or the exported model gives other probabilities.
+      FlowloomError: if the run cannot be read, the folder exists, the format cannot hold the model, or the exported
+        model gives other probabilities.
     """
     run = Run.open(options.run)
     model = run.load_model()
@@ -122,6 +126,9 @@ def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable
     if options.format == "litert":
         (folder / LITERT).write_bytes(convert(model, options.int8))
         return LiteRTModel((folder / LITERT).read_bytes())
+    if options.format == "onnx":
+        (folder / ONNX).write_bytes(onnx_form.convert(model))
+        return onnx_form.ONNXModel((folder / ONNX).read_bytes())
     with native_stderr_muted():
         model.export(folder / SAVED_MODEL, verbose=False, input_signature=[input_specs(model, batch=None)])
         served = tf.saved_model.load(str(folder / SAVED_MODEL))
@@ -153,7 +160,7 @@ def _checked_rows(model: Any) -> int:
 
 def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions, folder: Path) -> dict[str, Any]:
     """Returns the contract of the exported model: its inputs, their features, and its outputs."""
-    names = ("flowloom", "tensorflow", "keras")
+    names = ("flowloom", "tensorflow", "keras", *(("onnx", "tf2onnx") if options.format == "onnx" else ()))
     return {
         "format_version": FORMAT_VERSION,
         "format": options.format,

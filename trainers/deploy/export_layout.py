@@ -11,6 +11,7 @@ from flowloom.schemas.file_digests import check_digest, unsealed
 CONTRACT = "features.json"
 SAVED_MODEL = "saved_model"
 LITERT = "model.tflite"
+ONNX = "model.onnx"
 WEIGHTS = "weights.npz"
 FORMAT_VERSION = 1
 _AGAIN = "export the run again"
@@ -31,6 +32,11 @@ def read_contract(root: Path) -> dict[str, Any]:
     if not isinstance(contract, dict):
         raise FlowloomError(f"{path} must be a JSON object, got {type(contract).__name__}; {_AGAIN}")
     return dict(unsealed(contract, path, _AGAIN))
+
+
+def model_folder(path: Path) -> Path:
+    """Returns the folder of a model, given the folder or the model file in it."""
+    return path.parent if path.name in (LITERT, ONNX) and path.is_file() else path
 
 
 def export_file(root: Path, contract: Mapping[str, Any], name: str) -> Path:

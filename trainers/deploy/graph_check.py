@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.conversion import onnx_form
 
 ALLOWED = frozenset({
     "AddV2", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast", "ConcatV2", "Const", "Conv2D", "Cos",
@@ -94,3 +95,21 @@ def check_litert(content: bytes, path: Path) -> None:
     if content[4:8] != b"TFL3" or custom:
         found = ", ".join(sorted({(code.CustomCode() or b"custom").decode(errors="replace") for code in custom}))
         raise FlowloomError(f"{path} must have only built-in operations, got {found or 'another file'}; {_REMEDY}")
+
+
+def check_onnx(content: bytes, path: Path) -> None:
+    """Checks that an ONNX model has only operations of the standard and holds all of its tensors.
+
+    Raises:
+      FlowloomError: if it is damaged, has another operation, or refers to another file.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # DecodeError has no common base in the implementations of protobuf
+        raise FlowloomError(f"{path} cannot be read ({error}); export the run again") from None
+    if foreign := onnx_form.foreign_operations(model):
+        raise FlowloomError(f"{path} must have only operations of ONNX, got {', '.join(foreign[:5])}; {_REMEDY}")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in onnx_form.tensors(model)):
+        raise FlowloomError(f"{path} must hold all of its tensors, got some in other files; {_REMEDY}")

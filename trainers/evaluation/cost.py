@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.conversion import onnx_form
 from flowloom.trainers.conversion.inference_form import inference_form
 from flowloom.trainers.conversion.litert import LiteRTModel, convert
 from flowloom.trainers.conversion.random_rows import random_rows
@@ -24,7 +25,7 @@ from flowloom.trainers.evaluation.cpu_cycles import CycleCounter
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.recipes.run_directory import Run
 
-Runtime = Literal["tensorflow", "litert"]
+Runtime = Literal["tensorflow", "litert", "onnx"]
 Form = Literal["trained", "fused"]
 
 Part = Path | Mapping[str, Any]
@@ -45,7 +46,7 @@ def measure(
     Args:
       actions: for each action a run directory or the arguments of a model, or several of them. A model that occurs in
         two actions is loaded once.
-      runtime: `tensorflow`, or `litert` with float weights.
+      runtime: `tensorflow`, `litert` with float weights, or `onnx` (ONNX Runtime).
       form: `trained` for the model as it was trained, `fused` for its `inference_form`.
 
     Returns:
@@ -59,7 +60,7 @@ def measure(
     """
     for name, value, kind in (("runtime", runtime, Runtime), ("form", form, Form)):
         if value not in get_args(kind):
-            raise ValueError(f"{name} must be {' or '.join(get_args(kind))}, got {value!r}")
+            raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
     groups = [[action] if isinstance(action, Path | Mapping) else list(action) for action in actions]
     encoded = [json.dumps([dict(part) if isinstance(part, Mapping) else str(part) for part in g]) for g in groups]
     command = [sys.executable, "-m", "flowloom.trainers.evaluation.cost", runtime, form, *encoded]
@@ -88,6 +89,8 @@ def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], ob
     row = random_rows(model, 1, seed, whole=True)
     if runtime == "litert":
         return functools.partial(LiteRTModel(convert(model)).one, row)
+    if runtime == "onnx":
+        return functools.partial(onnx_form.ONNXModel(onnx_form.convert(model)), row)
     inputs = {name: tf.constant(value) for name, value in row.items()}
     signature = {name: tf.TensorSpec.from_tensor(tensor) for name, tensor in inputs.items()}
     forward = tf.function(lambda batch: model(batch, training=False), input_signature=[signature], autograph=False)

@@ -98,7 +98,9 @@ def test_a_model_with_other_outputs_is_not_published(run, tmp_path, monkeypatch)
 
 
 def test_impossible_exports_are_refused(run, tmp_path):
-    with pytest.raises(FlowloomError, match="format must be savedmodel or litert, got 'litret'; did you mean 'litert'"):
+    with pytest.raises(
+        FlowloomError, match="format must be one of savedmodel, litert, onnx, got 'litret'; did you mean 'litert'"
+    ):
         ExportOptions(run, tmp_path / "out", "litret")
     with pytest.raises(FlowloomError, match="format must be litert for 8-bit weights"):
         ExportOptions(run, tmp_path / "out", int8=True)

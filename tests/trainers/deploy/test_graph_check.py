@@ -7,41 +7,21 @@ import flatbuffers
 import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
+from untrained_models import MIXTURES, untrained
 
-from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.conversion.inference_form import inference_form
 from flowloom.trainers.conversion.litert import input_specs
 from flowloom.trainers.deploy.graph_check import check_litert, check_saved_model
-from flowloom.trainers.feed.byte_spec import ByteSpec
-from flowloom.trainers.feed.flow_spec import FeatureSpec
-from flowloom.trainers.feed.table_spec import TableSpec
-from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.recipe import Recipe
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "flowloom-0.1"
-TASKS = (
-    Task(name="app", kind="multiclass", vocabulary=("chat", "voip", "web")),
-    Task(name="attack", kind="binary"),
-)
-MIXTURES = {
-    "ple": ("architecture=ple", "experts=2"),
-    "cgc": ("architecture=cgc",),
-    "shared": ("architecture=shared_bottom", "experts=1"),
-    "dselect-k": ("architecture=dselect_k", "experts=4"),
-    "first packet": ("gate_input=first_packet",),
-}
 
 
 def exported(folder: Path, recipe: Recipe) -> Path:
     """Writes the SavedModel of an untrained model as `export` does."""
-    specs = {
-        "flows": FeatureSpec(k=12, channels=("size", "direction", "gap"), scaling="fixed"),
-        "packets": ByteSpec(length=120),
-        "tables": TableSpec(moments={f"f{at}": (0.0, 1.0) for at in range(12)}, scaling="standard", missing="mean"),
-    }
-    model = inference_form(MODELS[recipe.model.kind](recipe, specs[recipe.view], TASKS))
+    model = inference_form(untrained(recipe))
     model.export(folder, verbose=False, input_signature=[input_specs(model, batch=None)])
     return folder
 
