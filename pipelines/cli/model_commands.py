@@ -23,6 +23,7 @@ from flowloom.pipelines.terminal.metrics_table import number, scores_table
 from flowloom.pipelines.terminal.progress_display import ProgressDisplay
 from flowloom.pipelines.terminal.startup import quick_start
 from flowloom.pipelines.terminal.terminal_text import print_json, say, show
+from flowloom.pipelines.tracking import tracked
 
 
 def train(
@@ -30,6 +31,10 @@ def train(
     run: Annotated[Path, typer.Option("--output", "-o", help="The run directory to create or to continue.")],
     recipe: Annotated[str, typer.Option(help="The recipe to train by.")] = "multa",
     settings: Settings = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Log every epoch to tensorboard (RUN/tensorboard) or mlflow (MLFLOW_TRACKING_URI)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on a dataset by a recipe."""
@@ -37,7 +42,7 @@ def train(
         display.line(f"{dataset} to {run}")
         training = import_trainer("flowloom.trainers.training.train")
         options = training.TrainOptions(dataset, run, recipe, tuple(settings or ()))
-        summary = training.train(options, display.show)
+        summary = training.train(options, tracked(display.show, run, track or ()))
     if as_json:
         print_json(dataclasses.asdict(summary))
         return

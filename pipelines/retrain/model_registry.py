@@ -3,12 +3,12 @@
 The state is authoritative and the registry follows it. If a run dies between the two, the next run catches up.
 """
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flowloom.pipelines.tracking import mlflow_client
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.extras import require_installed
 from flowloom.schemas.models.retrain_state import RUN, VERSIONS, RetrainState, Version
@@ -44,7 +44,7 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
     Raises:
       FlowloomError: if the registry cannot be reached or rejects the versions.
     """
-    client, mlflow_error = _client(uri)
+    client, mlflow_error = mlflow_client(uri)
     root = Path(folder).resolve()
     try:
         known = _registered(client, name)
@@ -69,17 +69,6 @@ def publish(state: RetrainState, folder: str | os.PathLike[str], uri: str, name:
             f"{uri}: the registry rejected the versions ({str(error).splitlines()[0]}); they are safe in the state, "
             "and the next run registers them"
         ) from None
-
-
-def _client(uri: str) -> tuple[Any, type[Exception]]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report every run to MLflow
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
-    import mlflow
-    import mlflow.exceptions
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), mlflow.exceptions.MlflowException
 
 
 def _registered(client: Any, name: str) -> dict[str, str]:
