@@ -39,7 +39,9 @@ class ScheduleSettings(pydantic.BaseModel):
 
     # optimizer
     learning_rate: float = pydantic.Field(3e-3, gt=0)
-    clip_norm: float | None = pydantic.Field(None, gt=0, description="largest norm of a gradient step; null = no limit")
+    clip_norm: float | None = pydantic.Field(
+        None, gt=0, description="largest norm over all gradients of a step together; null = no limit"
+    )
     weight_decay: float = pydantic.Field(0.0, ge=0, description="times each weight, added to its gradient")
     plateau_factor: float = pydantic.Field(1.0, gt=0, le=1, description="times the learning rate on a plateau")
     plateau_patience: int = pydantic.Field(10, ge=0, description="epochs without a lower loss before a plateau")

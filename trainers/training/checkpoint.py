@@ -26,11 +26,24 @@ class Checkpoints:
     Args:
       root: their directory, made if missing.
       parts: objects with `variables` by name; an optimizer must be built. Variables are stored in their order.
+      stand_ins: by part, variables that checkpoints of 0.2 lack, each with the one whose value it takes, as positions.
     """
 
-    def __init__(self, root: Path, parts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, root: Path, parts: Mapping[str, Any], stand_ins: Mapping[str, Mapping[int, int]] | None = None
+    ) -> None:
         self._root, self._parts = root, parts
+        self._stand_ins = {
+            _entry(part, lacking): _entry(part, other)
+            for part, pairs in (stand_ins or {}).items()
+            for lacking, other in pairs.items()
+        }
         root.mkdir(exist_ok=True)
+
+    def is_older(self) -> bool:
+        """Returns whether 0.2 wrote one of the checkpoints."""
+        paths = [*map(self._path, self.epochs()), *([self._inside] if self._inside.exists() else [])]
+        return any(self._lacks(self._arrays(path)) for path in paths)
 
     def epochs(self) -> list[int]:
         """Returns the epochs that have a checkpoint, ascending."""
@@ -95,7 +108,12 @@ class Checkpoints:
     def _arrays(self, path: Path) -> Mapping[str, np.ndarray]:
         return read_arrays(path, _AGAIN)
 
+    def _lacks(self, state: Mapping[str, np.ndarray]) -> bool:
+        return bool(self._stand_ins) and not any(name in state for name in self._stand_ins)
+
     def _assign(self, path: Path, state: Mapping[str, np.ndarray]) -> None:
+        if self._lacks(state):
+            state = {**state, **{name: state[other] for name, other in self._stand_ins.items() if other in state}}
         for name, variable in self._variables():
             if name not in state or state[name].shape != tuple(variable.shape):
                 found = f"shape {state[name].shape}" if name in state else "none"
@@ -106,7 +124,7 @@ class Checkpoints:
     def _variables(self) -> Iterator[tuple[str, Any]]:
         for part, holder in self._parts.items():
             for n, variable in enumerate(holder.variables):
-                yield f"{part}_{n}", variable
+                yield _entry(part, n), variable
 
     def _path(self, epoch: int) -> Path:
         return self._root / f"epoch-{epoch:04d}.npz"
@@ -114,6 +132,11 @@ class Checkpoints:
     @property
     def _inside(self) -> Path:
         return self._root / "inside.npz"
+
+
+def _entry(part: str, place: int) -> str:
+    """Returns the name in a file of a part's variable."""
+    return f"{part}_{place}"
 
 
 def _digest(history: Sequence[Any]) -> np.ndarray:

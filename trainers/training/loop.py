@@ -71,7 +71,7 @@ class Training:
         self.model: keras.Model = model or self._new_model("mixed_bfloat16" if schedule.mixed_precision else "float32")
         if schedule.xla:
             without_kernels(self.model)
-        self.optimizer = CoupledAdam(schedule.learning_rate, schedule.weight_decay, clipnorm=schedule.clip_norm)
+        self.optimizer = CoupledAdam(schedule.learning_rate, schedule.weight_decay, global_clipnorm=schedule.clip_norm)
         self.weighting = WEIGHTINGS[recipe.loss.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(
             self.model,

@@ -1,4 +1,4 @@
-"""Adam with coupled weight decay, as MTC uses it, with one TensorFlow operation per variable."""
+"""Adam with coupled weight decay, as MTC uses it, and with a count of updates for each variable."""
 
 from typing import Any
 
@@ -13,13 +13,18 @@ class CoupledAdam(keras.optimizers.Adam):
     `keras.optimizers.Adam(weight_decay=...)` is another regularisation, which subtracts the decay from the weights
     beside the step (AdamW).
 
-    The step equals that of Keras up to rounding. It is one TensorFlow operation; Keras has a dozen, each with a pass
-    over all weights.
+    The bias of a variable's moments is corrected by the number of its own updates (Kingma and Ba, 2015, algorithm 1).
+    Keras counts the steps of the optimizer instead. Where steps update some variables alone, as under Rainbow, a
+    variable that waited would then begin with sqrt(10) learning rates, as its first moments are hardly corrected.
+
+    The update equals that of Keras up to rounding if each step updates all variables. It is one TensorFlow operation;
+    Keras has a dozen, each with a pass over all weights.
 
     Args:
       learning_rate: learning rate of Adam.
       coupled_decay: factor of the weights, >= 0.
-      kwargs: arguments of `keras.optimizers.Adam`, without AMSGrad.
+      kwargs: arguments of `keras.optimizers.Adam`, without AMSGrad. `global_clipnorm` limits the norm over all
+        gradients of a step together, `clipnorm` that of each variable alone.
     """
 
     def __init__(self, learning_rate: float, coupled_decay: float = 0.0, **kwargs: Any) -> None:
@@ -30,12 +35,27 @@ class CoupledAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         self.coupled_decay = coupled_decay
 
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the moments of the variables, and after them the counts of updates."""
+        if self.built:
+            return
+        super().build(variables)
+        self._updates = [
+            self.add_variable(shape=(), initializer="zeros", dtype="int64", name=f"updates_{place}")
+            for place in range(len(variables))
+        ]
+
+    @property
+    def stand_ins(self) -> dict[int, int]:
+        """Positions in `variables` of the counts, each with that of the step count, which 0.2 used for all of them."""
+        return dict.fromkeys(range(len(self.variables) - len(self._updates), len(self.variables)), 0)
+
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
         """Updates one variable."""
         if self.coupled_decay:
             gradient = gradient + self.coupled_decay * variable
         place, kind = self._get_variable_index(variable), variable.dtype
-        step = tf.cast(self.iterations + 1, kind)
+        step = tf.cast(self._updates[place].value.assign_add(1), kind)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[place].value.handle,

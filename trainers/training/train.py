@@ -150,9 +150,10 @@ def _train_locked(
     if earlier:
         training.model.adopt(_pretrain(recipe, whole.restricted(earlier), root, checkpoint_s, progress))
     parts = {"model": training.model, "optimizer": training.optimizer, "weighting": training.weighting}
-    checkpoints = Checkpoints(root / run_directory.CHECKPOINTS, parts)
+    stand_ins = {"optimizer": training.optimizer.stand_ins}
+    checkpoints = Checkpoints(root / run_directory.CHECKPOINTS, parts, stand_ins)
 
-    history, begun = _resume(root, checkpoints)
+    history, begun = _resume(recipe, root, checkpoints)
     for record in training.epochs(history, progress, begun, _every(checkpoint_s, checkpoints.save_inside)):
         write_json(root / run_directory.HISTORY, history)
         checkpoints.save(record["epoch"], {training.kept_epoch(history)}, history)
@@ -310,8 +311,13 @@ def _begin(root: Path, beginnings: Mapping[str, pydantic.BaseModel]) -> None:
         write_text(root / name, beginnings[name].model_dump_json(indent=2) + "\n")
 
 
-def _resume(root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], PartialEpoch | None]:
+def _resume(recipe: Recipe, root: Path, checkpoints: Checkpoints) -> tuple[list[dict[str, Any]], PartialEpoch | None]:
     """Restores the latest checkpoint and returns the history up to it, and the trained part of the next epoch."""
+    if recipe.schedule.clip_norm is not None and checkpoints.is_older():
+        raise FlowloomError(
+            f"{root} holds an unfinished run of version 0.2, whose clip_norm limited the gradient of each variable "
+            "alone and now limits all together; train again in another directory"
+        )
     if not (epochs := checkpoints.epochs()):
         return [], checkpoints.restore_inside(1)
     try:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,6 +18,7 @@ from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.epoch_loop import Epoch, mean_losses
+from flowloom.trainers.training.optimizer import CoupledAdam
 from flowloom.trainers.training.paradigms import PARADIGMS, Paradigm
 
 
@@ -120,7 +120,7 @@ class FlowTrials(RepeatedFit[Examples]):
             {name: tf.TensorSpec((None,), tf.int32) for name in names},
             {name: tf.TensorSpec((None,)) for name in names},
         )
-        optimizer = keras.optimizers.Adam(recipe.schedule.learning_rate, clipnorm=recipe.schedule.clip_norm)
+        optimizer = CoupledAdam(recipe.schedule.learning_rate, global_clipnorm=recipe.schedule.clip_norm)
         super().__init__(build, build(), tasks, optimizer, kind, signature, recipe.loss.reduction)
 
     def fit(self, train: Examples, validation: Examples, plan: FlowFitPlan) -> Fit:

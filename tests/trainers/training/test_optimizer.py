@@ -24,10 +24,31 @@ def trained(optimizer: keras.optimizers.Optimizer, penalty: float) -> list[np.nd
     return [np.asarray(each) for each in variables]
 
 
-@pytest.mark.parametrize("settings", [{}, {"clipnorm": 0.5}, {"beta_1": 0.5, "epsilon": 1e-3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"clipnorm": 0.5}, {"global_clipnorm": 0.5}, {"beta_1": 0.5, "epsilon": 1e-3}]
+)
 def test_steps_equal_those_of_keras(settings):
     expected = trained(keras.optimizers.Adam(0.05, **settings), 0.0)
     np.testing.assert_allclose(trained(CoupledAdam(0.05, **settings), 0.0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_variable_that_waits_steps_as_with_an_optimizer_of_its_own():
+    """The first update is one learning rate long, whatever the other variables have done before."""
+    start = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
+    together = [keras.Variable(each) for each in start]
+    alone = [keras.Variable(each) for each in start]
+    optimizer, owners = CoupledAdam(0.05), [keras.optimizers.Adam(0.05) for _ in alone]
+    optimizer.build(together)
+    assert optimizer.stand_ins.keys() == {6, 7}
+    assert optimizer.variables[0] is optimizer.iterations
+    for step, turn in enumerate([0] * 30 + [1, 0, 1, 1, 0]):
+        for variables, owner in ((together, optimizer), (alone, owners[turn])):
+            owner.apply([4 * variables[turn].value ** 3], [variables[turn]])
+        if step == 30:
+            np.testing.assert_allclose(np.abs(together[1] - start[1]), 0.05, rtol=1e-3)
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert [int(optimizer.variables[place]) for place in optimizer.stand_ins] == [32, 3]
 
 
 def test_decay_is_a_penalty_on_the_loss():

@@ -220,6 +220,23 @@ def test_microbatches_do_not_change_unused_variables():
     np.testing.assert_array_equal(model.idle, [1, 1])
 
 
+def test_clipping_limits_the_gradients_of_a_step_together():
+    """Of the whole step, before Adam: after surgery, over all parts of a batch, and over the trained stripe alone."""
+
+    def moved(kind=Aurora, stripe=None, surgery=False, **settings):
+        model = model_of()
+        weighting = PCGrad(model, [task.name for task in TASKS], 0) if surgery else None
+        before = values(model.trainable_variables)
+        optimizer = keras.optimizers.SGD(1.0, global_clipnorm=0.01)
+        kind(model, optimizer, TASKS, {}, SIGNATURE, weighting, **settings).step(stripe, batch_of(UNKNOWN))
+        return [new - old for new, old in zip(values(model.trainable_variables), before, strict=True)]
+
+    for steps in (moved(), moved(microbatch=4), moved(surgery=True), moved(Rainbow, "app")):
+        assert np.sqrt(sum(np.sum(step**2) for step in steps)) == pytest.approx(0.01, rel=1e-4)
+    for one, other in zip(moved(), moved(microbatch=4), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [Uncertainty, GradNorm, PCGrad])
 def test_microbatches_need_gradients_that_are_sums(kind):
     weighting = kind(model_of(), [task.name for task in TASKS], 0)

@@ -76,6 +76,39 @@ def test_an_interrupted_training_ends_with_the_same_numbers(synthetic, trained, 
         np.testing.assert_array_equal(one, other)
 
 
+def interrupted_as_0_2(options):
+    """Leaves a run that is cut in epoch 2, with a checkpoint of 0.2, which has no counts of updates."""
+
+    def cut(progress):
+        if epoch_and_step(progress) == (2, 3):
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        train(options, cut)
+    (path,) = (options.run / "checkpoints").iterdir()
+    with np.load(path) as found:
+        state = {name: found[name] for name in found.files}
+    counted = [name for name in state if name.startswith("optimizer") and state[name].dtype == np.int64][1:]
+    assert len(counted) == sum(name.startswith("optimizer") for name in state) // 3
+    np.savez(path, **{name: values for name, values in state.items() if name not in counted})
+
+
+def test_an_unfinished_run_of_0_2_ends_with_the_same_numbers(synthetic, trained, tmp_path):
+    """Each step of Aurora updates every variable, so the count of steps is that of updates."""
+    options = TrainOptions(synthetic(), tmp_path / "run", RECIPES["aurora"], SMALL)
+    interrupted_as_0_2(options)
+    train(options)
+    for one, other in zip(weights(options.run), weights(trained["aurora"].run), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_unfinished_run_of_0_2_with_another_clipping_is_refused(synthetic, tmp_path):
+    options = TrainOptions(synthetic(), tmp_path / "run", RECIPES["aurora"], (*SMALL, "clip_norm=1"))
+    interrupted_as_0_2(options)
+    with pytest.raises(FlowloomError, match=r"run holds an unfinished run of version 0\.2, whose clip_norm limited"):
+        train(options)
+
+
 @pytest.mark.slow
 def test_xla_trains_to_nearly_the_same_weights(synthetic, trained, tmp_path):
     train(TrainOptions(synthetic(layout="aurora"), tmp_path / "run", "multa", (*SMALL, "xla=true")))
