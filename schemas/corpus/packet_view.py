@@ -12,9 +12,10 @@ class PacketView(pydantic.BaseModel):
     """Rule that turns a packet into a row of bytes.
 
     `paper` is the preprocessing of MTC, section 3.2.1: link layer stripped, IP addresses zeroed, transport header of 20
-    bytes. `strict` also zeroes fields that identify a connection or a host: ports, sequence and acknowledgement
-    numbers, IP identification, time to live, checksums and IP options (Zhao et al., "The Sweet Danger of Sugar",
-    SIGCOMM 2025).
+    bytes. `strict` also zeroes what identifies a connection or a host: ports, sequence and acknowledgement numbers, IP
+    identification, time to live, checksums and IP options (Zhao et al., "The Sweet Danger of Sugar", SIGCOMM 2025), and
+    the payload of services that name hosts (DNS, multicast DNS, LLMNR, NetBIOS, DHCP, SSDP and the like). Other payload
+    stays, with names that an application may send.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")

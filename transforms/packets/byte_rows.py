@@ -19,7 +19,7 @@ from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.transforms.arrays.columns import column, view
 from flowloom.transforms.arrays.kernels import clear_bytes, copy_bytes, u16
 from flowloom.transforms.packets.decoder import PacketPlaces
-from flowloom.transforms.packets.header_masks import clear_connection
+from flowloom.transforms.packets.header_masks import clear_connection, names_hosts
 
 BATCH_BYTES = 1 << 21
 """Most bytes of a batch, which are then read from the cache (docs/performance.md)."""
@@ -113,9 +113,10 @@ def _write_rows(window, network, end, protocol, ip_bytes, rows, length, strict, 
         copy_bytes(out, at, window, transport, kept)
         clear_bytes(out, at + kept, 20 - kept)
         payload = transport + (np.int64(window[transport + 12] >> 4) * 4 if tcp else 8)
+        named = strict and names_hosts(u16(window, transport), u16(window, transport + 2))
         if strict:
             clear_connection(out, row, header + 20)
         at += 20
-        copied = max(min(stop - payload, row + length - at), 0)
+        copied = 0 if named else max(min(stop - payload, row + length - at), 0)
         copy_bytes(out, at, window, payload, copied)
         clear_bytes(out, at + copied, row + length - at - copied)

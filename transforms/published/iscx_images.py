@@ -4,7 +4,8 @@ An image is the first 784 bytes of a session or flow. `L7` images are payload al
 bytes of a pcap file: its header reveals the tunnel (link type 1 without a VPN, 101 in most captures with one), record
 headers reveal the time, and frames reveal hosts. So by default only IP packets stay, one behind the other, with
 addresses zeroed; the image's end cuts the last one, and a piece of a record header there is removed. `mask="strict"`
-also zeroes all other fields that identify a connection or a host, as in packet rows (`schemas.corpus.packet_view`).
+also zeroes all else that identifies a connection or a host, also in quoted packets and in payload of services that name
+hosts (`transforms.packets.header_masks.clear_connection`).
 """
 
 from collections.abc import Iterator
@@ -67,8 +68,8 @@ def read_iscx_images(
       tunnel: for 6 classes one of `TUNNELS`, if all rows are of one.
       header: `keep` leaves pcap, record and frame headers of `AllLayers` images in place.
       mask: bytes that are zeroed in `AllLayers` images. `none`: no byte. `addresses`: IP addresses and, where frames
-        are kept, Ethernet addresses and all of frames without an IP packet. `strict`: also ports, sequence and
-        acknowledgement numbers, IP identification, time to live, flow label, checksums, and options of IPv4 and TCP.
+        are kept, Ethernet addresses and all of frames without an IP packet. `strict`: also all else that identifies a
+        connection or a host (`header_masks.clear_connection`).
 
     Returns:
       Batches of `schemas.arrow.rows.image_schema` with published labels of the kinds `traffic`, `tunnel` and

@@ -79,7 +79,7 @@ def test_addresses_and_in_stripped_images_times_never_show(tmp_path, header):
 
 ZEROED = {
     4: ((4, 6), (8, 9), (10, 24)), 6: ((2, 4), (7, 40)),
-    "tcp": ((0, 12), (16, 18), (20, 32)), "udp": ((0, 4), (6, 8)), "icmp": ((2, 4),), "plain": (),
+    "tcp": ((0, 12), (16, 18), (20, 32)), "udp": ((0, 4), (6, 8)), "icmp": ((2, 8),), "plain": (),
     "fragment": ((4, 8),),
 }  # fmt: skip
 """Bytes of each header that `strict` zeroes; of IPv6's second one the lower half is, too."""
