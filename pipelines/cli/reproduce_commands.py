@@ -39,6 +39,7 @@ def reproduce(
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create, or to continue in.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits, labels and weights.")] = 7,
     quick: Annotated[bool, typer.Option("--quick", help="Run a small grid; figures mean little.")] = False,
+    final: Annotated[bool, typer.Option("--final", help="Show the final figures, of other splits, once.")] = False,
     as_json: Json = False,
 ) -> None:
     """Reproduce a paper's tables and figures beside its own; writes index.html and results.json."""
@@ -47,10 +48,11 @@ def reproduce(
         from flowloom.pipelines.reproduce.command import reproduce as reproduce_paper
         from flowloom.pipelines.reproduce.engine.options import ReproduceOptions
 
-        found = reproduce_paper(ReproduceOptions(paper, data, out, seed, quick), display.show)
+        options = ReproduceOptions(paper, data, out, seed, quick, final=final)
+        found = reproduce_paper(options, display.show)
     if as_json:
         print_json(found)
         return
     for claim in found["claims"]:
         say(f"{claim['verdict']}: {claim['statement']} ({claim['ours']})")
-    say(out / "index.html")
+    say(options.folder / "index.html")

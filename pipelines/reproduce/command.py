@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
 
 QUICK = "This was a quick run: it shows that everything runs, and its figures mean little."
-
+DEVELOPMENT = (
+    "This is a development run: its splits were looked at while methods were made. Figures to report are those of "
+    "--final, from splits that nobody has looked at."
+)
 
 _REPRODUCTIONS: Mapping[str, Callable[[ReproduceOptions, Callable[[Progress], None]], "Reproduction"]] = {
     "multitask-cnn": reproduce_multitask_cnn,
@@ -30,19 +33,29 @@ def reproduce(options: ReproduceOptions, progress: Callable[[Progress], None] = 
     """Builds the datasets, runs the paper's experiments, and writes index.html and results.json into `out`.
 
     Results in `out` from the same data and options are reused, so an interrupted call continues. Other data is built
-    into new datasets beside the present ones.
+    into new datasets beside the present ones. Final figures are written into `out/final`, once for each configuration.
 
     Returns:
       The content of results.json.
 
     Raises:
-      FlowloomError: if the data of the paper's first set is missing, or a step fails.
+      FlowloomError: if the data of the paper's first set is missing, a step fails, or final figures of the same
+        configuration were shown before.
     """
+    from flowloom.pipelines.reproduce.engine.final_log import FinalLog
+    from flowloom.pipelines.reproduce.engine.single_thread import machine
+
     found = _REPRODUCTIONS[options.paper](options, progress)
+    log = FinalLog(options.out)
+    standing = log.standing(options.paper) if options.final else QUICK if options.quick else DEVELOPMENT
+    seeds = sorted({repeat.seed for repeat in options.repeats(1)})
     complete = dataclasses.replace(
         found,
-        lines=[*found.lines, *([QUICK] if options.quick else [])],
-        data={**found.data, "seed": options.seed, "quick": options.quick},
+        lines=[*found.lines, standing],
+        data={**found.data, "seeds": seeds, "quick": options.quick, "final": options.final, "machine": machine()},
         command=options.command,
     )
-    return complete.write(options.out)
+    document = complete.write(options.folder)
+    if options.final:
+        log.shown(options.paper)
+    return document

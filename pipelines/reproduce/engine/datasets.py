@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.progress import Progress
 from flowloom.transforms.weave.weave_plans import WeaveRules
 
+BUILD_RULES = 2
+"""Version of what a build makes of a manifest; raise it when bytes of datasets change. 2: strict masks of payload."""
+
 
 def built_once(
     name: str, manifest: dict[str, Any], folder: Path, progress: Callable[[Progress], None]
@@ -25,7 +28,7 @@ def built_once(
       its directory, whose name has a hash of manifest and files, and its card. The manifest lies beside it.
     """
     text = yaml.safe_dump(manifest, sort_keys=False)
-    digest = hashlib.sha256("\n".join([text, *_files(manifest)]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([str(BUILD_RULES), text, *_files(manifest)]).encode()).hexdigest()
     directory = folder / f"{name}-{digest[:12]}"
     if (directory / CARD).is_file():
         return directory, read_card(directory)
@@ -35,6 +38,19 @@ def built_once(
     path.write_text(text, encoding="utf-8")
     # published data sets lack classes, and users may have a part of their files; the build reports what is missing
     return directory, build(BuildOptions(path, directory, allow_empty=True), progress)
+
+
+def with_split_seed(manifest: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns a manifest whose splits are drawn by a seed; splits by time have none and stay as they are."""
+    if manifest["splits"]["by"] == "time":
+        return dict(manifest)
+    return {**manifest, "splits": {**manifest["splits"], "seed": seed}}
+
+
+def test_per_train(cards: Sequence[DatasetCard]) -> float:
+    """Returns the test rows per train row of datasets that split the same rows, as a mean (`intervals.mean_of`)."""
+    ratios = [card.splits["test"].rows / card.splits["train"].rows for card in cards]
+    return sum(ratios) / len(ratios)
 
 
 def _files(manifest: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,14 @@
 """Experiments: a grid of functions from settings to small results, which are stored so that none runs twice."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,7 @@ def run_experiments(
     workers: int = 0,
     prepare: Callable[[], None] | None = None,
     progress: Callable[[Progress], None] = ignore_progress,
+    environment: Mapping[str, str] | None = None,
 ) -> Results:
     """Returns the result of every experiment; reads it if `folder` has one of equal settings.
 
@@ -72,6 +75,7 @@ def run_experiments(
       workers: number of processes; 0: the experiments run in this one.
       prepare: called first in each process.
       progress: called after each experiment.
+      environment: variables of the processes, beside those of this one.
 
     Raises:
       FlowloomError: if two experiments have one name.
@@ -98,7 +102,10 @@ def run_experiments(
     elif runs:
         # spawned, not forked: TensorFlow's threads do not survive a fork
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(min(workers, len(runs)), context, prepare) as pool:
+        with (
+            _environment(environment or {}),
+            concurrent.futures.ProcessPoolExecutor(min(workers, len(runs)), context, prepare) as pool,
+        ):
             pending = [pool.submit(_compute, run, compute, folder) for run in runs]
             try:
                 for done in concurrent.futures.as_completed(pending):
@@ -107,6 +114,20 @@ def run_experiments(
                 pool.shutdown(cancel_futures=True)
                 raise
     return Results({name: found[name] for name in names}, computed)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables inside the block, which processes that begin there take over."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _compute(experiments: Sequence[Experiment], compute: Compute, folder: Path) -> dict[str, dict[str, Any]]:

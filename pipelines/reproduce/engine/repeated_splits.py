@@ -11,6 +11,8 @@ from flowloom.trainers.feed.few_labels import class_ranks
 
 SHARES = (0.64, 0.16, 0.20)
 """Shares of the flows of each class in train, validation and test."""
+TEST_PER_TRAIN = SHARES[2] / SHARES[0]
+"""Test rows per train row, by which intervals over repeats are corrected (`intervals.mean_of`)."""
 
 
 @dataclasses.dataclass(frozen=True)

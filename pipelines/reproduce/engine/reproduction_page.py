@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowloom.pipelines.reproduce.engine.claims import Claim
+from flowloom.pipelines.reproduce.engine.claims import Claim, judged
 from flowloom.schemas.atomic_files import write_json, write_text
 from flowloom.trainers.evaluation.intervals import Mean
 from flowloom.trainers.evaluation.pages import confusion_rows, rendered
@@ -61,7 +61,7 @@ class Reproduction:
       paper: title and authors.
       lines: sentences about the data, at the top of the page.
       data: the same as JSON-ready values.
-      claims: all claims, also those that fail or are not decided.
+      claims: all claims, also those that fail or are not decided; the page shows them `judged` together.
       command: repeats the reproduction.
       digits: of means and of the intervals of claims.
       note: explains the intervals.
@@ -75,8 +75,8 @@ class Reproduction:
     command: str = ""
     digits: int = 1
     note: str = (
-        "Differences are paired: both methods use the same splits. Intervals are of Student's t over the repeats, in "
-        "points of accuracy."
+        "Differences are paired: both methods use the same splits. Intervals are of Student's t over the repeats, "
+        "corrected for the rows that repeated splits share (Nadeau and Bengio, 2003), in points of accuracy."
     )
 
     def document(self) -> dict[str, Any]:
@@ -85,13 +85,16 @@ class Reproduction:
         return {
             "data": {**self.data, "lines": list(self.lines), "command": self.command},
             "tables": {name: [_plain(row) for row in rows] for name, rows in tables.items()},
-            "claims": [claim.document() for claim in self.claims],
+            "claims": [claim.document() for claim in judged(self.claims)],
         }
 
     def page(self) -> str:
         """Returns one HTML page with inline styles and figures."""
-        held, undecided = sum(c.holds for c in self.claims), sum(not c.decided for c in self.claims)
-        return rendered(__package__, TEMPLATE, {"shown": shown}, reproduction=self, held=held, undecided=undecided)
+        claims = judged(self.claims)
+        held, undecided = sum(c.holds for c in claims), sum(not c.decided for c in claims)
+        return rendered(
+            __package__, TEMPLATE, {"shown": shown}, reproduction=self, claims=claims, held=held, undecided=undecided
+        )
 
     def write(self, out: Path) -> dict[str, Any]:
         """Writes index.html and results.json into a directory, and returns the content of results.json."""

@@ -1,6 +1,17 @@
-"""Start of a process that computes experiments beside other processes."""
+"""Start of a process that computes experiments beside other processes, the same on every machine of one kind."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
 
 from flowloom.trainers.native_logs import native_stderr_muted
+
+PINNED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"} if platform.machine() == "x86_64" else {}
+"""Environment of the processes: the vector units of matrix products in oneDNN and OpenBLAS, as newer ones round
+differently.
+
+Exponential functions of the C library and Eigen's products still depend on the processor, so that equal seeds give
+equal numbers on one kind of machine alone."""
 
 
 def one_thread() -> None:
@@ -12,3 +23,20 @@ def one_thread() -> None:
         import tensorflow as tf
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def machine() -> dict[str, str]:
+    """Returns the processor and the versions of libraries, on which last digits of results depend."""
+    names = ("flowloom", "tensorflow", "keras", "numpy", "scikit-learn")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {"processor": processor(), "python": platform.python_version(), **versions}
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,18 +1,16 @@
 """Claims of Wang, Gao and Lei (MTC), the figures of their tables, and the verdict on the present data."""
 
-import itertools
 from collections.abc import Sequence
 
-from flowloom.pipelines.reproduce.engine.claims import Claim, claim_above
+from flowloom.pipelines.reproduce.engine.claims import Claim, claim_above, claim_fact
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import LINK_TYPE, RowSet
 from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     HEADERS,
     PACKETS,
-    PAPER_DROPOUT,
     SESSIONS,
     TABLES,
     MTCOutcomes,
-    dropout_arm,
+    converged,
 )
 from flowloom.schemas.dataset.dataset_card import ByteRule
 
@@ -56,12 +54,13 @@ TASK_TITLES = {"tra": "Tra.", "aux": "Aux.", "aux-sum": "Aux. by sum", "vpn": "V
 
 LEAST = {"attack": 97.0, "mal": 99.0}
 """Macro F1 in per cent on the subset of CICIDS2017 from which on the paper counts as reached."""
-FAR = 2.0
-"""Difference in points between two settings of tables 6 to 8 that is more than noise."""
 
 
 def claims(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | None) -> list[Claim]:
-    """Returns every claim of the paper that the data can decide, and our own claims.
+    """Returns every claim that the data can decide, about methods that were trained near convergence.
+
+    None is the paper's own about MTC: its layers, its Transformer and its 1D-CNN were trained for a budget of processor
+    time here (`mtc_grid.CONVERGED`).
 
     Args:
       byte_rule: the byte rule of the tunnel, from the card of the sessions with headers.
@@ -86,79 +85,26 @@ def claims(sets: Sequence[RowSet], outcomes: MTCOutcomes, byte_rule: ByteRule | 
 
 
 def _sessions(outcomes: MTCOutcomes) -> list[Claim]:
-    """Returns the claims of tables 4 and 6 to 8 about ISCX, and our own."""
-    found = []
-    for method in ("mtc-lite", "mtc"):
-        for other in ("transformer", "cnn"):
-            for task in ("tra", "aux"):
-                mine, theirs = PAPER_TABLE_4["mtc"][task][0], PAPER_TABLE_4[other][task][0]
-                statement = f"ISCX: {TITLES[method]} is above the {TITLES[other]} by macro F1 of {TASK_TITLES[task]}"
-                paper = f"{mine} against {theirs}"
-                found.append(_above(outcomes, SESSIONS, method, other, task, statement, paper))
-    for method in ("mtc-lite", "mtc"):
-        statement = f"ISCX: {TITLES[method]} is above a random forest on the same bytes by macro F1 of Tra."
-        found.append(_above(outcomes, SESSIONS, method, "forest", "tra", statement, "not tried"))
-    for other, what in (("mtc", "MTC with the paper's layers"), ("dense", "a dense layer on all bits alone")):
-        for task in ("tra", "vpn"):
-            statement = f"ISCX: MTC lite is above {what}, by macro F1 of {TASK_TITLES[task]}"
-            found.append(_above(outcomes, SESSIONS, "mtc-lite", other, task, statement, "not tried"))
-    return found + _auxiliary(outcomes) + _settings(outcomes)
-
-
-def _auxiliary(outcomes: MTCOutcomes) -> list[Claim]:
-    """Returns the claims about the benefit of the auxiliary task."""
-    whole, scale = dropout_arm(PAPER_DROPOUT, outcomes.scale), outcomes.scale
-    after = f"after {scale.ablation_updates} updates"
-    paper = f"{PAPER_TABLE_4['mtc']['tra'][0]} against {PAPER_TABLE_4['mtc-2task']['tra'][0]}"
-    statement = f"ISCX: learning Aux improves Tra, {after}"
-    found = [_above(outcomes, SESSIONS, whole, "mtc-lite-2task", "tra", statement, paper)]
-    for id, statement, one, other in (
-        ("aux-by-sum", "summing the probabilities of Tra", ("mtc-lite", "aux-sum"), ("mtc-lite", "aux")),
-        ("aux-trained-as-sum", f"training Aux as a sum of Tra, {after},", ("mtc-lite-sum", "aux"), (whole, "aux")),
-    ):
-        statement = f"ISCX: {statement} predicts Aux at most 1 point worse than its own head."
-        found.append(_compared(outcomes, SESSIONS, id, one, other, statement, "not tried", -1.0))
-    return found
-
-
-def _settings(outcomes: MTCOutcomes) -> list[Claim]:
-    """Returns the claims of tables 6 to 8: the best setting is better than the worst."""
-    scale = outcomes.scale
-    compared = (
-        ("layers", "encoder layers (table 6)",
-         {f"layers {m[1]}-{m[2]}": PAPER_TABLE_6[m[1], m[2]][0] for m in scale.repetitions}),
-        ("weights", "weights of the first loss (table 7)",
-         {f"weight {w}": PAPER_TABLE_7[w][0] for w in scale.weights}),
-        ("dropout", "dropout rates (table 8)",
-         {dropout_arm(rate, scale): PAPER_TABLE_8[rate][0] for rate in scale.dropouts}),
-    )  # fmt: skip
-    found = []
-    for id, what, paper in compared:
-        # the paper's best and worst, as our own best and worst would differ by chance alone
-        best, worst = max(paper, key=lambda arm: paper[arm]), min(paper, key=lambda arm: paper[arm])
-        if best != worst:
-            means = [outcomes.mean(SESSIONS, arm, "tra").mean for arm in (best, worst)]
-            statement = (
-                f"ISCX: of {what} the paper's best is more than {FAR:g} points of Tra above its worst, after "
-                f"{scale.ablation_updates} updates."
-            )
-            ours = f"{means[0]:.1f} ({best}) against {means[1]:.1f} ({worst})"
-            gain = outcomes.gain(SESSIONS, best, worst, "tra")
-            found.append(
-                claim_above(f"{id}-matter", statement, f"{paper[best]} against {paper[worst]}", ours, gain, FAR)
-            )
-    return found
+    """Returns our claims about ISCX; those of tables 4 and 6 to 8 need the paper's networks near convergence."""
+    statement = "ISCX: MTC lite is above a random forest on the same bytes by macro F1 of Tra."
+    found = [_above(outcomes, SESSIONS, "mtc-lite", "forest", "tra", statement, "not tried")]
+    for task in ("tra", "vpn"):
+        statement = f"ISCX: MTC lite is above a dense layer on all bits alone, by macro F1 of {TASK_TITLES[task]}"
+        found.append(_above(outcomes, SESSIONS, "mtc-lite", "dense", task, statement, "not tried"))
+    statement = "ISCX: summing the probabilities of Tra predicts Aux at most 1 point worse than its own head."
+    one, other = ("mtc-lite", "aux-sum"), ("mtc-lite", "aux")
+    return [*found, _compared(outcomes, SESSIONS, "aux-by-sum", one, other, statement, "not tried", -1.0)]
 
 
 def _tables(outcomes: MTCOutcomes) -> list[Claim]:
-    """Returns the claims of table 4 about CICIDS2017."""
-    found = []
-    for method, (task, least) in itertools.product(("mtc-lite", "mtc"), LEAST.items()):
+    """Returns the claims about CICIDS2017."""
+    found, method = [], "mtc-lite"
+    for task, least in LEAST.items():
         mean = outcomes.mean(TABLES, method, task)
         statement = (
             f"CICIDS2017: {TITLES[method]} reaches a macro F1 of {least:g} for {TASK_TITLES[task]} on the subset."
         )
-        paper = f"{PAPER_TABLE_4['mtc'][task][0]}"
+        paper = f"{PAPER_TABLE_4['mtc'][task][0]} by MTC"
         reached = f"{mean.mean:.1f} as a mean"
         found.append(claim_above(f"cicids-{method}-{task}", statement, paper, reached, mean, least))
         if task == "mal":
@@ -167,12 +113,9 @@ def _tables(outcomes: MTCOutcomes) -> list[Claim]:
             )
             id, summed, own = f"cicids-{method}-mal-by-sum", (method, "mal-sum"), (method, "mal")
             found.append(_compared(outcomes, TABLES, id, summed, own, statement, "not tried"))
-        others = ("transformer", "cnn", "forest", "boosted-trees")
-        for other in (*others, "dense") if method == "mtc-lite" else others:
-            mine, theirs = PAPER_TABLE_4["mtc"][task][0], PAPER_TABLE_4.get(other, {}).get(task, (None,))[0]
-            paper = f"{mine} against {theirs}" if theirs else "not tried"
+        for other in ("forest", "boosted-trees", "dense"):
             statement = f"CICIDS2017: {TITLES[method]} is above {_the(other)} by macro F1 of {TASK_TITLES[task]}"
-            found.append(_above(outcomes, TABLES, method, other, task, statement, paper))
+            found.append(_above(outcomes, TABLES, method, other, task, statement, "not tried"))
     return found
 
 
@@ -182,7 +125,7 @@ def _headers(outcomes: MTCOutcomes, rule: ByteRule) -> list[Claim]:
     statement = f"ISCX with file headers: byte {LINK_TYPE}, the link type, alone predicts VPN with a macro F1 above 98."
     stripped = outcomes.mean(SESSIONS, "forest", "vpn").mean
     ours = f"{right:.1f}; {100 * rule.right:.1f} % of train rows by the card; forest without headers {stripped:.1f}"
-    return [Claim("leak", statement, "not reported", ours, None, right > 98.0 and LINK_TYPE in rule.leaking)]
+    return [claim_fact("leak", statement, "not reported", ours, right > 98.0 and LINK_TYPE in rule.leaking)]
 
 
 def _above(
@@ -198,6 +141,8 @@ def _compared(
     least: float = 0.0,
 ) -> Claim:  # fmt: skip
     """Returns the claim that one arm and task is more than `least` points of macro F1 above another."""
+    if name != PACKETS and not all(converged(name, arm) for arm, _ in (one, other)):
+        raise ValueError(f"arms of a claim must be trained near convergence, got {one[0]} and {other[0]}")
     means = [outcomes.mean(name, *each).mean for each in (one, other)]
     ours = f"{means[0]:.1f} against {means[1]:.1f}"
     return claim_above(id, statement, paper, ours, outcomes.between(name, one, other), least)

@@ -12,6 +12,7 @@ import sklearn.preprocessing
 import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
+from flowloom.pipelines.reproduce.engine.options import Repeat
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed
 from flowloom.pipelines.reproduce.engine.row_trials import LabelledRows, RowFitPlan, RowTrials
 from flowloom.pipelines.reproduce.mtc.dense_ablation import ByteDense
@@ -29,7 +30,7 @@ from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.tokens import token_shape
 from flowloom.trainers.recipes.named_recipes import MTC_LITE, MTC_LITE_TABLES
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of the experiments; raise it when a change makes stored results invalid."""
 
 Method = Literal[
@@ -116,7 +117,8 @@ class MTCSetting:
     def experiment(self, name: str) -> Experiment:
         """Returns the experiment of these settings; experiments with the same network share its graph."""
         network = f"{self.dataset} {self.method} {self.repetitions} {self.dropout} {self.rate}" if self.updates else ""
-        return Experiment(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), network)
+        repeat = Repeat(self.seed, self.repeat).name
+        return Experiment(f"{self.dataset}__{name}__{repeat}", dataclasses.asdict(self), network)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment
+from flowloom.pipelines.reproduce.engine.options import Repeat
+from flowloom.pipelines.reproduce.engine.repeated_splits import TEST_PER_TRAIN
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import MTCSetting, RowSet
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
@@ -27,6 +29,10 @@ UPDATES = {
 }
 """Updates of 128 rows of each network. The budget is processor time, measured as about 460 s on ISCX and 200 s on
 CICIDS2017. `dense` has as many updates as `mtc-lite`, and takes a tenth of its time."""
+CONVERGED = {SESSIONS: ("mtc-lite", "dense"), TABLES: ("mtc-lite", "dense")}
+"""Networks that these updates train near convergence: on development rows, twice as many change macro F1 by less than a
+seed does (docs/decisions/0020-mtc-lite.md). Claims and table 4 are about these, and about methods without updates: what
+another network reaches within the budget says nothing about the network, or about the paper."""
 RATES = {SESSIONS: 0.001, TABLES: 0.002}
 """Highest learning rates. On development rows of ISCX the paper's 0.001 is the best one of both rivals, and 0.002 is no
 better for MTC lite; on those of CICIDS2017 MTC lite learns more at 0.002, and the 1D-CNN as much at 0.003."""
@@ -123,15 +129,21 @@ def dropout_arm(rate: float, scale: MTCScale) -> str:
     return "weight 6" if rate == 0.05 and 6 in scale.weights else f"dropout {rate:g}"
 
 
-def grid(sets: Sequence[RowSet], scale: MTCScale, seed: int) -> list[Experiment]:
+def converged(name: str, arm: str) -> bool:
+    """Returns whether an arm is trained near convergence, as trees and neighbours are; no ablation is."""
+    return arm in CONVERGED.get(name, ()) or arm in ("forest", "boosted-trees", "neighbour")
+
+
+def grid(sets: Sequence[RowSet], scale: MTCScale, repeats: Sequence[Repeat]) -> list[Experiment]:
     """Returns the experiments of all arms, those with the same network in a row."""
     experiments = [
         MTCSetting(
-            rows.name, rows.content, rows.limit, repeat=repeat, seed=seed, totals=dict(rows.totals), **settings
+            rows.name, rows.content, rows.limit, repeat=repeat.number, seed=repeat.seed, totals=dict(rows.totals),
+            **settings,
         ).experiment(arm.replace(" ", "__"))
         for rows in sets
         for arm, settings in arms(rows.name, scale).items()
-        for repeat in range(scale.repeats)
+        for repeat in repeats
     ]  # fmt: skip
     return sorted(experiments, key=lambda experiment: (not experiment.together, experiment.together, experiment.name))
 
@@ -142,11 +154,12 @@ class MTCOutcomes:
 
     results: Mapping[str, dict[str, Any]]
     scale: MTCScale
+    repeats: Sequence[Repeat]
 
     def all_of(self, name: str, arm: str) -> list[dict[str, Any]]:
         """Returns the results of an arm by repeat."""
         stem = f"{name}__{arm.replace(' ', '__')}"
-        return [self.results[f"{stem}__repeat-{repeat}"] for repeat in range(self.scale.repeats)]
+        return [self.results[f"{stem}__{repeat.name}"] for repeat in self.repeats]
 
     def values(self, name: str, arm: str, task: str, figure: str = "macro_f1") -> list[float]:
         """Returns a figure of a task on the test rows by repeat, in per cent."""
@@ -155,11 +168,12 @@ class MTCOutcomes:
     def of_class(self, name: str, arm: str, task: str, label: str, figure: str) -> Mean:
         """Returns the mean of a figure of one class, in per cent."""
         results = self.all_of(name, arm)
-        return mean_of([100 * result["tasks"][task]["classes"][label][figure] for result in results])
+        values = [100 * result["tasks"][task]["classes"][label][figure] for result in results]
+        return mean_of(values, TEST_PER_TRAIN)
 
     def mean(self, name: str, arm: str, task: str, figure: str = "macro_f1") -> Mean:
         """Returns the mean of a figure, in per cent."""
-        return mean_of(self.values(name, arm, task, figure))
+        return mean_of(self.values(name, arm, task, figure), TEST_PER_TRAIN)
 
     def gain(self, name: str, arm: str, other: str, task: str) -> Mean:
         """Returns the difference in macro F1 of two arms on the same splits, in points."""
@@ -167,7 +181,7 @@ class MTCOutcomes:
 
     def between(self, name: str, one: tuple[str, str], other: tuple[str, str]) -> Mean:
         """Returns the difference in macro F1 of two pairs of arm and task on the same splits, in points."""
-        return difference_of(self.values(name, *one), self.values(name, *other))
+        return difference_of(self.values(name, *one), self.values(name, *other), TEST_PER_TRAIN)
 
     def has(self, name: str, arm: str, task: str) -> bool:
         """Returns whether an arm was run and predicts a task."""

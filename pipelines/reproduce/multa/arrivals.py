@@ -4,12 +4,12 @@ import functools
 from typing import Any
 
 from flowloom.pipelines.reproduce.multa.multa_grid import MULTAOutcomes, TaskSet
-from flowloom.trainers.evaluation.intervals import Mean, mean_of
+from flowloom.trainers.evaluation.intervals import Mean
 from flowloom.trainers.training.latecomers import Arrivals, findings
 
 
 def arrival_findings(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> list[dict[str, Any]]:
-    """Returns the findings of a mode (`latecomers.findings`) on the test AUCs, by seed.
+    """Returns the findings of a mode (`latecomers.findings`) on the test AUCs, by repeat.
 
     `sequential` is the training of `repair` without its last phase.
     """
@@ -25,9 +25,20 @@ def arrival_lines(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> di
     """Returns the mean AUC of every task after each epoch."""
     histories = [result["history"] for result in outcomes.all_of(tasks, _arm(latecomer))]
     return {
-        task: [mean_of([record["test"][task] for record in records]) for records in zip(*histories, strict=True)]
+        task: [
+            outcomes.mean_of(tasks, [record["test"][task] for record in records])
+            for records in zip(*histories, strict=True)
+        ]
         for task in tasks.tasks
     }
+
+
+def lost_after_repair(tasks: TaskSet, outcomes: MULTAOutcomes) -> list[float]:
+    """Returns how far the first task is below the AUC of its own phase after one epoch of repair."""
+    planned, task = _arrivals(tasks, outcomes, "repair"), tasks.tasks[0]
+    own, repair = planned.phases[0].last_epoch, planned.phases[-1].first_epoch
+    histories = [result["history"] for result in outcomes.all_of(tasks, _arm("repair"))]
+    return [history[own - 1]["test"][task] - history[repair - 1]["test"][task] for history in histories]
 
 
 def phases_of(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> dict[str, int]:
@@ -37,7 +48,7 @@ def phases_of(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> dict[s
 
 
 def unchanged(tasks: TaskSet, outcomes: MULTAOutcomes, latecomer: str) -> bool:
-    """Returns whether all scores of earlier tasks stay the same, to the bit, for every seed."""
+    """Returns whether all scores of earlier tasks stay the same, to the bit, for every repeat."""
     return all(all(result["unchanged"].values()) for result in outcomes.all_of(tasks, _arm(latecomer)))
 
 

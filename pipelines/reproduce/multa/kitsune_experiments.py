@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
+from flowloom.pipelines.reproduce.engine.options import Repeat
 from flowloom.pipelines.reproduce.kitsune.kitsune_baseline import KitsuneOptions, kitsune_baseline
 from flowloom.pipelines.reproduce.multa.multa_data import MULTASource
 from flowloom.pipelines.reproduce.multa.multa_experiments import MULTAExperiments
-from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale, TaskSet, kitsune_name
+from flowloom.pipelines.reproduce.multa.multa_grid import MULTAScale, TaskSet, dataset_of, kitsune_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,12 @@ class MULTAAndKitsune:
         """Returns the result of an experiment, without times, which differ from run to run."""
         if "cluster" not in settings:
             return MULTAExperiments(self.datasets)(settings)
-        figures = kitsune_baseline(kitsune_options(settings, self.datasets)).figures
-        return {name: value for name, value in figures.items() if not name.endswith("_us")}
+        options = kitsune_options(settings, self.datasets)
+        figures = kitsune_baseline(options).figures
+        # the size is chosen by the validation rows
+        validation = kitsune_baseline(dataclasses.replace(options, split="validation")).figures["auc"]
+        stored = {name: value for name, value in figures.items() if not name.endswith("_us")}
+        return {**stored, "validation_auc": validation}
 
 
 def kitsune_options(settings: Settings, datasets: Mapping[str, str]) -> KitsuneOptions:
@@ -35,18 +40,22 @@ def kitsune_options(settings: Settings, datasets: Mapping[str, str]) -> KitsuneO
 
 
 def kitsune_experiments(sources: Sequence[MULTASource], sets: Sequence[TaskSet], scale: MULTAScale) -> list[Experiment]:
-    """Returns one experiment for each task of sets of packets and each size of Kitsune; none depends on the seed."""
+    """Returns one experiment for each task of sets of packets, seed of their splits, and size of Kitsune."""
     return [
-        Experiment(kitsune_name(tasks, task, cluster), kitsune_settings(source, tasks.content, task, cluster))
+        Experiment(
+            kitsune_name(tasks, task, cluster, seed),
+            kitsune_settings(source, Repeat(seed), content, task, cluster),
+        )
         for source, tasks in zip(sources, sets, strict=True) if source.kitsune
+        for seed, content in tasks.contents.items()
         for task in tasks.tasks
         for cluster in scale.clusters
     ]  # fmt: skip
 
 
-def kitsune_settings(source: MULTASource, content: str, task: str, cluster: int) -> dict[str, Any]:
+def kitsune_settings(source: MULTASource, repeat: Repeat, content: str, task: str, cluster: int) -> dict[str, Any]:
     """Returns the settings of an experiment: all inputs of its result."""
     return {
-        "dataset": source.name, "content": content, "task": task, "cluster": cluster, "map_rows": source.map_rows,
-        "benign": source.kitsune, "protocol": 1,
+        "dataset": dataset_of(source.name, "", repeat), "content": content, "task": task, "cluster": cluster,
+        "map_rows": source.map_rows, "benign": source.kitsune, "protocol": 2,
     }  # fmt: skip

@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from flowloom.pipelines.demo_corpus import CORPUS
-from flowloom.pipelines.reproduce.engine.datasets import built_once, merged_once
+from flowloom.pipelines.reproduce.engine.datasets import built_once, merged_once, test_per_train, with_split_seed
+from flowloom.pipelines.reproduce.engine.options import DEVELOPMENT_SEED, Repeat
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress
@@ -29,7 +30,7 @@ CERTTA: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
 CERTTA_PARTS = ("valid", "test")
 KITSUNE = {"SSDP Flood": "ssdp_flood", "SSL Renegotiation": "tls_renegotiation", "SYN DoS": "syn_dos"}
 """Kitsune's sets, as their authors name them, and the task of each."""
-SPLITS = {"by": "flow", "seed": 7}
+SPLITS = {"by": "flow", "seed": DEVELOPMENT_SEED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _packets_manifest() -> dict[str, Any]:
     return {
         "name": "embedded-packets", "captures": captures, "definition": {"preset": "packet-windows"},
         "tasks": {task: {"kind": "binary"} for task in ATTACKS}, "layout": "rainbow",
-        "splits": {"by": "capture", "seed": 7}, "output": {"shards": 1},
+        "splits": {"by": "capture", "seed": DEVELOPMENT_SEED}, "output": {"shards": 1},
     }  # fmt: skip
 
 
@@ -172,25 +173,39 @@ def _certta_sources(folder: Path) -> list[MULTASource]:
 
 
 def prepare_tasks(
-    source: MULTASource, scale: "MULTAScale", folder: Path, progress: Callable[[Progress], None]
+    source: MULTASource,
+    scale: "MULTAScale",
+    repeats: Sequence[Repeat],
+    folder: Path,
+    progress: Callable[[Progress], None],
 ) -> tuple["TaskSet", dict[str, str]]:
-    """Builds the datasets of a source; returns its set of tasks and the datasets' directories by name."""
-    from flowloom.pipelines.reproduce.multa.multa_grid import TaskSet
+    """Builds the datasets of a source, one for each seed of splits.
 
-    built = [built_once(manifest["name"], manifest, folder, progress) for manifest in source.manifests]
-    directory, card = built[0]
-    if len(built) > 1:
-        directory = folder / source.name
-        card = merged_once(tuple(part for part, _ in built), WeaveRules("rainbow"), directory, progress)
-    directories = {source.name: os.fspath(directory)}
-    filled: DatasetCard | None = None
-    if source.aurora:
-        aurora = directory.with_name(f"{source.name}-aurora")
-        filled = merged_once((directory,), WeaveRules("aurora", missing="negative"), aurora, progress)
-        directories[f"{source.name}-aurora"] = os.fspath(aurora)
-    units = scale.packet_units if source.kitsune else scale.units
+    Returns:
+      its set of tasks, and the directories of the datasets by name (`multa_grid.dataset_of`).
+    """
+    from flowloom.pipelines.reproduce.multa.multa_grid import TaskSet, dataset_of
+
+    directories: dict[str, str] = {}
+    cards: dict[int, DatasetCard] = {}
+    filled: dict[int, str] = {}
+    for repeat in {repeat.seed: Repeat(repeat.seed) for repeat in repeats}.values():
+        manifests = [with_split_seed(manifest, repeat.seed) for manifest in source.manifests]
+        built = [built_once(manifest["name"], manifest, folder, progress) for manifest in manifests]
+        directory, card = built[0]
+        name = dataset_of(source.name, "", repeat)
+        if len(built) > 1:
+            directory = folder / name
+            card = merged_once(tuple(part for part, _ in built), WeaveRules("rainbow"), directory, progress)
+        directories[name], cards[repeat.seed] = os.fspath(directory), card
+        if source.aurora:
+            aurora = dataset_of(source.name, "paradigm aurora", repeat)
+            rules = WeaveRules("aurora", missing="negative")
+            filled[repeat.seed] = merged_once((directory,), rules, folder / aurora, progress).content_hash
+            directories[aurora] = os.fspath(folder / aurora)
     tasks = TaskSet(
-        source.name, source.title, card.content_hash, source.tasks, units,
-        filled.content_hash if filled else "", bool(source.kitsune),
+        source.name, source.title, {seed: card.content_hash for seed, card in cards.items()}, source.tasks,
+        scale.packet_units if source.kitsune else scale.units, filled, bool(source.kitsune),
+        test_per_train(list(cards.values())) if len({card.content_hash for card in cards.values()}) > 1 else 0.0,
     )  # fmt: skip
     return tasks, directories

@@ -23,9 +23,9 @@ from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.training.early_stopping import best_epoch, mean, score, total_loss
 from flowloom.trainers.training.loop import Training
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the experiments; raise it when a change makes stored results invalid."""
-LATECOMER_PROTOCOL = 3
+LATECOMER_PROTOCOL = 4
 """Version of the experiments on latecomers, which `Training` trains."""
 MOMENTS = 20
 """Least number of measurements of a long training; a shorter one is measured after each epoch."""

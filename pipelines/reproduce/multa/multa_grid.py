@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment
+from flowloom.pipelines.reproduce.engine.options import Repeat
 from flowloom.pipelines.reproduce.multa.multa_experiments import LATECOMER_PROTOCOL, MULTASetting, mean_auc
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
@@ -24,15 +25,17 @@ class TaskSet:
 
     name: str
     title: str
-    content: str
-    """The content hash of the dataset."""
+    contents: Mapping[int, str]
+    """The content hash of the dataset by seed of its splits."""
     tasks: tuple[str, ...]
     units: tuple[int, ...]
     """Sizes of single LSTMs and tuned experts: multiples of the first."""
-    aurora: str = ""
-    """The content hash of the same flows with every label, absent ones filled as negative; empty if there is none."""
+    aurora: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """The same of these flows with every label, absent ones filled as negative; empty if there is none."""
     kitsune: bool = False
     """Whether rows are packets, which Kitsune can score as well."""
+    test_per_train: float = 0.0
+    """Test rows per train row if repeats have splits of their own, 0 if they share one (`intervals.mean_of`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,25 +104,25 @@ def hand_arm(units: int) -> str:
     return f"hand units-{units}"
 
 
-def grid(sets: Sequence[TaskSet], scale: MULTAScale, seed: int) -> list[Experiment]:
+def grid(sets: Sequence[TaskSet], scale: MULTAScale, repeats: Sequence[Repeat]) -> list[Experiment]:
     """Returns the experiments of all arms; those of one arm are in a row and share its graphs."""
     experiments = []
     for tasks in sets:
         for name, settings in arms(tasks, scale).items():
             aurora = settings.get("paradigm") == "aurora"
-            content = tasks.aurora if aurora else tasks.content
-            for number in range(scale.seeds):
+            contents = tasks.aurora if aurora else tasks.contents
+            for repeat in repeats:
                 setting = MULTASetting(
-                    dataset_of(tasks, name), content, seed=seed + number,
+                    dataset_of(tasks.name, name, repeat), contents[repeat.seed], seed=repeat.training_seed,
                     **{"method": "network", "tasks": tasks.tasks, **settings},
                 )  # fmt: skip
                 experiments.append(setting.experiment(name.replace(" ", "__")))
     return experiments
 
 
-def dataset_of(tasks: TaskSet, arm: str) -> str:
-    """Returns the name of the dataset that an arm is trained on."""
-    return f"{tasks.name}-aurora" if arm == "paradigm aurora" else tasks.name
+def dataset_of(tasks: str, arm: str, repeat: Repeat) -> str:
+    """Returns the name of the dataset with the splits of a repeat that an arm is trained on."""
+    return f"{tasks}-{repeat.seed}{'-aurora' if arm == 'paradigm aurora' else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,31 +131,37 @@ class MULTAOutcomes:
 
     results: Mapping[str, dict[str, Any]]
     scale: MULTAScale
-    seed: int
+    repeats: Sequence[Repeat]
 
     def all_of(self, tasks: TaskSet, arm: str) -> list[dict[str, Any]]:
-        """Returns the results of an arm by seed."""
-        stem = f"{dataset_of(tasks, arm)}__{arm.replace(' ', '__')}"
-        return [self.results[f"{stem}__seed-{seed}"] for seed in self.seeds]
+        """Returns the results of an arm by repeat."""
+        names = (
+            f"{dataset_of(tasks.name, arm, repeat)}__{arm.replace(' ', '__')}__seed-{repeat.training_seed}"
+            for repeat in self.repeats
+        )
+        return [self.results[name] for name in names]
 
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds, in their order."""
-        return tuple(self.seed + number for number in range(self.scale.seeds))
+    def mean_of(self, tasks: TaskSet, values: Sequence[float]) -> Mean:
+        """Returns the mean of a value over the repeats, with its interval."""
+        return mean_of(values, tasks.test_per_train)
+
+    def difference(self, tasks: TaskSet, ours: Sequence[float], theirs: Sequence[float] | None = None) -> Mean:
+        """Returns the mean difference of two values over the repeats, with its interval; without `theirs` from 0."""
+        return difference_of(ours, theirs if theirs is not None else [0.0] * len(ours), tasks.test_per_train)
 
     def aucs(self, tasks: TaskSet, arms: Sequence[str], split: str = "test") -> list[float]:
-        """Returns the mean AUC over the tasks of several networks together, by seed."""
+        """Returns the mean AUC over the tasks of several networks together, by repeat."""
         by_arm = [self.all_of(tasks, arm) for arm in arms]
         merged = ({task: auc for one in each for task, auc in one[split].items()} for each in zip(*by_arm, strict=True))
         return [mean_auc(each) for each in merged]
 
     def mean(self, tasks: TaskSet, arms: Sequence[str], split: str = "test") -> Mean:
         """Returns the mean AUC of several networks together."""
-        return mean_of(self.aucs(tasks, arms, split))
+        return self.mean_of(tasks, self.aucs(tasks, arms, split))
 
     def gain(self, tasks: TaskSet, arms: Sequence[str], others: Sequence[str]) -> Mean:
-        """Returns the difference in AUC between two groups of networks on the test split, paired by seed."""
-        return difference_of(self.aucs(tasks, arms), self.aucs(tasks, others))
+        """Returns the difference in AUC between two groups of networks on the test split, paired by repeat."""
+        return self.difference(tasks, self.aucs(tasks, arms), self.aucs(tasks, others))
 
     def parameters(self, tasks: TaskSet, arms: Sequence[str]) -> int:
         """Returns the number of parameters of several networks together."""
@@ -163,6 +172,6 @@ class MULTAOutcomes:
         return sum(self.all_of(tasks, arm)[0]["macs"] for arm in arms)
 
 
-def kitsune_name(tasks: TaskSet, task: str, cluster: int) -> str:
-    """Returns the name of the experiment of Kitsune on one task."""
-    return f"{tasks.name}__kitsune__{task}__cluster-{cluster}"
+def kitsune_name(tasks: TaskSet, task: str, cluster: int, seed: int) -> str:
+    """Returns the name of the experiment of Kitsune on one task, with splits of a seed."""
+    return f"{tasks.name}-{seed}__kitsune__{task}__cluster-{cluster}"

@@ -19,13 +19,13 @@ QUICK = ("corpus", "packets")
 
 def reproduce_multa(options: "ReproduceOptions", progress: Callable[[Progress], None]) -> "Reproduction":
     """Repeats the experiments of Guo et al., MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis."""
-    from flowloom.pipelines.reproduce.engine.experiments import run_experiments
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
-    from flowloom.pipelines.reproduce.engine.single_thread import one_thread
+    from flowloom.pipelines.reproduce.engine.run_grid import run_grid
+    from flowloom.pipelines.reproduce.engine.single_thread import processor
     from flowloom.pipelines.reproduce.multa.kitsune_experiments import MULTAAndKitsune, kitsune_experiments
     from flowloom.pipelines.reproduce.multa.multa_claims import claims
-    from flowloom.pipelines.reproduce.multa.multa_grid import MULTAOutcomes, MULTAScale, grid
-    from flowloom.pipelines.reproduce.multa.multa_measure import measure, processor
+    from flowloom.pipelines.reproduce.multa.multa_grid import MULTAOutcomes, MULTAScale, dataset_of, grid
+    from flowloom.pipelines.reproduce.multa.multa_measure import measure
     from flowloom.pipelines.reproduce.multa.multa_tables import MULTAResults, sections
     from flowloom.pipelines.reproduce.multa.sizes import best_hand, sizes
 
@@ -33,19 +33,17 @@ def reproduce_multa(options: "ReproduceOptions", progress: Callable[[Progress], 
     sources = multa_sources(options.data)
     if options.quick:
         sources = [source for source in sources if source.name in QUICK]
+    repeats = options.repeats(scale.seeds)
     sets: list[TaskSet] = []
     datasets: dict[str, str] = {}
     for source in sources:
-        tasks, directories = prepare_tasks(source, scale, options.out / "datasets", progress)
+        tasks, directories = prepare_tasks(source, scale, repeats, options.out / "datasets", progress)
         sets.append(tasks)
         datasets |= directories
-    planned = [*kitsune_experiments(sources, sets, scale), *grid(sets, scale, options.seed)]
-    progress(Progress(f"{len(planned):,} experiments in {options.out / 'cells'}", stays=True))
+    planned = [*kitsune_experiments(sources, sets, scale), *grid(sets, scale, repeats)]
 
-    results = run_experiments(
-        planned, MULTAAndKitsune(datasets), options.out / "cells", options.workers, one_thread, progress
-    ).by_name  # fmt: skip
-    outcomes = MULTAOutcomes(results, scale, options.seed)
+    results = run_grid(planned, MULTAAndKitsune(datasets), options, progress).by_name
+    outcomes = MULTAOutcomes(results, scale, repeats)
     found = {
         tasks.name: {units: sizes(tasks, outcomes, units) for units in scale.hand} for tasks in sets
     }  # fmt: skip
@@ -53,19 +51,27 @@ def reproduce_multa(options: "ReproduceOptions", progress: Callable[[Progress], 
     measured = measure(sources, sets, found, chosen, datasets, scale, options, progress)
     findings = MULTAResults(sets, outcomes, found, chosen, results, processor=processor(), **measured)
     lines = [source.line for source in sources]
+    repeated = (
+        f"{len(repeats)} splits, with one seed of weights and order of rows each"
+        if options.final
+        else f"{len(repeats)} seeds of weights and order of rows, on one split"
+    )
     lines.append(
-        f"Each figure is a mean over {scale.seeds} seeds of weights and order of rows, on one split, with its 95 % "
-        f"interval. Sizes, epochs and targets are chosen on the validation split; figures are of the test split. "
-        f"LSTMs of one task have {scale.updates} updates, and a MULTA has as many for each of its tasks, so that both "
-        f"see each row equally often. Costs were measured on: {findings.processor}."
+        f"Each figure is a mean over {repeated}, with its 95 % interval. Sizes, epochs and targets are chosen on the "
+        f"validation split; figures are of the test split. LSTMs of one task have {scale.updates} updates, and a MULTA "
+        "has as many for each of its tasks, so that both see each row equally often. Costs were measured on: "
+        f"{findings.processor}."
     )
     return Reproduction(
         paper="MULTA: Enabling Cost-efficient Multi-task Network Traffic Analysis (Guo et al.)",
         lines=lines,
         data={
             "sets": {
-                tasks.name: {"rows": _rows(Path(datasets[tasks.name])), "content_hash": tasks.content,
-                             "tasks": list(tasks.tasks)} for tasks in sets
+                tasks.name: {
+                    "rows": _rows(Path(datasets[dataset_of(tasks.name, "", repeats[0])])),
+                    "content_hash": list(tasks.contents.values()), "tasks": list(tasks.tasks),
+                }
+                for tasks in sets
             },
             "cells": len(planned), "processor": findings.processor,
             **measured,
@@ -73,7 +79,9 @@ def reproduce_multa(options: "ReproduceOptions", progress: Callable[[Progress], 
         claims=claims(findings),
         sections=sections(findings),
         digits=4,
-        note="Differences are of mean AUC, paired by seed; intervals are of Student's t over the seeds.",
+        note="Differences are of mean AUC, paired by repeat. Intervals are of Student's t over the repeats; they are "
+        "corrected for the rows that repeated splits share (Nadeau and Bengio, 2003), and do not extend to other rows "
+        "where repeats are seeds on one split.",
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class Sizes:
 
     hand_units: int
     target: float
-    """Mean validation AUC of that MULTA over tasks and seeds."""
+    """Mean validation AUC of that MULTA over tasks and repeats."""
     tuning: Tuning
     """Result of algorithm 1, task by task."""
     smallest: tuple[int, int]
@@ -65,14 +65,14 @@ def sizes(tasks: TaskSet, outcomes: MULTAOutcomes, hand_units: int) -> Sizes:
     equal = {task: value - MAX_DROP for task, value in reached.items()}
     search = Search(
         equal, 0.0, start_units=tasks.units[0], granularity=tasks.units[0],
-        largest_units=tasks.units[-1], seeds=outcomes.seeds,
+        largest_units=tasks.units[-1], seeds=tuple(range(len(outcomes.repeats))),
     )  # fmt: skip
 
     def oracle(trial: Trial) -> dict[str, float]:
         arm = shared_arm(trial.experts, trial.units)
         if len(trial.tasks) == 1:
             arm = single_arm(trial.tasks[0], trial.units)
-        return outcomes.all_of(tasks, arm)[outcomes.seeds.index(trial.seed)]["validation"]
+        return outcomes.all_of(tasks, arm)[trial.seed]["validation"]  # the number of a repeat
 
     singles_reach, singles = _cheapest_singles(tasks, outcomes, statistics.mean(equal.values()))
     tuning = tune(tasks.tasks, oracle, search)

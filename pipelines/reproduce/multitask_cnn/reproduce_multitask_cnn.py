@@ -21,9 +21,8 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", progress: Callable[[Pro
     Raises:
       FlowloomError: if the flows of the first set are missing.
     """
-    from flowloom.pipelines.reproduce.engine.experiments import run_experiments
     from flowloom.pipelines.reproduce.engine.reproduction_page import Reproduction
-    from flowloom.pipelines.reproduce.engine.single_thread import one_thread
+    from flowloom.pipelines.reproduce.engine.run_grid import run_grid
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import claims
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuExperiments
     from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
@@ -46,17 +45,18 @@ def reproduce_multitask_cnn(options: "ReproduceOptions", progress: Callable[[Pro
             )
         )  # fmt: skip
     scale = RezaeiLiuScale.quick() if options.quick else RezaeiLiuScale()
-    planned = grid(sets, scale, options.seed)
-    progress(Progress(f"{len(planned):,} experiments in {options.out / 'cells'}", stays=True))
+    repeats = options.repeats(scale.repeats)
+    planned = grid(sets, scale, repeats)
     experiments = RezaeiLiuExperiments({flows.name: (flows.directory, flows.task) for flows in sets})
 
-    results = run_experiments(planned, experiments, options.out / "cells", options.workers, one_thread, progress)
-    outcomes = RezaeiLiuOutcomes(results.by_name, scale)
+    outcomes = RezaeiLiuOutcomes(run_grid(planned, experiments, options, progress).by_name, scale, repeats)
     totals = labelled_totals(options.data)
     lines = [source.line for source in sources]
     lines.append(
-        f"Each figure is a mean over {scale.repeats} stratified splits by flow (64 % train, 16 % validation, 20 % "
-        f"test), with its 95 % interval. Each network has {scale.updates} updates on all train flows."
+        f"Each figure is a mean over {len(repeats)} stratified splits by flow (64 % train, 16 % validation, 20 % "
+        f"test), with its 95 % interval. Each network has {scale.updates} updates on all train flows. All networks "
+        "keep their last weights: the labels of validation rows, more than those that a network with few labels may "
+        "know, choose nothing."
     )
     return Reproduction(
         paper="Multitask Learning for Network Traffic Classification (Rezaei and Liu)",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowloom.pipelines.reproduce.engine.claims import Claim, claim_above
+from flowloom.pipelines.reproduce.engine.claims import Claim, claim_above, claim_fact
 from flowloom.pipelines.reproduce.multitask_cnn.auxiliary_labels import mean_dividers
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
     FEW,
@@ -85,7 +85,7 @@ def claims(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: Labelle
     for flows, table in zip(compared, ("III", "V"), strict=False):
         judge = _Judge(flows, outcomes, table)
         for labels in LOWEST_LABELS:
-            for other in ("cnn-rnn2", "transfer", "cnn-rnn2-converged", "transfer-converged"):
+            for other in ("cnn-rnn2", "transfer", "cnn-rnn2-converged", "transfer-converged", "single-task-converged"):
                 found.append(judge.above("multi-task", other, labels))
         found += [judge.above("multi-task-windows", "transfer-converged", labels) for labels in LOWEST_LABELS]
         found += [*judge.other_tasks(), judge.few_labels(), judge.packets(), *judge.weights(), *judge.dividers()]
@@ -184,14 +184,14 @@ def _arithmetic(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: La
     if five is not None:
         (count,) = {result["parameters"] for result in outcomes.all_of(five, f"multi-task labels-{FEW}")}
         statement = "The network has the parameters of table II: three heads of five classes, k = 60."
-        found.append(Claim("parameters", statement, f"{PARAMETERS:,}", f"{count:,}", None, count == PARAMETERS))
+        found.append(claim_fact("parameters", statement, f"{PARAMETERS:,}", f"{count:,}", count == PARAMETERS))
     codes = np.arange(len(PAPER_MEANS_S), dtype=np.int32)
     rule = mean_dividers(np.array(PAPER_MEANS_S), codes)
     # the paper truncates 44.26 and rounds 20.955 up, so its second digit is uncertain
     found.append(
-        Claim(
+        claim_fact(
             "divider-rule", "The rule derives the paper's duration dividers from its mean durations.",
-            _listed(PAPER_DURATION_DIVIDERS_S), _listed(rule), None,
+            _listed(PAPER_DURATION_DIVIDERS_S), _listed(rule),
             bool(np.allclose(rule, PAPER_DURATION_DIVIDERS_S, atol=0.01)),
         )
     )  # fmt: skip
@@ -206,7 +206,7 @@ def _arithmetic(sets: Sequence[FlowSet], outcomes: RezaeiLiuOutcomes, totals: La
 def _dividers_near(id: str, what: str, paper: Sequence[float], ours: Sequence[float]) -> Claim:
     near = len(paper) == len(ours) and bool(np.allclose(ours, paper, rtol=0.3))
     statement = f"Dividers of {what}, from all labelled flows are within 30 % of the paper's."
-    return Claim(id, statement, _listed(paper), _listed(ours), None, near)
+    return claim_fact(id, statement, _listed(paper), _listed(ours), near)
 
 
 def _listed(values: Sequence[float]) -> str:

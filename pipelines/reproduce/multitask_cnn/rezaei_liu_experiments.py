@@ -11,6 +11,7 @@ import threadpoolctl
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment, Settings
 from flowloom.pipelines.reproduce.engine.flow_trials import Examples, FlowFitPlan, FlowTrials
+from flowloom.pipelines.reproduce.engine.options import Repeat
 from flowloom.pipelines.reproduce.engine.repeated_fit import Fit
 from flowloom.pipelines.reproduce.engine.repeated_splits import RowSplit, derived_seed, repeated_split
 from flowloom.pipelines.reproduce.multitask_cnn import auxiliary_labels
@@ -23,7 +24,7 @@ from flowloom.trainers.feed.few_labels import few_labels
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.recipes.recipe import Recipe
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the experiments; raise it when a change makes stored results invalid."""
 
 TASKS = ("class", "bandwidth", "duration")
@@ -35,8 +36,9 @@ Method = Literal[
 ]  # fmt: skip
 Budget = Literal["paper", "converged"]
 """Length of a training on few labels. `paper`: 20 epochs (transfer) or 30 (one task alone), which are few updates with
-few labels; the last weights are kept. `converged`: as many updates as the multi-task network; the weights with the best
-accuracy on the validation rows are kept. If all rows have labels, both have the same number of updates."""
+few labels. `converged`: as many updates as the multi-task network. If all rows have labels, both have the same number
+of updates. The last weights are kept in either case: the validation rows have more labels than a network with few
+labels may know."""
 DividersFrom = Literal["labelled", "all", "shares", "crowded"]
 """Dividers of the auxiliary classes: from class means over the labelled or over all train rows, from equal shares of
 the train rows, or all in their upper tenth."""
@@ -73,7 +75,8 @@ class RezaeiLiuSetting:
 
     def experiment(self, name: str, together: str = "") -> Experiment:
         """Returns the experiment of these settings."""
-        return Experiment(f"{self.dataset}__{name}__repeat-{self.repeat}", dataclasses.asdict(self), together)
+        repeat = Repeat(self.seed, self.repeat).name
+        return Experiment(f"{self.dataset}__{name}__{repeat}", dataclasses.asdict(self), together)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,8 @@ class RezaeiLiuExperiments:
     def __call__(self, settings: Settings) -> dict[str, Any]:
         """Returns accuracies on the test rows, the confusion matrix of the class task, and the training history.
 
-        The test rows choose nothing: labels and dividers come from the train rows, epochs from the validation rows.
+        Neither test rows nor validation rows choose anything: labels and dividers come from the train rows, and the
+        last weights are kept.
         """
         setting = RezaeiLiuSetting(**settings)
         path, task = self.datasets[setting.dataset]
@@ -158,7 +162,6 @@ class _Trial:
         plan = FlowFitPlan(
             seed=self.seed,
             epochs=self._updates_in_epochs(train),
-            keep="last" if setting.budget == "paper" else "best",
             loss_weights={"class": weight},
             furthest_start=reach,
         )
@@ -201,12 +204,9 @@ class _Trial:
     ) -> Fit:
         """Trains on rows that may be few, for as long as the budget allows."""
         setting = self.setting
-        if setting.budget == "paper" and len(train.length) < len(self.split.train):
-            plan = FlowFitPlan(seed=self.seed, epochs=PAPER_EPOCHS[setting.method], adopt=adopt)
-        else:
-            keep: Literal["last", "best"] = "last" if setting.budget == "paper" else "best"
-            plan = FlowFitPlan(seed=self.seed, epochs=self._updates_in_epochs(train), keep=keep, adopt=adopt)
-        return trials.fit(train, validation, plan)
+        published = setting.budget == "paper" and len(train.length) < len(self.split.train)
+        epochs = PAPER_EPOCHS[setting.method] if published else self._updates_in_epochs(train)
+        return trials.fit(train, validation, FlowFitPlan(seed=self.seed, epochs=epochs, adopt=adopt))
 
     def _updates_in_epochs(self, train: Examples) -> int:
         steps = -(-len(train.length) // recipe_of(self.setting.method).feed.batch_size)

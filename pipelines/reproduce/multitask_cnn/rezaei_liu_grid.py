@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment
+from flowloom.pipelines.reproduce.engine.options import Repeat
+from flowloom.pipelines.reproduce.engine.repeated_splits import TEST_PER_TRAIN
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_experiments import RezaeiLiuSetting
 from flowloom.trainers.evaluation.intervals import Mean, difference_of, mean_of
 
@@ -117,17 +119,17 @@ def divider_settings(flows: FlowSet, scale: RezaeiLiuScale) -> list[Any]:
     return (["all", *given] if flows.paper_dividers else ["all", "shares", "crowded"])[: scale.dividers]
 
 
-def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, seed: int) -> list[Experiment]:
+def grid(sets: Sequence[FlowSet], scale: RezaeiLiuScale, repeats: Sequence[Repeat]) -> list[Experiment]:
     """Returns the experiments of all arms; transfers on the same split share their first training."""
     experiments = []
     for flows in sets:
-        for repeat in range(scale.repeats):
+        for repeat in repeats:
             for name, settings in sorted(arms(flows, scale).items()):
                 setting = RezaeiLiuSetting(
-                    flows.name, flows.content, repeat=repeat, seed=seed, updates=scale.updates,
+                    flows.name, flows.content, repeat=repeat.number, seed=repeat.seed, updates=scale.updates,
                     **{"signed": flows.signed, **settings},
                 )  # fmt: skip
-                shared = f"{flows.name} {repeat}" if setting.method == "transfer" else ""
+                shared = f"{flows.name} {repeat.name}" if setting.method == "transfer" else ""
                 experiments.append(setting.experiment(name.replace(" ", "__"), shared))
     return experiments
 
@@ -138,11 +140,12 @@ class RezaeiLiuOutcomes:
 
     results: Mapping[str, dict[str, Any]]
     scale: RezaeiLiuScale
+    repeats: Sequence[Repeat]
 
     def all_of(self, flows: FlowSet, arm: str) -> list[dict[str, Any]]:
         """Returns the results of an arm by repeat."""
         stem = f"{flows.name}__{arm.replace(' ', '__')}"
-        return [self.results[f"{stem}__repeat-{repeat}"] for repeat in range(self.scale.repeats)]
+        return [self.results[f"{stem}__{repeat.name}"] for repeat in self.repeats]
 
     def accuracies(self, flows: FlowSet, arm: str, task: str = "class") -> list[float]:
         """Returns the accuracy of an arm on the test rows by repeat, in per cent."""
@@ -150,8 +153,8 @@ class RezaeiLiuOutcomes:
 
     def mean(self, flows: FlowSet, arm: str, task: str = "class") -> Mean:
         """Returns the mean accuracy of an arm, in per cent."""
-        return mean_of(self.accuracies(flows, arm, task))
+        return mean_of(self.accuracies(flows, arm, task), TEST_PER_TRAIN)
 
     def gain(self, flows: FlowSet, arm: str, other: str, task: str = "class") -> Mean:
         """Returns by how many points one arm is above another on the same splits."""
-        return difference_of(self.accuracies(flows, arm, task), self.accuracies(flows, other, task))
+        return difference_of(self.accuracies(flows, arm, task), self.accuracies(flows, other, task), TEST_PER_TRAIN)

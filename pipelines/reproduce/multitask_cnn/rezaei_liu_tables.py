@@ -85,7 +85,7 @@ def _accuracy_section(flows: FlowSet, outcomes: RezaeiLiuOutcomes, table: str) -
         f"With {max(outcomes.scale.labels)} labels per class, {fewest} flows of the train split have a label.",
         "As published, CNN+RNN-2 and transfer train for 30 and 20 epochs. With 50 labelled flows an epoch is one "
         "update, so they have 30 and 20 updates, and the multi-task network has many more. “Trained longer” gives them "
-        "as many updates, and keeps the weights of the best validation accuracy.",
+        "as many updates. All networks of this page keep their last weights.",
     ]  # fmt: skip
     name = f"table_{'3' if table == 'III' else '5'}_{flows.name}"
     caption = f"Table {table} of the paper" + (

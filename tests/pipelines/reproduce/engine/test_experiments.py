@@ -1,8 +1,10 @@
 """Grids of experiments: none runs twice, an interruption costs one, and changed ones are computed again."""
 
 import json
+import os
 
 import pytest
+from process_environment import units_of_process
 
 from flowloom.pipelines.reproduce.engine.experiments import Experiment, run_experiments
 from flowloom.schemas.errors import FlowloomError
@@ -52,6 +54,15 @@ def test_processes_give_the_same_in_the_same_order(tmp_path):
     assert list(here.by_name.items()) == list(there.by_name.items())
     assert [(each.done, each.total) for each in seen] == [(number, 4) for number in range(1, 5)]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [f"cell-{number}.json" for number in range(4)]
+
+
+@pytest.mark.slow
+def test_processes_have_the_given_environment_and_this_one_keeps_its_own(tmp_path):
+    results = run_experiments(
+        EXPERIMENTS, units_of_process, tmp_path, workers=1, environment={"FLOWLOOM_TEST_UNITS": "AVX2"}
+    )
+    assert {result["value"] for result in results.by_name.values()} == {"AVX2"}
+    assert "FLOWLOOM_TEST_UNITS" not in os.environ
 
 
 def test_names_must_differ_and_be_file_names(tmp_path):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from flowloom.pipelines.reproduce.engine.options import Repeat
 from flowloom.pipelines.reproduce.engine.reproduction_page import PAGE, RESULTS, Reproduction
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_claims import LabelledTotals, claims
 from flowloom.pipelines.reproduce.multitask_cnn.rezaei_liu_grid import (
@@ -25,21 +26,25 @@ SETS = [
 ]
 
 
+def repeats(scale, seed=7):
+    return [Repeat(seed, number) for number in range(scale.repeats)]
+
+
 def outcomes(scale, accuracy):
     """Results with `accuracy(arm, repeat)` as the accuracy of each arm."""
     results = {}
     for flows in SETS:
         for arm, settings in arms(flows, scale).items():
-            for repeat in range(scale.repeats):
-                scores = {"class": accuracy(arm, repeat), "bandwidth": 0.9, "duration": 0.8}
+            for repeat in repeats(scale):
+                scores = {"class": accuracy(arm, repeat.number), "bandwidth": 0.9, "duration": 0.8}
                 confusion = np.eye(5, dtype=int).tolist()
                 scores = {settings["trained"]: 0.9} if "trained" in settings else scores
-                results[f"{flows.name}__{arm.replace(' ', '__')}__repeat-{repeat}"] = {
+                results[f"{flows.name}__{arm.replace(' ', '__')}__{repeat.name}"] = {
                     "accuracy": scores, "parameters": 296_847, "labelled": 50, "confusion": confusion,
                     "dividers": {"bandwidth": [1e5, 2e5], "duration": [1.0, 2.0]},
                     "history": [{"validation_accuracy": {"class": 0.2}}, {"validation_accuracy": {"class": 0.5}}],
                 }  # fmt: skip
-    return RezaeiLiuOutcomes(results, scale)
+    return RezaeiLiuOutcomes(results, scale, repeats(scale))
 
 
 def totals():
@@ -85,7 +90,9 @@ def test_claims_are_decided_by_paired_differences():
     assert held["divider-rule"]
     assert held["duration-dividers"]
     assert all(
-        held[f"multi-task-above-{other}-{labels}-quic"] for other in ("transfer", "cnn-rnn2") for labels in (10, 20)
+        held[f"multi-task-above-{other}-{labels}-quic"]
+        for other in ("transfer", "cnn-rnn2", "single-task-converged")
+        for labels in (10, 20)
     )
     worse = {claim.id: claim for claim in claims(SETS, outcomes(RezaeiLiuScale(), lambda arm, repeat: 0.5), None)}
     lost = worse["multi-task-above-transfer-10-quic"]
@@ -95,6 +102,7 @@ def test_claims_are_decided_by_paired_differences():
 
 
 def test_experiments_have_distinct_names_and_settings():
-    planned = grid(SETS, RezaeiLiuScale(), 7)
+    planned = grid(SETS, RezaeiLiuScale(), repeats(RezaeiLiuScale()))
     assert len({each.name for each in planned}) == len({each.key for each in planned}) == len(planned)
-    assert {each.key for each in grid(SETS, RezaeiLiuScale(), 8)}.isdisjoint(each.key for each in planned)
+    others = grid(SETS, RezaeiLiuScale(), repeats(RezaeiLiuScale(), 8))
+    assert {each.key for each in others}.isdisjoint(each.key for each in planned)

@@ -8,7 +8,9 @@ import re
 import numpy as np
 import pytest
 
+from flowloom.pipelines.reproduce.engine.options import Repeat
 from flowloom.pipelines.reproduce.engine.reproduction_page import PAGE, RESULTS, Reproduction
+from flowloom.pipelines.reproduce.mtc import mtc_claims
 from flowloom.pipelines.reproduce.mtc.mtc_claims import claims
 from flowloom.pipelines.reproduce.mtc.mtc_experiments import MOMENTS, RowSet
 from flowloom.pipelines.reproduce.mtc.mtc_grid import (
@@ -48,6 +50,10 @@ SETS = [
 RULE = ByteRule(task="vpn", rows=1000, position=23, right=0.997, commonest=0.6, leaking=(20, 23))
 
 
+def repeats(scale, seed=7):
+    return [Repeat(seed, number) for number in range(scale.repeats)]
+
+
 def outcomes(scale, score):
     """Results as if macro F1 of an arm were what `score(name, arm, task, repeat)` says."""
     results = {}
@@ -59,9 +65,9 @@ def outcomes(scale, score):
             if rows.auxiliary and "updates" in settings:
                 tasks.append(f"{rows.auxiliary}-sum")
             tasks = [task for task in tasks if task in settings.get("tested", tasks)]
-            for repeat in range(scale.repeats):
+            for repeat in repeats(scale):
                 figures = {
-                    task: figure(WORDS[task.removesuffix("-sum")], score(rows.name, arm, task, repeat))
+                    task: figure(WORDS[task.removesuffix("-sum")], score(rows.name, arm, task, repeat.number))
                     for task in tasks
                 }
                 found = {"rows": [64, 16, 20], "cpu_s": 90.0, "tasks": figures}
@@ -72,9 +78,9 @@ def outcomes(scale, score):
                     history = [{"update": time, **both, "test": both} for time in range(1, MOMENTS + 1)]
                     found |= {"parameters": 10, "macs": 20, "update": 3, "history": history}
                 if settings["method"] == "neighbour":
-                    found["bands"] = {"tra": [band(0, 3, 10, 4), band(4, None, 10, 9 + repeat % 2)]}
-                results[f"{rows.name}__{arm.replace(' ', '__')}__repeat-{repeat}"] = found
-    return MTCOutcomes(results, scale)
+                    found["bands"] = {"tra": [band(0, 3, 10, 4), band(4, None, 10, 9 + repeat.number % 2)]}
+                results[f"{rows.name}__{arm.replace(' ', '__')}__{repeat.name}"] = found
+    return MTCOutcomes(results, scale, repeats(scale))
 
 
 def band(least, most, rows, right):
@@ -102,7 +108,8 @@ def test_the_page_has_every_table_and_the_json_every_claim(scale, tmp_path):
     assert json.loads((tmp_path / RESULTS).read_text()) == document
     page = (tmp_path / PAGE).read_text()
     tables = {
-        "table_4_iscx", "cost_iscx", "table_4_cicids2017", "cost_cicids2017", "table_6", "table_7", "table_8",
+        "table_4_iscx", "budget_iscx", "cost_iscx", "table_4_cicids2017", "budget_cicids2017", "cost_cicids2017",
+        "table_6", "table_7", "table_8",
         "table_9", "heads", "figure_7_iscx_tra", "figure_7_iscx_aux", "figure_7_cicids2017_attack", "header_leak",
         "split_unit", "nearest",
     }  # fmt: skip
@@ -126,10 +133,10 @@ def test_the_papers_figures_stand_beside_ours():
     found = outcomes(MTCScale(), as_the_paper_says)
     tables = {name: table for section in sections(SETS, found, RULE) for name, table in section.tables.items()}
     rows = {row["arm"]: row for row in tables["table_4_iscx"].rows}
-    assert rows["cnn"]["paper_tra_macro_f1"] == 89.36
     assert rows["mtc-lite"]["tra_macro_f1"].mean == pytest.approx(97.1)
-    assert rows["forest"]["paper_tra_macro_f1"] is None
-    assert (rows["mtc"]["updates"], rows["forest"]["updates"]) == (330, None)
+    assert rows[""]["tra_macro_f1"] == "97.94"
+    costs = {row["arm"]: row for row in tables["cost_iscx"].rows}
+    assert (costs["mtc"]["updates"], costs["forest"]["updates"]) == (330, None)
     heads = {row["setting"]: row for row in tables["heads"].rows}
     assert heads["without Aux"]["paper_macro_recall"] == 91.53
     assert "aux_macro_f1" not in heads["without Aux"]
@@ -149,9 +156,9 @@ def test_the_papers_figures_stand_beside_ours():
 def test_the_most_confused_classes_are_named():
     found = outcomes(dataclasses.replace(MTCScale(), repeats=2), as_the_paper_says)
     for repeat, (wrong, back) in enumerate(((3, 1), (2, 1))):
-        confusion = found.results[f"iscx__mtc-lite__repeat-{repeat}"]["tasks"]["tra"]["confusion"]
+        confusion = found.results[f"iscx__mtc-lite__seed-7-{repeat}"]["tasks"]["tra"]["confusion"]
         confusion[4][7], confusion[7][4], confusion[0][1] = wrong, back, 2
-    found.results["iscx__forest__repeat-1"]["tasks"]["tra"]["confusion"][7][4] = 1
+    found.results["iscx__forest__seed-7-1"]["tasks"]["tra"]["confusion"][7][4] = 1
     (why,) = (
         section for section in sections(SETS, found, RULE) if section.title == "Learning curves and confusions on iscx"
     )
@@ -167,22 +174,34 @@ def test_the_most_confused_classes_are_named():
 
 def test_claims_are_decided_by_paired_differences():
     held = {claim.id: claim.holds for claim in claims(SETS, outcomes(MTCScale(), as_the_paper_says), RULE)}
-    for other in ("transformer", "cnn", "forest", "mtc", "dense"):
+    for other in ("forest", "dense"):
         assert held[f"iscx-mtc-lite-above-{other}-tra"]
     assert held["leak"]
-    assert held["cicids-mtc-attack"]
-    assert not held["cicids-mtc-mal"]  # 97.6 is not 99
-    assert held["cicids2017-mtc-above-forest-attack"]
+    assert not held["cicids-mtc-lite-attack"]  # 97.1 is above 97, but not by as much as splits differ
+    assert held["cicids2017-mtc-lite-above-forest-attack"]
     assert held["embedded-packets-forest-by-row-above-forest-by-flow-app"]
-    assert not any(held[f"{id}-matter"] for id in ("layers", "weights", "dropout"))
     alike = {claim.id: claim for claim in claims(SETS, outcomes(MTCScale(), lambda *of: 0.5), RULE)}
-    lost = alike["iscx-mtc-lite-above-cnn-tra"]
+    lost = alike["iscx-mtc-lite-above-forest-tra"]
     assert not lost.holds
-    assert (lost.paper, lost.ours) == ("97.94 against 89.36", "50.0 against 50.0")
+    assert (lost.paper, lost.ours) == ("not tried", "50.0 against 50.0")
     assert alike["aux-by-sum"].holds
     assert not alike["cicids-mtc-lite-mal-by-sum"].holds
-    assert alike["aux-trained-as-sum"].holds
     assert not alike["leak"].holds
+
+
+def test_networks_far_from_convergence_are_in_a_table_of_their_own_and_decide_nothing():
+    found = outcomes(MTCScale(), as_the_paper_says)
+    short = {"mtc", "transformer", "cnn"}
+    for claim in claims(SETS, found, RULE):
+        assert not short & set(claim.id.replace("mtc-lite", "lite").split("-")), claim.id
+        assert not {"layers", "weights", "dropout", "after"} & set(re.findall(r"[a-z]+", claim.statement)), claim
+    tables = {name: table for section in sections(SETS, found, RULE) for name, table in section.tables.items()}
+    for name in (SESSIONS, TABLES):
+        assert {row["arm"] for row in tables[f"budget_{name}"].rows} == short
+        assert not short & {row["arm"] for row in tables[f"table_4_{name}"].rows}
+        assert not any("paper" in heading for heading in tables[f"budget_{name}"].columns.values())
+    with pytest.raises(ValueError, match="must be trained near convergence, got mtc-lite and cnn"):
+        mtc_claims._above(found, SESSIONS, "mtc-lite", "cnn", "tra", "", "")
 
 
 def test_one_repeat_decides_no_difference():
@@ -197,25 +216,13 @@ def test_sets_that_are_not_there_are_left_out():
 
 
 def test_cells_have_names_and_settings_of_their_own_and_networks_follow_each_other():
-    planned = grid(SETS, MTCScale(), 7)
-    assert (len(planned), len(grid(SETS, MTCScale.quick(), 7))) == (96, 24)
+    planned = grid(SETS, MTCScale(), repeats(MTCScale()))
+    assert (len(planned), len(grid(SETS, MTCScale.quick(), repeats(MTCScale.quick())))) == (96, 24)
     assert len({each.name for each in planned}) == len({each.key for each in planned}) == len(planned)
-    assert {each.key for each in grid(SETS, MTCScale(), 8)}.isdisjoint(each.key for each in planned)
+    others = grid(SETS, MTCScale(), repeats(MTCScale(), 8))
+    assert {each.key for each in others}.isdisjoint(each.key for each in planned)
     networks = [each.together for each in planned if each.together]
     assert len(set(networks)) == sum(one != other for one, other in itertools.pairwise(networks)) + 1
-
-
-def test_settings_are_judged_by_the_papers_best_and_worst():
-    """The best and worst setting of the data would differ by chance alone."""
-
-    def score(name, arm, task, repeat):
-        return {"layers 5-6": 0.9, "layers 6-6": 0.8, "weight 7": 0.99, "weight 5": 0.1}.get(arm, 0.85)
-
-    judged = {claim.id: claim for claim in claims(SETS, outcomes(MTCScale(), score), RULE)}
-    assert judged["layers-matter"].holds
-    assert "90.0 (layers 5-6) against 80.0 (layers 6-6)" in judged["layers-matter"].ours
-    assert not judged["weights-matter"].holds
-    assert "(weight 4) against 85.0 (weight 3)" in judged["weights-matter"].ours
 
 
 def test_what_is_compared_has_the_same_budget():

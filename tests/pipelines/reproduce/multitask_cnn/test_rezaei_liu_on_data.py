@@ -99,7 +99,7 @@ def test_a_grid_goes_on_where_it_was(experiments, tmp_path):
     first = run_experiments(planned[:2], experiments, tmp_path)
     again = run_experiments(planned, experiments, tmp_path)
     assert (first.computed, again.computed) == (2, 1)
-    assert set(again.by_name) == {f"made__forest__repeat-{repeat}" for repeat in range(3)}
+    assert set(again.by_name) == {f"made__forest__seed-7-{repeat}" for repeat in range(3)}
 
 
 def test_a_flow_table_has_all_flows_in_the_order_of_their_ids(synthetic):
