@@ -62,6 +62,8 @@ def tune(
     largest_units: Annotated[int, typer.Option(help="Largest size to try, in units.")] = 64,
     granularity: Annotated[int, typer.Option(help="All sizes are multiples of it.")] = 4,
     repeats: Annotated[int, typer.Option(help="Trainings of each model, by seeds; their median counts.")] = 1,
+    patience: Annotated[int, typer.Option(help="Doublings without a higher AUC before the largest size is tried.")] = 2,
+    second_look: Annotated[bool, typer.Option(help="Try the largest size before giving up a target.")] = True,
     quick: OneEpoch = False,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +73,7 @@ def tune(
         tuning = import_trainer("flowloom.trainers.tuning.tune")
         options = tuning.TuneOptions(
             dataset, run, target_auc, max_drop, recipe, tuple(settings or ()),
-            start_units, largest_units, granularity, repeats, quick,
+            start_units, largest_units, granularity, repeats, patience, second_look, quick,
         )  # fmt: skip
         found = tuning.tune_sizes(options, display.show)
     if as_json:

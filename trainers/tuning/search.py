@@ -1,8 +1,9 @@
 """Size search: the smallest expert, and then the fewest experts, that reach a ROC AUC (MULTA, algorithm 1, mended).
 
 Four things differ from the published pseudo-code. A task that already meets its target at the size found so far costs
-one training. The early stop is defined. The largest number of experts is trained instead of assumed to suffice. Every
-decision uses the median over seeds.
+one training. The early stop is defined, and takes a second look at the largest size before it gives up, as a curve may
+rise after a plateau. The largest number of experts is trained instead of assumed to suffice. Every decision uses the
+median over seeds.
 """
 
 import dataclasses
@@ -45,7 +46,10 @@ class Search:
     epsilon: float = 1e-3
     """Least rise of ROC AUC that counts as one."""
     patience: int = 2
-    """Doublings without a rise after which a task counts as out of reach of its target."""
+    """Doublings without a rise after which doubling ends."""
+    second_look: bool = True
+    """Whether the largest size is trained when doubling ends, and the search goes on below it if it meets the target.
+    Without it, a task whose curve is flat over `patience` doublings counts as out of reach."""
     seeds: tuple[int, ...] = (7,)
     """Seeds of each trial; their median ROC AUC decides."""
 
@@ -81,7 +85,7 @@ class SingleNetwork:
     """Smallest size known to meet the target; sizes below that of an earlier task are not tried."""
     auc: float
     met: bool
-    """Whether it meets the target; if not, larger experts do not either."""
+    """Whether it meets the target; if not, the largest expert does not either, or was not tried (`second_look`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +170,11 @@ def _smallest(task: str, auc: Callable[[int], float], floor: int, search: Search
     while not reaches(high):
         stalled = 0 if tried[high] > best + search.epsilon else stalled + 1
         best = max(tried.values())
-        if stalled >= search.patience or high == search.largest_units:
+        flat = stalled >= search.patience
+        if high == search.largest_units or (flat and not search.second_look):
             smallest = min(units for units, found in tried.items() if found >= best - search.epsilon)
             return SingleNetwork(smallest, tried[smallest], met=False)
-        low, high = high, min(2 * high, search.largest_units)
+        low, high = high, search.largest_units if flat else min(2 * high, search.largest_units)
     while high - low > search.granularity:
         middle = (low + high) // 2 // search.granularity * search.granularity
         low, high = (low, middle) if reaches(middle) else (middle, high)

@@ -49,6 +49,10 @@ class TuneOptions:
     granularity: int = 4
     repeats: int = 1
     """Seeds of each trial; their median ROC AUC decides."""
+    patience: int = 2
+    """Doublings without a rise of ROC AUC before the largest size is tried (`Search.second_look`)."""
+    second_look: bool = True
+    """Whether the largest size is tried before a target counts as out of reach."""
     quick: bool = False
     """Trains each trial for one epoch, which shows that the command works, not how accurate a size is."""
 
@@ -92,6 +96,8 @@ def tune_sizes(options: TuneOptions, progress: Callable[[Progress], None] = igno
         options.start_units,
         options.granularity,
         options.largest_units,
+        patience=options.patience,
+        second_look=options.second_look,
         seeds=seeds,
     )
     check_tasks(recipe, dataset)

@@ -93,17 +93,48 @@ def test_an_unmet_target_is_reported(world):
     assert 2 * len(found.trials) <= found.exhaustive
 
 
-def test_a_flat_curve_stops_early():
+@pytest.mark.parametrize(
+    ("second_look", "sizes"), [(False, [4, 8, 16, 32]), (True, [4, 8, 16, 32, 1024])], ids=["give up", "look again"]
+)
+def test_a_flat_curve_stops_early(second_look, sizes):
     tried = []
 
     def oracle(trial):
         tried.append(trial.units)
         return {"a": {4: 0.6, 8: 0.7}.get(trial.units, 0.7005)}
 
-    found = tune(["a"], oracle, Search(target_auc=0.9, max_drop=0.0, start_units=4, patience=2, largest_units=1024))
-    assert tried == [4, 8, 16, 32]
+    bounds = {"start_units": 4, "largest_units": 1024, "patience": 2, "second_look": second_look}
+    found = tune(["a"], oracle, Search(target_auc=0.9, max_drop=0.0, **bounds))
+    assert tried == sizes
     assert found.singles["a"].units == found.units == 8
     assert not found.singles["a"].met
+
+
+def step_like(generator):
+    """Returns a curve over all sizes that rises in at most four steps, the last one above 0.9, anywhere."""
+    units = np.arange(4, 65, 4)
+    steps = np.sort(generator.choice(units, generator.integers(1, 5), replace=False))
+    heights = np.sort(generator.uniform(0.5, 0.9, len(steps)))
+    heights[-1] = generator.uniform(0.9, 1.0)
+    return {int(size): float([0.5, *heights][np.searchsorted(steps, size, side="right")]) for size in units}
+
+
+def test_step_like_curves_do_not_end_the_search_before_the_target():
+    """All 1,000 curves reach the target; without a second look the search gives up on more than half of them."""
+    generator = np.random.default_rng(0)
+    curves = [step_like(generator) for _ in range(1000)]
+    given_up, trainings = {}, {}
+    for second_look in (False, True):
+        search = Search(target_auc=0.9, max_drop=0.0, start_units=4, second_look=second_look)
+        found = [tune(["a"], lambda trial, curve=curve: {"a": curve[trial.units]}, search) for curve in curves]
+        given_up[second_look] = sum(not each.met or not each.singles["a"].met for each in found)
+        trainings[second_look] = sum(len(each.trials) for each in found) / len(found)
+        if second_look:
+            least = [min(size for size, auc in curve.items() if auc >= 0.9) for curve in curves]
+            assert [each.units for each in found] == least
+    assert given_up[True] == 0
+    assert given_up[False] > 500
+    assert trainings[True] <= trainings[False] + 3.5
 
 
 def test_the_median_over_seeds_decides():
