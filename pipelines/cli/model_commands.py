@@ -112,7 +112,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create.")],
     format: Annotated[str, typer.Option(help="Model format: savedmodel, litert, onnx.")] = "savedmodel",
-    int8: Annotated[bool, typer.Option("--int8", help="Store weights of a LiteRT model as 8-bit integers.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Store 8-bit weights in LiteRT; probabilities change by at most 0.05.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export a trained model for deployment, with its feature contract, after checking it against the run."""

@@ -67,7 +67,8 @@ class TrainedRun(Run):
         Args:
           out: the folder to create.
           format: `savedmodel`, `litert`, or `onnx` with the extra of this name.
-          int8: whether a LiteRT model stores large weights as 8-bit integers.
+          int8: whether a LiteRT model stores large weights as 8-bit integers, if no probability changes by more than
+            0.05.
 
         Raises:
           FlowloomError: if the folder exists, or the exported model gives other probabilities.

@@ -97,6 +97,13 @@ def test_a_model_with_other_outputs_is_not_published(run, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_of_8_bits_that_change_probabilities_too_much_are_not_published(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "INT8_TOLERANCE", 1e-7)
+    with pytest.raises(FlowloomError, match=r"to 1e-07, got .*; nothing was published, .* without --int8"):
+        export(ExportOptions(run, tmp_path / "small", "litert", int8=True))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_impossible_exports_are_refused(run, tmp_path):
     with pytest.raises(
         FlowloomError, match="format must be one of savedmodel, litert, onnx, got 'litret'; did you mean 'litert'"
