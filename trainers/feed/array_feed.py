@@ -70,7 +70,7 @@ class ArrayFeed:
 
     Raises:
       ValueError: if an argument is out of range, or random choices have no seed.
-      FlowloomError: if the split is missing or has no rows.
+      FlowloomError: if the split is missing or has no rows; while it is read, if a label is none of its task's classes.
 
     Example:
 
@@ -285,7 +285,18 @@ class ArrayFeed:
                 if task in self.kept:
                     known = pc.if_else(pc.is_in(rows["flow_id"], self.kept[task]), known, None)
                 labels[:, column] = pc.fill_null(known, -1).to_numpy()
+        self._check_labels(labels)
         return labels
+
+    def _check_labels(self, labels: npt.NDArray[np.int32]) -> None:
+        """Raises an error if a label is none of its task's classes; a binary loss would accept 2."""
+        for task, column in zip(self.dataset.tasks, labels.T, strict=True):
+            if len(column) and not -1 <= column.min() <= column.max() < len(task.vocabulary):
+                wrong = int(column[(column < -1) | (column >= len(task.vocabulary))][0])
+                raise FlowloomError(
+                    f"dataset {self.dataset.root}: labels of task {task.name!r} must be from 0 to "
+                    f"{len(task.vocabulary) - 1} or null in split {self.split}, got {wrong}; build the dataset again"
+                )
 
     def arrays(self, start_step: int = 0, epochs: int | None = None) -> Iterator[ArrayBatch]:
         """Yields the batches from a step on; one decoded window is in memory beside the cache of row groups.

@@ -2,12 +2,17 @@
 
 import collections
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from synthetic_datasets import Synthetic
 
 from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.dataset.dataset_card import CARD
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.feed.balancing import Balance
 from flowloom.trainers.feed.dataset import Dataset
@@ -245,3 +250,24 @@ def test_windows_across_stripes_hold_every_task_in_its_share(synthetic):
             *_, labels = of.tensors(epoch, number)
             shares = (labels >= 0).sum(axis=0) / len(labels)
             np.testing.assert_allclose(shares, [3 / 6, 2 / 6, 1 / 6], atol=0.1)
+
+
+@pytest.mark.parametrize("code", [2, -2])
+def test_a_label_that_is_none_of_its_tasks_classes_stops_the_feed(tmp_path, code):
+    """A binary loss would train on a label of 2 without a word."""
+    root = Synthetic(rows=(60, 20, 20)).write(tmp_path)
+    card = json.loads((root / CARD).read_text())
+    (shard, *_) = (shard for shard in card["shards"] if shard["split"] == "train")
+    table = pq.read_table(root / shard["path"])
+    place = table.schema.get_field_index(label_column("attack"))
+    wrong = pa.array([code, *table[place].to_pylist()[1:]], pa.int32())
+    pq.write_table(table.set_column(place, table.schema.field(place), wrong), root / shard["path"], row_group_size=64)
+    shard["sha256"] = hashlib.sha256((root / shard["path"]).read_bytes()).hexdigest()
+    (root / CARD).write_text(json.dumps(card))
+    dataset = Dataset.open(root)
+    features = FeatureSpec.of(dataset.card, 4, ("size",), "fixed")
+    expected = (
+        rf"labels of task 'attack' must be from 0 to 1 or null in split train, got {code}; build the dataset again"
+    )
+    with pytest.raises(FlowloomError, match=expected):
+        next(iter(Feed(dataset, "train", features, 32, seed=1).stream(epochs=1)))
