@@ -6,9 +6,12 @@ from pathlib import Path
 
 from flowloom.trainers.native_logs import native_stderr_muted
 
-PINNED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"} if platform.machine() == "x86_64" else {}
+_CPUINFO = Path("/proc/cpuinfo")
+_KNOWN = _CPUINFO.read_text(encoding="utf-8") if _CPUINFO.is_file() else ""
+
+PINNED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"} if "avx2" in _KNOWN.split() else {}
 """Environment of the processes: the vector units of matrix products in oneDNN and OpenBLAS, as newer ones round
-differently.
+differently. A processor without AVX2 could not run them.
 
 Exponential functions of the C library and Eigen's products still depend on the processor, so that equal seeds give
 equal numbers on one kind of machine alone."""
@@ -34,9 +37,7 @@ def machine() -> dict[str, str]:
 
 def processor() -> str:
     """Returns the name of this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in _KNOWN.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
