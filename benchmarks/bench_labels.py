@@ -1,6 +1,7 @@
-"""Flows joined to a large table of label windows, batch by batch as a build does, one core.
+"""Flows joined to a large table of label windows in batches, and a table of 2 GB indexed, on one core.
 
-Called with a number of flows it joins that many and prints its own times; without, it runs itself as processes.
+Called with a number of flows it joins that many and prints its own times; called with `table` and a number of bytes it
+indexes a table of that size. Without, it runs itself as processes.
 """
 
 import json
@@ -14,14 +15,18 @@ import pyarrow as pa
 from measure import report, workplace
 
 from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column
+from flowloom.schemas.corpus.label_table import LabelTable
 from flowloom.schemas.corpus.manifest import parse_manifest
 from flowloom.transforms.arrays.columns import column, list_column, repeated_text
 from flowloom.transforms.labels.join_labels import FlowSource, join_sources
 from flowloom.transforms.labels.label_flows import GroupLabels, label_by_path
+from flowloom.transforms.labels.label_tables import read_label_table
+from flowloom.transforms.windows.table_rows import table_writer
 from flowloom.transforms.windows.window_files import load_index, write_windows
 from flowloom.transforms.windows.window_index import window_batch
 
 WINDOWS, FLOW_ROWS, BATCH_ROWS = 1_000_000, 5_000_000, 65_536
+TABLE_BYTES, TABLE_STEP = 2_000_000_000, 100_000
 GROUP = "00c0ffee00c0ffee"
 START_NS = 1_700_000_000_000_000_000
 HOUR_NS = 3_600_000_000_000
@@ -127,8 +132,54 @@ def write_small(folder: str, windows: pa.RecordBatch) -> FlowSource:
     return FlowSource("attack", "small", "table", windows=path)
 
 
+def write_table(path: str, size: int) -> None:
+    """Writes a CSV of about that many bytes: five-tuples of many hosts, times within a day, two labels."""
+    rng = np.random.default_rng(2)
+    with open(path, "w", encoding="ascii") as file:
+        file.write("src,sport,dst,dport,proto,start,lasts,label\n")
+        while file.tell() < size:
+            hosts, ports = rng.integers(0, 256, (TABLE_STEP, 6)), rng.integers(1024, 65_536, TABLE_STEP)
+            seconds, labels = START_NS // 10**9 + rng.integers(0, 86_400, TABLE_STEP), rng.integers(0, 2, TABLE_STEP)
+            file.writelines(
+                f"10.{a}.{b}.{c},{port},192.168.{d}.{e},443,tcp,{second}.{f:06d},0.5,{label}\n"
+                for (a, b, c, d, e, f), port, second, label in zip(
+                    hosts.tolist(), ports.tolist(), seconds.tolist(), labels.tolist(), strict=True
+                )
+            )
+
+
+def index_rows(folder: str, size: int) -> dict[str, float]:
+    """Indexes a table of that many bytes, and returns CPU seconds and rows; writing the table is not counted."""
+    path = os.path.join(folder, "table.csv")
+    write_table(path, size)
+    columns = {
+        "src_ip": "src", "src_port": "sport", "dst_ip": "dst", "dst_port": "dport", "protocol": "proto",
+        "start": "start", "duration_s": "lasts", "label": "label",
+    }  # fmt: skip
+    keys = {"path": path, "task": "attack", "columns": columns, "time_format": "epoch_s"}
+    begun = time.process_time()
+    with table_writer(os.path.join(folder, "table.windows")) as write:
+        summary = read_label_table(LabelTable.model_validate(keys), path, MANIFEST.tasks[0], write)
+    return {"seconds": time.process_time() - begun, "rows": summary.rows}
+
+
+def measured(*arguments: object) -> tuple[dict[str, float], float]:
+    """Runs itself with arguments, and returns what it prints and its peak memory in MiB."""
+    process = subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    taken = json.loads(process.stdout.read())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return taken, usage.ru_maxrss / 1024
+
+
 def main() -> None:
-    """Prints flows per second, and the peak memory of the process against one that joins a single batch."""
+    """Prints flows and rows per second, and the peak memory of processes against smaller ones."""
+    if len(sys.argv) > 2:
+        os.sched_setaffinity(0, {0})
+        with workplace() as folder:
+            print(json.dumps(index_rows(str(folder), int(sys.argv[2]))))
+        return
     if len(sys.argv) > 1:
         os.sched_setaffinity(0, {0})
         with workplace() as folder:
@@ -136,12 +187,7 @@ def main() -> None:
         return
     taken, peaks = {}, {}
     for rows in (BATCH_ROWS, FLOW_ROWS):
-        process = subprocess.Popen([sys.executable, __file__, str(rows)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        taken[rows] = json.loads(process.stdout.read())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        peaks[rows] = usage.ru_maxrss / 1024
+        taken[rows], peaks[rows] = measured(rows)
     figures = taken[FLOW_ROWS]
     report(
         "labels",
@@ -155,6 +201,16 @@ def main() -> None:
         flows_per_cpu_s_with_index=FLOW_ROWS / (figures["seconds_join"] + figures["seconds_index"]),
         peak_mib=peaks[FLOW_ROWS],
         peak_mib_one_batch=peaks[BATCH_ROWS],
+    )
+    table, peak = measured("table", TABLE_BYTES)
+    _, small_peak = measured("table", TABLE_BYTES // 8)
+    report(
+        "label table",
+        bytes=TABLE_BYTES,
+        rows=table["rows"],
+        rows_per_cpu_s=table["rows"] / table["seconds"],
+        peak_mib=peak,
+        peak_mib_of_an_eighth=small_peak,
     )
 
 

@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,10 @@ from flowloom.transforms.windows.window_index import (
     RECORD,
     Measure,
     WindowIndex,
-    complete_index,
+    group_directory,
     index_parts,
     index_windows,
+    masks_of,
     window_records,
 )
 
@@ -30,12 +31,15 @@ SORTED_ROWS = 1 << 20
 
 _SPREAD_BITS = 6
 _ALIGNED = 64
+_STEP = 1 << 20
 _KEPT_INDEXES = 16
 
 
 def write_windows(path: str, windows: pa.RecordBatch, measure: Measure) -> None:
     """Writes the index of label windows."""
-    _store(path, _arrays(index_windows(windows, measure)))
+    index = vars(index_windows(windows, measure)).copy()
+    shift = int(index.pop("shift"))
+    _store(path, index, shift)
 
 
 @contextlib.contextmanager
@@ -53,16 +57,17 @@ def window_writer(path: str, rows: int = SORTED_ROWS) -> Iterator[Callable[[pa.R
     try:
         spread = _Spread(os.path.join(scratch, "windows"), rows, 0)
         yield lambda windows: spread.add(window_records(windows))
-        joined = os.path.join(scratch, "joined")
-        os.makedirs(joined)
+        joined = {name: _RawArray(os.path.join(scratch, name), dtype) for name, dtype in PARTS.items()}
+        masks: set[int] = set()
         with contextlib.ExitStack() as files:
-            held = {name: files.enter_context(open(os.path.join(joined, name), "wb")) for name in PARTS}
+            held = {name: files.enter_context(open(raw.path, "wb")) for name, raw in joined.items()}
             for part in index_parts(spread.sorted_parts(), "time", confident=False, counted=True):
+                masks |= masks_of(part["keys"])
                 for name, values in part.items():
-                    _write(held[name], values)
-        _store(
-            path, _arrays(complete_index({name: _mapped(os.path.join(joined, name), PARTS[name]) for name in PARTS}))
-        )
+                    held[name].write(np.ascontiguousarray(values).data)
+        hashes = joined.pop("hashes")
+        directory, shift = group_directory(hashes.shape[0], hashes.steps())
+        _store(path, {"masks": np.array(sorted(masks), np.uint8), "directory": directory, **joined}, int(shift))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -118,7 +123,7 @@ class _Spread:
         ends = np.searchsorted(place[order], np.arange((1 << _SPREAD_BITS) + 1))
         for at in np.flatnonzero(np.diff(ends)):
             with open(os.path.join(self._path, f"{at:02d}"), "ab") as file:
-                _write(file, records[order[ends[at] : ends[at + 1]]])
+                records[order[ends[at] : ends[at + 1]]].tofile(file)
 
 
 def load_index(path: str) -> WindowIndex:
@@ -142,42 +147,45 @@ def _loaded(path: str) -> WindowIndex:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     # copied on write, so that kernels see arrays of the same type as those of an index in memory
-    content = np.memmap(path, np.uint8, "c") if os.path.getsize(path) else np.empty(0, np.uint8)
-    arrays = {}
+    content = np.memmap(path, np.uint8, "c")
+    arrays, lead = {}, -(-(8 + length) // _ALIGNED) * _ALIGNED
     for name, (dtype, shape, offset) in header["arrays"].items():
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        arrays[name] = np.asarray(content[offset : offset + size]).view(dtype).reshape(shape)
+        begin, size = lead + offset, math.prod(shape) * np.dtype(dtype).itemsize
+        arrays[name] = np.asarray(content[begin : begin + size]).view(dtype).reshape(shape)
     return WindowIndex(**arrays, shift=np.uint64(header["shift"]))
 
 
-def _arrays(index: WindowIndex) -> dict[str, np.ndarray]:
-    return {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+@dataclasses.dataclass(frozen=True)
+class _RawArray:
+    """Array in a file of its own, which is read in steps."""
+
+    path: str
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of the array, and lengths within a value."""
+        return (os.path.getsize(self.path) // self.dtype.itemsize, *self.dtype.shape)
+
+    def steps(self) -> Iterator[np.ndarray]:
+        """Yields the array in steps."""
+        with open(self.path, "rb") as file:
+            while len(step := np.fromfile(file, self.dtype, _STEP)):
+                yield step
 
 
-def _store(path: str, index: Mapping[str, np.ndarray]) -> None:
+def _store(path: str, arrays: Mapping[str, np.ndarray | _RawArray], shift: int) -> None:
     """Writes a header of the arrays' types, shapes and places, and the arrays."""
-    described, arrays, end = {}, {name: values for name, values in index.items() if name != "shift"}, 0
+    places: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    end = 0
     for name, values in arrays.items():
-        described[name] = (values.dtype.str, values.shape, end)
-        end += -(-values.nbytes // _ALIGNED) * _ALIGNED
-    lead = 8 + len(json.dumps({"shift": int(index["shift"]), "arrays": described})) + 20 * len(described)
-    lead = -(-lead // _ALIGNED) * _ALIGNED
-    placed = {name: (dtype, shape, lead + offset) for name, (dtype, shape, offset) in described.items()}
-    header = json.dumps({"shift": int(index["shift"]), "arrays": placed}).encode()
+        places[name] = (values.dtype.base.str, values.shape, end)
+        size = math.prod(values.shape) * values.dtype.base.itemsize
+        end += -(-size // _ALIGNED) * _ALIGNED
+    header = json.dumps({"shift": shift, "arrays": places}).encode()
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write((lead - 8).to_bytes(8, "little") + header.ljust(lead - 8))
+        file.write(len(header).to_bytes(8, "little") + header)
         for values in arrays.values():
-            _write(file, values)
-            file.write(bytes(-values.nbytes % _ALIGNED))
-
-
-def _write(file: BinaryIO, values: np.ndarray) -> None:
-    """Writes an array in steps, so that a mapped one does not come into memory."""
-    step = max(1, (1 << 24) // max(1, values[:1].nbytes))
-    for at in range(0, len(values), step):
-        file.write(np.ascontiguousarray(values[at : at + step]).data)
-
-
-def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
-    flat = np.asarray(np.memmap(path, dtype.base, "r")) if os.path.getsize(path) else np.empty(0, dtype.base)
-    return flat.reshape(-1, *dtype.shape)
+            file.write(bytes(-file.tell() % _ALIGNED))
+            for step in values.steps() if isinstance(values, _RawArray) else (values,):
+                file.write(np.ascontiguousarray(step).data)

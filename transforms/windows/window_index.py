@@ -39,9 +39,6 @@ PARTS = {
 }  # fmt: skip
 """Arrays of an index that grow by groups of windows, in the order of the hashes of their keys."""
 
-_STEP = 1 << 20
-"""Groups or buckets of mapped arrays that are in memory at a time."""
-
 
 @dataclasses.dataclass(frozen=True)
 class WindowIndex:
@@ -196,18 +193,31 @@ def _part(
 
 def complete_index(parts: Mapping[str, np.ndarray]) -> WindowIndex:
     """Returns the index of joined `PARTS`."""
-    groups = len(parts["hashes"])
-    bits = max(1, groups.bit_length() - 2)
-    shift, buckets = np.uint64(64 - bits), 1 << bits
-    directory = np.full(buckets + 1, groups, np.int64)
-    for at in range(0, buckets, _STEP):
-        first = np.arange(at, min(at + _STEP, buckets), dtype=np.uint64) << shift
-        directory[at : at + len(first)] = np.searchsorted(parts["hashes"], first)
-    steps = (parts["keys"][at : at + _STEP, 4] for at in range(0, groups, _STEP))
-    found = {int(mask) for step in steps for mask in np.unique(step >> np.uint64(_MASK_AT))}
-    masks = np.array(sorted(found), np.uint8)
+    directory, shift = group_directory(len(parts["hashes"]), [parts["hashes"]])
     held = {name: values for name, values in parts.items() if name != "hashes"}
+    masks = np.array(sorted(masks_of(parts["keys"])), np.uint8)
     return WindowIndex(masks=masks, directory=directory, shift=shift, **held)
+
+
+def masks_of(keys: np.ndarray) -> set[int]:
+    """Returns the sets of columns that keys have."""
+    return set(np.unique(keys[:, 4] >> np.uint64(_MASK_AT)).tolist())
+
+
+def group_directory(groups: int, hashes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.uint64]:
+    """Returns the first group of each bucket and the shift of a hash (see `WindowIndex`).
+
+    Args:
+      groups: number of groups.
+      hashes: hashes of the groups in order, in pieces.
+    """
+    bits = max(1, groups.bit_length() - 2)
+    directory, shift = np.zeros((1 << bits) + 1, np.int64), np.uint64(64 - bits)
+    for step in hashes:
+        found, counts = np.unique(step >> shift, return_counts=True)
+        directory[found.astype(np.int64) + 1] += counts
+    np.cumsum(directory, out=directory)
+    return directory, shift
 
 
 _MASK_AT = 48

@@ -15,6 +15,7 @@ from flowloom.schemas.corpus.label_table import LabelTable
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.labels.label_tables import TableSummary, read_label_table, read_packet_labels
+from flowloom.transforms.labels.table_times import TimeReader
 
 ATTACK = Task(name="attack", kind="binary")
 HEADER = "Flow ID, Source IP, Source Port, Destination IP, Destination Port, Protocol, Timestamp, Flow Duration, Label"
@@ -197,6 +198,87 @@ def test_parquet_and_compressed_tables_read_the_same(tmp_path):
     frame.write_parquet(tmp_path / "labels.parquet")
     for name in ("labels.csv.gz", "labels.parquet"):
         assert windows_of(table(), tmp_path / name)[0] == windows
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "hour"),
+    [
+        ("03/07/2017 08:55:58", 7, 8), ("03/07/2017 12:10:00", 7, 12), ("03/07/2017 01:10:00", 7, 13),
+        ("03/07/2017 06:59:59", 7, 18), ("03/07/2017 07:00:00", 7, 7), ("03/07/2017 13:10:00", 7, 13),
+        ("03/07/2017 12:10:00", 0, 0), ("03/07/2017 11:10:00", 0, 11),
+    ],
+)  # fmt: skip
+def test_clocks_of_twelve_hours(tmp_path, text, first, hour):
+    (window,), _ = read(tmp_path, [GOOD.replace("03/07/2017 08:55:58", text)], table(twelve_hour_from=first))
+    assert window["first_ns"] // (3600 * SECOND) % 24 == hour
+
+
+@pytest.mark.parametrize(
+    ("hours", "first"),
+    [
+        ((8, 9, 12, 1, 2, 5), 8), ((9, 3), 9), ((8, 9, 12, 13, 1), None), ((1, 2, 8, 9), None), ((8, 0, 2), None),
+        ((1, 2, 5), None), ((8, 9, 11), None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("rows_a_batch", [1, 100])
+def test_hours_that_go_back_from_morning_to_afternoon_are_found_out(hours, first, rows_a_batch):
+    times = [f"03/07/2017 {hour:02d}:10:00" for hour in hours]
+    reader = TimeReader(table())
+    for at in range(0, len(times), rows_a_batch):
+        reader.times_ns(pl.Series(times[at : at + rows_a_batch]), begin=True)
+    assert reader.twelve_hour_from == first
+
+
+def test_several_formats_are_tried_in_their_order(tmp_path):
+    texts = ["1499072158", "2017-07-03 08:55:58", "3/7/2017 8:55", "3/7/2017 8:55:58.5", "soon"]
+    rows = [GOOD.replace("03/07/2017 08:55:58", text) for text in texts]
+    windows, (reject,) = read(tmp_path, rows, table(time_format=["epoch_s", "%d/%m/%Y %H:%M", "%Y-%m-%d %H:%M:%S"]))
+    seconds = [window["first_ns"] / SECOND - NINE_O_CLOCK_S for window in windows]
+    assert seconds == [0, 0, -58, 0.5]
+    assert reject["offset"] == 5
+
+
+def test_rows_of_protocols_without_ports_match_by_hosts(tmp_path):
+    rows = [GOOD.replace(",6,", f",{name},") for name in ("1", "icmp", "ipv6-icmp", "gre", "0")]
+    windows, _ = read(tmp_path, rows)
+    assert [("src_port" in window, window.get("protocol")) for window in windows] == [
+        (False, 1), (False, 1), (False, 58), (False, 47), (True, None),
+    ]  # fmt: skip
+    assert windows[-1]["src_port"] == 0, "protocol 0 is any protocol whose flows have no ports"
+
+
+def test_empty_cells_match_any_value_where_the_manifest_says_so(tmp_path):
+    rows = [GOOD.replace("10.0.0.1,1234,", ",,"), GOOD.replace(",6,", ",,"), GOOD]
+    windows, rejects = read(tmp_path, rows, table(empty_matches_any=True))
+    keys = [{name for name in WINDOW_KEY if name in window} for window in windows]
+    assert keys == [{"dst_ip", "dst_port", "protocol"}, {*WINDOW_KEY} - {"protocol"}, {*WINDOW_KEY}]
+    assert rejects == []
+    windows, rejects = read(tmp_path, rows)
+    assert len(windows) == 1
+    assert len(rejects) == 2
+
+
+def test_a_row_without_an_end_is_a_moment(tmp_path):
+    windows, rejects = read(tmp_path, [GOOD.replace(",1500000,", ",,"), GOOD.replace(",1500000,", ",x,")])
+    assert [window["last_ns"] - window["first_ns"] for window in windows] == [0]
+    assert [reject["offset"] for reject in rejects] == [2]
+
+
+def test_rows_of_all_batches_have_their_own_numbers(tmp_path):
+    rows = [GOOD] * 30_000
+    rows[29_000] = GOOD.replace("10.0.0.1", "host")
+    windows, (reject,) = read(tmp_path, rows)
+    assert (len(windows), reject["offset"]) == (29_999, 29_001)
+    rows[29_500] = GOOD.replace("BENIGN", "Bot")
+    with pytest.raises(FlowloomError, match="row 29501: label of task 'attack'"):
+        read(tmp_path, rows)
+
+
+def test_iot23_is_read_as_it_is(real_data):
+    keys = {"path": "conn.log.labeled", "task": "attack", "preset": "zeek"}
+    described = LabelTable.model_validate({**keys, "words": {"Benign": "negative", "Malicious": "positive"}})
+    windows, summary = windows_of(described, real_data / "iot23" / "conn.log.labeled.xz")
+    assert (summary.rows, summary.rejected, len(windows)) == (23_145, 0, 23_145)
 
 
 @pytest.mark.parametrize(
