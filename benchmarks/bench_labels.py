@@ -1,4 +1,4 @@
-"""Flows joined to a large table of label windows in batches, and a table of 2 GB indexed, on one core.
+"""Flows joined to a large table of label windows in batches, and a table of 2 GB indexed.
 
 Called with a number of flows it joins that many and prints its own times; called with `table` and a number of bytes it
 indexes a table of that size. Without, it runs itself as processes.

@@ -43,7 +43,7 @@ def card_tables(card: DatasetCard, rejects: list[dict[str, object]]) -> Group:
     """Returns a card and the rows of its rejects table as tables."""
     tables: list[RenderableType] = [_heading(card), *_findings(card), _classes(card, card.views[0], card.splits)]
     tables += [_classes(card, view, splits) for view, splits in card.view_splits.items()]
-    tables += [_coverage(card), _accounting(card)]
+    tables += [_coverage(card), *([_label_tables(card)] if card.label_tables else []), _accounting(card)]
     tables += [_published(card)] if card.published else []
     tables += [_overlap(card)] if any(any(map(any, each.counts)) for each in card.overlap) else []
     tables += [_byte_rules(card)] if card.byte_rules else []
@@ -142,6 +142,15 @@ def _coverage(card: DatasetCard) -> Table:
         confidence = ", ".join(f"{level}: {flows:,}" for level, flows in sorted(entry.confidence.items(), reverse=True))
         levels = [confidence] if sure else []
         table.add_row(entry.task, entry.source, *(f"{getattr(entry, name):,}" for name in counts), *levels)
+    return table
+
+
+def _label_tables(card: DatasetCard) -> Table:
+    counts = ("rows", "matched", "several", "unmatched", "outside", "unreadable", "flows_without_row")
+    columns = [name.replace("_", " ") for name in counts]
+    table = _table("Rows of label tables", "task", "source", *columns, numbers=len(columns))
+    for entry in card.label_tables:
+        table.add_row(entry.task, entry.source, *(f"{getattr(entry, name):,}" for name in counts))
     return table
 
 

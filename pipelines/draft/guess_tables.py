@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -305,7 +305,7 @@ def _time_formats(times: pl.Series) -> list[tuple[str, ...]]:
         fits = {"epoch_ns": 1e17, "epoch_us": 1e14, "epoch_ms": 1e11, "epoch_s": 1e8}
         return [(next((name for name, least in fits.items() if size >= least), ""),)] if size >= 1e8 else []
     read = {form: texts.str.to_datetime(form, strict=False, time_unit="ns").is_not_null() for form in _FORMATS}
-    whole = [(form,) for form, known in read.items() if texts.len() and known.all()]
+    whole: list[tuple[str, ...]] = [(form,) for form, known in read.items() if texts.len() and known.all()]
     if whole or not texts.len():
         return whole
     chosen: tuple[str, ...] = ()
@@ -345,7 +345,7 @@ def _keys(frame: pl.DataFrame, columns: Mapping[str, str]) -> pl.Series:
     return _joined(*ends)
 
 
-def _flow_keys(flows: pa.Table, columns: Mapping[str, str]) -> pl.Series:
+def _flow_keys(flows: pa.Table, columns: Collection[str]) -> pl.Series:
     ends = []
     for side in ("src", "dst"):
         texts = pl.Series([value.hex() for value in flows[f"{side}_ip"].to_pylist()], dtype=pl.String)

@@ -142,6 +142,10 @@ def check_accounting(root: Path, card: DatasetCard) -> None:
             )
         if entry.confidence and sum(entry.confidence.values()) != entry.labelled:
             raise differs(f"source {entry.source!r}: confidence", entry.confidence, f"{entry.labelled} labelled flows")
+    for table in card.label_tables:
+        counted = table.unreadable + table.matched + table.several + table.unmatched + table.outside
+        if counted != table.rows:
+            raise differs(f"label table {table.source!r}: rows", counted, table.rows)
 
 
 def check_shard(root: Path, shard: Shard, card: DatasetCard) -> CheckedShard:

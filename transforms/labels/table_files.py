@@ -128,7 +128,7 @@ def _zeek_dialect(path: str, file: CaptureBytes) -> _Dialect:
     while not file.complete and not re.search(rb"\n[^#]", file.window.tobytes()):
         file.grow()
     lines = file.window.tobytes().decode(errors="replace").split("\n")
-    said = {}
+    said: dict[str, str] = {}
     separator = lines[0].removeprefix("#separator").strip().encode().decode("unicode_escape")
     for line in lines[1:]:
         if not line.startswith("#"):

@@ -34,11 +34,11 @@ def label_published(
         sources: dict[SourceKey, SourceLabels] = {}
         if task.name in entry.labels:
             code = np.full(rows.num_rows, task.index(entry.labels[task.name]), np.int32)
-            sources[task.name, entry.name] = SourceLabels(code, nowhere, nowhere)
+            sources[task.name, entry.name] = SourceLabels(code, nowhere, nowhere, nowhere)
         kind = entry.label_kind(task.name)
         if kind is not None and published_label_column(kind) in rows.schema.names:
             codes = _label_codes(rows[published_label_column(kind)], entry, task)
-            sources[task.name, entry.source_name(task.name)] = SourceLabels(codes, nowhere, nowhere)
+            sources[task.name, entry.source_name(task.name)] = SourceLabels(codes, nowhere, nowhere, nowhere)
         codes = np.full(rows.num_rows, -1 if manifest.absent_code is None else manifest.absent_code, np.int32)
         if sources:
             on_conflict = manifest.on_conflict.get(task.name, "first")

@@ -2,8 +2,10 @@
 
 import pytest
 
-from flowloom.schemas.corpus.label_words import label_code
+from flowloom.schemas.corpus.label_table import PRESETS, LabelTable
+from flowloom.schemas.corpus.label_words import label_code, label_meaning
 from flowloom.schemas.corpus.manifest import parse_manifest
+from flowloom.schemas.corpus.resolve_labels import with_found_labels
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 
@@ -76,3 +78,65 @@ def test_labels_mean_listed_values_or_else_themselves():
 def test_numbers_may_be_labels():
     (captures,) = manifest({"packet_table": PACKETS | {"words": {0: False, 7: True}}}).captures
     assert captures.packet_table.words == {"0": False, "7": True}
+
+
+def test_words_may_be_patterns():
+    words = {"flow=From-Botnet-DNS": "dns", "flow=From-Botnet*": "botnet", "a?c": "one", "*": None}
+    expected = {
+        "flow=From-Botnet-DNS": "dns", "flow=From-Botnet-V42": "botnet", "abc": "one", "abbc": None, "a.c": "one",
+    }  # fmt: skip
+    assert {label: label_meaning(label, words, "none") for label in expected} == expected
+    assert label_meaning("x", {"a*": "one", "[x]": "two"}, "none") == "none"
+    attack = Task(name="attack", kind="binary")
+    assert [label_code(label, {"*ok*": False}, attack) for label in ("not ok", "positive", "1", "x")] == [0, 1, 1, None]
+
+
+PRESET = {"path": "t.csv", "task": "attack"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_complete_and_give_way_to_the_manifest(preset):
+    table = LabelTable.model_validate(PRESET | {"preset": preset})
+    assert table.columns.model_dump(exclude_none=True) == {
+        key: name for key, name in PRESETS[preset]["columns"].items() if name is not None
+    }
+    changed = PRESET | {"preset": preset, "header": True, "time_zone": "UTC", "tolerance_s": 3}
+    names = {key: "x" for key in PRESETS[preset]["columns"] if not key.startswith(("end", "duration"))}
+    table = LabelTable.model_validate(changed | {"columns": names | {"end": "last"}})
+    assert (table.columns.end, table.columns.duration_s, table.columns.duration_us) == ("last", None, None)
+    assert (table.time_zone, table.tolerance_s, table.columns.label) == ("UTC", 3, "x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"columns": {"start": 1, "label": 2}}, ["position 1 of start", "header: false"]),
+        ({"columns": {"start": "t", "label": "x"}, "header": False}, ["positions from 1", "'t' of start"]),
+        ({"columns": {"start": 0, "label": 2}, "header": False}, ["greater than or equal to 1"]),
+        ({"columns": {"start": None, "end": "t", "label": "x"}}, ["a start beside end"]),
+        ({"columns": {"start": None, "date": "t", "label": "x"}}, ["a start beside date"]),
+        ({"time_format": ["%H:%M", "epoch"]}, ["got 'epoch'"]),
+        ({"time_format": []}, ["at least one format"]),
+        ({"twelve_hour_from": 12}, ["less than or equal to 11"]),
+        ({"preset": "zeke"}, ["'zeek'"]),
+    ],
+)
+def test_messages_about_columns_and_times(fields, parts):
+    with pytest.raises(FlowloomError) as caught:
+        manifest({"label_table": TABLE | fields})
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_labels_that_follow_from_others_keep_patterns():
+    document = {
+        "name": "x",
+        "captures": [{"glob": "a", "label_table": TABLE | {"task": "app", "words": {"ss*": "ssh", "*": None}}}],
+        "tasks": {"app": {"kind": "multiclass", "vocabulary": ["ssh", "web"]}, "kind": {"kind": "multiclass", "vocabulary": ["shell", "page"]}},
+        "label_map": {"app": {"ssh": {"kind": "shell"}, "web": {"kind": "page"}}},
+    }  # fmt: skip
+    resolved = with_found_labels(parse_manifest(document, "x"), {})
+    task = next(task for task in resolved.tasks if task.name == "kind")
+    words = resolved.captures[0].label_tables[0].words
+    codes = [label_code(label, words, task) for label in ("ssl", "ssh", "web", "other")]
+    assert [code if code is None or code < 0 else task.vocabulary[code] for code in codes] == ["shell", "shell", -1, -1]
