@@ -132,7 +132,10 @@ def test_labels_that_follow_from_others_keep_patterns():
     document = {
         "name": "x",
         "captures": [{"glob": "a", "label_table": TABLE | {"task": "app", "words": {"ss*": "ssh", "*": None}}}],
-        "tasks": {"app": {"kind": "multiclass", "vocabulary": ["ssh", "web"]}, "kind": {"kind": "multiclass", "vocabulary": ["shell", "page"]}},
+        "tasks": {
+            "app": {"kind": "multiclass", "vocabulary": ["ssh", "web"]},
+            "kind": {"kind": "multiclass", "vocabulary": ["shell", "page"]},
+        },
         "label_map": {"app": {"ssh": {"kind": "shell"}, "web": {"kind": "page"}}},
     }  # fmt: skip
     resolved = with_found_labels(parse_manifest(document, "x"), {})
