@@ -118,9 +118,12 @@ class CaptureBytes:
             self.grow()
 
     def grow(self) -> None:
-        """Adds up to `READ_BYTES` to the window, which is `complete` at the end of the capture or at damage."""
+        """Adds up to `READ_BYTES` to the window, or as much as it has if that is more.
+
+        So few calls reach any size. The window is `complete` at the end of the capture or at damage.
+        """
         filled = len(self.window)
-        end = filled + self._step
+        end = filled + max(self._step, filled)
         self._step = min(2 * self._step, READ_BYTES)
         self._buffers.reverse()
         if len(self._buffers[0]) < end:

@@ -1,5 +1,6 @@
 """Scanner of pcap files: microsecond and nanosecond times, either byte order (draft-ietf-opsawg-pcap)."""
 
+import dataclasses
 import struct
 
 import numba
@@ -7,7 +8,7 @@ import numba
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.capture_window import CaptureBytes
-from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, ZEROS, Records, more, u32
+from flowloom.transforms.captures.records import BAD, END, FULL, MAX_RECORD_BYTES, SHORT, ZEROS, Records, grew, u32
 
 PCAP_MAGIC = {
     b"\xd4\xc3\xb2\xa1": ("<", 1_000),
@@ -45,27 +46,30 @@ class PcapScanner:
         capture = self._capture
         records = Records.empty(capture.window)
         records.link_type[:] = self._link_type
-        count, consumed, stop = _scan_pcap(
-            records.window, self.bound - capture.offset, capture.complete, self.big_endian, self.tick_ns,
-            records.start, records.captured, records.wire, records.time_ns,
-        )  # fmt: skip
-        if count:
-            capture.advance(consumed)
-            self.latest_ns = int(records.time_ns[count - 1])
-            return records.first(count)
-        if stop == ZEROS:
-            raise CaptureError(
-                RejectReason.MALFORMED,
-                capture.offset,
-                f"more than {ZERO_BYTES} bytes are zero where records must be; the rest of the file was not written",
-            )
-        if stop == BAD:
-            raise CaptureError(
-                RejectReason.MALFORMED,
-                capture.offset,
-                f"a record header claims more than {MAX_RECORD_BYTES} captured bytes; the file is damaged from here on",
-            )
-        return more(capture, self)
+        while True:
+            window = capture.window
+            count, consumed, stop = _scan_pcap(
+                window, self.bound - capture.offset, capture.complete, self.big_endian, self.tick_ns,
+                records.start, records.captured, records.wire, records.time_ns,
+            )  # fmt: skip
+            if count:
+                capture.advance(consumed)
+                self.latest_ns = int(records.time_ns[count - 1])
+                return dataclasses.replace(records, window=window).first(count)
+            if stop == ZEROS:
+                raise self._malformed(
+                    f"more than {ZERO_BYTES} bytes are zero where records must be; the rest of the file was not written"
+                )
+            if stop == BAD:
+                raise self._malformed(
+                    f"a record header claims more than {MAX_RECORD_BYTES} captured bytes; "
+                    "the file is damaged from here on"
+                )
+            if not grew(capture, self.bound):
+                return records.first(0)
+
+    def _malformed(self, detail: str) -> CaptureError:
+        return CaptureError(RejectReason.MALFORMED, self._capture.offset, detail)
 
 
 @numba.njit(nogil=True, cache=True)

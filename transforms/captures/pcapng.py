@@ -19,7 +19,7 @@ from flowloom.transforms.captures.records import (
     SHORT,
     Records,
     cut_off,
-    more,
+    grew,
     u32,
 )
 
@@ -89,8 +89,8 @@ class PcapngScanner:
                 )
             if stop == DESCRIBES:
                 self._describe()
-            elif not consumed:
-                return more(capture, self)
+            elif not consumed and not grew(capture, self.bound):
+                return records.first(0)
 
     def _describe(self) -> None:
         """Reads the section header or interface description at the window's start."""

@@ -112,18 +112,22 @@ def u32(buffer, at, big_endian):
     )
 
 
-def more(capture: CaptureBytes, scanner: RecordScanner) -> Records:
-    """Returns records from a larger window, none at the end; raises for damage or a truncated record."""
-    if capture.offset >= scanner.bound:
-        return Records.empty(capture.window).first(0)
+def grew(capture: CaptureBytes, bound: int) -> bool:
+    """Grows the window if its start is in front of the bound, and returns whether there may be more records.
+
+    Raises:
+      CaptureError: for damage or a truncated record.
+    """
+    if capture.offset >= bound:
+        return False
     if not capture.complete:
         capture.grow()
-        return scanner.scan()
+        return True
     if capture.damage:
         raise capture.damage
     if len(capture.window):
         raise cut_off(capture)
-    return Records.empty(capture.window).first(0)
+    return False
 
 
 def cut_off(capture: CaptureBytes) -> CaptureError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from capture_files import enhanced, ethernet, interface, ipv4, obsolete, pcap, section, simple, tcp
+from capture_files import block, enhanced, ethernet, interface, ipv4, obsolete, pcap, section, simple, tcp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -175,6 +175,19 @@ def test_window_sizes_do_not_show(tmp_path, piece, grown, ng):
         patch.setattr(capture_window, "_PIECE_BYTES", piece)
         patch.setattr(capture_window, "READ_BYTES", grown)
         assert [(t, f) for t, f, _, _ in read(path)] == stamped
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_block_of_any_size_fits_a_window_of_any_size(tmp_path, monkeypatch, compress):
+    monkeypatch.setattr(capture_window, "_PIECE_BYTES", 40)
+    monkeypatch.setattr(capture_window, "READ_BYTES", 40)
+    noise = random.Random(3).randbytes(1 << 20)
+    content = section() + interface(resolution=9) + block(0xBAD, noise) + enhanced(FRAMES[0], NS)
+    path = write(tmp_path, compress(content))
+    assert [frame for _, frame, _, _ in read(path)] == FRAMES[:1]
+    cut = write(tmp_path, compress(content[: 1 << 20]), "cut")
+    with pytest.raises(CaptureError, match="ends inside a record"):
+        read(cut)
 
 
 @pytest.mark.parametrize("lost", [1, 20, 70])
