@@ -32,12 +32,12 @@ from flowloom.transforms.labels.label_bins import LabelBins, has_measured_bins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts, label_groups
 from flowloom.transforms.labels.label_ptransforms import FindLabelBins, LabelFlows, WindowCaptures
 from flowloom.transforms.labels.window_sources import WindowSource, read_sources
-from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.metering.meter_cache import CachedMetering
 from flowloom.transforms.metering.meter_ranges import GroupPackets
 from flowloom.transforms.metering.metering_ptransforms import (
-    DigestCaptures,
+    Sha256Captures,
     JoinPackets,
     JoinPartitions,
     MeterRanges,
@@ -136,7 +136,7 @@ class CardCounts:
     """Counts for the dataset card, by kind, that the steps give beside their rows."""
 
     accounts: list[beam.PCollection[GroupAccount]] = dataclasses.field(default_factory=list)
-    digests: list[beam.PCollection[CaptureDigest]] = dataclasses.field(default_factory=list)
+    digests: list[beam.PCollection[CaptureSha256]] = dataclasses.field(default_factory=list)
     rejects: list[beam.PCollection[pa.RecordBatch]] = dataclasses.field(default_factory=list)
     sources: list[beam.PCollection[SourceCounts]] = dataclasses.field(default_factory=list)
     layouts: list[beam.PCollection[LaidOut]] = dataclasses.field(default_factory=list)
@@ -195,7 +195,7 @@ def meter_captures(
         split_bytes = manifest.output.split_bytes
         plan = PlanMetering(corpus.plan.groups, manifest.definition, split_bytes, workers, corpus.whole, corpus.sha256)
         planned = pipeline | "PlanMetering" >> plan
-        digested = planned.digests | "DigestCaptures" >> DigestCaptures()
+        digested = planned.digests | "Sha256Captures" >> Sha256Captures()
         counts.digests.append(digested.digests)
         counts.rejects.append(digested.rejects)
         metered = planned.tasks | "MeterRanges" >> MeterRanges(manifest.definition, staging, corpus.packet_view)

@@ -16,7 +16,7 @@ from flowloom.transforms.dataset.shards import SpilledShard, WrittenShard, read_
 from flowloom.transforms.labels.join_labels import Counts, SourceKey
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
-from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.packets.byte_rows import no_drops
 from flowloom.transforms.published.plan_published import PublishedFindings
@@ -71,7 +71,7 @@ def gather_results(
     label_bins: LabelBins,
     shards: Iterable[SpilledShard],
     accounts: Iterable[GroupAccount],
-    digests: Iterable[CaptureDigest] = (),
+    digests: Iterable[CaptureSha256] = (),
     rejects: Iterable[pa.RecordBatch] = (),
     sources: Iterable[SourceCounts] = (),
     layouts: Iterable[LaidOut] = (),

@@ -35,7 +35,7 @@ from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
 from flowloom.transforms.io.tally import tally
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
-from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.published.plan_published import PublishedFindings
 from flowloom.transforms.splits.leakage import PartCounts, SpilledSightings, spill_sightings
@@ -221,7 +221,7 @@ class BuildOutputs(NamedTuple):
 
     shards: beam.PCollection[SpilledShard]
     accounts: beam.PCollection[GroupAccount]
-    digests: beam.PCollection[CaptureDigest]
+    digests: beam.PCollection[CaptureSha256]
     rejects: beam.PCollection[pa.RecordBatch]
     sources: beam.PCollection[SourceCounts]
     layouts: beam.PCollection[LaidOut]

@@ -40,7 +40,7 @@ class GroupAccount:
 
 
 @dataclasses.dataclass(frozen=True)
-class CaptureDigest:
+class CaptureSha256:
     """SHA-256 of all bytes of a capture, in hexadecimal digits."""
 
     uri: str

@@ -17,12 +17,12 @@ from flowloom.transforms.captures.groups import reject_rows
 from flowloom.transforms.flows.flow_fragments import fragment_partitions, join_fragments
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_spilled, spill_batches
-from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
+from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount, Partition, RangeFragments
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.join_packets import PacketCounts, RangePackets
 from flowloom.transforms.metering.meter_cache import CachedMetering
 from flowloom.transforms.metering.packet_reader import PacketReader
-from flowloom.transforms.metering.scheduling import DigestTask, MeterTask
+from flowloom.transforms.metering.scheduling import Sha256Task, MeterTask
 
 MAX_PARTITIONS = 64
 """Maximum number of partitions in which the fragments of one group are joined."""
@@ -254,12 +254,12 @@ def _spilled_fragments(
         yield (group, number), RangeFragments(position, clock_ns, places.get(number))
 
 
-def digest_captures(tasks: Iterable[DigestTask]) -> tuple[list[CaptureDigest], list[pa.RecordBatch]]:
+def sha256_captures(tasks: Iterable[Sha256Task]) -> tuple[list[CaptureSha256], list[pa.RecordBatch]]:
     """Returns the SHA-256 of captures, and reject rows of those that can no longer be read."""
     digests, rejects = [], []
     for task in tasks:
         try:
-            digests.append(CaptureDigest(task.uri, capture_sha256(task.uri, task.stamp)))
+            digests.append(CaptureSha256(task.uri, capture_sha256(task.uri, task.stamp)))
         except CaptureError as error:
             rejects.append(reject_rows([(task.uri, error.offset, error.reason, error.detail)]))
     return digests, rejects

@@ -18,7 +18,7 @@ from flowloom.transforms.captures.ranges import Stretch, index_stretch
 from flowloom.transforms.flows.identities import IdentityKey
 from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.io.tally import tally
-from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount, Partition, RangeFragments
+from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount, Partition, RangeFragments
 from flowloom.transforms.metering.join_packets import (
     PacketCounts,
     RangeJoin,
@@ -31,11 +31,11 @@ from flowloom.transforms.metering.meter_ranges import (
     CachedRanges,
     GroupPackets,
     Metering,
-    digest_captures,
+    sha256_captures,
     join_partition,
     open_metering,
 )
-from flowloom.transforms.metering.scheduling import DigestTask, MeterTask, WorkerShare, deal, draft_metering, plan_group
+from flowloom.transforms.metering.scheduling import Sha256Task, MeterTask, WorkerShare, deal, draft_metering, plan_group
 from flowloom.transforms.packets.byte_rows import no_drops
 
 Task = TypeVar("Task")
@@ -45,7 +45,7 @@ class MeterPlan(NamedTuple):
     """Outputs of `PlanMetering`: tasks, and captures whose SHA-256 is wanted, dealt to workers by the cost of both."""
 
     tasks: beam.PCollection[MeterTask]
-    digests: beam.PCollection[DigestTask]
+    digests: beam.PCollection[Sha256Task]
 
 
 @dataclasses.dataclass
@@ -93,7 +93,7 @@ class PlanMetering(beam.PTransform):
 class _Deal(beam.DoFn):
     def process(
         self, element: tuple[int, Iterable[WorkerShare]]
-    ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], DigestTask]]:
+    ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], Sha256Task]]:
         shares = list(element[1])
         for share in shares:
             for task in share.digests:
@@ -120,27 +120,27 @@ def _planned(
         yield keys.get((first.uri, first.start // split_bytes * split_bytes), 0), WorkerShare(tasks=(task,))
 
 
-class DigestedCaptures(NamedTuple):
-    """Outputs of `DigestCaptures`: SHA-256, and reject rows of captures that can no longer be read."""
+class HashedCaptures(NamedTuple):
+    """Outputs of `Sha256Captures`: SHA-256, and reject rows of captures that can no longer be read."""
 
-    digests: beam.PCollection[CaptureDigest]
+    digests: beam.PCollection[CaptureSha256]
     rejects: beam.PCollection[pa.RecordBatch]
 
 
 @dataclasses.dataclass
-class DigestCaptures(beam.PTransform):
-    """`digest_captures` over a PCollection of tasks."""
+class Sha256Captures(beam.PTransform):
+    """`sha256_captures` over a PCollection of tasks."""
 
     @beam.typehints.no_annotations
-    def expand(self, tasks: beam.PCollection[DigestTask]) -> DigestedCaptures:
+    def expand(self, tasks: beam.PCollection[Sha256Task]) -> HashedCaptures:
         """Digests each capture."""
         digested = tasks | "Digest" >> beam.ParDo(_Digest()).with_outputs("rejects", main="digests")
-        return DigestedCaptures(digested.digests, digested.rejects)
+        return HashedCaptures(digested.digests, digested.rejects)
 
 
 class _Digest(beam.DoFn):
-    def process(self, task: DigestTask) -> Iterator[CaptureDigest | TaggedOutput[Literal["rejects"], pa.RecordBatch]]:
-        digests, rejects = digest_captures([task])
+    def process(self, task: Sha256Task) -> Iterator[CaptureSha256 | TaggedOutput[Literal["rejects"], pa.RecordBatch]]:
+        digests, rejects = sha256_captures([task])
         yield from digests
         for reject in rejects:
             yield TaggedOutput("rejects", reject)

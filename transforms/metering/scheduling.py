@@ -42,7 +42,7 @@ class MeterTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class DigestTask:
+class Sha256Task:
     """Capture whose SHA-256 is wanted, with the stamp of its file."""
 
     uri: str
@@ -51,10 +51,10 @@ class DigestTask:
 
 @dataclasses.dataclass(frozen=True)
 class WorkerShare:
-    """Part of one worker's share of a job: captures to meter, and captures to digest."""
+    """Part of one worker's share of a job: captures to meter, and captures whose SHA-256 is wanted."""
 
     tasks: tuple[MeterTask, ...] = ()
-    digests: tuple[DigestTask, ...] = ()
+    digests: tuple[Sha256Task, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class DraftPlan:
       costs: costs of digests, tasks and stretches, in this order, in bytes of metering.
     """
 
-    digests: tuple[DigestTask, ...]
+    digests: tuple[Sha256Task, ...]
     tasks: tuple[MeterTask, ...]
     stretches: tuple[tuple[str, Stretch], ...]
     costs: tuple[float, ...]
@@ -100,7 +100,7 @@ def draft_metering(
     sizes += [stretch.end - stretch.begin for _, stretch in stretched]
     costs = [capture.size * _DIGEST_COST for capture in undigested] + [size + _TASK_COST for size in sizes]
     return DraftPlan(
-        tuple(DigestTask(capture.uri, capture.stamp) for capture in undigested),
+        tuple(Sha256Task(capture.uri, capture.stamp) for capture in undigested),
         tuple(tasks),
         tuple(stretched),
         tuple(costs),
@@ -114,7 +114,7 @@ def plan_metering(
     whole: Collection[str] = (),
     *,
     sha256: bool = False,
-) -> tuple[list[MeterTask], list[DigestTask]]:
+) -> tuple[list[MeterTask], list[Sha256Task]]:
     """Returns the tasks of groups, and the captures whose SHA-256 is wanted (arguments as of `draft_metering`)."""
     draft = draft_metering(groups, definition, split_bytes, whole, sha256=sha256)
     tasks = list(draft.tasks)

@@ -21,7 +21,7 @@ from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.verdict import FAILURE
 from flowloom.transforms.labels.label_bins import LabelBins
 from flowloom.transforms.labels.label_flows import GroupLabels, LabelClaim, label_by_path
-from flowloom.transforms.metering.accounts import CaptureDigest, GroupAccount
+from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount
 from flowloom.transforms.published.plan_published import PublishedFindings
 from flowloom.transforms.splits.splits import SplitPlan
 
@@ -101,7 +101,7 @@ def test_digests_of_ranges_are_joined_and_missing_ones_are_a_failure(findings, t
     empty = batch([], CAPTURES)
     accounts = [dataclasses.replace(account, leaves=(second,))]
     accounts += [dataclasses.replace(account, captures=empty, flows=0, flows_short=0, leaves=(first,))]
-    known = gather_results(*plans, shards, accounts, [CaptureDigest("/in/a", "b" * 64)], layouts=layouts)
+    known = gather_results(*plans, shards, accounts, [CaptureSha256("/in/a", "b" * 64)], layouts=layouts)
     write_card(known, MANIFEST, "/in", str(tmp_path))
     (row,) = pq.read_table(tmp_path / CAPTURES_TABLE).to_pylist()
     assert row["digest"] == blake3(bytes(32) + b"\1" * 32).hexdigest()

@@ -12,7 +12,7 @@ from flowloom.transforms.captures.capture_files import capture_digest
 from flowloom.transforms.captures.groups import CaptureGroup, identify_capture, origin_of, tell_apart
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.meter_cache import MeterCache, cache_metering, plan_cached_group
-from flowloom.transforms.metering.meter_ranges import digest_captures, meter_ranges
+from flowloom.transforms.metering.meter_ranges import sha256_captures, meter_ranges
 from flowloom.transforms.metering.scheduling import plan_metering
 
 NS = 1_700_000_000_000_000_000
@@ -52,7 +52,7 @@ def test_a_capture_that_grew_since_it_was_planned_is_a_reject(capture, group, tm
     reasons = [reject["reason"] for account in results.accounts for reject in account.rejects.to_pylist()]
     assert set(reasons) == {RejectReason.CHANGED}
     assert results.flows == []
-    digested, (reject,) = digest_captures(digests)
+    digested, (reject,) = sha256_captures(digests)
     assert digested == []
     assert reject["reason"].to_pylist() == [RejectReason.CHANGED]
 

@@ -17,14 +17,14 @@ from flowloom.transforms.io.spill import read_spilled
 from flowloom.transforms.metering.join_packets import join_packets
 from flowloom.transforms.metering.meter_cache import MeterCache, cache_metering, cached_metering, plan_cached_group
 from flowloom.transforms.metering.meter_ranges import (
-    digest_captures,
+    sha256_captures,
     join_partitions,
     meter_ranges,
     read_cached_metering,
 )
 from flowloom.transforms.metering.metering_ptransforms import (
     CacheMetering,
-    DigestCaptures,
+    Sha256Captures,
     JoinPackets,
     JoinPartitions,
     MeterRanges,
@@ -32,7 +32,7 @@ from flowloom.transforms.metering.metering_ptransforms import (
     PlanMetering,
     ReadCachedMetering,
 )
-from flowloom.transforms.metering.scheduling import DigestTask, plan_metering
+from flowloom.transforms.metering.scheduling import Sha256Task, plan_metering
 
 NS = 1_700_000_000_000_000_000
 DEFINITION = FlowDefinition()
@@ -106,9 +106,9 @@ def same(found: list, expected: list) -> None:
 
 
 def test_captures_are_digested_or_rejected(groups, tmp_path):
-    tasks = [DigestTask(group.captures[0].uri) for group in groups] + [DigestTask(str(tmp_path / "gone.pcap"))]
-    digested = tasks | DigestCaptures()
-    digests, rejects = digest_captures(tasks)
+    tasks = [Sha256Task(group.captures[0].uri) for group in groups] + [Sha256Task(str(tmp_path / "gone.pcap"))]
+    digested = tasks | Sha256Captures()
+    digests, rejects = sha256_captures(tasks)
     assert len(digests) == 2
     assert digested.digests == digests
     assert digested.rejects == rejects
