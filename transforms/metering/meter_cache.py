@@ -49,6 +49,8 @@ class CachedMetering:
       folder: the folder of the result files.
       position: position of the task among the `of` tasks of its group.
       uris: current uris of the task's captures, by their digests.
+      whole: whether the task is its group in one piece, with flows ended at `max_open_flows`; the results of another
+        task above that bound are incomplete, and its group must be metered in one piece.
     """
 
     folder: str
@@ -56,6 +58,7 @@ class CachedMetering:
     position: int
     of: int
     uris: Mapping[str, str]
+    whole: bool
 
     @property
     def captures_done(self) -> int:
@@ -183,7 +186,7 @@ def _cache(task: MeterTask, cache: MeterCache) -> str:
         return folder
     reader = GroupReader(
         task.ranges, task.group, cache.definition, place=task.place, earlier=task.earlier,
-        earlier_clock_ns=task.earlier_clock_ns,
+        earlier_clock_ns=task.earlier_clock_ns, gives_up=True,
     )  # fmt: skip
     partial = os.path.join(cache.root, f".{uuid.uuid4().hex}")
     os.makedirs(partial)
@@ -260,6 +263,7 @@ def cached_metering(tasks: Sequence[MeterTask], cache: MeterCache) -> list[Cache
             at,
             len(tasks),
             {task.digests[part.uri]: part.uri for part in task.ranges},
+            task.place == WHOLE,
         )
         for at, task in enumerate(tasks)
     ]

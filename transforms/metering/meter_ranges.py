@@ -22,7 +22,7 @@ from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.join_packets import PacketCounts, RangePackets
 from flowloom.transforms.metering.meter_cache import CachedMetering
 from flowloom.transforms.metering.packet_reader import PacketReader
-from flowloom.transforms.metering.scheduling import Sha256Task, MeterTask
+from flowloom.transforms.metering.scheduling import MeterTask, Sha256Task
 
 MAX_PARTITIONS = 64
 """Maximum number of partitions in which the fragments of one group are joined."""
@@ -188,7 +188,7 @@ class CachedRanges(Metering):
             cached.flows_short,
             cached.captures(),
             cached.rejects(),
-            {} if cached.of == 1 else {cached.position: cached.most_open},
+            {} if cached.whole else {cached.position: cached.most_open},
             cached.ended_early,
         )
 

@@ -10,6 +10,7 @@ from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.build_steps import MeteredCaptures
 from flowloom.pipelines.manifests import read_manifest
 from flowloom.pipelines.retrain.retrain import meter_new
+from flowloom.pipelines.whole_groups import CrowdedGroupsError
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.progress import ignore_progress
 from flowloom.transforms.captures.inventory import find_captures
@@ -99,3 +100,25 @@ def test_captures_metered_day_by_day_give_the_flows_of_one_build(tmp_path, defin
     assert (tmp_path / "appended/captures.parquet").read_bytes() == (tmp_path / "scratch/captures.parquet").read_bytes()
     assert scratch.accounting.dropped == {}, "the second piece of the datagram found its first"
     assert isinstance(kept, MeteredCaptures)
+
+
+@pytest.mark.parametrize("days", [1, 3])
+def test_a_crowded_timeline_is_given_up_and_metered_in_one_piece(tmp_path, days):
+    folder = tmp_path / "corpus"
+    write_days(folder / "gateway", timeline(1, 100), 100, days)
+    write_days(folder / "floods", timeline(2, 100), 100, 1)
+    (folder / "corpus.yaml").write_text(MANIFEST.format(definition="{max_open_flows: 8}"))
+    manifest = read_manifest(folder / "corpus.yaml")
+    store = MeterCache(str(tmp_path / "readings"), manifest.definition)
+    found = find_captures(manifest.captures, str(folder), ())
+    parts = meter_new(manifest, found, store, 1, str(tmp_path), ignore_progress)
+    gateway = [cached for cached in parts.cached if not cached.whole]
+    assert len(gateway) == days
+    assert all(cached.most_open < 40 and not cached.fragments() for cached in gateway), "it stopped at the bound"
+    with pytest.raises(CrowdedGroupsError) as caught:
+        build(BuildOptions(folder / "corpus.yaml", tmp_path / "parts", workers=1), metered=parts)
+    assert caught.value.groups == (gateway[0].group,)
+    whole = meter_new(manifest, found, store, 1, str(tmp_path), ignore_progress, caught.value.groups)
+    build(BuildOptions(folder / "corpus.yaml", tmp_path / "whole", workers=1), metered=whole)
+    build(BuildOptions(folder / "corpus.yaml", tmp_path / "scratch", workers=1))
+    assert read_card(tmp_path / "whole") == read_card(tmp_path / "scratch")
