@@ -215,7 +215,7 @@ def skew_table(card: ScoreCard) -> Group:
     classes = Table(title="predicted classes", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     shares = {skew.name: skew for skew in card.skew.classes} if card.skew else {}
     for name, justify in (("task", "left"), ("class", "left"), ("rows", "right"), ("share", "right")):
-        classes.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        classes.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type] # a literal in fact
     classes.add_column("bits from training", justify="right", no_wrap=True)
     for task, words in card.classes.items():
         for at, (word, rows) in enumerate(words.items()):

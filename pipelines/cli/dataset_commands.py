@@ -151,7 +151,7 @@ def plan(
             from flowloom.pipelines.plan import PlanOptions, plan_table
             from flowloom.pipelines.plan import plan as plan_build
 
-        options = PlanOptions(corpus, workers or usable_cores(), rates, data)  # type: ignore[arg-type]
+        options = PlanOptions(corpus, workers or usable_cores(), rates, data)  # type: ignore[arg-type] # checked there
         found = plan_build(options, display.show)
     if as_json:
         print_json(dataclasses.asdict(found))
@@ -299,7 +299,7 @@ def weave(
             from flowloom.transforms.weave.weave_plans import WeaveRules
 
         values = _replaced_values(words or ())
-        rules = WeaveRules(layout, missing, on_conflict, values, shards, name)  # type: ignore[arg-type]
+        rules = WeaveRules(layout, missing, on_conflict, values, shards, name)  # type: ignore[arg-type] # checked there
         options = WeaveOptions(tuple(datasets), out, rules, workers or usable_cores())
         card = weave_datasets(options, display.show)
     if as_json:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -301,7 +302,7 @@ def _time_formats(times: pl.Series) -> list[tuple[str, ...]]:
     texts = times.cast(pl.String).drop_nulls().head(10_000)
     numbers = texts.cast(pl.Float64, strict=False)
     if texts.len() and not numbers.null_count():
-        size = float(numbers.median() or 0)  # type: ignore[arg-type]
+        size = statistics.median(numbers.to_list())
         fits = {"epoch_ns": 1e17, "epoch_us": 1e14, "epoch_ms": 1e11, "epoch_s": 1e8}
         return [(next((name for name, least in fits.items() if size >= least), ""),)] if size >= 1e8 else []
     read = {form: texts.str.to_datetime(form, strict=False, time_unit="ns").is_not_null() for form in _FORMATS}

@@ -266,7 +266,7 @@ def test_inputs_that_do_not_fit_are_refused(run, exported, dataset, tmp_path):
         with pytest.raises(FlowloomError, match=message):
             score(ScoreOptions(exported, inputs, tmp_path / "out", **options))
 
-    refused("a folder must be a dataset with dataset.json or have captures below it, got neither", str(tmp_path))
+    refused("the folder has no capture; check the path, or name a dataset, which has dataset.json", str(tmp_path))
     refused("did you mean 'test'", str(dataset), split="tset")
     refused("needs at least 1 input")
     refused("key_file must be given with identity pseudonym and only then", "x.pcap", identity="pseudonym")

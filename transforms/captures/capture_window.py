@@ -218,7 +218,7 @@ class _StoredBytes(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         wanted = memoryview(buffer)[: self._left]
-        count = self._file.readinto(wanted)  # type: ignore[attr-defined]
+        count = self._file.readinto(wanted)  # type: ignore[attr-defined] # binary files have it, `IO` does not
         self._left -= count
         if self._hasher is not None:
             self._hasher.update(wanted[:count])

@@ -127,13 +127,9 @@ def _capture_paths(folder: str) -> tuple[str, ...]:
       FlowloomError: if there is none, or a folder cannot be listed.
     """
     found = folder_captures(folder)
-    if found.unreadable:
-        place, reason = found.unreadable[0]
-        raise FlowloomError(f"{printable(place)}: cannot list the folder ({reason}); check its permissions")
-    if not found.captures:
-        raise FlowloomError(
-            f"{folder}: a folder must be a dataset with {CARD} or have captures below it, got neither; check the path"
-        )
+    for uri, reason, detail in found.rejects(folder):
+        either = f", or name a dataset, which has {CARD}" if reason == RejectReason.NO_MATCH else ""
+        raise FlowloomError(f"{uri}: {detail}{either}")
     return tuple(map(os.path.abspath, found.captures))
 
 

@@ -1,6 +1,8 @@
 """Files of rows: one format for each suffix, and all files of a job appear together or none does."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -86,3 +88,28 @@ def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(FlowloomError, match="the folder of the output must exist"), written_tables({missing: SCHEMA}):
         pass
     assert format_of(Path("F.PARQUET")) == ".parquet"
+
+
+WRITING = """
+import pathlib, sys, time, pyarrow as pa
+from flowloom.pipelines.flow_tables.table_writers import written_tables
+path = pathlib.Path(sys.argv[1])
+with written_tables({path: pa.schema([("a", pa.int64())])}):
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_of_a_killed_process_does_not_keep_the_next_one_from_writing(tmp_path):
+    path = tmp_path / "out.csv"
+    killed = subprocess.Popen([sys.executable, "-c", WRITING, path], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout.readline() == "writing\n"
+    with pytest.raises(FlowloomError, match=f"in use by process {killed.pid} "), written_tables({path: SCHEMA}):
+        pass
+    killed.kill()
+    killed.communicate()
+    assert (tmp_path / ".out.csv.lock").exists(), "what a killed process leaves"
+    with written_tables({path: SCHEMA}) as (write,):
+        write(ROWS[0])
+    assert [each.name for each in tmp_path.iterdir()] == ["out.csv"]
+    assert pl.read_csv(path).height == 1
