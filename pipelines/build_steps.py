@@ -37,13 +37,13 @@ from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.metering.meter_cache import CachedMetering
 from flowloom.transforms.metering.meter_ranges import GroupPackets
 from flowloom.transforms.metering.metering_ptransforms import (
-    Sha256Captures,
     JoinPackets,
     JoinPartitions,
     MeterRanges,
     PacketsAndFlows,
     PlanMetering,
     ReadCachedMetering,
+    Sha256Captures,
 )
 from flowloom.transforms.published.plan_published import PublishedPlan, plan_published, stored_views
 from flowloom.transforms.published.published_ptransforms import RecallPublished

@@ -28,7 +28,8 @@ def test_the_same_source_gives_the_same_bytes(wheel, tmp_path):
 def test_it_holds_every_module_and_nothing_else(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = [path for half in HALVES for path in (ROOT / half).rglob("*") if path.suffix in (".py", ".j2")]
-    assert packed == {f"flowloom/{path.relative_to(ROOT).as_posix()}" for path in [ROOT / "__init__.py", *files]}
+    roots = [ROOT / "__init__.py", ROOT / "py.typed"]
+    assert packed == {f"flowloom/{path.relative_to(ROOT).as_posix()}" for path in [*roots, *files]}
 
 
 def test_pyproject_lists_every_package():
@@ -50,3 +51,25 @@ def test_its_command_answers(wheel, tmp_path):
     answer = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("flowloom ")
+
+
+SCRIPT = """
+import flowloom as fl
+
+reveal_type(fl.open_dataset("DATASET").card.name)
+fl.read_flows("x.pcap", k="20")
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_the_types_of_the_installed_package(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "mypy", "--python-executable", tmp_path / "venv/bin/python", "script.py"]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    found = answer.stdout.replace("builtins.", "")
+    assert "import-untyped" not in found
+    assert 'Revealed type is "str"' in found
+    assert 'Argument "k" to "read_flows" has incompatible type "str"' in found

@@ -7,7 +7,8 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from flowloom.schemas.dataset.dataset_card import REJECTS_TABLE, DatasetCard, Leakage, SplitCounts, read_card
+from flowloom.schemas.dataset.card_parts import Leakage, SplitCounts
+from flowloom.schemas.dataset.dataset_card import REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.parquet_files import read_table

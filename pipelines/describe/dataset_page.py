@@ -10,7 +10,8 @@ import pyarrow as pa
 from flowloom.pipelines.describe import drawings
 from flowloom.pipelines.describe.card_tables import NANOSECONDS, column_title, setting, shown_value
 from flowloom.schemas.atomic_files import write_text
-from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, LabelCoverage, Overlap
+from flowloom.schemas.dataset.card_parts import LabelCoverage, Overlap
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard
 from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.dataset.dataset_statistics import REPORT, Contingency, DatasetStatistics, ValueStatistics
 from flowloom.schemas.dataset.stored_files import table_file

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S
+from flowloom.schemas.dataset.card_parts import GAP_THRESHOLD_S
 from flowloom.schemas.dataset.dataset_statistics import LEVELS, ClassProfile, ValueStatistics
 
 PROFILE_WIDTH, PROFILE_HEIGHT = 232.0, 150.0

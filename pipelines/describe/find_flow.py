@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import label_column
-from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard
+from flowloom.schemas.dataset.card_parts import Shard
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.dataset.stored_files import shard_file
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.parquet_files import read_footer, read_row_group, read_rows

@@ -9,7 +9,8 @@ import apache_beam as beam
 
 from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.schemas.atomic_files import write_text
-from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard, read_card
+from flowloom.schemas.dataset.card_parts import Shard
+from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_statistics import STATISTICS, DatasetStatistics, read_statistics
 from flowloom.schemas.dataset.stored_files import check_shards
 from flowloom.schemas.errors import FlowloomError

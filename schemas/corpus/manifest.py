@@ -54,13 +54,17 @@ class CaptureSource(pydantic.BaseModel):
     labels: dict[str, LabelValue] = {}
     """Label values by task, of all flows of these captures."""
     label_from: LabelFrom | None = None
+    """Labels in the path of each capture: the name of a folder, or the groups of a pattern."""
     words: dict[str, LabelMapping] = {}
     """By task, label values by the labels that `label_from` finds; others keep their meaning, null means unknown."""
     label_table: LabelTable | None = None
+    """Table with labels of single flows."""
     label_tables: tuple[LabelTable, ...] = ()
     """Several such tables; the first that has a label counts."""
     packet_table: PacketTable | None = None
+    """Table with a label of each packet of one capture."""
     dpi: Dpi | None = None
+    """Labels by deep packet inspection (nDPI)."""
     group: str = pydantic.Field(FILE_GROUP, min_length=1)
     """Captures that form one timeline. `file`: each capture alone; `rotated`: captures whose names differ only by a
     counter or a time; any other name: all captures with that group."""
@@ -101,6 +105,7 @@ class Output(pydantic.BaseModel):
         pydantic.ByteSize(256 << 20), ge=1024, description="larger captures are read in ranges of this size"
     )
     row_group_rows: int = pydantic.Field(16_384, ge=1)
+    """Largest number of rows of a row group."""
 
 
 def _task_named(tasks: object) -> object:
@@ -124,8 +129,11 @@ class CorpusManifest(pydantic.BaseModel):
     model_config = _STRICT
 
     name: str = pydantic.Field(min_length=1)
+    """Name of the dataset, in its card and on its pages."""
     captures: tuple[Entry, ...] = pydantic.Field(min_length=1)
+    """Captures and published files, each with the sources of its labels."""
     definition: FlowDefinition = FlowDefinition()
+    """Rules that turn packets into flows: a preset, and options that differ from it."""
     views: tuple[View, ...] = pydantic.Field(("flows",), min_length=1)
     """Kinds of rows: flows, packets of captures, tables of published files."""
     packets: PacketView = PacketView()
@@ -143,6 +151,7 @@ class CorpusManifest(pydantic.BaseModel):
     """By task, treatment of flows for which two sources, or two windows of one source, give different labels: take the
     first source's label (default), stop the build, or leave the label unknown."""
     splits: Splits = Splits()
+    """Rule that assigns rows to train, validation and test."""
     deduplicate: Deduplicate = "none"
     """Rows kept among those with equal sizes and directions: all, the first of each split, or the first of all."""
     leakage: Literal["measure", "skip"] = "measure"
@@ -152,6 +161,7 @@ class CorpusManifest(pydantic.BaseModel):
     key_file: str | None = None
     """Path of the file with the 32 key bytes for `identity: pseudonym`, relative to the manifest."""
     output: Output = Output()
+    """Sizes of the files of the dataset."""
     limits: CaptureLimits = NO_LIMITS
     """Limits of the bytes that a compressed capture may become; none by default."""
 

@@ -41,7 +41,9 @@ class PublishedSource(pydantic.BaseModel):
     """Whether rows have addresses."""
 
     published: str
+    """Name of the format."""
     path: str
+    """File, folder or archive, relative to the manifest."""
     labels: dict[str, LabelValue] = {}
     """Labels of all rows; they take precedence over the rows' own."""
     labels_as: Annotated[dict[str, tuple[str, ...]], pydantic.BeforeValidator(_several)] = {}
@@ -49,6 +51,7 @@ class PublishedSource(pydantic.BaseModel):
     words: dict[str, LabelMapping] = {}
     """By task, label values by the rows' own labels; see `LabelMapping`."""
     unknown_words: Literal["error", "unknown"] = "error"
+    """Treatment of labels that neither `words` nor the vocabulary has."""
 
     @property
     def name(self) -> str:
@@ -133,6 +136,7 @@ class QuicTexts(PublishedSource):
     label_kinds = ("service",)
     has_start = True
     published: Literal["quic-ucdavis"]
+    """Name of the format."""
 
 
 class QuicArrays(PublishedSource):
@@ -140,7 +144,9 @@ class QuicArrays(PublishedSource):
 
     label_kinds = ("service",)
     published: Literal["quic-ucdavis-arrays"]
+    """Name of the format."""
     label_path: str
+    """File with the array of labels."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -153,6 +159,7 @@ class CerttaFlows(PublishedSource):
 
     label_kinds = ("class",)
     published: Literal["certta"]
+    """Name of the format."""
 
 
 class KitsuneFlows(PublishedSource):
@@ -162,7 +169,9 @@ class KitsuneFlows(PublishedSource):
     has_start = True
     has_hosts = True
     published: Literal["kitsune"]
+    """Name of the format."""
     label_path: str | None = None
+    """File with the label of each packet; null where the table has them, or all rows have one label."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -176,15 +185,21 @@ class IscxImages(PublishedSource):
     view = "packets"
     label_kinds = ("traffic", "tunnel", "tunnel_traffic")
     published: Literal["iscx-wang2017"]
+    """Name of the format."""
     label_path: str | None = None
+    """File with the labels of the images in `path`; null with a variant."""
     variant: Literal["SessionAllLayers", "SessionL7", "FlowAllLayers", "FlowL7"] | None = None
     """Variant of the set; with it `path` is the set's folder."""
     part: Literal["train", "test"] = "train"
     """One of the variant's two published parts."""
     classes: Literal[2, 6, 12] = 12
+    """Number of classes of the label file."""
     tunnel: Literal["plain", "vpn"] | None = None
+    """Half of the set that the files with 6 classes belong to."""
     header: Header = "strip"
+    """Treatment of the headers of pcap files, records and frames in images of AllLayers."""
     mask: Mask = "addresses"
+    """Fields zeroed in the IP packets of such images: none, addresses, or all that identify a connection."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -216,8 +231,11 @@ class CicidsTables(PublishedSource):
     view = "tables"
     label_kinds = ("attack", "family")
     published: Literal["cicids2017"]
+    """Name of the format."""
     features: tuple[str, ...] = CICIDS_FEATURES
+    """Columns that become features, in this order."""
     non_finite: Literal["set-aside", "zero", "null"] = "set-aside"
+    """Treatment of rows with an infinite or missing feature: reject the row, or make the feature zero or null."""
 
     @pydantic.field_validator("features")
     @classmethod

@@ -5,7 +5,8 @@ from typing import Literal
 
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import DatasetCard, Finding, SplitCounts
+from flowloom.schemas.dataset.card_parts import Finding, SplitCounts
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress
 

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard
+from flowloom.schemas.dataset.card_parts import Shard
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.file_digests import check_digest
 
 RESTORE = "build the dataset again, or restore the file from a copy"

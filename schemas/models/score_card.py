@@ -13,7 +13,7 @@ import pydantic
 from flowloom.schemas.arrow.rows import FLOWS, View, packet_schema
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Identity
-from flowloom.schemas.dataset.dataset_card import Accounting
+from flowloom.schemas.dataset.card_parts import Accounting
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import unsealed
 
@@ -101,6 +101,7 @@ class FeatureSkew(pydantic.BaseModel):
     model_config = _STRICT
 
     name: str
+    """Feature, or task."""
     jensen_shannon: float
     """Jensen-Shannon divergence of the two histograms in bits, from 0 (equal) to 1 (no bin in common)."""
     l_infinity: float
@@ -112,6 +113,7 @@ class FeatureSkew(pydantic.BaseModel):
     unseen: int
     """Values in bins that are empty in training."""
     values: int
+    """Compared values."""
     skewed: bool
     """Whether the divergence minus the noise exceeds the threshold."""
 
@@ -122,9 +124,11 @@ class ModelSkew(pydantic.BaseModel):
     model_config = _STRICT
 
     threshold: float
+    """Divergence in bits above which a feature counts as skewed."""
     rows: int
     """Compared rows, including repeated ones."""
     trained_rows: int
+    """Rows that the model was trained on."""
     features: tuple[FeatureSkew, ...]
     """Features by descending divergence."""
     classes: tuple[FeatureSkew, ...]
@@ -142,8 +146,11 @@ class ScoreShard(pydantic.BaseModel):
     model_config = _STRICT
 
     path: str
+    """Path in the folder of scores."""
     rows: int
+    """Number of rows."""
     sha256: str
+    """SHA-256 of the file."""
 
 
 class ScoredModel(pydantic.BaseModel):
@@ -152,14 +159,19 @@ class ScoredModel(pydantic.BaseModel):
     model_config = _STRICT
 
     path: str
+    """Run folder or export, as it was named."""
     kind: Literal["run", "export"]
+    """A run folder, or an export."""
     recipe: str
+    """Name of its recipe."""
     dataset: str
     """Content hash of the training dataset."""
     definition: FlowDefinition
+    """Flow definition of its training dataset."""
     tasks: dict[str, tuple[str, ...]]
     """Vocabulary by task."""
     view: View
+    """View whose rows it reads."""
     engine: str
     """Engine of the model: `lanes` (all flows side by side, without TensorFlow), `tensorflow`, `litert` or `onnx`."""
 
@@ -187,8 +199,11 @@ class ScoreCard(pydantic.BaseModel):
     model_config = _STRICT
 
     scores_version: Literal[1] = 1
+    """Version of the format of scores."""
     tool_version: str
+    """Version of Flowloom that scored."""
     model: ScoredModel
+    """Model that made the scores."""
     inputs: tuple[str, ...]
     """Inputs as the user named them."""
     identity: Identity
@@ -196,6 +211,7 @@ class ScoreCard(pydantic.BaseModel):
     rows: int
     """Rows that were metered or read."""
     scored: int
+    """Rows with probabilities."""
     rejected: dict[str, int]
     """Rejected rows by reason (`ScoreReject`)."""
     classes: dict[str, dict[str, int]]
@@ -209,6 +225,7 @@ class ScoreCard(pydantic.BaseModel):
     skew_missing: str | None = None
     """Reason why the skew was not measured."""
     shards: tuple[ScoreShard, ...]
+    """All Parquet files, by path."""
 
 
 def read_scores(folder: str | os.PathLike[str]) -> ScoreCard:

@@ -12,7 +12,7 @@ HALVES = ("pipelines", "schemas", "trainers", "transforms")
 
 def build_wheel(source: Path, **environment: str) -> Path:
     """Returns the wheel of a clean copy in a folder: what an earlier build left behind would be packed again."""
-    for name in ("__init__.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("__init__.py", "py.typed", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for half in HALVES:
         shutil.copytree(ROOT / half, source / half, ignore=shutil.ignore_patterns("__pycache__"))

@@ -10,10 +10,9 @@ from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
 from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import (
+from flowloom.schemas.dataset.card_parts import (
     Accounting,
     ChannelStatistics,
-    DatasetCard,
     LabelCoverage,
     Leakage,
     Overlap,
@@ -22,6 +21,7 @@ from flowloom.schemas.dataset.dataset_card import (
     SplitRule,
     Timeline,
 )
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.dataset.dataset_statistics import (
     ClassProfile,
     ColumnStatistics,

@@ -15,7 +15,8 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import Accounting, DatasetCard, SplitRule
+from flowloom.schemas.dataset.card_parts import Accounting, SplitRule
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.dataset.capture_tables import corpus_digest, count_captures, timelines

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, Shard, SplitCounts, shard_path
+from flowloom.schemas.dataset.card_parts import Shard, SplitCounts
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, shard_path
 
 ROW_GROUP_ROWS = 64
 

@@ -12,16 +12,8 @@ from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column, labelled
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import (
-    CARD,
-    Accounting,
-    ChannelStatistics,
-    DatasetCard,
-    Shard,
-    SplitCounts,
-    SplitRule,
-    shard_path,
-)
+from flowloom.schemas.dataset.card_parts import Accounting, ChannelStatistics, Shard, SplitCounts, SplitRule
+from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, shard_path
 
 TASKS = (
     Task(name="app", kind="multiclass", vocabulary=("chat", "voip", "web")),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowloom.schemas.arrow.address_texts import address_texts
 from flowloom.schemas.arrow.rows import IDENTITY, View, label_column
-from flowloom.schemas.dataset.dataset_card import SplitCounts
+from flowloom.schemas.dataset.card_parts import SplitCounts
 from flowloom.schemas.dataset.stored_files import shard_file
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.extras import extra_needed

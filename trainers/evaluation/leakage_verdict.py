@@ -1,6 +1,7 @@
 """Verdict on leakage: one sentence on what test rows share with training rows, for the heads of pages."""
 
-from flowloom.schemas.dataset.dataset_card import DatasetCard, Overlap
+from flowloom.schemas.dataset.card_parts import Overlap
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.trainers.evaluation.page_units import percent
 
 

@@ -80,9 +80,13 @@ class Balance(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     task: str
+    """Task whose classes are balanced."""
     how: Literal["undersample", "oversample", "totals", "equal_shares", "smote"]
+    """Rule, as above."""
     within: str | None = None
+    """Task whose classes `equal_shares` balances one by one."""
     totals: dict[str, Annotated[int, pydantic.Field(ge=0)]] = {}
+    """Rows by class."""
     neighbours: int = pydantic.Field(5, ge=1, description="nearest rows of the class that smote mixes a row with")
 
     @pydantic.model_validator(mode="after")

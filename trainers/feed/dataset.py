@@ -7,7 +7,8 @@ from typing import Self
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import DatasetCard, Shard, read_card
+from flowloom.schemas.dataset.card_parts import Shard
+from flowloom.schemas.dataset.dataset_card import DatasetCard, read_card
 from flowloom.schemas.dataset.stored_files import shard_file
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.schemas.parquet_files import read_footer

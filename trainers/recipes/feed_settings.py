@@ -19,7 +19,9 @@ class FeedSettings(pydantic.BaseModel):
     # features of flows (MULTA, section III-A)
     k: int = pydantic.Field(20, ge=1, description="packets of a flow that the model reads")
     channels: tuple[str, ...] = tuple(CHANNELS)
+    """Features of a packet that the model reads, in this order."""
     scaling: Scaling = "standard"
+    """Scaling of these features, fitted on the train split."""
     signed: bool = pydantic.Field(True, description="whether scaling=linear gives sizes the sign of the direction")
     augment: Augmentation = Augmentation()
     """Random changes of training rows, such as `{packet_loss: 0.05, gap_scale: [0.5, 1.5]}`; most need scaling=none."""
@@ -50,6 +52,7 @@ class FeedSettings(pydantic.BaseModel):
 
     # batches
     batch_size: int = pydantic.Field(128, ge=1)
+    """Rows of a batch."""
     window_rows: int = pydantic.Field(65_536, ge=1, description="flows that are shuffled together")
     miniset_rows: int | None = pydantic.Field(None, ge=1, description="flows of a miniset (Rainbow); null = by size")
 

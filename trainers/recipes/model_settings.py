@@ -32,6 +32,7 @@ class ModelSettings(pydantic.BaseModel):
         "lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn", "flowpic",
         "byte_patches",
     ] = "lmmoe"  # fmt: skip
+    """Architecture of the network."""
 
     # mixtures of LSTM experts
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
@@ -44,7 +45,9 @@ class ModelSettings(pydantic.BaseModel):
     gate_entropy: float = pydantic.Field(0.1, ge=0, description="loss weight of the gates' entropy (dselect_k)")
     units: int = pydantic.Field(32, ge=1, description="width of an LSTM expert")
     gate_input: Literal["flatten", "mean", "first_packet"] = "flatten"
+    """Input of the gates of mmoe: all features of all packets, their mean over packets, or the first packet."""
     tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
+    """Widths of the hidden layers of each task."""
 
     # the multi-task CNN of Rezaei and Liu
     convolutions: Literal["paper", "fit"] = "paper"

@@ -27,11 +27,17 @@ class Recipe(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """Name of the recipe that this one began as."""
     model: ModelSettings = ModelSettings()
+    """The network and its sizes."""
     loss: LossSettings = LossSettings()
+    """The loss and the weights of tasks."""
     schedule: ScheduleSettings = ScheduleSettings()
+    """The steps of a training, its optimizer, and its end."""
     feed: FeedSettings = FeedSettings()
+    """The rows, labels and features that the model is trained on."""
     seed: int = pydantic.Field(7, ge=0, lt=2**32)
+    """Seed of the initial weights, the order of rows and all other choices."""
 
     @pydantic.model_validator(mode="before")
     @classmethod

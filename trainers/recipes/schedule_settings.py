@@ -36,9 +36,11 @@ class ScheduleSettings(pydantic.BaseModel):
     pretrain_tasks: TaskNames = ()
     """Tasks that the convolutions are learned from; empty: the tasks of kind auto."""
     pretrain_epochs: int = pydantic.Field(20, ge=1)
+    """Epochs on the tasks that the convolutions are learned from."""
 
     # optimizer
     learning_rate: float = pydantic.Field(3e-3, gt=0)
+    """Step size of the optimizer at the beginning."""
     clip_norm: float | None = pydantic.Field(
         None, gt=0, description="largest norm over all gradients of a step together; null = no limit"
     )
@@ -56,6 +58,7 @@ class ScheduleSettings(pydantic.BaseModel):
 
     # end
     epochs: int = pydantic.Field(20, ge=1)
+    """Largest number of epochs."""
     monitor: Literal["auc", "loss"] = "auc"
     """Validation measure of early stopping: the tasks' mean ROC AUC, or the sum of their losses by `loss.weights`. The
     learning rate always follows the loss."""

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from flowloom.schemas.arrow.feature_tables import feature_schema
 from flowloom.schemas.arrow.rows import FLOWS, label_column, labelled
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import Shard
+from flowloom.schemas.dataset.card_parts import Shard
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.file_digests import file_sha256
 from flowloom.schemas.parquet_files import read_footer, read_table, write_table

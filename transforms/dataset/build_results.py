@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import PublishedAccount
+from flowloom.schemas.dataset.card_parts import PublishedAccount
 from flowloom.transforms.arrays.sums import sum_by_key
 from flowloom.transforms.dataset.layouts import LaidOut
 from flowloom.transforms.dataset.shards import SpilledShard, WrittenShard, read_digests

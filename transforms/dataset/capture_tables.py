@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason, RejectReason
-from flowloom.schemas.dataset.dataset_card import GAP_THRESHOLD_S, PublishedAccount, Timeline
+from flowloom.schemas.dataset.card_parts import GAP_THRESHOLD_S, PublishedAccount, Timeline
 from flowloom.transforms.arrays.columns import batch, text_column
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.metering.accounts import GroupAccount, sum_captures

@@ -11,7 +11,7 @@ from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.published_sources import PublishedSource
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import (
+from flowloom.schemas.dataset.card_parts import (
     Accounting,
     ByteRule,
     ChannelStatistics,

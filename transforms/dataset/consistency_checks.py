@@ -7,7 +7,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.accounting import DropReason, RejectReason
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.manifest import CorpusManifest
-from flowloom.schemas.dataset.dataset_card import Accounting, LabelCoverage
+from flowloom.schemas.dataset.card_parts import Accounting, LabelCoverage
 from flowloom.transforms.dataset.build_results import BuildResults
 from flowloom.transforms.dataset.layouts import AURORA
 

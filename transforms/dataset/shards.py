@@ -13,7 +13,8 @@ from flowloom.schemas.arrow.rows import View, label_column
 from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import Shard, shard_path
+from flowloom.schemas.dataset.card_parts import Shard
+from flowloom.schemas.dataset.dataset_card import shard_path
 from flowloom.schemas.file_digests import file_sha256
 from flowloom.schemas.parquet_files import parquet_writer
 from flowloom.transforms.arrays.columns import view, view_or

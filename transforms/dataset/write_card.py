@@ -7,14 +7,8 @@ import pyarrow as pa
 from flowloom.schemas.arrow.rows import FLOW_IDS
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import CorpusManifest
-from flowloom.schemas.dataset.dataset_card import (
-    CAPTURES_TABLE,
-    REJECTS_TABLE,
-    Accounting,
-    DatasetCard,
-    LabelCoverage,
-    save_card,
-)
+from flowloom.schemas.dataset.card_parts import Accounting, LabelCoverage
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, save_card
 from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, schema_file

@@ -15,15 +15,8 @@ from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason
 from flowloom.schemas.arrow.rows import SEQUENCES, label_column
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import (
-    CAPTURES_TABLE,
-    REJECTS_TABLE,
-    DatasetCard,
-    Leakage,
-    Shard,
-    SplitRule,
-    shard_path,
-)
+from flowloom.schemas.dataset.card_parts import Leakage, Shard, SplitRule
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard, shard_path
 from flowloom.schemas.dataset.dataset_statistics import REPORT, STATISTICS, read_statistics
 from flowloom.schemas.dataset.tensorflow_metadata import tensorflow_schema
 from flowloom.schemas.dataset.views import StoredViews, dataset_files, schema_file

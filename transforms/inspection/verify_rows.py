@@ -7,7 +7,8 @@ import numpy as np
 
 from flowloom.schemas.corpus.manifest import Deduplicate
 from flowloom.schemas.corpus.split_options import SPLITS
-from flowloom.schemas.dataset.dataset_card import Accounting, DatasetCard
+from flowloom.schemas.dataset.card_parts import Accounting
+from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.transforms.arrays.digests import sort_digests
 from flowloom.transforms.dataset.card_counts import count_overlap, count_splits, find_byte_rules, normalisation
 from flowloom.transforms.dataset.shards import shards_hash

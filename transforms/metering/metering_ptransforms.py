@@ -31,11 +31,11 @@ from flowloom.transforms.metering.meter_ranges import (
     CachedRanges,
     GroupPackets,
     Metering,
-    sha256_captures,
     join_partition,
     open_metering,
+    sha256_captures,
 )
-from flowloom.transforms.metering.scheduling import Sha256Task, MeterTask, WorkerShare, deal, draft_metering, plan_group
+from flowloom.transforms.metering.scheduling import MeterTask, Sha256Task, WorkerShare, deal, draft_metering, plan_group
 from flowloom.transforms.packets.byte_rows import no_drops
 
 Task = TypeVar("Task")

@@ -18,7 +18,7 @@ from flowloom.schemas.arrow.feature_tables import feature_rows
 from flowloom.schemas.arrow.rows import View, label_column, packet_schema
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.published_sources import CicidsTables, PublishedSource
-from flowloom.schemas.dataset.dataset_card import PublishedAccount
+from flowloom.schemas.dataset.card_parts import PublishedAccount
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import concatenated

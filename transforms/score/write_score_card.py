@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from flowloom.schemas.atomic_files import write_text
 from flowloom.schemas.corpus.manifest import Identity
-from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, Accounting
+from flowloom.schemas.dataset.card_parts import Accounting
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE
 from flowloom.schemas.file_digests import sealed_text
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.score_card import SCORE_CARD, ModelSkew, ScoreCard, ScoredModel, ScoreReject

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import ByteRule
+from flowloom.schemas.dataset.card_parts import ByteRule
 from flowloom.transforms.arrays.columns import view_or
 
 HEADER_BYTES = 128

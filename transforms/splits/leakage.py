@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from flowloom.schemas.arrow.rows import IDENTITY, label_column
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.corpus.split_options import SPLITS
-from flowloom.schemas.dataset.dataset_card import Leakage, Overlap, read_card
+from flowloom.schemas.dataset.card_parts import Leakage, Overlap
+from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.dataset.stored_files import shard_file
 from flowloom.schemas.parquet_files import read_footer, read_rows
 from flowloom.transforms.arrays.columns import filled, view

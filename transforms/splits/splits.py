@@ -13,7 +13,7 @@ from flowloom.schemas.arrow.feature_tables import feature_rows
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS, Splits
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import SplitRule
+from flowloom.schemas.dataset.card_parts import SplitRule
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import array, column, text_column, view
 from flowloom.transforms.arrays.digests import keyed_hash, row_digests

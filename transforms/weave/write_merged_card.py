@@ -10,17 +10,15 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
 from flowloom.schemas.corpus.split_options import SPLITS
-from flowloom.schemas.dataset.dataset_card import (
-    CAPTURES_TABLE,
-    REJECTS_TABLE,
+from flowloom.schemas.dataset.card_parts import (
     Accounting,
-    DatasetCard,
     LabelCoverage,
     PublishedAccount,
     SourceDataset,
     SplitCounts,
     SplitRule,
 )
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, REJECTS_TABLE, DatasetCard
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.parquet_files import read_table
 from flowloom.transforms.arrays.columns import batch

@@ -12,7 +12,7 @@ from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     MTCOutcomes,
     converged,
 )
-from flowloom.schemas.dataset.dataset_card import ByteRule
+from flowloom.schemas.dataset.card_parts import ByteRule
 
 Figures = tuple[float, float]
 """F1 and recall in per cent."""

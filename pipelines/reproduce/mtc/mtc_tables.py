@@ -32,7 +32,7 @@ from flowloom.pipelines.reproduce.mtc.mtc_grid import (
     converged,
     dropout_arm,
 )
-from flowloom.schemas.dataset.dataset_card import ByteRule
+from flowloom.schemas.dataset.card_parts import ByteRule
 from flowloom.trainers.evaluation import figures
 from flowloom.trainers.evaluation.intervals import Mean, mean_of
 

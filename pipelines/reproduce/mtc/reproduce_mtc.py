@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowloom.pipelines.reproduce.mtc.mtc_data import row_sets
-from flowloom.schemas.dataset.dataset_card import ByteRule, read_card
+from flowloom.schemas.dataset.card_parts import ByteRule
+from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.progress import Progress
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from synthetic import synthetic_flows
 
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, Splits
-from flowloom.schemas.dataset.dataset_card import SplitRule
+from flowloom.schemas.dataset.card_parts import SplitRule
 from flowloom.transforms.arrays import quantile_sketch
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import column

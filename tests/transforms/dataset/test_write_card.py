@@ -10,7 +10,8 @@ from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS
 from flowloom.schemas.corpus.manifest import Output, parse_manifest
-from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, SplitRule, read_card
+from flowloom.schemas.dataset.card_parts import SplitRule
+from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, read_card
 from flowloom.transforms.arrays.columns import batch
 from flowloom.transforms.captures.capture_digest import LEAF_BYTES, CaptureLeaves
 from flowloom.transforms.captures.groups import reject_rows

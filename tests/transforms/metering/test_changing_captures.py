@@ -12,7 +12,7 @@ from flowloom.transforms.captures.capture_files import capture_digest
 from flowloom.transforms.captures.groups import CaptureGroup, identify_capture, origin_of, tell_apart
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.meter_cache import MeterCache, cache_metering, plan_cached_group
-from flowloom.transforms.metering.meter_ranges import sha256_captures, meter_ranges
+from flowloom.transforms.metering.meter_ranges import meter_ranges, sha256_captures
 from flowloom.transforms.metering.scheduling import plan_metering
 
 NS = 1_700_000_000_000_000_000

@@ -17,20 +17,20 @@ from flowloom.transforms.io.spill import read_spilled
 from flowloom.transforms.metering.join_packets import join_packets
 from flowloom.transforms.metering.meter_cache import MeterCache, cache_metering, cached_metering, plan_cached_group
 from flowloom.transforms.metering.meter_ranges import (
-    sha256_captures,
     join_partitions,
     meter_ranges,
     read_cached_metering,
+    sha256_captures,
 )
 from flowloom.transforms.metering.metering_ptransforms import (
     CacheMetering,
-    Sha256Captures,
     JoinPackets,
     JoinPartitions,
     MeterRanges,
     PacketsAndFlows,
     PlanMetering,
     ReadCachedMetering,
+    Sha256Captures,
 )
 from flowloom.transforms.metering.scheduling import Sha256Task, plan_metering
 

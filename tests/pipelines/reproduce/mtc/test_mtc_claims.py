@@ -25,7 +25,7 @@ from flowloom.pipelines.reproduce.mtc.mtc_grid import (
 )
 from flowloom.pipelines.reproduce.mtc.mtc_tables import sections
 from flowloom.schemas.corpus.tasks import Task
-from flowloom.schemas.dataset.dataset_card import ByteRule
+from flowloom.schemas.dataset.card_parts import ByteRule
 
 WORDS = {
     "tra": tuple(f"kind-{n}" for n in range(12)), "aux": tuple("abcdef"), "vpn": ("plain", "vpn"),
