@@ -13,25 +13,17 @@ from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.dataset.views import StoredViews
 from flowloom.transforms.captures.groups import GroupPlan, plan_corpus
-from flowloom.transforms.dataset.dataset_ptransforms import (
-    BuildOutputs,
-    DropDuplicates,
-    FindDuplicates,
-    LayOut,
-    SpillRows,
-    WriteCard,
-    WriteShards,
-)
-from flowloom.transforms.dataset.layouts import LaidOut
-from flowloom.transforms.dataset.shards import ShardKey, SpilledShard
+from flowloom.transforms.dataset.dataset_ptransforms import ViewRows, WriteCard, WriteViews
+from flowloom.transforms.dataset.write_shards_ptransforms import PlanLayout
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
 from flowloom.transforms.flows.identities import IdentityKey, corpus_key, read_key
 from flowloom.transforms.io.io_ptransforms import ReadSpilled, SpillBatches
 from flowloom.transforms.io.spill import Spilled
 from flowloom.transforms.labels.label_bins import LabelBins, has_measured_bins
-from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts, label_groups
-from flowloom.transforms.labels.label_ptransforms import FindLabelBins, LabelFlows, WindowCaptures
-from flowloom.transforms.labels.window_sources import WindowSource, read_sources
+from flowloom.transforms.labels.label_flows import SourceCounts
+from flowloom.transforms.labels.label_ptransforms import LabelFlows, WindowCaptures
+from flowloom.transforms.labels.plan_labels import LabelPlan, label_plan
+from flowloom.transforms.labels.window_sources import read_sources
 from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.metering.meter_cache import CachedMetering
@@ -47,13 +39,7 @@ from flowloom.transforms.metering.metering_ptransforms import (
 )
 from flowloom.transforms.published.plan_published import PublishedPlan, plan_published, stored_views
 from flowloom.transforms.published.published_ptransforms import RecallPublished
-from flowloom.transforms.splits.leakage import PartCounts
-from flowloom.transforms.splits.split_ptransforms import (
-    AssignSplits,
-    AssignSplitsAndBins,
-    CompleteSplitPlan,
-    CountLeakage,
-)
+from flowloom.transforms.splits.split_ptransforms import AssignSplits, AssignSplitsAndBins, CompleteSplitPlan
 from flowloom.transforms.splits.splits import SplitPlan, plan_splits
 
 
@@ -63,7 +49,7 @@ class Corpus:
 
     Attributes:
       folder: the folder of the manifest's relative paths.
-      sources, unread: sources that label single flows, and reject rows of their tables.
+      labels: labels of its groups, and sources that label single flows.
       published: labelled rows of published files.
       stored: the columns of the dataset's views.
       key: the key of concealed identities; None where identities are kept.
@@ -75,9 +61,7 @@ class Corpus:
     manifest: CorpusManifest
     folder: str
     plan: GroupPlan
-    sources: tuple[WindowSource, ...]
-    unread: pa.RecordBatch
-    labels: tuple[GroupLabels, ...]
+    labels: LabelPlan
     split_plan: SplitPlan
     key: IdentityKey | None
     published: PublishedPlan
@@ -117,18 +101,15 @@ def prepare_corpus(
     sources, unread = read_sources(manifest, folder, scratch)
     plan = metered.plan if metered else plan_corpus(manifest, folder, workers)
     published = plan_published(manifest, folder, staging)
-    labels = label_groups(plan, manifest, sources)
-    split_plan = plan_splits([*labels, *published.labels], manifest.claimed_tasks, manifest.splits)
+    labels = label_plan(manifest, plan, sources, unread)
+    split_plan = plan_splits([*labels.labels, *published.labels], manifest.claimed_tasks, manifest.splits)
     key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
     cached = metered.cached if metered else None
-    return Corpus(
-        manifest, folder, plan, sources, unread, labels, split_plan, key, published, stored, cached, whole, sha256
-    )
+    return Corpus(manifest, folder, plan, labels, split_plan, key, published, stored, cached, whole, sha256)
 
 
 Rows: TypeAlias = beam.PCollection[pa.RecordBatch]
-Places: TypeAlias = beam.PCollection[tuple[ShardKey, Spilled]]
 
 
 @dataclasses.dataclass
@@ -139,17 +120,7 @@ class CardCounts:
     digests: list[beam.PCollection[CaptureSha256]] = dataclasses.field(default_factory=list)
     rejects: list[beam.PCollection[pa.RecordBatch]] = dataclasses.field(default_factory=list)
     sources: list[beam.PCollection[SourceCounts]] = dataclasses.field(default_factory=list)
-    layouts: list[beam.PCollection[LaidOut]] = dataclasses.field(default_factory=list)
     packets: list[beam.PCollection[PacketCounts]] = dataclasses.field(default_factory=list)
-    leakage: list[beam.PCollection[PartCounts]] = dataclasses.field(default_factory=list)
-
-    def outputs(self, pipeline: beam.Pipeline, shards: beam.PCollection[SpilledShard]) -> BuildOutputs:
-        """Returns one PCollection of each kind, which is empty if no step gives any."""
-        kinds = {
-            name: counts[0] if len(counts) == 1 else tuple(counts) | f"All {name}" >> beam.Flatten(pipeline=pipeline)
-            for name, counts in vars(self).items()
-        }
-        return BuildOutputs(shards, **kinds)
 
 
 def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, workers: int | None) -> None:
@@ -160,8 +131,9 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, workers: int 
       workers: number of workers that get an equal share of the work; None if the runner gives work to idle workers.
     """
     counts = CardCounts()
+    labels = plan_labels(pipeline, corpus)
     metered = meter_captures(pipeline, corpus, staging, workers, counts)
-    flows = label_flows(pipeline, corpus, metered.flows, counts) | read_published_flows(pipeline, corpus)
+    flows = label_flows(corpus, metered.flows, labels, counts) | read_published_flows(pipeline, corpus)
     plans = Plans(corpus.split_plan, LabelBins(corpus.manifest.tasks))
     if corpus.manifest.needs_all_flows:
         spilled = spill_flows(flows, staging)
@@ -169,9 +141,10 @@ def compose(pipeline: beam.Pipeline, corpus: Corpus, staging: str, workers: int 
         flows = {"All": spilled | "ReadAll" >> ReadSpilled()}
     flows = split_flows(corpus, flows, plans)
     packets = split_packets(corpus, metered.packets, flows, plans, staging, counts)
-    places = lay_out_flows(corpus, flows, plans, staging, counts)
-    places += lay_out_views(corpus, packets | split_published(pipeline, corpus, plans), staging, counts)
-    write_dataset(pipeline, corpus, places, plans, staging, counts)
+    views = {view: split_published(pipeline, corpus, plans, view) for view in ("packets", "tables")}
+    kept = tuple(flows.values()) if "flows" in corpus.manifest.views else ()
+    rows = ViewRows(kept, (*packets, *views["packets"]), views["tables"])
+    write_dataset(rows, corpus, labels, plans, staging, counts)
 
 
 class MeteredCorpus(NamedTuple):
@@ -206,18 +179,21 @@ def meter_captures(
     return MeteredCorpus({"Whole": metered.flows, "Joined": joined.flows}, (metered.packets, joined.packets))
 
 
+def plan_labels(pipeline: beam.Pipeline, corpus: Corpus) -> LabelPlan | beam.PCollection[LabelPlan]:
+    """Returns the labels of all groups, once the windows of sources that label single flows are written."""
+    if not corpus.labels.sources:
+        return corpus.labels
+    windows = WindowCaptures(corpus.manifest.definition)
+    return pipeline | "PlanLabels" >> beam.Create([corpus.labels]) | "WindowCaptures" >> windows
+
+
 def label_flows(
-    pipeline: beam.Pipeline, corpus: Corpus, metered: Mapping[str, Rows], counts: CardCounts
+    corpus: Corpus, metered: Mapping[str, Rows], labels: LabelPlan | beam.PCollection[LabelPlan], counts: CardCounts
 ) -> dict[str, Rows]:
     """Labels metered flows, then conceals their identities: label sources need the real addresses."""
-    manifest, windows = corpus.manifest, None
-    if corpus.sources:
-        window = WindowCaptures(corpus.plan, corpus.sources, manifest.tasks, manifest.definition)
-        windows = pipeline | "WindowCaptures" >> window
-        counts.rejects.append(windows)
     flows = {}
     for name, rows in metered.items():
-        labelled = rows | f"LabelFlows {name}" >> LabelFlows(corpus.labels, manifest, windows)
+        labelled = rows | f"LabelFlows {name}" >> LabelFlows(labels).with_counts()
         flows[name] = labelled.flows | f"ConcealIdentities {name}" >> ConcealIdentities(corpus.key)
         counts.sources.append(labelled.counts)
     return flows
@@ -258,15 +234,16 @@ def complete_plans(corpus: Corpus, spilled: beam.PCollection[Spilled]) -> Plans:
         complete = CompleteSplitPlan(corpus.split_plan, manifest.claimed_tasks, manifest.splits)
         split_plan = spilled | "ReadForSplits" >> ReadSpilled() | "CompleteSplitPlan" >> complete
         plans = dataclasses.replace(plans, split_plan=split_plan)
+    layout = PlanLayout(manifest.tasks, manifest.layout, stored=corpus.stored)
     if any(map(has_measured_bins, manifest.tasks)):
-        split = spilled | "ReadForBins" >> ReadSpilled() | "AssignSplitsForBins" >> AssignSplits(plans.split_plan)
-        label_bins = split | "FindLabelBins" >> FindLabelBins(manifest.tasks)
-        plans = dataclasses.replace(plans, label_bins=label_bins)
+        split = spilled | "ReadForBins" >> ReadSpilled() | "AssignSplitsForBins" >> AssignSplits(plan=plans.split_plan)
+        planned = split | "PlanBins" >> layout
+        plans = dataclasses.replace(plans, label_bins=planned.label_bins)
     if manifest.deduplicate != "none":
-        flows = split_flows(corpus, {"ForDuplicates": spilled | "ReadForDuplicates" >> ReadSpilled()}, plans)
-        laid_out = flows["ForDuplicates"] | "LayOutForDuplicates" >> lay_out(corpus, "flows")
-        duplicates = laid_out.rows | "FindDuplicates" >> FindDuplicates(manifest.deduplicate)
-        plans = dataclasses.replace(plans, duplicates=duplicates)
+        read = spilled | "ReadForDuplicates" >> ReadSpilled()
+        split = read | "AssignSplitsForDuplicates" >> AssignSplits(plan=plans.split_plan)
+        layout = dataclasses.replace(layout, deduplicate=manifest.deduplicate, label_bins=plans.label_bins)
+        plans = dataclasses.replace(plans, duplicates=(split | "PlanDuplicates" >> layout).duplicates)
     return plans
 
 
@@ -285,80 +262,42 @@ def split_packets(
     plans: Plans,
     staging: str,
     counts: CardCounts,
-) -> dict[str, tuple[View, Rows]]:
+) -> tuple[Rows, ...]:
     """Joins packet rows to the labels and splits of their flows, or gives each a split of its own."""
     if corpus.packet_view is None:
-        return {}
+        return ()
     spilled, split = packets | "AllPackets" >> beam.Flatten(), tuple(flows.values()) | "AllFlows" >> beam.Flatten()
     joined = PacketsAndFlows(spilled, split) | "JoinPackets" >> JoinPackets(corpus.key, staging)
     counts.packets.append(joined.counts)
     rows = joined.rows
     if corpus.manifest.splits.by == "packet":
-        rows = rows | "AssignSplits Packets" >> AssignSplits(plans.split_plan, "packets")
-    return {"Packets": ("packets", rows)}
+        rows = rows | "AssignSplits Packets" >> AssignSplits(plan=plans.split_plan, view="packets")
+    return (rows,)
 
 
-def split_published(pipeline: beam.Pipeline, corpus: Corpus, plans: Plans) -> dict[str, tuple[View, Rows]]:
-    """Assigns splits to the packets and tables of published files."""
-    rows: dict[str, tuple[View, Rows]] = {}
-    for view, places in corpus.published.places.items():
-        if view != "flows":
-            read = pipeline | f"ReadPublished {view}" >> RecallPublished(places)
-            rows[f"Published {view}"] = view, read | f"AssignSplits {view}" >> AssignSplits(plans.split_plan, view)
-    return rows
-
-
-def lay_out_flows(
-    corpus: Corpus, flows: Mapping[str, Rows], plans: Plans, staging: str, counts: CardCounts
-) -> list[Places]:
-    """Lays flows out into stripes without duplicates, and spills them by shard."""
-    if "flows" not in corpus.manifest.views:
-        return []
-    places = []
-    for name, rows in flows.items():
-        laid_out = rows | f"LayOut {name}" >> lay_out(corpus, "flows")
-        counts.layouts.append(laid_out.counts)
-        stripes = laid_out.rows
-        if plans.duplicates is not None:
-            dropped = stripes | f"DropDuplicates {name}" >> DropDuplicates(plans.duplicates)
-            counts.layouts.append(dropped.counts)
-            stripes = dropped.rows
-        places.append(stripes | f"SpillRows {name}" >> SpillRows(corpus.manifest.output.shards, staging))
-    return places
-
-
-def lay_out_views(
-    corpus: Corpus, views: Mapping[str, tuple[View, Rows]], staging: str, counts: CardCounts
-) -> list[Places]:
-    """Lays the rows of other views out into stripes, and spills them by shard."""
-    places = []
-    for name, (view, rows) in views.items():
-        laid_out = rows | f"LayOut {name}" >> lay_out(corpus, view)
-        counts.layouts.append(laid_out.counts)
-        spill = SpillRows(corpus.manifest.output.shards, staging, view)
-        places.append(laid_out.rows | f"SpillRows {name}" >> spill)
-    return places
-
-
-def lay_out(corpus: Corpus, view: View) -> LayOut:
-    """Returns the transform that lays out the rows of one view."""
-    return LayOut(corpus.manifest.tasks, corpus.manifest.layout, corpus.stored, view)
+def split_published(pipeline: beam.Pipeline, corpus: Corpus, plans: Plans, view: View) -> tuple[Rows, ...]:
+    """Assigns splits to the packets or tables of published files."""
+    if view not in corpus.published.places:
+        return ()
+    read = pipeline | f"ReadPublished {view}" >> RecallPublished(corpus.published.places[view])
+    return (read | f"AssignSplits {view}" >> AssignSplits(plan=plans.split_plan, view=view),)
 
 
 def write_dataset(
-    pipeline: beam.Pipeline, corpus: Corpus, places: list[Places], plans: Plans, staging: str, counts: CardCounts
+    rows: ViewRows,
+    corpus: Corpus,
+    labels: LabelPlan | beam.PCollection[LabelPlan],
+    plans: Plans,
+    staging: str,
+    counts: CardCounts,
 ) -> None:
     """Writes shards, measures leakage if the manifest asks for it, and writes the card."""
     manifest = corpus.manifest
-    measured = manifest.leakage == "measure"
-    write = WriteShards(staging, plans.label_bins, manifest.output, measured)
-    written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> write
-    if measured:
-        names = tuple(task.name for task in manifest.tasks)
-        counts.leakage.append(written.sightings | "CountLeakage" >> CountLeakage(names))
     key_id = corpus.key.key_id if corpus.key and manifest.key_file else None
-    write_card = WriteCard(
-        manifest, corpus.folder, staging, key_id, corpus.labels, corpus.published.findings, plans.split_plan,
-        plans.label_bins, corpus.stored, (corpus.plan.rejects, corpus.unread),
+    card = WriteCard(
+        manifest, corpus.folder, staging, key_id, labels, corpus.published.findings, plans.split_plan,
+        plans.label_bins, corpus.stored, (corpus.plan.rejects,),
     )  # fmt: skip
-    counts.outputs(pipeline, written.shards) | "WriteCard" >> write_card
+    measured = manifest.leakage == "measure"
+    write = WriteViews(manifest.tasks, manifest.layout, manifest.output, card, vars(counts), plans.duplicates, measured)
+    rows | "WriteDataset" >> write

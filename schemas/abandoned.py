@@ -37,7 +37,7 @@ def owned_folder(prefix: str) -> Iterator[str]:
     Raises:
       OSError: if it cannot be made.
     """
-    descriptor, folder = _made(prefix)
+    descriptor, folder = made_folder(prefix)
     try:
         yield folder
     finally:
@@ -45,8 +45,15 @@ def owned_folder(prefix: str) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _made(prefix: str) -> tuple[int, str]:
-    """Makes and locks a folder; another process may take it for abandoned before it is locked, and remove it."""
+def made_folder(prefix: str) -> tuple[int, str]:
+    """Makes and locks a folder whose path begins with `prefix`, and returns the lock's descriptor and the path.
+
+    The lock is held until the descriptor is closed or the process ends.
+
+    Raises:
+      OSError: if it cannot be made.
+    """
+    # another process may take the folder for abandoned before it is locked, and remove it
     for _ in range(_TRIES):
         folder = prefix + owner_mark()
         os.makedirs(folder)

@@ -69,7 +69,7 @@ ALLOWED: dict[str, str] = {
         "schemas/models trainers/feed trainers/recipes trainers/evaluation"
     ),
     "transforms/labels": (
-        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/windows "
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/windows "
         "transforms/metering"
     ),
     "pipelines/draft": (
@@ -118,7 +118,7 @@ ALLOWED: dict[str, str] = {
     ),
     "pipelines/api": (
         "schemas transforms/io pipelines/engines transforms/captures trainers/feed trainers/api transforms/metering "
-        "transforms/dataset transforms/weave pipelines"
+        "transforms/labels transforms/splits transforms/dataset transforms/weave pipelines"
     ),
     "pipelines/reproduce/engine": (
         "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "

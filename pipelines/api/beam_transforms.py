@@ -19,9 +19,26 @@ from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.captures.capture_ptransforms import ReadCaptures
 from flowloom.transforms.dataset.flow_file_ptransforms import WriteFlows
+from flowloom.transforms.dataset.write_shards_ptransforms import LayoutPlan, PlanLayout, WriteShards
+from flowloom.transforms.labels.label_ptransforms import LabelFlows, LabelledFlows, PlanLabels
 from flowloom.transforms.metering.meter_flows_ptransforms import MeteredFlows, MeterFlows
+from flowloom.transforms.splits.split_ptransforms import AssignSplits, SplitFlows
 
-__all__ = ["MeterFlows", "MeteredFlows", "ReadCaptures", "WriteFlows", "embedded_pipeline"]
+__all__ = [
+    "AssignSplits",
+    "LabelFlows",
+    "LabelledFlows",
+    "LayoutPlan",
+    "MeterFlows",
+    "MeteredFlows",
+    "PlanLabels",
+    "PlanLayout",
+    "ReadCaptures",
+    "SplitFlows",
+    "WriteFlows",
+    "WriteShards",
+    "embedded_pipeline",
+]
 
 
 def embedded_pipeline(workers: int | None = None) -> beam.Pipeline:

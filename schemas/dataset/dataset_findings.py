@@ -42,15 +42,18 @@ def report_problems(card: DatasetCard, progress: Callable[[Progress], None]) -> 
             progress(Progress(table.counted, stays=True))
 
 
-def require_usable(card: DatasetCard) -> None:
+def require_usable(card: DatasetCard, insist: str = "add --allow-empty") -> None:
     """Checks that a dataset has rows in every split and flows of every class.
+
+    Args:
+      insist: how the dataset is built anyway.
 
     Raises:
       FlowloomError: with all faults that make it unusable.
     """
     errors = [finding.text for finding in find_problems(card) if finding.severity == "error"]
     if errors:
-        raise FlowloomError(f"{'; '.join(errors)}; to build the dataset anyway, add --allow-empty")
+        raise FlowloomError(f"{'; '.join(errors)}; to build the dataset anyway, {insist}")
 
 
 def _views(card: DatasetCard) -> dict[str, dict[str, SplitCounts]]:

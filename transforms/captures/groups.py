@@ -42,6 +42,7 @@ class Capture:
       first_ns: time of its first record with a time, in ns since the epoch; None if there is none.
       stamp: the stamp of a local file; None for a URL.
       limits: how many bytes it may become if it is compressed.
+      copies: other paths of the same bytes.
     """
 
     uri: str
@@ -52,6 +53,7 @@ class Capture:
     sources: tuple[int, ...]
     stamp: FileStamp | None = None
     limits: CaptureLimits = NO_LIMITS
+    copies: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -182,7 +184,8 @@ def plan_groups(captures: Iterable[Capture], sources: Sequence[Entry], folder: s
         named = next((sources[at].group for at in known if sources[at].group != FILE_GROUP), FILE_GROUP)
         within = {FILE_GROUP: identity + apart, ROTATED_GROUP: rotation_stem(copies[0].uri)}
         timeline = (named, within.get(named, ""))
-        members.setdefault(timeline, []).append(dataclasses.replace(copies[0], sources=known))
+        others = tuple(copy.uri for copy in copies[1:])
+        members.setdefault(timeline, []).append(dataclasses.replace(copies[0], sources=known, copies=others))
         first = relative_uri(copies[0].uri, folder)
         same = f"has the same bytes as {first}, which is read once with the labels of both"
         rejected += [(copy.uri, 0, RejectReason.DUPLICATE, same) for copy in copies[1:]]

@@ -34,6 +34,7 @@ class BuildResults:
       accounts: accounts of capture groups.
       sha256: the SHA-256 of captures by uri, where it was asked for.
       rejects: reject rows in addition to those of the accounts.
+      read: number of flows that were laid out.
       unlabelled: number of flows without a label of any task.
       rows: number of rows by view and stripe, without dropped duplicates.
       sources: counts of the label sources of single flows.
@@ -49,6 +50,7 @@ class BuildResults:
     accounts: list[GroupAccount] = dataclasses.field(default_factory=list)
     sha256: dict[str, str] = dataclasses.field(default_factory=dict)
     rejects: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
+    read: int = 0
     unlabelled: int = 0
     rows: collections.Counter[tuple[View, str]] = dataclasses.field(default_factory=collections.Counter)
     shards: list[WrittenShard] = dataclasses.field(default_factory=list)
@@ -92,7 +94,9 @@ def gather_results(
         results.hits.setdefault(table, []).append(hits)
     for counts in layouts:
         results.rows.update({(counts.view, stripe): rows for stripe, rows in counts.rows.items()})
-        results.unlabelled += counts.unlabelled if counts.view == "flows" else 0
+        if counts.view == "flows":
+            results.read += counts.read
+            results.unlabelled += counts.unlabelled
         results.duplicates += counts.duplicates
     for attached in packets:
         results.packet_rows += attached.rows

@@ -50,6 +50,17 @@ def count_accounting(captures: pa.Table, rejects: pa.Table, findings: BuildResul
     )
 
 
+def with_absent(accounting: Accounting, read: int) -> Accounting:
+    """Returns an account in which metered flows that were not laid out are absent, and added flows count too.
+
+    Args:
+      read: number of flows that were laid out.
+    """
+    kept = accounting.flows - accounting.flows_short
+    changed = {"flows": max(accounting.flows, read + accounting.flows_short), "flows_absent": max(kept - read, 0)}
+    return accounting.model_copy(update=changed)
+
+
 def count_coverage(
     labels: Iterable[GroupLabels],
     flows: Mapping[str, int],

@@ -49,7 +49,7 @@ def find_faults(
     laid_out = {stripe: rows for stripe, rows in findings.rows.items() if rows}
     if written != laid_out:
         faults.append(f"shards must have all laid out rows, got {_shown(laid_out)} laid out, {_shown(written)} written")
-    dropped = accounting.flows_short + accounting.rows_duplicate
+    dropped = accounting.flows_short + accounting.flows_absent + accounting.rows_duplicate
     rows = findings.rows["flows", AURORA]
     if "flows" in manifest.views and manifest.layout == "aurora" and rows != accounting.flows - dropped:
         faults.append(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import apache_beam as beam
 import pyarrow as pa
@@ -34,11 +34,13 @@ from flowloom.transforms.io.io_ptransforms import single
 from flowloom.transforms.io.spill import SpillBuffer, Spilled, read_batches
 from flowloom.transforms.io.tally import tally
 from flowloom.transforms.labels.label_bins import LabelBins
-from flowloom.transforms.labels.label_flows import GroupLabels, SourceCounts
+from flowloom.transforms.labels.label_flows import SourceCounts
+from flowloom.transforms.labels.plan_labels import LabelPlan
 from flowloom.transforms.metering.accounts import CaptureSha256, GroupAccount
 from flowloom.transforms.metering.join_packets import PacketCounts
 from flowloom.transforms.published.plan_published import PublishedFindings
 from flowloom.transforms.splits.leakage import PartCounts, SpilledSightings, spill_sightings
+from flowloom.transforms.splits.split_ptransforms import CountLeakage
 from flowloom.transforms.splits.splits import SplitPlan
 
 
@@ -164,15 +166,15 @@ class _SpillRows(beam.DoFn):
 
 
 class WrittenShards(NamedTuple):
-    """Outputs of `WriteShards`: shards, and sightings of flows if leakage is measured."""
+    """Outputs of `WriteSpilledShards`: shards, and sightings of flows if leakage is measured."""
 
     shards: beam.PCollection[SpilledShard]
     sightings: beam.PCollection[SpilledSightings]
 
 
 @dataclasses.dataclass
-class WriteShards(beam.PTransform):
-    """`write_shards` over the places of `SpillRows`, each shard in one piece.
+class WriteSpilledShards(beam.PTransform):
+    """`write_spilled_shards` over the places of `SpillRows`, each shard in one piece.
 
     Args:
       folder: the folder of the dataset.
@@ -234,27 +236,30 @@ class WriteCard(beam.PTransform):
     """`gather_results` and `write_card` over the results of all steps before it.
 
     Args:
+      manifest: the manifest, or the only element of a PCollection.
       folder: the folder of the manifest.
       staging: the folder with the shards.
       key_id: id of the key that encrypts identities.
-      labels: labels of the capture groups.
+      labels: the plan of the labels, or the output of `PlanLabels`.
       published: findings in published files.
       split_plan: the plan of the splits, or the output of `CompleteSplitPlan`.
       label_bins: the tasks, or the output of `FindLabelBins`.
       stored: the columns of the views.
       known_rejects: rejects that were found before the first step.
+      closed: whether each metered flow must have a row; steps of one's own may drop flows.
     """
 
-    manifest: CorpusManifest
+    manifest: CorpusManifest | beam.PCollection[CorpusManifest]
     folder: str
     staging: str
     key_id: str | None
-    labels: Sequence[GroupLabels]
+    labels: LabelPlan | beam.PCollection[LabelPlan]
     published: PublishedFindings
     split_plan: SplitPlan | beam.PCollection[SplitPlan]
     label_bins: LabelBins | beam.PCollection[LabelBins]
     stored: StoredViews = FLOWS_ALONE
     known_rejects: Sequence[pa.RecordBatch] = ()
+    closed: bool = True
 
     @beam.typehints.no_annotations
     def expand(self, outputs: BuildOutputs) -> beam.PCollection[str]:
@@ -265,10 +270,10 @@ class WriteCard(beam.PTransform):
             for name, counts in outputs._asdict().items()
         ]
         once = outputs.shards.pipeline | "Once" >> beam.Create([(0, ("", None))])
-        settings = {"manifest": self.manifest, "folder": self.folder, "staging": self.staging, "key_id": self.key_id}
+        plans = (single(self.split_plan), single(self.label_bins), single(self.labels), single(self.manifest))
         write = beam.Map(
-            _write_card, single(self.split_plan), single(self.label_bins), labels=self.labels,
-            published=self.published, known_rejects=self.known_rejects, stored=self.stored, **settings,
+            _write_card, *plans, published=self.published, known_rejects=self.known_rejects, folder=self.folder,
+            staging=self.staging, key_id=self.key_id, stored=self.stored, closed=self.closed,
         )  # fmt: skip
         return (*named, once) | beam.Flatten() | "Together" >> beam.GroupByKey() | "Write" >> write
 
@@ -281,7 +286,8 @@ def _write_card(
     element: tuple[int, Iterable[tuple[str, Any]]],
     split_plan: SplitPlan,
     label_bins: LabelBins,
-    labels: Sequence[GroupLabels],
+    labels: LabelPlan,
+    manifest: CorpusManifest,
     published: PublishedFindings,
     known_rejects: Sequence[pa.RecordBatch],
     **settings: Any,
@@ -290,5 +296,63 @@ def _write_card(
     for name, counts in element[1]:
         if name:
             outputs[name].append(counts)
-    results = gather_results(labels, published, split_plan, label_bins, **outputs, known_rejects=known_rejects)
-    return write_card(results, **settings)
+    rejects = (*known_rejects, labels.rejects)
+    results = gather_results(labels.labels, published, split_plan, label_bins, **outputs, known_rejects=rejects)
+    return write_card(results, manifest, **settings)
+
+
+class ViewRows(NamedTuple):
+    """Inputs of `WriteViews`: labelled and split rows of each view, in any number of collections."""
+
+    flows: tuple[beam.PCollection[pa.RecordBatch], ...] = ()
+    packets: tuple[beam.PCollection[pa.RecordBatch], ...] = ()
+    tables: tuple[beam.PCollection[pa.RecordBatch], ...] = ()
+
+
+@dataclasses.dataclass
+class WriteViews(beam.PTransform):
+    """`write_views`: lays out the rows of all views, and writes the shards and the card of a dataset.
+
+    Args:
+      tasks, layout, output: as in the manifest.
+      card: the last step.
+      counts: the results of earlier steps by name of a `BuildOutputs`, in any number of collections.
+      duplicates: ids of duplicate flows by stripe (`FindDuplicates`); None where duplicates stay.
+      leakage: whether leakage is measured.
+    """
+
+    tasks: tuple[Task, ...]
+    layout: Literal["aurora", "rainbow"]
+    output: Output
+    card: WriteCard
+    counts: Mapping[str, Sequence[beam.PCollection]]
+    duplicates: beam.PCollection[dict[str, bytes]] | None = None
+    leakage: bool = True
+
+    @beam.typehints.no_annotations
+    def expand(self, views: ViewRows) -> beam.PCollection[str]:
+        """Returns the path of the card, or of the faults."""
+        counts = {name: [*self.counts.get(name, ())] for name in BuildOutputs._fields}
+        places = []
+        for view_name, collections in zip(get_args(View), (views.flows, views.packets, views.tables), strict=True):
+            for at, rows in enumerate(collections):
+                name = f"{view_name} {at}"
+                stripes = rows | f"LayOut {name}" >> LayOut(self.tasks, self.layout, self.card.stored, view_name)
+                counts["layouts"].append(stripes.counts)
+                if view_name == "flows" and self.duplicates is not None:
+                    stripes = stripes.rows | f"DropDuplicates {name}" >> DropDuplicates(self.duplicates)
+                    counts["layouts"].append(stripes.counts)
+                spill = SpillRows(self.output.shards, self.card.staging, view_name)
+                places.append(stripes.rows | f"SpillRows {name}" >> spill)
+        write = WriteSpilledShards(self.card.staging, self.card.label_bins, self.output, self.leakage)
+        written = places | "AllRows" >> beam.Flatten() | "WriteShards" >> write
+        counts["shards"].append(written.shards)
+        if self.leakage:
+            names = tuple(task.name for task in self.tasks)
+            counts["leakage"].append(written.sightings | "CountLeakage" >> CountLeakage(names))
+        pipeline = written.shards.pipeline
+        outputs = {
+            name: found[0] if len(found) == 1 else tuple(found) | f"All {name}" >> beam.Flatten(pipeline=pipeline)
+            for name, found in counts.items()
+        }
+        return BuildOutputs(**outputs) | "WriteCard" >> self.card

@@ -50,13 +50,14 @@ def _stored(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 class LaidOut:
     """Counts of one batch: rows of each stripe, rows without a label of any task, and dropped duplicates.
 
-    A count below 0 subtracts rows that are dropped later from their stripe.
+    A count below 0 subtracts rows that are dropped later from their stripe. `read` is all rows of the batch.
     """
 
     rows: dict[str, int]
     unlabelled: int = 0
     duplicates: int = 0
     view: View = "flows"
+    read: int = 0
 
 
 def count_layout(
@@ -64,4 +65,4 @@ def count_layout(
 ) -> LaidOut:
     """Returns the counts of a labelled batch and of its rows by stripe."""
     counts = {stripe: placed.num_rows for stripe, placed in stripes.items()}
-    return LaidOut(counts, count_unlabelled(rows, tasks), view=view)
+    return LaidOut(counts, count_unlabelled(rows, tasks), view=view, read=rows.num_rows)

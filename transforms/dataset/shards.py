@@ -177,7 +177,7 @@ def spill_rows(
     return places + buffer.flush()
 
 
-def write_shards(
+def write_spilled_shards(
     places: Iterable[tuple[ShardKey, Spilled]], folder: str, tasks: Sequence[Task], output: Output
 ) -> list[SpilledShard]:
     """Writes spilled rows as shards, in the order of their keys."""

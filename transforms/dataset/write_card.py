@@ -24,6 +24,7 @@ from flowloom.transforms.dataset.card_counts import (
     count_unlabelled_captures,
     find_byte_rules,
     normalisation,
+    with_absent,
 )
 from flowloom.transforms.dataset.consistency_checks import find_conflicts, find_faults
 from flowloom.transforms.dataset.layouts import FLOWS_ALONE
@@ -41,6 +42,8 @@ def write_card(
     staging: str,
     key_id: str | None = None,
     stored: StoredViews = FLOWS_ALONE,
+    *,
+    closed: bool = True,
 ) -> str:
     """Writes all files beside the shards, the card last; or the faults of the build, and no card.
 
@@ -51,6 +54,7 @@ def write_card(
       staging: the folder with the shards.
       key_id: id of the key that encrypts identities.
       stored: the columns of the views.
+      closed: whether each metered flow must have a row; otherwise others count as absent.
 
     Returns:
       The path of the file that was written last.
@@ -63,6 +67,8 @@ def write_card(
     for part in findings.accounts:
         flows[part.group] = flows.get(part.group, 0) + part.flows
     accounting = count_accounting(captures, rejects, findings)
+    if not closed:
+        accounting = with_absent(accounting, findings.read)
     coverage = count_coverage(findings.labels, flows, manifest, findings.sources)
     faults = find_faults(accounting, findings, captures, rejects, manifest) or find_conflicts(coverage, manifest)
     if faults:

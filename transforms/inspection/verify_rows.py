@@ -105,15 +105,15 @@ def _check_flows(shards: Sequence[CheckedShard], card: DatasetCard) -> None:
 def _check_built(flows: int, card: DatasetCard) -> None:
     account = card.accounting
     unlabelled = account.flows_unlabelled if card.layout == "rainbow" else 0
-    most = account.flows - account.flows_short - unlabelled
+    most = account.flows - account.flows_short - account.flows_absent - unlabelled
     # with stripes a flow is absent only if it is dropped from all of them
     least = most - account.rows_duplicate
     if not least <= flows <= (least if card.layout == "aurora" else most):
         raise differs(
             "flows in shards",
             flows,
-            f"{account.flows}, {account.flows_short} too short, {unlabelled} without a label, "
-            f"{account.rows_duplicate} rows dropped as duplicates",
+            f"{account.flows}, {account.flows_short} too short, {account.flows_absent} absent, "
+            f"{unlabelled} without a label, {account.rows_duplicate} rows dropped as duplicates",
         )
 
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from flowloom.schemas.abandoned import owned_folder, remove_abandoned
+from flowloom.schemas.abandoned import made_folder, owned_folder, remove_abandoned
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_output
 
@@ -40,6 +40,27 @@ def staged_folder(out: str) -> Iterator[str]:
             raise FlowloomError(
                 f"output folder {out} appeared while it was built ({error.strerror}); remove it and build again"
             ) from None
+
+
+def held_folder(out: str) -> str:
+    """Returns a new hidden folder beside `out` for a job that outlives this call.
+
+    It is locked until this process ends.
+
+    Folders that dead processes left for the same `out` are removed first.
+
+    Raises:
+      FlowloomError: if `out` exists, or its folder cannot be written to.
+    """
+    parent, name = os.path.split(os.path.abspath(out))
+    remove_abandoned(parent, f".{name}{_BUILDING}-")
+    if os.path.lexists(out):
+        raise FlowloomError(f"output folder {out} exists already; remove it, or name another one")
+    try:
+        _, folder = made_folder(os.path.join(parent, f".{name}{_BUILDING}"))
+    except OSError as error:
+        raise FlowloomError(f"output folder {out} cannot be made: {error.strerror}; name another one") from None
+    return folder
 
 
 @contextlib.contextmanager

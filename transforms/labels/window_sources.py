@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan, match_source, reject_rows
+from flowloom.transforms.captures.groups import CaptureGroup, match_source, reject_rows
 from flowloom.transforms.labels import dpi
 from flowloom.transforms.labels.packet_labels import packet_windows
 from flowloom.transforms.windows.table_rows import forget_samples, summary_file, table_writer
@@ -158,20 +158,21 @@ class Inspection:
     groups: tuple[CaptureGroup, ...]
 
 
-def plan_inspections(plan: GroupPlan, sources: Sequence[WindowSource]) -> Iterator[Inspection]:
+def plan_inspections(groups: Iterable[CaptureGroup], sources: Sequence[WindowSource]) -> Iterator[Inspection]:
     """Yields the work of all sources that decode or inspect captures."""
+    groups = tuple(groups)
     for source in sources:
-        known = tuple(group for group in plan.groups if source.entry in group.sources)
+        known = tuple(group for group in groups if source.entry in group.sources)
         if not isinstance(source.spec, LabelTable):
             for at in range(0, len(known), _INSPECTED_TOGETHER):
                 yield Inspection(source, known[at : at + _INSPECTED_TOGETHER])
 
 
 def window_captures(
-    plan: GroupPlan, sources: Sequence[WindowSource], tasks: Sequence[Task], definition: FlowDefinition
+    groups: Iterable[CaptureGroup], sources: Sequence[WindowSource], tasks: Sequence[Task], definition: FlowDefinition
 ) -> list[pa.RecordBatch]:
     """Writes the label windows of all sources that decode or inspect captures, and returns `REJECTS` of each."""
-    return [window_inspection(work, tasks, definition) for work in plan_inspections(plan, sources)]
+    return [window_inspection(work, tasks, definition) for work in plan_inspections(groups, sources)]
 
 
 def window_inspection(work: Inspection, tasks: Sequence[Task], definition: FlowDefinition) -> pa.RecordBatch:

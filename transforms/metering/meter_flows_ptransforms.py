@@ -30,6 +30,8 @@ _LOGGER = logging.getLogger(__name__)
 class MeteredFlows(NamedTuple):
     """Outputs of `MeterFlows(...).with_accounts()`: flows, rows of the captures table, and rows of rejects.
 
+    The others are for `WriteShards`: accounts of groups, and the flow definition as the only element.
+
     Example:
       >>> import apache_beam as beam
       >>> import flowloom as fl
@@ -44,6 +46,8 @@ class MeteredFlows(NamedTuple):
     flows: beam.PCollection[pa.RecordBatch]
     captures: beam.PCollection[pa.RecordBatch]
     rejects: beam.PCollection[pa.RecordBatch]
+    accounts: beam.PCollection[GroupAccount]
+    definition: beam.PCollection[FlowDefinition]
 
 
 @dataclasses.dataclass
@@ -115,7 +119,9 @@ class _Accounted(beam.PTransform):
         )
         planned = plans | "PlannedRejects" >> beam.FlatMap(_planned_rejects).with_output_types(pa.RecordBatch)
         rejects = (summed.rejects, planned) | "AllRejects" >> beam.Flatten() | "Tell" >> beam.Map(_told)
-        return MeteredFlows(flows | "Count" >> beam.Map(_counted), summed.captures, rejects)
+        counted = flows | "Count" >> beam.Map(_counted).with_output_types(pa.RecordBatch)
+        definition = plans.pipeline | "Definition" >> beam.Create([self.definition])
+        return MeteredFlows(counted, summed.captures, rejects, accounts, definition)
 
 
 @dataclasses.dataclass

@@ -46,6 +46,10 @@ class PublishedFindings:
     rejects: pa.RecordBatch
 
 
+NO_PUBLISHED = PublishedFindings((), {}, concatenated([], REJECTS))
+"""Findings of a corpus of captures alone."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PublishedPlan:
     """All rows of a corpus' published files.

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pydantic
 
 from flowloom.schemas.arrow.feature_tables import feature_rows
 from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN, SPLITS, Splits
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.card_parts import SplitRule
+from flowloom.schemas.errors import FlowloomError, did_you_mean
 from flowloom.transforms.arrays.apportion import quotas
 from flowloom.transforms.arrays.columns import array, column, text_column, view
 from flowloom.transforms.arrays.digests import keyed_hash, row_digests
@@ -33,6 +35,9 @@ from flowloom.transforms.splits.host_pairs import (
 ClassKey = tuple[int, int]
 """Position of a task and of a label value in its vocabulary."""
 
+NEED_LABELS = ("auto", "capture", "host_pair")
+"""Units of splits that look at the labels of rows."""
+
 _ASKED_FOR = "asked for by the manifest"
 
 
@@ -43,6 +48,23 @@ class SplitPlan:
     rule: SplitRule
     of_group: Mapping[str, int]
     of_pair: PairSplits | None = None
+
+
+def splits_of(by: str, shares: Sequence[float], seed: int) -> Splits:
+    """Returns the rule of splits of flows, from its parts.
+
+    Raises:
+      FlowloomError: if there is no such unit, or the shares do not add up to 1.
+    """
+    units = ("auto", "capture", "host_pair", "time", "flow")
+    if by not in units:
+        raise FlowloomError(f"splits by must be one of {', '.join(units)}, got {by!r}{did_you_mean(by, units)}")
+    if len(shares) != len(SPLITS):
+        raise FlowloomError(f"shares must be those of train, validation and test, got {len(shares)} of them")
+    try:
+        return Splits.model_validate({"by": by, "seed": seed, **dict(zip(SPLITS, shares, strict=True))})
+    except pydantic.ValidationError as error:
+        raise FlowloomError(f"shares: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Splits) -> SplitPlan:

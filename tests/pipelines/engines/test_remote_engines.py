@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from beam_script import run_script
+from beam_script import run_dataset_script, run_script
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.schemas.errors import FlowloomError
@@ -99,3 +99,9 @@ def test_a_script_of_ones_own_writes_the_same_files_on_prism(prism, tmp_path):
         run_script(tmp_path / name, *engine)
         files[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "flows").iterdir()}
     assert files["prism"] == files["embedded"]
+
+
+@pytest.mark.parametrize("by", ["capture", "time"])
+def test_a_script_of_ones_own_writes_the_same_dataset_on_prism(prism, tmp_path, by):
+    engine = ("--runner=PrismRunner", f"--prism_location={prism}")
+    assert run_dataset_script(tmp_path, "prism", by, *engine) == run_dataset_script(tmp_path, "embedded", by)
