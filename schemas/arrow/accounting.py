@@ -114,6 +114,7 @@ CAPTURES = pa.schema(
         pa.field("link_types", pa.list_(pa.field("item", pa.uint16(), nullable=False)), nullable=False),
         pa.field("records", pa.uint64(), nullable=False),
         pa.field("metered", pa.uint64(), nullable=False),
+        pa.field("metered_cut", pa.uint64(), nullable=False),
         *(pa.field(column, pa.uint64(), nullable=False) for column in DROPPED_COLUMNS),
         pa.field("rejects", pa.uint64(), nullable=False),
         pa.field("first_ns", pa.int64()),
@@ -122,6 +123,8 @@ CAPTURES = pa.schema(
 )
 """One row per file that could be opened and is a capture; times are ns since the epoch, null without records.
 
+`metered_cut` counts the metered packets whose TCP header is cut off behind the ports, so that flags, window or payload
+length may be missing; it is 0 in a dataset of version 0.2 or older, where such packets were dropped as truncated.
 `digest` is BLAKE3 over the BLAKE3 digests of each MiB of the stored file (`transforms/captures/capture_digest.py`),
 empty if the file changed while it was read, or in a dataset of version 0.1. `sha256` is null unless asked for."""
 

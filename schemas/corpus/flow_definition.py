@@ -1,7 +1,7 @@
 """Flow definitions: `FlowDefinition` and the presets that reproduce known tools."""
 
 import enum
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pydantic
 
@@ -18,10 +18,15 @@ class EndReason(enum.IntEnum):
     LACK_OF_RESOURCES = 5
 
 
-Tunnel = Literal["ip-in-ip", "gre", "gtp-u", "vxlan", "teredo"]
+Tunnel = Literal[
+    "ip-in-ip", "gre", "gtp-u", "vxlan", "teredo", "erspan", "pptp", "etherip", "l2tp", "mpls", "vxlan-gpe", "geneve",
+    "gue", "tzsp", "capwap", "amt",
+]  # fmt: skip
 TUNNELS: tuple[Tunnel, ...] = get_args(Tunnel)
-"""Kinds of tunnel that the decoder unwraps: IP in IP (protocols 4 and 41), GRE (47), and over UDP GTP-U (2152), VXLAN
-(4789) and Teredo (3544)."""
+"""Kinds of tunnel that the decoder unwraps (docs/manifest.md, "Tunnels")."""
+
+VXLAN_PORTS = (4789, 8472)
+"""UDP ports of VXLAN: IANA's, and the one that Linux took before."""
 
 
 _OF_PACKETS = {
@@ -70,6 +75,9 @@ class FlowDefinition(pydantic.BaseModel):
     fragments: Literal["join", "drop"] = "join"
     """Later IP fragments join their flow, or are dropped and counted."""
     tunnels: tuple[Tunnel, ...] = pydantic.Field((), description="tunnels to unwrap, or `all`")
+    vxlan_ports: tuple[Annotated[int, pydantic.Field(ge=1, le=65_535)], ...] = pydantic.Field(
+        VXLAN_PORTS, min_length=1, max_length=16, description="UDP ports of the tunnel `vxlan`"
+    )
     tunnel_in_key: bool = False
     """True if flows of two tunnel identifiers are two flows."""
     max_open_flows: int = pydantic.Field(4_194_304, ge=1, le=2**30, description="open flows at most: bounds memory")
@@ -87,6 +95,11 @@ class FlowDefinition(pydantic.BaseModel):
         if isinstance(tunnels, (list, tuple)) and set(tunnels) <= set(TUNNELS):
             return tuple(name for name in TUNNELS if name in tunnels)
         return tunnels
+
+    @pydantic.field_validator("vxlan_ports")
+    @classmethod
+    def _ports_in_order(cls, ports: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(ports)))
 
     @pydantic.model_validator(mode="after")
     def _fields_agree(self) -> Self:

@@ -110,6 +110,7 @@ def merged(accounts: Sequence[tuple[dict, list[dict]]], uri: str) -> Account:
             continue
         total.records += row["records"]
         total.metered += row["metered"]
+        total.metered_cut += row["metered_cut"]
         for reason in DropReason:
             if row[reason.column]:
                 total.dropped[reason] = total.dropped.get(reason, 0) + row[reason.column]

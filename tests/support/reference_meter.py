@@ -29,6 +29,7 @@ class Account:
 
     records: int = 0
     metered: int = 0
+    metered_cut: int = 0
     dropped: dict[DropReason, int] = dataclasses.field(default_factory=dict)
     link_types: set[int] = dataclasses.field(default_factory=set)
     first_ns: int | None = None
@@ -71,7 +72,7 @@ def reference_packets(
     files: Sequence[bytes], definition: FlowDefinition, origins: Sequence[int] | None = None
 ) -> tuple[list[Packet], list[Account], int]:
     """Returns the packets of a group in order, the account of each file, and the latest record time."""
-    decoder = Decoder(definition.fragments, definition.tunnels)
+    decoder = Decoder(definition.fragments, definition.tunnels, definition.vxlan_ports)
     packets, captures = [], []
     for data, origin in zip(files, origins or [0] * len(files), strict=True):
         records, damage = read_records(data)
@@ -82,6 +83,7 @@ def reference_packets(
                 packet.record, packet.origin = number, origin
                 packets.append(packet)
                 account.metered += 1
+                account.metered_cut += packet.header_cut
             except DropError as drop:
                 account.dropped[drop.reason] = account.dropped.get(drop.reason, 0) + 1
         times = [record.time_ns for record in records if record.time_ns is not None]

@@ -1,4 +1,4 @@
-"""Reference reader: bytes of a pcap or pcapng file to records, in plain Python and without `flowloom.transforms`."""
+"""Reference reader: bytes of a pcap, pcapng or snoop file to records, in plain Python."""
 
 import struct
 from typing import NamedTuple
@@ -10,6 +10,9 @@ ZERO_BYTES = 65_536
 """Zeros in the place of records that end the reading."""
 MAX_BLOCK_BYTES = 1 << 24
 LATEST_NS = 2**63 - 2
+READ_BLOCKS = (1, 2, 3, 6)
+"""Blocks of interfaces and packets; those of other kinds may have any length."""
+SNOOP = b"snoop\0\0\0"
 SECTION = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 PACKET_BLOCKS = {2: "HxxIIII", 6: "IIIII"}
@@ -33,28 +36,68 @@ class Damage(NamedTuple):
 
 
 def read_records(data: bytes) -> tuple[list[Record], Damage | None]:
-    """Returns the records of a pcap or pcapng file, and where damage ends them."""
+    """Returns the records of a capture file, and where damage ends them."""
+    if data[:8] == SNOOP:
+        return snoop_records(data)
     return pcapng_records(data) if data[:4] == SECTION else pcap_records(data)
 
 
 def pcap_records(data: bytes) -> tuple[list[Record], Damage | None]:
     """Returns the records of a pcap file (draft-ietf-opsawg-pcap)."""
-    order = "<" if data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
+    order = "<" if data[3:4] == b"\xa1" else ">"
     (magic,) = struct.unpack_from(order + "I", data)
-    tick_ns = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}[magic]
+    tick_ns = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1, 0xA1B2CD34: 1000}[magic]
+    header = 24 if magic == 0xA1B2CD34 else record_header(data, order, tick_ns)
     link_type = struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF  # above them is the length of the FCS
     records, at = [], 24
     while at < len(data):
-        if at + 16 > len(data):
+        if at + header > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)
         seconds, ticks, captured, wire = struct.unpack_from(order + "IIII", data, at)
         if captured > MAX_RECORD_BYTES or data[at : at + ZERO_BYTES] == bytes(ZERO_BYTES):
             return records, Damage(RejectReason.MALFORMED, at)
-        if at + 16 + captured > len(data):
+        if at + header + captured > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)
         time_ns = seconds * 10**9 + ticks * tick_ns
-        records.append(Record(time_ns, wire, link_type, data[at + 16 : at + 16 + captured]))
-        at += 16 + captured
+        records.append(Record(time_ns, wire, link_type, data[at + header : at + header + captured]))
+        at += header + captured
+    return records, None
+
+
+def record_header(data: bytes, order: str, tick_ns: int) -> int:
+    """Returns the length of record headers under the usual magic: 24 in a modified pcap, whose second header tells."""
+
+    def record_at(at: int) -> tuple[int, int] | None:
+        if at + 16 > len(data):
+            return None
+        seconds, ticks, captured, wire = struct.unpack_from(order + "IIII", data, at)
+        return (seconds, captured) if captured <= min(wire, MAX_RECORD_BYTES) and ticks * tick_ns < 10**9 else None
+
+    first = record_at(24)
+    if first is None or record_at(24 + 16 + first[1]):
+        return 16
+    second = record_at(24 + 24 + first[1])
+    return 24 if second and second[1] and abs(second[0] - first[0]) <= 86_400 else 16
+
+
+def snoop_records(data: bytes) -> tuple[list[Record], Damage | None]:
+    """Returns the records of a snoop file (RFC 1761)."""
+    version, link = struct.unpack_from(">II", data, 8)
+    if version != 2:
+        return [], Damage(RejectReason.NOT_A_CAPTURE, 0)
+    link_type = {0: 1, 2: 6, 4: 1, 8: 10}.get(link, 0xFFFF)
+    records, at = [], 16
+    while at < len(data):
+        if at + 24 > len(data):
+            return records, Damage(RejectReason.CUT_OFF, at)
+        wire, captured, whole, _, seconds, micros = struct.unpack_from(">IIIIII", data, at)
+        if captured > MAX_RECORD_BYTES or whole > 1 << 24 or captured + 24 > whole:
+            return records, Damage(RejectReason.MALFORMED, at)
+        if at + whole > len(data):
+            return records, Damage(RejectReason.CUT_OFF, at)
+        time_ns = seconds * 10**9 + micros * 1000
+        records.append(Record(time_ns, wire, link_type, data[at + 24 : at + 24 + captured]))
+        at += whole
     return records, None
 
 
@@ -71,7 +114,11 @@ def pcapng_records(data: bytes) -> tuple[list[Record], Damage | None]:
         if not order:
             return records, Damage(RejectReason.MALFORMED, at)
         kind, length = struct.unpack_from(order + "II", data, at)
-        if length < 12 or length % 4 or length > MAX_BLOCK_BYTES:
+        if (
+            length < 12
+            or length % 4
+            or (length > MAX_BLOCK_BYTES and (kind in READ_BLOCKS or data[at : at + 4] == SECTION))
+        ):
             return records, Damage(RejectReason.MALFORMED, at)
         if at + length > len(data):
             return records, Damage(RejectReason.CUT_OFF, at)

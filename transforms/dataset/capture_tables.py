@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason, RejectReason
 from flowloom.schemas.dataset.card_parts import GAP_THRESHOLD_S, PublishedAccount, Timeline
-from flowloom.transforms.arrays.columns import batch, text_column
+from flowloom.transforms.arrays.columns import batch, column, text_column
 from flowloom.transforms.captures.groups import relative_uri
 from flowloom.transforms.metering.accounts import GroupAccount, sum_captures
 
@@ -35,11 +36,19 @@ def captures_table(
 
 
 def current_captures(table: pa.Table) -> pa.Table:
-    """Returns a captures table with the columns of `CAPTURES`; one of version 0.1 has no `digest`."""
-    if "digest" in table.schema.names or "sha256" not in table.schema.names:
+    """Returns a captures table with the columns of `CAPTURES`.
+
+    One of version 0.1 has no `digest`, and one of version 0.2 no `metered_cut`.
+    """
+    names = table.schema.names
+    if "sha256" not in names or {"digest", "metered_cut"} <= set(names):
         return table
-    missing = text_column([""] * table.num_rows)
-    return table.add_column(table.schema.get_field_index("sha256"), CAPTURES.field("digest"), missing).cast(CAPTURES)
+    missing = {
+        "digest": text_column([""] * table.num_rows),
+        "metered_cut": column(np.zeros(table.num_rows, np.uint64), pa.uint64()),
+    }
+    columns = [table[name] if name in names else missing[name] for name in CAPTURES.names]
+    return pa.Table.from_arrays(columns, CAPTURES.names).cast(CAPTURES)
 
 
 def capture_identity(row: Mapping[str, Any]) -> str:

@@ -142,7 +142,8 @@ def _cause(a: FlowDefinition, b: FlowDefinition) -> pl.Expr:
     def first(*named: tuple[bool, Cause]) -> pl.Expr:
         return pl.lit(next((cause.value for differ, cause in named if differ), Cause.OTHER.value))
 
-    fragments, tunnels = (a.fragments != b.fragments, Cause.FRAGMENTS), (a.tunnels != b.tunnels, Cause.TUNNELS)
+    fragments = (a.fragments != b.fragments, Cause.FRAGMENTS)
+    tunnels = ((a.tunnels, a.vxlan_ports) != (b.tunnels, b.vxlan_ports), Cause.TUNNELS)
     split = pl.any_horizontal("split_a", "split_b") if keyed else pl.lit(False)
     by_packets = pl.when(split).then(pl.lit(Cause.KEY.value)).otherwise(first(fragments, tunnels))
     only_one = (

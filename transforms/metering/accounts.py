@@ -81,7 +81,7 @@ def sum_captures(accounts: Iterable[GroupAccount]) -> list[dict[str, Any]]:
 
 def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
     """Adds the account of another range of a capture to its row."""
-    for name in ("records", "metered", *DROPPED_COLUMNS):
+    for name in ("records", "metered", "metered_cut", *DROPPED_COLUMNS):
         capture[name] += part[name]
     capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
     for name, choose in (("first_ns", min), ("last_ns", max)):

@@ -45,6 +45,7 @@ class GroupReader:
       place: place of the ranges, as one piece, in their group.
       earlier: earlier ranges that may have first IP fragments of datagrams; read only when a first fragment is missing.
       earlier_clock_ns: the latest time before the first of `earlier`; None if nothing lies before it.
+      prompt: whether each flow is given as soon as it ends, not in batches.
       gives_up: whether a range stops metering once it is `crowded`; only for callers that then discard its results.
 
     Attributes:
@@ -62,19 +63,21 @@ class GroupReader:
         earlier: Sequence[CaptureRange] = (),
         earlier_clock_ns: int | None = None,
         gives_up: bool = False,
+        prompt: bool = False,
     ):
         self.seconds = StageSeconds()
         self.leaves: list[CaptureLeaves] = []
         self._ranges = ranges
         self._group = group
-        self._tunnels = definition.tunnels
+        self._definition = definition
+        self._batch_flows = 1 if prompt else TAKE_FLOWS
         self._meter = open_meter(definition, group, place)
         self._most_open = most_open_in_ranges(definition) if gives_up and place != WHOLE else None
         self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
             self._ip_fragments = IpFragmentTable(
-                (lambda: first_fragments(earlier, definition.tunnels, earlier_clock_ns)) if earlier else None,
+                (lambda: first_fragments(earlier, definition, earlier_clock_ns)) if earlier else None,
                 clock_known=place.position == 0 or place.prior_clock_ns is not None,
             )
         self._captures: list[dict[str, Any]] = []
@@ -90,7 +93,7 @@ class GroupReader:
                 begun = time.perf_counter()
                 meter.update(packets, part.origin)
                 self.seconds.meter += time.perf_counter() - begun
-                while meter.finished >= TAKE_FLOWS:
+                while meter.finished >= self._batch_flows:
                     yield from self._take()
         if self.crowded:
             return
@@ -116,7 +119,8 @@ class GroupReader:
             self._reject(part.uri, damage)
             return
         decoder = PacketDecoder(
-            self._ip_fragments, part.first_record, tunnels=self._tunnels, clock_ns=self._clock_ns
+            self._ip_fragments, part.first_record, tunnels=self._definition.tunnels,
+            vxlan_ports=self._definition.vxlan_ports, clock_ns=self._clock_ns,
         )  # fmt: skip
         row = _account(part.uri, self._group, capture, scanner)
         links: set[int] = set()
@@ -144,7 +148,9 @@ class GroupReader:
         if stopped:
             self._reject(part.uri, stopped)
             row["rejects"] = 1
+        row["bytes"] = capture.size
         row["records"] = decoder.records
+        row["metered_cut"] = decoder.cut
         row["link_types"] = sorted(links)
         row |= {reason.column: int(decoder.dropped[reason]) for reason in DropReason}
         self._captures.append(row)
@@ -223,11 +229,12 @@ def _decode(decoder: PacketDecoder, records: Records) -> tuple[pa.RecordBatch, N
 
 
 def first_fragments(
-    ranges: Sequence[CaptureRange], tunnels: Sequence[str], clock_ns: int | None = None
+    ranges: Sequence[CaptureRange], definition: FlowDefinition, clock_ns: int | None = None
 ) -> IpFragmentTable:
     """Returns the first IP fragments of datagrams that are still incomplete after these ranges.
 
     Args:
+      definition: its tunnels are looked into.
       clock_ns: the latest time before the first range; None if nothing lies before it.
     """
     table = IpFragmentTable()
@@ -237,7 +244,9 @@ def first_fragments(
             capture, scanner = part.open()
         except CaptureError:
             continue
-        decoder = PacketDecoder(table, part.first_record, tunnels=tunnels, clock_ns=clock)
+        decoder = PacketDecoder(
+            table, part.first_record, tunnels=definition.tunnels, vxlan_ports=definition.vxlan_ports, clock_ns=clock
+        )  # fmt: skip
         try:
             while len(records := scanner.scan()):
                 decoder.decode(records)
@@ -270,6 +279,7 @@ def _account(uri: str, group: str, capture: CaptureBytes, scanner: RecordScanner
         "format": scanner.format,
         "compression": capture.compression,
         "metered": 0,
+        "metered_cut": 0,
         "rejects": 0,
         "first_ns": None,
         "last_ns": None,

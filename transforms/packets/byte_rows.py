@@ -112,7 +112,9 @@ def _write_rows(window, network, end, protocol, ip_bytes, rows, length, strict, 
         kept = min(20 if tcp else 8, stop - transport)
         copy_bytes(out, at, window, transport, kept)
         clear_bytes(out, at + kept, 20 - kept)
-        payload = transport + (np.int64(window[transport + 12] >> 4) * 4 if tcp else 8)
+        payload = transport + 8
+        if tcp:  # the length is there unless the header is cut off
+            payload = transport + (np.int64(window[transport + 12] >> 4) * 4 if transport + 13 <= stop else 20)
         named = strict and names_hosts(u16(window, transport), u16(window, transport + 2))
         if strict:
             clear_connection(out, row, header + 20)

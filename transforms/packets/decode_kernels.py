@@ -8,10 +8,15 @@ import numpy as np
 from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.transforms.arrays.kernels import Number, borrowed, step, u16, u32, u64
 from flowloom.transforms.packets.ipv6_extensions import EXTENSIONS, FRAGMENT, extension_bytes
-from flowloom.transforms.packets.link_layer import network_header
+from flowloom.transforms.packets.link_headers import unusual_network_header
+from flowloom.transforms.packets.link_layer import UNUSUAL, network_header
 
 WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT = 0, 1, 2
 """Parts of an IP datagram."""
+NOT_DECODED = 3
+"""In the place of a part: a row whose frame has unusual headers, for `decode_unusual`."""
+HEADER_CUT = 4
+"""Added to a part: the TCP header is cut off behind the ports."""
 
 _NOT_IP = int(DropReason.NOT_IP)
 _TRUNCATED = int(DropReason.TRUNCATED)
@@ -75,9 +80,10 @@ class _IpHeader(NamedTuple):
 
 
 class _TransportHeader(NamedTuple):
-    """Fields of a transport header, 0 where the protocol has none; `drop` is a `DropReason`, or 0 for none."""
+    """Fields of a transport header, 0 where there is none; `drop` is a `DropReason` or 0, `cut` `HEADER_CUT` or 0."""
 
     drop: Number
+    cut: Number
     payload_bytes: Number
     src_port: Number
     dst_port: Number
@@ -90,35 +96,66 @@ class _TransportHeader(NamedTuple):
 def decode_records(frames, first_record, clock_ns, out, dropped):
     """Writes one row per IP packet and counts the other records by `DropReason`.
 
+    A frame with unusual headers has a row that is `NOT_DECODED`.
+
     Args:
       clock_ns: the latest time of all records before.
 
     Returns:
-      The number of rows, and the latest time of all records up to the last one.
+      The number of rows, how many are not decoded, and the latest time of all records up to the last one.
     """
     frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
-    count = 0
+    count = unusual = 0
     for i in range(len(frames.start)):
         if frames.time_ns[i] >= 0:
             clock_ns = max(clock_ns, frames.time_ns[i])
         drop = _decode(frames, i, out, count)
-        if drop:
+        if drop and drop != UNUSUAL:
             dropped[drop] += 1
         else:
+            if drop:
+                out.fragment[count] = NOT_DECODED
+                unusual += 1
             out.record[count] = np.uint64(first_record) + np.uint64(i)
             out.clock_ns[count] = clock_ns
             count += 1
-    return count, clock_ns
+    return count, unusual, clock_ns
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_unusual(frames, first_record, out, keep, dropped):
+    """Decodes the rows that `decode_records` left, in their places, and counts those without a packet by `DropReason`.
+
+    Args:
+      keep: bool for each row; False is written for those without a packet.
+    """
+    frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
+    for row in range(len(keep)):
+        if out.fragment[row] == NOT_DECODED:
+            i = np.int64(out.record[row] - np.uint64(first_record))
+            start = frames.start[i]
+            at, vlan = unusual_network_header(frames.window, start, start + frames.captured[i], frames.link_type[i])
+            drop = _decode_packet(frames, i, at, vlan, out, row)
+            if drop:
+                dropped[drop] += 1
+                keep[row] = False
 
 
 @step
 def _decode(frames, i, out, row):
-    """Writes the packet of record `i` into a row; returns 0, or the `DropReason` of a record without one."""
+    """Writes the packet of record `i` into a row; returns 0, or the reason of a record without one."""
     if frames.time_ns[i] < 0:
         return _TIME_OUT_OF_RANGE
     start = frames.start[i]
+    at, vlan = network_header(frames.window, start, start + frames.captured[i], frames.link_type[i])
+    return _decode_packet(frames, i, at, vlan, out, row)
+
+
+@step
+def _decode_packet(frames, i, at, vlan, out, row):
+    """Writes the packet whose IP header is at a position; returns 0, or the reason of a record without one."""
+    start = frames.start[i]
     end = start + frames.captured[i]
-    at, vlan = network_header(frames.window, start, end, frames.link_type[i])
     if at < 0:
         return -at
     if at >= end:
@@ -208,7 +245,7 @@ def _transport(buffer, ip, end, left):
     """Returns the transport header of a packet with `left` bytes behind its IP header."""
     at, protocol = ip.transport, ip.protocol
     if ip.fragment == LATER_FRAGMENT:
-        return _TransportHeader(0, left, 0, 0, 0, 0, 0)
+        return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0)
     if protocol == _TCP:
         return _tcp(buffer, at, end, left)
     if protocol in (_UDP, _SCTP):  # RFC 768, RFC 9260
@@ -217,10 +254,10 @@ def _transport(buffer, ip, end, left):
             return _no_transport(_MALFORMED)
         if at + 4 > end:
             return _no_transport(_TRUNCATED)
-        return _TransportHeader(0, payload, u16(buffer, at), u16(buffer, at + 2), 0, 0, 0)
+        return _TransportHeader(0, 0, payload, u16(buffer, at), u16(buffer, at + 2), 0, 0, 0)
     if protocol in (1, 58):  # ICMP: RFC 792, RFC 4443
-        return _TransportHeader(0, max(left - 8, 0), 0, 0, 0, 0, 0)
-    return _TransportHeader(0, left, 0, 0, 0, 0, 0)
+        return _TransportHeader(0, 0, max(left - 8, 0), 0, 0, 0, 0, 0)
+    return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0)
 
 
 @step
@@ -229,19 +266,35 @@ def _tcp(buffer, at, end, left):
     if left < 20:
         return _no_transport(_MALFORMED)
     if at + 16 > end:
-        return _no_transport(_TRUNCATED)
+        return _tcp_cut_off(buffer, at, end, left)
     header = np.int64(buffer[at + 12] >> 4) * 4
     if header < 20 or header > left:
         return _no_transport(_MALFORMED)
     return _TransportHeader(
-        0, left - header, u16(buffer, at), u16(buffer, at + 2), np.int64(buffer[at + 13]), u16(buffer, at + 14),
+        0, 0, left - header, u16(buffer, at), u16(buffer, at + 2), np.int64(buffer[at + 13]), u16(buffer, at + 14),
         u32(buffer, at + 4),
     )  # fmt: skip
 
 
+@numba.njit(nogil=True, cache=True)
+def _tcp_cut_off(buffer, at, end, left):
+    """Returns a TCP header that is cut off before byte 16, if its ports are there.
+
+    A field that is cut off is 0; the header then counts 20 bytes.
+    """
+    if at + 4 > end:
+        return _no_transport(_TRUNCATED)
+    header = np.int64(buffer[at + 12] >> 4) * 4 if at + 13 <= end else np.int64(20)
+    if header < 20 or header > left:
+        return _no_transport(_MALFORMED)
+    flags = np.int64(buffer[at + 13]) if at + 14 <= end else np.int64(0)
+    seq = u32(buffer, at + 4) if at + 8 <= end else np.int64(0)
+    return _TransportHeader(0, HEADER_CUT, left - header, u16(buffer, at), u16(buffer, at + 2), flags, 0, seq)
+
+
 @step
 def _no_transport(drop):
-    return _TransportHeader(drop, 0, 0, 0, 0, 0, 0)
+    return _TransportHeader(drop, 0, 0, 0, 0, 0, 0, 0)
 
 
 @step
@@ -263,7 +316,7 @@ def _write_addresses(buffer, at, version, out, row):
 def _write_headers(ip, transport, out, row):
     out.ip_bytes[row] = ip.ip_bytes
     out.protocol[row] = ip.protocol
-    out.fragment[row] = ip.fragment
+    out.fragment[row] = ip.fragment | transport.cut
     out.ip_id[row] = ip.ip_id
     out.ttl[row] = ip.ttl
     out.payload_bytes[row] = transport.payload_bytes

@@ -8,15 +8,18 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.arrow.rows import PACKETS
+from flowloom.schemas.corpus.flow_definition import VXLAN_PORTS
 from flowloom.transforms.arrays.columns import column, integer_dtype
 from flowloom.transforms.captures.records import Records
 from flowloom.transforms.packets.decode_kernels import (
     FIRST_FRAGMENT,
+    HEADER_CUT,
     LATER_FRAGMENT,
     WHOLE,
     DecodedColumns,
     Frames,
     decode_records,
+    decode_unusual,
 )
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 from flowloom.transforms.packets.tunnels import MAX_DEPTH, MAY_CARRY, inner_packets, tunnel_mask
@@ -60,12 +63,14 @@ class PacketDecoder:
       tunnels: the kinds of tunnel (`schemas.corpus.flow_definition.TUNNELS`) to unwrap. A record is one
         packet in any case: the innermost one that is whole by its own headers and by those around it. The outer packet
         stays where only a port suggests a tunnel, where the inside is damaged, or where the outside is an IP fragment.
+      vxlan_ports: the UDP ports of the tunnel `vxlan`.
       clock_ns: the latest time of all records before, `NO_CLOCK` if it is not known.
 
     Attributes:
       records: records seen.
       clock_ns: the latest time of all records so far, those without a packet included.
       dropped: int64 count by `DropReason` code.
+      cut: packets whose TCP header is cut off behind the ports; fields that are not there are 0.
     """
 
     def __init__(
@@ -74,14 +79,17 @@ class PacketDecoder:
         first_record: int = 0,
         *,
         tunnels: Iterable[str] = (),
+        vxlan_ports: Iterable[int] = VXLAN_PORTS,
         clock_ns: int = NO_CLOCK,
     ):
         self.records = 0
         self.clock_ns = clock_ns
         self.dropped = np.zeros(max(DropReason) + 1, np.int64)
+        self.cut = 0
         self._fragments = fragments
         self._first_record = first_record
         self._tunnels = tunnel_mask(tunnels)
+        self._vxlan_ports = np.array(list(vxlan_ports), np.int64)
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Returns the IP packets of the records as `schemas.arrow.rows.PACKETS`, in order; counts the others."""
@@ -103,6 +111,8 @@ class PacketDecoder:
         columns["record"] += np.uint64(self._first_record)
         self.records += len(records)
         if fragment.any():
+            self.cut += int(np.count_nonzero(fragment & HEADER_CUT))
+            fragment = fragment & ~np.uint8(HEADER_CUT)
             keep = self._joined(columns, fragment)
             columns = {name: values[keep] for name, values in columns.items()}
             network = network[keep] if locate else network
@@ -125,7 +135,7 @@ class PacketDecoder:
             outer, inside, tunnel_id = inner_packets(
                 records, (columns["record"][rows] - np.uint64(self.records)).astype(np.int64), transport[rows],
                 columns["protocol"][rows], columns["src_port"][rows], columns["dst_port"][rows],
-                columns["payload_bytes"][rows], self._tunnels,
+                columns["payload_bytes"][rows], self._tunnels, self._vxlan_ports,
             )  # fmt: skip
             if not len(inside):
                 return
@@ -174,6 +184,11 @@ def _decoded(
     network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
     frames = Frames(records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type)
     out = DecodedColumns(**columns, fragment=fragment, network=network, transport=transport)
-    count, clock_ns = decode_records(tuple(frames), first_record, clock_ns, tuple(out), dropped)
-    places = fragment[:count], network[:count], transport[:count]
-    return {name: values[:count] for name, values in columns.items()}, places, int(clock_ns)
+    count, unusual, clock_ns = decode_records(tuple(frames), first_record, clock_ns, tuple(out), dropped)
+    kept: slice | np.ndarray = slice(count)
+    if unusual:
+        kept = np.ones(count, np.bool_)
+        decode_unusual(tuple(frames), first_record, tuple(out), kept, dropped)
+        kept = np.flatnonzero(kept)
+    places = fragment[kept], network[kept] if locate else network, transport[kept] if locate else transport
+    return {name: values[kept] for name, values in columns.items()}, places, int(clock_ns)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from capture_files import ACK, SYN, ethernet, ipv4, ipv6, pcap, tcp, udp
+from unusual_frames import FRAMES, ether_type, wifi
 
 from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.transforms.captures.capture_window import CaptureBytes
@@ -39,35 +40,21 @@ def decode(
 
 SEGMENT = ipv4(tcp(b"abc", 4000, 443, SYN | ACK, seq=7, window=99), ttl=33, ip_id=5)
 SIX = ipv6(udp(b"abcd", 5000, 53), hop_limit=9, next_header=17)
-LLC_SNAP = b"\xaa\xaa\x03\x00\x00\x00\x08\x00"
 
 WRAPPED = {
-    "ethernet": (1, ethernet(SEGMENT)),
-    "raw": (101, SEGMENT),
-    "raw-12": (12, SEGMENT),
-    "raw-14": (14, SEGMENT),
-    "ipv4": (228, SEGMENT),
-    "sll": (113, struct.pack(">HHHQH", 0, 1, 6, 0, 0x0800) + SEGMENT),
-    "sll2": (276, struct.pack(">HHIHBBQ", 0x0800, 0, 1, 1, 0, 6, 0) + SEGMENT),
-    "null-little": (0, struct.pack("<I", 2) + SEGMENT),
-    "null-big": (0, struct.pack(">I", 2) + SEGMENT),
-    "loop": (108, struct.pack(">I", 2) + SEGMENT),
-    "ppp": (9, b"\x00\x21" + SEGMENT),
-    "ppp-hdlc": (50, b"\xff\x03\x00\x21" + SEGMENT),
-    "ppp-compressed": (9, b"\xff\x03\x21" + SEGMENT),
-    "c-hdlc": (104, b"\x0f\x00\x08\x00" + SEGMENT),
-    "c-hdlc as ppp": (9, b"\x0f\x00\x08\x00" + SEGMENT),
-    "fabric-path": (1, ethernet(b"\x40\x20" + ethernet(SEGMENT), 0x8903)),
-    "mpls": (1, ethernet(b"\x00\x01\x00\x40" + b"\x00\x02\x01\x40" + SEGMENT, 0x8847)),
-    "pppoe": (1, ethernet(b"\x11\x00\x00\x01" + struct.pack(">H", len(SEGMENT) + 2) + b"\x00\x21" + SEGMENT, 0x8864)),
-    "snap": (1, ethernet(LLC_SNAP + SEGMENT, len(SEGMENT) + 8)),
-    "padded": (1, ethernet(SEGMENT) + bytes(20)),
+    "ethernet": (1, ethernet),
+    "raw": (101, bytes),
+    "sll": (113, lambda packet: struct.pack(">HHHQ", 0, 1, 6, 0) + ether_type(packet) + packet),
+    "sll2": (276, lambda packet: ether_type(packet) + struct.pack(">HIHBBQ", 0, 1, 1, 0, 6, 0) + packet),
+    "padded": (1, lambda packet: ethernet(packet) + bytes(20)),
+    **FRAMES,
 }
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_every_link_type_gives_the_same_packet(tmp_path, name):
-    link_type, frame = WRAPPED[name]
+    link_type, around = WRAPPED[name]
+    frame = around(SEGMENT)
     rows, drops = decode(tmp_path, [frame], link_type)
     assert not drops
     assert rows == [
@@ -80,16 +67,46 @@ def test_every_link_type_gives_the_same_packet(tmp_path, name):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("link_type", "frame"),
-    [(1, ethernet(SIX)), (229, SIX), (101, SIX), (9, b"\x00\x57" + SIX), (0, struct.pack("<I", 30) + SIX)],
-)
-def test_ipv6_on_its_link_types(tmp_path, link_type, frame):
-    rows, _ = decode(tmp_path, [frame], link_type)
-    assert rows[0] | {} == rows[0]
+@pytest.mark.parametrize("name", WRAPPED)
+def test_ipv6_on_its_link_types(tmp_path, name):
+    link_type, around = WRAPPED[name]
+    rows, _ = decode(tmp_path, [around(SIX)], link_type)
     names = ("src_ip", "dst_ip", "src_port", "dst_port", "protocol", "ip_version", "ip_bytes", "payload_bytes", "ttl")
     addresses = [ipaddress.ip_address(a).packed for a in ("fd00::1", "fd00::2")]
     assert [rows[0][n] for n in names] == [*addresses, 5000, 53, 17, 6, 52, 4, 9]
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_header_that_is_cut_anywhere_is_one_drop(tmp_path, name):
+    link_type, around = WRAPPED[name]
+    frame = around(SEGMENT)
+    before = frame.index(SEGMENT)
+    for snap in range(before + 24):
+        rows, drops = decode(tmp_path, [frame], link_type, snap=snap)
+        assert not rows
+        assert drops.keys() <= {DropReason.TRUNCATED, DropReason.NOT_IP}
+
+
+def test_unusual_frames_stay_in_their_places(tmp_path):
+    frames = [around(SEGMENT) for link_type, around in WRAPPED.values() if link_type == 1]
+    frames = [each for frame in frames for each in (ethernet(SIX), frame, ethernet(bytes(20), 0x7777), frame[:20])]
+    rows, drops = decode(tmp_path, frames)
+    assert [row["record"] for row in rows] == [number for number in range(len(frames)) if number % 4 < 2]
+    assert [row["ip_version"] for row in rows] == [6, 4] * (len(frames) // 4)
+    assert drops.keys() <= {DropReason.NOT_IP, DropReason.TRUNCATED}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        wifi(SEGMENT, b"\x08\x42"),  # encrypted
+        wifi(SEGMENT, b"\x48\x02"),  # without data
+        wifi(SEGMENT, b"\x80\x00"),  # a beacon
+        wifi(SEGMENT)[:22] + b"\x01\x00" + wifi(SEGMENT)[24:],  # a later fragment
+    ],
+)
+def test_what_80211_does_not_show_is_no_ip(tmp_path, frame):
+    assert decode(tmp_path, [frame], 105) == ([], {DropReason.NOT_IP: 1})
 
 
 def test_vlan_tags_give_the_innermost_identifier(tmp_path):
@@ -131,7 +148,7 @@ def test_segmentation_offload_takes_the_length_from_the_wire(tmp_path):
         (ethernet(b"\x50" + bytes(40), 0x0800), DropReason.NOT_IP),
         (bytes(10), DropReason.TRUNCATED),
         (ethernet(SEGMENT[:19]), DropReason.TRUNCATED),
-        (ethernet(SEGMENT[:33]), DropReason.TRUNCATED),
+        (ethernet(SEGMENT[:23]), DropReason.TRUNCATED),
         (ethernet(SIX[:42]), DropReason.TRUNCATED),
         (ethernet(ipv6(b"\x11\x05", next_header=0)), DropReason.TRUNCATED),
         (ethernet(b"\x41" + SEGMENT[1:]), DropReason.MALFORMED),
@@ -148,16 +165,31 @@ def test_what_cannot_be_metered_is_counted_by_reason(tmp_path, frame, reason):
 
 
 def test_an_unknown_link_type_is_counted(tmp_path):
-    assert decode(tmp_path, [ethernet(SEGMENT)] * 3, 105) == ([], {DropReason.UNSUPPORTED_LINKTYPE: 3})
+    assert decode(tmp_path, [ethernet(SEGMENT)] * 3, 147) == ([], {DropReason.UNSUPPORTED_LINKTYPE: 3})
 
 
-@pytest.mark.parametrize("snap", [40, 54, 60, 96])
+@pytest.mark.parametrize("snap", range(36, 96))
 def test_short_snap_lengths_keep_the_stated_sizes(tmp_path, snap):
-    rows, drops = decode(tmp_path, [ethernet(ipv4(tcp(bytes(1000), 1, 2)))], snap=snap)
-    if snap < 14 + 20 + 16:
+    """The ports make the key; every field behind them counts as far as it is captured."""
+    segment = tcp(bytes(1000), 1, 2, SYN, seq=7, window=99)
+    rows, drops = decode(tmp_path, [ethernet(ipv4(segment))], snap=snap)
+    captured = snap - 34
+    if captured < 4:
         assert drops == {DropReason.TRUNCATED: 1}
     else:
         assert (rows[0]["ip_bytes"], rows[0]["payload_bytes"], rows[0]["wire_bytes"]) == (1040, 1000, 1054)
+        fields = [rows[0][name] for name in ("src_port", "dst_port", "tcp_seq", "tcp_flags", "tcp_window")]
+        assert fields == [1, 2, 7 * (captured >= 8), SYN * (captured >= 14), 99 * (captured >= 16)]
+
+
+@pytest.mark.parametrize("tunnels", [(), ("ip-in-ip",)])
+@pytest.mark.parametrize(("captured", "cut"), [(4, 1), (15, 1), (16, 0), (20, 0)])
+def test_packets_with_a_cut_header_are_counted(tmp_path, captured, cut, tunnels):
+    path = tmp_path / "c.pcap"
+    path.write_bytes(pcap([(NS, ethernet(ipv4(tcp(bytes(9)))))] * 3, snap=34 + captured))
+    decoder = PacketDecoder(IpFragmentTable(), tunnels=tunnels)
+    assert decoder.decode(open_records(CaptureBytes(str(path))).scan()).num_rows == 3
+    assert decoder.cut == 3 * cut
 
 
 MORE = 0x2000
