@@ -3,14 +3,14 @@
 import collections
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flowloom.pipelines.flow_tables.flow_scan import FlowColumns, FlowScan, reject_sentence
 from flowloom.pipelines.flow_tables.table_writers import TEXT_FORMATS, format_of, written_tables
 from flowloom.pipelines.whole_groups import tell_ended_early
-from flowloom.schemas.arrow.accounting import CAPTURES
+from flowloom.schemas.arrow.accounting import CAPTURES, DropReason
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError
@@ -23,8 +23,8 @@ class FlowsOptions:
     """Options of `flowloom flows`.
 
     Attributes:
-      captures: paths, globs or folders; each file is a capture group of its own.
-      output: the file to write, in the format of its suffix; replaced if it exists.
+      captures: paths, globs, folders or `-` for standard input; each file is a capture group of its own.
+      output: the file to write, in the format of its suffix; replaced if it exists. `-` for lines of JSON on stdout.
       definition: what counts as one flow.
       limits: how many bytes a compressed capture may become.
       sha256: whether to read each capture again for the SHA-256 of its stored bytes.
@@ -114,18 +114,27 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
         progress(
             Progress(reject_sentence(reject), scan.files, scan.files, stays=True, event="reject", facts=reject)
         )  # fmt: skip
-    _tell_dropped(report, scan.files, progress)
+    _tell_dropped(scan.captures, scan.files, progress)
     tell_ended_early(report.ended_early, options.definition, progress)
     return report
 
 
-def _tell_dropped(report: FlowsReport, files: int, progress: Callable[[Progress], None]) -> None:
-    """Reports the dropped records by reason, if there are any."""
+def _tell_dropped(captures: Sequence[Mapping[str, Any]], files: int, progress: Callable[[Progress], None]) -> None:
+    """Reports the dropped records by reason, and the packets whose header is cut off, if there are any."""
     dropped: collections.Counter[str] = collections.Counter()
-    for account in report.captures:
-        dropped.update(account["dropped"])
+    unread: set[int] = set()
+    for row in captures:
+        reasons = dropped_by_reason(row)
+        dropped.update(reasons)
+        if DropReason.UNSUPPORTED_LINKTYPE.label in reasons:
+            unread.update(row["link_types"])
     if dropped:
-        records = sum(account["records"] for account in report.captures)
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
-        text = f"dropped {sum(dropped.values()):,} of {records:,} records: {reasons}"
+        records = sum(row["records"] for row in captures)
+        told = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+        text = f"dropped {sum(dropped.values()):,} of {records:,} records: {told}"
+        if unread:
+            text += f"; the link types of these captures are {', '.join(map(str, sorted(unread)))}"
         progress(Progress(text, files, files, stays=True, event="line", facts={"dropped": dict(dropped)}))
+    if cut := sum(row["metered_cut"] for row in captures):
+        text = f"{cut:,} packets are cut off behind their ports: what is missing of their TCP fields counts as 0"
+        progress(Progress(text, files, files, stays=True, event="line", facts={"metered_cut": cut}))

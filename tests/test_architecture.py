@@ -58,7 +58,7 @@ ALLOWED: dict[str, str] = {
         "transforms/packets"
     ),
     "pipelines/flow_tables": (
-        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures transforms/flows "
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
         "transforms/packets transforms/metering"
     ),
     "pipelines/reproduce/kitsune": (

@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 
 def flows(
     captures: Annotated[
-        list[str], typer.Argument(help="Capture files, globs or folders; each file is metered by itself.")
+        list[str],
+        typer.Argument(help="Capture files, globs, folders, or - for standard input; each file is metered by itself."),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The file to write: .parquet, .csv, .csv.gz, .arrow or .jsonl."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write: .parquet, .csv, .csv.gz, .arrow or .jsonl; - for lines of JSON on stdout.",
+        ),
     ],
     preset: Annotated[str, typer.Option(help="Preset of the flow definition.")] = "default",
     k: Annotated[
@@ -63,10 +68,13 @@ def flows(
 ) -> None:
     """Write the flows of captures to one table, without labels."""
     with quick_start():
+        from flowloom.pipelines.flow_tables.table_writers import STANDARD_OUTPUT
         from flowloom.pipelines.flows import FlowsOptions, meter_captures
         from flowloom.schemas.corpus.capture_limits import CaptureLimits
         from flowloom.schemas.corpus.flow_definition import FlowDefinition
 
+    if as_json and output == STANDARD_OUTPUT:
+        raise FlowloomError("--json must not be given with -o -, got both; name a file for the flows")
     definition = FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k)
     limits = CaptureLimits.of(max_uncompressed, max_ratio)
     with ProgressDisplay("flows") as display:
@@ -76,7 +84,7 @@ def flows(
         report = meter_captures(options, display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
-    else:
+    elif output != STANDARD_OUTPUT:
         say(f"{output}: {report.flows:,} flows of {report.packets:,} packets in {report.seconds['total']:.1f} s")
 
 

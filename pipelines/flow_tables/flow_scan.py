@@ -1,5 +1,6 @@
 """Flows of captures in batches, one capture after another, with an account of everything that was read."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -25,11 +26,13 @@ from flowloom.transforms.captures.capture_files import (
     capture_sha256,
     match_captures,
     name_fault,
+    stream_fingerprint,
 )
 from flowloom.transforms.captures.capture_folders import folder_captures
 from flowloom.transforms.captures.groups import origin_of
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import TAKE_FLOWS
+from flowloom.transforms.io.streams import is_stream, open_stream
 from flowloom.transforms.metering.group_reader import GroupReader
 
 CAPTURE = pa.field("capture", pa.string(), nullable=False)
@@ -123,7 +126,7 @@ class FlowScan(Iterator[pa.RecordBatch]):
         self.schema = columns.schema
         self._patterns, self._definition, self._columns = captures, definition, columns
         self._limits, self._sha256, self._progress = limits, sha256, progress
-        self._batches = filled(self._all_flows(), batch_rows)
+        self._batches = filled(self._all_flows(), 1 if any(map(is_stream, captures)) else batch_rows)
 
     def __iter__(self) -> Self:
         return self
@@ -178,6 +181,8 @@ class FlowScan(Iterator[pa.RecordBatch]):
                 seen.add(uri)
 
     def _matched(self, pattern: str) -> Sequence[str]:
+        if is_stream(pattern):
+            return [pattern]
         if not os.path.isdir(pattern):
             files = match_captures(pattern)
             if not files:
@@ -195,16 +200,25 @@ class FlowScan(Iterator[pa.RecordBatch]):
     def _flows(self, uri: str) -> Iterator[pa.RecordBatch]:
         """Yields the flows of one capture, and adds its account."""
         begun = time.perf_counter()
+        stream, sha256 = None, None
         try:
-            _, fingerprint = capture_fingerprint(uri)
-            sha256 = capture_sha256(uri) if self._sha256 else None
+            if is_stream(uri):
+                stream = open_stream(uri)
+                fingerprint = stream_fingerprint(stream)
+            else:
+                _, fingerprint = capture_fingerprint(uri)
+                sha256 = capture_sha256(uri) if self._sha256 else None
         except CaptureError as damage:
             self._reject(uri, damage.reason, damage.detail, damage.offset)
             return
+        except OSError as error:
+            self._reject(uri, RejectReason.UNREADABLE, f"cannot read the stream: {error}; check its writer")
+            return
         self.seconds["read"] += time.perf_counter() - begun
-        part = CaptureRange(uri, origin=origin_of(fingerprint), limits=self._limits)
-        reading = GroupReader([part], fingerprint[:GROUP_DIGITS], self._definition)
-        yield from reading.flows()
+        with contextlib.closing(stream) if stream else contextlib.nullcontext():
+            part = CaptureRange(uri, origin=origin_of(fingerprint), limits=self._limits, stream=stream)
+            reading = GroupReader([part], fingerprint[:GROUP_DIGITS], self._definition, prompt=stream is not None)
+            yield from reading.flows()
         rows = [{**row, "sha256": sha256} for row in reading.captures().to_pylist()]
         self.captures += rows
         for row in rows:
@@ -234,8 +248,9 @@ def scan_flows(
     large the captures are. Nothing is read before the first batch is asked for.
 
     Args:
-      captures: a file (pcap or pcapng, plain or in gz, zst, xz, bz2), a glob, a folder (every capture below it), a URL,
-        or a list of these. Each file is read alone and once.
+      captures: a file (pcap, pcapng or snoop, plain or in gz, zst, xz, bz2, lz4), a ZIP or tar of captures, a glob, a
+        folder (every capture below it), a URL, a pipe, `-` for standard input, or a list of these. Each file is read
+        alone and once. With a stream, a batch comes as soon as flows have ended.
       definition: a preset (`default`, `nfstream`, `multitask-cnn`, `datazoo-30`, `packet-windows`), a `FlowDefinition`,
         or its keys in a mapping.
       k: packets in a flow's sequences; None takes that of the definition.

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def _jsonl(path: Path, schema: pa.Schema) -> Iterator[Write]:
         yield lambda rows: file.write(json_lines(rows))
 
 
+@contextlib.contextmanager
+def _lines_on_stdout() -> Iterator[Write]:
+    def write(rows: pa.RecordBatch) -> None:
+        sys.stdout.buffer.write(json_lines(rows))
+        sys.stdout.buffer.flush()
+
+    yield write
+
+
+STANDARD_OUTPUT = Path("-")
+"""Name of the output that is lines of JSON on stdout, each there as soon as its flow has ended."""
+
 FORMATS: Mapping[str, Callable[[Path, pa.Schema], contextlib.AbstractContextManager[Write]]] = {
     ".parquet": _parquet,
     ".csv": _csv,
@@ -71,17 +84,21 @@ def format_of(path: str | os.PathLike[str]) -> str:
       FlowloomError: if the name has another suffix.
     """
     name = os.path.basename(os.fspath(path))
+    if name == os.fspath(STANDARD_OUTPUT):
+        return ".jsonl"
     for suffix in FORMATS:
         if name.lower().endswith(suffix):
             return suffix
-    raise FlowloomError(f"the name of an output must end in {', '.join(FORMATS)}, got {os.fspath(path)}; rename it")
+    raise FlowloomError(
+        f"the name of an output must end in {', '.join(FORMATS)}, or be -, got {os.fspath(path)}; rename it"
+    )
 
 
 @contextlib.contextmanager
 def written_tables(schemas: Mapping[Path, pa.Schema]) -> Iterator[list[Write]]:
     """Opens files for rows, in the order of the mapping; all appear under their names when the block succeeds.
 
-    Each is complete before the first is visible, and none is if the block fails.
+    Each is complete before the first is visible, and none is if the block fails. Rows of stdout (`-`) appear at once.
 
     Args:
       schemas: the columns of each file, by its path.
@@ -90,17 +107,21 @@ def written_tables(schemas: Mapping[Path, pa.Schema]) -> Iterator[list[Write]]:
       FlowloomError: if a name has an unknown suffix, a folder does not exist, or another process writes a file.
     """
     formats = {path: FORMATS[format_of(path)] for path in schemas}
-    for path in schemas:
+    named = [path for path in schemas if path != STANDARD_OUTPUT]
+    for path in named:
         if not path.parent.is_dir():
             raise FlowloomError(f"the folder of the output must exist, got {path}; create {path.parent} first")
     with contextlib.ExitStack() as names:
         hidden = {}
-        for path in schemas:
+        for path in named:
             names.enter_context(locked_output(path))
             hidden[path] = names.enter_context(replacing(path))
         with contextlib.ExitStack() as files:
             writes = []
             for path, schema in schemas.items():
+                if path == STANDARD_OUTPUT:
+                    writes.append(files.enter_context(_lines_on_stdout()))
+                    continue
                 files.enter_context(file_named(path))
                 writes.append(files.enter_context(formats[path](hidden[path], schema)))
             yield writes

@@ -86,6 +86,29 @@ def pcap(
     return b"".join(parts)
 
 
+def modified_pcap(
+    frames: Iterable[tuple[int, bytes]], *, link_type: int = 1, order: str = "<", usual_magic: bool = False
+) -> bytes:
+    """Returns a modified pcap file, whose record headers also have interface, protocol and kind of the packet."""
+    magic = 0xA1B2C3D4 if usual_magic else 0xA1B2CD34
+    parts = [struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 262_144, link_type)]
+    for time_ns, frame in frames:
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        parts.append(struct.pack(order + "IIIIIHBx", seconds, rest // 1000, len(frame), len(frame), 2, 8, 0) + frame)
+    return b"".join(parts)
+
+
+def snoop(frames: Iterable[tuple[int, bytes]], *, link: int = 4) -> bytes:
+    """Returns a snoop file (RFC 1761)."""
+    parts = [b"snoop\0\0\0" + struct.pack(">II", 2, link)]
+    for time_ns, frame in frames:
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        padded = frame + bytes(-len(frame) % 4)
+        head = struct.pack(">IIIIII", len(frame), len(frame), 24 + len(padded), 0, seconds, rest // 1000)
+        parts.append(head + padded)
+    return b"".join(parts)
+
+
 def block(kind: int, body: bytes, order: str = "<") -> bytes:
     """Returns a pcapng block, padded to 32 bits."""
     body += bytes(-len(body) % 4)

@@ -5,8 +5,24 @@ import itertools
 import struct
 from collections.abc import Callable
 
-from capture_files import enhanced, ethernet, interface, ipv4, ipv6, obsolete, pcap, section, simple, tcp, udp
+from capture_files import (
+    enhanced,
+    ethernet,
+    interface,
+    ipv4,
+    ipv6,
+    modified_pcap,
+    obsolete,
+    pcap,
+    section,
+    simple,
+    snoop,
+    tcp,
+    udp,
+)  # fmt: skip
 from hypothesis import strategies as st
+from tunnel_packets import FORMS
+from unusual_frames import FRAMES, ether_type
 
 from flowloom.schemas.corpus.flow_definition import TUNNELS, FlowDefinition
 
@@ -64,7 +80,7 @@ class RandomPacket:
         """Returns the frame, before it is cut off."""
         packet = self._ip(self._transport())
         for kind in self.around:
-            packet = AROUND[kind](packet, self)
+            packet = _around(kind, packet, self)
         frame = bytearray(LINKS[link_type][self.link % len(LINKS[link_type])](packet))
         if self.damage:
             at, value = self.damage
@@ -154,35 +170,37 @@ AROUND: dict[str, Callable[[bytes, RandomPacket], bytes]] = {
 }
 
 
-def _kind(packet: bytes) -> int:
-    return 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+def _around(kind: str, inner: bytes, packet: RandomPacket) -> bytes:
+    """Returns a packet with a tunnel around it, in one of the forms of its kind."""
+    forms = [form.around for form in FORMS.values() if form.kind == kind]
+    if kind in AROUND:
+        forms.append(lambda inner: AROUND[kind](inner, packet))
+    return forms[-1 - (packet.link + packet.port + packet.seq) % len(forms)](inner)
 
 
-def _ppp(packet: bytes) -> bytes:
-    return (b"\x00\x21" if packet[0] >> 4 == 4 else b"\x00\x57") + packet
+def _links() -> dict[int, tuple[Callable[[bytes], bytes], ...]]:
+    """Returns the variants of each link type."""
+    links: dict[int, list[Callable[[bytes], bytes]]] = {
+        1: [
+            ethernet,
+            lambda packet: ethernet(packet, vlans=[7]),
+            lambda packet: ethernet(packet, vlans=[7, 9]),
+            lambda packet: ethernet(packet) + bytes(6),  # padded
+            lambda packet: ethernet(packet, 0x0806),  # no IP
+            lambda packet: ethernet(packet, 0x7777),
+        ],
+        101: [bytes],
+        113: [lambda packet: bytes(14) + ether_type(packet) + packet],
+        147: [bytes],  # no decoder
+        276: [lambda packet: ether_type(packet) + bytes(18) + packet],
+    }
+    for link_type, frame in FRAMES.values():
+        links.setdefault(link_type, []).append(frame)
+    return {link_type: tuple(frames) for link_type, frames in links.items()}
 
 
-LINKS: dict[int, tuple[Callable[[bytes], bytes], ...]] = {
-    1: (
-        ethernet,
-        lambda packet: ethernet(packet, vlans=[7]),
-        lambda packet: ethernet(packet, vlans=[7, 9]),
-        lambda packet: ethernet(packet) + bytes(6),  # padded
-        lambda packet: ethernet(b"\x00\x01\x00\x40" + b"\x00\x02\x01\x40" + packet, 0x8847),  # two MPLS labels
-        lambda packet: ethernet(b"\x11\x00\x00\x01\x00\x00" + _ppp(packet), 0x8864),  # PPPoE
-        lambda packet: ethernet(b"\xaa\xaa\x03\x00\x00\x00" + struct.pack(">H", _kind(packet)) + packet, 1000),  # SNAP
-        lambda packet: ethernet(b"\x40\x20" + ethernet(packet), 0x8903),  # FabricPath
-        lambda packet: ethernet(packet, 0x0806),  # no IP
-    ),
-    0: (lambda packet: struct.pack("<I", 2) + packet, lambda packet: struct.pack(">I", 30) + packet),
-    9: (_ppp, lambda packet: b"\xff\x03" + _ppp(packet)[1:], lambda packet: b"\x0f\0\x08\0" + packet),
-    51: (lambda packet: b"\x11\x00\x00\x01\x00\x00" + _ppp(packet),),
-    101: (lambda packet: packet,),
-    104: (lambda packet: b"\x0f\x00" + struct.pack(">H", _kind(packet)) + packet,),
-    113: (lambda packet: bytes(14) + struct.pack(">H", _kind(packet)) + packet,),
-    147: (lambda packet: packet,),  # no decoder
-    276: (lambda packet: struct.pack(">H", _kind(packet)) + bytes(18) + packet,),
-}
+LINKS = _links()
+"""Variants of the link layer by link type."""
 
 CONVERSATION: dict[str, st.SearchStrategy] = {
     "version": st.sampled_from([4, 4, 6]),
@@ -192,7 +210,7 @@ CONVERSATION: dict[str, st.SearchStrategy] = {
     "ip_id": st.integers(0, 1),
     "extensions": st.sampled_from([0, 0, 1, 2]),
     "around": st.sampled_from([*[()] * 6, *((kind,) for kind in TUNNELS), ("gre", "vxlan"), ("ip-in-ip",) * 9]),
-    "link": st.integers(0, 8),
+    "link": st.just(0) | st.integers(0, 35),
 }
 """Choices that the packets of a conversation have in common, but for a few."""
 
@@ -242,7 +260,7 @@ class RandomFile:
     """The choices that make one capture file.
 
     Attributes:
-      form: "pcap-us", "pcap-ns", or "pcapng".
+      form: "pcap-us", "pcap-ns", "pcapng", "snoop" or "pcap-modified"; the last has the usual magic in one byte order.
       order: byte order, "<" or ">".
       cut: bytes that the file lacks at its end.
     """
@@ -261,6 +279,8 @@ class RandomFile:
             header = section(self.order) + interface(self.link_type, resolution=9, order=self.order)
             header += interface(1, offset_s=-5, order=self.order)
             return [header, *(self._block(packet, time_ns) for packet, time_ns in timed)]
+        if self.form in ("snoop", "pcap-modified"):
+            return self._of_one_kind(timed)
         nanoseconds = self.form == "pcap-ns"
         header = pcap([], link_type=self.link_type, nanoseconds=nanoseconds, order=self.order)
         return [
@@ -273,6 +293,15 @@ class RandomFile:
                 for packet, time_ns in timed
             ),
         ]  # fmt: skip
+
+    def _of_one_kind(self, timed: list[tuple[RandomPacket, int]]) -> list[bytes]:
+        """Returns the parts of a file that has no form of its own for records that are cut off."""
+        if self.form == "snoop":
+            files = [snoop([(time_ns, packet.frame(1))]) for packet, time_ns in timed]
+            return [snoop([]), *(file[16:] for file in files)]
+        usual, kind = self.order == ">", {"link_type": self.link_type, "order": self.order}
+        files = [modified_pcap([(time_ns, packet.frame(self.link_type))], **kind) for packet, time_ns in timed]
+        return [modified_pcap([], **kind, usual_magic=usual), *(file[24:] for file in files)]
 
     def _block(self, packet: RandomPacket, time_ns: int) -> bytes:
         if packet.far:
@@ -316,7 +345,7 @@ def groups(most_files: int = 3, most_packets: int = 16) -> st.SearchStrategy[Ran
     turns = st.lists(_turns, max_size=3) | st.lists(_turns, min_size=most_packets // 2, max_size=most_packets)
     file = st.fixed_dictionaries(
         {
-            "form": st.sampled_from(["pcap-us", "pcap-ns", "pcapng"]),
+            "form": st.sampled_from([*["pcap-us", "pcap-ns", "pcapng"] * 3, "snoop", "pcap-modified"]),
             "order": st.sampled_from("<>"),
             "link_type": st.sampled_from([1] * 8 + [*LINKS]),
             "packets": turns,
@@ -350,6 +379,7 @@ OPTIONS: dict[str, st.SearchStrategy] = {
     "vlan_in_key": st.booleans(),
     "fragments": st.sampled_from(["join", "join", "drop"]),
     "tunnels": st.one_of(st.just(TUNNELS), st.just(()), st.sets(st.sampled_from(TUNNELS)).map(tuple)),
+    "vxlan_ports": st.sampled_from([(4789, 8472), (4789, 8472), (5, 4789)]),
     "tunnel_in_key": st.booleans(),
     "max_open_flows": st.sampled_from([1, 2, 3, 9, 9, 4_194_304, 4_194_304, 4_194_304]),
     "key": st.sampled_from(["five_tuple", "host_pair", "source"]),

@@ -1,22 +1,35 @@
 """Capture files: matched by path or glob, identified by content, opened on any filesystem as they are stored."""
 
 import contextlib
+import fnmatch
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import IO, NamedTuple, Self, cast
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.captures.capture_digest import LeafHasher, join_leaves
+from flowloom.transforms.io.archives import MemberFile, is_archive, member_names, open_member, split_member
+from flowloom.transforms.io.compressions import DAMAGED, uncompressed
 from flowloom.transforms.io.filesystems import find, is_url, open_url
+from flowloom.transforms.io.streams import Stream, is_stream, open_stream
+
+CAPTURE_MAGIC = (
+    b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x34\xcd\xb2\xa1",
+    b"\xa1\xb2\xcd\x34", b"\x0a\x0d\x0d\x0a", b"snoo",
+)  # fmt: skip
+"""First four bytes of captures: pcap of microseconds, nanoseconds and modified, pcapng, snoop."""
+_NAMED = re.compile(r"\.(pcap|pcapng|cap|snoop)(\d+|\.|_|-|$)", re.IGNORECASE)
 
 READ_BYTES = 1 << 22
 """Bytes read from a file, or added to the window of a streamed capture, at a time."""
 FINGERPRINT_BYTES = 2 << 20
 """Bytes of a file that its fingerprint covers, half at each end; all bytes of a smaller file."""
 
+_STREAM_HEAD_BYTES = 40
 _DIGEST_BYTES = 1 << 20  # fits a cache; smaller reads would wait for the interpreter lock more often
 
 
@@ -46,13 +59,79 @@ class CaptureError(Exception):
 def match_captures(pattern: str) -> list[str]:
     """Returns the files that a path or glob matches, sorted; `**` crosses folders.
 
+    An archive stands for its captures (`archive_captures`), and can be a folder of the pattern: `days.zip/*.pcap`.
     URLs (`s3://`, `gs://`, `https://`, ...) are matched by `transforms/io/filesystems.py`.
     """
-    if not is_url(pattern):
-        if os.path.isfile(pattern):
-            return [pattern]
-        return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    return find(pattern)
+    if is_url(pattern):
+        return find(pattern)
+    if os.path.isfile(pattern):
+        return archive_captures(pattern) or [pattern]
+    if (split := split_member(pattern)) and split[1] in _names(split[0]):
+        return [pattern]
+    files = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    found = {uri for path in files for uri in archive_captures(path) or [path]}
+    return sorted(found.union(_matched_members(pattern)))
+
+
+def archive_captures(path: str) -> list[str]:
+    """Returns the captures in a ZIP or tar by name or content, sorted; none for other files."""
+    if not is_archive(path):
+        return []
+    return [uri for name in _names(path) if is_named_capture(uri := f"{path}/{name}") or _begins_as_capture(uri)]
+
+
+def is_named_capture(path: str) -> bool:
+    """Returns whether a file has the name of a capture: `.pcap`, `.pcapng` or `.cap`, also compressed or numbered."""
+    return _NAMED.search(os.path.basename(path)) is not None
+
+
+def _names(path: str) -> list[str]:
+    """Returns the names of an archive's members, none if it is damaged: opening it then says so."""
+    try:
+        return member_names(path) if is_archive(path) else []
+    except OSError:
+        return []
+
+
+def _matched_members(pattern: str) -> list[str]:
+    """Returns the members of archives that a pattern goes into."""
+    parts = pattern.split("/")
+    found = []
+    for cut in range(1, len(parts)):
+        for archive in glob.glob("/".join(parts[:cut]), recursive=True) if parts[cut - 1] else []:
+            if os.path.isfile(archive):
+                rest = "/".join(parts[cut:])
+                found += [f"{archive}/{name}" for name in _names(archive) if glob_names(rest, name)]
+    return found
+
+
+def _begins_as_capture(uri: str) -> bool:
+    """Returns whether a member begins as a capture that is not compressed in itself."""
+    try:
+        with open_stored(uri) as file:
+            if isinstance(file, MemberFile) and file.compression:
+                return next(uncompressed(file, file.compression), b"")[:4] in CAPTURE_MAGIC
+            return file.read(4) in CAPTURE_MAGIC
+    except (CaptureError, *DAMAGED):
+        return False
+
+
+def glob_names(pattern: str, path: str) -> bool:
+    """Returns whether a glob matches a path as `glob.glob` does, even if the file does not exist."""
+    return _names_parts(pattern.split("/"), path.split("/"))
+
+
+def _names_parts(wanted: Sequence[str], names: Sequence[str]) -> bool:
+    if not wanted or not names:
+        return not wanted and not names
+    first, rest = wanted[0], wanted[1:]
+    if first == "**":
+        crossed = range(len(names) + 1 if not rest else len(names))
+        return any(
+            _names_parts(rest, names[at:]) for at in crossed if not any(name.startswith(".") for name in names[:at])
+        )
+    hidden = names[0].startswith(".") and not first.startswith(".")
+    return not hidden and fnmatch.fnmatchcase(names[0], first) and _names_parts(rest, names[1:])
 
 
 def name_fault(uri: str) -> str | None:
@@ -112,7 +191,7 @@ def _stored_pieces(uri: str, stamp: FileStamp | None) -> Iterator[memoryview]:
 
 def stamp_of(uri: str, file: IO[bytes]) -> FileStamp | None:
     """Returns the stamp of an open file, None for a URL."""
-    return None if is_url(uri) else FileStamp.of(os.fstat(file.fileno()))
+    return None if is_url(uri) or isinstance(file, Stream) else FileStamp.of(os.fstat(file.fileno()))
 
 
 def change(before: FileStamp | None, after: FileStamp | None, offset: int) -> CaptureError | None:
@@ -151,6 +230,17 @@ def capture_fingerprint(uri: str, file: IO[bytes] | None = None) -> tuple[int, s
     return size, digest.hexdigest()
 
 
+def stream_fingerprint(stream: Stream) -> str:
+    """Returns the fingerprint of a stream: the hexadecimal SHA-256 of its first 40 bytes.
+
+    These are a pcap header and the time and lengths of the first record; more could let a live capture wait.
+
+    Raises:
+      OSError: if the stream cannot be read.
+    """
+    return hashlib.sha256(stream.head(_STREAM_HEAD_BYTES)).hexdigest()
+
+
 @contextlib.contextmanager
 def open_stored(uri: str) -> Iterator[IO[bytes]]:
     """Opens a file of any filesystem as it is stored; its name does not matter.
@@ -159,7 +249,14 @@ def open_stored(uri: str) -> Iterator[IO[bytes]]:
       CaptureError: `unreadable`, if it cannot be opened.
     """
     try:
-        file = open_url(uri, READ_BYTES) if is_url(uri) else Path(uri).open("rb")  # noqa: SIM115 - closed below
+        if is_url(uri):
+            file = open_url(uri, READ_BYTES)
+        elif is_stream(uri):
+            file = cast("IO[bytes]", open_stream(uri))
+        elif split := split_member(uri):
+            file = cast("IO[bytes]", open_member(*split))
+        else:
+            file = Path(uri).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         reason = error.strerror or str(error)
         raise CaptureError(
@@ -173,5 +270,6 @@ def opened(uri: str, file: IO[bytes] | None) -> contextlib.AbstractContextManage
     """Returns a file from its beginning: the open one, which stays open, or a new one."""
     if file is None:
         return open_stored(uri)
-    file.seek(0)
+    if not isinstance(file, Stream):
+        file.seek(0)
     return contextlib.nullcontext(file)

@@ -2,14 +2,11 @@
 
 import dataclasses
 import os
-import re
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.printable import printable
-from flowloom.transforms.captures.capture_files import CaptureError
+from flowloom.transforms.captures.capture_files import CaptureError, archive_captures, is_named_capture
 from flowloom.transforms.captures.ranges import CaptureRange
-
-_NAMED = re.compile(r"\.(pcap|pcapng|cap)(\d+|\.|_|-|$)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +35,10 @@ class FolderCaptures:
 
 
 def folder_captures(folder: str) -> FolderCaptures:
-    """Returns the captures below a folder, at every depth; hidden files and folders are not entered."""
+    """Returns the captures below a folder, at every depth; hidden files and folders are not entered.
+
+    A ZIP or tar stands for its captures.
+    """
     unreadable: list[tuple[str, str]] = []
 
     def note(error: OSError) -> None:
@@ -51,7 +51,10 @@ def folder_captures(folder: str) -> FolderCaptures:
         for name in sorted(names):
             path = os.path.join(place, name)
             if not name.startswith(".") and os.path.isfile(path):
-                (captures if _NAMED.search(name) or _starts_as_capture(path) else others).append(path)
+                if found := archive_captures(path):
+                    captures += found
+                else:
+                    (captures if is_named_capture(path) or _starts_as_capture(path) else others).append(path)
     return FolderCaptures(tuple(sorted(captures)), tuple(sorted(others)), tuple(sorted(unreadable)))
 
 

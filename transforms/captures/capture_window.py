@@ -3,18 +3,13 @@
 Files are never mapped: a mapped file that shrinks ends the process (SIGBUS), and reading is faster.
 """
 
-import bz2
 import contextlib
-import gzip
 import io
-import lzma
 import os
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
-import zstandard
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
@@ -27,20 +22,14 @@ from flowloom.transforms.captures.capture_files import (
     opened,
     stamp_of,
 )
+from flowloom.transforms.io.archives import MemberFile
+from flowloom.transforms.io.compressions import DAMAGED, compression_of, uncompressed
+from flowloom.transforms.io.streams import Stream
 
 _PIECE_BYTES = 1 << 16
-_ZSTD_BYTES = 1 << 11
-"""Stored bytes given to the zstd decompressor at a time: they can become 64 MiB, as a block of 128 KiB takes 4."""
-
-_COMPRESSIONS = {
-    b"\x1f\x8b": "gz",
-    b"\x28\xb5\x2f\xfd": "zst",
-    b"\xfd7zXZ\x00": "xz",
-    b"BZh": "bz2",
-}
-_STORED_BYTES = 1 << 20
-"""Stored bytes of a compressed capture that are read, and digested, at a time."""
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+"""Bytes of the first window; each further one grows by twice as many, up to `READ_BYTES`."""
+_REST_BYTES = 1 << 20
+"""Bytes read at a time behind the place where reading ended, for their digest."""
 
 
 class CaptureBytes:
@@ -51,14 +40,14 @@ class CaptureBytes:
     Args:
       uri: path or URL.
       start: the byte to begin at; a compressed capture is read from its start.
-      file: the file from `open_stored`, if it is open already; it stays open.
+      file: the file from `open_stored`, if it is open already; it stays open. A `Stream` is read as its bytes arrive.
       stamp: the stamp that a local file must have; None for any.
       hasher: digests the stored bytes as they are read; None for no digest.
       limits: how many bytes a compressed capture may become.
 
     Attributes:
-      size: bytes of the file as stored; bytes that are added to it later are not read.
-      compression: `none`, `gz`, `zst`, `xz` or `bz2`, detected from the content.
+      size: bytes of the file as stored; bytes that are added to it later are not read. Of a stream, those so far.
+      compression: `none`, `gz`, `zst`, `xz`, `bz2` or `lz4`, detected from the content; `zip` of a deflated member.
       window: uint8 view of the available bytes, beginning at `offset`.
       offset: position of `window[0]` in the uncompressed capture.
       complete: whether the window reaches the end of the capture.
@@ -91,34 +80,54 @@ class CaptureBytes:
         self._stamp = stamp or stamp_of(self.uri, file)
         if changed := self.changed():
             raise changed
-        magic = file.read(6)
-        self.compression = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), "none")
-        self.size = file.seek(0, os.SEEK_END) if self._stamp is None else self._stamp.size
-        if self.size == 0:
+        self._streamed = isinstance(file, Stream)
+        magic = file.head(6) if isinstance(file, Stream) else file.read(6)
+        self.compression = (file.compression if isinstance(file, MemberFile) else None) or compression_of(magic)
+        size = len(magic) if self._streamed else _size(file, self._stamp)
+        if size == 0:
             raise CaptureError(RejectReason.EMPTY, 0, "the file has no bytes; record it again or remove it")
         if self.compression != "none" and self.offset:
             raise ValueError(
                 f"start must be 0 for a compressed capture, got {self.offset} for {self.uri}; read it from its start"
             )
-        file.seek(self.offset)
-        self._stored = _StoredBytes(file, self.size - self.offset, self._hasher)
+        if not self._streamed:
+            file.seek(self.offset)
+        self._stored = _StoredBytes(file, None if self._streamed else size - self.offset, self._hasher)
+        self._size = size
         self._fill = _filler(self._stored, self.compression)
         self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
-        self._most = None if self.compression == "none" else self._limits.most(self.size)
+        self._most = None if self.compression == "none" or self._streamed else self._limits.most(size)
         self._step = min(_PIECE_BYTES, READ_BYTES)
         self.window = self._buffers[0]
         self.complete = False
         self.grow()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file as stored; of a stream, those that were read so far."""
+        return self._stored.count if self._streamed else self._size
+
     def advance(self, consumed: int) -> None:
-        """Moves the window forward by `consumed` bytes, and refills it when it runs short."""
+        """Moves the window forward by `consumed` bytes, and refills it when it runs short; a stream might wait then."""
         self.window = self.window[consumed:]
         self.offset += consumed
-        if not self.complete and len(self.window) < READ_BYTES // 2:
+        if not self.complete and not self._streamed and len(self.window) < READ_BYTES // 2:
             self.grow()
 
+    def skip(self, count: int) -> bool:
+        """Moves the window forward by bytes that need not be in it at once; returns whether there are so many."""
+        while count:
+            if not len(self.window):
+                if self.complete:
+                    return False
+                self.grow()
+            step = min(count, len(self.window))
+            self.advance(step)
+            count -= step
+        return True
+
     def grow(self) -> None:
-        """Adds up to `READ_BYTES` to the window, or as much as it has if that is more.
+        """Adds up to `READ_BYTES` to the window, or as much as it has if that is more; of a stream what has arrived.
 
         So few calls reach any size. The window is `complete` at the end of the capture or at damage.
         """
@@ -135,7 +144,9 @@ class CaptureBytes:
                 count = self._fill(buffer.data[filled:end])
                 self.complete = count == 0
                 filled += count
-        except _DAMAGED as error:
+                if self._streamed and count:
+                    break
+        except DAMAGED as error:
             self.complete = True
             self.damage = self._damaged(self.offset + filled, error)
         if self._most is not None and self.offset + filled > self._most:
@@ -153,7 +164,9 @@ class CaptureBytes:
           CaptureError: `unreadable`, if the file cannot be read; `changed-while-read`.
         """
         assert self._hasher is not None
-        rest = bytearray(_STORED_BYTES)
+        if self._streamed:
+            return self._hasher.leaves(self.uri)
+        rest = bytearray(_REST_BYTES)
         try:
             while not self._hasher.complete and self._stored.readinto(rest):
                 pass
@@ -204,22 +217,26 @@ class _StoredBytes(io.RawIOBase):
     """Bytes of a file as stored, from its place on, which pass by a hasher.
 
     Args:
-      size: number of the bytes; later ones are not read.
+      size: number of the bytes; later ones are not read. None for all.
+
+    Attributes:
+      count: bytes read so far.
     """
 
-    def __init__(self, file: IO[bytes], size: int, hasher: LeafHasher | None):
+    def __init__(self, file: IO[bytes], size: int | None, hasher: LeafHasher | None):
         super().__init__()
         self._file = file
-        self._left = size
+        self._size = size
+        self.count = 0
         self._hasher = hasher
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        wanted = memoryview(buffer)[: self._left]
+        wanted = memoryview(buffer)[: None if self._size is None else self._size - self.count]
         count = self._file.readinto(wanted)  # type: ignore[attr-defined] # binary files have it, `IO` does not
-        self._left -= count
+        self.count += count
         if self._hasher is not None:
             self._hasher.update(wanted[:count])
         return count
@@ -239,38 +256,10 @@ def _filler(stored: _StoredBytes, compression: str) -> Callable[[memoryview], in
 
     if compression == "none":
         return stored.readinto
-    pieces = _uncompressed(io.BufferedReader(stored, _STORED_BYTES), compression)
+    pieces = uncompressed(stored, compression)
     return fill
 
 
-def _uncompressed(file: io.BufferedReader, compression: str) -> Iterator[bytes]:
-    """Yields a file's uncompressed bytes in small pieces, so that all bytes before damage are read.
-
-    Several members or frames in a row are read as one; a stream that ends early raises EOFError.
-    """
-    if compression == "zst":
-        yield from _unzstd(file)
-        return
-    if compression == "gz":
-        read: Callable[[int], bytes] = gzip.GzipFile(fileobj=file).read1
-    elif compression == "xz":
-        read = lzma.LZMAFile(file).read1  # noqa: SIM115 - ends with `file`
-    else:
-        read = bz2.BZ2File(file).read1
-    while piece := read(_PIECE_BYTES):
-        yield piece
-
-
-def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
-    """Yields the content of zstd frames; unlike `stream_reader` it raises at a frame that is cut off."""
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    begun = False
-    while stored := file.read(_ZSTD_BYTES):
-        while stored:
-            if piece := frame.decompress(stored):
-                yield piece
-            begun, stored = not frame.eof, frame.unused_data
-            if frame.eof:
-                frame = zstandard.ZstdDecompressor().decompressobj()
-    if begun:
-        raise EOFError("the last frame is cut off")
+def _size(file: IO[bytes], stamp: FileStamp | None) -> int:
+    """Returns the bytes of a file as it was stamped, or of a member of the stamped archive."""
+    return file.seek(0, os.SEEK_END) if stamp is None or isinstance(file, MemberFile) else stamp.size

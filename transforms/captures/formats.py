@@ -8,6 +8,8 @@ from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.pcap import PCAP_HEADER, PCAP_MAGIC, PcapScanner
 from flowloom.transforms.captures.pcapng import SECTION_HEADER, PcapngScanner
 from flowloom.transforms.captures.records import RecordScanner
+from flowloom.transforms.captures.snoop import SNOOP_MAGIC, SnoopScanner
+from flowloom.transforms.io.archives import is_tar
 
 
 def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 0) -> RecordScanner:
@@ -27,12 +29,20 @@ def open_records(capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 
         return PcapScanner(capture, preamble, latest_ns)
     if magic == SECTION_HEADER.to_bytes(4, "little"):
         return PcapngScanner(capture, preamble, latest_ns)
+    if capture.window[:8].tobytes() == SNOOP_MAGIC:
+        return SnoopScanner(capture)
     if capture.damage and not len(capture.window):
         raise capture.damage
+    if is_tar(capture.window[:512].tobytes()):
+        raise CaptureError(
+            RejectReason.NOT_A_CAPTURE,
+            0,
+            f"the {capture.compression} stream is a tar; decompress it, and its captures are read where they lie",
+        )
     raise CaptureError(
         RejectReason.NOT_A_CAPTURE,
         0,
-        "expected pcap or pcapng (plain or inside gz, zst, xz, bz2), the content starts with "
+        "expected pcap, pcapng or snoop (plain or inside gz, zst, xz, bz2, lz4), the content starts with "
         f"{capture.window[:8].tobytes()!r}; is this a capture file?",
     )
 

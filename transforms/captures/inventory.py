@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import fnmatch
 import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from flowloom.transforms.captures.capture_files import (
     FileStamp,
     capture_digest,
     change,
+    glob_names,
 )
 from flowloom.transforms.captures.groups import (
     Capture,
@@ -95,24 +95,6 @@ def find_captures(
         tuple(one.uri for one in gone),
         digests,
     )
-
-
-def glob_names(pattern: str, path: str) -> bool:
-    """Returns whether a glob matches a path as `glob.glob` does, even if the file no longer exists."""
-    return _names_parts(pattern.split("/"), path.split("/"))
-
-
-def _names_parts(wanted: Sequence[str], names: Sequence[str]) -> bool:
-    if not wanted or not names:
-        return not wanted and not names
-    first, rest = wanted[0], wanted[1:]
-    if first == "**":
-        crossed = range(len(names) + 1 if not rest else len(names))
-        return any(
-            _names_parts(rest, names[at:]) for at in crossed if not any(name.startswith(".") for name in names[:at])
-        )
-    hidden = names[0].startswith(".") and not first.startswith(".")
-    return not hidden and fnmatch.fnmatchcase(names[0], first) and _names_parts(rest, names[1:])
 
 
 def _names(source: Entry, folder: str, uri: str) -> bool:

@@ -15,6 +15,7 @@ from flowloom.transforms.captures.records import (
     DESCRIBES,
     END,
     FULL,
+    LONG,
     NO_TIME,
     SHORT,
     Records,
@@ -24,7 +25,7 @@ from flowloom.transforms.captures.records import (
 )
 
 MAX_BLOCK_BYTES = 1 << 24
-"""Longest pcapng block that Wireshark accepts."""
+"""Longest block that is read as a whole; blocks without a packet or description may be longer, and are passed over."""
 
 SECTION_HEADER, _INTERFACE, _OBSOLETE_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 2, 3, 6
 _OPTION_TSRESOL, _OPTION_TSOFFSET = 9, 14
@@ -49,6 +50,7 @@ class PcapngScanner:
     """
 
     format = "pcapng"
+    splittable = True
 
     def __init__(self, capture: CaptureBytes, preamble: bytes = b"", latest_ns: int = 0):
         self._capture = capture
@@ -89,6 +91,8 @@ class PcapngScanner:
                 )
             if stop == DESCRIBES:
                 self._describe()
+            elif stop == LONG:
+                self._pass_over()
             elif not consumed and not grew(capture, self.bound):
                 return records.first(0)
 
@@ -102,6 +106,19 @@ class PcapngScanner:
             raise cut_off(capture)
         self._read_description(capture.window[:length].tobytes())
         capture.advance(length)
+
+    def _pass_over(self) -> None:
+        """Moves on behind the long block at the window's start, which need not fit the window."""
+        capture, start = self._capture, self._capture.offset
+        (length,) = struct.unpack_from(self._order + "I", capture.window[:12].tobytes(), 4)
+        whole = capture.skip(length - 4)
+        while whole and len(capture.window) < 4 and not capture.complete:
+            capture.grow()
+        if not whole or len(capture.window) < 4:
+            raise capture.damage or cut_off(capture, start)
+        if struct.unpack(self._order + "I", capture.window[:4].tobytes())[0] != length:
+            raise CaptureError(RejectReason.MALFORMED, start, "a block's two lengths differ")
+        capture.advance(4)
 
     def _block_length(self, head: bytes) -> int:
         """Returns the length of a block from its first bytes; a section header also sets the byte order."""
@@ -224,8 +241,11 @@ def _scan_pcapng(window, bound, big_endian, interfaces, latest_ns, start, captur
         if kind in (SECTION_HEADER, _INTERFACE):
             return count, at, DESCRIBES, latest_ns
         length = u32(window, at + 4, big_endian)
-        if length < 12 or length % 4 or length > MAX_BLOCK_BYTES:
+        if length < 12 or length % 4:
             return count, at, BAD, latest_ns
+        if length > MAX_BLOCK_BYTES:
+            packet = kind in (_ENHANCED_PACKET, _OBSOLETE_PACKET, _SIMPLE_PACKET)
+            return count, at, BAD if packet else LONG, latest_ns
         if at + length > limit:
             return count, at, SHORT, latest_ns
         if u32(window, at + length - 4, big_endian) != length:

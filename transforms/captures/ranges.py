@@ -10,6 +10,7 @@ hostile payload can therefore cost a second reading, but never a wrong record.
 import dataclasses
 import itertools
 from collections.abc import Iterable
+from typing import IO, cast
 
 import numba
 
@@ -21,6 +22,7 @@ from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.pcap import PcapScanner
 from flowloom.transforms.captures.pcapng import MAX_BLOCK_BYTES
 from flowloom.transforms.captures.records import MAX_RECORD_BYTES, RecordScanner, u32
+from flowloom.transforms.io.streams import Stream
 
 CHAIN = 24
 """Plausible headers in a row that count as records; fewer suffice at the end of the capture."""
@@ -41,6 +43,7 @@ class CaptureRange:
       origin: number of the capture, from its fingerprint; part of the ids of flows that begin in it.
       stamp: the stamp of the file when it was planned; None for a URL, or if any will do.
       limits: how many bytes a compressed capture may become.
+      stream: the open stream that is read instead of a file.
     """
 
     uri: str
@@ -53,6 +56,7 @@ class CaptureRange:
     origin: int = 0
     stamp: FileStamp | None = None
     limits: CaptureLimits = NO_LIMITS
+    stream: Stream | None = None
 
     def open(self, *, digest: bool = False) -> tuple[CaptureBytes, RecordScanner]:
         """Opens the range for reading.
@@ -64,7 +68,8 @@ class CaptureRange:
           CaptureError: if the file cannot be opened or is no capture.
         """
         hasher = LeafHasher(self.start, self.stop) if digest else None
-        capture = CaptureBytes(self.uri, self.start, stamp=self.stamp, hasher=hasher, limits=self.limits)
+        file = cast("IO[bytes] | None", self.stream)
+        capture = CaptureBytes(self.uri, self.start, file, stamp=self.stamp, hasher=hasher, limits=self.limits)
         try:
             scanner = open_records(capture, self.preamble, self.latest_ns)
         except BaseException:
@@ -110,7 +115,7 @@ def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
         return []
     finally:
         capture.close()
-    if capture.compression != "none":
+    if capture.compression != "none" or not scanner.splittable:
         return []
     edges = [*range(0, capture.size, stretch_bytes), capture.size]
     return [

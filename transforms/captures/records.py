@@ -27,7 +27,7 @@ NO_TIME = -1
 """Value for a time before 1970 or after the year 2262."""
 
 # the place where a scan kernel stopped
-FULL, SHORT, BAD, DESCRIBES, ZEROS = 0, 1, 2, 3, 4
+FULL, SHORT, BAD, DESCRIBES, ZEROS, LONG = 0, 1, 2, 3, 4, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +72,14 @@ class RecordScanner(Protocol):
 
     Attributes:
       format: as the captures table names it.
+      splittable: whether ranges of the capture can be read.
       latest_ns: time of the last record with a time before this place, else 0.
       big_endian: the byte order of its numbers.
       bound: byte of the capture at or behind which this scanner reads no further record.
     """
 
     format: str
+    splittable: bool
     latest_ns: int
     big_endian: bool
     bound: int
@@ -130,11 +132,12 @@ def grew(capture: CaptureBytes, bound: int) -> bool:
     return False
 
 
-def cut_off(capture: CaptureBytes) -> CaptureError:
-    """Returns the error of a capture that ends inside a record, at the window's start."""
-    left = len(capture.window)
+def cut_off(capture: CaptureBytes, start: int | None = None) -> CaptureError:
+    """Returns the error of a capture that ends inside a record, which begins at `start` or at the window's start."""
+    start = capture.offset if start is None else start
+    left = capture.offset + len(capture.window) - start
     return CaptureError(
         RejectReason.CUT_OFF,
-        capture.offset,
+        start,
         f"the capture ends inside a record ({left} bytes of it are left); all records before that were read",
     )

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 
+import pyarrow as pa
 import pytest
 import zstandard
 from capture_files import ethernet, ipv4, pcap, udp
@@ -27,6 +28,7 @@ COMPRESS = {
     "gz": gzip.compress,
     "xz": lzma.compress,
     "bz2": bz2.compress,
+    "lz4": lambda content: pa.Codec("lz4").compress(content).to_pybytes(),
     "zst": zstandard.ZstdCompressor().compress,
 }
 

@@ -8,9 +8,23 @@ import random
 import struct
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import zstandard
-from capture_files import block, enhanced, ethernet, interface, ipv4, obsolete, pcap, section, simple, tcp
+from capture_files import (
+    block,
+    enhanced,
+    ethernet,
+    interface,
+    ipv4,
+    modified_pcap,
+    obsolete,
+    pcap,
+    section,
+    simple,
+    snoop,
+    tcp,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +33,9 @@ from flowloom.transforms.captures import capture_window
 from flowloom.transforms.captures.capture_files import CaptureError, FileStamp, capture_sha256, match_captures
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import first_time_ns, open_records
+from flowloom.transforms.captures.ranges import stretches
 from flowloom.transforms.captures.records import NO_TIME
+from flowloom.transforms.io import compressions
 
 NS = 1_700_000_000_123_456_789
 FRAMES = [ethernet(ipv4(tcp(bytes(i)))) for i in range(5)]
@@ -143,10 +159,80 @@ def test_pcapng_sections_have_interfaces_and_byte_orders_of_their_own(tmp_path):
     assert [(t, link) for t, _, _, link in read(write(tmp_path, content))] == [(NS, 1), (NS // 1000 * 1000, 101)]
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("usual_magic", [False, True])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_modified_pcap_with_either_magic(tmp_path, order, usual_magic, count):
+    frames = [(NS + i * 10**9, frame) for i, frame in enumerate(FRAMES[:count])]
+    content = modified_pcap(frames, order=order, usual_magic=usual_magic, link_type=101)
+    expected = [(time_ns // 1000 * 1000, frame, len(frame), 101) for time_ns, frame in frames]
+    path = write(tmp_path, content)
+    assert read(path) == expected
+    assert open_records(CaptureBytes(str(path))).format == "pcap-modified"
+
+
+def test_one_record_under_the_usual_magic_is_that_of_a_usual_pcap(tmp_path):
+    assert len(read(write(tmp_path, pcap([(NS, FRAMES[3])])))) == 1
+    assert len(read(write(tmp_path, modified_pcap([(NS, FRAMES[3])])))) == 1
+
+
+@pytest.mark.parametrize(("link", "link_type"), [(0, 1), (2, 6), (4, 1), (8, 10), (9, 0xFFFF)])
+def test_snoop(tmp_path, link, link_type):
+    frames = [(NS + i, frame) for i, frame in enumerate(FRAMES)]
+    path = write(tmp_path, snoop(frames, link=link))
+    assert read(path) == [(time_ns // 1000 * 1000, frame, len(frame), link_type) for time_ns, frame in frames]
+    assert stretches(str(path), 100) == [], "one range"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content[:-1], RejectReason.CUT_OFF),
+        (lambda content: content[:10], RejectReason.CUT_OFF),
+        (lambda content: content[:8] + b"\0\0\0\x03" + content[12:], RejectReason.NOT_A_CAPTURE),
+        (lambda content: content[:16] + bytes(24) + content[40:], RejectReason.MALFORMED),
+    ],
+)
+def test_damaged_snoop_is_one_reject(tmp_path, change, reason):
+    with pytest.raises(CaptureError) as caught:
+        read(write(tmp_path, change(snoop([(NS, FRAMES[3])]))))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_blocks_without_packets_may_have_any_length(tmp_path, order):
+    long = block(0x0A, bytes(17 << 20), order)
+    content = section(order) + interface(order=order) + enhanced(FRAMES[1], 1000, order=order) + long
+    content += enhanced(FRAMES[2], 2000, order=order)
+    path = write(tmp_path, content)
+    assert [frame for _, frame, *_ in read(path)] == FRAMES[1:3]
+    capture = CaptureBytes(str(path))
+    scanner, largest = open_records(capture), 0
+    while len(scanner.scan()):
+        largest = max(largest, len(capture.window))
+    assert largest <= 2 * capture_window.READ_BYTES, "it streams through the window"
+    for cut in (len(content) - 10**6, len(content) - len(enhanced(FRAMES[2], 2000)) - 2):
+        with pytest.raises(CaptureError) as caught:
+            read(write(tmp_path, content[:cut]))
+        assert (caught.value.reason, caught.value.offset) == (RejectReason.CUT_OFF, content.index(long))
+    wrong = content.replace(long, long[:-1] + b"\x77")
+    with pytest.raises(CaptureError, match="two lengths differ") as caught:
+        read(write(tmp_path, wrong))
+    assert (caught.value.reason, caught.value.offset) == (RejectReason.MALFORMED, content.index(long))
+
+
+def test_a_long_packet_block_is_damage(tmp_path):
+    content = section() + interface() + block(6, struct.pack("<IIIII", 0, 0, 0, 8, 8) + bytes(17 << 20))
+    with pytest.raises(CaptureError) as caught:
+        read(write(tmp_path, content))
+    assert caught.value.reason == RejectReason.MALFORMED
+
+
 COMPRESS = {
     "gz": gzip.compress,
     "xz": lzma.compress,
     "bz2": bz2.compress,
+    "lz4": lambda content: pa.Codec("lz4").compress(content).to_pybytes(),
     "zst": lambda content: zstandard.ZstdCompressor().compress(content),
 }
 
@@ -317,7 +403,7 @@ def test_a_small_stored_piece_becomes_a_bounded_window(tmp_path):
     frame = b"\x28\xb5\x2f\xfd\x00\x38" + (len(head) << 3).to_bytes(3, "little") + head + b"".join(blocks)
     largest = 0
     with pytest.MonkeyPatch.context() as patch:
-        uncompressed = capture_window._uncompressed
+        uncompressed = compressions.uncompressed
 
         def watched(file, compression):
             nonlocal largest
@@ -325,7 +411,7 @@ def test_a_small_stored_piece_becomes_a_bounded_window(tmp_path):
                 largest = max(largest, len(piece))
                 yield piece
 
-        patch.setattr(capture_window, "_uncompressed", watched)
+        patch.setattr(capture_window, "uncompressed", watched)
         capture = CaptureBytes(str(write(tmp_path, frame)))
         for _ in range(20):
             capture.advance(len(capture.window))
