@@ -4,14 +4,28 @@ import random
 import struct
 from collections.abc import Callable
 
-from capture_files import block, enhanced, ethernet, interface, ipv4, ipv6, pcap, section, simple, udp
-from capture_parts import behind_ip, frame_of, ip_headers, is_pcapng, order_of, record, split_parts
+from capture_files import (
+    block,
+    enhanced,
+    ethernet,
+    interface,
+    ipv4,
+    ipv6,
+    modified_pcap,
+    pcap,
+    section,
+    simple,
+    snoop,
+    udp,
+)  # fmt: skip
+from capture_parts import OTHERS, behind_ip, frame_of, ip_headers, is_pcapng, order_of, record, split_parts
 from frame_mutators import FRAMES
+from unusual_frames import FRAMES as UNUSUAL
 
 SECONDS = (1, 3, 29, 30, 31, 59, 61, 119, 120, 121, 1000, 86_401)
 LENGTHS = (0, 1, 4, 8, 12, 16, 20, 28, 31, 32, 33, 65_535, 262_144, 262_145, 1 << 24, (1 << 24) + 4, 2**31, 2**32 - 1)
 RESOLUTIONS = (None, 0, 6, 9, 12, 28, 29, 0x80, 0x8A, 0xA0, 0xA8, 0xB4, 0xBF, 0xC0, 0xFF)
-LINK_TYPES = (0, 1, 9, 12, 50, 51, 101, 104, 108, 113, 147, 228, 276, 65_535)
+LINK_TYPES = (*sorted({link_type for link_type, _ in UNUSUAL.values()}), 1, 101, 113, 147, 276, 65_535)
 
 
 class Mutable:
@@ -20,6 +34,7 @@ class Mutable:
     def __init__(self, data: bytes):
         self.order = order_of(data)
         self.pcapng = is_pcapng(data)
+        self.frames_known = data[:4] not in OTHERS
         self.parts = split_parts(data)
 
     def data(self) -> bytes:
@@ -28,6 +43,8 @@ class Mutable:
 
     def records(self) -> list[int]:
         """Returns the numbers of the parts with a frame."""
+        if not self.frames_known:
+            return []
         begin = 0 if self.pcapng else 1
         return [
             number
@@ -307,7 +324,12 @@ def another_form(draws: random.Random, file: Mutable) -> None:
     order, step = draws.choice("<>"), draws.choice((0, 1, 10**9, 31 * 10**9))
     timed = [(1_700_000_000 * 10**9 + number * step, frame) for number, frame in enumerate(found)]
     link_type = draws.choice((1, 1, 1, 101))
-    if draws.random() < 0.5:
+    kind = draws.random()
+    if kind < 0.1:
+        data = snoop(timed)
+    elif kind < 0.2:
+        data = modified_pcap(timed, link_type=link_type, order=order, usual_magic=draws.random() < 0.5)
+    elif kind < 0.5:
         data = pcap(timed, link_type=link_type, nanoseconds=draws.random() < 0.5, order=order)
     else:
         resolution = draws.choice((6, 9, 9, 12, 0x9E, 0xA8, 0xBF))

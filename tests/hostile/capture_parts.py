@@ -11,7 +11,9 @@ PCAP_ORDERS = {
     b"\x4d\x3c\xb2\xa1": "<",
     b"\xa1\xb2\x3c\x4d": ">",
 }
-PROTOCOLS = (0, 1, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 132, 135)
+OTHERS = {b"\x34\xcd\xb2\xa1": (24, "<"), b"\xa1\xb2\xcd\x34": (24, ">"), b"snoo": (16, ">")}
+"""Length of the header and byte order of modified pcap and snoop, whose frames are not mutated as such."""
+PROTOCOLS = (0, 1, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 97, 115, 132, 135, 137)
 
 
 def is_pcapng(data: bytes) -> bool:
@@ -23,22 +25,28 @@ def order_of(data: bytes) -> str:
     """Returns the byte order of a file, "<" for one that is no capture."""
     if is_pcapng(data):
         return BYTE_ORDERS.get(data[8:12], "<")
-    return PCAP_ORDERS.get(data[:4], "<")
+    return PCAP_ORDERS.get(data[:4]) or OTHERS.get(data[:4], (0, "<"))[1]
 
 
 def split_parts(data: bytes) -> list[bytes]:
     """Returns a header and its records or blocks, as far as lengths allow; the last part is the rest."""
     order, parts, at = order_of(data), [], 0
     if not is_pcapng(data):
-        parts, at = [data[:24]], 24
+        at = OTHERS.get(data[:4], (24, ""))[0]
+        parts = [data[:at]]
     while at < len(data):
         if is_pcapng(data):
             if data[at : at + 4] == SECTION:
                 order = BYTE_ORDERS.get(data[at + 8 : at + 12], order)
             length = int.from_bytes(data[at + 4 : at + 8], "little" if order == "<" else "big")
             valid = length >= 12
+        elif data[:4] == b"snoo":
+            length = int.from_bytes(data[at + 8 : at + 12], "big")
+            valid = length >= 24
         else:
-            length = 16 + int.from_bytes(data[at + 8 : at + 12], "little" if order == "<" else "big")
+            length = (24 if data[:4] in OTHERS else 16) + int.from_bytes(
+                data[at + 8 : at + 12], "little" if order == "<" else "big"
+            )
             valid = at + 16 <= len(data)
         if not valid or at + length > len(data):
             length = len(data) - at

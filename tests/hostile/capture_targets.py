@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from behaviour import features_of
-from capture_parts import PCAP_ORDERS, is_pcapng
+from capture_parts import OTHERS, PCAP_ORDERS, is_pcapng
 from cut_captures import GROUP, Cut, in_order, merged, patched, tasks
 from fuzz_cases import FuzzCase
 from reference_meter import Account, Metered, reference_meter
+from reference_records import SNOOP
 from reference_rows import reference_rows
 
 from flowloom.schemas.arrow.accounting import DropReason, PacketDrop
@@ -264,7 +265,9 @@ def expected_of(case: FuzzCase) -> Metered | None:
 
 def _opens(file: bytes) -> bool:
     """Returns whether a file begins like a capture."""
-    return is_pcapng(file) or (len(file) >= 24 and file[:4] in PCAP_ORDERS)
+    if file[:4] == b"snoo":
+        return file[:8] == SNOOP and file[8:12] == b"\0\0\0\x02" and len(file) >= 16
+    return is_pcapng(file) or (len(file) >= 24 and file[:4] in (*PCAP_ORDERS, *OTHERS))
 
 
 def afterimage_faults(whole: Reading) -> Iterator[Fault]:

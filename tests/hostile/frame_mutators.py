@@ -6,10 +6,15 @@ from collections.abc import Callable
 
 from capture_files import ethernet, ipv4, ipv6, udp
 from capture_parts import PROTOCOLS, behind_ip, ip_headers
+from tunnel_packets import FORMS
+from unusual_frames import FRAMES as UNUSUAL
 
-PORTS = (0, 53, 80, 443, 2152, 3544, 4789, 5353, 65_535)
+PORTS = (0, 53, 80, 443, 1701, 2152, 2268, 3544, 4789, 4790, 5247, 5353, 6080, 6081, 6635, 8472, 37_008, 65_535)
 FLAGS = (0x00, 0x01, 0x02, 0x04, 0x10, 0x11, 0x12, 0x14, 0x18, 0x19, 0xC2, 0xFF)
-ETHER_TYPES = (0x0800, 0x86DD, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8864, 0x8903, 0x0806, 1500, 1501, 40)
+ETHER_TYPES = (
+    0x0800, 0x86DD, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8864, 0x8903, 0x0806, 1500, 1501, 40,
+    0x22F3, 0x6558, 0x880B, 0x88E5, 0x88E7, 0x8909, 0x8926, 0x892F, 0x893F, 0x894F,
+)  # fmt: skip
 
 FrameMutation = Callable[[random.Random, bytearray], None]
 
@@ -109,8 +114,12 @@ def link_field(draws: random.Random, frame: bytearray) -> None:
     """Changes the EtherType, or puts a VLAN tag, MPLS labels, PPPoE or SNAP before the packet."""
     if len(frame) < 14:
         return
-    kind = draws.randrange(5)
-    if kind == 0:
+    kind = draws.randrange(6)
+    if kind == 5:
+        packet = bytes(frame[14:])
+        if packet and packet[0] >> 4 in (4, 6):
+            frame[:] = draws.choice(BEHIND_TAGS)(packet)
+    elif kind == 0:
         _put(frame, 12, draws.choice(ETHER_TYPES), 2)
     elif kind == 1:
         tag = struct.pack(">HH", draws.choice((0x8100, 0x88A8, 0x9100)), draws.choice((0, 1, 7, 0x1007, 0xFFF)))
@@ -205,7 +214,13 @@ def _teredo(draws: random.Random, inner: bytes) -> bytes:
     return _outer(draws, udp(head + inner, *draws.choice(((3544, 5000), (5000, 3544)))), 17)
 
 
-TUNNELS = (_ip_in_ip, _gre, _gtp_u, _vxlan, _teredo)
+def _other(draws: random.Random, inner: bytes) -> bytes:
+    return draws.choice(OTHER_TUNNELS)(inner)
+
+
+BEHIND_TAGS = tuple(frame for link_type, frame in UNUSUAL.values() if link_type == 1)
+OTHER_TUNNELS = tuple(form.around for form in FORMS.values())
+TUNNELS = (_ip_in_ip, _gre, _gtp_u, _vxlan, _teredo, _other, _other, _other)
 
 FRAMES: tuple[FrameMutation, ...] = (
     ip_field, ip_field, addresses, transport_field, transport_field, transport_field, link_field, extension, tunnel,

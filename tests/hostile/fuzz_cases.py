@@ -13,6 +13,8 @@ from pathlib import Path
 
 import capture_files
 import random_captures
+import tunnel_packets
+import unusual_frames
 from capture_parts import split_parts
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -23,6 +25,8 @@ from flowloom.schemas.corpus.packet_view import PacketView
 
 FOUND = Path(__file__).resolve().parent / "found"
 """Folder of every case that ever found a fault; `test_found_cases.py` replays them."""
+SEED_MODULES = (capture_files, random_captures, unusual_frames, tunnel_packets)
+"""Modules by which generated seeds change."""
 SEEDS = Path(__file__).resolve().parents[2] / ".cache" / "hostile" / "seeds"
 MOST_BYTES = 1 << 14
 """Bytes of a case at most; real captures are cut to it."""
@@ -80,7 +84,7 @@ def found_cases() -> Iterator[tuple[str, FuzzCase]]:
 
 def generated(name: str, strategy: st.SearchStrategy, number: int, first: int) -> list:
     """Returns examples of a Hypothesis strategy, the same for the same seed; they are kept, as drawing is slow."""
-    written = b"".join(Path(module.__file__).read_bytes() for module in (capture_files, random_captures))
+    written = b"".join(Path(module.__file__).read_bytes() for module in SEED_MODULES)
     digest = hashlib.blake2b(written + repr((name, number, first)).encode(), digest_size=8).hexdigest()
     kept = SEEDS / f"{digest}.pickle"
     if kept.exists():
