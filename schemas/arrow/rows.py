@@ -36,6 +36,7 @@ PACKETS = pa.schema(
         pa.field("tcp_flags", pa.uint8(), nullable=False),  # CWR ECE URG ACK PSH RST SYN FIN, high to low
         pa.field("tcp_window", pa.uint16(), nullable=False),  # as sent, unscaled
         pa.field("tcp_seq", pa.uint32(), nullable=False),
+        pa.field("tcp_ack", pa.uint32(), nullable=False),
     ]
 )
 """One decoded IP packet per record, in captured order: the outermost, or the innermost behind unwrapped tunnels."""
@@ -101,13 +102,16 @@ FRAGMENTS = pa.schema(
         pa.field("open_before", pa.uint8(), nullable=False),
         pa.field("open_after", pa.uint8(), nullable=False),
         pa.field("forward_is_low", pa.uint8(), nullable=False),
-        *(pa.field(name, pa.uint8(), nullable=False) for name in ("syn", "syn_low", "fresh", "closing", "end_reason")),
-        pa.field("isn", pa.uint32(), nullable=False),
+        *(
+            pa.field(name, pa.uint8(), nullable=False)
+            for name in ("begins", "syn", "answer", "opening", "closing", "end_reason")
+        ),
+        *(pa.field(name, pa.uint32(), nullable=False) for name in ("isn_low", "isn_high", "answered_isn")),
         pa.field("origin", pa.uint64(), nullable=False),  # of the capture of the first packet, from its fingerprint
         pa.field("record", pa.uint64(), nullable=False),  # of the first packet in that capture
         *(
             pa.field(name, pa.int64(), nullable=False)
-            for name in ("start_ns", "latest_ns", "start_clock_ns", "clock_ns")
+            for name in ("first_ns", "start_ns", "latest_ns", "start_clock_ns", "clock_ns")
         ),
         *(pa.field(f"packets_{side}", pa.uint64(), nullable=False) for side in ("low", "high")),
         *(pa.field(f"bytes_{side}", pa.uint64(), nullable=False) for side in ("low", "high")),

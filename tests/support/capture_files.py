@@ -49,10 +49,16 @@ def ipv6(
 
 
 def tcp(
-    payload: bytes = b"", src_port: int = 1234, dst_port: int = 80, flags: int = ACK, seq: int = 0, window: int = 1000
+    payload: bytes = b"",
+    src_port: int = 1234,
+    dst_port: int = 80,
+    flags: int = ACK,
+    seq: int = 0,
+    window: int = 1000,
+    ack: int = 0,
 ) -> bytes:
     """Returns a TCP segment without options."""
-    return struct.pack(">HHIIBBHHH", src_port, dst_port, seq, 0, 0x50, flags, window, 0, 0) + payload
+    return struct.pack(">HHIIBBHHH", src_port, dst_port, seq, ack, 0x50, flags, window, 0, 0) + payload
 
 
 def udp(payload: bytes = b"", src_port: int = 1234, dst_port: int = 53) -> bytes:

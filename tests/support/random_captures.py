@@ -64,6 +64,7 @@ class RandomPacket:
     protocol: int
     flags: int
     seq: int
+    ack: int
     payload: int
     ip_id: int
     piece: int | None
@@ -91,7 +92,7 @@ class RandomPacket:
         ports = (4000 + self.port, 443) if self.hosts[0] <= self.hosts[1] else (443, 4000 + self.port)
         payload = bytes(self.payload)
         if self.protocol == 6:
-            segment = bytearray(tcp(payload, *ports, self.flags, self.seq, window=self.payload))
+            segment = bytearray(tcp(payload, *ports, self.flags, self.seq, window=self.payload, ack=self.ack))
             segment[12] = self.offset << 4
             return bytes(segment)
         if self.protocol == 17:
@@ -220,6 +221,7 @@ TURN: dict[str, st.SearchStrategy] = {
     ),
     "flags": st.sampled_from(TCP_FLAGS),
     "seq": st.integers(0, 1),
+    "ack": st.integers(0, 2),
     "payload": st.sampled_from([0, 0, 1, 60, 1400]),
 }
 """Choices of each packet alone."""

@@ -47,6 +47,7 @@ class Packet:
     tcp_flags: int = 0
     tcp_window: int = 0
     tcp_seq: int = 0
+    tcp_ack: int = 0
     header_cut: bool = False
 
 
@@ -130,6 +131,8 @@ def tcp(packet: Packet) -> int:
     packet.header_cut = captured < 16
     if captured >= 8:
         (packet.tcp_seq,) = unpack("4xI", packet.transport)
+    if captured >= 12:
+        (packet.tcp_ack,) = unpack("8xI", packet.transport)
     if captured >= 14:
         (packet.tcp_flags,) = unpack("13xB", packet.transport)
     if captured >= 16:

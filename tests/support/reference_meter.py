@@ -149,6 +149,7 @@ class Flow:
       forward: the endpoint that forward packets come from.
       start_clock, clock: the clock at its first and at its last packet.
       number: the flows that began before it.
+      syns: the sequence number of the first SYN without ACK of each side.
       fins: the senders of a FIN.
       closed: whether the connection was closed, by the table of `tcp_close`.
     """
@@ -158,6 +159,7 @@ class Flow:
     start_clock: int
     clock: int
     number: int
+    syns: dict[Endpoint, int] = dataclasses.field(default_factory=dict)
     fins: set[Endpoint] = dataclasses.field(default_factory=set)
     closed: bool = False
     end_reason: EndReason = EndReason.FORCED_END
@@ -183,6 +185,8 @@ def flows_of(packets: Iterable[Packet], definition: FlowDefinition, clock_ns: in
             flow = open_flows[key] = Flow([], forward_endpoint(packet, definition), now, now, number)
         flow.packets.append(packet)
         flow.clock = now
+        if is_syn(packet):
+            flow.syns.setdefault(source(packet), packet.tcp_seq)
         close(flow, packet, definition)
     for flow in open_flows.values():
         yield ended(flow, EndReason.IDLE_TIMEOUT if is_idle(flow, clock_ns, definition) else EndReason.FORCED_END)
@@ -228,7 +232,7 @@ def end_before(flow: Flow, packet: Packet, now: int, definition: FlowDefinition)
         return EndReason.ACTIVE_TIMEOUT
     if packet.protocol == TCP and definition.tcp_close == "lifecycle" and opens_another(flow, packet):
         return EndReason.END_DETECTED
-    if packet.protocol == TCP and definition.tcp_close == "fin" and flow.closed and cannot_follow_fin(packet):
+    if packet.protocol == TCP and definition.tcp_close == "fin" and cannot_follow_fin(flow, packet):
         return EndReason.END_DETECTED
     return None
 
@@ -239,15 +243,30 @@ def is_syn(packet: Packet) -> bool:
 
 
 def opens_another(flow: Flow, packet: Packet) -> bool:
-    """Returns whether a packet is a SYN that does not repeat the flow's own (`tcp_close: lifecycle`)."""
-    own = flow.packets[0]
-    repeats = is_syn(own) and source(own) == source(packet) and own.tcp_seq == packet.tcp_seq
-    return is_syn(packet) and not repeats
+    """Returns whether a packet is a SYN of another connection than the flow's (`tcp_close: lifecycle`).
+
+    A SYN is the flow's own if it repeats the first SYN of its side. The first SYN of a side is the flow's own if the
+    flow began with the SYN-ACK that answers it, or if it crosses the other side's SYN (RFC 9293, figure 7), that is,
+    if all packets so far have the flag SYN.
+    """
+    if not is_syn(packet):
+        return False
+    if source(packet) in flow.syns:
+        return flow.syns[source(packet)] != packet.tcp_seq
+    first = flow.packets[0]
+    answer = first.tcp_flags & (SYN | ACK) == SYN | ACK and source(first) != source(packet)
+    if answer and first.tcp_ack == (packet.tcp_seq + 1) % 2**32:
+        return False
+    return not (flow.syns and all(before.tcp_flags & SYN for before in flow.packets))
 
 
-def cannot_follow_fin(packet: Packet) -> bool:
-    """Returns whether a packet is a SYN, or payload without FIN (`tcp_close: fin`)."""
-    return bool(packet.tcp_flags & SYN or (packet.payload_bytes > 0 and not packet.tcp_flags & FIN))
+def cannot_follow_fin(flow: Flow, packet: Packet) -> bool:
+    """Returns whether a packet after a FIN begins another flow (`tcp_close: fin`).
+
+    It does if it is a SYN, or payload without FIN of a side that sent no FIN. Payload of a side that did is repeated.
+    """
+    repeated = packet.tcp_flags & FIN or source(packet) in flow.fins
+    return bool(flow.fins and (packet.tcp_flags & SYN or (packet.payload_bytes > 0 and not repeated)))
 
 
 def close(flow: Flow, packet: Packet, definition: FlowDefinition) -> None:
@@ -277,9 +296,9 @@ def flow_row(flow: Flow, definition: FlowDefinition, group: str) -> dict[str, An
     ]
     return {
         "flow_id": flow_id(group, first),
-        "duration_ns": max(packet.time_ns for packet in packets) - first.time_ns,
         "end_reason": flow.end_reason,
         **common_columns(first, group, forward, backward),
+        **times(packets),
         **counts(packets, is_forward, definition),
         **disorder(packets),
         **sequences(listed[: definition.k], definition),
@@ -300,6 +319,12 @@ def common_columns(packet: Packet, group: str, forward: Endpoint, backward: Endp
         "vlan": packet.vlan,
         "tunnel_id": packet.tunnel_id,
     }
+
+
+def times(packets: Sequence[Packet]) -> dict[str, int]:
+    """Returns the earliest time of packets, and the time from there to the latest."""
+    start = min(packet.time_ns for packet in packets)
+    return {"start": start, "duration_ns": max(packet.time_ns for packet in packets) - start}
 
 
 def counts(packets: Sequence[Packet], is_forward: Sequence[bool], definition: FlowDefinition) -> dict[str, int]:

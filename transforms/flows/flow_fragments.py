@@ -20,6 +20,9 @@ from flowloom.transforms.arrays.columns import column, concatenated, view
 from flowloom.transforms.arrays.kernels import borrowed, step
 from flowloom.transforms.flows.flow_state import (
     FLOW,
+    HIGH,
+    LOW,
+    SYN_TURN,
     Entries,
     closed,
     empty_entries,
@@ -29,6 +32,7 @@ from flowloom.transforms.flows.flow_state import (
     idle_timeouts_ns,
     key_hashes,
     long_enough,
+    syn_is_own,
 )
 
 _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
@@ -74,8 +78,8 @@ def join_fragments(
     became = np.empty(len(pieces), np.int64)
     idle_ns = idle_timeouts_ns(definition)
     count, used = _join(
-        pieces, order, entry_offsets(pieces), tuple(entries), idle_ns, definition.k, max(clocks_ns), flows,
-        tuple(joined), became,
+        pieces, order, entry_offsets(pieces), tuple(entries), idle_ns, definition.tcp_close == "lifecycle",
+        definition.k, max(clocks_ns), flows, tuple(joined), became,
     )  # fmt: skip
     flows = flows[:count]
     joined = Entries(*(values[:used] for values in joined))
@@ -162,15 +166,20 @@ def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) ->
 
 
 @numba.njit(nogil=True, cache=True)
-def _continues(flow, piece, idle_ns):
+def _continues(flow, piece, idle_ns, lifecycle):
     """Returns whether a piece belongs to the flow that the pieces before it form."""
     if not (flow.open_after and piece.open_before):
         return False
     if piece.start_clock_ns - flow.clock_ns > idle_ns[flow.protocol]:
         return False
-    if piece.fresh and closed(flow.closing):
-        return False
-    return not piece.syn or (flow.syn and flow.isn == piece.isn and flow.syn_low == piece.syn_low)
+    if piece.begins == 0:
+        return True
+    if lifecycle:
+        side = piece.begins & (LOW | HIGH)
+        return syn_is_own(flow, side, piece.isn_low if side == LOW else piece.isn_high)
+    if piece.begins & SYN_TURN:
+        return flow.closing == 0
+    return flow.closing == 0 or flow.closing & piece.begins != 0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -201,7 +210,7 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, joined, became):
+def _join(pieces, order, offsets, entries, idle_ns, lifecycle, k, end_clock_ns, flows, joined, became):
     """Writes joined flows, their entries and the flow of each piece; returns the number of flows and of entries."""
     entries, joined = Entries(*borrowed(entries)), Entries(*borrowed(joined))
     count = 0
@@ -209,7 +218,7 @@ def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, join
     for index in order:
         piece = pieces[index]
         known = count > 0 and _same_key(flows[count - 1], piece)
-        if known and _continues(flows[count - 1], piece, idle_ns):
+        if known and _continues(flows[count - 1], piece, idle_ns, lifecycle):
             _extend(flows[count - 1], piece)
         else:
             if count > 0:
@@ -232,9 +241,9 @@ def _join(pieces, order, offsets, entries, idle_ns, k, end_clock_ns, flows, join
 @numba.njit(nogil=True, cache=True)
 def _extend(flow, piece):
     """Adds the piece that continues a flow."""
-    flow.out_of_order += piece.out_of_order + np.uint64(piece.start_ns < flow.previous_ns)
+    flow.out_of_order += piece.out_of_order + np.uint64(piece.first_ns < flow.previous_ns)
     flow.duplicates += piece.duplicates + np.uint64(
-        piece.start_ns == flow.previous_ns
+        piece.first_ns == flow.previous_ns
         and piece.first_ip_id == flow.previous_ip_id
         and piece.first_bytes == flow.previous_bytes
     )
@@ -242,8 +251,15 @@ def _extend(flow, piece):
     flow.packets_high += piece.packets_high
     flow.bytes_low += piece.bytes_low
     flow.bytes_high += piece.bytes_high
+    flow.start_ns = min(flow.start_ns, piece.start_ns)
     flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
     flow.clock_ns = piece.clock_ns
+    if piece.syn & LOW & ~flow.syn:
+        flow.isn_low = piece.isn_low
+    if piece.syn & HIGH & ~flow.syn:
+        flow.isn_high = piece.isn_high
+    flow.syn |= piece.syn
+    flow.opening &= piece.opening
     flow.closing |= piece.closing
     flow.end_reason = piece.end_reason
     flow.open_after = piece.open_after

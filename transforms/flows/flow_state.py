@@ -30,14 +30,18 @@ FLOW = np.dtype(
         ("protocol", np.uint8),
         ("ip_version", np.uint8),
         ("forward_is_low", np.uint8),
-        ("syn", np.uint8),  # the first packet is a SYN: the flow's own, with `isn`, from the low side if `syn_low`
-        ("syn_low", np.uint8),
-        ("fresh", np.uint8),  # the first packet cannot follow the first FIN (`tcp_close: fin`)
-        ("closing", np.uint8),  # flags seen: FIN from the low side 1, FIN from the high side 2 (one is both), RST 4
+        ("begins", np.uint8),  # the turn of the first packet
+        ("tested", np.uint8),  # turns that no FIN of an earlier range can cut off any more (`tcp_close: fin`)
+        ("syn", np.uint8),  # sides with an own SYN, whose sequence numbers are `isn_low` and `isn_high`
+        ("answer", np.uint8),  # side of the first packet if that is a SYN-ACK, which answers a SYN with `answered_isn`
+        ("opening", np.uint8),  # 1 while all packets have the flag SYN
+        ("closing", np.uint8),  # sides with a FIN; 4 if it is closed, by RST or (`tcp_close: fin`) by the first FIN
         ("end_reason", np.uint8),
         ("open_before", np.uint8),  # 1 if it may continue a flow of an earlier range, or be continued in a later one
         ("open_after", np.uint8),
-        ("isn", np.uint32),
+        ("isn_low", np.uint32),
+        ("isn_high", np.uint32),
+        ("answered_isn", np.uint32),
         ("tag", np.uint32),
         ("first_block", np.int32),
         ("last_block", np.int32),
@@ -45,6 +49,7 @@ FLOW = np.dtype(
         ("serial", np.int64),
         ("origin", np.uint64),  # of the first packet's capture, and the packet's record in it
         ("record", np.uint64),
+        ("first_ns", np.int64),  # time of the first packet, the earliest and the latest time
         ("start_ns", np.int64),
         ("latest_ns", np.int64),
         ("start_clock_ns", np.int64),
@@ -64,6 +69,13 @@ FLOW = np.dtype(
     align=True,
 )
 """One flow, or one piece of it. Counters are by side of the key, so that they add up whoever spoke first."""
+
+LOW, HIGH, SYN_TURN = 1, 2, 4
+"""Sides of a key as bits, and the bit of a SYN in a turn.
+
+The turn of a packet says whether it may begin another flow of its key, and its side: with `tcp_close: lifecycle` a SYN
+without ACK; with `fin` any SYN, and payload without FIN, which is a side alone; 0 for all others.
+"""
 
 ENTRY = np.dtype(
     [
@@ -118,8 +130,22 @@ def _key_hashes(low_0, low_1, high_0, high_1, low_port, high_port, key_vlan, pro
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def closed(closing):
-    """Returns whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN is both)."""
+    """Returns whether a TCP connection was closed: RST, or FIN from both sides (`tcp_close: fin`: any FIN)."""
     return closing & 4 != 0 or closing & 3 == 3
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def syn_is_own(flow, side, isn):
+    """Returns whether a SYN of a side belongs to the connection of a flow, all of whose packets are known.
+
+    It repeats the first SYN of its side, or is that: answered by the flow's first packet, or crossing the SYN of the
+    other side while the connection opens (RFC 9293, figure 7).
+    """
+    if flow.syn & side:
+        return isn == (flow.isn_low if side == LOW else flow.isn_high)
+    if flow.answer == (LOW | HIGH) ^ side and flow.answered_isn == isn:
+        return True
+    return flow.syn != 0 and flow.opening != 0
 
 
 def empty_entries(count: int) -> Entries:

@@ -14,7 +14,7 @@ the whole, so a group that may reach the bound is metered in one piece (`transfo
 TCP lifecycle (`tcp_close: lifecycle`), per flow:
 
     event                                       state of the flow    effect
-    SYN without ACK, flow's own SYN repeated    any                  stays in the flow
+    SYN without ACK of the flow's connection    any                  stays in the flow
     SYN without ACK, any other                  any                  flow ends (end detected), a new one starts
     RST                                         open                 closed: end reason `end detected`
     FIN forward and FIN backward seen           open                 closed: end reason `end detected`
@@ -24,17 +24,19 @@ First FIN (`tcp_close: fin`), per flow:
 
     event                                       state of the flow    effect
     FIN                                         open                 closed: end reason `end detected`
-    SYN, or payload without FIN                 closed               flow ends (end detected), a new one starts
-    any other packet: FIN, ACK, RST             open or closed       stays in the flow until it is idle
+    SYN                                         closed               flow ends (end detected), a new one starts
+    payload without FIN, no FIN of its side     closed               flow ends (end detected), a new one starts
+    any other packet: FIN, ACK, RST, repeated   open or closed       stays in the flow until it is idle
 
 A range of a group (a stretch of a file, or one of several files) is metered alone. Flows that may continue one of an
 earlier range, or be continued in a later one, become fragments, which `transforms/flows/flow_fragments.py` joins. The
-meter cuts too much rather than too little: an earlier range can only remove cuts, by a later clock or the flow's own
-SYN. Under `tcp_close: fin` an earlier range may hold the FIN; therefore a fragment that begins with packets that may
-follow a FIN is cut before the first that may not.
+meter cuts too much rather than too little: an earlier range can only remove cuts, by a later clock or by the SYNs and
+the FIN of the flow. A fragment whose begin is not known is therefore cut before the first SYN of a side, and under
+`tcp_close: fin` before the first SYN and the first payload of each side.
 
-A flow's own SYN is its first packet, if that is a SYN: same direction and same initial sequence number. Simultaneous
-open (two SYNs that cross) therefore gives two flows.
+A SYN is of the flow's connection if it repeats the first SYN of its side, or if it is the first SYN of its side and the
+flow began with the SYN-ACK that answers it, or crosses the SYN of the other side (simultaneous open, RFC 9293, figure
+7): all packets before it have the flag SYN.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ import numpy as np
 
 from flowloom.schemas.corpus.flow_definition import EndReason
 from flowloom.transforms.arrays.kernels import Number, borrowed, prefetch, step
-from flowloom.transforms.flows.flow_state import BLOCK, closed
+from flowloom.transforms.flows.flow_state import BLOCK, HIGH, LOW, SYN_TURN, closed, syn_is_own
 from flowloom.transforms.flows.open_flow_table import (
     EntryPool,
     MeterTable,
@@ -69,13 +69,12 @@ class MeterOptions(NamedTuple):
 class _Arrival(NamedTuple):
     """Properties of a packet that do not depend on its flow.
 
-    `opens`: a SYN without ACK, which may cut. `restarts`: a packet that cannot follow the first FIN.
+    `turn`: whether it may begin another flow of its key, see `SYN_TURN`.
     """
 
     clock_ns: Number
     from_low: bool
-    opens: bool
-    restarts: bool
+    turn: Number
 
 
 @numba.njit(nogil=True, cache=True)
@@ -96,8 +95,11 @@ def meter_packets(packets, origin, options, state, table, pool, serials, hash_ke
         )
         known = index >= 0
         reason = _cut_reason(table.flows[index], packets, i, arrival, options) if known else 0
+        tested = arrival.turn
         if reason:
-            open_before = _cut(table.flows[index], reason, arrival, open_before)
+            if reason == _END:
+                tested |= table.flows[index].tested
+            open_before = _cut(table.flows[index], reason, arrival, options, open_before)
             _finish(index, state, table)
         if known and not reason:
             _count_repeats(table.flows[index], packets, i)
@@ -112,7 +114,7 @@ def meter_packets(packets, origin, options, state, table, pool, serials, hash_ke
             state.open += not known  # a new flow of the same key takes over the slot
             index = take_free(slot, tags[i], state, table)
             _begin(table.flows[index], packets, i, key, arrival, open_before, options, state)
-            table.flows[index].origin = origin
+            table.flows[index].origin, table.flows[index].tested = origin, tested
         flow = table.flows[index]
         serials[i] = flow.serial
         _count(flow, packets, i, arrival, options)
@@ -153,12 +155,14 @@ def _look_ahead(i, tags, table, pool):
 
 @step
 def _arrival(packets, i, clock, from_low, options):
-    flags, tcp = packets.tcp_flags[i], packets.protocol[i] == 6
-    opens = options.lifecycle and tcp and (flags & _SYN_ACK) == _SYN
-    restarts = options.first_fin and tcp and (
-        (flags & _SYN) != 0 or (packets.payload_bytes[i] > 0 and (flags & _FIN) == 0)
-    )  # fmt: skip
-    return _Arrival(clock, from_low, opens, restarts)
+    flags, turn = packets.tcp_flags[i], 0
+    if packets.protocol[i] == 6:
+        side = LOW if from_low else HIGH
+        if (options.lifecycle and (flags & _SYN_ACK) == _SYN) or (options.first_fin and flags & _SYN):
+            turn = side | SYN_TURN
+        elif options.first_fin and packets.payload_bytes[i] > 0 and (flags & _FIN) == 0:
+            turn = side
+    return _Arrival(clock, from_low, turn)
 
 
 @step
@@ -168,19 +172,44 @@ def _cut_reason(flow, packets, i, arrival, options):
         return _IDLE
     if arrival.clock_ns - flow.start_clock_ns > options.active_ns:
         return _ACTIVE
-    if arrival.opens:
-        own = flow.syn and flow.isn == packets.tcp_seq[i] and (flow.syn_low == 1) == arrival.from_low
-        return 0 if own else _END
-    if arrival.restarts and (closed(flow.closing) or (flow.open_before and not flow.fresh)):
-        return _END
-    return 0
+    if arrival.turn == 0:
+        return 0
+    if options.lifecycle:
+        return 0 if _syn_stays(flow, arrival.turn & (LOW | HIGH), packets.tcp_seq[i]) else _END
+    return 0 if _stays_after_fin(flow, arrival.turn) else _END
 
 
 @step
-def _cut(flow, reason, arrival, open_before):
+def _syn_stays(flow, side, isn):
+    """Returns whether a SYN certainly belongs to a flow, though an earlier range may have packets of it."""
+    if flow.open_before and not flow.syn & side:
+        return False
+    return syn_is_own(flow, side, isn)
+
+
+@step
+def _stays_after_fin(flow, turn):
+    """Returns whether a packet certainly belongs to a flow, though an earlier range may have a FIN of it.
+
+    What went past such a FIN once does so again: a FIN of an earlier range ends the flow at the first SYN, or at the
+    first payload of the side that did not send it.
+    """
+    if turn & SYN_TURN:
+        return flow.closing == 0 and not (flow.open_before and not flow.tested & SYN_TURN)
+    if flow.closing:
+        return flow.closing & turn != 0
+    return not (flow.open_before and not flow.tested & (turn | SYN_TURN))
+
+
+@step
+def _cut(flow, reason, arrival, options, open_before):
     """Ends a flow at a packet; returns whether the packet may nevertheless continue a flow of an earlier range."""
-    if reason == _END:  # the cut stands, unless an earlier range decides: by the flow's own SYN or its FIN
-        open_before = flow.open_before == 1 and flow.syn == 0 and not (arrival.restarts and closed(flow.closing))
+    if reason == _END:  # the cut stands, unless an earlier range decides: by SYNs or a FIN of the flow
+        if options.lifecycle:
+            decided = flow.syn & arrival.turn & (LOW | HIGH) != 0
+        else:
+            decided = arrival.turn & SYN_TURN != 0 and flow.closing != 0
+        open_before = flow.open_before == 1 and not decided
     flow.end_reason = _END if closed(flow.closing) else reason
     flow.open_after = open_before
     return open_before
@@ -193,14 +222,16 @@ def _begin(flow, packets, i, key, arrival, open_before, options, state):
     # a SYN-ACK answers: forward is the other side
     reverse = options.orient_syn and key.protocol == 6 and (packets.tcp_flags[i] & _SYN_ACK) == _SYN_ACK
     flow.forward_is_low = arrival.from_low != reverse
-    flow.syn, flow.syn_low = arrival.opens, arrival.from_low
-    flow.isn = packets.tcp_seq[i] if arrival.opens else 0
-    flow.fresh, flow.closing, flow.serial = arrival.restarts, 0, state.begun
+    flow.begins, flow.closing, flow.serial = arrival.turn, 0, state.begun
+    flow.syn, flow.isn_low, flow.isn_high, flow.opening = 0, 0, 0, options.lifecycle and key.protocol == 6
+    answer = options.lifecycle and key.protocol == 6 and (packets.tcp_flags[i] & _SYN_ACK) == _SYN_ACK
+    flow.answer = (LOW if arrival.from_low else HIGH) if answer else 0
+    flow.answered_isn = packets.tcp_ack[i] - np.uint32(1) if answer else np.uint32(0)
     state.begun += 1
     flow.open_before, flow.open_after = open_before, 0
     flow.first_block, flow.last_block, flow.entries = -1, -1, 0
     now = packets.time_ns[i]
-    flow.start_ns, flow.latest_ns, flow.start_clock_ns = now, now, arrival.clock_ns
+    flow.first_ns, flow.start_ns, flow.latest_ns, flow.start_clock_ns = now, now, now, arrival.clock_ns
     flow.packets_low, flow.packets_high, flow.bytes_low, flow.bytes_high = 0, 0, 0, 0
     flow.out_of_order, flow.duplicates = 0, 0
     flow.record = packets.record[i]
@@ -224,6 +255,7 @@ def _count(flow, packets, i, arrival, options):
     """Adds packet `i` to the counters of its flow, and its FIN and RST to the flow's closing flags."""
     now = packets.time_ns[i]
     flow.clock_ns = arrival.clock_ns
+    flow.start_ns = min(flow.start_ns, now)
     flow.latest_ns = max(flow.latest_ns, now)
     flow.previous_ns, flow.previous_ip_id, flow.previous_bytes = now, packets.ip_id[i], packets.ip_bytes[i]
     if arrival.from_low:
@@ -233,12 +265,28 @@ def _count(flow, packets, i, arrival, options):
         flow.packets_high += np.uint64(1)
         flow.bytes_high += np.uint64(packets.size[i])
     flags, tcp = packets.tcp_flags[i], packets.protocol[i] == 6
-    if options.lifecycle and tcp and (flags & (_FIN | _RST)):
-        if flags & _FIN:
-            flow.closing |= np.uint8(1 if arrival.from_low else 2)
-        flow.closing |= flags & np.uint8(_RST)
-    elif options.first_fin and tcp and flags & _FIN:
-        flow.closing = 3
+    if not tcp:
+        return
+    side = np.uint8(LOW if arrival.from_low else HIGH)
+    if options.lifecycle:
+        if flags & (_FIN | _SYN | _RST) != _SYN:
+            flow.opening &= np.uint8(flags & _SYN != 0)
+            if flags & _FIN:
+                flow.closing |= side
+            flow.closing |= flags & np.uint8(_RST)
+        if arrival.turn and not flow.syn & side:
+            _own_syn(flow, side, packets.tcp_seq[i])
+    elif options.first_fin and flags & _FIN:
+        flow.closing |= side | np.uint8(_RST)
+
+
+@step
+def _own_syn(flow, side, isn):
+    flow.syn |= side
+    if side == LOW:
+        flow.isn_low = isn
+    else:
+        flow.isn_high = isn
 
 
 @numba.njit(nogil=True, cache=True)

@@ -33,6 +33,7 @@ class MeteredColumns(NamedTuple):
     tcp_flags: np.ndarray
     tcp_window: np.ndarray
     tcp_seq: np.ndarray
+    tcp_ack: np.ndarray
     size: np.ndarray
 
 

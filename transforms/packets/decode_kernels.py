@@ -62,6 +62,7 @@ class DecodedColumns(NamedTuple):
     tcp_flags: np.ndarray
     tcp_window: np.ndarray
     tcp_seq: np.ndarray
+    tcp_ack: np.ndarray
     fragment: np.ndarray
     network: np.ndarray
     transport: np.ndarray
@@ -90,6 +91,7 @@ class _TransportHeader(NamedTuple):
     flags: Number
     window: Number
     seq: Number
+    ack: Number
 
 
 @numba.njit(nogil=True, cache=True)
@@ -245,7 +247,7 @@ def _transport(buffer, ip, end, left):
     """Returns the transport header of a packet with `left` bytes behind its IP header."""
     at, protocol = ip.transport, ip.protocol
     if ip.fragment == LATER_FRAGMENT:
-        return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0)
+        return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0, 0)
     if protocol == _TCP:
         return _tcp(buffer, at, end, left)
     if protocol in (_UDP, _SCTP):  # RFC 768, RFC 9260
@@ -254,10 +256,10 @@ def _transport(buffer, ip, end, left):
             return _no_transport(_MALFORMED)
         if at + 4 > end:
             return _no_transport(_TRUNCATED)
-        return _TransportHeader(0, 0, payload, u16(buffer, at), u16(buffer, at + 2), 0, 0, 0)
+        return _TransportHeader(0, 0, payload, u16(buffer, at), u16(buffer, at + 2), 0, 0, 0, 0)
     if protocol in (1, 58):  # ICMP: RFC 792, RFC 4443
-        return _TransportHeader(0, 0, max(left - 8, 0), 0, 0, 0, 0, 0)
-    return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0)
+        return _TransportHeader(0, 0, max(left - 8, 0), 0, 0, 0, 0, 0, 0)
+    return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0, 0)
 
 
 @step
@@ -272,7 +274,7 @@ def _tcp(buffer, at, end, left):
         return _no_transport(_MALFORMED)
     return _TransportHeader(
         0, 0, left - header, u16(buffer, at), u16(buffer, at + 2), np.int64(buffer[at + 13]), u16(buffer, at + 14),
-        u32(buffer, at + 4),
+        u32(buffer, at + 4), u32(buffer, at + 8),
     )  # fmt: skip
 
 
@@ -289,12 +291,13 @@ def _tcp_cut_off(buffer, at, end, left):
         return _no_transport(_MALFORMED)
     flags = np.int64(buffer[at + 13]) if at + 14 <= end else np.int64(0)
     seq = u32(buffer, at + 4) if at + 8 <= end else np.int64(0)
-    return _TransportHeader(0, HEADER_CUT, left - header, u16(buffer, at), u16(buffer, at + 2), flags, 0, seq)
+    ack = u32(buffer, at + 8) if at + 12 <= end else np.int64(0)
+    return _TransportHeader(0, HEADER_CUT, left - header, u16(buffer, at), u16(buffer, at + 2), flags, 0, seq, ack)
 
 
 @step
 def _no_transport(drop):
-    return _TransportHeader(drop, 0, 0, 0, 0, 0, 0, 0)
+    return _TransportHeader(drop, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @step
@@ -325,4 +328,5 @@ def _write_headers(ip, transport, out, row):
     out.tcp_flags[row] = transport.flags
     out.tcp_window[row] = transport.window
     out.tcp_seq[row] = transport.seq
+    out.tcp_ack[row] = transport.ack
     out.tunnel_id[row] = 0

@@ -108,7 +108,8 @@ def test_any_three_segments_in_any_directions(folder, tcp_close, orient):
         for connection, ((flags, payload, seq), answers) in enumerate(segments):
             ends, hosts = (1 + connection, 80), ("10.0.0.1", "10.0.0.2")
             ends, hosts = (ends[::-1], hosts[::-1]) if answers else (ends, hosts)
-            frames.append((START + number, ethernet(ipv4(tcp(bytes(payload), *ends, flags, seq), *hosts))))
+            segment = tcp(bytes(payload), *ends, flags, seq, ack=1)  # answers the SYN of number 0
+            frames.append((START + number, ethernet(ipv4(segment, *hosts))))
     path = folder / "0.capture"
     path.write_bytes(pcap(frames))
     definition = FlowDefinition.of(tcp_close=tcp_close, orient=orient, k=2)
@@ -179,8 +180,8 @@ def test_a_record_without_a_packet_moves_the_clock(folder, definition):
 
 @pytest.mark.parametrize("tcp_close", ["none", "lifecycle", "fin"])
 def test_flows_that_begin_at_one_time_have_different_ids(folder, tcp_close):
-    """SYN 1, 2, 1, then FIN and data, all of one key in one nanosecond."""
-    segments = [(2, 0, 1), (2, 0, 2), (2, 0, 1), (0x11, 0, 3), (0x18, 9, 4), (0x18, 9, 5)]
+    """SYN 1, 2, 1, then FIN, SYN 1 and data, all of one key in one nanosecond."""
+    segments = [(2, 0, 1), (2, 0, 2), (2, 0, 1), (0x11, 0, 3), (2, 0, 1), (0x18, 9, 5)]
     frames = [ethernet(ipv4(tcp(bytes(size), 1, 80, flags, seq))) for flags, size, seq in segments]
     path = folder / "0.capture"
     path.write_bytes(pcap([(START, frame) for frame in frames]))
@@ -189,6 +190,63 @@ def test_flows_that_begin_at_one_time_have_different_ids(folder, tcp_close):
     assert_equal(found, reference_meter([path.read_bytes()], definition, GROUP))
     ids = [flow["flow_id"] for flow in found.flows]
     assert len(set(ids)) == len(ids) == {"none": 1, "lifecycle": 3, "fin": 2}[tcp_close]
+
+
+CLIENT, SERVER = True, False
+SYN, SYN_ACK, ACK, DATA, FIN = 0x02, 0x12, 0x10, 0x18, 0x11
+CONNECTIONS: dict[str, tuple[str, list[tuple[bool, int, int, int]], int]] = {
+    "SYN-ACK before its SYN": ("lifecycle", [(SERVER, SYN_ACK, 70, 6), (CLIENT, SYN, 5, 0), (CLIENT, ACK, 6, 71)], 1),
+    "SYN-ACK before another SYN": ("lifecycle", [(SERVER, SYN_ACK, 70, 6), (CLIENT, SYN, 4, 0)], 2),
+    "data before the SYN": ("lifecycle", [(SERVER, DATA, 70, 6), (CLIENT, SYN, 5, 0)], 2),
+    "simultaneous open": (
+        "lifecycle",
+        [
+            (CLIENT, SYN, 5, 0), (SERVER, SYN, 70, 0), (CLIENT, SYN, 5, 0), (CLIENT, SYN_ACK, 5, 71),
+            (CLIENT, ACK, 6, 71),
+        ],
+        1,
+    ),
+    "SYN of the other side after data": (
+        "lifecycle", [(CLIENT, SYN, 5, 0), (CLIENT, DATA, 6, 0), (SERVER, SYN, 7, 0)], 2
+    ),
+    "data again after FIN": ("fin", [(CLIENT, DATA, 5, 0), (CLIENT, FIN, 14, 0), (CLIENT, DATA, 5, 0)], 1),
+    "data of the other side after FIN": ("fin", [(CLIENT, FIN, 14, 0), (SERVER, DATA, 70, 15)], 2),
+    "data of both sides after both FINs": (
+        "fin", [(CLIENT, FIN, 14, 0), (SERVER, FIN, 70, 15), (SERVER, DATA, 61, 15), (CLIENT, DATA, 5, 0)], 1
+    ),
+    "SYN after FIN": ("fin", [(CLIENT, FIN, 14, 0), (CLIENT, SYN, 99, 0)], 2),
+}  # fmt: skip
+"""By name: `tcp_close`, the segments (sender, flags, sequence number, acknowledgement), and the number of flows."""
+
+
+@pytest.mark.parametrize("name", CONNECTIONS)
+def test_segments_in_unusual_order(folder, name):
+    tcp_close, segments, flows = CONNECTIONS[name]
+    ends, hosts = (1234, 80), ("10.0.0.1", "10.0.0.2")
+    frames = []
+    for number, (client, flags, seq, ack) in enumerate(segments):
+        turn = slice(None, None, 1 if client else -1)
+        segment = tcp(bytes(9 if flags == DATA else 0), *ends[turn], flags, seq, ack=ack)
+        frames.append((START + number, ethernet(ipv4(segment, *hosts[turn]))))
+    path = folder / "0.capture"
+    path.write_bytes(pcap(frames))
+    definition = FlowDefinition.of(tcp_close=tcp_close)
+    expected = reference_meter([path.read_bytes()], definition, GROUP)
+    assert len(expected.flows) == flows
+    ends = list(itertools.accumulate([24, *(16 + len(frame) for _, frame in frames)]))
+    for edges in (None, [], *([end] for end in ends), ends):
+        assert_equal(metered([str(path)], definition, Cut([edges])), expected)
+
+
+def test_a_flow_starts_at_its_earliest_time(folder):
+    """The second packet is 10 ms earlier than the first."""
+    packet = ethernet(ipv4(udp(bytes(16)), protocol=17))
+    path = folder / "0.capture"
+    path.write_bytes(pcap([(START + 10_000_000, packet), (START, packet)]))
+    for edges in (None, [], [24 + 16 + len(packet)]):
+        (flow,) = metered([str(path)], FlowDefinition.of(), Cut([edges])).flows
+        assert (flow["start"], flow["duration_ns"], flow["out_of_order"]) == (START, 10_000_000, 1)
+        assert flow["pkt_gap_ns"] == [0, 0]
 
 
 @pytest.mark.parametrize("max_open_flows", [1, 7, 8, 100, 400])

@@ -38,7 +38,7 @@ def decode(
     return rows, drops
 
 
-SEGMENT = ipv4(tcp(b"abc", 4000, 443, SYN | ACK, seq=7, window=99), ttl=33, ip_id=5)
+SEGMENT = ipv4(tcp(b"abc", 4000, 443, SYN | ACK, seq=7, window=99, ack=8), ttl=33, ip_id=5)
 SIX = ipv6(udp(b"abcd", 5000, 53), hop_limit=9, next_header=17)
 
 WRAPPED = {
@@ -62,7 +62,7 @@ def test_every_link_type_gives_the_same_packet(tmp_path, name):
             "record": 0, "time_ns": NS, "clock_ns": NS, "src_ip": ipaddress.ip_address("::ffff:10.0.0.1").packed,
             "dst_ip": ipaddress.ip_address("::ffff:10.0.0.2").packed, "src_port": 4000, "dst_port": 443, "protocol": 6,
             "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": len(frame), "ip_bytes": 43, "payload_bytes": 3,
-            "ip_id": 5, "ttl": 33, "tcp_flags": 0x12, "tcp_window": 99, "tcp_seq": 7,
+            "ip_id": 5, "ttl": 33, "tcp_flags": 0x12, "tcp_window": 99, "tcp_seq": 7, "tcp_ack": 8,
         }
     ]  # fmt: skip
 

@@ -48,6 +48,7 @@ FIELDS = (
     "tcp.flags",
     "tcp.window_size_value",
     "tcp.seq_raw",
+    "tcp.ack_raw",
     "tcp.hdr_len",
     "tcp.urgent_pointer",
     "frame.len",
@@ -106,6 +107,7 @@ def disagreement(path: Path, theirs: list[dict[str, str]]) -> tuple[Any, Any] | 
             "tcp_flags": int(field["tcp.flags"] or "0", 16) & 0xFF,
             "tcp_window": int(field["tcp.window_size_value"] or 0),
             "tcp_seq": int(field["tcp.seq_raw"] or 0),
+            "tcp_ack": int(field["tcp.ack_raw"] or 0),
         }
         row = ours.get(int(field["frame.number"]))
         found = row and {name: row[name] for name in expected}
