@@ -10,9 +10,10 @@ from typing import Any
 from flowloom.pipelines.flow_tables.flow_scan import FlowColumns, FlowScan, reject_sentence
 from flowloom.pipelines.flow_tables.table_writers import TEXT_FORMATS, format_of, written_tables
 from flowloom.pipelines.whole_groups import tell_ended_early
-from flowloom.schemas.arrow.accounting import CAPTURES, DropReason
+from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DropReason
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.dataset.dataset_findings import disorder_sentences
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.metering.group_reader import dropped_by_reason
@@ -115,6 +116,9 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
             Progress(reject_sentence(reject), scan.files, scan.files, stays=True, event="reject", facts=reject)
         )  # fmt: skip
     _tell_dropped(scan.captures, scan.files, progress)
+    jumps, back = (sum(row[name] for row in scan.captures) for name in CLOCK_COLUMNS)
+    for sentence in disorder_sentences(jumps, back, options.definition.idle_s):
+        progress(Progress(f"warning: {sentence}", scan.files, scan.files, stays=True, event="warning"))
     tell_ended_early(report.ended_early, options.definition, progress)
     return report
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from flowloom.pipelines.flow_tables.flow_scan import RejectWarning
 from flowloom.schemas.arrow.address_texts import text_address_schema, with_text_addresses
-from flowloom.schemas.corpus.flow_definition import TUNNELS
+from flowloom.schemas.corpus.flow_definition import TUNNELS, FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.captures.record_clock import timed_records
 from flowloom.transforms.packets.decoder import PacketDecoder
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 from flowloom.transforms.packets.record_headers import HEADERS, record_headers
@@ -66,7 +67,7 @@ def _headers(uri: str, tunnels: Sequence[str]) -> Iterator[pa.RecordBatch]:
     capture, scanner = CaptureRange(uri).open()
     decoder = PacketDecoder(IpFragmentTable(), tunnels=tunnels)
     try:
-        while len(records := scanner.scan()):
+        for records in timed_records(scanner, FlowDefinition().idle_ns):
             yield record_headers(decoder, records)
         if changed := capture.changed():
             raise changed

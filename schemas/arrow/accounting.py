@@ -101,6 +101,8 @@ class RejectReason(enum.StrEnum):
 
 
 DROPPED_COLUMNS = tuple(reason.column for reason in DropReason)
+CLOCK_COLUMNS = ("clock_jumps", "steps_back")
+"""Columns of the captures table about times that are not in order."""
 
 CAPTURES = pa.schema(
     [
@@ -119,12 +121,15 @@ CAPTURES = pa.schema(
         pa.field("rejects", pa.uint64(), nullable=False),
         pa.field("first_ns", pa.int64()),
         pa.field("last_ns", pa.int64()),
+        *(pa.field(column, pa.uint64(), nullable=False) for column in CLOCK_COLUMNS),
     ]
 )
 """One row per file that could be opened and is a capture; times are ns since the epoch, null without records.
 
 `metered_cut` counts the metered packets whose TCP header is cut off behind the ports, so that flags, window or payload
 length may be missing; it is 0 in a dataset of version 0.2 or older, where such packets were dropped as truncated.
+`clock_jumps` counts records whose time the records behind them contradict (`transforms/captures/record_clock.py`), and
+`steps_back` those whose time lies more than the idle timeout before that of the record in front; 0 in older datasets.
 `digest` is BLAKE3 over the BLAKE3 digests of each MiB of the stored file (`transforms/captures/capture_digest.py`),
 empty if the file changed while it was read, or in a dataset of version 0.1. `sha256` is null unless asked for."""
 

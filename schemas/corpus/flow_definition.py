@@ -60,6 +60,8 @@ class FlowDefinition(pydantic.BaseModel):
     """Seconds without a packet after which a flow ends."""
     idle_udp_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="idle timeout of UDP; null = idle_s")
     active_s: float | None = pydantic.Field(None, gt=0, le=1e9, description="cut flows at this age; null = never")
+    timeouts: Literal["exceeded", "reached"] = "exceeded"
+    """Flows are cut when a gap or an age exceeds its timeout, or when it reaches it."""
     tcp_close: Literal["none", "lifecycle", "fin"] = "lifecycle"
     """End of TCP flows: none, by the lifecycle of the connection, or with the first FIN."""
     size: Literal["ip", "wire", "payload"] = "ip"
@@ -68,8 +70,8 @@ class FlowDefinition(pydantic.BaseModel):
     """Packets without payload in sequences."""
     min_packets: int = pydantic.Field(1, ge=1)
     """Flows with fewer packets are no rows, and counted."""
-    orient: Literal["first-packet", "syn"] = "first-packet"
-    """Forward is the direction of the first packet, or of the SYN."""
+    orient: Literal["first-packet", "syn", "client"] = "first-packet"
+    """Forward is the direction of the first packet, of the SYN, or of the client by SYN and port."""
     vlan_in_key: bool = False
     """True if flows of two VLANs are two flows."""
     fragments: Literal["join", "drop"] = "join"
@@ -132,6 +134,16 @@ class FlowDefinition(pydantic.BaseModel):
         return self.active_s is None and self.decision == "flow"
 
     @property
+    def idle_ns(self) -> int:
+        """`idle_s` in nanoseconds."""
+        return round(self.idle_s * 1e9)
+
+    @property
+    def margin_ns(self) -> int:
+        """Nanoseconds by which a gap or an age may fall short of exceeding its timeout: 1 with `timeouts: reached`."""
+        return 1 if self.timeouts == "reached" else 0
+
+    @property
     def open_flows_step(self) -> int:
         """Number of flows that begin between two looks at the bound: an eighth of `max_open_flows`."""
         return max(self.max_open_flows // 8, 1)
@@ -157,6 +169,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "multitask-cnn": {"k": 60, "idle_udp_s": 15.0, "tcp_close": "fin"},
     "nfstream": {
         "active_s": 1800.0,
+        "timeouts": "reached",
         "tcp_close": "none",
         "size": "wire",
         "fragments": "drop",

@@ -9,7 +9,7 @@ from flowloom.schemas.dataset.dataset_paths import shard_file_path
 
 FindingKind = Literal[
     "empty-split", "empty-class", "unlabelled-task", "class-not-in-split", "unlabelled-captures", "conflicting-labels",
-    "shared-hosts", "unmatched-rows",
+    "shared-hosts", "unmatched-rows", "times-not-in-order",
 ]  # fmt: skip
 """Kinds of faults that the counts of a dataset show."""
 
@@ -104,6 +104,10 @@ class Accounting(pydantic.BaseModel):
     """Flows that the source datasets or steps of a user's own dropped, or that have no stripe in the Rainbow layout."""
     flows_ended_early: int = 0
     """Flows that ended for lack of resources, at the definition's `max_open_flows` (end reason 5)."""
+    clock_jumps: int = 0
+    """Records whose time the records behind them contradict, so that it does not count for the clock."""
+    steps_back: int = 0
+    """Records more than the idle timeout earlier than the record in front of them."""
 
 
 class Timeline(pydantic.BaseModel):

@@ -29,6 +29,7 @@ def find_problems(card: DatasetCard) -> tuple[Finding, ...]:
         *_conflicts(card),
         *_unmatched_rows(card),
         *_shared_hosts(card),
+        *_times_not_in_order(card),
     ]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 
@@ -54,6 +55,37 @@ def require_usable(card: DatasetCard, insist: str = "add --allow-empty") -> None
     errors = [finding.text for finding in find_problems(card) if finding.severity == "error"]
     if errors:
         raise FlowloomError(f"{'; '.join(errors)}; to build the dataset anyway, {insist}")
+
+
+def disorder_sentences(clock_jumps: int, steps_back: int, idle_s: float) -> list[str]:
+    """Returns what is wrong with the times of records, as sentences with corrections.
+
+    Args:
+      clock_jumps, steps_back: counts of the captures table.
+      idle_s: the idle timeout.
+    """
+    found = []
+    if steps_back:
+        found.append(
+            f"{_records(steps_back)} more than {idle_s:g} s earlier than the one in front: the captures are not in "
+            "order of time, so that flows may be cut or joined wrongly; sort them, as reordercap of Wireshark does"
+        )
+    if clock_jumps:
+        found.append(
+            f"{_records(clock_jumps)} far later than all that follow, so that it ends no flow by its time; "
+            "check the clock of the capturing device"
+        )
+    return found
+
+
+def _records(count: int) -> str:
+    return "1 record is" if count == 1 else f"{count:,} records are"
+
+
+def _times_not_in_order(card: DatasetCard) -> Iterator[Finding]:
+    account = card.accounting
+    for text in disorder_sentences(account.clock_jumps, account.steps_back, card.definition.idle_s):
+        yield Finding(kind="times-not-in-order", severity="warning", text=text)
 
 
 def _views(card: DatasetCard) -> dict[str, dict[str, SplitCounts]]:

@@ -40,10 +40,10 @@ class Cut:
 
 def tasks(uris: Sequence[str], definition: FlowDefinition, cut: Cut, *, alone: bool = False) -> list[MeterTask]:
     """Plans the tasks of a group as the pipeline does, from ranges that end at the cuts."""
-    indexed = []
+    indexed, idle_ns = [], round(definition.idle_s * 1e9)
     for uri, edges in zip(uris, cut.edges, strict=True):
         if edges is not None and definition.associative:
-            indexed += [index_stretch(stretch) for stretch in cut_stretches(uri, edges)]
+            indexed += [index_stretch(stretch, idle_ns) for stretch in cut_stretches(uri, edges)]
     captures = tuple(
         Capture(uri, Path(uri).stat().st_size, f"{origin:016x}", "", None, ()) for origin, uri in enumerate(uris)
     )
@@ -111,6 +111,8 @@ def merged(accounts: Sequence[tuple[dict, list[dict]]], uri: str) -> Account:
         total.records += row["records"]
         total.metered += row["metered"]
         total.metered_cut += row["metered_cut"]
+        total.clock_jumps += row["clock_jumps"]
+        total.steps_back += row["steps_back"]
         for reason in DropReason:
             if row[reason.column]:
                 total.dropped[reason] = total.dropped.get(reason, 0) + row[reason.column]

@@ -217,7 +217,14 @@ CONVERSATION: dict[str, st.SearchStrategy] = {
 
 TURN: dict[str, st.SearchStrategy] = {
     "gap_ns": st.sampled_from(
-        [*(0, 0, 0, 1, 1, 999, SECOND, SECOND, SECOND), 31 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]
+        [
+            *(0, 0, 0, 1, 1, 999, SECOND, SECOND, SECOND),
+            31 * SECOND,
+            70 * SECOND,
+            130 * SECOND,
+            -3 * SECOND,
+            -131 * SECOND,
+        ]
     ),
     "flags": st.sampled_from(TCP_FLAGS),
     "seq": st.integers(0, 1),
@@ -377,7 +384,8 @@ OPTIONS: dict[str, st.SearchStrategy] = {
     "size": st.sampled_from(["ip", "wire", "payload"]),
     "zero_payload": st.sampled_from(["keep", "skip"]),
     "min_packets": st.sampled_from([1, 1, 2, 3]),
-    "orient": st.sampled_from(["first-packet", "syn"]),
+    "orient": st.sampled_from(["first-packet", "syn", "client"]),
+    "timeouts": st.sampled_from(["exceeded", "reached"]),
     "vlan_in_key": st.booleans(),
     "fragments": st.sampled_from(["join", "join", "drop"]),
     "tunnels": st.one_of(st.just(TUNNELS), st.just(()), st.sets(st.sampled_from(TUNNELS)).map(tuple)),

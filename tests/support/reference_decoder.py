@@ -192,15 +192,19 @@ class Decoder:
         self._first: dict[tuple, Packet] = {}
         self._clock_ns = 0
 
-    def packet(self, record: Record) -> Packet:
+    def packet(self, record: Record, *, counts: bool = True) -> Packet:
         """Returns the packet of a record.
+
+        Args:
+          counts: whether the clock believes its time.
 
         Raises:
           DropError: if there is none.
         """
         if record.time_ns is None:
             raise DropError(DropReason.TIME_OUT_OF_RANGE)
-        self._clock_ns = max(self._clock_ns, record.time_ns)
+        if counts:
+            self._clock_ns = max(self._clock_ns, record.time_ns)
         packet = decode(record.frame, record.wire_bytes, FRAME + record.link_type)
         packet = innermost(packet, self._tunnels, self._vxlan_ports)
         packet.time_ns, packet.clock_ns = record.time_ns, self._clock_ns

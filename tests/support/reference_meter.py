@@ -34,6 +34,8 @@ class Account:
     link_types: set[int] = dataclasses.field(default_factory=set)
     first_ns: int | None = None
     last_ns: int | None = None
+    clock_jumps: int = 0
+    steps_back: int = 0
     damage: Damage | None = None
 
 
@@ -77,9 +79,10 @@ def reference_packets(
     for data, origin in zip(files, origins or [0] * len(files), strict=True):
         records, damage = read_records(data)
         account = Account(len(records), damage=damage, link_types={record.link_type for record in records})
+        jumps = clock_jumps([record.time_ns for record in records], definition)
         for number, record in enumerate(records):
             try:
-                packet = decoder.packet(record)
+                packet = decoder.packet(record, counts=number not in jumps)
                 packet.record, packet.origin = number, origin
                 packets.append(packet)
                 account.metered += 1
@@ -88,8 +91,25 @@ def reference_packets(
                 account.dropped[drop.reason] = account.dropped.get(drop.reason, 0) + 1
         times = [record.time_ns for record in records if record.time_ns is not None]
         account.first_ns, account.last_ns = min(times, default=None), max(times, default=None)
+        account.clock_jumps = len(jumps)
+        account.steps_back = sum(
+            after < before - round(definition.idle_s * 1e9) for before, after in itertools.pairwise(times)
+        )
         captures.append(account)
     return packets, captures, decoder.clock_ns
+
+
+def clock_jumps(times: Sequence[int | None], definition: FlowDefinition) -> set[int]:
+    """Returns the records of a file whose time the clock does not believe.
+
+    Those are the records that have times among the next 16 records, all of them more than `idle_s` before their own.
+    """
+    idle, jumps = round(definition.idle_s * 1e9), set()
+    for number, time in enumerate(times):
+        following = [later for later in times[number + 1 : number + 17] if later is not None]
+        if time is not None and following and max(following) < time - idle:
+            jumps.add(number)
+    return jumps
 
 
 # keys, clocks and sizes ---------------------------------------------------------------------------------------------
@@ -126,11 +146,11 @@ def key_of(packet: Packet, definition: FlowDefinition) -> Any:
 
 
 def idle_ns(protocol: int, definition: FlowDefinition) -> int:
-    """Returns the idle timeout of a protocol (`idle_s`, `idle_udp_s`)."""
+    """Returns the longest gap that cuts no flow of a protocol (`idle_s`, `idle_udp_s`, `timeouts`)."""
     idle_s = definition.idle_s
     if protocol == UDP and definition.idle_udp_s is not None:
         idle_s = definition.idle_udp_s
-    return round(idle_s * 1e9)
+    return round(idle_s * 1e9) - (definition.timeouts == "reached")
 
 
 def size_of(packet: Packet, definition: FlowDefinition) -> int:
@@ -213,9 +233,17 @@ def make_room(open_flows: dict[Any, Flow], number: int, now: int, definition: Fl
 
 
 def forward_endpoint(first: Packet, definition: FlowDefinition) -> Endpoint:
-    """Returns the sender of a flow's first packet; under `orient: syn` the receiver of a SYN-ACK."""
-    answers = first.protocol == TCP and first.tcp_flags & (SYN | ACK) == SYN | ACK
-    return target(first) if definition.orient == "syn" and answers else source(first)
+    """Returns the sender of a flow's first packet, or the receiver if that is known to be the client (`orient`).
+
+    Under `orient: syn` and `client` a SYN-ACK answers the client. Under `client` any other first packet but a SYN
+    comes from the server if it comes from the lower port.
+    """
+    handshake = first.tcp_flags & (SYN | ACK) if first.protocol == TCP else 0
+    if definition.orient != "first-packet" and handshake == SYN | ACK:
+        return target(first)
+    if definition.orient == "client" and not handshake & SYN and first.src_port < first.dst_port:
+        return target(first)
+    return source(first)
 
 
 def ended(flow: Flow, reason: EndReason) -> Flow:
@@ -228,8 +256,10 @@ def end_before(flow: Flow, packet: Packet, now: int, definition: FlowDefinition)
     """Returns the reason for which a packet ends the flow of its key, None if it belongs to the flow."""
     if now - flow.clock > idle_ns(packet.protocol, definition):
         return EndReason.IDLE_TIMEOUT
-    if definition.active_s is not None and now - flow.start_clock > round(definition.active_s * 1e9):
-        return EndReason.ACTIVE_TIMEOUT
+    if definition.active_s is not None:
+        age, longest = now - flow.start_clock, round(definition.active_s * 1e9)
+        if age > longest or (age == longest and definition.timeouts == "reached"):
+            return EndReason.ACTIVE_TIMEOUT
     if packet.protocol == TCP and definition.tcp_close == "lifecycle" and opens_another(flow, packet):
         return EndReason.END_DETECTED
     if packet.protocol == TCP and definition.tcp_close == "fin" and cannot_follow_fin(flow, packet):

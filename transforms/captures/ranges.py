@@ -10,9 +10,11 @@ hostile payload can therefore cost a second reading, but never a wrong record.
 import dataclasses
 import itertools
 from collections.abc import Iterable
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numba
+import numpy as np
+import numpy.typing as npt
 
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.transforms.captures.capture_digest import LeafHasher
@@ -21,6 +23,7 @@ from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.captures.pcap import PcapScanner
 from flowloom.transforms.captures.pcapng import MAX_BLOCK_BYTES
+from flowloom.transforms.captures.record_clock import timed_records, times_behind
 from flowloom.transforms.captures.records import MAX_RECORD_BYTES, RecordScanner, u32
 from flowloom.transforms.io.streams import Stream
 
@@ -39,7 +42,7 @@ class CaptureRange:
       preamble: the bytes that a scanner needs to begin at `start`; empty for a capture from its beginning.
       latest_ns: time of the record before `start`.
       first_record: position of its first record in the capture.
-      clock_ns: the latest time in it; None if unknown, or if no record has a time.
+      clock_ns: the latest time in it that counts; None if unknown, or if none does.
       origin: number of the capture, from its fingerprint; part of the ids of flows that begin in it.
       stamp: the stamp of the file when it was planned; None for a URL, or if any will do.
       limits: how many bytes a compressed capture may become.
@@ -87,7 +90,7 @@ class Stretch:
     Attributes:
       start, stop: bytes of its first record, and of the first record at or behind `end`; None if there is none.
       before, after: preambles at `start` and `stop`; the same if the stretch has no description.
-      records, clock_ns, latest_ns: their number, the latest and the last of their times.
+      records, clock_ns, latest_ns: their number, the latest of their times that counts, and the last.
     """
 
     uri: str
@@ -124,8 +127,12 @@ def stretches(uri: str, stretch_bytes: int) -> list[Stretch]:
     ]
 
 
-def index_stretch(stretch: Stretch) -> Stretch:
-    """Finds a stretch's first record unless it is known, and read its headers to its end or to damage."""
+def index_stretch(stretch: Stretch, idle_ns: int) -> Stretch:
+    """Finds a stretch's first record unless it is known, and reads its headers to its end or to damage.
+
+    Args:
+      idle_ns: the idle timeout, by which the clock judges times.
+    """
     start = stretch.start
     if start is None:
         start = _synchronise(stretch)
@@ -138,27 +145,36 @@ def index_stretch(stretch: Stretch) -> Stretch:
         capture, scanner = known.open()
     except CaptureError:
         return found
+    ends: dict[str, Any] = {}
+
+    def note_end() -> None:
+        stop = capture.offset if capture.offset < capture.size else None
+        ends.update(stop=stop, after=scanner.preamble, latest_ns=scanner.latest_ns)
+
+    def times_after() -> npt.NDArray[np.int64]:
+        note_end()
+        return times_behind(scanner)
+
     try:
-        while len(chunk := scanner.scan()):
+        for chunk in timed_records(scanner, idle_ns, times_after):
             records += len(chunk)
-            if len(times_ns := chunk.times_ns()):
+            if len(times_ns := chunk.counted_ns()):
                 latest = int(times_ns.max())
                 clock = latest if clock is None else max(clock, latest)
-        stop = capture.offset if capture.offset < capture.size else None
+        if not ends:
+            note_end()
     except CaptureError:
-        stop = None
+        ends = {"stop": None, "after": scanner.preamble, "latest_ns": scanner.latest_ns}
     finally:
         capture.close()
-    return dataclasses.replace(
-        found, stop=stop, after=scanner.preamble, records=records, clock_ns=clock, latest_ns=scanner.latest_ns
-    )
+    return dataclasses.replace(found, records=records, clock_ns=clock, **ends)
 
 
-def chain_stretches(uri: str, indexed: Iterable[Stretch]) -> list[CaptureRange]:
+def chain_stretches(uri: str, indexed: Iterable[Stretch], idle_ns: int) -> list[CaptureRange]:
     """Returns the ranges of one capture from its indexed stretches, in any order; indexes wrong ones again.
 
-    The last range ends with the capture, or at the damage that ends its reading. A capture without
-    stretches is one range.
+    The last range ends with the capture, or at the damage that ends its reading. A capture without stretches is one
+    range. `idle_ns` is that of `index_stretch`.
     """
     ranges: list[CaptureRange] = []
     start: int | None = 0
@@ -170,7 +186,7 @@ def chain_stretches(uri: str, indexed: Iterable[Stretch]) -> list[CaptureRange]:
             continue
         if stretch.start != start or stretch.before != preamble:
             stretch = index_stretch(
-                dataclasses.replace(stretch, start=start, before=preamble, stop=None, latest_ns=latest_ns)
+                dataclasses.replace(stretch, start=start, before=preamble, stop=None, latest_ns=latest_ns), idle_ns
             )
         ranges.append(
             CaptureRange(stretch.uri, start, stretch.stop, preamble, latest_ns, first_record, stretch.clock_ns)

@@ -26,6 +26,8 @@ END = np.iinfo(np.int64).max
 NO_TIME = -1
 """Value for a time before 1970 or after the year 2262."""
 
+NO_JUMPS = np.empty(0, np.int64)
+
 # the place where a scan kernel stopped
 FULL, SHORT, BAD, DESCRIBES, ZEROS, LONG = 0, 1, 2, 3, 4, 5
 
@@ -39,6 +41,7 @@ class Records:
       start, captured, wire: int64 position of the frame in the window, its captured and its original length in bytes.
       time_ns: int64, `NO_TIME` where it is out of range.
       link_type: int32 LINKTYPE_ number.
+      jumps: int64 positions, ascending, of the records whose time does not count for the clock.
     """
 
     window: np.ndarray
@@ -47,6 +50,7 @@ class Records:
     wire: np.ndarray
     time_ns: np.ndarray
     link_type: np.ndarray
+    jumps: np.ndarray = dataclasses.field(default_factory=lambda: NO_JUMPS)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -59,12 +63,34 @@ class Records:
 
     def first(self, count: int) -> Self:
         """Returns the first `count` records."""
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int) -> Self:
+        """Returns the records from `start` to `stop`, without their jumps."""
         columns = (self.start, self.captured, self.wire, self.time_ns, self.link_type)
-        return type(self)(self.window, *(values[:count] for values in columns))
+        return type(self)(self.window, *(values[start:stop] for values in columns))
+
+    def copied(self) -> Self:
+        """Returns the records in a window of their own, which stays when the capture's window moves on."""
+        frames = [self.window[at : at + size] for at, size in zip(self.start, self.captured, strict=True)]
+        start = np.cumsum(self.captured) - self.captured
+        return dataclasses.replace(
+            self,
+            window=np.concatenate([*frames, np.empty(0, np.uint8)]),
+            start=start,
+            **{name: getattr(self, name).copy() for name in ("captured", "wire", "time_ns", "link_type")},
+        )
 
     def times_ns(self) -> np.ndarray:
         """Returns the times of the records that have one, in their order."""
         return self.time_ns if self.time_ns.min(initial=0) >= 0 else self.time_ns[self.time_ns >= 0]
+
+    def counted_ns(self) -> np.ndarray:
+        """Returns the times that count for the clock, in their order."""
+        if not len(self.jumps):
+            return self.times_ns()
+        times_ns = np.delete(self.time_ns, self.jumps)
+        return times_ns[times_ns >= 0]
 
 
 class RecordScanner(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, DropReason, RejectReason
+from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, REJECTS, DropReason, RejectReason
 from flowloom.schemas.dataset.card_parts import GAP_THRESHOLD_S, PublishedAccount, Timeline
 from flowloom.transforms.arrays.columns import batch, column, text_column
 from flowloom.transforms.captures.groups import relative_uri
@@ -38,15 +38,13 @@ def captures_table(
 def current_captures(table: pa.Table) -> pa.Table:
     """Returns a captures table with the columns of `CAPTURES`.
 
-    One of version 0.1 has no `digest`, and one of version 0.2 no `metered_cut`.
+    One of version 0.1 has no `digest`, and one of version 0.2 none of the counts that came later.
     """
     names = table.schema.names
-    if "sha256" not in names or {"digest", "metered_cut"} <= set(names):
+    if "sha256" not in names:
         return table
-    missing = {
-        "digest": text_column([""] * table.num_rows),
-        "metered_cut": column(np.zeros(table.num_rows, np.uint64), pa.uint64()),
-    }
+    none = column(np.zeros(table.num_rows, np.uint64), pa.uint64())
+    missing = {"digest": text_column([""] * table.num_rows), **dict.fromkeys(("metered_cut", *CLOCK_COLUMNS), none)}
     columns = [table[name] if name in names else missing[name] for name in CAPTURES.names]
     return pa.Table.from_arrays(columns, CAPTURES.names).cast(CAPTURES)
 
@@ -105,6 +103,7 @@ def count_captures(captures: pa.Table, rejects: pa.Table) -> dict[str, Any]:
         "metered": _sum(captures["metered"]),
         "dropped": {reason: count for reason, count in dropped.items() if count},
         "rejects": rejects.num_rows,
+        **{name: _sum(captures[name]) for name in CLOCK_COLUMNS},
     }
 
 

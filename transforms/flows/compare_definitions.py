@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.rows import SEQUENCES
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
+from flowloom.transforms.flows.flow_state import active_timeout_ns, idle_timeouts_ns
 
 
 class Cause(enum.StrEnum):
@@ -36,7 +37,6 @@ EQUAL = "equal"
 CONVERSATION = ("low_ip", "high_ip", "low_port", "high_port", "protocol")
 """The five-tuple without direction."""
 
-_NEVER = 1 << 62
 _PLACE = (*CONVERSATION, "start_ns", "ordinal")
 _COMPARED = ("forward_is_low", "packets_low", "packets_high", "bytes_fwd", "bytes_bwd", "duration_ns", *SEQUENCES)
 
@@ -95,10 +95,9 @@ def _beginnings(flows: pa.Table, definition: FlowDefinition) -> pl.DataFrame:
         key=pl.struct(key).rank("dense"),
     )
     before = {name: pl.col(name).shift(1).over("key") for name in ("start_ns", "duration_ns", "end_reason")}
-    idle_ns = pl.when(pl.col("protocol") == 17).then(
-        round((definition.idle_udp_s or definition.idle_s) * 1e9)
-    ).otherwise(round(definition.idle_s * 1e9))  # fmt: skip
-    active_ns = _NEVER if definition.active_s is None else round(definition.active_s * 1e9)
+    longest = idle_timeouts_ns(definition)
+    idle_ns = pl.when(pl.col("protocol") == 17).then(int(longest[17])).otherwise(int(longest[6]))
+    active_ns = active_timeout_ns(definition)
     cut = (
         pl.when(before["end_reason"].is_null())
         .then(None)

@@ -106,11 +106,18 @@ class Entries(NamedTuple):
 
 
 def idle_timeouts_ns(definition: FlowDefinition) -> np.ndarray:
-    """Returns the idle timeout of each IP protocol number as int64 [256]."""
-    idle = np.full(256, round(definition.idle_s * 1e9), np.int64)
+    """Returns the longest gap that cuts no flow, for each IP protocol number, int64 [256]."""
+    idle = np.full(256, definition.idle_ns, np.int64)
     if definition.idle_udp_s is not None:
         idle[17] = round(definition.idle_udp_s * 1e9)
-    return idle
+    return idle - definition.margin_ns
+
+
+def active_timeout_ns(definition: FlowDefinition) -> int:
+    """Returns the greatest age at which a flow is not cut."""
+    if definition.active_s is None:
+        return int(np.iinfo(np.int64).max)
+    return round(definition.active_s * 1e9) - definition.margin_ns
 
 
 def key_hashes(records: Mapping[str, np.ndarray] | np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ from flowloom.transforms.flows.flow_state import (
     ENTRY,
     FLOW,
     Entries,
+    active_timeout_ns,
     flow_rows,
     fragment_rows,
     gather_entries,
@@ -65,7 +66,6 @@ from flowloom.transforms.flows.packet_steps import packet_columns
 TAKE_FLOWS = 1 << 14
 """Flows of a batch at most: one row group."""
 
-_NEVER = np.iinfo(np.int64).max
 _BEFORE = np.iinfo(np.int64).min
 
 
@@ -117,11 +117,12 @@ class FlowMeter:
         options = MeterOptions(
             k=definition.k,
             idle_ns=idle_timeouts_ns(definition),
-            active_ns=_NEVER if definition.active_s is None else round(definition.active_s * 1e9),
+            active_ns=active_timeout_ns(definition),
             lifecycle=definition.tcp_close == "lifecycle",
             first_fin=definition.tcp_close == "fin",
             skip_empty=definition.zero_payload == "skip",
-            orient_syn=definition.orient == "syn",
+            orient_syn=definition.orient != "first-packet",
+            orient_port=definition.orient == "client",
             vlan_in_key=definition.vlan_in_key,
             tunnel_in_key=definition.tunnel_in_key,
             continues=place.position > 0,

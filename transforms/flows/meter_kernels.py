@@ -57,6 +57,7 @@ class MeterOptions(NamedTuple):
     first_fin: bool
     skip_empty: bool
     orient_syn: bool
+    orient_port: bool
     vlan_in_key: bool
     tunnel_in_key: bool
     continues: bool
@@ -219,9 +220,7 @@ def _cut(flow, reason, arrival, options, open_before):
 def _begin(flow, packets, i, key, arrival, open_before, options, state):
     """Writes a flow whose first packet is `i`, before that packet is counted."""
     write_key(flow, key, packets, i)
-    # a SYN-ACK answers: forward is the other side
-    reverse = options.orient_syn and key.protocol == 6 and (packets.tcp_flags[i] & _SYN_ACK) == _SYN_ACK
-    flow.forward_is_low = arrival.from_low != reverse
+    flow.forward_is_low = arrival.from_low != _answers(packets, i, options)
     flow.begins, flow.closing, flow.serial = arrival.turn, 0, state.begun
     flow.syn, flow.isn_low, flow.isn_high, flow.opening = 0, 0, 0, options.lifecycle and key.protocol == 6
     answer = options.lifecycle and key.protocol == 6 and (packets.tcp_flags[i] & _SYN_ACK) == _SYN_ACK
@@ -236,6 +235,15 @@ def _begin(flow, packets, i, key, arrival, open_before, options, state):
     flow.out_of_order, flow.duplicates = 0, 0
     flow.record = packets.record[i]
     flow.first_ip_id, flow.first_bytes = packets.ip_id[i], packets.ip_bytes[i]
+
+
+@step
+def _answers(packets, i, options):
+    """Returns whether packet `i`, the first of its flow, goes backward: a SYN-ACK, or from the lower port."""
+    flags = packets.tcp_flags[i] & _SYN_ACK if packets.protocol[i] == 6 else 0
+    if flags & _SYN:
+        return options.orient_syn and flags == _SYN_ACK
+    return options.orient_port and packets.src_port[i] < packets.dst_port[i]
 
 
 @step

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flowloom.schemas.arrow.accounting import DROPPED_COLUMNS
+from flowloom.schemas.arrow.accounting import CLOCK_COLUMNS, DROPPED_COLUMNS
 from flowloom.transforms.captures.capture_digest import CaptureLeaves, join_leaves
 from flowloom.transforms.io.spill import Spilled
 
@@ -81,7 +81,7 @@ def sum_captures(accounts: Iterable[GroupAccount]) -> list[dict[str, Any]]:
 
 def _add_range(capture: dict[str, Any], part: Mapping[str, Any]) -> None:
     """Adds the account of another range of a capture to its row."""
-    for name in ("records", "metered", "metered_cut", *DROPPED_COLUMNS):
+    for name in ("records", "metered", "metered_cut", *DROPPED_COLUMNS, *CLOCK_COLUMNS):
         capture[name] += part[name]
     capture["link_types"] = sorted({*capture["link_types"], *part["link_types"]})
     for name, choose in (("first_ns", min), ("last_ns", max)):

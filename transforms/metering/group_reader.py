@@ -16,6 +16,7 @@ from flowloom.transforms.captures.capture_digest import CaptureLeaves, join_leav
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.ranges import CaptureRange
+from flowloom.transforms.captures.record_clock import steps_back, timed_records
 from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
@@ -125,11 +126,15 @@ class GroupReader:
         row = _account(part.uri, self._group, capture, scanner)
         links: set[int] = set()
         stopped = None
+        before_ns = part.latest_ns
         with contextlib.closing(capture):
             try:
-                while len(records := self._scanned(scanner)):
+                for records in self._timed(timed_records(scanner, self._idle_ns)):
                     begun = time.perf_counter()
+                    row["clock_jumps"] += len(records.jumps)
                     if len(times_ns := records.times_ns()):
+                        row["steps_back"] += steps_back(times_ns, before_ns, self._idle_ns)
+                        before_ns = int(times_ns[-1])
                         earliest, latest = int(times_ns.min()), int(times_ns.max())
                         row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
                         row["last_ns"] = latest if row["last_ns"] is None else max(row["last_ns"], latest)
@@ -195,11 +200,15 @@ class GroupReader:
         """Number of flows that ended for lack of resources."""
         return self._meter.ended_early
 
-    def _scanned(self, scanner: RecordScanner) -> Records:
-        begun = time.perf_counter()
-        records = scanner.scan()
-        self.seconds.read += time.perf_counter() - begun
-        return records
+    def _timed(self, chunks: Iterator[Records]) -> Iterator[Records]:
+        """Yields the chunks, and adds the time that they take to the stage of reading."""
+        while True:
+            begun = time.perf_counter()
+            records = next(chunks, None)
+            self.seconds.read += time.perf_counter() - begun
+            if records is None:
+                return
+            yield records
 
     def _digest(self, part: CaptureRange, capture: CaptureBytes) -> str:
         """Returns the digest of a capture that was read from start to end; of another range it keeps the leaves."""
@@ -248,7 +257,7 @@ def first_fragments(
             table, part.first_record, tunnels=definition.tunnels, vxlan_ports=definition.vxlan_ports, clock_ns=clock
         )  # fmt: skip
         try:
-            while len(records := scanner.scan()):
+            for records in timed_records(scanner, definition.idle_ns):
                 decoder.decode(records)
         except CaptureError:
             continue
@@ -283,4 +292,6 @@ def _account(uri: str, group: str, capture: CaptureBytes, scanner: RecordScanner
         "rejects": 0,
         "first_ns": None,
         "last_ns": None,
+        "clock_jumps": 0,
+        "steps_back": 0,
     }

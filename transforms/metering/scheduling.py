@@ -120,7 +120,7 @@ def plan_metering(
     tasks = list(draft.tasks)
     indexed: dict[str, list[Stretch]] = {}
     for group, stretch in draft.stretches:
-        indexed.setdefault(group, []).append(index_stretch(stretch))
+        indexed.setdefault(group, []).append(index_stretch(stretch, definition.idle_ns))
     for each in groups:
         if each.group in indexed:
             tasks += plan_group(each, indexed[each.group], definition)
@@ -153,7 +153,7 @@ def plan_group(
     ranges = [
         dataclasses.replace(part, origin=origins[capture.uri], stamp=capture.stamp, limits=capture.limits)
         for capture in group.captures
-        for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []))
+        for part in chain_stretches(capture.uri, by_uri.get(capture.uri, []), definition.idle_ns)
     ]
     digests = {capture.uri: capture.digest or "" for capture in group.captures}
     if alone or len(ranges) == 1 or not definition.associative:

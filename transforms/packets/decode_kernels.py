@@ -35,6 +35,7 @@ class Frames(NamedTuple):
     wire: np.ndarray
     time_ns: np.ndarray
     link_type: np.ndarray
+    jumps: np.ndarray
 
 
 class DecodedColumns(NamedTuple):
@@ -107,9 +108,11 @@ def decode_records(frames, first_record, clock_ns, out, dropped):
       The number of rows, how many are not decoded, and the latest time of all records up to the last one.
     """
     frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
-    count = unusual = 0
+    count = unusual = jump = 0
     for i in range(len(frames.start)):
-        if frames.time_ns[i] >= 0:
+        if jump < len(frames.jumps) and frames.jumps[jump] == i:
+            jump += 1
+        elif frames.time_ns[i] >= 0:
             clock_ns = max(clock_ns, frames.time_ns[i])
         drop = _decode(frames, i, out, count)
         if drop and drop != UNUSUAL:
@@ -119,7 +122,7 @@ def decode_records(frames, first_record, clock_ns, out, dropped):
                 out.fragment[count] = NOT_DECODED
                 unusual += 1
             out.record[count] = np.uint64(first_record) + np.uint64(i)
-            out.clock_ns[count] = clock_ns
+            out.clock_ns[count] = max(clock_ns, 0)  # 1970 while no time counts
             count += 1
     return count, unusual, clock_ns
 

@@ -68,7 +68,7 @@ class PacketDecoder:
 
     Attributes:
       records: records seen.
-      clock_ns: the latest time of all records so far, those without a packet included.
+      clock_ns: the latest time of all records so far that counts, those without a packet included.
       dropped: int64 count by `DropReason` code.
       cut: packets whose TCP header is cut off behind the ports; fields that are not there are 0.
     """
@@ -182,7 +182,10 @@ def _decoded(
     columns = {name: np.empty((rows, words) if words > 1 else rows, dtype) for name, dtype, words in _LAYOUT}
     fragment = np.empty(rows, np.uint8)
     network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
-    frames = Frames(records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type)
+    frames = Frames(
+        records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type,
+        records.jumps,
+    )  # fmt: skip
     out = DecodedColumns(**columns, fragment=fragment, network=network, transport=transport)
     count, unusual, clock_ns = decode_records(tuple(frames), first_record, clock_ns, tuple(out), dropped)
     kept: slice | np.ndarray = slice(count)

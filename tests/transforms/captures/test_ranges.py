@@ -15,6 +15,7 @@ from flowloom.transforms.captures.ranges import CaptureRange, chain_stretches, i
 from flowloom.transforms.captures.records import NO_TIME
 
 NS = 1_700_000_000_000_000_000
+IDLE_NS = 120_000_000_000
 Row = tuple[int, bytes]
 
 
@@ -38,7 +39,7 @@ def records(parts: list[CaptureRange]) -> tuple[list[Row], str | None]:
 def ranges(path: Path, stretch_bytes: int, *, shuffle: int = 0) -> list[CaptureRange]:
     cut = stretches(str(path), stretch_bytes)
     random.Random(shuffle).shuffle(cut)
-    return chain_stretches(str(path), [index_stretch(stretch) for stretch in cut])
+    return chain_stretches(str(path), [index_stretch(stretch, IDLE_NS) for stretch in cut], IDLE_NS)
 
 
 def frames(count: int, seed: int = 0, hostile: bool = False) -> list[Row]:
@@ -99,10 +100,10 @@ def test_a_hostile_chain_that_ends_on_a_true_record_is_found_out(tmp_path):
     rows = [(NS + i * 1000, ethernet(ipv4(tcp(fake * 30)))) for i in range(40)]
     path = tmp_path / "c"
     path.write_bytes(pcap(rows))
-    cut = [index_stretch(stretch) for stretch in stretches(str(path), 3000)]
+    cut = [index_stretch(stretch, IDLE_NS) for stretch in stretches(str(path), 3000)]
     deceived = [s for s in cut if s.start is not None and (s.start - 24) % (16 + len(rows[0][1]))]
     assert deceived, "the test is meant to deceive"
-    assert records(chain_stretches(str(path), cut)) == (rows, None)
+    assert records(chain_stretches(str(path), cut, IDLE_NS)) == (rows, None)
 
 
 def test_interfaces_and_sections_in_the_middle_are_known_behind_it(tmp_path):

@@ -116,6 +116,16 @@ SCENES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[tuple[str, bo
         {"zero_payload": "skip"},
         {("zero payload", True, True): 1, ("equal", True, True): 1},
     ),
+    "timeouts that are reached": (
+        [at(0), at(120), at(0, src_port=9)],
+        {"timeouts": "reached"},
+        {("idle timeout", True, True): 1, ("idle timeout", False, True): 1, ("equal", True, True): 1},
+    ),
+    "orientation by port": (
+        [at(0, src_port=80, dst_port=2000, tcp_flags=0x10), at(0, src_port=9000, tcp_flags=0x10)],
+        {"orient": "client"},
+        {("orientation", True, True): 1, ("equal", True, True): 1},
+    ),
     "orientation": (
         [at(0, tcp_flags=0x12), at(0, src_port=9)],
         {"orient": "syn"},

@@ -98,7 +98,7 @@ SEGMENTS = {
 """Flags, payload and sequence number."""
 
 
-@pytest.mark.parametrize("orient", ["first-packet", "syn"])
+@pytest.mark.parametrize("orient", ["first-packet", "syn", "client"])
 @pytest.mark.parametrize("tcp_close", ["none", "lifecycle", "fin"])
 def test_any_three_segments_in_any_directions(folder, tcp_close, orient):
     turns = list(itertools.product(SEGMENTS.values(), [False, True]))
@@ -165,10 +165,10 @@ def test_first_fragments_wait_by_the_clock_though_times_run_backwards(folder, fi
 
 @pytest.mark.parametrize("definition", [FlowDefinition.of(), FlowDefinition.of(active_s=600.0)])
 def test_a_record_without_a_packet_moves_the_clock(folder, definition):
-    """An ARP frame of the future ends what is idle by then, in ranges and in the whole."""
+    """A later ARP frame ends what is idle by then, in ranges and in the whole."""
     arp = bytes(12) + b"\x08\x06" + bytes(28)
     packet = ethernet(ipv4(udp(bytes(16)), protocol=17))
-    frames = [(START, packet), (START + 500 * SECOND, arp), (START + SECOND, packet), (START + 2 * SECOND, packet)]
+    frames = [(START + at * SECOND, frame) for at, frame in ((0, packet), (130, arp), (100, packet), (101, packet))]
     path = folder / "0.capture"
     path.write_bytes(pcap(frames))
     expected = reference_meter([path.read_bytes()], definition, GROUP)
@@ -176,6 +176,33 @@ def test_a_record_without_a_packet_moves_the_clock(folder, definition):
     ends = list(itertools.accumulate([24, *(16 + len(frame) for _, frame in frames)]))
     for edges in (None, [], *([end] for end in ends), ends):
         assert_equal(metered([str(path)], definition, Cut([edges], 1)), expected)
+
+
+TIMES: dict[str, tuple[list[int], list[int], int, int]] = {
+    "one in the year 2106": ([0, 1, 2_500_000_000, 2, 3, 200, 201], [2, 5], 1, 1),
+    "one as the last record": ([0, 1, 2_500_000_000], [1, 2], 0, 0),
+    "the first without a clock": ([-1_000_000_000, 0, 1, 200], [1, 1, 2], 0, 0),
+    "17 in a row": ([0, *[1000] * 17, 1, 2], [1, 19], 1, 1),
+    "16 in a row": ([0, *[1000] * 16, 1, 2], [1, 18], 1, 1),
+    "the second half first": ([1000, 1001, 1002, 0, 1, 2], [6], 1, 1),
+    "a clock that was set back by less than the timeout": ([0, 100, 1, 2], [4], 0, 0),
+}
+"""By name: seconds of packets of one flow, packets of the flows, clock jumps and steps back."""
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_times_that_the_records_behind_contradict(folder, name):
+    seconds, sizes, jumps, back = TIMES[name]
+    packet = ethernet(ipv4(udp(bytes(16)), protocol=17))
+    path = folder / "0.capture"
+    path.write_bytes(pcap([(START + at * SECOND, packet) for at in seconds]))
+    expected = reference_meter([path.read_bytes()], FlowDefinition.of(), GROUP)
+    assert sorted(flow["packets_fwd"] for flow in expected.flows) == sizes
+    assert (expected.captures[0].clock_jumps, expected.captures[0].steps_back) == (jumps, back)
+    ends = [24 + (16 + len(packet)) * number for number in range(len(seconds) + 1)]
+    for edges in (None, [], *([end] for end in ends), ends):
+        for chunk_records in (1, 3, records.CHUNK_RECORDS):
+            assert_equal(metered([str(path)], FlowDefinition.of(), Cut([edges], chunk_records)), expected)
 
 
 @pytest.mark.parametrize("tcp_close", ["none", "lifecycle", "fin"])
