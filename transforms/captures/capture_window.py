@@ -127,9 +127,9 @@ class CaptureBytes:
         return True
 
     def grow(self) -> None:
-        """Adds up to `READ_BYTES` to the window, or as much as it has if that is more; of a stream what has arrived.
+        """Adds up to `READ_BYTES` to the window, or as much as it has if that is more.
 
-        So few calls reach any size. The window is `complete` at the end of the capture or at damage.
+        So few calls reach any size. Of a stream it adds what has arrived, at least a byte. The window is `complete` at the end of the capture or at damage.
         """
         filled = len(self.window)
         end = filled + max(self._step, filled)

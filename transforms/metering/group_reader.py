@@ -129,11 +129,11 @@ class GroupReader:
         before_ns = part.latest_ns
         with contextlib.closing(capture):
             try:
-                for records in self._timed(timed_records(scanner, self._idle_ns)):
+                for records in self._timed(timed_records(scanner, self._definition.idle_ns)):
                     begun = time.perf_counter()
                     row["clock_jumps"] += len(records.jumps)
                     if len(times_ns := records.times_ns()):
-                        row["steps_back"] += steps_back(times_ns, before_ns, self._idle_ns)
+                        row["steps_back"] += steps_back(times_ns, before_ns, self._definition.idle_ns)
                         before_ns = int(times_ns[-1])
                         earliest, latest = int(times_ns.min()), int(times_ns.max())
                         row["first_ns"] = earliest if row["first_ns"] is None else min(row["first_ns"], earliest)
