@@ -29,7 +29,7 @@ class FlowPicture(keras.layers.Layer):
       float [B, k, 3] with sizes in bytes, gaps in microseconds and directions, and int [B], the number of packets.
 
     Output shape:
-      float [B, P, P, 1], at most 255 packets divided by 255.
+      float [B, P, P, 1], numbers of packets, at most 255.
 
     Raises:
       ValueError: if `pixels` is below 1, `window_s` does not lie between a millisecond and 60 s, or k windows take
@@ -76,7 +76,7 @@ class FlowPicture(keras.layers.Layer):
         rows = ops.cast(ops.equal(row[..., None], cells) & there[..., None], "float32")  # [B, k, P]
         columns = ops.cast(ops.equal(column[..., None], cells), "float32")
         counts = ops.matmul(ops.transpose(rows, (0, 2, 1)), columns)  # [B, P, P]
-        return ops.cast(ops.minimum(counts, MOST)[..., None] / MOST, self.compute_dtype)
+        return ops.cast(ops.minimum(counts, MOST)[..., None], self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...], *others: Any) -> tuple[int | None, ...]:
         """Returns [B, P, P, 1]."""

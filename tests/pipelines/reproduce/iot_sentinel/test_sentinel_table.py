@@ -119,13 +119,13 @@ def test_neighbours_and_ceiling_are_better_than_one_epoch(outcomes):
         ceiling = outcomes.mean(outcomes.arm("ceiling"), target, "flow").mean
         near = outcomes.mean(outcomes.arm("extra-trees"), target, "flow").mean
         assert ceiling >= near > outcomes.mean(outcomes.arm("flow-net"), target, "flow").mean
-    assert outcomes.mean(outcomes.arm("ceiling"), "device", "capture").mean == 100
 
 
 def test_the_page_has_every_arm_and_pairs_of_splits(outcomes):
     found = {name: table for section in sections(outcomes) for name, table in section.tables.items()}
     assert set(found) == {"macro_f1_flow", "macro_f1_capture", "differences", "cost"}
     assert [row["arm"] for row in found["macro_f1_flow"].rows] == [arm.title for arm in FEW_ARMS]
+    assert [row["arm"] for row in found["macro_f1_capture"].rows] == [arm.title for arm in FEW_ARMS[:3]]
     assert [row["arm"] for row in found["differences"].rows] == ["apart", "neighbours"]
     gain = found["differences"].rows[1]["device"]
     expected = [

@@ -25,7 +25,7 @@ def picture(flow, pixels, window_us):
     within = times < window_us
     edges = np.arange(pixels + 1)
     scaled = sizes[within] * pixels / 1500, (times[within] * pixels) // window_us
-    return np.minimum(np.histogram2d(*scaled, bins=(edges, edges))[0], 255) / 255
+    return np.minimum(np.histogram2d(*scaled, bins=(edges, edges))[0], 255)
 
 
 def padded(flows):
@@ -50,7 +50,7 @@ def test_the_picture_is_numpys_histogram(flows, shape):
 
 def test_a_packet_of_the_largest_size_and_one_at_the_windows_end():
     flow = [(1500, 0, 1), (0, 14_999_999, 1), (700, 1, -1)]
-    (found,) = np.asarray(FlowPicture(32, 15.0)(*padded([flow])))[..., 0] * 255
+    (found,) = np.asarray(FlowPicture(32, 15.0)(*padded([flow])))[..., 0]
     assert {tuple(place) for place in np.argwhere(found)} == {(31, 0), (0, 31)}
     assert found.sum() == 2, "the third packet arrives 15 s after the first"
 
@@ -58,7 +58,7 @@ def test_a_packet_of_the_largest_size_and_one_at_the_windows_end():
 def test_a_pixel_holds_at_most_255_packets():
     sequence = np.zeros((1, 300, 3), np.float32)
     found = np.asarray(FlowPicture(8, 1.0)(sequence, np.array([300], np.int32)))
-    assert found.max() == found[0, 0, 0, 0] == 1.0
+    assert found.max() == found[0, 0, 0, 0] == 255
 
 
 def test_published_size():
