@@ -129,7 +129,8 @@ class CaptureBytes:
     def grow(self) -> None:
         """Adds up to `READ_BYTES` to the window, or as much as it has if that is more.
 
-        So few calls reach any size. Of a stream it adds what has arrived, at least a byte. The window is `complete` at the end of the capture or at damage.
+        So few calls reach any size. Of a stream it adds what has arrived, at least a byte. The window is `complete` at
+        the end of the capture or at damage.
         """
         filled = len(self.window)
         end = filled + max(self._step, filled)
