@@ -23,9 +23,9 @@ class Augmentation(pydantic.BaseModel):
     (Finamore et al., Replication: Contrastive Learning and Data Augmentation in Traffic Classification Using a Flowpic
     Input Representation, IMC 2023; Wang et al., Data Augmentation for Traffic Classification, PAM 2024). They lose all
     packets of an interval; here each packet is lost independently, as in most models of a path. Their time shift does
-    not change the gaps between packets, so that `start` moves the window over the packets instead, as Xie et al. do
-    (Rosetta: Enabling Robust TLS Encrypted Traffic Classification in Diverse Network Environments with TCP-Aware
-    Traffic Augmentation, USENIX Security 2023).
+    not change the gaps between packets; `start` moves the window over the packets instead. Augmentations by the
+    behaviour of TCP are not among these (Xie et al., Rosetta: Enabling Robust TLS Encrypted Traffic Classification in
+    Diverse Network Environments with TCP-Aware Traffic Augmentation, USENIX Security 2023).
 
     Example:
 

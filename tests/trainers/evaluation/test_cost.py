@@ -30,5 +30,5 @@ def test_single_tasks_and_one_model_of_all_are_comparable(tmp_path, runtime, for
 def test_an_unknown_runtime_or_form_is_refused(tmp_path):
     with pytest.raises(ValueError, match="runtime must be one of tensorflow, litert, onnx, got 'jax'"):
         cost.measure([tmp_path], "jax")
-    with pytest.raises(ValueError, match="form must be trained or fused, got 'pruned'"):
+    with pytest.raises(ValueError, match="form must be one of trained, fused, got 'pruned'"):
         cost.measure([tmp_path], "litert", "pruned")
