@@ -13,7 +13,7 @@ step = numba.njit(nogil=True, forceinline=True)
 """Decorator of a step of a kernel: compiled into the kernel that calls it, and cached with that."""
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, cache=True, forceinline=True)  # cached by itself: the first command looks whether it is
 def mix(word):
     """Spreads the bits of a uint64 (the finalizer of splitmix64)."""
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -88,19 +88,19 @@ def clear_bytes(context, target, at, count):
     return numba.types.void(target, numba.types.int64, numba.types.int64), generate
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@step
 def u16(buffer, at):
     """Returns the big-endian 16-bit number at a position as int64."""
     return (np.int64(buffer[at]) << 8) | np.int64(buffer[at + 1])
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@step
 def u32(buffer, at):
     """Returns the big-endian 32-bit number at a position as int64."""
     return (u16(buffer, at) << 16) | u16(buffer, at + 2)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@step
 def u64(buffer, at):
     """Returns eight bytes as a word with the same order in memory (on little-endian machines)."""
     word = np.uint64(0)

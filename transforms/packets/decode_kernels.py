@@ -108,7 +108,8 @@ def decode_records(frames, first_record, clock_ns, out, dropped):
       The number of rows, how many are not decoded, and the latest time of all records up to the last one.
     """
     frames, out = Frames(*borrowed(frames)), DecodedColumns(*borrowed(out))
-    count = unusual = jump = 0
+    count = np.int64(0)  # one type from the start, so that the steps are compiled once
+    unusual = jump = 0
     for i in range(len(frames.start)):
         if jump < len(frames.jumps) and frames.jumps[jump] == i:
             jump += 1

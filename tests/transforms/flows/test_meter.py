@@ -11,6 +11,7 @@ from packet_rows import GROUP, SECOND, START, answered, batch_of, in_capture, pa
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.transforms.flows.meter import FlowMeter
+from flowloom.transforms.flows.meter_kernels import nth
 
 
 def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
@@ -134,3 +135,14 @@ def test_memory_is_bounded_by_open_flows_not_by_flows_seen():
         while flow_meter.finished:
             flow_meter.take()
     assert len(flow_meter._table.flows) <= 5 * 3000
+
+
+@pytest.mark.parametrize("low", [0, 1_700_000_000_000_000_000])
+@pytest.mark.parametrize("high", [3, 1 << 61])
+def test_the_nth_value_is_that_of_the_sorted_ones(low, high):
+    draws = np.random.default_rng(high)
+    for _ in range(30):
+        values = low + draws.integers(0, high, draws.integers(1, 300))
+        rank = int(draws.integers(len(values)))
+        expected = np.sort(values)[rank]
+        assert nth(values, rank) == (expected, rank - np.count_nonzero(values < expected))
