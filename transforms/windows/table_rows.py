@@ -61,7 +61,7 @@ def count_table(
       hits: results of `touch_table` for all flows.
       spans_ns: int64 [spans, 2], first and last time of each capture.
     """
-    counts = count_rows(load_index(path), map(read_hits, hits), spans_ns, tolerance_ns)
+    counts = count_rows(load_index(path), lambda: map(read_hits, hits), spans_ns, tolerance_ns)
     tried = _sample(path)
     if tried is None or not counts.unmatched + counts.outside:
         return counts, ()

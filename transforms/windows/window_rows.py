@@ -7,7 +7,7 @@ flow is listed, and batches may come in any order.
 
 import dataclasses
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numba
 import numpy as np
@@ -17,6 +17,9 @@ from flowloom.schemas.arrow.label_windows import WINDOW_KEY
 from flowloom.transforms.arrays.columns import view
 from flowloom.transforms.windows.window_index import WindowIndex, canonical, hash_of
 from flowloom.transforms.windows.window_match import not_before
+
+COUNTED_ROWS = 1 << 23
+"""Number of rows whose sums are in memory at a time: 16 bytes each."""
 
 _NEVER_NS = np.iinfo(np.int64).max
 
@@ -94,25 +97,43 @@ def read_hits(path: str) -> RowHits:
         return RowHits(**held)
 
 
-def count_rows(index: WindowIndex, hits: Iterable[RowHits], spans_ns: np.ndarray, tolerance_ns: int) -> RowCounts:
+def count_rows(
+    index: WindowIndex,
+    hits: Callable[[], Iterable[RowHits]],
+    spans_ns: np.ndarray,
+    tolerance_ns: int,
+    rows: int = COUNTED_ROWS,
+) -> RowCounts:
     """Returns the numbers of rows of an index by the flows that they match.
 
-    Memory is 16 bytes a row, whatever the number of flows.
-
     Args:
-      hits: the hits of all flows, in any order.
+      hits: returns the hits of all flows, in any order; it is called once for each part of the index.
       spans_ns: int64 [spans, 2], first and last time of each capture.
+      rows: number of rows whose sums are in memory at a time, but for those of one key and label.
     """
-    begun, ended = np.zeros(index.rows, np.int64), np.zeros(index.rows, np.int64)
-    for batch in hits:
-        begun[batch.begun_at] += batch.begun
-        ended[batch.ended_at] += batch.ended
     first_ns, last_ns = _disjoint(spans_ns)
-    counts = _count(
-        begun, ended, index.row_starts, index.row_first_ns, index.row_last_ns, index.row_ends_ns, first_ns, last_ns,
-        tolerance_ns,
-    )  # fmt: skip
-    return RowCounts(*map(int, counts))
+    counts = np.zeros(4, np.int64)
+    groups, at = len(index.row_starts) - 1, 0
+    while at < groups:
+        begin = int(index.row_starts[at])
+        stop = max(at + 1, int(np.searchsorted(index.row_starts, begin + rows, "right")) - 1)
+        end = int(index.row_starts[stop])
+        begun, ended = np.zeros(end - begin, np.int64), np.zeros(end - begin, np.int64)
+        for batch in hits():
+            _add(begun, batch.begun_at, batch.begun, begin)
+            _add(ended, batch.ended_at, batch.ended, begin)
+        counts += _count(
+            begun, ended, index.row_starts[at : stop + 1], index.row_first_ns, index.row_last_ns, index.row_ends_ns,
+            first_ns, last_ns, tolerance_ns,
+        )  # fmt: skip
+        at = stop
+    return RowCounts(*counts.tolist())
+
+
+def _add(sums: np.ndarray, positions: np.ndarray, flows: np.ndarray, begin: int) -> None:
+    """Adds flows at those ascending positions that sums have; the first one is at `begin`."""
+    low, high = np.searchsorted(positions, [begin, begin + len(sums)])
+    sums[positions[low:high] - begin] += flows[low:high]
 
 
 def _disjoint(spans_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,22 +198,20 @@ def _touch(
 @numba.njit(nogil=True, cache=True)
 def _count(begun, ended, row_starts, row_first_ns, row_last_ns, row_ends_ns, span_first_ns, span_last_ns, tolerance_ns):
     """Returns the numbers of rows with one flow, with several, with none inside the spans, and with none outside."""
-    matched, several, unmatched, outside = 0, 0, 0, 0
+    counts = np.zeros(4, np.int64)
+    lead = row_starts[0]
     for group in range(len(row_starts) - 1):
         begin, end = row_starts[group], row_starts[group + 1]
         for row in range(end - 2, begin - 1, -1):
-            begun[row] += begun[row + 1]
-            ended[row] += ended[row + 1]
+            begun[row - lead] += begun[row + 1 - lead]
+            ended[row - lead] += ended[row + 1 - lead]
         for row in range(begin, end):
-            flows = begun[row] - ended[not_before(row_ends_ns, begin, end, row_last_ns[row])]
-            if flows == 1:
-                matched += 1
-            elif flows > 1:
-                several += 1
-            else:
-                span = not_before(span_last_ns, 0, len(span_last_ns), row_first_ns[row] - tolerance_ns)
-                if span < len(span_first_ns) and span_first_ns[span] - tolerance_ns <= row_last_ns[row]:
-                    unmatched += 1
-                else:
-                    outside += 1
-    return matched, several, unmatched, outside
+            over = not_before(row_ends_ns, begin, end, row_last_ns[row])
+            flows = begun[row - lead] - ended[over - lead]
+            if flows:
+                counts[0 if flows == 1 else 1] += 1
+                continue
+            span = not_before(span_last_ns, 0, len(span_last_ns), row_first_ns[row] - tolerance_ns)
+            inside = span < len(span_first_ns) and span_first_ns[span] - tolerance_ns <= row_last_ns[row]
+            counts[2 if inside else 3] += 1
+    return counts

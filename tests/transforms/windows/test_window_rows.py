@@ -36,13 +36,14 @@ spans_of_time = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(window_rows, max_size=25), st.lists(flow_rows, max_size=14), st.integers(0, 4), spans_of_time,
-    st.integers(1, 5),
+    st.integers(1, 5), st.integers(1, 30),
 )  # fmt: skip
-def test_rows_are_counted_as_by_a_loop(windows, flows, tolerance, spans, size):
+def test_rows_are_counted_as_by_a_loop(windows, flows, tolerance, spans, size, rows):
     index = index_windows(windows_of(windows), counted=True)
     batches = [flows[at : at + size] for at in range(0, len(flows), size)]
     hits = [touch_rows(flows_of(batch), index, tolerance) for batch in batches]
-    counts = count_rows(index, reversed(hits), np.array(spans, np.int64).reshape(-1, 2), tolerance)
+    spans_ns = np.array(spans, np.int64).reshape(-1, 2)
+    counts = count_rows(index, lambda: reversed(hits), spans_ns, tolerance, rows)
     assert counts == counted(windows, flows, spans, tolerance)
     assert sum(vars(counts).values()) == len(windows), "every row is in one count"
 
@@ -53,8 +54,8 @@ def test_rows_that_hold_at_any_time_match_every_flow_of_their_key():
     flows = flows_of([KEY | {"first": 5, "last": 9}, KEY | {"first": 10**18, "last": 2 * 10**18}])
     hits = touch_rows(flows, index, 10**18)
     spans = np.array([[5, 9]], np.int64)
-    assert count_rows(index, [hits], spans, 10**18) == RowCounts(several=1)
-    assert count_rows(index, [], spans, 0) == RowCounts(unmatched=1)
+    assert count_rows(index, lambda: [hits], spans, 10**18) == RowCounts(several=1)
+    assert count_rows(index, list, spans, 0) == RowCounts(unmatched=1)
 
 
 MINUTE = 60_000_000_000
