@@ -11,6 +11,7 @@ import sys
 import time
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from measure import report, workplace
 
@@ -135,17 +136,19 @@ def write_small(folder: str, windows: pa.RecordBatch) -> FlowSource:
 def write_table(path: str, size: int) -> None:
     """Writes a CSV of about that many bytes: five-tuples of many hosts, times within a day, two labels."""
     rng = np.random.default_rng(2)
-    with open(path, "w", encoding="ascii") as file:
-        file.write("src,sport,dst,dport,proto,start,lasts,label\n")
+    with open(path, "wb") as file:
+        file.write(b"src,sport,dst,dport,proto,start,lasts,label\n")
         while file.tell() < size:
-            hosts, ports = rng.integers(0, 256, (TABLE_STEP, 6)), rng.integers(1024, 65_536, TABLE_STEP)
-            seconds, labels = START_NS // 10**9 + rng.integers(0, 86_400, TABLE_STEP), rng.integers(0, 2, TABLE_STEP)
-            file.writelines(
-                f"10.{a}.{b}.{c},{port},192.168.{d}.{e},443,tcp,{second}.{f:06d},0.5,{label}\n"
-                for (a, b, c, d, e, f), port, second, label in zip(
-                    hosts.tolist(), ports.tolist(), seconds.tolist(), labels.tolist(), strict=True
-                )
-            )
+            numbers = {f"b{at}": rng.integers(0, 256, TABLE_STEP) for at in range(5)}
+            numbers |= {"port": rng.integers(1024, 65_536, TABLE_STEP), "label": rng.integers(0, 2, TABLE_STEP)}
+            numbers["ms"] = START_NS // 1_000_000 + rng.integers(0, 86_400_000, TABLE_STEP)
+            rows = pl.DataFrame(numbers).select(
+                pl.format("10.{}.{}.{}", "b0", "b1", "b2"), "port", pl.format("192.168.{}.{}", "b3", "b4").alias("dst"),
+                pl.lit(443).alias("dport"), pl.lit("tcp").alias("proto"),
+                pl.format("{}.{}", pl.col("ms") // 1000, (pl.col("ms") % 1000).cast(str).str.zfill(3)).alias("start"),
+                pl.lit("0.5").alias("lasts"), "label",
+            )  # fmt: skip
+            file.write(rows.write_csv(include_header=False).encode())
 
 
 def index_rows(folder: str, size: int) -> dict[str, float]:
