@@ -63,8 +63,8 @@ def row(data: bytes, packet: Packet, packet_view: PacketView) -> bytes:
     ip[12:20] = bytes(8)
     own = 20 if packet.protocol == TCP else 8
     transport = bytearray(rest[:own].ljust(20, b"\0"))
-    header = 8 if packet.protocol == UDP else (rest[12] >> 4) * 4 if len(rest) > 12 else 20
-    payload = rest[header:]
+    behind = 8 if packet.protocol == UDP else (rest[12] >> 4) * 4 if len(rest) > 12 else 20
+    payload = rest[behind:]
     if packet_view.preset == "strict":
         ip[4:6], ip[8:9], ip[10:12], ip[20:] = bytes(2), bytes(1), bytes(2), bytes(header - 20)
         cleared = ((0, 12), (16, 18)) if packet.protocol == TCP else ((0, 4), (6, 8))

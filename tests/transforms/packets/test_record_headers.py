@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from random_captures import groups
-from reference_decoder import DropError, decode
+from reference_decoder import decode
+from reference_links import FRAME, DropError
 from reference_records import Record, read_records
 
 from flowloom.schemas.arrow.accounting import DropReason
@@ -38,7 +39,7 @@ def reasons(record: Record) -> set[str | None]:
     if record.time_ns is None:
         return {DropReason.TIME_OUT_OF_RANGE.label}
     try:
-        packet = decode(record.frame, record.wire_bytes, record.link_type)
+        packet = decode(record.frame, record.wire_bytes, FRAME + record.link_type)
     except DropError as error:
         return {error.reason.label}
     return {None, DropReason.FRAGMENT_WITHOUT_FIRST.label} if packet.fragment == "later" else {None}
