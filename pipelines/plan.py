@@ -6,7 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import IO, Literal
 
 from rich import box
 from rich.table import Table
@@ -20,6 +20,8 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.capture_files import open_stored
 from flowloom.transforms.captures.groups import Capture, GroupPlan, plan_corpus
+from flowloom.transforms.io.archives import MemberFile
+from flowloom.transforms.io.compressions import uncompressed
 from flowloom.transforms.io.staging import temporary_folder
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.window_sources import label_folder
@@ -149,6 +151,16 @@ def choose_samples(captures: Sequence[Capture]) -> list[list[tuple[Capture, int]
     return [[(capture, SAMPLE_BYTES // len(part)) for capture in part] for part in sets]
 
 
+def _first_bytes(source: IO[bytes], count: int) -> bytes:
+    """Returns the first bytes of a file as it is stored, or of an inflated member of an archive."""
+    if isinstance(source, MemberFile) and source.compression:
+        pieces, found = uncompressed(source, source.compression), b""
+        while len(found) < count and (piece := next(pieces, b"")):
+            found += piece
+        return found[:count]
+    return source.read(count)
+
+
 def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture, int]], staging: str) -> _Measured:
     """Builds a dataset of the first bytes of some captures, and returns what that took."""
     os.makedirs(f"{staging}/captures")
@@ -156,7 +168,7 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
     for number, (capture, first) in enumerate(sample):
         copy = f"{staging}/captures/{number}"
         with open_stored(capture.uri) as source, open(copy, "wb") as target:
-            target.write(source.read(first))
+            target.write(_first_bytes(source, first))
         size += os.path.getsize(copy)
         entries += [manifest.captures[at].model_copy(update={"glob": copy}) for at in capture.sources]
     # splits that look for classes in the captures could not be made of a few of them

@@ -24,7 +24,7 @@ def read_packets(
     """Returns the decoded headers of a capture, one row for every record in captured order.
 
     Args:
-      capture: a file (pcap or pcapng, plain or in gz, zst, xz, bz2) or a URL.
+      capture: a file (pcap, pcapng or snoop, plain or in gz, zst, xz, bz2, lz4) or a URL.
       tunnels: kinds of tunnel to unwrap: `ip-in-ip`, `gre`, `gtp-u`, `vxlan`, `teredo`; none by default.
       text_addresses: whether `src_ip` and `dst_ip` are text rather than 16 bytes (IPv4 in its IPv4-mapped form).
 

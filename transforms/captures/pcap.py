@@ -6,6 +6,7 @@ its own, or the usual one: then the header behind the first record tells.
 
 import dataclasses
 import struct
+from collections.abc import Callable
 
 import numba
 
@@ -30,6 +31,46 @@ _MOST_SECONDS = 86_400
 
 ZERO_BYTES = 1 << 16
 """Zero bytes in the place of record headers that end the reading: a file that was reserved and not written to."""
+
+
+def _scanner(header: int) -> Callable[..., tuple[int, int, int]]:
+    """Returns the kernel for record headers of a length, which is a constant in it."""
+
+    @numba.njit(nogil=True, cache=True)
+    def scan(window, bound, complete, big_endian, tick_ns, start, captured, wire, time_ns):
+        """Locates records until the columns are full or the bound is reached; returns (records, bytes, stop)."""
+        at = 0
+        count = 0
+        limit = len(window)
+        zeros_end = 0
+        while count < len(start) and at < bound:
+            if at + header > limit:
+                return count, at, SHORT
+            if at >= zeros_end and window[at] == 0:
+                zeros_end = at
+                while zeros_end < limit and zeros_end - at < ZERO_BYTES and window[zeros_end] == 0:
+                    zeros_end += 1
+                if zeros_end - at == ZERO_BYTES:
+                    return count, at, ZEROS
+                if zeros_end == limit and not complete:
+                    return count, at, SHORT
+            length = u32(window, at + 8, big_endian)
+            if length > MAX_RECORD_BYTES:
+                return count, at, BAD
+            if at + header + length > limit:
+                return count, at, SHORT
+            start[count] = at + header
+            captured[count] = length
+            wire[count] = u32(window, at + 12, big_endian)
+            time_ns[count] = u32(window, at, big_endian) * 1_000_000_000 + u32(window, at + 4, big_endian) * tick_ns
+            at += header + length
+            count += 1
+        return count, at, FULL
+
+    return scan
+
+
+_SCANNERS = {length: _scanner(length) for length in (_RECORD_HEADER, _MODIFIED_HEADER)}
 
 
 class PcapScanner:
@@ -63,9 +104,9 @@ class PcapScanner:
         records.link_type[:] = self._link_type
         while True:
             window = capture.window
-            count, consumed, stop = _scan_pcap(
+            count, consumed, stop = _SCANNERS[self._record_header](
                 window, self.bound - capture.offset, capture.complete, self.big_endian, self.tick_ns,
-                self._record_header, records.start, records.captured, records.wire, records.time_ns,
+                records.start, records.captured, records.wire, records.time_ns,
             )  # fmt: skip
             if count:
                 capture.advance(consumed)
@@ -108,35 +149,3 @@ class PcapScanner:
         seconds, ticks, captured, wire = struct.unpack((">" if self.big_endian else "<") + "IIII", header)
         possible = captured <= min(wire, MAX_RECORD_BYTES) and ticks * self.tick_ns < 1_000_000_000
         return (seconds, captured) if possible else None
-
-
-@numba.njit(nogil=True, cache=True)
-def _scan_pcap(window, bound, complete, big_endian, tick_ns, header, start, captured, wire, time_ns):
-    """Locates records until the columns are full or the bound is reached; returns (records, bytes, reason to stop)."""
-    at = 0
-    count = 0
-    limit = len(window)
-    zeros_end = 0
-    while count < len(start) and at < bound:
-        if at + header > limit:
-            return count, at, SHORT
-        if at >= zeros_end and window[at] == 0:
-            zeros_end = at
-            while zeros_end < limit and zeros_end - at < ZERO_BYTES and window[zeros_end] == 0:
-                zeros_end += 1
-            if zeros_end - at == ZERO_BYTES:
-                return count, at, ZEROS
-            if zeros_end == limit and not complete:
-                return count, at, SHORT
-        length = u32(window, at + 8, big_endian)
-        if length > MAX_RECORD_BYTES:
-            return count, at, BAD
-        if at + header + length > limit:
-            return count, at, SHORT
-        start[count] = at + header
-        captured[count] = length
-        wire[count] = u32(window, at + 12, big_endian)
-        time_ns[count] = u32(window, at, big_endian) * 1_000_000_000 + u32(window, at + 4, big_endian) * tick_ns
-        at += header + length
-        count += 1
-    return count, at, FULL

@@ -3,7 +3,7 @@
 import os
 import re
 
-_COMPRESSED = re.compile(r"\.(gz|zst|xz|bz2)$")
+_COMPRESSED = re.compile(r"\.(gz|zst|xz|bz2|lz4)$")
 _ENDING = r"(?P<ending>\.(?:pcapng|pcap|cap|dmp|ntar))"
 _ROTATIONS = (
     # Wireshark's ring buffer: trace_00001_20260131235959.pcapng

@@ -128,9 +128,9 @@ def dpi_windows(inspected: pa.RecordBatch, dpi: Dpi, task: Task) -> pa.RecordBat
 
 
 def _plain(uri: str, copy: str) -> str:
-    """Returns the path of a local and uncompressed capture, which is the capture itself or a copy."""
+    """Returns the path of a local and uncompressed file of its own, which is the capture itself or a copy."""
     with contextlib.closing(CaptureBytes(uri)) as capture:
-        if capture.compression == "none" and "://" not in uri:
+        if capture.compression == "none" and os.path.isfile(uri):
             return uri
         with open(copy, "wb") as file:
             while len(capture.window):

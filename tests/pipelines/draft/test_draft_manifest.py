@@ -167,7 +167,7 @@ def test_a_folder_without_classes_says_so_in_the_draft_and_cannot_be_built(corpu
     (tmp_path / "one" / "bad.pcap").write_text("no capture at all")
     draft = draft_manifest(tmp_path / "one")
     assert "give entries labels, such as labels: {label: a}" in draft.text
-    assert draft.findings[0].startswith("bad.pcap: expected pcap or pcapng")
+    assert draft.findings[0].startswith("bad.pcap: expected pcap, pcapng or snoop")
     assert draft.findings[1].startswith("no class was found in folders, names or tables")
     with pytest.raises(FlowloomError, match="task 'label': no flow has a label; no entry of captures labels it"):
         built(tmp_path / "one", draft.text, tmp_path / "dataset")

@@ -37,7 +37,7 @@ def test_wrong_arguments_are_refused(tmp_path):
     with pytest.raises(FlowloomError, match=r"none\.pcap: unreadable"):
         read_packets(tmp_path / "none.pcap")
     with pytest.raises(FlowloomError, match="tunnels must be among ip-in-ip, gre"):
-        read_packets(CAPTURE, tunnels=["mpls"])
+        read_packets(CAPTURE, tunnels=["wireguard"])
 
 
 def test_an_empty_capture_is_a_table_without_rows(tmp_path):

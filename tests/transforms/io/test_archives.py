@@ -13,9 +13,14 @@ from capture_files import ethernet, ipv4, pcap, udp
 
 from flowloom.pipelines.flow_tables.flow_scan import FlowScan
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
+from flowloom.schemas.corpus.manifest import CaptureSource
 from flowloom.transforms.captures.capture_files import CaptureError, capture_digest, match_captures
 from flowloom.transforms.captures.capture_folders import folder_captures
+from flowloom.transforms.captures.groups import plan_captures
 from flowloom.transforms.captures.ranges import CaptureRange, chain_stretches, index_stretch, stretches
+from flowloom.transforms.metering.accounts import sum_captures
+from flowloom.transforms.metering.meter_ranges import meter_ranges
+from flowloom.transforms.metering.scheduling import plan_metering
 
 NS = 1_700_000_000_000_000_000
 CONTENTS = {
@@ -159,6 +164,26 @@ def test_a_deflated_member_that_is_cut_off_gives_what_came_before(tmp_path):
     scan = scanned(path)
     assert 0 < scan.captures[0]["records"] < 60
     assert [reject["reason"] for reject in scan.rejects] == ["decompression"]
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+@pytest.mark.parametrize("split_bytes", [4_000, 1 << 30])
+def test_a_manifest_meters_members_like_files(tmp_path, kind, split_bytes):
+    ARCHIVES[kind](tmp_path / "days.bin", CONTENTS)
+    for name, content in CONTENTS.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(content)
+    flows, digests = [], []
+    for glob in ("days.bin/**/*.pcap", "out/**/*.pcap"):
+        plan = plan_captures([CaptureSource(glob=glob)], str(tmp_path))
+        assert len(plan.groups) == 2
+        tasks, _ = plan_metering(plan.groups, FlowDefinition(), split_bytes)
+        results = meter_ranges(tasks, FlowDefinition(), str(tmp_path))
+        accounts = sum_captures(results.accounts)
+        flows.append(sum(row["metered"] for row in accounts))
+        digests.append([row["digest"] for row in accounts])
+    assert flows == [60, 60]
+    assert (digests[0] == digests[1]) == (kind != "deflated"), "digests are of the bytes as they are stored"
 
 
 def test_bzip2_outside_is_no_archive(tmp_path):
