@@ -39,12 +39,18 @@ class ScheduleSettings(pydantic.BaseModel):
     """Epochs on the tasks that the convolutions are learned from."""
 
     # optimizer
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Form of `weight_decay`. `adam`: part of the gradient, a penalty on the loss. `adamw`: each step also subtracts it
+    from the weights, times the learning rate (Loshchilov and Hutter, ICLR 2019)."""
     learning_rate: float = pydantic.Field(3e-3, gt=0)
     """Step size of the optimizer at the beginning."""
     clip_norm: float | None = pydantic.Field(
         None, gt=0, description="largest norm over all gradients of a step together; null = no limit"
     )
-    weight_decay: float = pydantic.Field(0.0, ge=0, description="times each weight, added to its gradient")
+    weight_decay: float = pydantic.Field(0.0, ge=0, description="times each weight, as `optimizer` applies it")
+    decay: Literal["plateau", "cosine"] = "plateau"
+    """Fall of the learning rate. `plateau`: by `plateau_factor` when the validation loss stalls. `cosine`: with each
+    step, after a rise over the first tenth, along half a cosine to zero at the end of `epochs`."""
     plateau_factor: float = pydantic.Field(1.0, gt=0, le=1, description="times the learning rate on a plateau")
     plateau_patience: int = pydantic.Field(10, ge=0, description="epochs without a lower loss before a plateau")
     microbatch: int | None = pydantic.Field(
@@ -63,6 +69,9 @@ class ScheduleSettings(pydantic.BaseModel):
     """Validation measure of early stopping: the tasks' mean ROC AUC, or the sum of their losses by `loss.weights`. The
     learning rate always follows the loss."""
     patience: int = pydantic.Field(4, ge=1, description="epochs without improvement before training stops")
+    keep: Literal["best", "last"] = "best"
+    """Weights that are kept. `best`: those of the epoch with the best `monitor`; training stops when it stalls. `last`:
+    those at the end of all epochs, which no measurement on the validation split has chosen."""
 
     @pydantic.model_validator(mode="after")
     def _arrivals_are_incremental(self) -> Self:
@@ -70,6 +79,16 @@ class ScheduleSettings(pydantic.BaseModel):
             raise ValueError(
                 "schedule.arrivals and schedule.latecomer need schedule.paradigm=incremental, got "
                 f"{self.paradigm}; set schedule.paradigm=incremental or remove them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _a_cosine_ends(self) -> Self:
+        if self.decay == "cosine" and (self.keep != "last" or self.plateau_factor != 1):
+            raise ValueError(
+                "schedule.decay=cosine needs schedule.keep=last and no schedule.plateau_factor, as its last epochs "
+                f"matter most, got keep={self.keep} and plateau_factor={self.plateau_factor:g}; set "
+                "schedule.keep=last"
             )
         return self
 

@@ -1,6 +1,6 @@
 """A training in memory: model, feed and epochs of a recipe on a dataset, without files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import keras
@@ -11,7 +11,7 @@ from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation.metrics import auc
 from flowloom.trainers.evaluation.predictions import compiled, predict
 from flowloom.trainers.feed.dataset import Dataset
-from flowloom.trainers.feed.feed import Feed
+from flowloom.trainers.feed.feed import Batch, Feed
 from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.layers.kernel_lstm import without_kernels
@@ -22,7 +22,7 @@ from flowloom.trainers.recipes.row_specs import train_rows
 from flowloom.trainers.training.early_stopping import best_epoch, mean, score, stalled, total_loss
 from flowloom.trainers.training.epoch_loop import Epoch, PartialEpoch, mean_losses, train_epochs
 from flowloom.trainers.training.latecomers import Arrivals, LatecomerFeed
-from flowloom.trainers.training.learning_rate import plateau_rate
+from flowloom.trainers.training.learning_rate import cosine_rate, plateau_rate
 from flowloom.trainers.training.optimizer import CoupledAdam
 from flowloom.trainers.training.paradigms import PARADIGMS, WEIGHTINGS, Incremental
 
@@ -71,7 +71,8 @@ class Training:
         self.model: keras.Model = model or self._new_model("mixed_bfloat16" if schedule.mixed_precision else "float32")
         if schedule.xla:
             without_kernels(self.model)
-        self.optimizer = CoupledAdam(schedule.learning_rate, schedule.weight_decay, global_clipnorm=schedule.clip_norm)
+        decay = {"decoupled_decay" if schedule.optimizer == "adamw" else "coupled_decay": schedule.weight_decay}
+        self.optimizer = CoupledAdam(schedule.learning_rate, **decay, global_clipnorm=schedule.clip_norm)
         self.weighting = WEIGHTINGS[recipe.loss.weighting](self.model, tasks, recipe.seed)
         self._paradigm = kind(
             self.model,
@@ -83,6 +84,7 @@ class Training:
             recipe.loss.reduction,
             schedule.microbatch,
             schedule.xla,
+            recipe.loss.label_smoothing,
         )
         self._validate = self._validation()
 
@@ -142,7 +144,12 @@ class Training:
 
     def kept_epoch(self, history: Sequence[dict[str, Any]]) -> int:
         """Returns the epoch whose weights are kept."""
-        return best_epoch(history) if PARADIGMS[self.paradigm].selects else len(history)
+        return best_epoch(history) if self._selects else len(history)
+
+    @property
+    def _selects(self) -> bool:
+        """True if training stops when it stalls and keeps the best epoch."""
+        return PARADIGMS[self.paradigm].selects and self._recipe.schedule.keep == "best"
 
     def epochs(
         self,
@@ -195,11 +202,14 @@ class Training:
             totals = begun.totals if begun else np.zeros((len(self._dataset.tasks), 2))
             stripes = self._feed.stripes(number - 1)
             # stripes come first in zip: after the last of them no batch is taken from the stream
-            yield Epoch(number, zip(stripes[done:], stream, strict=False), totals, done, len(stripes))
+            batches: Iterable[tuple[str | None, Batch]] = zip(stripes[done:], stream, strict=False)
+            if self._recipe.schedule.decay == "cosine":
+                batches = self._at_cosine_rates(number, done, batches)
+            yield Epoch(number, batches, totals, done, len(stripes))
             begun, done = None, 0
 
     def _stops(self, history: Sequence[dict[str, Any]]) -> bool:
-        return PARADIGMS[self.paradigm].selects and stalled(history, self._recipe.schedule.patience)
+        return self._selects and stalled(history, self._recipe.schedule.patience)
 
     def _learning_rate(self, history: Sequence[dict[str, Any]]) -> float:
         """Returns the rate of the next epoch by the total validation losses of its phase."""
@@ -209,6 +219,17 @@ class Training:
             record["validation_total_loss"] for record in history[begun:] if record["validation_total_loss"] is not None
         ]
         return plateau_rate(schedule.learning_rate, losses, schedule.plateau_factor, schedule.plateau_patience)
+
+    def _at_cosine_rates(
+        self, number: int, done: int, batches: Iterable[tuple[str | None, Batch]]
+    ) -> Iterator[tuple[str | None, Batch]]:
+        """Yields the batches of an epoch from step `done` on, after setting the rate of each."""
+        phase = self.arrivals.phase(number) if self.arrivals else None
+        first, last = (phase.first_epoch, phase.last_epoch) if phase else (1, self.planned_epochs)
+        steps = [len(self._feed.stripes(each - 1)) for each in range(first, last + 1)]
+        for update, batch in enumerate(batches, start=sum(steps[: number - first]) + done + 1):
+            self.optimizer.learning_rate = cosine_rate(self._recipe.schedule.learning_rate, update, sum(steps))
+            yield batch
 
     def _weights(self) -> dict[str, float]:
         """Returns the weight of each task's loss at the end of an epoch."""

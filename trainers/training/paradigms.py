@@ -38,6 +38,7 @@ class Paradigm(abc.ABC):
       microbatch: rows of a batch that are computed at once. The gradients of the parts are summed, so that a step
         equals that of the whole batch in the memory of a part; only batch norm normalises each part alone.
       xla: whether steps are compiled by XLA, once for every batch size.
+      label_smoothing: share of each label that is spread over all classes (`row_losses`).
 
     Raises:
       ValueError: if `microbatch` does not fit the weighting or `xla`.
@@ -59,8 +60,10 @@ class Paradigm(abc.ABC):
         reduction: Reduction = "labelled",
         microbatch: int | None = None,
         xla: bool = False,
+        label_smoothing: float = 0.0,
     ) -> None:
         self._model, self._optimizer, self._reduction, self._microbatch = model, optimizer, reduction, microbatch
+        self._smoothing = label_smoothing
         self._weighting = weighting or Weighting(model, [task.name for task in tasks], seed=0)
         if microbatch is not None and (microbatch < 1 or xla or not self._weighting.additive):
             raise ValueError(
@@ -138,7 +141,10 @@ class Paradigm(abc.ABC):
         inputs, labels, weights = part
         with tf.GradientTape(persistent=self._weighting.by_task) as tape:
             outputs = forward(inputs, training=True)
-            sums = {task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task])) for task in count}
+            sums = {
+                task: tf.reduce_sum(weights[task] * row_losses(labels[task], outputs[task], self._smoothing))
+                for task in count
+            }
             share = tf.cast(tf.size(next(iter(weights.values()))), tf.float32) / tf.maximum(batch_rows, 1.0)
             penalty = share * sum(self._model.losses, 0.0) / len(count)
             losses = [self._loss_weights[task] * sums[task] / tf.maximum(count[task], 1.0) + penalty for task in count]
@@ -258,9 +264,19 @@ WEIGHTINGS: dict[str, type[Weighting]] = {
 """Weightings by `loss.weighting`; all but `fixed` need joint steps."""
 
 
-def row_losses(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """Returns the cross-entropy of every row: labels int32 [B], probabilities [B, 1] or [B, classes] -> float32 [B]."""
+def row_losses(labels: tf.Tensor, outputs: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the cross-entropy of every row: labels int32 [B], probabilities [B, 1] or [B, classes] -> float32 [B].
+
+    Args:
+      labels: class of every row.
+      outputs: probability of the second class, or of each class.
+      smoothing: share of the label that is spread evenly over all classes (Szegedy et al., CVPR 2016, section 7).
+    """
     outputs = tf.cast(outputs, tf.float32)
     if outputs.shape[-1] == 1:
-        return keras.losses.binary_crossentropy(tf.cast(labels[:, None], outputs.dtype), outputs)
+        wanted = tf.cast(labels[:, None], outputs.dtype)
+        return keras.losses.binary_crossentropy(wanted, outputs, label_smoothing=smoothing)
+    if smoothing:
+        wanted = tf.one_hot(labels, outputs.shape[-1])
+        return keras.losses.categorical_crossentropy(wanted, outputs, label_smoothing=smoothing)
     return keras.losses.sparse_categorical_crossentropy(labels, outputs)

@@ -57,8 +57,17 @@ def test_decay_is_a_penalty_on_the_loss():
     assert np.abs(np.subtract(trained(CoupledAdam(0.05), 0.0), expected)).max() > 1e-3
 
 
+def test_decoupled_decay_is_that_of_keras():
+    expected = trained(keras.optimizers.AdamW(0.05, weight_decay=DECAY), 0.0)
+    found = trained(CoupledAdam(0.05, decoupled_decay=DECAY), 0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.subtract(trained(CoupledAdam(0.05, DECAY), 0.0), expected)).max() > 1e-3
+
+
 def test_unsupported_settings_are_refused():
     with pytest.raises(ValueError, match="coupled_decay must be >= 0, got -1"):
         CoupledAdam(0.1, -1)
+    with pytest.raises(ValueError, match="decoupled_decay must be >= 0, got -1"):
+        CoupledAdam(0.1, decoupled_decay=-1)
     with pytest.raises(ValueError, match="amsgrad must be false"):
         CoupledAdam(0.1, amsgrad=True)

@@ -264,3 +264,16 @@ def test_a_step_in_bfloat16_comes_close():
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=0.05)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smoothed_labels_are_shares_of_all_classes(smoothing):
+    labels = tf.constant([0, 2, 1])
+    outputs = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.1, 0.8, 0.1]], np.float32)
+    wanted = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
+    expected = -(wanted * np.log(outputs)).sum(1)
+    np.testing.assert_allclose(row_losses(labels, tf.constant(outputs), smoothing), expected, rtol=1e-5)
+    second = outputs[:, 1:2]
+    binary = np.array([0, 1, 1]) * (1 - smoothing) + smoothing / 2
+    expected = -(binary * np.log(second[:, 0]) + (1 - binary) * np.log(1 - second[:, 0]))
+    np.testing.assert_allclose(row_losses(tf.constant([0, 1, 1]), tf.constant(second), smoothing), expected, rtol=1e-5)
