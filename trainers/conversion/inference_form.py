@@ -16,8 +16,8 @@ Mixture = TypeVar("Mixture", LMMoE, PLE)
 def inference_form(model: Any) -> keras.Model:
     """Returns the cheapest model with the same outputs.
 
-    A mixture of experts loses the experts that no gate chose, and the others are batched. Any other model is returned
-    as it is.
+    A mixture of experts loses the experts that no gate chose, and the others are batched if they are LSTMs. Any other
+    model is returned as it is.
     """
     if isinstance(model, LMMoE):
         return fused(model if model.batched else prune_experts(model))
@@ -25,11 +25,12 @@ def inference_form(model: Any) -> keras.Model:
 
 
 def fused(model: Mixture) -> Mixture:
-    """Returns a model with the same inputs and outputs whose experts are batched, with copies of the weights.
+    """Returns a model with the same inputs and outputs whose LSTMs are batched, with copies of the weights.
 
+    Pooled experts have no batched form; a mixture of them is returned as it is.
     Its outputs differ by rounding alone. A DSelect-k gate, which is the same for every flow, becomes a constant.
     """
-    if model.batched:
+    if model.batched or (isinstance(model, LMMoE) and model.pooled is not None):
         return model
     weights = layer_weights(model)
     config = {**model.get_config(), "batched": True}

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from flowloom.trainers.layers.batched_lstm import BatchedLSTM
+from flowloom.trainers.layers.packets.pooled_packets import PooledPackets
 from flowloom.trainers.models.gates import GateInput
 
 
@@ -81,19 +82,21 @@ def expert_states(experts: Iterable[keras.layers.Layer], sequence: Any, present:
     """Returns the states of experts that read the same packets, in their order.
 
     Args:
-      experts: LSTMs of one expert each, or `BatchedLSTM`s of several.
+      experts: LSTMs or `PooledPackets` of one expert each, or `BatchedLSTM`s of several.
       sequence: float32 [B, k, C].
       present: bool [B, k], false for padding.
 
     Returns:
-      N tensors [B, H], or [B, k, H] if the experts return sequences.
+      N tensors [B, H], or [B, k, H] if the experts return sequences; [B, 2 H] of pooled experts.
     """
     states: list[Any] = []
-    for lstm in experts:
-        if isinstance(lstm, BatchedLSTM):
-            states += ops.unstack(lstm(sequence, present), lstm.experts, axis=1)
+    for expert in experts:
+        if isinstance(expert, BatchedLSTM):
+            states += ops.unstack(expert(sequence, present), expert.experts, axis=1)
+        elif isinstance(expert, PooledPackets):
+            states.append(expert(sequence, present))
         else:
-            states.append(lstm(sequence, mask=present))
+            states.append(expert(sequence, mask=present))
     return states
 
 
