@@ -1,4 +1,4 @@
-"""Model classes of three papers, as Keras models that need no dataset.
+"""Model classes of three papers and FlowNet, as Keras models that need no dataset.
 
 All are `keras.Model` with inputs by name and one output of probabilities for each task; the docstring of each class has
 the shapes, the source and an example.
@@ -19,6 +19,7 @@ from flowloom.trainers.models.cnn_rnn2 import CNNRNN2
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
+from flowloom.trainers.models.packets.flow_net import FlowNet
 from flowloom.trainers.models.ple import PLE
 
-__all__ = ["CNNRNN2", "MTC", "PLE", "ByteCNN", "ByteTransformer", "LMMoE", "MultitaskCNN"]
+__all__ = ["CNNRNN2", "MTC", "PLE", "ByteCNN", "ByteTransformer", "FlowNet", "LMMoE", "MultitaskCNN"]

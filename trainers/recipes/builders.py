@@ -19,10 +19,14 @@ from flowloom.trainers.models.heads import ClassSum
 from flowloom.trainers.models.lmmoe import LMMoE, shared_and_own
 from flowloom.trainers.models.mtc import MTC
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
+from flowloom.trainers.models.packets.flow_net import FlowNet
 from flowloom.trainers.models.ple import PLE
 from flowloom.trainers.models.tokens import token_shape
-from flowloom.trainers.recipes.model_settings import PATCH_HEADS, SummedTask
+from flowloom.trainers.recipes.model_settings import PATCH_HEADS, ModelSettings, SummedTask
 from flowloom.trainers.recipes.recipe import Recipe
+
+ATTENTION_HEADS = 4
+"""Heads of self-attention over packets where the recipe gives none."""
 
 
 def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> LMMoE | PLE:
@@ -38,6 +42,12 @@ def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) ->
         "gate_input": model.gate_input,
         "tower": model.tower,
     }
+    if model.input == "bins":
+        sizes |= {"features": features.features, "embedding": model.embedding, "dropout": model.dropout}
+    if model.expert_kind == "pooled":
+        inner = _pooled(model)
+        sizes["pooled"] = {name: value for name, value in inner.items() if name != "dropout"}
+        sizes["pooled"]["first"] = min(inner["first"], features.k)
     if model.architecture == "ple":
         return PLE(experts=model.experts, task_experts=model.task_experts, **sizes)
     if model.architecture == "cgc":
@@ -50,6 +60,32 @@ def build_lmmoe(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) ->
         sees = {task: tuple(range(model.experts + n)) for n, task in enumerate(classes)}
         return LMMoE(experts=model.experts + len(brought), generations=[model.experts, *brought], sees=sees, **sizes)
     return LMMoE(experts=model.experts, **sizes)
+
+
+def build_flow_net(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> FlowNet:
+    """Returns an untrained FlowNet for the tasks of a dataset."""
+    model = recipe.model
+    return FlowNet(
+        features.k,
+        features.features,
+        _classes(tasks),
+        width=model.width,
+        readout=model.readout_width,
+        embedding=model.embedding,
+        **_pooled(model),
+    )
+
+
+def _pooled(model: ModelSettings) -> dict[str, Any]:
+    """Returns the arguments that FlowNet and pooled experts share."""
+    return {
+        "layers": model.layers,
+        "mixing": model.mixing,
+        "attention_heads": model.attention_heads or ATTENTION_HEADS,
+        "pooling": model.pooling,
+        "first": model.first_packets,
+        "dropout": model.dropout,
+    }
 
 
 def build_multitask_cnn(recipe: Recipe, features: FeatureSpec, tasks: Sequence[Task]) -> MultitaskCNN:
@@ -163,6 +199,7 @@ def _classes(tasks: Sequence[Task]) -> dict[str, int]:
 
 MODELS: dict[str, Callable[[Recipe, Any, Sequence[Task]], keras.Model]] = {
     "lmmoe": build_lmmoe,
+    "flow_net": build_flow_net,
     "multitask_cnn": build_multitask_cnn,
     "cnn_rnn2": build_cnn_rnn2,
     "mtc": build_mtc,

@@ -29,25 +29,42 @@ class ModelSettings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal[
-        "lmmoe", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn", "flowpic",
+        "lmmoe", "flow_net", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn", "flowpic",
         "byte_patches",
     ] = "lmmoe"  # fmt: skip
     """Architecture of the network."""
 
-    # mixtures of LSTM experts
+    # mixtures of experts
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
-    """Sharing of the LSTM experts. `shared_bottom`: all tasks read one expert. `mmoe`: each task weighs all
+    """Sharing of the experts. `shared_bottom`: all tasks read one expert. `mmoe`: each task weighs all
     experts by a gate. `cgc`, `ple`: shared experts and experts of one task, at one level or at two. `dselect_k`: each
     task ends with a few experts, the same for every flow."""
-    experts: int = pydantic.Field(2, ge=1, description="LSTM experts; under cgc and ple those that all tasks share")
+    experts: int = pydantic.Field(2, ge=1, description="experts; under cgc and ple those that all tasks share")
     task_experts: int = pydantic.Field(1, ge=1, description="experts of each task alone (cgc, ple)")
     selected_experts: int = pydantic.Field(1, ge=1, description="experts that a task ends with (dselect_k)")
     gate_entropy: float = pydantic.Field(0.1, ge=0, description="loss weight of the gates' entropy (dselect_k)")
-    units: int = pydantic.Field(32, ge=1, description="width of an LSTM expert")
+    units: int = pydantic.Field(32, ge=1, description="width of an expert")
+    expert_kind: Literal["lstm", "pooled"] = "lstm"
+    """Network of an expert. `lstm`: reads scaled or represented packets one by one. `pooled`: the residual layers and
+    poolings of flow_net at the width of an expert, which needs `input=bins`."""
+    input: Literal["scaled", "bins"] = "scaled"
+    """Packets that experts and gates read. `scaled`: features as `feed.scaling` gives them. `bins`: soft bins and
+    learned embeddings of packets in units, which needs `feed.scaling=none`."""
     gate_input: Literal["flatten", "mean", "first_packet"] = "flatten"
     """Input of the gates of mmoe: all features of all packets, their mean over packets, or the first packet."""
     tower: tuple[Annotated[int, pydantic.Field(ge=1)], ...] = (16,)
     """Widths of the hidden layers of each task."""
+
+    # networks of packets in units: flow_net, and lmmoe with input=bins
+    embedding: int = pydantic.Field(32, ge=0, description="width of the embedding of a size; 0 = soft bins alone")
+    width: int = pydantic.Field(128, ge=1, description="width of a packet in flow_net")
+    layers: int = pydantic.Field(2, ge=0, description="residual layers of flow_net and of a pooled expert")
+    mixing: Literal["convolution", "attention"] = "convolution"
+    """Residual layers of flow_net and of a pooled expert: convolutions of three packets, or self-attention."""
+    pooling: tuple[Literal["mean", "max", "attention"], ...] = ("mean", "max")
+    """Poolings over the packets of the last residual layer."""
+    first_packets: int = pydantic.Field(8, ge=0, description="first packets that are also read in their places")
+    readout_width: int = pydantic.Field(256, ge=1, description="width of flow_net before its output layers")
 
     # the multi-task CNN of Rezaei and Liu
     convolutions: Literal["paper", "fit"] = "paper"
@@ -79,12 +96,20 @@ class ModelSettings(pydantic.BaseModel):
         description="null = 6 on bytes, and on features the number of values in a token, as in MTC; 4 in byte_patches",
     )
     dropout: float = pydantic.Field(
-        0.07, ge=0, lt=1, description="rate in the CNN branch of mtc and in byte_patches' layers"
+        0.07,
+        ge=0,
+        lt=1,
+        description="rate in the CNN branch of mtc, in byte_patches, in flow_net, and in lmmoe with input=bins",
     )
     patch: int = pydantic.Field(4, ge=1, description="bytes of a token of byte_patches")
     token_width: int = pydantic.Field(64, ge=1, description="values of a token of byte_patches")
     sums: dict[str, SummedTask] = {}
     """Tasks without an output layer, whose probabilities are sums over the classes of another task."""
+
+    @property
+    def reads_units(self) -> bool:
+        """True for models whose first layer represents packets in units."""
+        return self.kind == "flow_net" or self.input == "bins"
 
     @property
     def reads_rows(self) -> bool:
@@ -109,6 +134,17 @@ class ModelSettings(pydantic.BaseModel):
                 f"model.architecture=dselect_k, got model.experts={self.experts} and "
                 f"model.selected_experts={self.selected_experts}; raise model.experts"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _bins_are_of_mixtures(self) -> Self:
+        if self.input == "bins" and (self.kind, self.architecture == "ple") != ("lmmoe", False):
+            raise ValueError(
+                "model.input=bins needs model.kind=lmmoe and an architecture other than ple, got "
+                f"model.kind={self.kind} and model.architecture={self.architecture}; remove model.input"
+            )
+        if self.expert_kind == "pooled" and self.input != "bins":
+            raise ValueError(f"model.expert_kind=pooled needs model.input=bins, got {self.input}; set model.input=bins")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -6,6 +6,22 @@ from typing import Any
 _REZAEI_LIU_SCHEDULE: dict[str, Any] = {"learning_rate": 1e-3, "clip_norm": 1.0, "epochs": 20, "patience": 20}
 _REZAEI_LIU_FEED: dict[str, Any] = {"k": 60, "channels": ("gap", "size"), "scaling": "linear", "batch_size": 64}
 
+_UNITS_MODEL: dict[str, Any] = {"dropout": 0.3}
+_UNITS_SCHEDULE: dict[str, Any] = {
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-3,
+    "decay": "cosine",
+    "epochs": 25,
+    "keep": "last",
+}
+_UNITS_FEED: dict[str, Any] = {
+    "k": 30,
+    "channels": ("size", "gap", "direction", "tcp_flags", "protocol", "ttl", "window"),
+    "scaling": "none",
+}
+"""Settings of networks that represent packets in units (docs/decisions/0033-packets-in-bins.md)."""
+
 MTC_LITE: dict[str, Any] = {
     "repetitions": (1, 1, 1), "expanded": True, "positions": True, "readout": "wide", "masked": 0.2
 }  # fmt: skip
@@ -29,6 +45,21 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "multa": {},
     "lstm": {"model": {"experts": 1}},
     "multa-mean": {"model": {"gate_input": "mean"}},
+    "flow-net": {
+        "model": {**_UNITS_MODEL, "kind": "flow_net"},
+        "schedule": _UNITS_SCHEDULE,
+        "feed": _UNITS_FEED,
+    },
+    "multa-bins": {
+        "model": {**_UNITS_MODEL, "input": "bins", "gate_input": "mean"},
+        "schedule": _UNITS_SCHEDULE,
+        "feed": _UNITS_FEED,
+    },
+    "multa-pooled": {
+        "model": {**_UNITS_MODEL, "input": "bins", "gate_input": "mean", "expert_kind": "pooled", "units": 64},
+        "schedule": _UNITS_SCHEDULE,
+        "feed": _UNITS_FEED,
+    },
     "multitask-cnn": {
         "model": {"kind": "multitask_cnn"},
         "loss": {"reduction": "batch"},
@@ -100,6 +131,9 @@ SUMMARIES: dict[str, str] = {
     "multa": "mixture of LSTM experts with gates on all features (MULTA); reads flows",
     "lstm": "one LSTM that all tasks share; reads flows",
     "multa-mean": "MULTA with gates on the mean packet, which have far fewer weights; reads flows",
+    "flow-net": "binned packets, convolutions and pooling, which beat the LSTMs; reads flows",
+    "multa-bins": "MULTA on binned packets; reads flows",
+    "multa-pooled": "MULTA on binned packets with convolutions and pooling as experts; reads flows",
     "multitask-cnn": "1D-CNN of Rezaei and Liu; reads flows",
     "multitask-cnn-windows": "the same with random windows of each flow, which scores higher; reads flows",
     "cnn-rnn2": "baseline of Rezaei and Liu: a CNN and an RNN for each task; reads flows",

@@ -155,6 +155,18 @@ def _patches_fit_their_heads(recipe: Recipe) -> str | None:
     return None
 
 
+def _packets_in_units_are_represented(recipe: Recipe) -> str | None:
+    model, scaling = recipe.model, recipe.feed.scaling
+    if model.reads_units and scaling != "none":
+        return (
+            f"model.kind={model.kind} reads packets in units as bins and needs feed.scaling=none, got {scaling}; set "
+            "feed.scaling=none"
+        )
+    if model.kind == "lmmoe" and scaling == "none" and not model.reads_units:
+        return "feed.scaling=none gives packets in units, which model.kind=lmmoe needs as bins; set model.input=bins"
+    return None
+
+
 def _weighting_has_joint_steps(recipe: Recipe) -> str | None:
     weighting, paradigm = recipe.loss.weighting, recipe.schedule.paradigm
     if weighting != "fixed" and paradigm in ("rainbow", "incremental", "single"):
@@ -245,6 +257,7 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _scaling_fits_the_model,
     _units_fit_the_model,
     _patches_fit_their_heads,
+    _packets_in_units_are_represented,
     _weighting_has_joint_steps,
     _balanced_tasks_share_rows,
     _isolation_adds_experts,

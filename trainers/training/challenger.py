@@ -25,7 +25,8 @@ from flowloom.trainers.training.train import RunSummary, Start, check_tasks, tra
 SHAPING = (
     "feed.k", "feed.channels", "feed.scaling", "feed.signed", "model.kind", "model.architecture", "model.experts",
     "model.task_experts", "model.selected_experts", "model.gate_entropy", "model.units", "model.gate_input",
-    "model.tower", "model.convolutions",
+    "model.tower", "model.convolutions", "model.input", "model.expert_kind", "model.embedding", "model.width",
+    "model.layers", "model.mixing", "model.pooling", "model.first_packets", "model.readout_width", "model.dropout",
 )  # fmt: skip
 """Settings of a recipe that cannot change while training continues from a trained model."""
 
@@ -40,7 +41,7 @@ def train_challenger(
 ) -> tuple[RunSummary, StartKind, str]:
     """Trains a challenger on a dataset, from the champion's weights where possible.
 
-    For each new task a mixture of LSTM experts grows by an expert, a gate, a tower and a head. Only these are trained,
+    For each new task a mixture of experts grows by an expert, a gate, a tower and a head. Only these are trained,
     so that the scores of earlier tasks stay the same to the bit. The challenger reads the features of the champion,
     with the same normalisation.
 

@@ -289,7 +289,7 @@ def summary(found: Mapping[str, Any]) -> str:
     ratio = found["parameters"] / singles["parameters"]
     sentences = [
         f"{_described(found['experts'], found['units'])} serve {len(found['auc'])} tasks with "
-        f"{found['parameters']:,} parameters, {ratio:.2f} times as many as one LSTM per task; the worst ROC AUC is "
+        f"{found['parameters']:,} parameters, {ratio:.2f} times as many as one network per task; the worst ROC AUC is "
         f"{min(found['auc'].values()):.4f}."
     ]
     if unmet := [task for task, single in found["singles"].items() if not single["met"]]:

@@ -12,6 +12,7 @@ from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.run_directory import Run
+from flowloom.trainers.training.learning_rate import cosine_rate
 from flowloom.trainers.training.train import TrainOptions, train, train_from
 
 SMALL = ("k=8", "units=8", "tower=[4]", "learning_rate=0.01", "batch_size=64", "epochs=3")
@@ -196,6 +197,50 @@ def test_the_learning_rate_follows_the_weighted_validation_loss(synthetic, tmp_p
     first = record["validation_loss"]
     assert record["validation_total_loss"] == pytest.approx(sum(first.values()) + first["app"])
     assert asked[-1] == (0.01, [record["validation_total_loss"]], 0.5, 3)
+
+
+UNITS = (
+    "k=8", "width=8", "readout_width=8", "embedding=4", "first_packets=2", "layers=1", "batch_size=64", "epochs=3",
+    "learning_rate=0.01",
+)  # fmt: skip
+
+
+def test_a_cosine_falls_with_each_step_to_the_last_weights(synthetic, tmp_path, monkeypatch):
+    asked = []
+
+    def rate(highest, update, updates):
+        asked.append((highest, update, updates))
+        return cosine_rate(highest, update, updates)
+
+    monkeypatch.setattr("flowloom.trainers.training.loop.cosine_rate", rate)
+    whole = train(TrainOptions(synthetic(), tmp_path / "whole", "flow-net", UNITS))
+    assert whole.best_epoch == whole.epochs == 3
+    assert asked == [(0.01, update, whole.steps) for update in range(1, whole.steps + 1)]
+
+    options = TrainOptions(synthetic(), tmp_path / "cut", "flow-net", UNITS, 0.0)
+
+    def cut(progress):
+        if epoch_and_step(progress) == (2, 2):
+            raise PowerCutError
+
+    asked.clear()
+    with pytest.raises(PowerCutError):
+        train(options, cut)
+    train(options)
+    assert sorted(set(asked)) == [(0.01, update, whole.steps) for update in range(1, whole.steps + 1)]
+    for one, two in zip(weights(tmp_path / "whole"), weights(tmp_path / "cut"), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_each_phase_of_latecomers_has_its_cosine(synthetic, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "flowloom.trainers.training.loop.cosine_rate", lambda *given: asked.append(given) or cosine_rate(*given)
+    )
+    settings = (*UNITS, "paradigm=incremental", "phase_epochs=1", "tasks=[app, attack]", "latecomer=repair")
+    summary = train(TrainOptions(synthetic(layout="rainbow"), tmp_path / "run", "flow-net", settings))
+    steps = [record["steps"] for record in Run.open(summary.run).history]
+    assert asked == [(0.01, update, each) for each in steps for update in range(1, each + 1)]
 
 
 def test_without_validation_rows_the_last_epoch_is_kept(synthetic, tmp_path):

@@ -78,6 +78,15 @@ def test_a_size_is_found_and_trained(synthetic, tmp_path, fake):
     assert "{{" not in page
 
 
+@pytest.mark.parametrize("recipe", ["multa-bins", "multa-pooled"])
+def test_mixtures_of_binned_packets_are_sized(synthetic, tmp_path, fake, recipe):
+    found = tune_sizes(options_of(synthetic(), tmp_path / "run", recipe=recipe, overrides=("k=8", "epochs=1")))
+    assert (found["experts"], found["units"], found["met"]) == (2, 12, True)
+    assert fake[0].overrides == ("k=8", "epochs=1", "experts=2", "units=12")
+    basis = json.loads((tmp_path / "run" / "tuning" / "basis.json").read_text())
+    assert basis["recipe"]["feed"]["scaling"] == "none"
+
+
 def test_an_interrupted_tuning_trains_nothing_twice(synthetic, tmp_path, fake):
     started = []
 
