@@ -27,27 +27,29 @@ ALLOWED: dict[str, str] = {
     "trainers/layers": "",
     "transforms": "",
     "schemas/corpus": "schemas schemas/arrow",
-    "trainers/models": "trainers/layers",
+    "trainers/layers/packets": "trainers/layers",
     "transforms/arrays": "schemas schemas/arrow",
     "pipelines/terminal": "schemas transforms/arrays",
     "schemas/dataset": "schemas schemas/arrow schemas/corpus",
-    "trainers/conversion": "schemas trainers trainers/models",
+    "trainers/models": "trainers/layers trainers/layers/packets",
     "trainers/models/baselines": "trainers/layers trainers/models",
     "transforms/io": "schemas transforms/arrays",
     "transforms/windows": "schemas schemas/arrow transforms/arrays",
     "pipelines/engines": "schemas transforms/io",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
+    "trainers/models/packets": "trainers/layers/packets trainers/models",
+    "trainers/conversion": "schemas trainers trainers/models trainers/models/packets",
     "trainers/feed": "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models",
     "transforms/captures": "schemas schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
     "trainers/recipes": (
-        "schemas schemas/arrow schemas/corpus trainers/models trainers/models/baselines schemas/dataset schemas/models "
-        "trainers/feed"
+        "schemas schemas/arrow schemas/corpus schemas/dataset trainers/models schemas/models trainers/models/packets "
+        "trainers/models/baselines trainers/feed"
     ),
     "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "trainers/deploy": (
-        "schemas schemas/arrow trainers schemas/corpus trainers/models trainers/conversion schemas/models "
-        "trainers/feed trainers/recipes"
+        "schemas schemas/arrow trainers schemas/corpus trainers/layers/packets trainers/models schemas/models "
+        "trainers/conversion trainers/feed trainers/recipes"
     ),
     "trainers/evaluation": (
         "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/conversion trainers/feed "
@@ -77,8 +79,8 @@ ALLOWED: dict[str, str] = {
         "transforms/labels"
     ),
     "trainers/api": (
-        "schemas schemas/arrow trainers trainers/models schemas/dataset trainers/feed trainers/recipes trainers/deploy "
-        "trainers/evaluation trainers/training"
+        "schemas schemas/arrow trainers schemas/dataset trainers/models trainers/models/packets trainers/feed "
+        "trainers/recipes trainers/deploy trainers/evaluation trainers/training"
     ),
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
     "transforms/published": (

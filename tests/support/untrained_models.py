@@ -14,19 +14,21 @@ TASKS = (
     Task(name="attack", kind="binary"),
 )
 MIXTURES = {
-    "ple": ("architecture=ple", "experts=2"),
-    "cgc": ("architecture=cgc",),
-    "shared": ("architecture=shared_bottom", "experts=1"),
-    "dselect-k": ("architecture=dselect_k", "experts=4"),
-    "first packet": ("gate_input=first_packet",),
+    "ple": ("multa", ("architecture=ple", "experts=2", "units=4")),
+    "cgc": ("multa", ("architecture=cgc", "units=4")),
+    "shared": ("multa", ("architecture=shared_bottom", "experts=1", "units=4")),
+    "dselect-k": ("multa", ("architecture=dselect_k", "experts=4", "units=4")),
+    "first packet": ("multa", ("gate_input=first_packet", "units=4")),
+    "attention": ("flow-net", ("mixing=attention", "pooling=[attention]", "embedding=0")),
 }
-"""Settings of recipe `multa` by name."""
+"""Structures that no named recipe has: the recipe that comes nearest, and its changed settings."""
 
 
 def untrained(recipe: Recipe) -> Any:
     """Returns an untrained model of a recipe."""
+    channels = recipe.feed.channels if recipe.feed.scaling == "none" else ("size", "direction", "gap")
     specs = {
-        "flows": FeatureSpec(k=12, channels=("size", "direction", "gap"), scaling="fixed"),
+        "flows": FeatureSpec(k=12, channels=channels, scaling="none" if recipe.feed.scaling == "none" else "fixed"),
         "packets": ByteSpec(length=120),
         "tables": TableSpec(moments={f"f{at}": (0.0, 1.0) for at in range(12)}, scaling="standard", missing="mean"),
     }

@@ -97,7 +97,7 @@ class DeployedModel:
             dataset=run.source.content_hash,
             profile=profile,
             profile_missing=missing,
-            engine="lanes" if network.kind == "lmmoe" and network.architecture != "ple" else "tensorflow",
+            engine="lanes" if _has_lanes(network) else "tensorflow",
         )
 
     def load(self) -> Forward:
@@ -218,7 +218,8 @@ def _contract(root: Path) -> dict[str, Any] | None:
         contract = read_contract(root)
         if "tasks" not in contract:
             return None
-        streamable = "structure" in contract["streaming"]
+        structure = contract["streaming"].get("structure")
+        streamable = structure is not None and not structure.get("pooled")
         engines = {"litert": "litert", "onnx": "onnx"}
         engine = "lanes" if streamable and not contract["int8"] else engines.get(contract["format"], "tensorflow")
         profile = read_profile(root, contract.get("sha256", {}).get(PROFILE))
@@ -236,6 +237,11 @@ def _contract(root: Path) -> dict[str, Any] | None:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FlowloomError(f"the export {root} is damaged ({error}); export the run again") from None
+
+
+def _has_lanes(network: Any) -> bool:
+    """Returns whether the model of these settings is a mixture of LSTMs that `MixtureScorer` computes."""
+    return network.kind == "lmmoe" and network.architecture != "ple" and network.expert_kind == "lstm"
 
 
 def _trained_profile(run: Any) -> tuple[FeatureProfile | None, str | None]:

@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from flowloom.trainers.deploy.mixture_weights import GATE_INPUTS
+from flowloom.trainers.deploy.represented_packets import represented_flows, tables_of
 
 LANES = 64
 """Flows that are read side by side; their data fits the first caches. 64 is the fastest of 32, 64 and 128."""
+
+REPRESENTED = 4 * LANES
+"""Flows that are represented at a time, as a represented packet is about ten times as wide as one in units."""
 
 
 class MixtureScorer:
@@ -29,23 +33,26 @@ class MixtureScorer:
         self.k: int = structure["k"]
         self.tasks: dict[str, int] = structure["tasks"]
         """Number of classes of each task."""
-        experts, self.channels, width = weights["kernel"].shape
+        experts, read, width = weights["kernel"].shape
+        self._features: list[str] | None = structure.get("features")  # exports of 0.2 have none
+        self.channels: int = read if self._features is None else len(self._features)
         self._units = width // 4
         self._gate_input = GATE_INPUTS.index(structure["gate_input"])
         self._towers: int = structure["tower_layers"]
         self._weights = weights
         # one product for packets and states, four rows of the weights at a time
-        rows = self.channels + self._units
+        rows = read + self._units
         self._recurrence = np.zeros((experts, rows + -rows % 4, width), np.float32)
-        self._recurrence[:, : self.channels] = weights["kernel"]
-        self._recurrence[:, self.channels : rows] = weights["recurrent_kernel"]
+        self._recurrence[:, :read] = weights["kernel"]
+        self._recurrence[:, read:rows] = weights["recurrent_kernel"]
         self._recurrence = np.ascontiguousarray(self._recurrence.transpose(0, 2, 1))  # [N, 4H, C + H]
 
     def __call__(self, sequence: npt.NDArray[np.float32], length: npt.NDArray[np.int32]) -> dict[str, np.ndarray]:
         """Returns the probabilities of flows.
 
         Args:
-          sequence: float32 [B, k, C], the features of each packet; padding is ignored.
+          sequence: float32 [B, k, C], the features of each packet, in units if the structure names `features`; padding
+            is ignored.
           length: int32 [B], packets of each flow, at most k.
 
         Returns:
@@ -58,6 +65,17 @@ class MixtureScorer:
             raise ValueError(f"flows must be [B, {self.k}, {self.channels}] beside B lengths, got {sequence.shape}")
         if not len(length):
             return {task: np.empty((0, _outputs(classes)), np.float32) for task, classes in self.tasks.items()}
+        if self._features is None:
+            return self._scores(sequence, length)
+        tables, parts = tables_of(self._features, self._weights), []
+        for start in range(0, len(length), REPRESENTED):
+            some = slice(start, start + REPRESENTED)
+            packets = represented_flows(sequence[some], length[some], self._features, tables)
+            parts.append(self._scores(packets, length[some]))
+        return {task: np.concatenate([part[task] for part in parts]) for task in self.tasks}
+
+    def _scores(self, sequence: npt.NDArray[np.float32], length: npt.NDArray[np.int32]) -> dict[str, np.ndarray]:
+        """Returns the probabilities of at least one flow from the packets that the experts read, [B, k, D]."""
         order = np.argsort(-length, kind="stable")
         lanes = len(order) + -len(order) % LANES
         # lanes without a flow have length 0

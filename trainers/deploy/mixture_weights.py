@@ -9,6 +9,8 @@ import numpy as np
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.conversion.weight_arrays import read_arrays
 from flowloom.trainers.deploy.export_layout import WEIGHTS, export_file
+from flowloom.trainers.deploy.pooled_scorer import PooledScorer
+from flowloom.trainers.deploy.represented_packets import checked_width
 
 GATE_INPUTS = ("flatten", "mean", "first_packet")
 
@@ -43,9 +45,14 @@ def check_weights(structure: Mapping[str, Any], weights: Mapping[str, np.ndarray
         raise ValueError(f"tower_layers must be from 0 to 99, and tasks at least 1, got {layers!r} and {len(tasks)}")
     if structure["gate_input"] not in GATE_INPUTS:
         raise ValueError(f"gate_input must be one of {', '.join(GATE_INPUTS)}, got {structure['gate_input']!r}")
+    if structure.get("pooled"):
+        PooledScorer(dict(structure), weights)  # NumPy checks all shapes of a trial
+        return
     if weights["kernel"].ndim != 3 or weights["kernel"].shape[2] % 4:
         raise ValueError(f"kernel must be [experts, channels, 4 units], got {list(weights['kernel'].shape)}")
     experts, channels, width = weights["kernel"].shape
+    if (features := structure.get("features")) is not None and channels != (read := checked_width(features, weights)):
+        raise ValueError(f"kernel must read the {read} values of a represented packet, got {channels}")
     units, number = width // 4, len(tasks)
     gate = k * channels if structure["gate_input"] == "flatten" else channels
     shapes: dict[str, tuple[int, ...]] = {

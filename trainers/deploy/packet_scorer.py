@@ -2,7 +2,8 @@
 
 A batch model reads a flow from its first packet each time. Here a packet costs one step of each expert, whatever its
 place in the flow. The gates are exact too: a gate on all packets adds each packet's part to its logits, a gate on their
-mean divides that sum by their number, and a gate on the first packet reads it once.
+mean divides that sum by their number, and a gate on the first packet reads it once. Packets in units are first
+represented.
 """
 
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowloom.schemas.errors import FlowloomError
+from flowloom.trainers.deploy.buffered_scorer import BufferedScorer, check_packets, check_slots
 from flowloom.trainers.deploy.export_layout import read_contract
 from flowloom.trainers.deploy.mixture_weights import GATE_INPUTS, read_mixture
+from flowloom.trainers.deploy.represented_packets import represented, tables_of
 
 
 class StreamingScorer:
@@ -45,14 +48,17 @@ class StreamingScorer:
             task: slice(end - outputs, end)
             for task, end, outputs in zip(self.tasks, ends, self._outputs.tolist(), strict=True)
         }
-        experts, self.channels, width = weights["kernel"].shape
+        experts, read, width = weights["kernel"].shape
+        self._features: list[str] | None = structure.get("features")  # exports of 0.2 have none
+        self.channels: int = read if self._features is None else len(self._features)
+        self._tables = {} if self._features is None else tables_of(self._features, weights)
         self._states = np.zeros((slots, 2, experts, width // 4), np.float32)
         self._logits = np.zeros((slots, len(self.tasks), experts), np.float32)
         self._packets = np.zeros(slots, np.int32)
 
     @classmethod
-    def load(cls, path: str | Path, slots: int = 65_536) -> Self:
-        """Returns the scorer for a folder that `flowloom export` wrote.
+    def load(cls, path: str | Path, slots: int = 65_536) -> Self | BufferedScorer:
+        """Returns the scorer for a folder that `flowloom export` wrote; pooled networks have a `BufferedScorer`.
 
         Raises:
           FlowloomError: if the folder has no export, a damaged one, or one of a model that cannot be streamed.
@@ -67,7 +73,8 @@ class StreamingScorer:
             raise FlowloomError(f"{root} has no export ({error}); make one with `flowloom export`") from None
         if "structure" not in streaming:
             raise FlowloomError(f"the model of {root} cannot be streamed: {streaming['reason']}; score whole flows")
-        return cls(*read_mixture(root, contract), slots)
+        structure, weights = read_mixture(root, contract)
+        return (BufferedScorer if structure.get("pooled") else cls)(structure, weights, slots)
 
     def update(self, flow_slots: npt.ArrayLike, packets: npt.ArrayLike) -> dict[str, np.ndarray]:
         """Reads packets in their order, and returns the scores of their flows after each.
@@ -86,10 +93,10 @@ class StreamingScorer:
         """
         slots = np.ascontiguousarray(flow_slots, np.int64)
         rows = np.ascontiguousarray(packets, np.float32)
-        if slots.ndim != 1 or rows.shape != (len(slots), self.channels):
-            raise ValueError(
-                f"packets must be [M, {self.channels}] beside M flow slots, got {rows.shape} and {slots.shape}"
-            )
+        check_packets(slots, rows, self.channels)
+        if self._features is not None:
+            check_slots(slots, self.slots)
+            rows = represented(rows, self._features, self._tables, self._follows(slots))
         # one call of one kernel: for a single packet, every array operation beside it would cost as much as its step
         scores = np.empty((len(slots), sum(self._outputs)), np.float32)
         known = _update(
@@ -97,8 +104,15 @@ class StreamingScorer:
             self._dense, self._widths, self._outputs, scores,
         )  # fmt: skip
         if not known:
-            raise ValueError(f"flow slots must be from 0 to {self.slots - 1}, got {slots.min()} to {slots.max()}")
+            check_slots(slots, self.slots)
         return {task: scores[:, place] for task, place in self._places.items()}
+
+    def _follows(self, slots: np.ndarray) -> np.ndarray:
+        """Returns whether a packet stands behind another one of its flow, bool [M]."""
+        follows = self._packets[slots] > 0
+        repeated = np.ones(len(slots), bool)
+        repeated[np.unique(slots, return_index=True)[1]] = False
+        return follows | repeated
 
     def reset(self, flow_slots: npt.ArrayLike) -> None:
         """Frees slots, int [M], for other flows."""

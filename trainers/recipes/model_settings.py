@@ -29,8 +29,8 @@ class ModelSettings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal[
-        "lmmoe", "flow_net", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn", "flowpic",
-        "byte_patches",
+        "lmmoe", "flow_net", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn",
+        "flowpic", "byte_patches",
     ] = "lmmoe"  # fmt: skip
     """Architecture of the network."""
 

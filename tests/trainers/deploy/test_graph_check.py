@@ -33,7 +33,7 @@ def test_a_mixture_passes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RECIPES, *MIXTURES])
 def test_the_graphs_of_all_recipes_pass(tmp_path, name):
-    recipe = Recipe.named(name) if name in RECIPES else Recipe.named("multa", (*MIXTURES[name], "units=4"))
+    recipe = Recipe.named(*MIXTURES.get(name, (name,)))
     check_saved_model(exported(tmp_path / "model", recipe))
 
 

@@ -102,7 +102,7 @@ def test_a_mixture_keeps_its_streaming_weights(onnx, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RECIPES, *MIXTURES])
 def test_models_of_all_recipes_can_be_written(onnx, name):
-    recipe = Recipe.named(name) if name in RECIPES else Recipe.named("multa", (*MIXTURES[name], "units=4"))
+    recipe = Recipe.named(*MIXTURES.get(name, (name,)))
     model = seeded(untrained, recipe)
     rows = random_rows(model, 30, seed=1)
     found, expected = ONNXModel(convert(inference_form(model)))(rows), model(rows, training=False)

@@ -8,7 +8,7 @@ import keras
 from flowloom.trainers.models.baselines.generalised_mean import GeneralisedMean
 from flowloom.trainers.models.baselines.packet_embedding import PacketEmbedding
 from flowloom.trainers.models.baselines.shared_trunk import SharedTrunk
-from flowloom.trainers.models.baselines.unit_inputs import TYPICAL_PACKET, check_unit_channels
+from flowloom.trainers.models.baselines.unit_inputs import UNIT_CHANNELS, check_unit_channels
 from flowloom.trainers.models.flow_inputs import check_sizes, flow_inputs
 
 BLOCKS = ((192, 7, 0.0), (256, 7, 0.1), (384, 5, 0.2), (448, 3, 0.3))
@@ -57,7 +57,7 @@ class CesnetCNN(SharedTrunk):
     888661
     """
 
-    typical_packet = TYPICAL_PACKET
+    features = UNIT_CHANNELS
 
     def __init__(self, k: int, channels: int, tasks: Mapping[str, int], **kwargs: Any) -> None:
         check_sizes(k=k)

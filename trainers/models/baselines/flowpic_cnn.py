@@ -7,7 +7,7 @@ import keras
 
 from flowloom.trainers.models.baselines.flow_picture import FlowPicture
 from flowloom.trainers.models.baselines.shared_trunk import SharedTrunk
-from flowloom.trainers.models.baselines.unit_inputs import TYPICAL_PACKET, check_unit_channels
+from flowloom.trainers.models.baselines.unit_inputs import UNIT_CHANNELS, check_unit_channels
 from flowloom.trainers.models.flow_inputs import check_sizes, flow_inputs
 
 FILTERS, KERNEL, POOL = (6, 16), 5, 2
@@ -53,7 +53,7 @@ class FlowPicCNN(SharedTrunk):
     61281
     """
 
-    typical_packet = TYPICAL_PACKET
+    features = UNIT_CHANNELS
 
     def __init__(
         self,

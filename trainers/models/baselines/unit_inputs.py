@@ -2,8 +2,6 @@
 
 UNIT_CHANNELS = ("size", "gap", "direction")
 """Channels that these networks read, in this order, under `feed.scaling=none`."""
-TYPICAL_PACKET = (1500.0, 1e6, 1.0)
-"""A large value of each channel, by which random test inputs are scaled."""
 
 
 def check_unit_channels(channels: int) -> None:
