@@ -15,6 +15,7 @@ EXTRAS = {
     "imblearn": "train",
     "jinja2": "build",
     "keras": "train",
+    "lightgbm": "lightgbm",
     "matplotlib": "train",
     "mlflow": "retrain",
     "nfstream": "dpi",
