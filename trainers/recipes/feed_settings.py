@@ -29,8 +29,8 @@ class FeedSettings(pydantic.BaseModel):
     """In every epoch half of the training rows begin at a packet drawn from 0 (the flow's first) to this one."""
 
     # features of packets and tables
-    source: Literal["bytes", "features"] = "bytes"
-    """Input of models of rows: the bytes of packets, or the features of tables."""
+    source: Literal["bytes", "features", "flows"] = "bytes"
+    """Input of networks of rows: the bytes of packets, or the features of tables. Trees can read `flows` too."""
     table_scaling: TableScaling = "standard"
     """Scaling of table features, fitted on the train split: z-scores, ranks in [0, 1], or none."""
     most_features: int | None = pydantic.Field(

@@ -5,11 +5,13 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn", "byte_patches")
-"""Models of packets or tables; all others are models of flows."""
+"""Networks of packets or tables; all other networks are of flows."""
 UNIT_MODELS = ("cesnet_cnn", "flowpic")
-"""Models of flows that read packets in units (`feed.scaling=none`)."""
+"""Networks of flows that read sizes, gaps and directions in units (`feed.scaling=none`)."""
 PATCH_HEADS = 4
 """Attention heads of byte_patches where a recipe gives none."""
+TREES = ("extra_trees", "random_forest", "boosted_trees", "lightgbm", "logistic")
+"""Trees and linear models, which are fitted as a whole and read the view of `feed.source`."""
 
 
 class SummedTask(pydantic.BaseModel):
@@ -30,9 +32,9 @@ class ModelSettings(pydantic.BaseModel):
 
     kind: Literal[
         "lmmoe", "flow_net", "multitask_cnn", "cnn_rnn2", "mtc", "byte_transformer", "byte_cnn", "cesnet_cnn",
-        "flowpic", "byte_patches",
+        "flowpic", "byte_patches", "extra_trees", "random_forest", "boosted_trees", "lightgbm", "logistic",
     ] = "lmmoe"  # fmt: skip
-    """Architecture of the network."""
+    """Architecture of the network, or kind of trees or linear model."""
 
     # mixtures of experts
     architecture: Literal["shared_bottom", "mmoe", "cgc", "ple", "dselect_k"] = "mmoe"
@@ -106,6 +108,19 @@ class ModelSettings(pydantic.BaseModel):
     sums: dict[str, SummedTask] = {}
     """Tasks without an output layer, whose probabilities are sums over the classes of another task."""
 
+    # trees and linear models, one for each task
+    flow_columns: Literal["positions", "histograms", "both"] = "positions"
+    """Columns of flows: the values of each packet, histograms and statistics over the packets, or both."""
+    trees: int = pydantic.Field(300, ge=1, description="trees of a forest, or most rounds of boosting")
+    leaf_rows: int | None = pydantic.Field(
+        None, ge=1, description="fewest train rows of a leaf; null = 1 in forests, 20 in boosted trees"
+    )
+    shrinkage: float = pydantic.Field(0.1, gt=0, le=1, description="times the values of a round of boosting")
+    penalty: float = pydantic.Field(1.0, gt=0, description="strength of the L2 penalty of logistic")
+    most_rows: int = pydantic.Field(
+        200_000, ge=1, description="largest number of train rows of a task, drawn at random; all are held in memory"
+    )
+
     @property
     def reads_units(self) -> bool:
         """True for models whose first layer represents packets in units."""
@@ -113,8 +128,13 @@ class ModelSettings(pydantic.BaseModel):
 
     @property
     def reads_rows(self) -> bool:
-        """True for models of packets or tables, false for models of flows."""
+        """True for networks of packets or tables."""
         return self.kind in ROW_MODELS
+
+    @property
+    def is_trees(self) -> bool:
+        """True for trees and linear models, which have no epochs."""
+        return self.kind in TREES
 
     @pydantic.model_validator(mode="after")
     def _experts_fit_the_architecture(self) -> Self:

@@ -40,6 +40,7 @@ _MTC_SCHEDULE: dict[str, Any] = {
 }
 
 _UNITS: dict[str, Any] = {"channels": ("size", "gap", "direction"), "scaling": "none"}
+_TREES_FEED: dict[str, Any] = {"source": "flows", "scaling": "none", "k": 30}
 
 RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "multa": {},
@@ -105,6 +106,14 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
         "schedule": {"learning_rate": 1e-3, "epochs": 10, "patience": 10},
         "feed": {"length": 320},
     },
+    "extra-trees": {"model": {"kind": "extra_trees"}, "feed": _TREES_FEED},
+    "forest": {"model": {"kind": "random_forest"}, "feed": _TREES_FEED},
+    "boosted-trees": {
+        "model": {"kind": "boosted_trees", "flow_columns": "both", "trees": 100},
+        "feed": _TREES_FEED,
+    },
+    "lightgbm": {"model": {"kind": "lightgbm", "flow_columns": "both", "trees": 100}, "feed": _TREES_FEED},
+    "logistic": {"model": {"kind": "logistic", "flow_columns": "histograms"}, "feed": _TREES_FEED},
 }
 """Settings by section for every name that `flowloom train --recipe` accepts.
 
@@ -125,6 +134,10 @@ with the paper's 49 features. `mtc-transformer`, `mtc-cnn`: the paper's baseline
 The field's networks, as baselines (docs/baselines.md): `cesnet-cnn`, 30pktTCNET of Luxemburk et al.; `flowpic`,
 mini-FlowPic of Horowicz et al.; `byte-patches`, a small Transformer of the kind of ET-BERT and YaTC without their
 pre-training.
+
+`extra-trees`, `forest`, `boosted-trees`, `lightgbm`, `logistic`: an estimator for each task on the first 30 packets of
+flows, on bytes of packets (`feed.source=bytes`) or on tables (`feed.source=features`); the best round of boosting is
+chosen on validation rows (docs/decisions/0036-trees-as-models.md).
 """
 
 SUMMARIES: dict[str, str] = {
@@ -146,5 +159,10 @@ SUMMARIES: dict[str, str] = {
     "cesnet-cnn": "CESNET's CNN of 30 packets with embedded sizes and gaps (30pktTCNET); reads flows",
     "flowpic": "LeNet on a picture of sizes and times (mini-FlowPic); reads flows",
     "byte-patches": "small byte Transformer of the kind of ET-BERT and YaTC; reads packets",
+    "extra-trees": "extremely randomised trees for each task; reads flows, packets or tables",
+    "forest": "random forest for each task; reads flows, packets or tables",
+    "boosted-trees": "gradient boosting for each task (scikit-learn); reads flows, packets or tables",
+    "lightgbm": "gradient boosting for each task (LightGBM); reads flows, packets or tables",
+    "logistic": "logistic regression on histograms for each task; reads flows, packets or tables",
 }
 """A line about each recipe, and the view that it reads."""

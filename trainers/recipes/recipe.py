@@ -54,7 +54,7 @@ class Recipe(pydantic.BaseModel):
     @property
     def view(self) -> View:
         """The view of a dataset whose rows the model reads."""
-        if not self.model.reads_rows:
+        if not self.model.reads_rows and not (self.model.is_trees and self.feed.source != "flows"):
             return "flows"
         return "packets" if self.feed.source == "bytes" else "tables"
 
@@ -252,6 +252,37 @@ def _augmentation_fits_the_features(recipe: Recipe) -> str | None:
     return feed.augmentation.unfit(feed.scaling, feed.channels)
 
 
+def _source_fits_the_model(recipe: Recipe) -> str | None:
+    if recipe.feed.source == "flows" and recipe.model.reads_rows:
+        return (
+            f"feed.source must be bytes or features for model.kind={recipe.model.kind}, got flows; set "
+            "feed.source=bytes"
+        )
+    return None
+
+
+def _trees_read_units(recipe: Recipe) -> str | None:
+    if recipe.model.is_trees and recipe.view == "flows" and recipe.feed.scaling != "none":
+        return (
+            f"feed.scaling must be none for model.kind={recipe.model.kind}, which reads packets in units, got "
+            f"{recipe.feed.scaling}; set feed.scaling=none"
+        )
+    return None
+
+
+def _trees_have_no_epochs(recipe: Recipe) -> str | None:
+    if not recipe.model.is_trees:
+        return None
+    for section, settings in (("schedule", recipe.schedule), ("loss", recipe.loss)):
+        for key, value in settings:
+            if value != getattr(type(settings)(), key):
+                return (
+                    f"{section}.{key} has no effect on model.kind={recipe.model.kind}, which is fitted as a whole, got "
+                    f"{value}; remove it"
+                )
+    return None
+
+
 RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _paradigm_fits_the_model,
     _scaling_fits_the_model,
@@ -267,5 +298,8 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _synthetic_rows_are_of_tables,
     _microbatch_sums_gradients,
     _augmentation_fits_the_features,
+    _source_fits_the_model,
+    _trees_read_units,
+    _trees_have_no_epochs,
 )
 """Rules between sections: each returns what is wrong and how to mend it, or None."""

@@ -31,7 +31,7 @@ def test_a_mixture_passes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*RECIPES, *MIXTURES])
+@pytest.mark.parametrize("name", [*(name for name in RECIPES if not Recipe.named(name).model.is_trees), *MIXTURES])
 def test_the_graphs_of_all_recipes_pass(tmp_path, name):
     recipe = Recipe.named(*MIXTURES.get(name, (name,)))
     check_saved_model(exported(tmp_path / "model", recipe))

@@ -19,6 +19,7 @@ from flowloom.trainers.recipes.builders import MODELS
 from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.recipe import Recipe
 
+NETWORKS = [name for name in RECIPES if not Recipe.named(name).model.is_trees]
 PINNED = Path(__file__).with_name("first_weights.json")
 """One number per weight, by version of Keras, which has the initialisers, and by recipe."""
 SEED = 11
@@ -55,7 +56,7 @@ def first_weights(name: str) -> list[list[float]]:
     return found
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", NETWORKS)
 def test_a_seed_gives_the_pinned_weights(recipe):
     pinned = json.loads(PINNED.read_text())
     if keras.__version__ not in pinned:
@@ -65,5 +66,5 @@ def test_a_seed_gives_the_pinned_weights(recipe):
 
 
 if __name__ == "__main__":
-    lines = (f"  {json.dumps(name)}: {json.dumps(first_weights(name), separators=(',', ':'))}" for name in RECIPES)
+    lines = (f"  {json.dumps(name)}: {json.dumps(first_weights(name), separators=(',', ':'))}" for name in NETWORKS)
     PINNED.write_text(f'{{"{keras.__version__}": {{\n' + ",\n".join(lines) + "\n}}\n")
