@@ -55,9 +55,10 @@ def check_recipe(recipe: "Recipe") -> None:
             f"schedule.paradigm must be one that continues from a trained model, got {recipe.schedule.paradigm}; set "
             "schedule.paradigm=auto"
         )
-    if recipe.model.reads_rows:
+    if recipe.view != "flows":
         raise FlowloomError(
-            f"recipe must have a model of flows for retrain, got {recipe.model.kind}; choose another recipe"
+            f"recipe must have a model of flows for retrain, got {recipe.model.kind} of {recipe.view}; choose another "
+            "recipe"
         )
     if recipe.schedule.mixed_precision:
         raise FlowloomError(

@@ -16,7 +16,10 @@ from flowloom.schemas.models.retrain_state import RUN, VERSIONS, RetrainState, V
 CHAMPION, CHALLENGER = "champion", "challenger"
 NO_REGISTRY = "none"
 VERSION_TAG = "flowloom.version"
-MODEL_FILES = ("model.keras", "recipe.json", "features.json", "source.json", "history.json", "profile.json", "run.json")
+MODEL_FILES = (
+    "model.keras", "trees.npz", "recipe.json", "features.json", "source.json", "history.json", "profile.json",
+    "run.json",
+)  # fmt: skip
 """Files of a run that are logged: enough to score, export and evaluate; checkpoints stay in the run."""
 
 

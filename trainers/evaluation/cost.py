@@ -24,6 +24,7 @@ from flowloom.trainers.conversion.random_rows import random_rows
 from flowloom.trainers.evaluation.cpu_cycles import CycleCounter
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.recipes.run_directory import Run
+from flowloom.trainers.trees.tree_model import TreeModel
 
 Runtime = Literal["tensorflow", "litert", "onnx"]
 Form = Literal["trained", "fused"]
@@ -87,6 +88,8 @@ def time_interleaved(
 def single_inference(model: Any, runtime: Runtime, seed: int) -> Callable[[], object]:
     """Returns a call that scores one row, for flows one of full length, for all tasks of a model."""
     row = random_rows(model, 1, seed, whole=True)
+    if isinstance(model, TreeModel):
+        return lambda: model(row)
     if runtime == "litert":
         return functools.partial(LiteRTModel(convert(model)).one, row)
     if runtime == "onnx":
@@ -109,7 +112,7 @@ def main(runtime: Runtime, form: Form, actions: Sequence[Sequence[str | dict[str
         part = json.loads(encoded)
         run = None if isinstance(part, dict) else Run.open(part)
         model = run.load_model() if run else LMMoE(**part)
-        if form == "fused":
+        if form == "fused" and not isinstance(model, TreeModel):
             model = inference_form(model)
         return model, single_inference(model, runtime, run.recipe.seed if run else 0)
 
@@ -131,7 +134,7 @@ def main(runtime: Runtime, form: Form, actions: Sequence[Sequence[str | dict[str
             "inference_cycles": int(np.median(cycles)) if counter.source else None,
             "cycles_by": counter.source,
             "repeats": REPEATS,
-            "runtime": runtime,
+            "runtime": "numba" if all(isinstance(model, TreeModel) for model in action) else runtime,
             "form": form,
         }
         print(json.dumps(figures))

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from flowloom.trainers.feed.feed import Feed
 from flowloom.trainers.models.protocol import MultiTaskModel
+from flowloom.trainers.trees.tree_model import TreeModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +30,16 @@ class Predictions:
         return float(-np.log(np.maximum(chosen, 1e-7)).mean())
 
 
-def compiled(model: MultiTaskModel, feed: Feed) -> Callable[[Any], dict[str, tf.Tensor]]:
-    """Returns the model's inference as one graph for the batches of a feed."""
+def compiled(model: MultiTaskModel | TreeModel, feed: Feed) -> Callable[[Any], dict[str, Any]]:
+    """Returns the model's inference for the batches of a feed: one graph of a network, or trees as they are."""
+    if isinstance(model, TreeModel):
+        return model
     inputs, _, _ = feed.signature
     forward = tf.function(lambda batch: model(batch, training=False), input_signature=[inputs], autograph=False)
     return forward.get_concrete_function()  # one trace: TensorFlow warns of retracing when several models pass here
 
 
-def predict(forward: Callable[[Any], dict[str, tf.Tensor]], feed: Feed) -> dict[str, Predictions]:
+def predict(forward: Callable[[Any], dict[str, Any]], feed: Feed) -> dict[str, Predictions]:
     """Returns the predictions for the labelled rows of each task in one epoch of a feed."""
     tasks = feed.dataset.tasks
     labels: dict[str, list[np.ndarray]] = {task.name: [] for task in tasks}
@@ -46,7 +49,7 @@ def predict(forward: Callable[[Any], dict[str, tf.Tensor]], feed: Feed) -> dict[
         for task in labels:
             rows = weights[task].numpy() > 0
             labels[task].append(known[task].numpy()[rows])
-            outputs[task].append(predicted[task].numpy()[rows])
+            outputs[task].append(np.asarray(predicted[task])[rows])
     return {
         task: Predictions(np.concatenate(labels[task]), both_classes(np.concatenate(outputs[task]))) for task in labels
     }

@@ -18,6 +18,7 @@ from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes import builders  # noqa: F401 - registers the model classes with Keras, which loads them
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.row_specs import ROW_SPECS, AnyRowSpec
+from flowloom.trainers.trees.tree_model import TREES, TreeModel
 
 RECIPE = "recipe.json"
 FEATURES = "features.json"
@@ -32,7 +33,7 @@ TUNING = "tuning"
 FINISHED = "run.json"
 METRICS = "metrics.json"
 REPORT = "report.html"
-_DIGESTED = (RECIPE, FEATURES, SOURCE, HISTORY, MODEL, PROFILE, LATECOMERS, SYNTHETIC)
+_DIGESTED = (RECIPE, FEATURES, SOURCE, HISTORY, MODEL, TREES, PROFILE, LATECOMERS, SYNTHETIC)
 _REMEDY = "restore the run from a copy, or train it again in another directory"
 
 
@@ -121,12 +122,15 @@ class Run:
         check_digest(self.root / name, self.sha256(name), _REMEDY)
         return self.root / name
 
-    def load_model(self) -> MultiTaskModel:
-        """Returns the trained model.
+    def load_model(self) -> MultiTaskModel | TreeModel:
+        """Returns the trained model: a network, or trees.
 
         Raises:
           FlowloomError: if the file is missing or damaged.
         """
+        if self.recipe.model.is_trees:
+            classes = {task.name: len(task.vocabulary) for task in self.tasks}
+            return TreeModel.load(self.checked(TREES), self.features, classes)
         path = self.checked(MODEL)
         try:
             return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import keras
 
@@ -17,6 +17,7 @@ from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
 from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
 from flowloom.trainers.models.lmmoe import LMMoE
+from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.run_directory import Run
 from flowloom.trainers.training.loop import EVALUATION_BATCH
@@ -63,7 +64,10 @@ def train_challenger(
             "fresh",
             f"the recipe differs from the champion's in {', '.join(differing)}",
         )
-    model = before.load_model()
+    if recipe.model.is_trees:
+        summary = train_from(recipe, opened, run, CHECKPOINT_S, progress)
+        return summary, "fresh", f"model.kind={recipe.model.kind} is fitted as a whole"
+    model = cast(MultiTaskModel, before.load_model())
     known = [task.name for task in before.tasks]
     late = [task for task in opened.tasks if task.name not in known]
     if not late:

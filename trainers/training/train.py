@@ -22,6 +22,7 @@ from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.profile_counts import profile_dataset
 from flowloom.trainers.feed.table_spec import TableSpec
+from flowloom.trainers.fitting.fit_recipe import fit_trees
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
 from flowloom.trainers.models.protocol import MultiTaskModel
 from flowloom.trainers.recipes import run_directory
@@ -33,6 +34,8 @@ from flowloom.trainers.training.epoch_loop import PartialEpoch
 from flowloom.trainers.training.loop import Training
 from flowloom.trainers.training.synthetic_rows import with_synthetic_rows
 from flowloom.trainers.training.trainable import require_trainable
+from flowloom.trainers.trees.estimators import TREE_LIBRARIES
+from flowloom.trainers.trees.tree_model import TREES, TreeModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,12 @@ def _train_locked(
     }
     _check_begun(root, beginnings)
     synthetic = _with_synthetic_rows(recipe, trained, features, root)
+    if recipe.model.is_trees:
+        _begin(root, beginnings)
+        model, history = fit_trees(recipe, trained, features, synthetic, progress)
+        write_json(root / run_directory.HISTORY, history)
+        progress(_epoch_progress(history[0], 1))
+        return _conclude(recipe, dataset, features, root, "aurora", history, 1, model, began)
     training = Training(recipe, trained, features, synthetic, start.model if start else None)
     _begin(root, beginnings)
     if earlier:
@@ -163,21 +172,37 @@ def _train_locked(
     checkpoints.restore(best)
     if training.arrivals:
         write_json(root / run_directory.LATECOMERS, latecomers.findings(training.arrivals, history))
+    model = training.single_precision_model()
+    return _conclude(recipe, dataset, features, root, training.paradigm, history, best, model, began)
+
+
+def _conclude(
+    recipe: Recipe,
+    dataset: Dataset,
+    features: AnyRowSpec,
+    root: Path,
+    paradigm: str,
+    history: Sequence[Mapping[str, Any]],
+    best: int,
+    model: Any,
+    began: float,
+) -> RunSummary:
+    """Writes the profile of the data, the model, and last run.json; returns the outcome."""
     if isinstance(features, FeatureSpec):
         profile = profile_dataset(dataset, features.columns, features.k)
         write_text(root / PROFILE, profile.model_dump_json() + "\n")
     summary = RunSummary(
         run=root,
         recipe=recipe.name,
-        paradigm=training.paradigm,
+        paradigm=paradigm,
         epochs=len(history),
         best_epoch=best,
         steps=sum(record["steps"] for record in history),
-        parameters=training.model.count_params(),
+        parameters=model.count_params(),
         validation_auc=history[best - 1]["validation_auc"],
         seconds=round(time.perf_counter() - began, 3),
     )
-    _finish(summary, training.single_precision_model())
+    _finish(summary, model, TREE_LIBRARIES[recipe.model.kind] if recipe.model.is_trees else ("tensorflow", "keras"))
     return summary
 
 
@@ -346,13 +371,12 @@ def _every(seconds: float, save: Callable[[PartialEpoch], None]) -> Callable[[Pa
     return stepped
 
 
-def _finish(summary: RunSummary, model: Any) -> None:
+def _finish(summary: RunSummary, model: Any, libraries: Sequence[str]) -> None:
     """Writes the model, and then run.json, which marks the run as complete."""
-    with replacing(summary.run / run_directory.MODEL, Path(run_directory.MODEL).suffix) as temporary:
+    name = TREES if isinstance(model, TreeModel) else run_directory.MODEL
+    with replacing(summary.run / name, Path(name).suffix) as temporary:
         model.save(temporary)
-    versions = {
-        name: importlib.metadata.version(name) for name in ("flowloom", "tensorflow", "keras", "numpy", "pyarrow")
-    }
+    versions = {name: importlib.metadata.version(name) for name in ("flowloom", *libraries, "numpy", "pyarrow")}
     document = {
         **dataclasses.asdict(summary),
         "run": summary.run.name,
