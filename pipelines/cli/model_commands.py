@@ -91,7 +91,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split to evaluate on.")] = "test",
     baselines: Annotated[
         list[str] | None,
-        typer.Option("--baseline", help="Baseline: majority, random_forest, boosted_trees. Default: the first two."),
+        typer.Option(
+            "--baseline",
+            help="Baseline: majority, best_classical, nearest_flows, extra_trees, random_forest, boosted_trees, "
+            "logistic. Default: the first three.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -111,7 +115,9 @@ def evaluate(
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The folder to create.")],
-    format: Annotated[str, typer.Option(help="Model format: savedmodel, litert, onnx.")] = "savedmodel",
+    format: Annotated[
+        str, typer.Option(help="Model format: savedmodel, litert, onnx; of trees arrays, c, onnx.")
+    ] = "savedmodel",
     int8: Annotated[
         bool, typer.Option("--int8", help="Store 8-bit weights in LiteRT; probabilities change by at most 0.05.")
     ] = False,

@@ -27,6 +27,7 @@ from flowloom.trainers.feed.profile_counts import profile_dataset, read_profile
 from flowloom.trainers.feed.row_spec import RowSpec
 from flowloom.trainers.native_logs import import_tensorflow
 from flowloom.trainers.recipes.row_specs import ROW_SPECS
+from flowloom.trainers.trees.tree_model import TREES, TreeModel
 
 Forward = Callable[..., dict[str, np.ndarray]]
 """Function from the arrays of `RowSpec.inputs`, in order, to {task: probabilities [B, 1] or [B, classes]}."""
@@ -50,8 +51,8 @@ class DeployedModel:
       dataset: content hash of the training data.
       profile: feature profile of the training data; None if it is unknown, for the reason `profile_missing`.
       profile_missing: the reason for a missing profile; None with a profile.
-      engine: the inference engine. `lanes` and `onnx` score without TensorFlow; a run needs it to load the model, an
-        export not.
+      engine: the inference engine. `lanes` (mixtures of LSTMs), `trees` and `onnx` score without TensorFlow; a run
+        needs it to load the model, an export not.
     """
 
     root: Path
@@ -97,7 +98,7 @@ class DeployedModel:
             dataset=run.source.content_hash,
             profile=profile,
             profile_missing=missing,
-            engine="lanes" if _has_lanes(network) else "tensorflow",
+            engine="trees" if network.is_trees else "lanes" if _has_lanes(network) else "tensorflow",
         )
 
     def load(self) -> Forward:
@@ -112,7 +113,7 @@ class DeployedModel:
             if self.kind == "run":
                 return self._of_run()
             loaders = {
-                "lanes": self._of_weights, "litert": self._of_litert, "onnx": self._of_onnx,
+                "lanes": self._of_weights, "trees": self._of_trees, "litert": self._of_litert, "onnx": self._of_onnx,
                 "tensorflow": self._of_graph,
             }  # fmt: skip
             return loaders[self.engine]()
@@ -125,6 +126,8 @@ class DeployedModel:
         from flowloom.trainers.recipes.run_directory import Run
 
         model = Run.open(self.root).load_model()
+        if isinstance(model, TreeModel):
+            return model.forward
         if self.engine == "lanes" and isinstance(model, LMMoE):
             pruned = prune_experts(model)
             return MixtureScorer(streaming_structure(pruned), streaming_weights(pruned))
@@ -187,6 +190,10 @@ class DeployedModel:
             )
         return MixtureScorer(structure, weights)
 
+    def _of_trees(self) -> Forward:
+        classes = {task: len(vocabulary) for task, vocabulary in self.tasks.items()}
+        return TreeModel.load(export_file(self.root, self._contract, TREES), self.features, classes).forward
+
     @property
     def _contract(self) -> dict[str, Any]:
         return read_contract(self.root)
@@ -221,7 +228,12 @@ def _contract(root: Path) -> dict[str, Any] | None:
         structure = contract["streaming"].get("structure")
         streamable = structure is not None and not structure.get("pooled")
         engines = {"litert": "litert", "onnx": "onnx"}
-        engine = "lanes" if streamable and not contract["int8"] else engines.get(contract["format"], "tensorflow")
+        if "trees" in contract:
+            engine = "trees"
+        elif streamable and not contract["int8"]:
+            engine = "lanes"
+        else:
+            engine = engines.get(contract["format"], "tensorflow")
         profile = read_profile(root, contract.get("sha256", {}).get(PROFILE))
         return {
             "recipe": contract["recipe"],

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import keras
 import numpy as np
@@ -26,13 +26,17 @@ from flowloom.trainers.conversion.litert import LiteRTModel, convert, input_spec
 from flowloom.trainers.conversion.lstm_weights import streaming_structure, streaming_weights, unstreamable
 from flowloom.trainers.conversion.pruning import prune_experts
 from flowloom.trainers.conversion.random_rows import random_rows
+from flowloom.trainers.deploy import tree_export
 from flowloom.trainers.deploy.export_layout import CONTRACT, FORMAT_VERSION, LITERT, ONNX, SAVED_MODEL, WEIGHTS
+from flowloom.trainers.deploy.tree_export import TREE_FORMATS, TreeFormat, tree_contract, write_tree_files
 from flowloom.trainers.feed import flow_spec
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.native_logs import native_stderr_muted
 from flowloom.trainers.recipes.run_directory import Run
+from flowloom.trainers.trees.tree_model import TreeModel
 
-Format = Literal["savedmodel", "litert", "onnx"]
+Format = Literal["savedmodel", "litert", "onnx", "arrays", "c"]
+"""The first three are for networks, the last three for trees and linear models."""
 CHECKED_ROWS = 64
 TOLERANCE = 1e-5
 """Largest allowed difference of a probability.
@@ -87,8 +91,8 @@ def export(options: ExportOptions) -> ExportReport:
     """Writes the model of a run for deployment, with the contract of its features.
 
     The folder has `saved_model/` or `model.onnx` (any number of rows) or `model.tflite` (one row), `features.json`, the
-    run's `profile.json` and, for a model that can be scored packet by packet, `weights.npz`. It appears when it is
-    complete and checked.
+    run's `profile.json` and, for a model that can be scored packet by packet, `weights.npz`. That of trees or linear
+    models has `trees.npz`, and `model.c` or `model.onnx` on demand. It appears when it is complete and checked.
 
     Raises:
       FlowloomError: if the run cannot be read, the folder exists, the format cannot hold the model, or the exported
@@ -96,10 +100,14 @@ def export(options: ExportOptions) -> ExportReport:
     """
     run = Run.open(options.run)
     model = run.load_model()
+    _check_format(options, run)
     pruned = prune_experts(model) if isinstance(model, LMMoE) else model
     with _published(options.out) as folder:
-        exported = _write(inference_form(model), folder, options)
-        error = _largest_error(model, exported, run.recipe.seed)
+        if isinstance(model, TreeModel):
+            error = write_tree_files(model, folder, cast(TreeFormat, options.format), run.recipe.seed)
+        else:
+            exported = _write(inference_form(model), folder, options)
+            error = _largest_error(model, exported, run.recipe.seed)
         tolerance, remedy = (
             (INT8_TOLERANCE, "export it without --int8") if options.int8 else (TOLERANCE, "please report it")
         )
@@ -126,6 +134,16 @@ def export(options: ExportOptions) -> ExportReport:
     return report
 
 
+def _check_format(options: ExportOptions, run: Run) -> None:
+    """Raises unless the format is one of the run's kind of model."""
+    formats = TREE_FORMATS if run.recipe.model.is_trees else ("savedmodel", "litert", "onnx")
+    if options.format not in formats:
+        raise FlowloomError(
+            f"format must be {', '.join(formats[:-1])} or {formats[-1]} for model.kind={run.recipe.model.kind}, got "
+            f"{options.format}; add --format {formats[0]}"
+        )
+
+
 def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable[[dict[str, np.ndarray]], Any]:
     """Writes the model's files and returns the model read back from disk."""
     if options.format == "litert":
@@ -142,6 +160,8 @@ def _write(model: keras.Model, folder: Path, options: ExportOptions) -> Callable
 
 def _write_streaming(model: Any, folder: Path) -> dict[str, Any]:
     """Writes the files of the streaming scorer and returns its part of the contract."""
+    if isinstance(model, TreeModel):
+        return {"reason": "trees and linear models read whole flows"}
     if reason := unstreamable(model):
         return {"reason": reason}
     arrays: dict[str, Any] = streaming_weights(model)
@@ -158,15 +178,21 @@ def _largest_error(model: Any, exported: Callable[[dict[str, np.ndarray]], Any],
 
 
 def _checked_rows(model: Any) -> int:
-    """Returns the number of compared rows, enough for flows of every length."""
+    """Returns the number of compared rows, for networks enough for flows of every length."""
+    if isinstance(model, TreeModel):
+        return tree_export.CHECKED_ROWS
     flows = model.input.get("sequence")
     return CHECKED_ROWS if flows is None else max(CHECKED_ROWS, flows.shape[1])
 
 
 def _contract(run: Run, model: Any, report: ExportReport, options: ExportOptions, folder: Path) -> dict[str, Any]:
     """Returns the contract of the exported model: its inputs, their features, and its outputs."""
-    names = ("flowloom", "tensorflow", "keras", *(("onnx", "tf2onnx") if options.format == "onnx" else ()))
+    trees = isinstance(model, TreeModel)
+    made_by = ("numpy",) if trees else ("tensorflow", "keras")
+    names = ("flowloom", *made_by, *(("onnx", "tf2onnx") if options.format == "onnx" and not trees else ()))
+    own = {"trees": tree_contract(model, cast(TreeFormat, options.format))} if trees else {}
     return {
+        **own,
         "format_version": FORMAT_VERSION,
         "format": options.format,
         "int8": options.int8,
