@@ -38,14 +38,15 @@ class TrainedRun(Run):
         self,
         split: str = "test",
         *,
-        baselines: Sequence[str] = ("majority", "random_forest"),
+        baselines: Sequence[str] = ("majority", "best_classical", "nearest_flows"),
         progress: Callable[[Progress], None] = ignore_progress,
     ) -> dict[str, Any]:
         """Evaluates the model on a split, writes `metrics.json` and `report.html` into the run; returns metrics.
 
         Args:
           split: `train`, `validation` or `test`.
-          baselines: models to compare with: `majority`, `random_forest`, `boosted_trees`.
+          baselines: models to compare with: `majority`, `nearest_flows`, `extra_trees`, `random_forest`,
+            `boosted_trees`, `logistic`, and `best_classical`, the best of these four on validation rows.
           progress: called after each step.
 
         Raises:
@@ -66,7 +67,8 @@ class TrainedRun(Run):
 
         Args:
           out: the folder to create.
-          format: `savedmodel`, `litert`, or `onnx` with the extra of this name.
+          format: `savedmodel`, `litert`, or `onnx` with the extra of this name; of trees and linear models `arrays`, `c`
+            or `onnx`.
           int8: whether a LiteRT model stores large weights as 8-bit integers, if no probability changes by more than
             0.05.
 

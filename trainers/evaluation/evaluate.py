@@ -14,6 +14,7 @@ from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.evaluation import cost, metrics
 from flowloom.trainers.evaluation.baselines import DEFAULT_BASELINES, baseline_predictions, check_baselines
+from flowloom.trainers.evaluation.label_ceiling import label_ceilings
 from flowloom.trainers.evaluation.predictions import compiled, predict
 from flowloom.trainers.evaluation.run_report import RunResults, render
 from flowloom.trainers.feed.byte_spec import ByteSpec
@@ -73,14 +74,19 @@ def _evaluate(run: Run, options: EvaluateOptions, progress: Callable[[Progress],
     progress(Progress("fitting baselines", 1))
     kept = kept_flows(dataset, run.recipe.feed.labels_per_class, seed, run.features.view)
     train = Feed(dataset, "train", run.features, EVALUATION_BATCH, seed=seed, kept=kept)
-    baselines = baseline_predictions(run.tasks, train, feed, seed, options.baselines)
+    judged = _validation(dataset, run)
+    baselines = baseline_predictions(run.tasks, train, feed, seed, options.baselines, judged)
+    ceilings = label_ceilings(feed)
     progress(Progress("timing inference", 2))
     (costs,) = cost.measure([run.root])
 
     tasks = {
         task.name: {
             **metrics.report(predictions[task.name], task.vocabulary, seed),
-            "baselines": {name: metrics.headline(each) for name, each in baselines[task.name].items()},
+            "baselines": {
+                name: {**metrics.headline(each), **each.facts} for name, each in baselines[task.name].items()
+            },
+            "ceiling": ceilings[task.name],
         }
         for task in run.tasks
     }
@@ -97,6 +103,13 @@ def _evaluate(run: Run, options: EvaluateOptions, progress: Callable[[Progress],
     write_json(run.root / run_directory.METRICS, found)
     write_text(run.root / run_directory.REPORT, render(RunResults(run, dataset.card, found, predictions, gates)))
     return found
+
+
+def _validation(dataset: Dataset, run: Run) -> Feed | None:
+    """Returns the feed of the rows that baselines are chosen on, in a random order; None without such rows."""
+    if not any(group.rows for group in dataset.row_groups("validation", view=run.features.view)):
+        return None
+    return Feed(dataset, "validation", run.features, EVALUATION_BATCH, seed=run.recipe.seed)
 
 
 def mean_gate_weights(model: Any, feed: Feed) -> dict[str, list[float]] | None:

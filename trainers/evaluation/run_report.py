@@ -12,6 +12,7 @@ from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.dataset.dataset_findings import find_problems
 from flowloom.trainers.evaluation import figures
+from flowloom.trainers.evaluation.comparison import BASELINE_NAMES, bounds, compared_rows, comparison
 from flowloom.trainers.evaluation.leakage_verdict import leakage_verdict
 from flowloom.trainers.evaluation.page_units import count, duration, figure, percent
 from flowloom.trainers.evaluation.pages import MOST_LINES, confusion_rows, rendered
@@ -65,6 +66,8 @@ def render(results: RunResults) -> str:
                 "verdict": _verdict(results, task),
                 "confusion": _confusion_rows(results, task),
                 "false_positives": _false_positives(results, task),
+                "compared": compared_rows(run.recipe.name, results.metrics["tasks"][task.name]),
+                "comparison": comparison(task.name, UNITS[run.features.view], results.metrics["tasks"][task.name]),
                 "curves": [
                     drawn
                     for draw in (figures.roc, figures.precision_recall)
@@ -74,6 +77,8 @@ def render(results: RunResults) -> str:
             }
             for task in run.tasks
         ],
+        bounds=bounds(UNITS[run.features.view], results.metrics["tasks"]),
+        fitted=_fitted(results),
         epochs=_epochs(run.history),
         inherited=[task.name for task in run.tasks if not any(task.name in record["loss"] for record in run.history)],
         latecomers=_latecomers(run),
@@ -135,10 +140,13 @@ def _verdict(results: RunResults, task: Task) -> str:
         f"The model separates the classes {grade}: ROC AUC {found['auc']:.3f} (95 % interval {figure(low)} to "
         f"{figure(high)}) over {count(found['support'])} {unit}s."
     ]
-    forest = found["baselines"].get("random_forest")
-    if forest and forest["auc"] is not None and low is not None:
-        side = "inside" if low <= forest["auc"] <= high else "above" if forest["auc"] > high else "below"
-        sentences.append(f"A random forest on the same input reaches {forest['auc']:.3f}, {side} that interval.")
+    best = found["baselines"].get("best_classical")
+    if best and best["auc"] is not None and low is not None:
+        side = "inside" if low <= best["auc"] <= high else "above" if best["auc"] > high else "below"
+        sentences.append(
+            f"The best classical model on the same input ({BASELINE_NAMES[best['family']]}) reaches "
+            f"{best['auc']:.3f}, {side} that interval."
+        )
     majority = found["baselines"].get("majority")
     if majority:
         sentences.append(
@@ -146,6 +154,19 @@ def _verdict(results: RunResults, task: Task) -> str:
             f"split would reach {percent(majority['accuracy'])}."
         )
     return " ".join(sentences)
+
+
+def _fitted(results: RunResults) -> str:
+    """Returns the rows and trees that each estimator was fitted with, in words; empty for networks."""
+    run = results.run
+    if not run.recipe.model.is_trees:
+        return ""
+    record, unit = run.history[0], UNITS[run.features.view]
+    parts = []
+    for task, rows in record["rows"].items():
+        trees = record["trees"].get(task)
+        parts.append(f"{task} on {count(rows)} {unit}s" + (f" with {count(trees)} trees" if trees is not None else ""))
+    return ", ".join(parts)
 
 
 def _warnings(results: RunResults) -> list[str]:

@@ -51,10 +51,13 @@ def test_the_reference_has_every_key_of_metrics(stock, tmp_path, monkeypatch):
 
 
 def keys(value: object, path: tuple[str, ...] = ()) -> list[str]:
-    """Returns the keys of metrics, with `TASK`, `CLASS` and `BASELINE` for names."""
+    """Returns the keys of metrics, with `TASK`, `CLASS`, `BASELINE`, `INPUTS` and `CANDIDATE` for names."""
     if not isinstance(value, dict):
         return [".".join(path)]
-    names = {"tasks": "TASK", "classes": "CLASS", "baselines": "BASELINE"}
+    names = {
+        "tasks": "TASK", "classes": "CLASS", "baselines": "BASELINE", "ceiling": "INPUTS",
+        "validation_macro_f1": "CANDIDATE",
+    }  # fmt: skip
     return [each for key in value for each in keys(value[key], (*path, names.get(path[-1] if path else "", key)))]
 
 

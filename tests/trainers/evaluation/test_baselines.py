@@ -6,10 +6,11 @@ import pytest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.evaluation import metrics
-from flowloom.trainers.evaluation.baselines import baseline_predictions, boosted_trees, labelled_rows
+from flowloom.trainers.evaluation.baselines import CANDIDATES, baseline_predictions, boosted_trees
 from flowloom.trainers.feed.dataset import Dataset
 from flowloom.trainers.feed.feed import Feed
 from flowloom.trainers.feed.flow_spec import CHANNELS, FeatureSpec
+from flowloom.trainers.trees.labelled_rows import labelled_rows
 
 
 def feeds(path):
@@ -36,7 +37,7 @@ def test_the_limit_is_kept(synthetic):
 
 def test_the_forest_learns_and_the_majority_does_not(synthetic):
     dataset, train, test = feeds(synthetic())
-    found = baseline_predictions(dataset.tasks, train, test, seed=0)
+    found = baseline_predictions(dataset.tasks, train, test, 0, ("majority", "random_forest"))
     for task in dataset.tasks:
         majority, forest = (metrics.headline(found[task.name][name]) for name in ("majority", "random_forest"))
         assert majority["auc"] == 0.5
@@ -59,6 +60,27 @@ def test_boosted_trees_are_fitted_where_asked_for(synthetic):
         baseline_predictions(dataset.tasks, train, test, seed=0, names=("boosted_tree",))
 
 
+def test_the_best_classical_model_is_chosen_on_validation_rows(synthetic, monkeypatch):
+    dataset, train, test = feeds(synthetic(rows=(300, 60, 60)))
+    validation = Feed(dataset, "validation", train.features, 64, seed=1)
+    found = baseline_predictions(dataset.tasks, train, test, 0, ("best_classical", "nearest_flows"), validation)
+    for task in dataset.tasks:
+        best, nearest = found[task.name]["best_classical"], found[task.name]["nearest_flows"]
+        scores = best.facts["validation_macro_f1"]
+        assert set(scores) == set(CANDIDATES)
+        assert scores[best.facts["family"]] == max(scores.values())
+        assert metrics.headline(best)["auc"] > 0.9
+        assert nearest.facts["neighbours"] in (1, 5)
+        assert nearest.facts["rows"] == len(nearest.labels) == len(best.labels)
+        np.testing.assert_array_equal(nearest.labels, best.labels)
+    monkeypatch.setattr("flowloom.trainers.evaluation.baselines.SLOW_WORK", 300)
+    found = baseline_predictions(dataset.tasks, train, test, 0, ("best_classical",), validation)
+    assert found["app"]["best_classical"].facts["skipped"] == ["boosted_trees", "logistic"]
+    assert set(found["app"]["best_classical"].facts["validation_macro_f1"]) == {"extra_trees", "random_forest"}
+    found = baseline_predictions(dataset.tasks, train, test, 0, ("best_classical",))
+    assert found["app"]["best_classical"].facts["family"] == "extra_trees", "nothing to choose on"
+
+
 def test_boosting_on_one_class_predicts_the_majority():
     task = Task(name="app", kind="multiclass", vocabulary=("a", "b", "c"))
     train = np.zeros((5, 2), np.float32), np.ones(5, np.int32)
@@ -70,5 +92,5 @@ def test_a_task_without_test_rows_has_no_baselines(synthetic):
     dataset, train, test = feeds(synthetic(rows=(100, 10, 1), layout="rainbow"))
     found = baseline_predictions(dataset.tasks, train, test, seed=0)
     assert {task: set(baselines) for task, baselines in found.items()} == {
-        "app": {"majority", "random_forest"}, "attack": set(), "bulk": set(),
+        "app": {"majority", "best_classical", "nearest_flows"}, "attack": set(), "bulk": set(),
     }  # fmt: skip

@@ -66,7 +66,9 @@ def test_metrics_have_the_documented_keys(run, metrics, synthetic):
         assert {"auc", "accuracy", "macro_f1", "macro_recall", "support", "interval", "baselines"} <= set(found)
         assert found["support"] == sum(card.splits["test"].classes[task].values())
         assert found["interval"][0] <= found["auc"] <= found["interval"][1]
-        assert set(found["baselines"]) == {"majority", "random_forest"}
+        assert set(found["baselines"]) == {"majority", "best_classical", "nearest_flows"}
+        assert set(found["ceiling"]) == {"inputs", "without_gaps", "sizes_and_directions"}
+        assert found["ceiling"]["inputs"]["accuracy"] >= found["accuracy"]
     assert metrics["mean_auc"] == pytest.approx(np.mean([found["auc"] for found in metrics["tasks"].values()]))
 
 

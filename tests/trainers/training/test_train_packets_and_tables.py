@@ -150,7 +150,8 @@ def test_metrics_and_report_name_the_rows(request, name, unit, sees, monkeypatch
     expected = table(name, "test")
     for task in TASKS:
         assert found["tasks"][task.name]["support"] == ROWS["test"] - expected[label_column(task.name)].null_count
-        assert found["tasks"][task.name]["baselines"]["random_forest"]["auc"] > 0.9
+        assert found["tasks"][task.name]["baselines"]["best_classical"]["auc"] > 0.9
+        assert set(found["tasks"][task.name]["ceiling"]) == {"inputs"}
     page = (run / "report.html").read_text()
     assert f"for each {unit} from {sees}" in page
     assert f"multiply-accumulates per {unit}" in page
