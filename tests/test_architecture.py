@@ -32,28 +32,21 @@ ALLOWED: dict[str, str] = {
     "pipelines/terminal": "schemas transforms/arrays",
     "schemas/dataset": "schemas schemas/arrow schemas/corpus",
     "trainers/models": "trainers/layers trainers/layers/packets",
-    "trainers/models/baselines": "trainers/layers trainers/models",
     "transforms/io": "schemas transforms/arrays",
     "transforms/windows": "schemas schemas/arrow transforms/arrays",
     "pipelines/engines": "schemas transforms/io",
     "schemas/models": "schemas schemas/arrow schemas/corpus schemas/dataset",
+    "trainers/models/baselines": "trainers/layers trainers/models",
     "trainers/models/packets": "trainers/layers/packets trainers/models",
     "trainers/conversion": "schemas trainers trainers/models trainers/models/packets",
-    "trainers/feed": "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models",
-    "transforms/captures": "schemas schemas/arrow schemas/corpus schemas/models transforms/arrays transforms/io",
-    "trainers/recipes": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset trainers/models schemas/models trainers/models/packets "
-        "trainers/models/baselines trainers/feed"
-    ),
+    "trainers/feed": "schemas schemas/arrow trainers schemas/corpus schemas/dataset schemas/models",
+    "transforms/captures": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io schemas/models",
+    "trainers/trees": "schemas trainers/conversion trainers/feed",
     "transforms/flows": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
     "transforms/packets": "schemas schemas/arrow schemas/corpus transforms/arrays transforms/captures",
-    "trainers/deploy": (
-        "schemas schemas/arrow trainers schemas/corpus trainers/layers/packets trainers/models schemas/models "
-        "trainers/conversion trainers/feed trainers/recipes"
-    ),
-    "trainers/evaluation": (
-        "schemas schemas/arrow schemas/corpus trainers/models schemas/dataset trainers/conversion trainers/feed "
-        "trainers/recipes"
+    "trainers/recipes": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset trainers/models schemas/models trainers/models/baselines "
+        "trainers/models/packets trainers/feed trainers/trees"
     ),
     "transforms/metering": (
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
@@ -63,99 +56,106 @@ ALLOWED: dict[str, str] = {
         "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/flows "
         "transforms/packets transforms/metering"
     ),
-    "pipelines/reproduce/kitsune": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays trainers/evaluation transforms/packets"
+    "trainers/deploy": (
+        "schemas schemas/arrow trainers schemas/corpus trainers/layers/packets trainers/models schemas/models "
+        "trainers/conversion trainers/feed trainers/trees trainers/recipes"
     ),
-    "trainers/training": (
-        "schemas schemas/arrow trainers/layers schemas/corpus trainers/models schemas/dataset trainers/conversion "
-        "schemas/models trainers/feed trainers/recipes trainers/evaluation"
+    "trainers/evaluation": (
+        "schemas schemas/arrow schemas/corpus schemas/dataset trainers/models trainers/conversion trainers/feed "
+        "trainers/trees trainers/recipes"
     ),
     "transforms/labels": (
-        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/captures transforms/windows "
+        "schemas schemas/arrow schemas/corpus transforms/arrays transforms/io transforms/windows transforms/captures "
         "transforms/metering"
     ),
     "pipelines/draft": (
         "schemas schemas/arrow schemas/corpus schemas/dataset transforms/io transforms/captures transforms/metering "
         "transforms/labels"
     ),
+    "pipelines/reproduce/kitsune": (
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/packets trainers/evaluation"
+    ),
+    "trainers/fitting": "schemas trainers/feed trainers/trees trainers/recipes trainers/evaluation",
+    "transforms/published": (
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/io transforms/windows "
+        "transforms/captures transforms/flows transforms/packets transforms/labels"
+    ),
+    "transforms/splits": (
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/io transforms/labels"
+    ),
+    "trainers/training": (
+        "schemas schemas/arrow trainers/layers schemas/corpus schemas/dataset trainers/models schemas/models "
+        "trainers/conversion trainers/feed trainers/trees trainers/recipes trainers/evaluation trainers/fitting"
+    ),
+    "transforms/dataset": (
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/io transforms/windows "
+        "transforms/captures transforms/packets transforms/metering transforms/labels transforms/published "
+        "transforms/splits"
+    ),
     "trainers/api": (
         "schemas schemas/arrow trainers schemas/dataset trainers/models trainers/models/packets trainers/feed "
         "trainers/recipes trainers/deploy trainers/evaluation trainers/training"
     ),
     "trainers/tuning": "schemas trainers/feed trainers/recipes trainers/evaluation trainers/training",
-    "transforms/published": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
-        "transforms/windows transforms/flows transforms/packets transforms/labels"
-    ),
-    "transforms/splits": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels"
-    ),
-    "transforms/dataset": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/captures "
-        "transforms/windows transforms/packets transforms/metering transforms/labels transforms/splits "
-        "transforms/published"
-    ),
     "transforms/inspection": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/labels transforms/splits "
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/labels transforms/splits "
         "transforms/dataset"
     ),
     "transforms/score": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/arrays transforms/io "
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/io schemas/models "
         "transforms/captures transforms/metering transforms/dataset"
     ),
     "transforms/weave": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/arrays transforms/io transforms/labels "
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/io transforms/labels "
         "transforms/dataset"
     ),
     "pipelines/describe": (
-        "schemas trainers schemas/arrow schemas/corpus schemas/dataset pipelines/engines schemas/models "
-        "trainers/evaluation transforms/io transforms/splits transforms/inspection"
+        "schemas schemas/arrow trainers schemas/corpus schemas/dataset transforms/io pipelines/engines schemas/models "
+        "trainers/evaluation transforms/splits transforms/inspection"
     ),
     "pipelines": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/io "
-        "pipelines/engines transforms/captures trainers/deploy trainers/evaluation transforms/flows "
-        "pipelines/flow_tables trainers/training transforms/metering transforms/labels transforms/splits "
-        "transforms/published transforms/dataset transforms/inspection transforms/score transforms/weave "
-        "pipelines/describe"
+        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/io pipelines/engines schemas/models "
+        "transforms/captures transforms/flows transforms/metering pipelines/flow_tables trainers/deploy "
+        "trainers/evaluation transforms/labels transforms/published transforms/splits trainers/training "
+        "transforms/dataset transforms/inspection transforms/score transforms/weave pipelines/describe"
     ),
     "pipelines/api": (
-        "schemas transforms/io pipelines/engines transforms/captures trainers/feed trainers/api transforms/metering "
-        "transforms/labels transforms/splits transforms/dataset transforms/weave pipelines"
+        "schemas transforms/io pipelines/engines trainers/feed transforms/captures transforms/metering "
+        "transforms/labels transforms/splits transforms/dataset trainers/api transforms/weave pipelines"
     ),
     "pipelines/reproduce/engine": (
-        "schemas trainers schemas/corpus schemas/dataset trainers/feed pipelines/engines trainers/recipes "
-        "trainers/evaluation trainers/training transforms/weave pipelines"
+        "schemas trainers schemas/corpus schemas/dataset pipelines/engines trainers/feed trainers/trees "
+        "trainers/recipes trainers/evaluation trainers/training transforms/weave pipelines"
     ),
     "pipelines/retrain": (
-        "schemas trainers schemas/arrow schemas/corpus schemas/dataset schemas/models transforms/io pipelines/engines "
-        "trainers/recipes transforms/captures trainers/evaluation trainers/training transforms/metering "
-        "pipelines/terminal transforms/dataset transforms/score pipelines"
+        "schemas schemas/arrow trainers schemas/corpus pipelines/terminal schemas/dataset transforms/io "
+        "pipelines/engines schemas/models transforms/captures trainers/recipes transforms/metering trainers/evaluation "
+        "trainers/training transforms/dataset transforms/score pipelines"
     ),
     "pipelines/reproduce/iot_sentinel": (
         "schemas schemas/arrow trainers/feed trainers/recipes trainers/evaluation trainers/training "
         "pipelines/reproduce/engine"
     ),
     "pipelines/reproduce/mtc": (
-        "schemas schemas/arrow trainers/layers schemas/corpus trainers/models schemas/dataset trainers/feed "
-        "trainers/recipes trainers/evaluation transforms/published pipelines "
-        "pipelines/reproduce/engine"
+        "schemas schemas/arrow trainers/layers schemas/corpus schemas/dataset trainers/models trainers/feed "
+        "trainers/recipes trainers/evaluation transforms/published pipelines pipelines/reproduce/engine"
     ),
     "pipelines/reproduce/multa": (
         "schemas schemas/corpus schemas/dataset trainers/feed trainers/recipes trainers/deploy trainers/evaluation "
-        "pipelines/reproduce/kitsune trainers/training trainers/tuning transforms/weave "
-        "pipelines pipelines/reproduce/engine"
+        "pipelines/reproduce/kitsune trainers/training trainers/tuning transforms/weave pipelines "
+        "pipelines/reproduce/engine"
     ),
     "pipelines/reproduce/multitask_cnn": (
         "schemas schemas/arrow schemas/corpus schemas/dataset trainers/feed trainers/recipes trainers/evaluation "
-        "trainers/training transforms/published pipelines/reproduce/engine"
+        "transforms/published trainers/training pipelines/reproduce/engine"
     ),
     "pipelines/reproduce": (
         "schemas pipelines/reproduce/engine pipelines/reproduce/iot_sentinel pipelines/reproduce/mtc "
         "pipelines/reproduce/multa pipelines/reproduce/multitask_cnn"
     ),
     "pipelines/cli": (
-        "schemas trainers schemas/corpus schemas/dataset schemas/models pipelines/engines pipelines/terminal "
-        "trainers/recipes pipelines/flow_tables transforms/weave pipelines pipelines/draft pipelines/describe "
+        "schemas trainers schemas/corpus pipelines/terminal schemas/dataset pipelines/engines schemas/models "
+        "trainers/recipes pipelines/flow_tables pipelines/draft transforms/weave pipelines/describe pipelines "
         "pipelines/reproduce/engine pipelines/retrain pipelines/reproduce"
     ),
 }

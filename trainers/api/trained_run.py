@@ -67,8 +67,8 @@ class TrainedRun(Run):
 
         Args:
           out: the folder to create.
-          format: `savedmodel`, `litert`, or `onnx` with the extra of this name; of trees and linear models `arrays`, `c`
-            or `onnx`.
+          format: `savedmodel`, `litert`, or `onnx` with the extra of this name; of trees and linear models `arrays`,
+            `c` or `onnx`.
           int8: whether a LiteRT model stores large weights as 8-bit integers, if no probability changes by more than
             0.05.
 
