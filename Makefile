@@ -117,7 +117,7 @@ wheel: $(READY)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml
 lock: $(READY)
 	$(COMPILE) --extra all --extra dev -o requirements.lock
-	$(COMPILE) --extra onnx --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock
+	$(COMPILE) --extra lightgbm --extra onnx --extra torch --extra huggingface -c requirements.lock -o requirements-extras.lock
 	$(COMPILE) --extra docs -c requirements.lock -o requirements-docs.lock
 
 clean:

@@ -69,8 +69,8 @@ ALLOWED: dict[str, str] = {
         "transforms/metering"
     ),
     "pipelines/draft": (
-        "schemas schemas/arrow schemas/corpus schemas/dataset transforms/io transforms/captures transforms/metering "
-        "transforms/labels"
+        "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/io transforms/captures "
+        "transforms/metering transforms/labels"
     ),
     "pipelines/reproduce/kitsune": (
         "schemas schemas/arrow schemas/corpus transforms/arrays schemas/dataset transforms/packets trainers/evaluation"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from flowloom.pipelines.describe.card_tables import describe
 from flowloom.pipelines.describe.measure_statistics import measure_statistics
+from flowloom.pipelines.retrain.increments import freeze_test, write_newest
 from flowloom.pipelines.score import ScoreOptions, score
 from flowloom.pipelines.verify import verify
 from flowloom.pipelines.weave import WeaveOptions, weave
@@ -31,7 +32,6 @@ from flowloom.trainers.feed.feed import Feed
 from flowloom.trainers.recipes.run_directory import FINISHED, Run, digests
 from flowloom.trainers.training.challenger import compare
 from flowloom.trainers.training.train import TrainOptions, train
-from flowloom.transforms.dataset.increments import freeze_test, write_newest
 from flowloom.transforms.weave.weave_plans import WeaveRules
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "flowloom-0.1"

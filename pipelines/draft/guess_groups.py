@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from flowloom.transforms.captures.rotation import rotation_stem
+from flowloom.transforms.io.rotation import rotation_stem
 
 _COMPRESSED = re.compile(r"\.(?:gz|zst|xz|bz2)$")
 _ENDING = r"\.(?:pcapng|pcap|cap|dmp|ntar)"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from flowloom.schemas.arrow.protocol_names import PROTOCOL_NUMBERS
 from flowloom.schemas.corpus.label_table import EPOCHS, LabelTable
 from flowloom.schemas.errors import FlowloomError
-from flowloom.transforms.labels.ip_addresses import parse_addresses
+from flowloom.transforms.arrays.ip_addresses import parse_addresses
 from flowloom.transforms.labels.label_tables import seems_a_row
 from flowloom.transforms.labels.table_files import table_of
 from flowloom.transforms.labels.table_times import TimeReader

@@ -23,6 +23,7 @@ from flowloom.pipelines.retrain.continuity import (
     check_recipe,
     check_timelines,
 )
+from flowloom.pipelines.retrain.increments import drop_shards, freeze_test, judgeable_tasks, write_newest
 from flowloom.pipelines.retrain.model_registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain.retrain_page import write_report
 from flowloom.pipelines.whole_groups import CrowdedGroupsError
@@ -51,7 +52,6 @@ from flowloom.schemas.models.score_card import MAX_SKEW
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.groups import limited, relative_uri
 from flowloom.transforms.captures.inventory import FoundCaptures, find_captures
-from flowloom.transforms.dataset.increments import drop_shards, freeze_test, judgeable_tasks, write_newest
 from flowloom.transforms.io.tally import watched
 from flowloom.transforms.metering.meter_cache import (
     MeterCache,

@@ -28,7 +28,7 @@ from flowloom.transforms.captures.capture_files import (
 )
 from flowloom.transforms.captures.capture_folders import folder_captures
 from flowloom.transforms.captures.formats import first_time_ns
-from flowloom.transforms.captures.rotation import rotation_stem
+from flowloom.transforms.io.rotation import rotation_stem
 
 
 @dataclasses.dataclass(frozen=True)

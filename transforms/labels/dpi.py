@@ -18,10 +18,10 @@ from flowloom.schemas.corpus.label_words import label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.extras import require_installed
 from flowloom.transforms.arrays.columns import column, view
+from flowloom.transforms.arrays.ip_addresses import parse_addresses
 from flowloom.transforms.captures.capture_files import CaptureError
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.records import END
-from flowloom.transforms.labels.ip_addresses import parse_addresses
 from flowloom.transforms.windows.window_index import window_batch
 
 TOLERANCE_NS = 1_000_000

@@ -15,8 +15,8 @@ from flowloom.schemas.corpus.label_table import LabelTable
 from flowloom.schemas.corpus.label_words import label_code
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError, did_you_mean
+from flowloom.transforms.arrays.ip_addresses import parse_addresses
 from flowloom.transforms.captures.groups import reject_rows
-from flowloom.transforms.labels.ip_addresses import parse_addresses
 from flowloom.transforms.labels.table_files import TableReader, table_of
 from flowloom.transforms.labels.table_times import TimeReader, whole_numbers
 from flowloom.transforms.windows.window_index import WHOLE_KEY, window_batch

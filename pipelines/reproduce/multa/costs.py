@@ -9,6 +9,7 @@ import numpy as np
 
 from flowloom.pipelines.reproduce.multa.multa_experiments import CHANNELS, TOWER, K
 from flowloom.pipelines.reproduce.multa.multa_grid import HAND
+from flowloom.trainers.deploy.buffered_scorer import BufferedScorer
 from flowloom.trainers.deploy.packet_scorer import StreamingScorer
 from flowloom.trainers.evaluation import cost
 from flowloom.trainers.evaluation.cost import Form, Runtime
@@ -99,7 +100,7 @@ def streaming_figures(run: Path, exported: Path, sequence: np.ndarray, length: n
     return {**rates, "largest_error": error, "flows": flows, "parameters": Run.open(run).summary["parameters"]}
 
 
-def _rate(scorer: StreamingScorer, sequence: np.ndarray, slots: np.ndarray, size: int) -> float:
+def _rate(scorer: StreamingScorer | BufferedScorer, sequence: np.ndarray, slots: np.ndarray, size: int) -> float:
     """Returns packets per CPU second, scoring whole flows `size` packets at a time."""
     scorer.reset(slots)
     packets = [

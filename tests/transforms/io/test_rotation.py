@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowloom.transforms.captures.rotation import rotation_stem
+from flowloom.transforms.io.rotation import rotation_stem
 
 TOGETHER = {
     "tcpdump -C": ["d/trace.pcap", "d/trace.pcap1", "d/trace.pcap12"],

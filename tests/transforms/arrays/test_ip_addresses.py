@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flowloom.transforms.labels.ip_addresses import parse_addresses
+from flowloom.transforms.arrays.ip_addresses import parse_addresses
 
 
 def oracle(text: str) -> bytes | None:
