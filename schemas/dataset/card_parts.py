@@ -273,6 +273,8 @@ class LabelCoverage(pydantic.BaseModel):
     """Flows that match no row and get the source's `default`."""
     unknown_words: int = 0
     """Flows whose only label of the source is not in the task's vocabulary."""
+    unmatched: int = 0
+    """Flows for which the source has no row; those of label tables, packet tables and DPI."""
     confidence: dict[int, int] = {}
     """Labelled flows by nDPI's confidence; empty for sources without a confidence."""
 

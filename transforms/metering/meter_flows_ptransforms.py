@@ -149,7 +149,7 @@ def _meter_in_ranges(
         groups
         | "Stretches" >> beam.FlatMap(_stretched, definition, split_bytes).with_output_types(tuple[str, Stretch])
         | "SpreadStretches" >> beam.Reshuffle()
-        | "Index" >> beam.MapTuple(_indexed, definition.idle_ns).with_output_types(tuple[str, Stretch])
+        | "Index" >> beam.Map(_indexed, definition.idle_ns).with_output_types(tuple[str, Stretch])
     )
     tasks = (
         {"groups": named, "stretches": stretches}
@@ -184,7 +184,8 @@ def _stretched(group: CaptureGroup, definition: FlowDefinition, split_bytes: int
         yield group.group, stretch
 
 
-def _indexed(group: str, stretch: Stretch, idle_ns: int) -> tuple[str, Stretch]:
+def _indexed(element: tuple[str, Stretch], idle_ns: int) -> tuple[str, Stretch]:
+    group, stretch = element
     return group, index_stretch(stretch, idle_ns)
 
 

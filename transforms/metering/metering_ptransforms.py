@@ -80,7 +80,7 @@ class PlanMetering(beam.PTransform):
             indexed = (
                 root
                 | "Stretches" >> beam.Create(draft.stretches)
-                | "Index" >> beam.MapTuple(_indexed, self.definition.idle_ns)
+                | "Index" >> beam.Map(_indexed, self.definition.idle_ns)
                 | "Gather" >> beam.GroupByKey()
                 | "Plan" >> beam.FlatMap(_planned, groups, self.definition, self.split_bytes, keys)
             )
@@ -102,7 +102,8 @@ class _Deal(beam.DoFn):
             yield from share.tasks
 
 
-def _indexed(group: str, stretch: Stretch, idle_ns: int) -> tuple[str, Stretch]:
+def _indexed(element: tuple[str, Stretch], idle_ns: int) -> tuple[str, Stretch]:
+    group, stretch = element
     return group, index_stretch(stretch, idle_ns)
 
 
