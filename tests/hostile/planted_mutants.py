@@ -66,7 +66,7 @@ MUTANTS = (
         "vlan = u16(buffer, at) & 0x0FFF", "vlan = u16(buffer, at) & 0x1FFF",
     ),
     Mutant(
-        "decoder: PPP protocol of one byte", "transforms/packets/link_layer.py",
+        "decoder: PPP protocol of one byte", "transforms/packets/link_headers.py",
         "    if protocol & 1:\n        at += 1\n", "    if protocol & 1:\n        at += 2\n",
     ),
     Mutant(
@@ -74,11 +74,11 @@ MUTANTS = (
         "src_port[i] = entry.src_port", "src_port[i] = entry.dst_port",
     ),
     Mutant(
-        "tunnels: GRE checksum", "transforms/packets/tunnels.py",
+        "tunnels: GRE checksum", "transforms/packets/tunnel_headers.py",
         "at += 8 if flags & 0x8000 else 4", "at += 4",
     ),
     Mutant(
-        "tunnels: optional fields of GTP-U", "transforms/packets/tunnels.py",
+        "tunnels: optional fields of GTP-U", "transforms/packets/tunnel_headers.py",
         "if flags & 0x07:", "if flags & 0x04:",
     ),
     Mutant(
@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "meter: cut by a repeated SYN in a range", "transforms/flows/meter_kernels.py",
-        "open_before = flow.open_before == 1 and flow.syn == 0 and not", "open_before = False and not",
+        "open_before = flow.open_before == 1 and not decided", "open_before = False",
     ),
     Mutant(
         "join: closing flags of fragments", "transforms/flows/flow_fragments.py",

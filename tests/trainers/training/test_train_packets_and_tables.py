@@ -295,7 +295,7 @@ def test_errors_name_settings_that_do_not_fit(dataset, packets, tables, tmp_path
         ),
         (
             lambda: Recipe.named("multa", [SUMS]),
-            "sums needs a model.kind among mtc, byte_transformer, byte_cnn, got lmmoe",
+            "sums needs a model.kind among mtc, byte_transformer, byte_cnn, byte_patches, got lmmoe",
         ),
     ]:
         with pytest.raises(FlowloomError, match=words):
