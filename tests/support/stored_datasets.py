@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from synthetic import synthetic_flows
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS, REJECTS
+from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DROPPED_COLUMNS, REJECTS
 from flowloom.schemas.arrow.rows import label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Output
@@ -112,5 +112,7 @@ def _capture(name: str) -> dict[str, Any]:
         "uri": f"{name}.pcap", "digest": hashlib.sha256(name.encode()).hexdigest(), "sha256": None,
         "group": name, "bytes": 100,
         "format": "pcap", "compression": "none", "link_types": [1], "records": 10, "metered": 10,
-        **dict.fromkeys(DROPPED_COLUMNS, 0), "rejects": 0, "first_ns": 1, "last_ns": 2,
+
+        **dict.fromkeys(("metered_cut", *DROPPED_COLUMNS, *CLOCK_COLUMNS), 0),
+        "rejects": 0, "first_ns": 1, "last_ns": 2,
     }  # fmt: skip

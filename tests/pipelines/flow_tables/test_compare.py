@@ -33,7 +33,7 @@ def test_a_report_says_what_differs_and_why(tmp_path):
             [
                 segment(0, b"", 1, 80, SYN),
                 segment(1, b"", 1, 80, FIN | ACK),
-                segment(2, b"x", 1, 80, ACK),
+                (NS + 2 * 10**9, ethernet(ipv4(tcp(b"x", 80, 1, ACK), "10.0.0.2", "10.0.0.1"))),
                 (NS + 3 * 10**9, ethernet(ipv4(udp(b"x", 5, 53), protocol=17))),
             ]
         )

@@ -78,7 +78,9 @@ def test_an_earlier_file_stays_when_a_job_fails(tmp_path):
 
 @pytest.mark.parametrize("name", ["flows", "flows.txt", "flows.gz", "flows.parquet.zip"])
 def test_another_suffix_is_refused_with_those_there_are(name):
-    message = f"the name of an output must end in .parquet, .csv, .csv.gz, .arrow, .jsonl, got {name}; rename it"
+    message = (
+        f"the name of an output must end in .parquet, .csv, .csv.gz, .arrow, .jsonl, or be -, got {name}; rename it"
+    )
     with pytest.raises(FlowloomError, match=f"^{re.escape(message)}$"):
         format_of(name)
 

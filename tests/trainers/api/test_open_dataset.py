@@ -26,7 +26,7 @@ SETTINGS = [
     {"balance": {"task": "app", "how": "undersample"}},
     {"labels_per_class": {"attack": 20}, "only_labelled": True},
     {"furthest_start": 3},
-    {"scaling": "none", "augment": {"start": 2, "packet_loss": 0.1, "gap_scale": [0.5, 1.5]}},
+    {"scaling": "none", "input": "bins", "augment": {"start": 2, "packet_loss": 0.1, "gap_scale": [0.5, 1.5]}},
 ]
 
 

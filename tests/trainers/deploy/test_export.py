@@ -106,7 +106,8 @@ def test_weights_of_8_bits_that_change_probabilities_too_much_are_not_published(
 
 def test_impossible_exports_are_refused(run, tmp_path):
     with pytest.raises(
-        FlowloomError, match="format must be one of savedmodel, litert, onnx, arrays, c, got 'litret'; did you mean 'litert'"
+        FlowloomError,
+        match="format must be one of savedmodel, litert, onnx, arrays, c, got 'litret'; did you mean 'litert'",
     ):
         ExportOptions(run, tmp_path / "out", "litret")
     with pytest.raises(FlowloomError, match="format must be litert for 8-bit weights"):

@@ -4,7 +4,7 @@ import apache_beam as beam
 import pytest
 from stored_datasets import BY_FLOW, labelled_flows, random_labels
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS
+from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DROPPED_COLUMNS
 from flowloom.schemas.corpus.manifest import Output, parse_manifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.transforms.arrays.columns import batch
@@ -89,7 +89,9 @@ def test_the_card_or_the_faults_are_written(tmp_path, lost):
     capture = {
         "uri": "/in/a", "digest": "a" * 64, "sha256": None, "group": "g", "bytes": 9,
         "format": "pcap", "compression": "none",
-        "link_types": [1], "records": 60, "metered": 60, **dict.fromkeys(DROPPED_COLUMNS, 0), "rejects": 0,
+        "link_types": [1], "records": 60, "metered": 60,
+        **dict.fromkeys(("metered_cut", *DROPPED_COLUMNS, *CLOCK_COLUMNS), 0),
+        "rejects": 0,
         "first_ns": 1, "last_ns": 2,
     }  # fmt: skip
     account = GroupAccount("g", 60, 0, batch([capture], CAPTURES), reject_rows([]))

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 from synthetic import synthetic_flows
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS
+from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DROPPED_COLUMNS
 from flowloom.schemas.corpus.manifest import Output, parse_manifest
 from flowloom.schemas.dataset.card_parts import SplitRule
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, read_card
@@ -39,7 +39,9 @@ LABELS = (GroupLabels(GROUP, (1,), (LabelClaim("attack", "a", True), LabelClaim(
 CAPTURE = {
     "uri": "/in/a", "digest": "a" * 64, "sha256": None, "group": GROUP, "bytes": 9,
     "format": "pcap", "compression": "none",
-    "link_types": [1], "records": 32, "metered": 30, **dict.fromkeys(DROPPED_COLUMNS, 0), "dropped_not_ip": 2,
+    "link_types": [1], "records": 32, "metered": 30,
+        **dict.fromkeys(("metered_cut", *DROPPED_COLUMNS, *CLOCK_COLUMNS), 0),
+        "dropped_not_ip": 2,
     "rejects": 0, "first_ns": 1, "last_ns": 2,
 }  # fmt: skip
 NONE_PUBLISHED = PublishedFindings((), {}, reject_rows([]))

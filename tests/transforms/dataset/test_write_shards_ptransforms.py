@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import pytest
 from stored_datasets import labelled_flows, random_labels
 
-from flowloom.schemas.arrow.accounting import CAPTURES, DROPPED_COLUMNS
+from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DROPPED_COLUMNS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Dividers, Task
 from flowloom.schemas.dataset.dataset_card import read_card
@@ -31,7 +31,9 @@ def account(flows: int) -> GroupAccount:
     capture = {
         "uri": "in/a", "digest": "a" * 64, "sha256": None, "group": "g", "bytes": 9,
         "format": "pcap", "compression": "none",
-        "link_types": [1], "records": 60, "metered": 60, **dict.fromkeys(DROPPED_COLUMNS, 0), "rejects": 0,
+        "link_types": [1], "records": 60, "metered": 60,
+        **dict.fromkeys(("metered_cut", *DROPPED_COLUMNS, *CLOCK_COLUMNS), 0),
+        "rejects": 0,
         "first_ns": 1, "last_ns": 2,
     }  # fmt: skip
     return GroupAccount("g", flows, 0, batch([capture], CAPTURES), reject_rows([]))
