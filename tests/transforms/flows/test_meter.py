@@ -88,8 +88,8 @@ def test_under_tcp_close_fin_only_what_tears_a_connection_down_follows_a_fin():
         FlowDefinition.of("multitask-cnn"),
     )
     assert [(r["packets_fwd"], r["packets_bwd"], r["end_reason"]) for r in rows] == [
-        (4, 2, EndReason.END_DETECTED),
-        (3, 0, EndReason.FORCED_END),
+        (6, 2, EndReason.END_DETECTED),
+        (1, 0, EndReason.FORCED_END),
     ]
 
 

@@ -91,10 +91,14 @@ def test_members_that_are_not_compressed_are_read_in_ranges(tmp_path, kind):
     uri = f"{ARCHIVES[kind](tmp_path / 'days', CONTENTS)}/mon/b.pcap"
     outside = tmp_path / "b.pcap"
     outside.write_bytes(CONTENTS["mon/b.pcap"])
-    ranges = chain_stretches(uri, map(index_stretch, stretches(uri, 3000)))
+    idle_ns = FlowDefinition().idle_ns
+    ranges = chain_stretches(uri, [index_stretch(each, idle_ns) for each in stretches(uri, 3000)], idle_ns)
     assert len(ranges) > 2
     assert [each.first_record for each in ranges] == [
-        each.first_record for each in chain_stretches(str(outside), map(index_stretch, stretches(str(outside), 3000)))
+        each.first_record
+        for each in chain_stretches(
+            str(outside), [index_stretch(each, idle_ns) for each in stretches(str(outside), 3000)], idle_ns
+        )
     ]
     assert capture_digest(uri) == capture_digest(str(outside))
 
