@@ -22,7 +22,7 @@ def random_rows(model: keras.Model, rows: int, seed: int, whole: bool = False) -
         shape = (rows, *tensor.shape[1:])
         if tensor.dtype == "uint8":
             found[name] = generator.integers(0, 256, shape, dtype=np.uint8)
-        elif name == "sequence" and getattr(model, "features", None):
+        elif name == "sequence" and isinstance(model, keras.Model) and getattr(model, "features", None):
             columns = [_units(feature, shape[:2], generator) for feature in model.features]
             found[name] = np.stack(columns, axis=-1).astype(np.float32)
         elif name != "length":

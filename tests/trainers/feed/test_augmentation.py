@@ -1,5 +1,7 @@
 """Augmented rows against plain Python, what every augmentation keeps, and that only its seed and place decide."""
 
+import re
+
 import numpy as np
 import pydantic
 import pytest
@@ -231,10 +233,13 @@ def test_only_training_is_augmented(synthetic, fields):
     [
         ("augment={packet_loss: 0.1}", r"augment\.packet_loss needs scaling=none, .*, got standard; set scaling=none"),
         (
-            "augment={gap_scale: [0.5, 2]} scaling=none channels=[size]",
+            "augment={gap_scale: [0.5, 2]} scaling=none input=bins channels=[size]",
             "gap_scale needs channel gap, got size; remove",
         ),
-        ("augment={mirror: 0.5} scaling=none channels=[size]", "mirror needs channel direction, got size; remove"),
+        (
+            "augment={mirror: 0.5} scaling=none input=bins channels=[size]",
+            "mirror needs channel direction, got size; remove",
+        ),
         ("augment={packet_loss: 1}", r"feed\.augment\.packet_loss must be .*1.*; change feed\.augment or remove it"),
         ("augment={gap_scale: [2, 1]}", r"gap_scale must be the smallest and the largest factor, got \[2, 1\]"),
         ("augment={start: -1}", r"feed\.augment\.start must be .*0"),
@@ -242,7 +247,7 @@ def test_only_training_is_augmented(synthetic, fields):
     ],
 )
 def test_augmentations_that_do_not_fit_are_refused(settings, message):
-    parts = settings.replace("} ", "}|").replace("none ", "none|").split("|")
+    parts = re.sub(r"(\}|none|bins) ", r"\1|", settings).split("|")
     with pytest.raises(FlowloomError, match=message):
         Recipe.named("multa", parts)
 
@@ -253,7 +258,8 @@ def test_only_flows_are_augmented():
 
 
 def test_both_keys_of_the_start_are_one_setting():
-    named = Recipe.named("multa", ["scaling=none", "augment={start: 4, packet_loss: 0.05}"]).feed.augmentation
+    changes = ["scaling=none", "input=bins", "augment={start: 4, packet_loss: 0.05}"]
+    named = Recipe.named("multa", changes).feed.augmentation
     assert named == Augmentation(start=4, packet_loss=0.05)
     assert Recipe.named("multa", ["furthest_start=4"]).feed.augmentation == Augmentation(start=4)
 
