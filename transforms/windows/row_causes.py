@@ -14,8 +14,7 @@ from flowloom.transforms.arrays.kernels import mix
 from flowloom.transforms.windows.window_index import (
     WHOLE_KEY,
     WindowIndex,
-    canonical,
-    hash_of,
+    groups_of,
     index_windows,
     window_records,
 )
@@ -190,40 +189,23 @@ def _mark(
 ):  # fmt: skip
     """Marks rows that flows match, and the edges of periods of minutes by which their clocks may be off."""
     for i in range(len(start_ns)):
-        for mask in masks:
-            ahead = canonical(
-                src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], mask
-            )  # fmt: skip
-            back = canonical(
-                dst[i, 0], dst[i, 1], src[i, 0], src[i, 1], dst_port[i], src_port[i], protocol[i], mask
-            )  # fmt: skip
-            key = ahead
-            for turn in range(2):
-                if turn == 1:
-                    if back == ahead:
-                        break
-                    key = back
-                bucket = np.int64(hash_of(key) >> shift)
-                for group in range(directory[bucket], directory[bucket + 1]):
-                    held = keys[group]
-                    if (held[0], held[1], held[2], held[3], held[4]) != key:
-                        continue
-                    row, window = codes[group], starts[group]
-                    early = first_ns[window] - end_ns[i]
-                    late = last_ns[window] - start_ns[i]
-                    if sign == _HOSTS or (early <= tolerance_ns and late >= -tolerance_ns):
-                        signs[row, sign] = 1
-                    if sign != _FITS:
-                        continue
-                    low = -((tolerance_ns - early) // _MINUTE_NS)
-                    high = min(late, _FAR_NS) // _MINUTE_NS if late > _FAR_NS else (late + tolerance_ns) // _MINUTE_NS
-                    if low > high:  # no whole minute is within the tolerance: the nearest one
-                        low = (first_ns[window] - start_ns[i] + _MINUTE_NS // 2) // _MINUTE_NS
-                        high = low
-                    low, high = max(low, -_MINUTES), min(high, _MINUTES)
-                    if low <= high:
-                        signs[row, low + _MINUTES] += 1
-                        signs[row, high + 1 + _MINUTES] -= 1
+        for group in groups_of(src, dst, src_port, dst_port, protocol, i, masks, keys, directory, shift):
+            row, window = codes[group], starts[group]
+            early = first_ns[window] - end_ns[i]
+            late = last_ns[window] - start_ns[i]
+            if sign == _HOSTS or (early <= tolerance_ns and late >= -tolerance_ns):
+                signs[row, sign] = 1
+            if sign != _FITS:
+                continue
+            low = -((tolerance_ns - early) // _MINUTE_NS)
+            high = min(late, _FAR_NS) // _MINUTE_NS if late > _FAR_NS else (late + tolerance_ns) // _MINUTE_NS
+            if low > high:  # no whole minute is within the tolerance: the nearest one
+                low = (first_ns[window] - start_ns[i] + _MINUTE_NS // 2) // _MINUTE_NS
+                high = low
+            low, high = max(low, -_MINUTES), min(high, _MINUTES)
+            if low <= high:
+                signs[row, low + _MINUTES] += 1
+                signs[row, high + 1 + _MINUTES] -= 1
 
 
 _FAR_NS = 1 << 60

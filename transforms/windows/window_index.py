@@ -281,3 +281,26 @@ def _merge(new, first_ns, last_ns):
         else:
             ends[count - 1] = max(ends[count - 1], last_ns[i])
     return kept, ends[:count]
+
+
+@numba.njit(nogil=True)
+def groups_of(src, dst, src_port, dst_port, protocol, i, masks, keys, directory, shift):
+    """Yields the groups of an index whose key has the columns of flow `i`, in either direction, for each mask."""
+    for mask in masks:
+        ahead = canonical(
+            src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], mask
+        )  # fmt: skip
+        back = canonical(
+            dst[i, 0], dst[i, 1], src[i, 0], src[i, 1], dst_port[i], src_port[i], protocol[i], mask
+        )  # fmt: skip
+        key = ahead
+        for turn in range(2):
+            if turn == 1:
+                if back == ahead:  # always, if both ends have the same given columns
+                    break
+                key = back
+            bucket = np.int64(hash_of(key) >> shift)
+            for group in range(directory[bucket], directory[bucket + 1]):
+                held = keys[group]
+                if (held[0], held[1], held[2], held[3], held[4]) == key:
+                    yield group

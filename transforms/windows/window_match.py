@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.label_windows import WINDOW_KEY
 from flowloom.transforms.arrays.columns import view
-from flowloom.transforms.windows.window_index import WindowIndex, canonical, hash_of
+from flowloom.transforms.windows.window_index import WindowIndex, groups_of
 
 NO_WINDOW = -2
 """The code of a flow that no window matches."""
@@ -105,38 +105,21 @@ def _match(
 ):  # fmt: skip
     for i in range(len(start_ns)):
         best, most, matched, several, chosen = NO_WINDOW, np.int64(0), NO_WINDOW, False, -1
-        for mask in masks:
-            ahead = canonical(
-                src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], mask
-            )  # fmt: skip
-            back = canonical(
-                dst[i, 0], dst[i, 1], src[i, 0], src[i, 1], dst_port[i], src_port[i], protocol[i], mask
-            )  # fmt: skip
-            key = ahead
-            for turn in range(2):
-                if turn == 1:
-                    if back == ahead:  # always, if both ends have the same given columns
-                        break
-                    key = back
-                bucket = np.int64(hash_of(key) >> shift)
-                for group in range(directory[bucket], directory[bucket + 1]):
-                    held = keys[group]
-                    if (held[0], held[1], held[2], held[3], held[4]) != key:
-                        continue
-                    begin, end = starts[group], starts[group + 1]
-                    shared = _shared(start_ns[i], end_ns[i], begin, end, first_ns, last_ns, before)
-                    if shared < -tolerance_ns:
-                        continue
-                    code = codes[group]
-                    several |= matched != NO_WINDOW and matched != code
-                    matched = code
-                    resort = code == last_resort
-                    if (
-                        best == NO_WINDOW
-                        or (best == last_resort and not resort)
-                        or (resort == (best == last_resort) and (shared > most or (shared == most and code < best)))
-                    ):
-                        best, most, chosen = code, shared, group
+        for group in groups_of(src, dst, src_port, dst_port, protocol, i, masks, keys, directory, shift):
+            begin, end = starts[group], starts[group + 1]
+            shared = _shared(start_ns[i], end_ns[i], begin, end, first_ns, last_ns, before)
+            if shared < -tolerance_ns:
+                continue
+            code = codes[group]
+            several |= matched != NO_WINDOW and matched != code
+            matched = code
+            resort = code == last_resort
+            if (
+                best == NO_WINDOW
+                or (best == last_resort and not resort)
+                or (resort == (best == last_resort) and (shared > most or (shared == most and code < best)))
+            ):
+                best, most, chosen = code, shared, group
         code_out[i], shared_out[i], several_out[i] = best, most, several
         if len(confidence_out) and chosen >= 0:
             begin, end = starts[chosen], starts[chosen + 1]

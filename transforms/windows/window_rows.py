@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from flowloom.schemas.arrow.label_windows import WINDOW_KEY
 from flowloom.transforms.arrays.columns import view
-from flowloom.transforms.windows.window_index import WindowIndex, canonical, hash_of
+from flowloom.transforms.windows.window_index import WindowIndex, groups_of
 from flowloom.transforms.windows.window_match import not_before
 
 COUNTED_ROWS = 1 << 23
@@ -160,38 +160,21 @@ def _touch(
     for i in range(len(start_ns)):
         before_ns = min(end_ns[i], _NEVER_NS - tolerance_ns - 1) + tolerance_ns + 1
         after_ns = start_ns[i] - tolerance_ns
-        for mask in masks:
-            ahead = canonical(
-                src[i, 0], src[i, 1], dst[i, 0], dst[i, 1], src_port[i], dst_port[i], protocol[i], mask
-            )  # fmt: skip
-            back = canonical(
-                dst[i, 0], dst[i, 1], src[i, 0], src[i, 1], dst_port[i], src_port[i], protocol[i], mask
-            )  # fmt: skip
-            key = ahead
-            for turn in range(2):
-                if turn == 1:
-                    if back == ahead:
-                        break
-                    key = back
-                bucket = np.int64(hash_of(key) >> shift)
-                for group in range(directory[bucket], directory[bucket + 1]):
-                    held = keys[group]
-                    if (held[0], held[1], held[2], held[3], held[4]) != key:
-                        continue
-                    begin, end = row_starts[group], row_starts[group + 1]
-                    reached = not_before(row_first_ns, begin, end, before_ns)
-                    passed = not_before(row_ends_ns, begin, end, after_ns)
-                    if reached == passed:
-                        continue
-                    if b == len(begun):
-                        begun = np.concatenate((begun, np.empty(len(begun), np.int64)))
-                    begun[b] = reached - 1
-                    b += 1
-                    if passed > begin:
-                        if e == len(ended):
-                            ended = np.concatenate((ended, np.empty(len(ended), np.int64)))
-                        ended[e] = passed - 1
-                        e += 1
+        for group in groups_of(src, dst, src_port, dst_port, protocol, i, masks, keys, directory, shift):
+            begin, end = row_starts[group], row_starts[group + 1]
+            reached = not_before(row_first_ns, begin, end, before_ns)
+            passed = not_before(row_ends_ns, begin, end, after_ns)
+            if reached == passed:
+                continue
+            if b == len(begun):
+                begun = np.concatenate((begun, np.empty(len(begun), np.int64)))
+            begun[b] = reached - 1
+            b += 1
+            if passed > begin:
+                if e == len(ended):
+                    ended = np.concatenate((ended, np.empty(len(ended), np.int64)))
+                ended[e] = passed - 1
+                e += 1
     return begun[:b], ended[:e]
 
 
