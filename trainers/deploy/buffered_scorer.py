@@ -48,9 +48,7 @@ class BufferedScorer:
         Raises:
           ValueError: if the shapes do not fit, or a slot does not exist.
         """
-        slots = np.ascontiguousarray(flow_slots, np.int64)
-        rows = np.ascontiguousarray(packets, np.float32)
-        check_packets(slots, rows, self.channels)
+        slots, rows = checked_packets(flow_slots, packets, self.channels)
         check_slots(slots, self.slots)
         flows = np.zeros((len(slots), self.k, self.channels), np.float32)
         lengths = np.zeros(len(slots), np.int32)
@@ -71,14 +69,19 @@ class BufferedScorer:
         return self._packets[np.asarray(flow_slots, np.int64)]
 
 
-def check_packets(slots: np.ndarray, rows: np.ndarray, channels: int) -> None:
-    """Raises unless packets are [M, C] beside M slots.
+def checked_packets(
+    flow_slots: npt.ArrayLike, packets: npt.ArrayLike, channels: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Returns slots [M] and packets [M, C] as contiguous arrays.
 
     Raises:
       ValueError: naming the shapes.
     """
+    slots = np.ascontiguousarray(flow_slots, np.int64)
+    rows = np.ascontiguousarray(packets, np.float32)
     if slots.ndim != 1 or rows.shape != (len(slots), channels):
         raise ValueError(f"packets must be [M, {channels}] beside M flow slots, got {rows.shape} and {slots.shape}")
+    return slots, rows
 
 
 def check_slots(slots: np.ndarray, count: int) -> None:

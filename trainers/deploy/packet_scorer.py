@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowloom.schemas.errors import FlowloomError
-from flowloom.trainers.deploy.buffered_scorer import BufferedScorer, check_packets, check_slots
+from flowloom.trainers.deploy.buffered_scorer import BufferedScorer, check_slots, checked_packets
 from flowloom.trainers.deploy.export_layout import read_contract
 from flowloom.trainers.deploy.mixture_weights import GATE_INPUTS, read_mixture
 from flowloom.trainers.deploy.represented_packets import represented, tables_of
@@ -91,9 +91,7 @@ class StreamingScorer:
         Raises:
           ValueError: if the shapes do not fit, or a slot does not exist.
         """
-        slots = np.ascontiguousarray(flow_slots, np.int64)
-        rows = np.ascontiguousarray(packets, np.float32)
-        check_packets(slots, rows, self.channels)
+        slots, rows = checked_packets(flow_slots, packets, self.channels)
         if self._features is not None:
             check_slots(slots, self.slots)
             rows = represented(rows, self._features, self._tables, self._follows(slots))
