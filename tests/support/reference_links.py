@@ -213,11 +213,12 @@ def radiotap(frame: bytes, at: int) -> Place:
 def wifi(frame: bytes, at: int, *, padded: bool = False, exchanged: bool = False) -> Place:
     """Reads the header of an IEEE 802.11 data frame; of an A-MSDU also that of its first frame."""
     first, flags = unpack("BB", frame, at)
-    if exchanged and first & 0x0F != 8 and flags & 0x0F == 8:
+    exchanged = exchanged and first & 0x0F != 8 and flags & 0x0F == 8
+    if exchanged:
         first, flags = flags, first
     no_ip_unless(first & 0x0F == 8 and not first & 0x40)  # version 0, a data frame, with data
     no_ip_unless(not flags & 0x40)  # not encrypted
-    (sequence,) = unpack("22xB", frame, at)
+    (sequence,) = unpack("23xB" if exchanged else "22xB", frame, at)
     no_ip_unless(sequence & 0x0F == 0)  # not a later fragment
     length = 24 + (6 if flags & 3 == 3 else 0)  # a fourth address between two access points
     aggregate = False
@@ -230,7 +231,7 @@ def wifi(frame: bytes, at: int, *, padded: bool = False, exchanged: bool = False
 
 
 def wifi_of_capwap(frame: bytes, at: int) -> Place:
-    """Reads the header of an IEEE 802.11 data frame with its first two bytes in either order."""
+    """Reads the header of an IEEE 802.11 data frame with frame and sequence control in either byte order."""
     return wifi(frame, at, exchanged=True)
 
 

@@ -37,9 +37,9 @@ def typed(head: bytes, tail: bytes = b"") -> Callable[[bytes], bytes]:
 
 
 def exchanged(packet: bytes) -> bytes:
-    """Returns an 802.11 frame with its first two bytes exchanged."""
+    """Returns an 802.11 frame with the bytes of frame control and of sequence control, here 16, exchanged."""
     frame = wifi(packet)
-    return frame[1::-1] + frame[2:]
+    return frame[1::-1] + frame[2:22] + b"\x01\0" + frame[24:]
 
 
 def framed(packet: bytes) -> bytes:

@@ -21,18 +21,21 @@ def behind_wifi(buffer, at, end, padded, exchangeable):
 
     Args:
       padded: whether the header is padded to a multiple of four bytes.
-      exchangeable: whether the first two bytes may be exchanged, as some access points do in CAPWAP.
+      exchangeable: whether the bytes of frame control, and with them those of sequence control, may be exchanged,
+        as some access points do in CAPWAP.
     """
     if at + 2 > end:
         return -_TRUNCATED, np.int64(LLC)
     first, flags = buffer[at], buffer[at + 1]
-    if exchangeable and first & 0x0F != 8 and flags & 0x0F == 8:
+    exchanged = exchangeable and first & 0x0F != 8 and flags & 0x0F == 8
+    if exchanged:
         first, flags = flags, first
     if first & 0x4F != 0x08 or flags & 0x40:  # not of version 0, not data, or without data; encrypted
         return -_NOT_IP, np.int64(LLC)
-    if at + 23 > end:
+    sequence = at + (23 if exchanged else 22)
+    if sequence + 1 > end:
         return -_TRUNCATED, np.int64(LLC)
-    if buffer[at + 22] & 0x0F:
+    if buffer[sequence] & 0x0F:  # a later fragment
         return -_NOT_IP, np.int64(LLC)
     length = np.int64(30 if flags & 3 == 3 else 24)  # a fourth address between two access points
     aggregate = False
