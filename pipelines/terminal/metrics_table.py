@@ -10,16 +10,19 @@ from rich.table import Table
 def scores_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     """Returns one row per run and task: AUC with its interval, and the AUC of each baseline.
 
+    The commonest class is left out, as its AUC is always one half. A narrow terminal folds names, never figures.
+
     Args:
       runs: the content of `metrics.json` by the name of the run.
     """
     title = ", ".join(sorted({f"split {metrics['split']}" for metrics in runs.values()}))
     table = Table(title=f"ROC AUC, {title}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "task"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, min_width=5, overflow="fold")
     every_task = [figures for metrics in runs.values() for figures in metrics["tasks"].values()]
-    baselines = list(dict.fromkeys(name for figures in every_task for name in figures["baselines"]))
-    for name in ("rows", "AUC", "95 % interval", *(name.replace("_", "\n") for name in baselines)):
+    found = dict.fromkeys(name for figures in every_task for name in figures["baselines"])
+    baselines = [name for name in found if name != "majority"]
+    for name in ("rows", "AUC", "95 %\ninterval", *(name.replace("_", "\n") for name in baselines)):
         table.add_column(name, justify="right", no_wrap=True)
     for run, metrics in runs.items():
         for at, (task, figures) in enumerate(metrics["tasks"].items()):

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import reference_decoder
 from cut_captures import patched
-from reference_decoder import TCP, UDP, Decoder, DropError, Packet
-from reference_records import read_records
+from reference_decoder import TCP, UDP, Packet
+from reference_meter import reference_packets
 
 from flowloom.schemas.arrow.accounting import PacketDrop
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
+
+NAMING_PORTS = {53, 67, 68, 137, 138, 546, 547, 1900, 3702, 5350, 5351, 5353, 5355, 17500}
+"""Ports of services whose payload names hosts, which the strict mask clears."""
 
 
 def reference_rows(
@@ -23,20 +26,15 @@ def reference_rows(
         packet.network = data  # type: ignore[attr-defined]
         return packet
 
-    decoder = Decoder(definition.fragments, definition.tunnels, definition.vxlan_ports)
-    rows, dropped = [], {}
     with patched(reference_decoder, ipv4=located):
-        for file in files:
-            for record in read_records(file)[0]:
-                try:
-                    packet = decoder.packet(record)
-                except DropError:
-                    continue
-                reason = dropped_for(packet, packet_view)
-                if reason is None:
-                    rows.append(row(packet.network, packet, packet_view))  # type: ignore[attr-defined]
-                else:
-                    dropped[reason] = dropped.get(reason, 0) + 1
+        packets, _, _ = reference_packets(files, definition, range(len(files)))
+    rows, dropped = [], {}
+    for packet in packets:
+        reason = dropped_for(packet, packet_view)
+        if reason is None:
+            rows.append(row(packet.network, packet, packet_view))  # type: ignore[attr-defined]
+        else:
+            dropped[reason] = dropped.get(reason, 0) + 1
     return rows, dropped
 
 
@@ -66,6 +64,8 @@ def row(data: bytes, packet: Packet, packet_view: PacketView) -> bytes:
     behind = 8 if packet.protocol == UDP else (rest[12] >> 4) * 4 if len(rest) > 12 else 20
     payload = rest[behind:]
     if packet_view.preset == "strict":
+        if {int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")} & NAMING_PORTS:
+            payload = b""
         ip[4:6], ip[8:9], ip[10:12], ip[20:] = bytes(2), bytes(1), bytes(2), bytes(header - 20)
         cleared = ((0, 12), (16, 18)) if packet.protocol == TCP else ((0, 4), (6, 8))
         for begin, end in cleared:

@@ -25,8 +25,17 @@ SHORTER = {
     "plan": ("--rates", "stored"),
 }
 """Options that make a command shorter, for blocks whose figures no page shows."""
-WHOLE = ("--rollback", "paradigm=incremental", "--rates")
-"""Arguments of commands that are short already."""
+WHOLE = (
+    "--rollback",
+    "paradigm=incremental",
+    "--rates",
+    "extra-trees",
+    "forest",
+    "boosted-trees",
+    "lightgbm",
+    "logistic",
+)
+"""Arguments of commands that are short already, or have no epochs."""
 _SHELL = re.compile(r"[|>$*]")
 
 

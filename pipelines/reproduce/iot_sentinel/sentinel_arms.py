@@ -119,7 +119,7 @@ def grid(arms: Sequence[Arm], contents: Mapping[int, str], rows: str, more: Sequ
       arms: rows of the table.
       contents: content hash of the dataset of each split, by the seed of the split.
       rows: split that is predicted.
-      more: settings of all recipes, as `key=value` texts.
+      more: settings of all recipes that are trained by epochs, as `key=value` texts.
 
     Raises:
       FlowloomError: if the name of an arm cannot be part of a file name.
@@ -129,7 +129,10 @@ def grid(arms: Sequence[Arm], contents: Mapping[int, str], rows: str, more: Sequ
         for arm in arms:
             if not re.fullmatch(r"[a-z0-9-]+", arm.name):
                 raise FlowloomError(f"names of arms must have the letters a-z, digits and hyphens, got {arm.name!r}")
-            settings = (*arm.overrides, *more, f"seed={split_seed}") if arm.method == "recipe" else ()
+            settings: tuple[str, ...] = ()
+            if arm.method == "recipe":
+                trees = Recipe.named(arm.recipe, arm.overrides).model.is_trees
+                settings = (*arm.overrides, *(() if trees else more), f"seed={split_seed}")
             for task in TASKS if arm.apart else ("",):
                 only = (f"feed.tasks=[{task}]",) if task else ()
                 cell = SentinelCell(

@@ -32,4 +32,4 @@ def test_the_demo_builds_trains_and_reports(run, tmp_path):
     assert found["aurora"]["mean_auc"] > 0.6, "two epochs are enough to be better than chance"
     code, out, _ = run("evaluate", tmp_path / "runs" / "aurora", "--split", "validation")
     assert code == 0
-    assert "forest" in out
+    assert "classical" in out
