@@ -67,7 +67,7 @@ def test_a_plain_install_reads_flows_without_beam(wheel, tmp_path):
     for arguments, needed, extra in (
         (("build", "corpus.yaml", "DATASET"), "this command needs apache_beam", "build"),
         (("worker-pool", "--port", "0"), "this command needs grpc", "build"),
-        (("train", "DATASET", "-o", "RUN"), "training needs keras", "train"),
+        (("train", "DATASET", "-o", "RUN"), "training needs sklearn", "train"),
     ):
         refused = run(flowloom, *arguments)
         assert refused.returncode == 1

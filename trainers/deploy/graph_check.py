@@ -7,13 +7,14 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.conversion import onnx_form
 
 ALLOWED = frozenset({
-    "AddV2", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast", "ConcatV2", "Const", "Conv2D", "Cos", "Einsum", "Exp",
-    "ExpandDims", "Fill", "Floor", "FloorMod", "GatherV2", "Greater", "GreaterEqual", "Identity", "IdentityN", "Less",
-    "Log", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "NoOp", "Pack", "Pad", "Prod",
-    "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "Rsqrt", "SelectV2", "Shape", "Sigmoid", "Sin", "Softmax",
-    "Split", "SplitV", "Squeeze", "StatefulPartitionedCall", "StridedSlice", "Sub", "Sum", "Tanh",
-    "TensorListFromTensor", "TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack",
-    "Transpose", "Unpack", "UnsortedSegmentSum", "While",
+    "AddV2", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast", "ConcatV2", "Const", "Conv2D", "Cos", "Cumsum",
+    "Einsum", "Equal", "Exp", "ExpandDims", "Fill", "Floor", "FloorDiv", "FloorMod", "GatherV2", "Greater",
+    "GreaterEqual", "Identity", "IdentityN", "Less", "Log", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum", "Mean",
+    "Minimum", "Mul", "Neg", "NoOp", "Pack", "Pad", "Pow", "Prod", "Range", "ReadVariableOp", "RealDiv", "Relu",
+    "Reshape", "Rsqrt", "SelectV2", "Shape", "Sigmoid", "Sin", "Softmax", "Split", "SplitV", "SquaredDifference",
+    "Squeeze", "StatefulPartitionedCall", "StopGradient", "StridedSlice", "Sub", "Sum", "Tanh", "TensorListFromTensor",
+    "TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack", "Transpose", "Unpack",
+    "UnsortedSegmentSum", "While",
 })  # fmt: skip
 """Operations of TensorFlow that the exports of all named recipes use (tests/trainers/deploy/test_graph_check.py)."""
 
