@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from flowloom.pipelines.build_steps import MeteredCaptures, compose, prepare_corpus
 from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running, usable_cores
@@ -15,6 +16,7 @@ from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_findings import report_problems, require_usable
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
+from flowloom.transforms.captures.groups import MatchedFiles
 from flowloom.transforms.io.filesystems import is_url
 from flowloom.transforms.io.spill import clear
 from flowloom.transforms.io.staging import staged_folder, temporary_folder
@@ -63,6 +65,14 @@ class BuildOptions:
         return self.workers if self.runner == EMBEDDED else None
 
 
+class _Inputs(NamedTuple):
+    """A manifest, the folder of its relative paths, and the files of its captures or their cached results."""
+
+    manifest: CorpusManifest
+    folder: str
+    captures: MatchedFiles | MeteredCaptures
+
+
 def build(
     options: BuildOptions,
     progress: Callable[[Progress], None] = ignore_progress,
@@ -80,17 +90,17 @@ def build(
         `CrowdedGroupsError`, if cached groups must be metered in one piece.
     """
     if metered:
-        corpus = metered.manifest, corpus_folder(options.manifest, options.data)
+        inputs = _Inputs(metered.manifest, corpus_folder(options.manifest, options.data), metered)
     else:
-        corpus = read_corpus(options.manifest, options.data, allow_empty=options.allow_empty)
+        inputs = _Inputs(*read_corpus(options.manifest, options.data, allow_empty=options.allow_empty))
     out = os.fspath(options.out)
     if not is_url(out):
         with staged_folder(out) as staging:
-            card = _build(options, corpus, staging, progress, metered)
+            card = _build(options, inputs, staging, progress)
     else:
         require_vacant(out)
         with temporary_folder(os.fspath(options.job_folder) if options.job_folder else None) as staging:
-            _build(options, corpus, staging, progress, metered)
+            _build(options, inputs, staging, progress)
             card = publish(staging, out)
     progress(card_event(out, card))
     return card
@@ -98,16 +108,15 @@ def build(
 
 def _build(
     options: BuildOptions,
-    corpus: tuple[CorpusManifest, str],
+    inputs: _Inputs,
     staging: str,
     progress: Callable[[Progress], None],
-    metered: MeteredCaptures | None,
 ) -> DatasetCard:
     def run(whole: tuple[str, ...]) -> None:
-        _run(options, corpus, staging, progress, metered, whole)
+        _run(options, inputs, staging, progress, whole)
 
-    if metered is None:
-        run_with_room(run, staging, corpus[0].definition, progress)
+    if not isinstance(inputs.captures, MeteredCaptures):
+        run_with_room(run, staging, inputs.manifest.definition, progress)
     else:
         run(())
         require_room(staging)
@@ -124,16 +133,15 @@ def _build(
 
 def _run(
     options: BuildOptions,
-    corpus: tuple[CorpusManifest, str],
+    inputs: _Inputs,
     staging: str,
     progress: Callable[[Progress], None],
-    metered: MeteredCaptures | None,
     whole: tuple[str, ...],
 ) -> None:
     """Runs the pipeline of a build; groups in `whole` are metered in one piece."""
     with label_folder(staging) as scratch, watched(staging, progress):
-        prepared = prepare_corpus(*corpus, staging, scratch, options.workers, metered, whole, sha256=options.sha256)
-        if options.runner == EMBEDDED and metered is None:  # workers elsewhere count for themselves
+        prepared = prepare_corpus(*inputs, staging, scratch, options.workers, whole, sha256=options.sha256)
+        if options.runner == EMBEDDED and prepared.cached is None:  # workers elsewhere count for themselves
             captures = (capture for group in prepared.plan.groups for capture in group.captures)
             tally(staging).sizes = {capture.uri: capture.size for capture in captures}
         engine = (options.runner, options.workers, options.beam_args)

@@ -12,7 +12,7 @@ from flowloom.schemas.arrow.rows import View
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.corpus.packet_view import PacketView
 from flowloom.schemas.dataset.views import StoredViews
-from flowloom.transforms.captures.groups import GroupPlan, plan_corpus
+from flowloom.transforms.captures.groups import GroupPlan, MatchedFiles, plan_corpus
 from flowloom.transforms.dataset.dataset_ptransforms import ViewRows, WriteCard, WriteViews
 from flowloom.transforms.dataset.write_shards_ptransforms import PlanLayout
 from flowloom.transforms.flows.flow_ptransforms import ConcealIdentities
@@ -88,24 +88,30 @@ class MeteredCaptures:
 def prepare_corpus(
     manifest: CorpusManifest,
     folder: str,
+    captures: MatchedFiles | MeteredCaptures,
     staging: str,
     scratch: str,
     workers: int,
-    metered: MeteredCaptures | None = None,
     whole: tuple[str, ...] = (),
     *,
     sha256: bool = False,
 ) -> Corpus:
-    """Plans a corpus, reads its published files and label tables, and plans all splits that do not need its flows."""
+    """Plans a corpus, reads its published files and label tables, and plans all splits that do not need its flows.
+
+    Args:
+      captures: the files of the manifest's captures, or their cached results.
+      staging: the folder of the dataset and its temporary files.
+      scratch: the folder of label windows.
+    """
     key = read_key(os.path.join(folder, manifest.key_file)) if manifest.key_file else None
     sources, unread = read_sources(manifest, folder, scratch)
-    plan = metered.plan if metered else plan_corpus(manifest, folder, workers)
+    cached = captures.cached if isinstance(captures, MeteredCaptures) else None
+    plan = captures.plan if isinstance(captures, MeteredCaptures) else plan_corpus(manifest, folder, captures, workers)
     published = plan_published(manifest, folder, staging)
     labels = label_plan(manifest, plan, sources, unread)
     split_plan = plan_splits([*labels.labels, *published.labels], manifest.claimed_tasks, manifest.splits)
     key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
-    cached = metered.cached if metered else None
     return Corpus(manifest, folder, plan, labels, split_plan, key, published, stored, cached, whole, sha256)
 
 

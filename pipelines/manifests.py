@@ -4,16 +4,16 @@ import os
 import re
 import stat
 from collections.abc import Hashable, Iterable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest, parse_manifest
-from flowloom.schemas.corpus.resolve_labels import FoundSource, with_found_labels
+from flowloom.schemas.corpus.resolve_labels import with_found_labels
 from flowloom.schemas.errors import FlowloomError, did_you_mean
-from flowloom.transforms.captures.groups import match_source
+from flowloom.transforms.captures.groups import MatchedFiles, match_sources
 from flowloom.transforms.captures.inventory import glob_names
-from flowloom.transforms.labels.find_labels import find_labels
+from flowloom.transforms.labels.find_labels import LabelledFiles, find_labels
 
 LARGEST_BYTES = 64 << 20
 """Largest size of a manifest."""
@@ -21,6 +21,14 @@ DEEPEST = 32
 """Largest number of lists and mappings inside each other."""
 MOST_VALUES = 2_000_000
 """Largest number of values after all aliases are replaced by what they name."""
+
+
+class FoundCorpus(NamedTuple):
+    """Corpus manifest with the labels of paths, the folder of its relative paths, and the files that it matches."""
+
+    manifest: CorpusManifest
+    folder: str
+    files: MatchedFiles
 
 
 def read_manifest(path: str | os.PathLike[str]) -> CorpusManifest:
@@ -47,8 +55,8 @@ def read_corpus(
     known: Iterable[str] = (),
     *,
     allow_empty: bool = False,
-) -> tuple[CorpusManifest, str]:
-    """Reads a corpus manifest with the labels that the paths of its captures name, and returns it with its folder.
+) -> FoundCorpus:
+    """Reads a corpus manifest with the labels that the paths of its captures name, and lists its files.
 
     Args:
       data: the folder of relative paths; None for the folder of the manifest.
@@ -63,7 +71,8 @@ def read_corpus(
     folder = corpus_folder(path, data)
     if not os.path.isdir(folder):
         raise FlowloomError(f"the folder of the data must exist, got {os.fspath(data or folder)}; correct --data")
-    found: dict[int, list[FoundSource]] = {}
+    files = match_sources(manifest.captures, folder)
+    found: dict[int, list[LabelledFiles]] = {}
     missing: dict[int, str] = {}
     for at, entry in enumerate(manifest.captures):
         if not isinstance(entry, CaptureSource):
@@ -71,9 +80,8 @@ def read_corpus(
             if absent:
                 missing[at] = absent[0]
             continue
-        uris, _ = match_source(entry, folder)
         pattern = os.path.join(folder, entry.glob)
-        uris = sorted({*uris, *(uri for uri in known if glob_names(pattern, uri))})
+        uris = sorted({*files.uris[at], *(uri for uri in known if glob_names(pattern, uri))})
         if not uris:
             missing[at] = entry.glob
         if entry.label_from is not None:
@@ -88,9 +96,16 @@ def read_corpus(
             "name the folder of the data with --data, or add --allow-empty to build without it"
         )
     try:
-        return with_found_labels(manifest, found), folder
+        labelled = with_found_labels(manifest, {at: [each.source for each in parts] for at, parts in found.items()})
     except ValueError as error:
         raise FlowloomError(f"{path}: {error}") from None
+    there = {uri for listed in files.uris for uri in listed}  # without known ones that are gone
+    uris_of_entries = [
+        tuple(uri for uri in part if uri in there)
+        for at, listed in enumerate(files.uris)
+        for part in ([each.uris for each in found[at]] if at in found else [listed])
+    ]
+    return FoundCorpus(labelled, folder, MatchedFiles(tuple(uris_of_entries), files.rejects))
 
 
 def corpus_folder(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> str:

@@ -19,7 +19,7 @@ from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.transforms.captures.capture_files import open_stored
-from flowloom.transforms.captures.groups import Capture, GroupPlan, plan_corpus
+from flowloom.transforms.captures.groups import Capture, GroupPlan, match_sources, plan_corpus
 from flowloom.transforms.io.archives import MemberFile
 from flowloom.transforms.io.compressions import uncompressed
 from flowloom.transforms.io.staging import temporary_folder
@@ -80,9 +80,9 @@ def plan(options: PlanOptions, progress: Callable[[Progress], None] = ignore_pro
     Raises:
       FlowloomError: if the manifest is invalid, names no capture that can be read, or its samples cannot be built.
     """
-    manifest, folder = read_corpus(options.manifest, options.data)
+    manifest, folder, files = read_corpus(options.manifest, options.data)
     cores = usable_cores()
-    corpus = plan_corpus(manifest, folder, cores)
+    corpus = plan_corpus(manifest, folder, files, cores)
     captures = [capture for group in corpus.groups for capture in group.captures if capture.first_ns is not None]
     if not captures:
         raise FlowloomError(
@@ -176,7 +176,7 @@ def _build(manifest: CorpusManifest, folder: str, sample: Sequence[tuple[Capture
     small = manifest.model_copy(update=changed)
     begun = time.process_time()
     with label_folder(staging) as scratch:
-        corpus = prepare_corpus(small, folder, staging, scratch, 1)
+        corpus = prepare_corpus(small, folder, match_sources(entries, folder), staging, scratch, 1)
         with running(EMBEDDED, 1, (), staging) as pipeline:
             compose(pipeline, corpus, staging, 1)
     taken = time.process_time() - begun

@@ -133,9 +133,9 @@ def retrain(options: RetrainOptions, progress: Callable[[Progress], None] = igno
         state = read_state(options.state)
         remove_leftovers(state, options.state)
         known = [one.uri for one in state.seen]
-        manifest, folder = read_corpus(options.manifest, options.data, known, allow_empty=True)
+        manifest, folder, files = read_corpus(options.manifest, options.data, known, allow_empty=True)
         check_continues(state, manifest)
-        found = find_captures(manifest.captures, folder, state.seen, options.workers)
+        found = find_captures(manifest.captures, folder, files, state.seen, options.workers)
         found = dataclasses.replace(found, plan=limited(found.plan, manifest.limits))
         check_gone(manifest, found)
         check_timelines(state, found)

@@ -1,5 +1,7 @@
 """Builds with labels of single flows: from tables beside the captures to labels in shards and card."""
 
+import collections
+import glob
 import gzip
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,28 @@ def test_errors_in_sources_are_found_before_captures_are_read(folder):
     assert "row 5" in complaint({"label_table": TABLE | {"words": {"scan": True}}})
     packets = {"path": "packets.csv", "task": "attack"}
     assert "must label one capture, got 2 that match '*.pcap'" in complaint({"packet_table": packets})
+
+
+def test_the_files_of_each_entry_are_listed_once(folder, monkeypatch):
+    listed: collections.Counter[str] = collections.Counter()
+    find = glob.glob
+
+    def counted(pattern: str, **options: Any) -> list[str]:
+        listed[pattern] += 1
+        return find(pattern, **options)
+
+    monkeypatch.setattr(glob, "glob", counted)
+    captures = [
+        {"glob": "packets*.pcap", "packet_table": CAPTURES[1]["packet_table"]},
+        {"glob": "t*.pcap", "labels": {"attack": False}},
+        {"glob": "*.pcap", "label_from": {"kind": "file-name"}},
+    ]
+    tasks = TASKS | {"kind": {"kind": "multiclass"}}
+    card = made(folder, "listed", captures, tasks=tasks, missing="negative")
+    assert card.accounting.captures == 2
+    assert {Path(pattern).name: times for pattern, times in listed.items() if "*" in pattern} == {
+        "packets*.pcap": 1, "t*.pcap": 1, "*.pcap": 1,
+    }  # fmt: skip
 
 
 def test_dpi_labels_flows_and_rejects_unreadable_captures(tmp_path):

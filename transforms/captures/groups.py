@@ -99,6 +99,27 @@ class GroupPlan:
     rejects: pa.RecordBatch
 
 
+@dataclasses.dataclass(frozen=True)
+class MatchedFiles:
+    """Files that the sources of a manifest match, listed once.
+
+    Attributes:
+      uris: the files of each source, sorted; none for published files.
+      rejects: reject rows for sources without files, and for bad names.
+    """
+
+    uris: tuple[tuple[str, ...], ...]
+    rejects: pa.RecordBatch
+
+    def sources(self) -> dict[str, list[int]]:
+        """Returns the positions of the sources that match each file, ascending."""
+        found: dict[str, list[int]] = {}
+        for position, uris in enumerate(self.uris):
+            for uri in uris:
+                found.setdefault(uri, []).append(position)
+        return found
+
+
 def origin_of(fingerprint: str) -> int:
     """Returns the number of a capture in flow ids: the first 64 bits of its fingerprint."""
     return int(fingerprint[:16] or "0", 16)
@@ -128,6 +149,16 @@ def match_source(source: CaptureSource, folder: str) -> tuple[list[str], pa.Reco
         reason = RejectReason.UNREADABLE
         detail = "no such file; check the path: a relative path is searched beside the manifest, or here"
     return [], reject_rows([(source.glob, 0, reason, detail)])
+
+
+def match_sources(sources: Sequence[Entry], folder: str) -> MatchedFiles:
+    """Returns the files that every source's glob matches; see `match_source`."""
+    matched = [
+        match_source(source, folder) if isinstance(source, CaptureSource) else ([], reject_rows([]))
+        for source in sources
+    ]
+    rejects = concatenated([rejected for _, rejected in matched], REJECTS)
+    return MatchedFiles(tuple(tuple(uris) for uris, _ in matched), rejects)
 
 
 def identify_capture(uri: str, sources: Iterable[int]) -> Capture:
@@ -220,35 +251,33 @@ def limited(plan: GroupPlan, limits: CaptureLimits) -> GroupPlan:
     return dataclasses.replace(plan, groups=tuple(groups))
 
 
-def plan_corpus(manifest: CorpusManifest, folder: str, workers: int = 1) -> GroupPlan:
-    """Matches every source of a manifest, identify every file once, and put them into groups; see `plan_captures`."""
-    return limited(plan_captures(manifest.captures, folder, workers), manifest.limits)
+def plan_corpus(manifest: CorpusManifest, folder: str, files: MatchedFiles, workers: int = 1) -> GroupPlan:
+    """Identifies every file of a manifest once, and puts them into groups; see `plan_files`."""
+    return limited(plan_files(manifest.captures, folder, files, workers), manifest.limits)
 
 
 def plan_captures(sources: Sequence[Entry], folder: str, workers: int = 1) -> GroupPlan:
-    """Matches every source, identify every file once, and put them into groups.
+    """Matches every source, identifies every file once, and puts them into groups; see `plan_files`."""
+    return plan_files(sources, folder, match_sources(sources, folder), workers)
+
+
+def plan_files(sources: Sequence[Entry], folder: str, files: MatchedFiles, workers: int = 1) -> GroupPlan:
+    """Identifies every file once, and puts them into groups.
 
     It reads only the ends and the first records of a capture, before any worker starts.
 
     Args:
       folder: the folder of relative globs.
+      files: the files that the sources match.
       workers: the number of files that are read in parallel.
     """
-    matches: dict[str, list[int]] = {}
-    rejects = []
-    for position, source in enumerate(sources):
-        if not isinstance(source, CaptureSource):
-            continue
-        uris, unmatched = match_source(source, folder)
-        rejects.append(unmatched)
-        for uri in uris:
-            matches.setdefault(uri, []).append(position)
+    matches = files.sources()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         looked_at = list(pool.map(identified, matches, matches.values()))
     captures = tell_apart(found for found in looked_at if isinstance(found, Capture))
     plan = plan_groups(captures, sources, folder)
-    rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
-    return GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS))
+    unread = [found for found in looked_at if isinstance(found, pa.RecordBatch)]
+    return GroupPlan(plan.groups, concatenated([files.rejects, *unread, plan.rejects], REJECTS))
 
 
 def read_captures(names: Iterable[str], group: str = FILE_GROUP) -> list[GroupPlan]:

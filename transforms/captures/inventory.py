@@ -22,8 +22,8 @@ from flowloom.transforms.captures.capture_files import (
 from flowloom.transforms.captures.groups import (
     Capture,
     GroupPlan,
+    MatchedFiles,
     identify_capture,
-    match_source,
     plan_groups,
     reject_rows,
 )
@@ -49,31 +49,25 @@ class FoundCaptures:
 
 
 def find_captures(
-    sources: Sequence[Entry], folder: str, known: Iterable[SeenCapture], workers: int = 1
+    sources: Sequence[Entry], folder: str, files: MatchedFiles, known: Iterable[SeenCapture], workers: int = 1
 ) -> FoundCaptures:
-    """Matches every source, digest every file that was not digested before, and put all captures into groups.
+    """Digests every file that was not digested before, and puts all captures into groups.
 
     A file is not read again while its path, size, times and inode are the same. A known capture that is not found stays
     in its group as long as a source's glob matches its path and no other file lies there.
 
     Args:
       folder: the folder of relative globs.
+      files: the files that the sources match.
       known: the captures of earlier runs.
       workers: the number of files that are read in parallel.
     """
     known = list(known)
-    matches: dict[str, list[int]] = {}
-    rejects = []
-    for position, source in enumerate(sources):
-        if isinstance(source, CaptureSource):
-            uris, unmatched = match_source(source, folder)
-            rejects.append(unmatched)
-            for uri in uris:
-                matches.setdefault(uri, []).append(position)
+    matches = files.sources()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         looked_at = list(pool.map(functools.partial(_seen, {one.uri: one for one in known}), matches))
     present = [found for found in looked_at if isinstance(found, SeenCapture)]
-    rejects += [found for found in looked_at if isinstance(found, pa.RecordBatch)]
+    unread = [found for found in looked_at if isinstance(found, pa.RecordBatch)]
 
     there = {one.digest for one in present}
     gone = []
@@ -89,7 +83,7 @@ def find_captures(
     digests = {one.uri: one.digest for one in seen}
     group_of = {digests[capture.uri]: group.group for group in plan.groups for capture in group.captures}
     return FoundCaptures(
-        GroupPlan(plan.groups, concatenated([*rejects, plan.rejects], REJECTS)),
+        GroupPlan(plan.groups, concatenated([files.rejects, *unread, plan.rejects], REJECTS)),
         tuple(one.model_copy(update={"group": group_of[one.digest]}) for one in seen),
         tuple(one.uri for one in present if one.digest not in before),
         tuple(one.uri for one in gone),

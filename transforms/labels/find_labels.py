@@ -5,6 +5,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from flowloom.schemas.corpus.manifest import CaptureSource
 from flowloom.schemas.corpus.resolve_labels import FoundSource, Labels, mapped_labels
@@ -16,7 +17,14 @@ _MOST_GLOBS = 64
 """Largest number of label sets in one folder for which globs are sought."""
 
 
-def find_labels(entry: CaptureSource, uris: Sequence[str], folder: str) -> list[FoundSource]:
+class LabelledFiles(NamedTuple):
+    """Captures of an entry whose paths name the same labels, as an entry of their own, and their uris."""
+
+    source: FoundSource
+    uris: tuple[str, ...]
+
+
+def find_labels(entry: CaptureSource, uris: Sequence[str], folder: str) -> list[LabelledFiles]:
     """Returns the captures of an entry by the labels that their paths name, in the order of their paths.
 
     Captures of one folder with the same labels are one glob where their names allow it. A capture whose path names no
@@ -37,21 +45,23 @@ def find_labels(entry: CaptureSource, uris: Sequence[str], folder: str) -> list[
             f"{entry.glob!r}; give each capture an entry and a packet table of its own"
         )
     found: dict[str, dict[str, Labels]] = {}
-    for uri in sorted(uris):
-        path = relative_uri(uri, folder)
+    uri_of = {relative_uri(uri, folder): uri for uri in sorted(uris)}
+    for path in uri_of:
         labels = mapped_labels(entry.label_from.labels(path.replace(os.sep, "/")), entry.words)
         found.setdefault(os.path.dirname(path), {})[path] = labels
     if uris and not any(labels for captures in found.values() for labels in captures.values()):
         raise ValueError(_no_label(entry, [path for captures in found.values() for path in captures]))
     return [
-        FoundSource.of(entry, pattern, labels)
+        LabelledFiles(FoundSource.of(entry, pattern, labels), tuple(uri_of[path] for path in paths))
         for place, captures in found.items()
-        for pattern, labels in _globs(entry.glob, place, captures, folder)
+        for pattern, labels, paths in _globs(entry.glob, place, captures, folder)
     ]
 
 
-def _globs(pattern: str, place: str, captures: Mapping[str, Labels], folder: str) -> Iterator[tuple[str, Labels]]:
-    """Yields globs of the captures in one folder, with their labels.
+def _globs(
+    pattern: str, place: str, captures: Mapping[str, Labels], folder: str
+) -> Iterator[tuple[str, Labels, Sequence[str]]]:
+    """Yields globs of the captures in one folder, with their labels and paths.
 
     Captures with the same labels have one glob if the beginning and the end of their names tell them from other files.
     """
@@ -60,7 +70,7 @@ def _globs(pattern: str, place: str, captures: Mapping[str, Labels], folder: str
         alike.setdefault(tuple(sorted(labels.items())), []).append(path)
     name, local = os.path.basename(pattern), "://" not in pattern
     if local and len(alike) == 1 and "**" not in name:
-        yield os.path.join(glob.escape(place), name), dict(next(iter(alike)))
+        yield os.path.join(glob.escape(place), name), dict(next(iter(alike))), list(captures)
         return
     others: set[str] = set()
     if sought := local and len(alike) <= _MOST_GLOBS:  # captures of an earlier run may be gone
@@ -71,11 +81,11 @@ def _globs(pattern: str, place: str, captures: Mapping[str, Labels], folder: str
         first, last = _beginning(names), _beginning([name[::-1] for name in names])[::-1]
         shared = f"{glob.escape(first)}*{glob.escape(last)}"
         if sought and len(paths) > 1 and len(fnmatch.filter(others, shared)) == len(paths):
-            yield os.path.join(glob.escape(place), shared), labels
+            yield os.path.join(glob.escape(place), shared), labels, paths
             continue
         for path in paths:
             # filesystems by URL know no escaped characters in a glob
-            yield glob.escape(path) if local else re.sub(r"[*?\[]", "?", path), labels
+            yield glob.escape(path) if local else re.sub(r"[*?\[]", "?", path), labels, [path]
 
 
 def _beginning(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from flowloom.transforms.captures.groups import CaptureGroup, GroupPlan, reject_
 from flowloom.transforms.captures.inventory import glob_names
 from flowloom.transforms.labels.find_labels import find_labels
 from flowloom.transforms.labels.label_flows import GroupLabels, label_groups
-from flowloom.transforms.labels.window_sources import WindowSource, read_sources
+from flowloom.transforms.labels.window_sources import WindowSource, read_sources, require_one_capture
 
 Entries = Mapping[str, Mapping[str, LabelValue]] | Sequence[Mapping[str, Any]]
 """Label values by task for each glob, or entries as under `captures` of a manifest."""
@@ -83,7 +83,8 @@ def plan_labels(
       scratch: the folder for label windows, which all workers share; None without sources of single flows.
 
     Raises:
-      FlowloomError: as `read_sources`; if labels in paths do not fit the tasks, or an entry names no capture.
+      FlowloomError: as `read_sources` and `label_plan`; if labels in paths do not fit the tasks, or an entry names no
+        capture.
     """
     groups = sorted((group for plan in plans for group in plan.groups), key=lambda group: group.group)
     paths = sorted({path for group in groups for each in group.captures for path in (each.uri, *each.copies)})
@@ -100,7 +101,11 @@ def label_plan(
 
     Args:
       sources, unread: the result of `read_sources`.
+
+    Raises:
+      FlowloomError: if a packet table is for several captures.
     """
+    require_one_capture(manifest, plan.groups, sources)
     labels = label_groups(plan, manifest, sources)
     inspected = plan.groups if sources else ()
     return LabelPlan(manifest, labels, tuple(sources), inspected, unread)
@@ -119,7 +124,7 @@ def _with_labels_of_paths(described: CorpusManifest, paths: Sequence[str]) -> Co
             raise FlowloomError(f"labels: {entry.name!r} must name a capture that was read, got none; correct the glob")
         if isinstance(entry, CaptureSource) and entry.label_from is not None:
             try:
-                found[at] = find_labels(entry, named, "")
+                found[at] = [each.source for each in find_labels(entry, named, "")]
             except ValueError as error:
                 raise FlowloomError(f"labels: {error}") from None
     try:

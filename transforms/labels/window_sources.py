@@ -3,6 +3,7 @@
 Both write indexes of label windows to files of a scratch folder, which every process maps.
 """
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -23,7 +24,7 @@ from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.arrays.columns import concatenated
-from flowloom.transforms.captures.groups import CaptureGroup, match_source, reject_rows
+from flowloom.transforms.captures.groups import CaptureGroup, reject_rows
 from flowloom.transforms.labels import dpi
 from flowloom.transforms.labels.packet_labels import packet_windows
 from flowloom.transforms.windows.table_rows import forget_samples, summary_file, table_writer
@@ -107,8 +108,7 @@ def read_sources(
       The sources in order of precedence, and `REJECTS` of unreadable table rows.
 
     Raises:
-      FlowloomError: if a table cannot be read or has an undefined label, a packet table is for several captures, or
-        NFStream is missing.
+      FlowloomError: if a table cannot be read or has an undefined label, or NFStream is missing.
     """
     tasks = {task.name: task for task in manifest.tasks}
     places: dict[str, str] = {}
@@ -131,7 +131,6 @@ def read_sources(
 
             path = spec.path if "://" in spec.path else os.path.join(folder, spec.path)
             if isinstance(spec, PacketTable):
-                _one_capture(captures, spec, folder)
                 np.save(source.codes, read_packet_labels(spec, path, tasks[spec.task]))
             elif not os.path.exists(source.windows("")):
                 with table_writer(source.windows("")) as write:
@@ -141,13 +140,21 @@ def read_sources(
     return tuple(sources), concatenated(rejects, REJECTS)
 
 
-def _one_capture(entry: CaptureSource, spec: PacketTable, folder: str) -> None:
-    uris, _ = match_source(entry, folder)
-    if len(uris) > 1:
-        raise FlowloomError(
-            f"{spec.path}: a packet table must label one capture, got {len(uris)} that match {entry.glob!r}; give each "
-            "capture an entry and a packet table of its own"
-        )
+def require_one_capture(
+    manifest: CorpusManifest, groups: Iterable[CaptureGroup], sources: Iterable[WindowSource]
+) -> None:
+    """Checks that each packet table is for one capture; files with the same bytes are one.
+
+    Raises:
+      FlowloomError: if one is for several.
+    """
+    captures = collections.Counter(at for group in groups for each in group.captures for at in each.sources)
+    for source in sources:
+        if isinstance(source.spec, PacketTable) and (found := captures[source.entry]) > 1:
+            raise FlowloomError(
+                f"{source.spec.path}: a packet table must label one capture, got {found} that match "
+                f"{manifest.captures[source.entry].name!r}; give each capture an entry and a packet table of its own"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.folder_lock import locked_folder
 from flowloom.schemas.models.feature_profile import FeatureProfile
 from flowloom.schemas.models.retrain_state import Figures, Promotion, PromotionRule, RetrainState, read_state
+from flowloom.transforms.captures.groups import match_sources
 from flowloom.transforms.captures.inventory import find_captures
 
 pytestmark = pytest.mark.timeout(900)
@@ -375,17 +376,21 @@ def test_manifests_that_do_not_continue_the_state_are_rejected(keys, message):
 
 
 def test_captures_that_are_read_for_labels_must_stay(corpus):
+    def found(known=()):
+        files = match_sources(manifest.captures, str(corpus))
+        return find_captures(manifest.captures, str(corpus), files, known)
+
     arrive(corpus, 0)
     document = yaml.safe_load(MANIFEST)
     document["captures"][0]["dpi"] = {"task": "app", "words": {"TLS": "web"}}
     manifest = parse_manifest(document, "corpus.yaml")
-    found = find_captures(manifest.captures, str(corpus), ())
-    check_gone(manifest, found)
+    before = found()
+    check_gone(manifest, before)
     (corpus / "in/ssh-000.pcap").unlink()
-    check_gone(manifest, find_captures(manifest.captures, str(corpus), found.seen))
+    check_gone(manifest, found(before.seen))
     (corpus / "in/web-000.pcap").unlink()
     with pytest.raises(FlowloomError, match=r"web-000.pcap: the capture is missing, but the entry 'in/web-\*.pcap'"):
-        check_gone(manifest, find_captures(manifest.captures, str(corpus), found.seen))
+        check_gone(manifest, found(before.seen))
 
 
 def test_the_command_needs_a_manifest_or_rollback(tmp_path, capsys):

@@ -32,14 +32,15 @@ def files(source: CaptureSource, folder: Path) -> list[str]:
 def found(source: CaptureSource, folder: Path) -> dict[str, dict]:
     """Returns the labels of each file, by the globs that `find_labels` returns."""
     sources = find_labels(source, match_source(source, str(folder))[0], str(folder))
-    return {name: each.labels for each in sources for name in files(each, folder)}
+    assert all([str(folder / name) for name in files(each, folder)] == list(uris) for each, uris in sources)
+    return {name: each.labels for each, _ in sources for name in files(each, folder)}
 
 
 @pytest.mark.parametrize("glob", ["*/*.pcap", "**/*.pcap"])
 def test_each_folder_is_one_glob(folder, glob):
     source = entry(glob, label_from={"device": "parent-folder"}, labels={"site": "lab"})
     sources = find_labels(source, match_source(source, str(folder))[0], str(folder))
-    assert [each.glob for each in sources] == ["a/*.pcap", "b [[]x]/*.pcap"]
+    assert [each.glob for each, _ in sources] == ["a/*.pcap", "b [[]x]/*.pcap"]
     assert found(source, folder) == {
         name: {"device": Path(name).parent.name, "site": "lab"} for name in NAMES if name.endswith("pcap")
     }
@@ -51,7 +52,7 @@ def test_names_that_begin_or_end_alike_are_one_glob(tmp_path):
         (tmp_path / name).write_bytes(name.encode())
     source = entry("*.pcap", label_from={"pattern": r"^(?P<app>[a-z]+)_"})
     sources = find_labels(source, match_source(source, str(tmp_path))[0], str(tmp_path))
-    assert [each.glob for each in sources] == ["ssh_*.pcap", "web_*.pcap", "webmail_*.pcap"]
+    assert [each.glob for each, _ in sources] == ["ssh_*.pcap", "web_*.pcap", "webmail_*.pcap"]
     assert found(source, tmp_path) == {name: {"app": name.partition("_")[0]} for name in names}
 
 
@@ -65,7 +66,7 @@ def test_files_of_one_folder_with_different_labels_have_their_own(folder):
 def test_urls_are_named_one_by_one(folder):
     source = entry("s3://b/*/*.pcap", label_from={"device": "parent-folder"})
     uris = ["s3://b/x/1.pcap", "s3://b/y/[2].pcap"]
-    assert {each.glob: each.labels for each in find_labels(source, uris, "/here")} == {
+    assert {each.glob: each.labels for each, _ in find_labels(source, uris, "/here")} == {
         "s3://b/x/1.pcap": {"device": "x"}, "s3://b/y/?2].pcap": {"device": "y"},
     }  # fmt: skip
 
@@ -92,8 +93,8 @@ captures:
 tasks: {app: {kind: multiclass}, traffic: {kind: multiclass}, tunnel: {kind: multiclass}}
 """
     )
-    one, folder = read_corpus(tmp_path / "one.yaml", CORPUS)
-    listed, _ = read_corpus(CORPUS / "aurora.yaml")
+    one, folder, _ = read_corpus(tmp_path / "one.yaml", CORPUS)
+    listed = read_corpus(CORPUS / "aurora.yaml").manifest
 
     def labels(manifest) -> dict[str, dict[str, str]]:
         by_file: dict[str, dict[str, str]] = {}

@@ -13,6 +13,7 @@ from flowloom.pipelines.retrain.retrain import meter_new
 from flowloom.pipelines.whole_groups import CrowdedGroupsError
 from flowloom.schemas.dataset.dataset_card import read_card
 from flowloom.schemas.progress import ignore_progress
+from flowloom.transforms.captures.groups import match_sources
 from flowloom.transforms.captures.inventory import find_captures
 from flowloom.transforms.metering.meter_cache import MeterCache
 
@@ -88,7 +89,7 @@ def test_captures_metered_day_by_day_give_the_flows_of_one_build(tmp_path, defin
     seen = ()
     for count, day in enumerate(days):
         (aside / day.name).rename(day)
-        found = find_captures(manifest.captures, str(folder), seen)
+        found = find_captures(manifest.captures, str(folder), match_sources(manifest.captures, str(folder)), seen)
         assert len(found.new) == (3 if count == 0 else 1)
         job = tmp_path / f"job-{count}"
         job.mkdir()
@@ -110,7 +111,7 @@ def test_a_crowded_timeline_is_given_up_and_metered_in_one_piece(tmp_path, days)
     (folder / "corpus.yaml").write_text(MANIFEST.format(definition="{max_open_flows: 8}"))
     manifest = read_manifest(folder / "corpus.yaml")
     store = MeterCache(str(tmp_path / "readings"), manifest.definition)
-    found = find_captures(manifest.captures, str(folder), ())
+    found = find_captures(manifest.captures, str(folder), match_sources(manifest.captures, str(folder)), ())
     parts = meter_new(manifest, found, store, 1, str(tmp_path), ignore_progress)
     gateway = [cached for cached in parts.cached if not cached.whole]
     assert len(gateway) == days
