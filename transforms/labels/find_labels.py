@@ -69,12 +69,14 @@ def _globs(
     for path, labels in captures.items():
         alike.setdefault(tuple(sorted(labels.items())), []).append(path)
     name, local = os.path.basename(pattern), "://" not in pattern
-    if local and len(alike) == 1 and "**" not in name:
+    named = all(fnmatch.fnmatchcase(os.path.basename(path), name) for path in captures)  # a glob may name their archive
+    if local and len(alike) == 1 and "**" not in name and named:
         yield os.path.join(glob.escape(place), name), dict(next(iter(alike))), list(captures)
         return
     others: set[str] = set()
     if sought := local and len(alike) <= _MOST_GLOBS:  # captures of an earlier run may be gone
-        others = {*map(os.path.basename, captures), *os.listdir(os.path.join(folder, place))}
+        at = os.path.join(folder, place)
+        others = {*map(os.path.basename, captures), *(os.listdir(at) if os.path.isdir(at) else ())}
     for key, paths in alike.items():
         labels = dict(key)
         names = [os.path.basename(path) for path in paths]

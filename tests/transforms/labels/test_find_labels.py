@@ -1,5 +1,6 @@
 """Labels in the paths of captures: each file has those that its path names, by as few globs as possible."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,24 @@ def test_files_of_one_folder_with_different_labels_have_their_own(folder):
     assert found(source, folder) == {
         "a/1.pcap": {"run": "one"}, "a/2.pcap": {}, "b [x]/1.pcap": {"run": "one"}, "b [x]/2.pcap": {},
     }  # fmt: skip
+
+
+def test_captures_of_an_archive_that_a_glob_names_have_labels(tmp_path):
+    with zipfile.ZipFile(tmp_path / "days.zip", "w") as archive:
+        for name in ("web-1.pcap", "web-2.pcap", "ssh-1.pcap"):
+            archive.writestr(name, name)
+    for words, labels in (({}, ["ssh", "web", "web"]), ({"app": {"ssh": "web"}}, ["web"] * 3)):
+        source = entry("*.zip", label_from={"pattern": r"/(?P<app>[a-z]+)-\d"}, words=words)
+        assert [each["app"] for _, each in sorted(found(source, tmp_path).items())] == labels
+
+
+def test_captures_whose_folder_is_gone_keep_their_labels(tmp_path):
+    source = entry("*/*.pcap", label_from={"pattern": r"(?P<app>[a-z]+)-\d"})
+    uris = [str(tmp_path / "gone" / name) for name in ("ssh-1.pcap", "web-1.pcap", "web-2.pcap")]
+    sources = find_labels(source, uris, str(tmp_path))
+    assert [(each.glob, each.labels["app"]) for each, _ in sources] == [
+        ("gone/ssh-1.pcap", "ssh"), ("gone/web-*.pcap", "web"),
+    ]  # fmt: skip
 
 
 def test_urls_are_named_one_by_one(folder):
