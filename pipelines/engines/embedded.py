@@ -20,6 +20,7 @@ from flowloom.pipelines.engines.harness import THREADS
 from flowloom.pipelines.engines.remote import check_engine, check_workers, finish, innermost_cause
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.io.spill import SCRATCH
+from flowloom.transforms.io.staging import let_go
 
 EMBEDDED = "FnApiRunner"
 """Beam's in-process runner. `DirectRunner` would choose an engine per pipeline and first try to download one."""
@@ -71,7 +72,10 @@ def usable_cores() -> int:
 
 
 class _Pipeline(beam.Pipeline):
-    """Pipeline whose temporary files lie in the job's folder, with which they are removed."""
+    """Pipeline whose temporary files lie in the job's folder, with which they are removed.
+
+    A `with` block, which waits for the end of the pipeline, removes the unfinished datasets of one that fails.
+    """
 
     def __init__(self, job: str | None, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -80,6 +84,13 @@ class _Pipeline(beam.Pipeline):
         os.makedirs(os.path.join(job, SCRATCH), exist_ok=True)
         os.rmdir(self.local_tempdir)  # made by Beam among the temporary files of the machine
         self.local_tempdir = tempfile.mkdtemp(prefix="beam-", dir=os.path.join(job, SCRATCH))
+
+    def __exit__(self, *error: Any) -> None:
+        """Runs the pipeline, unless the block failed."""
+        try:
+            super().__exit__(*error)
+        finally:
+            let_go(self)
 
 
 def start_pipeline(runner: str, workers: int, beam_args: Sequence[str], job: str | None = None) -> beam.Pipeline:

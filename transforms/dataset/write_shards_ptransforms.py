@@ -106,6 +106,10 @@ class WriteShards(beam.PTransform):
     The same captures and options give the same bytes as `flowloom build`, on any engine. Flows may be dropped or
     changed before: the card counts those that were metered and are absent. The dataset appears when it is complete.
 
+    Until then it is a hidden folder `.NAME.building-*` beside its place. A failed block
+    `with fl.beam.embedded_pipeline()` removes it. The folder of any other pipeline that failed is removed by the next
+    run with the same output, once the process has ended.
+
     Args:
       folder: the folder to create; workers on other machines have to share it.
       tasks: the tasks, as for `PlanLabels`.
@@ -162,7 +166,7 @@ class WriteShards(beam.PTransform):
     def expand(self, flows: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[str]:
         """Returns the path of the dataset."""
         manifest, tasks = self._manifest, self._manifest.tasks
-        staging = held_folder(os.fspath(self.folder))
+        staging = held_folder(os.fspath(self.folder), flows.pipeline)
         plan = self.plan
         if plan is None:
             plan = flows | "PlanLayout" >> PlanLayout(tasks, self.layout, self.deduplicate)

@@ -21,7 +21,7 @@ from flowloom.transforms.dataset.layouts import FLOWS_ALONE, LaidOut, count_layo
 from flowloom.transforms.dataset.shards import spill_rows, write_spilled_shards
 from flowloom.transforms.dataset.write_card import write_card
 from flowloom.transforms.io.spill import clear
-from flowloom.transforms.io.staging import held_folder
+from flowloom.transforms.io.staging import staged_folder
 from flowloom.transforms.io.verdict import require_success
 from flowloom.transforms.labels.label_bins import LabelBins, find_label_bins, label_quantities
 from flowloom.transforms.labels.plan_labels import LabelPlan
@@ -95,13 +95,13 @@ def write_shards(
       manifest: names the tasks and the layout of the dataset.
 
     Raises:
-      FlowloomError: as `finish_dataset`; if the folder exists.
+      FlowloomError: as `check_dataset`; if the folder exists.
     """
-    staging = held_folder(folder)
-    bins, duplicates = plan_layout(flows, manifest.tasks, manifest.layout, manifest.deduplicate)
-    measured = [label_quantities(batch, bins.tasks) for batch in flows]
-    write_views({"flows": measured}, manifest, staging, labels, split_plan, bins, accounts, (), duplicates)
-    return finish_dataset(staging, folder, allow_empty=allow_empty)
+    with staged_folder(folder) as staging:
+        bins, duplicates = plan_layout(flows, manifest.tasks, manifest.layout, manifest.deduplicate)
+        measured = [label_quantities(batch, bins.tasks) for batch in flows]
+        write_views({"flows": measured}, manifest, staging, labels, split_plan, bins, accounts, (), duplicates)
+        return check_dataset(staging, allow_empty=allow_empty)
 
 
 def with_labels(manifest: CorpusManifest, labels: CorpusManifest, definition: FlowDefinition) -> CorpusManifest:
@@ -124,15 +124,25 @@ def finish_dataset(staging: str, folder: str, *, allow_empty: bool = False) -> l
     """
     if not os.path.exists(staging) and os.path.exists(f"{folder}/{CARD}"):
         return []
-    require_success(staging, CARD)
-    clear(staging)
-    card = read_card(staging)
-    if not allow_empty:
-        require_usable(card, "write it with allow_empty=True")
+    problems = check_dataset(staging, allow_empty=allow_empty)
     try:
         os.rename(staging, folder)
     except OSError as error:
         raise FlowloomError(
             f"output folder {folder} appeared while it was written ({error.strerror}); remove it and run again"
         ) from None
+    return problems
+
+
+def check_dataset(staging: str, *, allow_empty: bool = False) -> list[str]:
+    """Checks a written dataset, removes its temporary files, and returns the warnings about it.
+
+    Raises:
+      FlowloomError: with the faults of the job; if the dataset lacks a split or a class without `allow_empty`.
+    """
+    require_success(staging, CARD)
+    clear(staging)
+    card = read_card(staging)
+    if not allow_empty:
+        require_usable(card, "write it with allow_empty=True")
     return [finding.text for finding in find_problems(card)]

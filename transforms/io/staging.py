@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 
 from flowloom.schemas.abandoned import made_folder, owned_folder, remove_abandoned
@@ -42,12 +43,18 @@ def staged_folder(out: str) -> Iterator[str]:
             ) from None
 
 
-def held_folder(out: str) -> str:
+_HELD: weakref.WeakKeyDictionary[object, list[tuple[int, str]]] = weakref.WeakKeyDictionary()
+"""Locks and paths of held folders, by their holders."""
+
+
+def held_folder(out: str, holder: object) -> str:
     """Returns a new hidden folder beside `out` for a job that outlives this call.
 
-    It is locked until this process ends.
+    It is locked until its holder lets it go or this process ends. Folders that dead processes left for the same `out`
+    are removed first.
 
-    Folders that dead processes left for the same `out` are removed first.
+    Args:
+      holder: the pipeline that writes to it.
 
     Raises:
       FlowloomError: if `out` exists, or its folder cannot be written to.
@@ -57,10 +64,18 @@ def held_folder(out: str) -> str:
     if os.path.lexists(out):
         raise FlowloomError(f"output folder {out} exists already; remove it, or name another one")
     try:
-        _, folder = made_folder(os.path.join(parent, f".{name}{_BUILDING}"))
+        descriptor, folder = made_folder(os.path.join(parent, f".{name}{_BUILDING}"))
     except OSError as error:
         raise FlowloomError(f"output folder {out} cannot be made: {error.strerror}; name another one") from None
+    _HELD.setdefault(holder, []).append((descriptor, folder))
     return folder
+
+
+def let_go(holder: object) -> None:
+    """Removes the folders of unfinished datasets that a pipeline holds, and lets go of all."""
+    for descriptor, folder in _HELD.pop(holder, []):
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 import pytest
 from stored_datasets import labelled_flows, random_labels
 
+from flowloom.pipelines.api.beam_transforms import embedded_pipeline
 from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DROPPED_COLUMNS
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Dividers, Task
@@ -42,11 +43,17 @@ def account(flows: int) -> GroupAccount:
 def write(folder, batches=BATCHES, flows=ROWS, **options) -> None:
     """Writes batches as a dataset, in a pipeline."""
     with beam.Pipeline("FnApiRunner") as pipeline:
-        nothing = pipeline | "Nothing" >> beam.Create([])
-        known = pipeline | "Accounts" >> beam.Create([account(flows)])
-        definition = pipeline | "Definition" >> beam.Create([FlowDefinition()])
-        metered = MeteredFlows(nothing, nothing, nothing, known, definition)
-        pipeline | "Rows" >> beam.Create(batches) | WriteShards(folder, TASKS, metered, PLAN, **options)
+        rows = pipeline | "Rows" >> beam.Create(batches)
+        write_rows(rows, folder, flows, **options)
+
+
+def write_rows(rows, folder, flows=ROWS, **options) -> None:
+    pipeline = rows.pipeline
+    nothing = pipeline | "Nothing" >> beam.Create([])
+    known = pipeline | "Accounts" >> beam.Create([account(flows)])
+    definition = pipeline | "Definition" >> beam.Create([FlowDefinition()])
+    metered = MeteredFlows(nothing, nothing, nothing, known, definition)
+    rows | WriteShards(folder, TASKS, metered, PLAN, **options)
 
 
 @pytest.mark.parametrize("deduplicate", ["none", "split", "all"])
@@ -87,6 +94,33 @@ def test_nothing_is_left_of_a_dataset_without_a_class(tmp_path):
     assert not (tmp_path / "out").exists()
     write(tmp_path / "out", only, allow_empty=True)
     assert read_card(tmp_path / "out").splits["train"].classes["app"]["ssh"] == 0
+
+
+def broken(rows):
+    raise OSError("a step of the user fails")
+
+
+@pytest.mark.parametrize("fault", ["step", "block", "no flows"])
+def test_nothing_is_left_of_the_dataset_of_an_embedded_pipeline_that_fails(tmp_path, fault):
+    wrong = "the block fails" if fault == "block" else "the user fails" if fault == "step" else "no flow"
+
+    def run() -> None:
+        with embedded_pipeline(workers=1) as pipeline:
+            rows = pipeline | "Rows" >> beam.Create([] if fault == "no flows" else BATCHES)
+            if fault == "step":
+                rows = rows | beam.Map(broken)
+            write_rows(rows, tmp_path / "out")
+            assert len(list(tmp_path.glob(".out.building-*"))) == 1
+            if fault == "block":
+                raise ValueError(wrong)
+
+    with pytest.raises(Exception, match=wrong):
+        run()
+    assert list(tmp_path.iterdir()) == []
+    with embedded_pipeline(workers=1) as pipeline:
+        write_rows(pipeline | "Rows" >> beam.Create(BATCHES), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert read_card(tmp_path / "out").accounting.flows == ROWS
 
 
 def test_wrong_options_and_existing_folders_are_errors(tmp_path):
