@@ -38,7 +38,7 @@ ClassKey = tuple[int, int]
 NEED_LABELS = ("auto", "capture", "host_pair")
 """Units of splits that look at the labels of rows."""
 
-_ASKED_FOR = "asked for by the manifest"
+_CHOSEN = "chosen explicitly"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +83,14 @@ def plan_splits(labels: Iterable[GroupLabels], tasks: Sequence[Task], splits: Sp
         for key in _classes(codes):
             counts[key] = counts.get(key, 0) + 1
     if splits.by == "packet":
-        reason = f"{_ASKED_FOR}; it leaks: a model can recognise flows in test by their packets in train"
+        reason = f"{_CHOSEN}; it leaks: a model can recognise flows in test by their packets in train"
         return SplitPlan(_rule("packet", reason, splits), {})
     if splits.by in ("flow", "host_pair", "time"):
-        return SplitPlan(_rule(splits.by, _ASKED_FOR, splits), {})
+        return SplitPlan(_rule(splits.by, _CHOSEN, splits), {})
     of_group = _spread(known, splits)
     missed = _missed(known, of_group, counts, splits)
     if splits.by == "capture":
-        reason = _ASKED_FOR
+        reason = _CHOSEN
         if missed:
             reason += f"; not in every split: {_named(missed, tasks, counts)}"
         if by_flow:

@@ -52,7 +52,7 @@ def test_distinct_starts_are_shared_out_by_quota_in_order(starts):
     assert np.bincount(split, minlength=3).tolist() == quotas(len(starts), SHARES)
     assert (np.diff(split[np.argsort(starts)]) >= 0).all(), "train is before validation is before test"
     assert split_plan.rule.by == "time"
-    assert split_plan.rule.reason == "asked for by the manifest"
+    assert split_plan.rule.reason == "chosen explicitly"
 
 
 def test_flows_of_one_start_stay_together():

@@ -81,7 +81,7 @@ def test_each_class_gets_its_quotas_of_pairs(sizes):
 def test_a_class_with_too_few_pairs_is_in_the_reason():
     cells = [(1, 2, 1, None)] * 5 + [(host, 0, 0, None) for host in range(3, 30)]
     rule = planned(flows_of(cells)).rule
-    assert rule.reason == "asked for by the manifest; not in every split: app=ssh (1)"
+    assert rule.reason == "chosen explicitly; not in every split: app=ssh (1)"
     assert rule.by == "host_pair"
 
 
