@@ -6,12 +6,12 @@ import pydantic
 
 ROW_MODELS = ("mtc", "byte_transformer", "byte_cnn", "byte_patches")
 """Networks of packets or tables; all other networks are of flows."""
-UNIT_MODELS = ("cesnet_cnn", "flowpic")
-"""Networks of flows that read sizes, gaps and directions in units (`feed.scaling=none`)."""
 PATCH_HEADS = 4
 """Attention heads of byte_patches where a recipe gives none."""
 TREES = ("extra_trees", "random_forest", "boosted_trees", "lightgbm", "logistic")
 """Trees and linear models, which are fitted as a whole and read the view of `feed.source`."""
+_CHANNELS_IN_PLACES = ("cesnet_cnn", "flowpic")
+_UNITS = ("flow_net", *_CHANNELS_IN_PLACES, *TREES)
 
 
 class SummedTask(pydantic.BaseModel):
@@ -123,8 +123,13 @@ class ModelSettings(pydantic.BaseModel):
 
     @property
     def reads_units(self) -> bool:
-        """True for models whose first layer represents packets in units."""
-        return self.kind == "flow_net" or self.input == "bins"
+        """True for models that read the packets of flows in units, and so need `feed.scaling=none`."""
+        return self.kind in _UNITS or self.input == "bins"
+
+    @property
+    def reads_unit_channels(self) -> bool:
+        """True for networks that read sizes, gaps and directions alone, each in its place."""
+        return self.kind in _CHANNELS_IN_PLACES
 
     @property
     def reads_rows(self) -> bool:

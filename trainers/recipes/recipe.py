@@ -11,7 +11,7 @@ from flowloom.schemas.errors import FlowloomError, did_you_mean, placed_message
 from flowloom.trainers.models.baselines.unit_inputs import UNIT_CHANNELS
 from flowloom.trainers.recipes.feed_settings import FeedSettings
 from flowloom.trainers.recipes.loss_settings import LossSettings
-from flowloom.trainers.recipes.model_settings import PATCH_HEADS, UNIT_MODELS, ModelSettings
+from flowloom.trainers.recipes.model_settings import PATCH_HEADS, ModelSettings
 from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.schedule_settings import ScheduleSettings
 from flowloom.trainers.recipes.setting_keys import SECTION_KEYS, in_sections, parse_setting, section_key
@@ -137,13 +137,22 @@ def _scaling_fits_the_model(recipe: Recipe) -> str | None:
 
 
 def _units_fit_the_model(recipe: Recipe) -> str | None:
-    kind, feed = recipe.model.kind, recipe.feed
-    if kind in UNIT_MODELS and (feed.scaling != "none" or feed.channels != UNIT_CHANNELS):
+    model, feed = recipe.model, recipe.feed
+    if recipe.view != "flows":  # trees of other views have no packets in units
+        return None
+    if model.reads_unit_channels and (feed.scaling != "none" or feed.channels != UNIT_CHANNELS):
         wanted = ", ".join(UNIT_CHANNELS)
         return (
-            f"model.kind={kind} needs feed.channels=[{wanted}] and feed.scaling=none, got "
+            f"model.kind={model.kind} needs feed.channels=[{wanted}] and feed.scaling=none, got "
             f"[{', '.join(feed.channels)}] and {feed.scaling}; set both"
         )
+    if model.reads_units and feed.scaling != "none":
+        return (
+            f"model.kind={model.kind} reads packets in units and needs feed.scaling=none, got {feed.scaling}; set "
+            "feed.scaling=none"
+        )
+    if model.kind == "lmmoe" and feed.scaling == "none" and not model.reads_units:
+        return "feed.scaling=none gives packets in units, which model.kind=lmmoe needs as bins; set model.input=bins"
     return None
 
 
@@ -152,18 +161,6 @@ def _patches_fit_their_heads(recipe: Recipe) -> str | None:
     width, heads = model.token_width, model.attention_heads or PATCH_HEADS
     if model.kind == "byte_patches" and width % heads:
         return f"model.attention_heads must divide model.token_width={width}, got {heads}; change one of them"
-    return None
-
-
-def _packets_in_units_are_represented(recipe: Recipe) -> str | None:
-    model, scaling = recipe.model, recipe.feed.scaling
-    if model.reads_units and scaling != "none":
-        return (
-            f"model.kind={model.kind} reads packets in units as bins and needs feed.scaling=none, got {scaling}; set "
-            "feed.scaling=none"
-        )
-    if model.kind == "lmmoe" and scaling == "none" and not model.reads_units:
-        return "feed.scaling=none gives packets in units, which model.kind=lmmoe needs as bins; set model.input=bins"
     return None
 
 
@@ -261,15 +258,6 @@ def _source_fits_the_model(recipe: Recipe) -> str | None:
     return None
 
 
-def _trees_read_units(recipe: Recipe) -> str | None:
-    if recipe.model.is_trees and recipe.view == "flows" and recipe.feed.scaling != "none":
-        return (
-            f"feed.scaling must be none for model.kind={recipe.model.kind}, which reads packets in units, got "
-            f"{recipe.feed.scaling}; set feed.scaling=none"
-        )
-    return None
-
-
 def _trees_have_no_epochs(recipe: Recipe) -> str | None:
     if not recipe.model.is_trees:
         return None
@@ -288,7 +276,6 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _scaling_fits_the_model,
     _units_fit_the_model,
     _patches_fit_their_heads,
-    _packets_in_units_are_represented,
     _weighting_has_joint_steps,
     _balanced_tasks_share_rows,
     _isolation_adds_experts,
@@ -299,7 +286,6 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _microbatch_sums_gradients,
     _augmentation_fits_the_features,
     _source_fits_the_model,
-    _trees_read_units,
     _trees_have_no_epochs,
 )
 """Rules between sections: each returns what is wrong and how to mend it, or None."""

@@ -147,7 +147,7 @@ def test_few_rows_and_few_labels_are_chosen_by_the_recipe(synthetic, tmp_path):
 def test_settings_that_trees_do_not_have_are_refused():
     with pytest.raises(FlowloomError, match=r"schedule\.epochs has no effect on model\.kind=extra_trees.*remove it"):
         Recipe.named("extra-trees", ["epochs=3"])
-    with pytest.raises(FlowloomError, match=r"feed\.scaling must be none for model\.kind=logistic"):
+    with pytest.raises(FlowloomError, match=r"kind=logistic reads packets in units and needs feed\.scaling=none"):
         Recipe.named("logistic", ["scaling=fixed"])
     with pytest.raises(FlowloomError, match=r"feed\.source must be bytes or features for model\.kind=mtc"):
         Recipe.named("mtc", ["source=flows"])

@@ -127,8 +127,9 @@ def test_a_changed_recipe_is_validated():
         (
             "flow-net",
             ["scaling=fixed"],
-            "reads packets in units as bins and needs feed.scaling=none, got fixed; set feed",
+            "reads packets in units and needs feed.scaling=none, got fixed; set feed",
         ),
+        ("multa-bins", ["scaling=fixed"], "model.kind=lmmoe reads packets in units and needs feed.scaling=none, got"),
         ("flow-net", ["latecomer=isolate", "paradigm=incremental"], "latecomer=isolate adds experts and needs model.k"),
         ("flow-net", ["keep=best"], "decay=cosine needs schedule.keep=last .*got keep=best.*; set schedule.keep=last"),
         (
