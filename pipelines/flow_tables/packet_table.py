@@ -52,7 +52,7 @@ def read_packets(
     schema = text_address_schema(HEADERS) if text_addresses else HEADERS
     batches: list[pa.RecordBatch] = []
     try:
-        for rows in _headers(uri, tunnels):
+        for rows in _headers(uri, FlowDefinition(tunnels=tuple(tunnels))):
             batches.append(with_text_addresses(rows) if text_addresses else rows)  # noqa: PERF401 - keeps those before damage
     except CaptureError as damage:
         sentence = f"{uri}: {damage.reason} at byte {damage.offset}: {damage.detail}"
@@ -62,12 +62,12 @@ def read_packets(
     return pa.Table.from_batches(batches, schema)
 
 
-def _headers(uri: str, tunnels: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _headers(uri: str, definition: FlowDefinition) -> Iterator[pa.RecordBatch]:
     """Yields the headers of a capture; raises the damage that ends it after all records before."""
     capture, scanner = CaptureRange(uri).open()
-    decoder = PacketDecoder(IpFragmentTable(), tunnels=tunnels)
+    decoder = PacketDecoder.of(definition, IpFragmentTable())
     try:
-        for records in timed_records(scanner, FlowDefinition().idle_ns):
+        for records in timed_records(scanner, definition.idle_ns):
             yield record_headers(decoder, records)
         if changed := capture.changed():
             raise changed

@@ -119,10 +119,7 @@ class GroupReader:
         except CaptureError as damage:
             self._reject(part.uri, damage)
             return
-        decoder = PacketDecoder(
-            self._ip_fragments, part.first_record, tunnels=self._definition.tunnels,
-            vxlan_ports=self._definition.vxlan_ports, clock_ns=self._clock_ns,
-        )  # fmt: skip
+        decoder = PacketDecoder.of(self._definition, self._ip_fragments, part.first_record, self._clock_ns)
         row = _account(part.uri, self._group, capture, scanner)
         links: set[int] = set()
         stopped = None
@@ -253,9 +250,7 @@ def first_fragments(
             capture, scanner = part.open()
         except CaptureError:
             continue
-        decoder = PacketDecoder(
-            table, part.first_record, tunnels=definition.tunnels, vxlan_ports=definition.vxlan_ports, clock_ns=clock
-        )  # fmt: skip
+        decoder = PacketDecoder.of(definition, table, part.first_record, clock)
         try:
             for records in timed_records(scanner, definition.idle_ns):
                 decoder.decode(records)

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import DropReason
 from flowloom.schemas.arrow.rows import PACKETS
-from flowloom.schemas.corpus.flow_definition import VXLAN_PORTS
+from flowloom.schemas.corpus.flow_definition import VXLAN_PORTS, FlowDefinition
 from flowloom.transforms.arrays.columns import column, integer_dtype
 from flowloom.transforms.captures.records import Records
 from flowloom.transforms.packets.decode_kernels import (
@@ -90,6 +91,18 @@ class PacketDecoder:
         self._first_record = first_record
         self._tunnels = tunnel_mask(tunnels)
         self._vxlan_ports = np.array(list(vxlan_ports), np.int64)
+
+    @classmethod
+    def of(
+        cls,
+        definition: FlowDefinition,
+        fragments: IpFragmentTable | None,
+        first_record: int = 0,
+        clock_ns: int = NO_CLOCK,
+    ) -> Self:
+        """Returns a decoder that unwraps the tunnels of a flow definition."""
+        ports = definition.vxlan_ports
+        return cls(fragments, first_record, tunnels=definition.tunnels, vxlan_ports=ports, clock_ns=clock_ns)
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Returns the IP packets of the records as `schemas.arrow.rows.PACKETS`, in order; counts the others."""
