@@ -110,7 +110,7 @@ def prepare_corpus(
     published = plan_published(manifest, folder, staging)
     labels = label_plan(manifest, plan, sources, unread)
     split_plan = plan_splits([*labels.labels, *published.labels], manifest.claimed_tasks, manifest.splits)
-    key = corpus_key(plan, published.digests) if manifest.identity == "drop" else key
+    key = corpus_key(plan, published.sha256) if manifest.identity == "drop" else key
     stored = stored_views(manifest, published)
     return Corpus(manifest, folder, plan, labels, split_plan, key, published, stored, cached, whole, sha256)
 
@@ -123,7 +123,7 @@ class CardCounts:
     """Counts for the dataset card, by kind, that the steps give beside their rows."""
 
     accounts: list[beam.PCollection[GroupAccount]] = dataclasses.field(default_factory=list)
-    digests: list[beam.PCollection[CaptureSha256]] = dataclasses.field(default_factory=list)
+    sha256: list[beam.PCollection[CaptureSha256]] = dataclasses.field(default_factory=list)
     rejects: list[beam.PCollection[pa.RecordBatch]] = dataclasses.field(default_factory=list)
     sources: list[beam.PCollection[SourceCounts]] = dataclasses.field(default_factory=list)
     packets: list[beam.PCollection[PacketCounts]] = dataclasses.field(default_factory=list)
@@ -174,9 +174,9 @@ def meter_captures(
         split_bytes = manifest.output.split_bytes
         plan = PlanMetering(corpus.plan.groups, manifest.definition, split_bytes, workers, corpus.whole, corpus.sha256)
         planned = pipeline | "PlanMetering" >> plan
-        digested = planned.digests | "Sha256Captures" >> Sha256Captures()
-        counts.digests.append(digested.digests)
-        counts.rejects.append(digested.rejects)
+        hashed = planned.sha256_tasks | "Sha256Captures" >> Sha256Captures()
+        counts.sha256.append(hashed.hashed)
+        counts.rejects.append(hashed.rejects)
         metered = planned.tasks | "MeterRanges" >> MeterRanges(manifest.definition, staging, corpus.packet_view)
     join = JoinPartitions(manifest.definition, staging, numbered=corpus.packet_view is not None)
     joined = metered.fragments | "JoinPartitions" >> join

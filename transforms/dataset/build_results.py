@@ -73,7 +73,7 @@ def gather_results(
     label_bins: LabelBins,
     shards: Iterable[SpilledShard],
     accounts: Iterable[GroupAccount],
-    digests: Iterable[CaptureSha256] = (),
+    sha256: Iterable[CaptureSha256] = (),
     rejects: Iterable[pa.RecordBatch] = (),
     sources: Iterable[SourceCounts] = (),
     layouts: Iterable[LaidOut] = (),
@@ -86,7 +86,7 @@ def gather_results(
     results = BuildResults(labels, split_plan, label_bins.tasks, label_bins.fault, published.accounts)
     results.shards = [read_digests(shard) for shard in shards]
     results.accounts = list(accounts)
-    results.sha256 = {digest.uri: digest.sha256 for digest in digests}
+    results.sha256 = {each.uri: each.sha256 for each in sha256}
     results.rejects = [*known_rejects, *rejects, published.rejects]
     counted = list(sources)
     results.sources = sum_by_key([*(counts.by_source for counts in counted), published.sources])

@@ -223,7 +223,7 @@ class BuildOutputs(NamedTuple):
 
     shards: beam.PCollection[SpilledShard]
     accounts: beam.PCollection[GroupAccount]
-    digests: beam.PCollection[CaptureSha256]
+    sha256: beam.PCollection[CaptureSha256]
     rejects: beam.PCollection[pa.RecordBatch]
     sources: beam.PCollection[SourceCounts]
     layouts: beam.PCollection[LaidOut]

@@ -256,13 +256,13 @@ def _spilled_fragments(
 
 def sha256_captures(tasks: Iterable[Sha256Task]) -> tuple[list[CaptureSha256], list[pa.RecordBatch]]:
     """Returns the SHA-256 of captures, and reject rows of those that can no longer be read."""
-    digests, rejects = [], []
+    hashed, rejects = [], []
     for task in tasks:
         try:
-            digests.append(CaptureSha256(task.uri, capture_sha256(task.uri, task.stamp)))
+            hashed.append(CaptureSha256(task.uri, capture_sha256(task.uri, task.stamp)))
         except CaptureError as error:
             rejects.append(reject_rows([(task.uri, error.offset, error.reason, error.detail)]))
-    return digests, rejects
+    return hashed, rejects
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ class MeterPlan(NamedTuple):
     """Outputs of `PlanMetering`: tasks, and captures whose SHA-256 is wanted, dealt to workers by the cost of both."""
 
     tasks: beam.PCollection[MeterTask]
-    digests: beam.PCollection[Sha256Task]
+    sha256_tasks: beam.PCollection[Sha256Task]
 
 
 @dataclasses.dataclass
@@ -68,10 +68,10 @@ class PlanMetering(beam.PTransform):
 
     @beam.typehints.no_annotations
     def expand(self, root: beam.pvalue.PBegin) -> MeterPlan:
-        """Deals metering and digesting to workers."""
+        """Deals metering and hashing to workers."""
         draft = draft_metering(self.groups, self.definition, self.split_bytes, self.whole, sha256=self.sha256)
         dealt = iter(deal(draft.costs, self.workers or len(draft.costs) or 1))
-        shares = [(next(dealt), WorkerShare(digests=(task,))) for task in draft.digests]
+        shares = [(next(dealt), WorkerShare(sha256_tasks=(task,))) for task in draft.sha256_tasks]
         shares += [(next(dealt), WorkerShare(tasks=(task,))) for task in draft.tasks]
         known = root | "Shares" >> beam.Create(shares, reshuffle=False)
         if draft.stretches:
@@ -86,18 +86,18 @@ class PlanMetering(beam.PTransform):
             )
             known = (known, indexed) | "AllShares" >> beam.Flatten()
         grouped = known | "OncePerWorker" >> beam.GroupByKey()
-        tasks = grouped | "Deal" >> beam.ParDo(_Deal()).with_outputs("digests", main="tasks")
-        return MeterPlan(tasks.tasks, tasks.digests)
+        tasks = grouped | "Deal" >> beam.ParDo(_Deal()).with_outputs("sha256_tasks", main="tasks")
+        return MeterPlan(tasks.tasks, tasks.sha256_tasks)
 
 
 class _Deal(beam.DoFn):
     def process(
         self, element: tuple[int, Iterable[WorkerShare]]
-    ) -> Iterator[MeterTask | TaggedOutput[Literal["digests"], Sha256Task]]:
+    ) -> Iterator[MeterTask | TaggedOutput[Literal["sha256_tasks"], Sha256Task]]:
         shares = list(element[1])
         for share in shares:
-            for task in share.digests:
-                yield TaggedOutput("digests", task)
+            for task in share.sha256_tasks:
+                yield TaggedOutput("sha256_tasks", task)
         for share in shares:
             yield from share.tasks
 
@@ -124,7 +124,7 @@ def _planned(
 class HashedCaptures(NamedTuple):
     """Outputs of `Sha256Captures`: SHA-256, and reject rows of captures that can no longer be read."""
 
-    digests: beam.PCollection[CaptureSha256]
+    hashed: beam.PCollection[CaptureSha256]
     rejects: beam.PCollection[pa.RecordBatch]
 
 
@@ -134,15 +134,15 @@ class Sha256Captures(beam.PTransform):
 
     @beam.typehints.no_annotations
     def expand(self, tasks: beam.PCollection[Sha256Task]) -> HashedCaptures:
-        """Digests each capture."""
-        digested = tasks | "Digest" >> beam.ParDo(_Digest()).with_outputs("rejects", main="digests")
-        return HashedCaptures(digested.digests, digested.rejects)
+        """Hashes each capture."""
+        found = tasks | "Hash" >> beam.ParDo(_Hash()).with_outputs("rejects", main="hashed")
+        return HashedCaptures(found.hashed, found.rejects)
 
 
-class _Digest(beam.DoFn):
+class _Hash(beam.DoFn):
     def process(self, task: Sha256Task) -> Iterator[CaptureSha256 | TaggedOutput[Literal["rejects"], pa.RecordBatch]]:
-        digests, rejects = sha256_captures([task])
-        yield from digests
+        hashed, rejects = sha256_captures([task])
+        yield from hashed
         for reject in rejects:
             yield TaggedOutput("rejects", reject)
 

@@ -54,7 +54,7 @@ class WorkerShare:
     """Part of one worker's share of a job: captures to meter, and captures whose SHA-256 is wanted."""
 
     tasks: tuple[MeterTask, ...] = ()
-    digests: tuple[Sha256Task, ...] = ()
+    sha256_tasks: tuple[Sha256Task, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,10 @@ class DraftPlan:
 
     Attributes:
       stretches: (group, stretch) pairs for the groups that are split.
-      costs: costs of digests, tasks and stretches, in this order, in bytes of metering.
+      costs: costs of SHA-256 tasks, other tasks and stretches, in this order, in bytes of metering.
     """
 
-    digests: tuple[Sha256Task, ...]
+    sha256_tasks: tuple[Sha256Task, ...]
     tasks: tuple[MeterTask, ...]
     stretches: tuple[tuple[str, Stretch], ...]
     costs: tuple[float, ...]
@@ -87,7 +87,7 @@ def draft_metering(
       whole: names of groups that are metered in one piece.
       sha256: whether the SHA-256 of captures is wanted beside their digest.
     """
-    undigested = [capture for group in groups for capture in group.captures if sha256]
+    unhashed = [capture for group in groups for capture in group.captures if sha256]
     tasks: list[MeterTask] = []
     sizes: list[int] = []
     stretched: list[tuple[str, Stretch]] = []
@@ -98,9 +98,9 @@ def draft_metering(
             tasks += plan_group(group, (), definition, alone=group.group in whole)
             sizes.append(sum(capture.size for capture in group.captures))
     sizes += [stretch.end - stretch.begin for _, stretch in stretched]
-    costs = [capture.size * _DIGEST_COST for capture in undigested] + [size + _TASK_COST for size in sizes]
+    costs = [capture.size * _DIGEST_COST for capture in unhashed] + [size + _TASK_COST for size in sizes]
     return DraftPlan(
-        tuple(Sha256Task(capture.uri, capture.stamp) for capture in undigested),
+        tuple(Sha256Task(capture.uri, capture.stamp) for capture in unhashed),
         tuple(tasks),
         tuple(stretched),
         tuple(costs),
@@ -124,7 +124,7 @@ def plan_metering(
     for each in groups:
         if each.group in indexed:
             tasks += plan_group(each, indexed[each.group], definition)
-    return tasks, list(draft.digests)
+    return tasks, list(draft.sha256_tasks)
 
 
 def group_stretches(group: CaptureGroup, definition: FlowDefinition, split_bytes: int) -> list[Stretch]:

@@ -58,13 +58,13 @@ class PublishedPlan:
       places: labelled batches by view.
       labels: labels of each file with rows; a task whose label differs from row to row has a source there.
       packet_bytes: for each entry the bytes of a row of the packets view, None without such rows.
-      digests: SHA-256 in hex of the stored files, ascending.
+      sha256: SHA-256 in hex of the stored files, ascending.
     """
 
     places: dict[View, tuple[Spilled, ...]]
     labels: tuple[GroupLabels, ...]
     packet_bytes: tuple[int | None, ...]
-    digests: tuple[str, ...]
+    sha256: tuple[str, ...]
     findings: PublishedFindings
 
 
@@ -79,7 +79,7 @@ def plan_published(manifest: CorpusManifest, folder: str, job: str) -> Published
     places: dict[View, list[Spilled]] = {}
     labels: dict[str, GroupLabels] = {}
     accounts, rejected, lengths = [], [], []
-    digests: set[str] = set()
+    hashes: set[str] = set()
     sources: dict[SourceKey, Counts] = {}
     for entry in manifest.published:
         rejects = Rejects()
@@ -90,13 +90,13 @@ def plan_published(manifest: CorpusManifest, folder: str, job: str) -> Published
         labels |= entry_rows.labels()
         lengths.append(entry_rows.packet_bytes)
         sources = sum_by_key([sources, entry_rows.sources])
-        stored = _digests(entry, folder)
-        digests.update(stored)
+        stored = _stored_sha256(entry, folder)
+        hashes.update(stored)
         accounts.append(entry_rows.account(stored, rejects))
         rejected.append(rejects.rows())
     findings = PublishedFindings(tuple(accounts), sources, concatenated(rejected, REJECTS))
     spilled = {name: tuple(found) for name, found in places.items()}
-    return PublishedPlan(spilled, tuple(labels.values()), tuple(lengths), tuple(sorted(digests)), findings)
+    return PublishedPlan(spilled, tuple(labels.values()), tuple(lengths), tuple(sorted(hashes)), findings)
 
 
 def recall_published(places: Iterable[Spilled]) -> Iterator[pa.RecordBatch]:
@@ -184,13 +184,13 @@ class _EntryRows:
             found[group] = GroupLabels(group, known, (), True, sources)
         return found
 
-    def account(self, digests: Sequence[str], rejects: Rejects) -> PublishedAccount:
-        """Returns the card's account of the entry, whose stored files have these SHA-256 digests."""
+    def account(self, stored: Sequence[str], rejects: Rejects) -> PublishedAccount:
+        """Returns the card's account of the entry, whose stored files have these SHA-256."""
         return PublishedAccount(
             path=self._entry.path,
             published=self._entry.published,
             view=self._entry.view,
-            sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
+            sha256=hashlib.sha256("".join(stored).encode()).hexdigest(),
             groups=len(self._codes),
             rows=self._rows,
             set_aside=dict(sorted(rejects.counts().items())),
@@ -220,17 +220,17 @@ def _as_packets(images: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=schema.names)
 
 
-def _digests(entry: PublishedSource, folder: str) -> list[str]:
+def _stored_sha256(entry: PublishedSource, folder: str) -> list[str]:
     """Returns the SHA-256 of each stored file of an entry, ascending; files that cannot be read are rejects already."""
     paths = []
     for name in entry.files:
         path = os.path.normpath(os.path.join(folder, name))
         below = [os.path.join(root, file) for root, _, files in os.walk(path) for file in files]
         paths += below or [path]
-    digests = []
+    found = []
     for path in paths:
         try:
-            digests.append(capture_sha256(path))
+            found.append(capture_sha256(path))
         except CaptureError:
             continue
-    return sorted(digests)
+    return sorted(found)

@@ -44,16 +44,16 @@ def append(path: Path) -> None:
 
 @pytest.mark.parametrize("split_bytes", [1 << 40, 500_000])
 def test_a_capture_that_grew_since_it_was_planned_is_a_reject(capture, group, tmp_path, split_bytes):
-    tasks, digests = plan_metering([group], DEFINITION, split_bytes, sha256=True)
+    tasks, wanted = plan_metering([group], DEFINITION, split_bytes, sha256=True)
     assert (len(tasks) > 1) == (split_bytes < 1 << 40)
-    assert len(digests) == 1
+    assert len(wanted) == 1
     append(capture)
     results = meter_ranges(tasks, DEFINITION, str(tmp_path))
     reasons = [reject["reason"] for account in results.accounts for reject in account.rejects.to_pylist()]
     assert set(reasons) == {RejectReason.CHANGED}
     assert results.flows == []
-    digested, (reject,) = sha256_captures(digests)
-    assert digested == []
+    hashed, (reject,) = sha256_captures(wanted)
+    assert hashed == []
     assert reject["reason"].to_pylist() == [RejectReason.CHANGED]
 
 

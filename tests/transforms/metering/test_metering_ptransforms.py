@@ -91,27 +91,27 @@ def packets(found) -> list[tuple]:
 
 
 @pytest.mark.parametrize("workers", [None, 2])
-def test_tasks_and_captures_to_digest_are_planned(groups, workers):
-    tasks, digests = plan_metering(groups, DEFINITION, SPLIT_BYTES, sha256=True)
-    assert len(digests) == len(groups)
+def test_tasks_and_captures_to_hash_are_planned(groups, workers):
+    tasks, hashed = plan_metering(groups, DEFINITION, SPLIT_BYTES, sha256=True)
+    assert len(hashed) == len(groups)
     assert len(tasks) > 4
     with beam.Pipeline("FnApiRunner") as pipeline:
         planned = pipeline | PlanMetering(groups, DEFINITION, SPLIT_BYTES, workers, sha256=True)
         planned.tasks | "Tasks" >> beam.combiners.ToList() | "SameTasks" >> beam.Map(same, tasks)
-        planned.digests | "Digests" >> beam.combiners.ToList() | "SameDigests" >> beam.Map(same, digests)
+        planned.sha256_tasks | "Hashed" >> beam.combiners.ToList() | "SameHashed" >> beam.Map(same, hashed)
 
 
 def same(found: list, expected: list) -> None:
     assert sorted(found, key=str) == sorted(expected, key=str)
 
 
-def test_captures_are_digested_or_rejected(groups, tmp_path):
+def test_captures_are_hashed_or_rejected(groups, tmp_path):
     tasks = [Sha256Task(group.captures[0].uri) for group in groups] + [Sha256Task(str(tmp_path / "gone.pcap"))]
-    digested = tasks | Sha256Captures()
-    digests, rejects = sha256_captures(tasks)
-    assert len(digests) == 2
-    assert digested.digests == digests
-    assert digested.rejects == rejects
+    found = tasks | Sha256Captures()
+    hashed, rejects = sha256_captures(tasks)
+    assert len(hashed) == 2
+    assert found.hashed == hashed
+    assert found.rejects == rejects
 
 
 @pytest.mark.parametrize("packet_view", [None, VIEW])
