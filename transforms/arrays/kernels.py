@@ -9,8 +9,17 @@ from numba.core import cgutils
 Number = int | np.integer
 """A field of a tuple inside a kernel."""
 
-step = numba.njit(nogil=True, forceinline=True)
+INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of a function that only kernels call: without its wrappers for Python and C, it compiles in half the time.
+
+A call from Python would end the process.
+"""
+
+step = numba.njit(nogil=True, forceinline=True, **INNER)
 """Decorator of a step of a kernel: compiled into the kernel that calls it, and cached with that."""
+
+part = numba.njit(nogil=True, **INNER)
+"""Decorator of a rare part of a kernel: called instead of inlined, and cached with the kernel."""
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)  # cached by itself: the first command looks whether it is

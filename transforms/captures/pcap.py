@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 
 import numba
+import numpy as np
 
 from flowloom.schemas.arrow.accounting import RejectReason
 from flowloom.transforms.captures.capture_files import CaptureError
@@ -39,10 +40,9 @@ def _scanner(header: int) -> Callable[..., tuple[int, int, int]]:
     @numba.njit(nogil=True, cache=True)
     def scan(window, bound, complete, big_endian, tick_ns, start, captured, wire, time_ns):
         """Locates records until the columns are full or the bound is reached; returns (records, bytes, stop)."""
-        at = 0
+        at = zeros_end = np.int64(0)  # one type from the start, so that `u32` is compiled once
         count = 0
         limit = len(window)
-        zeros_end = 0
         while count < len(start) and at < bound:
             if at + header > limit:
                 return count, at, SHORT

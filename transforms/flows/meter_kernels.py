@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from flowloom.schemas.corpus.flow_definition import EndReason
-from flowloom.transforms.arrays.kernels import Number, borrowed, prefetch, step
+from flowloom.transforms.arrays.kernels import Number, borrowed, part, prefetch, step
 from flowloom.transforms.flows.flow_state import BLOCK, HIGH, LOW, SYN_TURN, closed, syn_is_own
 from flowloom.transforms.flows.open_flow_table import (
     EntryPool,
@@ -329,7 +329,7 @@ def _end_idle(ending, options, state, table):
         _remove_finished(first, state, table)
 
 
-@numba.njit(nogil=True)
+@part
 def _end_longest_idle(clock, options, state, table):
     """Ends flows for lack of resources until an eighth of the bound is free, those first that were idle longest.
 
@@ -337,7 +337,7 @@ def _end_longest_idle(clock, options, state, table):
     """
     state.most_open = max(state.most_open, state.open)
     state.clock_ns = clock
-    _end_idle(False, options, state, table)
+    _end_idle(np.bool_(False), options, state, table)  # the type of `sweep`, so that it is compiled once
     surplus = state.open + options.eighth - options.max_open
     if surplus <= 0:
         return

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from flowloom.transforms.arrays.hash_table import keyed_hash
-from flowloom.transforms.arrays.kernels import borrowed, step
+from flowloom.transforms.arrays.kernels import borrowed, part, step
 from flowloom.transforms.flows.flow_state import BLOCK
 from flowloom.transforms.flows.packet_steps import flow_key
 
@@ -33,7 +33,7 @@ class EntryPool(NamedTuple):
     free: np.ndarray
 
 
-@numba.njit(nogil=True)
+@part
 def key_tags(packets, vlan_in_key, tunnel_in_key, hash_key):
     """Returns the upper half of each packet's key hash, the same for both directions."""
     tags = np.empty(len(packets.src_port), np.uint32)

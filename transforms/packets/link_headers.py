@@ -8,11 +8,10 @@ that functions name.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.transforms.arrays.kernels import u16, u32
+from flowloom.transforms.arrays.kernels import part, u16, u32
 from flowloom.transforms.captures.records import u32 as u32_of_order
 from flowloom.transforms.packets.link_kinds import FRAME, IP, LLC, MPLS, PPP, PPP_FRAME, SHORTEST_TYPE, WIFI_OF_CAPWAP
 from flowloom.transforms.packets.wifi_headers import behind_avs, behind_ppi, behind_prism, behind_radiotap, behind_wifi
@@ -74,7 +73,7 @@ _KINDS = np.array(list(HEADERS), np.int64)
 _LENGTH, _TYPE_AT, _FOLLOWING = (np.array(values, np.int64) for values in zip(*HEADERS.values(), strict=True))
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def unusual_network_header(buffer, at, end, link_type):
     """Returns (position of the IP header, VLAN identifier), or (-`DropReason`, 0) for a frame without one.
 
@@ -94,7 +93,7 @@ def unusual_network_header(buffer, at, end, link_type):
     return at, vlan
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind(buffer, at, end, kind):
     """Returns the position behind the header that begins at a place, and the kind of what follows.
 
@@ -149,13 +148,13 @@ def _behind(buffer, at, end, kind):
     return -_UNSUPPORTED_LINKTYPE if kind >= FRAME else -_NOT_IP, kind
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _counted(behind, end, kind):
     """Returns a position and a kind if the captured bytes reach that far."""
     return (behind, np.int64(kind)) if behind <= end else (-_TRUNCATED, np.int64(kind))
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _of_type(buffer, at, end):
     """Returns the position behind an EtherType, and the EtherType; a length is none."""
     if at + 2 > end or u16(buffer, at) < SHORTEST_TYPE:
@@ -163,7 +162,7 @@ def _of_type(buffer, at, end):
     return at + 2, u16(buffer, at)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_llc(buffer, at, end):
     """Skips IEEE 802.2 with SNAP (RFC 1042, IEEE 802.1H), with the SAP of IP, or with an NLPID (RFC 2684)."""
     if at + 3 > end or buffer[at + 2] != 3:
@@ -177,13 +176,13 @@ def _behind_llc(buffer, at, end):
     return -_NOT_IP, np.int64(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _organisation_of_types(buffer, at, end):
     """Returns whether the three bytes of SNAP at a position say that an EtherType follows."""
     return at + 3 <= end and u16(buffer, at) == 0 and buffer[at + 2] in (0x00, 0xF8)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_nlpid(buffer, at, end):
     """Skips the identifier of a network layer protocol (ISO/IEC TR 9577), and SNAP behind that of SNAP (RFC 2427)."""
     if at < end:
@@ -196,7 +195,7 @@ def _behind_nlpid(buffer, at, end):
     return -_NOT_IP, np.int64(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_frame_relay(buffer, at, end):
     """Skips a Q.922 address of up to four bytes, then RFC 2427, or the EtherType that Cisco writes instead."""
     last = False
@@ -216,7 +215,7 @@ def _behind_frame_relay(buffer, at, end):
     return _behind_nlpid(buffer, at + 2 if buffer[at + 1] == 0 else at + 1, end)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_bsd(buffer, at, end):
     """Skips an address family, in the byte order of the capturing machine (BSD null) or big-endian (loop)."""
     if at + 4 > end:
@@ -229,7 +228,7 @@ def _behind_bsd(buffer, at, end):
     return at + 4, np.int64(IP)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_pflog(buffer, at, end):
     """Skips the header of OpenBSD's packet filter, whose first byte is its length before it is padded to words."""
     if at + 1 > end:
@@ -238,7 +237,7 @@ def _behind_pflog(buffer, at, end):
     return (at + (length + 3) // 4 * 4 if length >= 4 else -_NOT_IP), np.int64(IP)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_token_ring(buffer, at, end):
     """Skips an IEEE 802.5 header, with its route if the source address says that there is one."""
     if at + 15 > end:
@@ -247,7 +246,7 @@ def _behind_token_ring(buffer, at, end):
     return at + 14 + route, np.int64(LLC)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_ppp_framing(buffer, at, end):
     """Skips HDLC-like framing, if any (RFC 1662); Cisco HDLC can have the link type of PPP, as Wireshark reads it."""
     if at + 4 > end:
@@ -257,7 +256,7 @@ def _behind_ppp_framing(buffer, at, end):
     return at + 2 if buffer[at] == 0xFF and buffer[at + 1] == 0x03 else at, np.int64(PPP)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_ppp(buffer, at, end):
     """Skips a PPP protocol field, which has one byte where it is compressed."""
     if at + 2 > end:
@@ -277,7 +276,7 @@ def _behind_ppp(buffer, at, end):
     return -_NOT_IP, np.int64(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_label(buffer, at, end):
     """Skips an MPLS label (RFC 3032); behind the last one, IP, or Ethernet with or without control word (RFC 4448).
 
@@ -303,7 +302,7 @@ def _behind_label(buffer, at, end):
     return at, np.int64(FRAME + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_nflog(buffer, at, end):
     """Skips Netfilter's log up to the packet, its attribute 9; attributes are in the byte order of the host."""
     at += 4
@@ -321,7 +320,7 @@ def _behind_nflog(buffer, at, end):
     return -_TRUNCATED, np.int64(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_pktap(buffer, at, end):
     """Skips the header of Darwin's packet tap, which names the link type of the rest."""
     if at + 12 > end:
@@ -332,7 +331,7 @@ def _behind_pktap(buffer, at, end):
     return at + length, FRAME + min(u32_of_order(buffer, at + 8, False), 0xFFFF)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_trill(buffer, at, end):
     """Skips a TRILL header and its options (RFC 6325); an Ethernet frame follows."""
     if at + 6 > end:
@@ -340,7 +339,7 @@ def _behind_trill(buffer, at, end):
     return at + 6 + 4 * (u16(buffer, at) >> 6 & 0x1F), np.int64(FRAME + 1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_macsec(buffer, at, end):
     """Skips the tag of IEEE 802.1AE before a frame that is signed, not encrypted."""
     if at + 1 > end:
@@ -352,7 +351,7 @@ def _behind_macsec(buffer, at, end):
     return (at + 2, u16(buffer, at)) if at + 2 <= end else (-_TRUNCATED, np.int64(0))
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _behind_nsh(buffer, at, end):
     """Skips a network service header (RFC 8300)."""
     if at + 4 > end:
@@ -362,7 +361,7 @@ def _behind_nsh(buffer, at, end):
     return (at + length if length >= 8 and kind >= 0 else -_NOT_IP), kind
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def kind_of_nsh(protocol):
     """Returns the kind that a next protocol of NSH, or of VXLAN-GPE, stands for; -1 for others."""
     if protocol == 1:

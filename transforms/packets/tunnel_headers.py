@@ -6,10 +6,9 @@ and draft-ietf-nvo3-vxlan-gpe, Teredo RFC 4380, Geneve RFC 8926, L2TP RFC 2661 a
 RFC 7450, GUE draft-ietf-intarea-gue, TZSP as Wireshark reads it.
 """
 
-import numba
 import numpy as np
 
-from flowloom.transforms.arrays.kernels import u16, u32
+from flowloom.transforms.arrays.kernels import part, u16, u32
 from flowloom.transforms.packets.link_headers import kind_of_nsh
 from flowloom.transforms.packets.link_kinds import FRAME, IP, PPP_FRAME, SHORTEST_TYPE, WIFI_OF_CAPWAP
 
@@ -17,12 +16,12 @@ NONE = -1
 _ETHERNET = FRAME + 1
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _nothing(at):
     return at, np.int64(NONE), np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_gre(buffer, at, limit, gre, pptp, erspan):
     """Skips GRE, GRE of version 1 (PPTP), and ERSPAN in GRE, as far as they are asked for."""
     if at + 8 > limit:
@@ -47,7 +46,7 @@ def open_gre(buffer, at, limit, gre, pptp, erspan):
     return at, np.int64(kind if gre and kind >= SHORTEST_TYPE else NONE), key
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _open_erspan(buffer, at, limit, flags, kind):
     """Skips no header of type I, 8 bytes of type II, 12 or 20 bytes of type III."""
     if kind == 0x88BE and not flags & 0x1000:
@@ -62,7 +61,7 @@ def _open_erspan(buffer, at, limit, flags, kind):
     return at + (20 if tail & 1 else 12), content, session
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_etherip(buffer, at, limit):
     """Skips EtherIP of version 3 (RFC 3378)."""
     if at + 2 > limit or u16(buffer, at) != 0x3000:
@@ -70,7 +69,7 @@ def open_etherip(buffer, at, limit):
     return at + 2, np.int64(_ETHERNET), np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_l2tp(buffer, at, limit):
     """Skips the header of a data message of L2TP over UDP."""
     if at + 4 > limit:
@@ -92,7 +91,7 @@ def open_l2tp(buffer, at, limit):
     return at, np.int64(PPP_FRAME), number
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_l2tp_3(buffer, at, limit):
     """Skips a session of L2TPv3 up to an Ethernet frame, which its EtherType tells behind cookie and sublayer."""
     if at + 4 > limit:
@@ -104,7 +103,7 @@ def open_l2tp_3(buffer, at, limit):
     return _nothing(at)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_vxlan(buffer, at, limit):
     """Skips VXLAN; without the flag I there is no valid identifier."""
     if at + 8 > limit or not buffer[at] & 0x08:
@@ -112,7 +111,7 @@ def open_vxlan(buffer, at, limit):
     return at + 8, np.int64(_ETHERNET), u32(buffer, at + 4) >> 8
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_vxlan_gpe(buffer, at, limit):
     """Skips VXLAN with the generic protocol extension, whose flag P says that the header names the content."""
     if at + 8 > limit or not buffer[at] & 0x08:
@@ -121,7 +120,7 @@ def open_vxlan_gpe(buffer, at, limit):
     return at + 8, kind, u32(buffer, at + 4) >> 8
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_geneve(buffer, at, limit):
     """Skips Geneve with its options."""
     if at + 8 > limit or buffer[at] >= 0x40 or u16(buffer, at + 2) < SHORTEST_TYPE:
@@ -129,7 +128,7 @@ def open_geneve(buffer, at, limit):
     return at + 8 + 4 * np.int64(buffer[at] & 0x3F), u16(buffer, at + 2), u32(buffer, at + 4) >> 8
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_gue(buffer, at, limit):
     """Skips generic UDP encapsulation of version 0 around IP; version 1 has no header."""
     if at + 4 > limit:
@@ -142,7 +141,7 @@ def open_gue(buffer, at, limit):
     return at + 4 + 4 * (first & 0x1F), np.int64(0x0800 if protocol == 4 else 0x86DD), np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_tzsp(buffer, at, limit):
     """Skips TZSP of version 1 with its tags, up to the end tag."""
     if at + 4 > limit or buffer[at] != 1:
@@ -159,7 +158,7 @@ def open_tzsp(buffer, at, limit):
     return (at + 1, kind, np.int64(-1)) if at < limit else _nothing(at)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def _kind_of_tzsp(protocol):
     for number, link_type in ((1, 1), (2, 6), (4, 9), (5, 10), (7, 101), (18, 105), (119, 119), (127, 163)):
         if protocol == number:
@@ -167,7 +166,7 @@ def _kind_of_tzsp(protocol):
     return np.int64(NONE)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_capwap(buffer, at, limit):
     """Skips the header of a CAPWAP data packet that is not encrypted, no fragment and no keepalive."""
     if at + 8 > limit or buffer[at] != 0:
@@ -181,7 +180,7 @@ def open_capwap(buffer, at, limit):
     return at + length, np.int64(WIFI_OF_CAPWAP if bits >> 9 & 0x1F == 1 else NONE), np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_amt(buffer, at, limit):
     """Skips automatic multicast tunneling around queries, updates and data."""
     if at + 1 > limit or buffer[at] not in (4, 5, 6):
@@ -189,7 +188,7 @@ def open_amt(buffer, at, limit):
     return at + (2 if buffer[at] == 6 else 12), np.int64(IP), np.int64(-1)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_gtp_u(buffer, at, limit):
     """Skips the header of a G-PDU of version 1.
 
@@ -211,7 +210,7 @@ def open_gtp_u(buffer, at, limit):
     return at, np.int64(IP), teid
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def open_teredo(buffer, at, limit):
     """Skips authentication and origin indication up to an IPv6 packet, the only kind that Teredo carries."""
     if at + 4 <= limit and u16(buffer, at) == 1:

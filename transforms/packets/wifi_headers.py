@@ -1,10 +1,9 @@
 """IEEE 802.11 data frames, and the headers that captures put before them: radiotap, Prism, AVS, PPI."""
 
-import numba
 import numpy as np
 
 from flowloom.schemas.arrow.accounting import DropReason
-from flowloom.transforms.arrays.kernels import u32
+from flowloom.transforms.arrays.kernels import part, u32
 from flowloom.transforms.captures.records import u32 as u32_of_order
 from flowloom.transforms.packets.link_kinds import FRAME, LLC
 
@@ -13,7 +12,7 @@ _TRUNCATED = int(DropReason.TRUNCATED)
 _WIFI = FRAME + 105
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def behind_wifi(buffer, at, end, padded, exchangeable):
     """Skips the header of a data frame up to IEEE 802.2; of an A-MSDU also that of its first frame.
 
@@ -49,7 +48,7 @@ def behind_wifi(buffer, at, end, padded, exchangeable):
     return at + length + (14 if aggregate else 0), np.int64(LLC)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def behind_radiotap(buffer, at, end):
     """Skips a radiotap header and the 802.11 header behind it, whose padding the radiotap flags tell."""
     if at + 8 > end:
@@ -71,7 +70,7 @@ def behind_radiotap(buffer, at, end):
     return behind_wifi(buffer, behind, end, padded, False)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def behind_avs(buffer, at, end):
     """Skips an AVS header."""
     if at + 8 > end:
@@ -80,7 +79,7 @@ def behind_avs(buffer, at, end):
     return (at + length if length >= 8 else -_NOT_IP), np.int64(_WIFI)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def behind_prism(buffer, at, end):
     """Skips a Prism header in either byte order, or an AVS header in its place."""
     if at + 8 > end:
@@ -93,7 +92,7 @@ def behind_prism(buffer, at, end):
     return (at + length if length >= 8 else -_NOT_IP), np.int64(_WIFI)
 
 
-@numba.njit(nogil=True, cache=True)
+@part
 def behind_ppi(buffer, at, end):
     """Skips a per-packet information header, which names the link type of the rest."""
     if at + 8 > end:
