@@ -48,7 +48,7 @@ KINDS = (
     StoredKind("exported model", "deployed/model.tflite", "export", DEPLOYED, "again"),
     StoredKind("contract and profile of an export", "deployed/*.json", "export", DEPLOYED, "again"),
     StoredKind("retrain state", "state/*.json", "retrain", RETRAIN, "state"),
-    StoredKind("kept reading", "state/readings/*/*", "retrain", RETRAIN, "state"),
+    StoredKind("meter cache", "state/readings/*/*", "retrain", RETRAIN, "state"),
     StoredKind("dataset of a state", f"{NEWEST}/dataset/**/*.*", "retrain", RETRAIN, "state"),
     StoredKind("frozen test rows", f"{NEWEST}/frozen/**/*.*", "retrain", RETRAIN, "state"),
     StoredKind("champion", f"{NEWEST}/run/*.*", "retrain", RETRAIN, "state"),

@@ -24,7 +24,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
 
 FOUND = Path(__file__).resolve().parent / "found"
-"""Folder of every case that ever found a fault; `test_found_cases.py` replays them."""
+"""Folder of every case that ever found a fault; `test_fuzz.py` replays them."""
 SEED_MODULES = (capture_files, random_captures, unusual_frames, tunnel_packets)
 """Modules by which generated seeds change."""
 SEEDS = Path(__file__).resolve().parents[2] / ".cache" / "hostile" / "seeds"
