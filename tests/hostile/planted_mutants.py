@@ -1,4 +1,4 @@
-"""Planted faults: twenty small changes of the source. The fuzzer must find each one."""
+"""Planted faults: small changes of the source. The fuzzer must find each one."""
 
 import argparse
 import dataclasses
@@ -82,6 +82,10 @@ MUTANTS = (
         "if flags & 0x07:", "if flags & 0x04:",
     ),
     Mutant(
+        "tunnels: exchanged bytes of 802.11 in CAPWAP", "transforms/packets/wifi_headers.py",
+        "sequence = at + (23 if exchanged else 22)", "sequence = at + 22",
+    ),
+    Mutant(
         "tunnels: depth", "transforms/packets/tunnels.py",
         "MAX_DEPTH = 8", "MAX_DEPTH = 7",
     ),
@@ -92,6 +96,22 @@ MUTANTS = (
     Mutant(
         "meter: cut by a repeated SYN in a range", "transforms/flows/meter_kernels.py",
         "open_before = flow.open_before == 1 and not decided", "open_before = False",
+    ),
+    Mutant(
+        "meter: SYN behind the SYN-ACK that answers it", "transforms/flows/meter_kernels.py",
+        "packets.tcp_ack[i] - np.uint32(1) if answer", "packets.tcp_ack[i] if answer",
+    ),
+    Mutant(
+        "meter: payload after the FIN of the other side", "transforms/flows/meter_kernels.py",
+        "return flow.closing & turn != 0", "return True",
+    ),
+    Mutant(
+        "meter: client by equal ports", "transforms/flows/meter_kernels.py",
+        "packets.src_port[i] < packets.dst_port[i]", "packets.src_port[i] <= packets.dst_port[i]",
+    ),
+    Mutant(
+        "clock: sixteen records behind a time", "transforms/captures/record_clock.py",
+        "LOOK_AHEAD = 16", "LOOK_AHEAD = 17",
     ),
     Mutant(
         "join: closing flags of fragments", "transforms/flows/flow_fragments.py",
