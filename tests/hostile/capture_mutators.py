@@ -22,7 +22,7 @@ from capture_parts import OTHERS, behind_ip, frame_of, ip_headers, is_pcapng, or
 from frame_mutators import FRAMES
 from unusual_frames import FRAMES as UNUSUAL
 
-SECONDS = (1, 3, 29, 30, 31, 59, 61, 119, 120, 121, 1000, 86_401)
+SECONDS = (1, 3, 15, 29, 30, 31, 59, 60, 61, 119, 120, 121, 1000, 86_401)
 LENGTHS = (0, 1, 4, 8, 12, 16, 20, 28, 31, 32, 33, 65_535, 262_144, 262_145, 1 << 24, (1 << 24) + 4, 2**31, 2**32 - 1)
 RESOLUTIONS = (None, 0, 6, 9, 12, 28, 29, 0x80, 0x8A, 0xA0, 0xA8, 0xB4, 0xBF, 0xC0, 0xFF)
 LINK_TYPES = (*sorted({link_type for link_type, _ in UNUSUAL.values()}), 1, 101, 113, 147, 276, 65_535)

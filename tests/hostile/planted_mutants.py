@@ -98,6 +98,10 @@ MUTANTS = (
         "open_before = flow.open_before == 1 and not decided", "open_before = False",
     ),
     Mutant(
+        "meter: idle timeout that is reached", "transforms/flows/flow_state.py",
+        "return idle - definition.margin_ns", "return idle",
+    ),
+    Mutant(
         "meter: SYN behind the SYN-ACK that answers it", "transforms/flows/meter_kernels.py",
         "packets.tcp_ack[i] - np.uint32(1) if answer", "packets.tcp_ack[i] if answer",
     ),
