@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from flowloom.pipelines.build_steps import MeteredCaptures, compose, prepare_corpus
-from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, START_LIMIT_S, running
 from flowloom.pipelines.job_events import card_event, report_files
 from flowloom.pipelines.manifests import corpus_folder, read_corpus
 from flowloom.pipelines.publish import publish, require_vacant
 from flowloom.pipelines.whole_groups import require_room, run_with_room, tell_ended_early
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.corpus.manifest import CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, DatasetCard, read_card
 from flowloom.schemas.dataset.dataset_findings import report_problems, require_usable

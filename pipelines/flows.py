@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowloom.pipelines.flow_tables.flow_scan import FlowColumns, FlowScan, reject_sentence
+from flowloom.pipelines.flow_tables.capture_flows import FlowColumns
+from flowloom.pipelines.flow_tables.flow_scan import FlowScan, reject_sentence
 from flowloom.pipelines.flow_tables.table_writers import TEXT_FORMATS, format_of, written_tables
 from flowloom.pipelines.whole_groups import tell_ended_early
 from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DropReason
@@ -32,6 +33,7 @@ class FlowsOptions:
       text_addresses: whether addresses are text; None for text in CSV and JSON lines alone.
       capture_column: whether to add a column with the path of the capture.
       captures_table: file for the account of each capture; None for none.
+      workers: number of threads that read, decode and meter, beside the one that writes; None for all cores.
     """
 
     captures: tuple[str, ...]
@@ -42,6 +44,7 @@ class FlowsOptions:
     text_addresses: bool | None = None
     capture_column: bool = False
     captures_table: Path | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         for path in (self.output, self.captures_table):
@@ -83,7 +86,7 @@ def meter_captures(options: FlowsOptions, progress: Callable[[Progress], None] =
     begun = time.perf_counter()
     scan = FlowScan(
         options.captures, options.definition, options.columns, limits=options.limits, sha256=options.sha256,
-        progress=progress,
+        progress=progress, workers=options.workers,
     )  # fmt: skip
     schemas = {options.output: scan.schema}
     if options.captures_table is not None:

@@ -12,8 +12,9 @@ from rich import box
 from rich.table import Table
 
 from flowloom.pipelines.build_steps import compose, prepare_corpus
-from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.pipelines.manifests import read_corpus
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.corpus.manifest import CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import CARD, read_card
 from flowloom.schemas.errors import FlowloomError

@@ -13,8 +13,9 @@ from rich.console import Group
 from rich.table import Table
 
 from flowloom.pipelines.describe.score_page import write_score_page
-from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.pipelines.whole_groups import run_with_room, tell_ended_early
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.manifest import Identity, Output
 from flowloom.schemas.errors import FlowloomError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.pipelines.job_events import card_event, report_files
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, DatasetCard, read_card
 from flowloom.schemas.dataset.stored_files import table_file
 from flowloom.schemas.errors import FlowloomError

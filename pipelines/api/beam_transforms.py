@@ -15,7 +15,8 @@ Example:
 
 import apache_beam as beam
 
-from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, start_pipeline
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.errors import FlowloomError
 from flowloom.transforms.captures.capture_ptransforms import ReadCaptures
 from flowloom.transforms.dataset.flow_file_ptransforms import WriteFlows

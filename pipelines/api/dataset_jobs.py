@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from flowloom.pipelines import build as building
 from flowloom.pipelines import weave as weaving
-from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
 from flowloom.trainers.api.open_dataset import OpenDataset, open_dataset

@@ -64,6 +64,7 @@ def flows(
     max_uncompressed: MaxUncompressed = None,
     max_ratio: MaxRatio = None,
     sha256: Sha256 = False,
+    workers: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Write the flows of captures to one table, without labels."""
@@ -79,7 +80,7 @@ def flows(
     limits = CaptureLimits.of(max_uncompressed, max_ratio)
     with ProgressDisplay("flows") as display:
         options = FlowsOptions(
-            tuple(captures), output, definition, limits, sha256, text_addresses, capture_column, captures_table
+            tuple(captures), output, definition, limits, sha256, text_addresses, capture_column, captures_table, workers
         )  # fmt: skip
         report = meter_captures(options, display.show)
     if as_json:
@@ -96,6 +97,7 @@ def compare_definitions(
         int | None, typer.Option(min=1, max=65_535, help="Packets in the sequences of both. Default: the presets'.")
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Example flows to show for each cause.")] = 3,
+    workers: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Compare the flows of one capture under two definitions, and name the option behind each difference."""
@@ -106,7 +108,7 @@ def compare_definitions(
 
     one, other = (FlowDefinition.of(preset) if k is None else FlowDefinition.of(preset, k=k) for preset in (a, b))
     with ProgressDisplay("compare-definitions") as display:
-        report = compare(CompareOptions(capture, one, other, examples), display.show)
+        report = compare(CompareOptions(capture, one, other, examples, workers), display.show)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -155,9 +157,9 @@ def plan(
     with ProgressDisplay("plan") as display:
         display.line(f"{corpus}")
         with quick_start(cloud=False):
-            from flowloom.pipelines.engines.embedded import usable_cores
             from flowloom.pipelines.plan import PlanOptions, plan_table
             from flowloom.pipelines.plan import plan as plan_build
+            from flowloom.schemas.cores import usable_cores
 
         options = PlanOptions(corpus, workers or usable_cores(), rates, data)  # type: ignore[arg-type] # checked there
         found = plan_build(options, display.show)
@@ -196,7 +198,8 @@ def build(
         with quick_start(cloud=runner is not None):
             from flowloom.pipelines.build import BuildOptions
             from flowloom.pipelines.build import build as build_dataset
-            from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
+            from flowloom.pipelines.engines.embedded import EMBEDDED
+            from flowloom.schemas.cores import usable_cores
 
         given = beam_options(context, runner or EMBEDDED)
         engine = (workers or usable_cores(), runner or EMBEDDED, given, start_limit, job_folder)
@@ -301,9 +304,9 @@ def weave(
     with ProgressDisplay("weave") as display:
         display.line(f"{', '.join(map(str, datasets))} to {out}")
         with quick_start(cloud=False):
-            from flowloom.pipelines.engines.embedded import usable_cores
             from flowloom.pipelines.weave import WeaveOptions
             from flowloom.pipelines.weave import weave as weave_datasets
+            from flowloom.schemas.cores import usable_cores
             from flowloom.transforms.weave.weave_plans import WeaveRules
 
         values = _replaced_values(words or ())

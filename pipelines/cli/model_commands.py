@@ -164,9 +164,10 @@ def score(
     with ProgressDisplay("score") as display:
         display.line(f"{', '.join(inputs)} to {out}, with model {model}")
         with quick_start(cloud=runner is not None):
-            from flowloom.pipelines.engines.embedded import EMBEDDED, usable_cores
+            from flowloom.pipelines.engines.embedded import EMBEDDED
             from flowloom.pipelines.score import MAX_SKEW, ScoreOptions, skew_table
             from flowloom.pipelines.score import score as score_inputs
+            from flowloom.schemas.cores import usable_cores
             from flowloom.schemas.corpus.capture_limits import CaptureLimits
             from flowloom.schemas.models.score_card import SCORE_PAGE
 
@@ -223,9 +224,9 @@ def retrain(
     with ProgressDisplay("retrain") as display:
         display.line(f"{corpus} to {state}" if corpus else f"restoring the previous champion of {state}")
         with quick_start(cloud=False):
-            from flowloom.pipelines.engines.embedded import usable_cores
             from flowloom.pipelines.retrain import retrain as retraining
             from flowloom.pipelines.score import MAX_SKEW
+            from flowloom.schemas.cores import usable_cores
             from flowloom.schemas.models.retrain_state import PromotionRule
 
         if rollback:

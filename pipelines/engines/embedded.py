@@ -66,11 +66,6 @@ class _Options(PipelineOptions):
         return views[cls]
 
 
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class _Pipeline(beam.Pipeline):
     """Pipeline whose temporary files lie in the job's folder, with which they are removed.
 

@@ -1,8 +1,10 @@
 """`flowloom compare-definitions`: compares the flows of one capture under two flow definitions."""
 
+import contextlib
 import dataclasses
+import functools
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import polars as pl
@@ -11,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 from flowloom.schemas.errors import FlowloomError
 from flowloom.schemas.progress import Progress, ignore_progress
@@ -18,6 +21,7 @@ from flowloom.transforms.captures.capture_files import CaptureError, capture_fin
 from flowloom.transforms.captures.groups import origin_of
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.compare_definitions import EQUAL, Cause, compare_flows
+from flowloom.transforms.io.ahead import Ahead
 from flowloom.transforms.metering.group_reader import GroupReader
 
 
@@ -29,14 +33,18 @@ class CompareOptions:
       capture: path of one capture.
       a, b: the definitions to compare.
       examples: rows to show of each cause.
+      workers: number of threads, of which each meters by one definition; None for all cores.
     """
 
     capture: str
     a: FlowDefinition
     b: FlowDefinition
     examples: int = 3
+    workers: int | None = None
 
     def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise FlowloomError(f"workers must be at least 1, got {self.workers}")
         if self.examples < 0:
             raise ValueError(f"examples must be >= 0, got {self.examples}")
         for definition in (self.a, self.b):
@@ -91,11 +99,16 @@ def compare_definitions(
     """
     tables = []
     definitions = (options.a, options.b)
-    for done, definition in enumerate(definitions):
-        text = f"metering {options.capture} by {definition.preset}"
-        progress(Progress(text, done, len(definitions), stays=True))
-        table, unread = _flows(options.capture, definition.model_copy(update={"min_packets": 1}))
-        tables.append(table)
+    jobs = [
+        functools.partial(_flows, options.capture, definition.model_copy(update={"min_packets": 1}))
+        for definition in definitions
+    ]
+    with contextlib.closing(Ahead(jobs, options.workers or usable_cores(), 1)) as metered:
+        for done, definition in enumerate(definitions):
+            text = f"metering {options.capture} by {definition.preset}"
+            progress(Progress(text, done, len(definitions), stays=True))
+            table, unread = next(metered)
+            tables.append(table)
     for sentence in unread:
         progress(Progress(sentence, len(definitions), len(definitions), stays=True))
     pairs = compare_flows(tables[0], tables[1], options.a, options.b)
@@ -136,8 +149,8 @@ def _side(shown: dict[str, Any] | None) -> str:
     return f"{shown['packets']:,} packets, {shown['duration_s']:.3f} s" if shown else "-"
 
 
-def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str]]:
-    """Returns the flows and a sentence on what of the capture could not be read."""
+def _flows(capture: str, definition: FlowDefinition) -> Iterator[tuple[pa.Table, list[str]]]:
+    """Yields the flows, and sentences on what of the capture could not be read, once."""
     try:
         _, fingerprint = capture_fingerprint(capture)
     except CaptureError as damage:
@@ -148,7 +161,7 @@ def _flows(capture: str, definition: FlowDefinition) -> tuple[pa.Table, list[str
     unread = [f"{capture}: {reject['detail']}" for reject in reading.rejects().to_pylist()]
     if unread and not flows.num_rows:
         raise FlowloomError(unread[0])
-    return flows, unread
+    yield flows, unread
 
 
 def _difference(cause: Cause, rows: pl.DataFrame, examples: int) -> Difference:

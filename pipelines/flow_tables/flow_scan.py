@@ -2,41 +2,40 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
 import pydantic
 
+from flowloom.pipelines.flow_tables.capture_flows import (
+    PLAIN,
+    CaptureBegun,
+    CaptureEnded,
+    CaptureItem,
+    CaptureJob,
+    FlowColumns,
+    reject_row,
+)
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS, RejectReason
-from flowloom.schemas.arrow.address_texts import text_address_schema, with_text_addresses
-from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError, placed_message
 from flowloom.schemas.printable import printable
 from flowloom.schemas.progress import Progress, ignore_progress
-from flowloom.transforms.arrays.columns import batch, filled, repeated_text
-from flowloom.transforms.captures.capture_files import (
-    CaptureError,
-    capture_fingerprint,
-    capture_sha256,
-    match_captures,
-    name_fault,
-    stream_fingerprint,
-)
+from flowloom.transforms.arrays.columns import batch, filled
+from flowloom.transforms.captures.capture_files import match_captures, name_fault
 from flowloom.transforms.captures.capture_folders import folder_captures
-from flowloom.transforms.captures.groups import origin_of
-from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.meter import TAKE_FLOWS
-from flowloom.transforms.io.streams import is_stream, open_stream
-from flowloom.transforms.metering.group_reader import GroupReader
+from flowloom.transforms.io.ahead import Ahead
+from flowloom.transforms.io.streams import is_stream
 
-CAPTURE = pa.field("capture", pa.string(), nullable=False)
-"""Column with the path or URL of a flow's capture."""
+_WAITING_BYTES = 1 << 26
+"""Bytes of rows of the capture that is read, and of the later ones together, that wait to be read."""
 
 Captures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One capture, glob, folder or URL, or several."""
@@ -57,35 +56,11 @@ class RejectWarning(UserWarning):
     """
 
 
-@dataclasses.dataclass(frozen=True)
-class FlowColumns:
-    """Columns of a table of flows beyond `schemas.rows.FLOWS`.
-
-    Attributes:
-      text_addresses: whether addresses are text (`192.0.2.1`) rather than 16 bytes.
-      capture: whether the last column, `capture`, is the path of the flow's capture.
-    """
-
-    text_addresses: bool = False
-    capture: bool = False
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The schema of the table."""
-        schema = text_address_schema(FLOWS) if self.text_addresses else FLOWS
-        return schema.append(CAPTURE) if self.capture else schema
-
-    def table(self, flows: pa.RecordBatch, uri: str) -> pa.RecordBatch:
-        """Returns flows of one capture with these columns."""
-        rows = with_text_addresses(flows) if self.text_addresses else flows
-        if not self.capture:
-            return rows
-        columns = [*rows.columns, repeated_text(printable(uri), rows.num_rows)]
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-
 class FlowScan(Iterator[pa.RecordBatch]):
-    """Iterator over the flows of captures; only the open flows of one capture and one batch are in memory.
+    """Iterator over the flows of captures, which threads meter side by side.
+
+    Rows come in the order of the captures, for any number of workers. In memory are the open flows of as many captures
+    as there are workers, and a bounded number of bytes of rows that wait.
 
     Args:
       captures: paths, globs, folders or URLs; each file is a capture group of its own, and read once.
@@ -95,12 +70,14 @@ class FlowScan(Iterator[pa.RecordBatch]):
       limits: how many bytes a compressed capture may become.
       sha256: whether to read each capture again for the SHA-256 of its stored bytes.
       progress: called before and after each capture.
+      workers: number of threads; None for all usable cores. With one, or if a capture is a stream, all work is done by
+        the caller's thread, when a batch is asked for.
 
     Attributes:
       captures: the account of each capture that was read so far, as rows of `schemas.accounting.CAPTURES`.
       rejects: the places that could not be read so far, as rows of `schemas.accounting.REJECTS`.
       ended_early: number of flows that ended for lack of resources.
-      seconds: time spent in each stage.
+      seconds: time spent in each stage, by all threads together.
       files: number of capture files that were begun.
     """
 
@@ -108,14 +85,17 @@ class FlowScan(Iterator[pa.RecordBatch]):
         self,
         captures: Sequence[str],
         definition: FlowDefinition,
-        columns: FlowColumns = FlowColumns(),
+        columns: FlowColumns = PLAIN,
         batch_rows: int = TAKE_FLOWS,
         limits: CaptureLimits = NO_LIMITS,
         sha256: bool = False,
         progress: Callable[[Progress], None] = ignore_progress,
+        workers: int | None = None,
     ):
         if batch_rows < 1:
             raise FlowloomError(f"batch_size must be at least 1, got {batch_rows}")
+        if workers is not None and workers < 1:
+            raise FlowloomError(f"workers must be at least 1, got {workers}")
         if not captures:
             raise FlowloomError("captures must name at least 1 file, glob or folder, got none; name one")
         self.captures: list[dict[str, Any]] = []
@@ -126,7 +106,9 @@ class FlowScan(Iterator[pa.RecordBatch]):
         self.schema = columns.schema
         self._patterns, self._definition, self._columns = captures, definition, columns
         self._limits, self._sha256, self._progress = limits, sha256, progress
-        self._batches = filled(self._all_flows(), 1 if any(map(is_stream, captures)) else batch_rows)
+        streams = any(map(is_stream, captures))
+        self._workers = 1 if streams else workers or usable_cores()
+        self._batches = filled(self._all_flows(), 1 if streams else batch_rows)
 
     def __iter__(self) -> Self:
         return self
@@ -163,74 +145,76 @@ class FlowScan(Iterator[pa.RecordBatch]):
                 warnings.warn(reject_sentence(self.rejects[self._warned - 1]), RejectWarning, stacklevel=3)
 
     def _all_flows(self) -> Iterator[pa.RecordBatch]:
-        for uri in self._uris():
-            self._progress(Progress(f"metering {uri}", self.files, stays=True))
-            self.files += 1
-            for flows in self._flows(uri):
-                yield self._columns.table(flows, uri)
+        with contextlib.closing(self._items()) as items:
+            for item in items:
+                if isinstance(item, pa.RecordBatch):
+                    yield item
+                elif isinstance(item, CaptureBegun):
+                    self._progress(Progress(f"metering {item.uri}", self.files, stays=True))
+                    self.files += 1
+                elif isinstance(item, CaptureEnded):
+                    self._add(item)
+                else:
+                    self._progress(Progress(item, self.files, stays=True))
 
-    def _uris(self) -> Iterator[str]:
-        """Yields the files of all patterns, each once; a pattern without any becomes a reject."""
+    def _items(self) -> Generator[CaptureItem]:
+        """Yields the items of all jobs in their order; they are made here, or by threads."""
+        jobs = list(self._jobs())
+        if self._workers == 1:
+            for job in jobs:
+                yield from job()
+            return
+        with contextlib.closing(Ahead(jobs, self._workers, _WAITING_BYTES)) as items:
+            yield from items
+
+    def _jobs(self) -> Iterator[Callable[[], Iterator[CaptureItem]]]:
+        """Yields a job for each file of all patterns, once, and one for each finding about a pattern."""
         seen: set[str] = set()
         for pattern in self._patterns:
-            for uri in self._matched(pattern):
-                if uri not in seen and (fault := name_fault(uri)):
-                    self._reject(printable(uri), RejectReason.UNREADABLE, fault)
-                elif uri not in seen:
-                    yield uri
+            uris, findings = _matched(pattern)
+            for finding in findings:
+                yield functools.partial(iter, (finding,))
+            for uri in uris:
+                if uri in seen:
+                    continue
                 seen.add(uri)
+                if fault := name_fault(uri):
+                    rejected = reject_row(printable(uri), RejectReason.UNREADABLE, fault)
+                    yield functools.partial(iter, (CaptureEnded([], [rejected]),))
+                else:
+                    yield CaptureJob(
+                        uri, self._definition, self._columns, self._limits, self._sha256, self._workers > 1
+                    )  # fmt: skip
 
-    def _matched(self, pattern: str) -> Sequence[str]:
-        if is_stream(pattern):
-            return [pattern]
-        if not os.path.isdir(pattern):
-            files = match_captures(pattern)
-            if not files:
-                detail = "no such file, and no file matches it as a glob; check the path"
-                self._reject(pattern, RejectReason.NO_MATCH, detail)
-            return files
-        found = folder_captures(pattern)
-        for uri, reason, detail in found.rejects(pattern):
-            self._reject(uri, reason, detail)
-        if found.others:
-            text = f"{pattern}: {len(found.others):,} files are no captures, such as {printable(found.others[0])}"
-            self._progress(Progress(text, self.files, stays=True))
-        return found.captures
-
-    def _flows(self, uri: str) -> Iterator[pa.RecordBatch]:
-        """Yields the flows of one capture, and adds its account."""
-        begun = time.perf_counter()
-        stream, sha256 = None, None
-        try:
-            if is_stream(uri):
-                stream = open_stream(uri)
-                fingerprint = stream_fingerprint(stream)
-            else:
-                _, fingerprint = capture_fingerprint(uri)
-                sha256 = capture_sha256(uri) if self._sha256 else None
-        except CaptureError as damage:
-            self._reject(uri, damage.reason, damage.detail, damage.offset)
-            return
-        except OSError as error:
-            self._reject(uri, RejectReason.UNREADABLE, f"cannot read the stream: {error}; check its writer")
-            return
-        self.seconds["read"] += time.perf_counter() - begun
-        with contextlib.closing(stream) if stream else contextlib.nullcontext():
-            part = CaptureRange(uri, origin=origin_of(fingerprint), limits=self._limits, stream=stream)
-            reading = GroupReader([part], fingerprint[:GROUP_DIGITS], self._definition, prompt=stream is not None)
-            yield from reading.flows()
-        rows = [{**row, "sha256": sha256} for row in reading.captures().to_pylist()]
-        self.captures += rows
-        for row in rows:
+    def _add(self, ended: CaptureEnded) -> None:
+        """Adds the account of a capture, or of a name without one."""
+        self.captures += ended.captures
+        for row in ended.captures:
             facts = {name: row[name] for name in ("uri", "records", "metered", "rejects")}
             self._progress(Progress(f"metered {row['uri']}", event="capture", facts=facts))
-        self.ended_early += reading.ended_early
-        self.rejects += reading.rejects().to_pylist()
-        for stage, seconds in dataclasses.asdict(reading.seconds).items():
+        self.ended_early += ended.ended_early
+        self.rejects += ended.rejects
+        for stage, seconds in dataclasses.asdict(ended.seconds).items():
             self.seconds[stage] += seconds
 
-    def _reject(self, uri: str, reason: RejectReason, detail: str, offset: int = 0) -> None:
-        self.rejects.append({"uri": uri, "offset": offset, "reason": reason, "detail": detail})
+
+def _matched(pattern: str) -> tuple[Sequence[str], list[CaptureItem]]:
+    """Returns the files of a path, glob or folder, and rejects and sentences about what is none."""
+    if is_stream(pattern):
+        return [pattern], []
+    if not os.path.isdir(pattern):
+        files = match_captures(pattern)
+        detail = "no such file, and no file matches it as a glob; check the path"
+        rejected = [] if files else [reject_row(pattern, RejectReason.NO_MATCH, detail)]
+        return files, [CaptureEnded([], rejected)]
+    found = folder_captures(pattern)
+    findings: list[CaptureItem] = [
+        CaptureEnded([], [reject_row(uri, reason, detail) for uri, reason, detail in found.rejects(pattern)])
+    ]
+    if found.others:
+        others = f"{len(found.others):,} files are no captures, such as {printable(found.others[0])}"
+        findings.append(f"{pattern}: {others}")
+    return found.captures, findings
 
 
 def scan_flows(
@@ -241,11 +225,13 @@ def scan_flows(
     batch_size: int = TAKE_FLOWS,
     text_addresses: bool = False,
     capture: bool = False,
+    workers: int | None = None,
 ) -> FlowScan:
     """Returns an iterator over the flows of captures, as `flowloom flows` writes them, in batches.
 
-    Memory holds the open flows of one capture, at most `max_open_flows` of the definition, and one batch, however
-    large the captures are. Nothing is read before the first batch is asked for.
+    Memory holds the open flows of as many captures as there are workers, at most `max_open_flows` of the definition
+    for each, and a bounded number of rows, however large the captures are. Nothing is read before the first batch is
+    asked for.
 
     Args:
       captures: a file (pcap, pcapng or snoop, plain or in gz, zst, xz, bz2, lz4), a ZIP or tar of captures, a glob, a
@@ -257,6 +243,8 @@ def scan_flows(
       batch_size: rows of a batch at least, but for the last.
       text_addresses: whether `src_ip` and `dst_ip` are text rather than 16 bytes (IPv4 in its IPv4-mapped form).
       capture: whether to add the column `capture`, the path of a flow's file.
+      workers: number of threads; None for all cores. The rows and their order are the same for any number. Streams are
+        read by the caller's thread.
 
     Returns:
       An iterator of `pa.RecordBatch`; its columns are those of `flowloom flows` (docs/flow-definitions.md): times in
@@ -276,7 +264,7 @@ def scan_flows(
     (6, [])
     """
     columns = FlowColumns(text_addresses, capture)
-    return FlowScan(capture_names(captures), flow_definition(definition, k), columns, batch_size)
+    return FlowScan(capture_names(captures), flow_definition(definition, k), columns, batch_size, workers=workers)
 
 
 def read_flows(
@@ -286,11 +274,12 @@ def read_flows(
     k: int | None = None,
     text_addresses: bool = False,
     capture: bool = False,
+    workers: int | None = None,
 ) -> pa.Table:
     """Returns the flows of captures as one Arrow table, as `flowloom flows` writes them.
 
     Args:
-      captures, definition, k, text_addresses, capture: as of `scan_flows`.
+      captures, definition, k, text_addresses, capture, workers: as of `scan_flows`.
 
     Returns:
       A table for `polars.from_arrow`, `.to_pandas()` or `fl.load_model(...).score`.
@@ -308,7 +297,7 @@ def read_flows(
     >>> flows["dst_port"][0].as_py() in (80, 443)
     True
     """
-    scan = scan_flows(captures, definition, k=k, text_addresses=text_addresses, capture=capture)
+    scan = scan_flows(captures, definition, k=k, text_addresses=text_addresses, capture=capture, workers=workers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RejectWarning)
         batches = list(scan)

@@ -13,7 +13,7 @@ from typing import Any
 
 from flowloom.pipelines.build import BuildOptions, build
 from flowloom.pipelines.build_steps import MeteredCaptures
-from flowloom.pipelines.engines.embedded import EMBEDDED, running, usable_cores
+from flowloom.pipelines.engines.embedded import EMBEDDED, running
 from flowloom.pipelines.job_events import report_version
 from flowloom.pipelines.manifests import corpus_folder, read_corpus, read_manifest
 from flowloom.pipelines.retrain.continuity import (
@@ -27,6 +27,7 @@ from flowloom.pipelines.retrain.increments import drop_shards, freeze_test, judg
 from flowloom.pipelines.retrain.model_registry import NO_REGISTRY, default_registry, publish, require_mlflow
 from flowloom.pipelines.retrain.retrain_page import write_report
 from flowloom.pipelines.whole_groups import CrowdedGroupsError
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.corpus.manifest import FILE_GROUP, CaptureSource, CorpusManifest
 from flowloom.schemas.dataset.dataset_card import DatasetCard
 from flowloom.schemas.errors import FlowloomError

@@ -20,6 +20,7 @@ from flowloom.transforms.captures.record_clock import steps_back, timed_records
 from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
+from flowloom.transforms.io.ahead import ahead
 from flowloom.transforms.metering.open_flows import most_open_in_ranges
 from flowloom.transforms.packets.decoder import NO_CLOCK, PacketDecoder, PacketPlaces
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
@@ -47,6 +48,7 @@ class GroupReader:
       earlier: earlier ranges that may have first IP fragments of datagrams; read only when a first fragment is missing.
       earlier_clock_ns: the latest time before the first of `earlier`; None if nothing lies before it.
       prompt: whether each flow is given as soon as it ends, not in batches.
+      ahead_bytes: how many bytes of decoded packets another thread may be ahead of the meter; None for one thread.
       gives_up: whether a range stops metering once it is `crowded`; only for callers that then discard its results.
 
     Attributes:
@@ -65,12 +67,14 @@ class GroupReader:
         earlier_clock_ns: int | None = None,
         gives_up: bool = False,
         prompt: bool = False,
+        ahead_bytes: int | None = None,
     ):
         self.seconds = StageSeconds()
         self.leaves: list[CaptureLeaves] = []
         self._ranges = ranges
         self._group = group
         self._definition = definition
+        self._ahead_bytes = ahead_bytes
         self._batch_flows = 1 if prompt else TAKE_FLOWS
         self._meter = open_meter(definition, group, place)
         self._most_open = most_open_in_ranges(definition) if gives_up and place != WHOLE else None
@@ -88,19 +92,26 @@ class GroupReader:
         """Yields complete flows as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`."""
         meter = self._meter
         for part in self._ranges:
-            for packets in self.packets(part):
-                if self.crowded:
-                    continue
-                begun = time.perf_counter()
-                meter.update(packets, part.origin)
-                self.seconds.meter += time.perf_counter() - begun
-                while meter.finished >= self._batch_flows:
-                    yield from self._take()
+            with self._decoded(part) as chunks:
+                for packets in chunks:
+                    if self.crowded:
+                        continue
+                    begun = time.perf_counter()
+                    meter.update(packets, part.origin)
+                    self.seconds.meter += time.perf_counter() - begun
+                    while meter.finished >= self._batch_flows:
+                        yield from self._take()
         if self.crowded:
             return
         meter.finish(self.clock_ns)
         while meter.finished:
             yield from self._take()
+
+    def _decoded(self, part: CaptureRange) -> contextlib.AbstractContextManager[Iterator[pa.RecordBatch]]:
+        """Returns the packets of one range, on request decoded by a thread of its own."""
+        if self._ahead_bytes is None:
+            return contextlib.nullcontext(self.packets(part))
+        return ahead(lambda: self.packets(part), self._ahead_bytes)
 
     def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
         """Yields the packets of one range as `schemas.rows.PACKETS`, and counts its records for the account."""

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from flowloom.pipelines.engines.embedded import usable_cores
+from flowloom.schemas.cores import usable_cores
 from flowloom.schemas.errors import FlowloomError, did_you_mean
 
 PAPERS = ("multitask-cnn", "multa", "mtc", "iot-sentinel")
