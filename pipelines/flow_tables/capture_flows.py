@@ -5,7 +5,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -15,11 +15,13 @@ from flowloom.schemas.arrow.rows import FLOWS, GROUP_DIGITS
 from flowloom.schemas.corpus.capture_limits import NO_LIMITS, CaptureLimits
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.printable import printable
-from flowloom.transforms.arrays.columns import repeated_text
+from flowloom.transforms.arrays.columns import behind, repeated_text
 from flowloom.transforms.captures.capture_files import (
     CaptureError,
     capture_fingerprint,
     capture_sha256,
+    open_stored,
+    stamp_of,
     stream_fingerprint,
 )
 from flowloom.transforms.captures.groups import origin_of
@@ -32,6 +34,8 @@ CAPTURE = pa.field("capture", pa.string(), nullable=False)
 
 _DECODED_BYTES = 1 << 24
 """Bytes of decoded packets that wait for the meter: about four chunks."""
+_MOST_SHARDS = 4
+"""Threads that meter one capture at most: more would wait for the ones that decode and write."""
 _ONE_THREAD_BYTES = 1 << 22
 """Size of a capture up to which one thread decodes and meters it, because another would cost more than it helps."""
 
@@ -91,7 +95,7 @@ class CaptureEnded:
     seconds: StageSeconds = dataclasses.field(default_factory=StageSeconds)
 
 
-CaptureItem = pa.RecordBatch | CaptureBegun | CaptureEnded | str
+CaptureItem: TypeAlias = "pa.RecordBatch | CaptureBegun | CaptureEnded | str"
 """Item of a job: flows, begin or end of a capture, or a sentence for the user."""
 
 
@@ -105,7 +109,7 @@ class CaptureJob:
       columns: the columns of the batches.
       limits: how many bytes a compressed capture may become.
       sha256: whether to read it again for the SHA-256 of its stored bytes.
-      threads: whether a large capture may be decoded by another thread than meters it.
+      workers: number of threads for a large capture, beside the one that writes.
     """
 
     uri: str
@@ -113,19 +117,21 @@ class CaptureJob:
     columns: FlowColumns
     limits: CaptureLimits = NO_LIMITS
     sha256: bool = False
-    threads: bool = False
+    workers: int = 1
 
     def __call__(self) -> Iterator[CaptureItem]:
         """Yields the begin of the capture, batches of its flows, and its end."""
         yield CaptureBegun(self.uri)
         begun = time.perf_counter()
-        stream, sha256, size = None, None, 0
+        stream, sha256, stamp, size = None, None, None, 0
         try:
             if is_stream(self.uri):
                 stream = open_stream(self.uri)
                 fingerprint = stream_fingerprint(stream)
             else:
-                size, fingerprint = capture_fingerprint(self.uri)
+                with open_stored(self.uri) as file:
+                    stamp = stamp_of(self.uri, file)
+                    size, fingerprint = capture_fingerprint(self.uri, file)
                 sha256 = capture_sha256(self.uri) if self.sha256 else None
         except CaptureError as damage:
             yield CaptureEnded([], [reject_row(self.uri, damage.reason, damage.detail, damage.offset)])
@@ -134,18 +140,27 @@ class CaptureJob:
             detail = f"cannot read the stream: {error}; check its writer"
             yield CaptureEnded([], [reject_row(self.uri, RejectReason.UNREADABLE, detail)])
             return
-        spent = time.perf_counter() - begun
+        spent, given = time.perf_counter() - begun, 0
         with contextlib.closing(stream) if stream else contextlib.nullcontext():
-            part = CaptureRange(self.uri, origin=origin_of(fingerprint), limits=self.limits, stream=stream)
-            reader = GroupReader(
-                [part], fingerprint[:GROUP_DIGITS], self.definition, prompt=stream is not None,
-                ahead_bytes=_DECODED_BYTES if self.threads and size > _ONE_THREAD_BYTES else None,
-            )  # fmt: skip
-            for flows in reader.flows():
-                yield self.columns.table(flows, self.uri)
+            part = CaptureRange(self.uri, origin=origin_of(fingerprint), stamp=stamp, limits=self.limits, stream=stream)
+            for reader in self._readers(part, fingerprint[:GROUP_DIGITS], size):
+                for flows in behind(reader.flows(), given):
+                    given += flows.num_rows
+                    yield self.columns.table(flows, self.uri)
+                if not reader.crowded:
+                    break
         reader.seconds.read += spent
         captures = [{**row, "sha256": sha256} for row in reader.captures().to_pylist()]
         yield CaptureEnded(captures, reader.rejects().to_pylist(), reader.ended_early, reader.seconds)
+
+    def _readers(self, part: CaptureRange, group: str, size: int) -> Iterator[GroupReader]:
+        """Yields a reader, and another one for the case that the first gives up for `max_open_flows`."""
+        large = self.workers > 1 and size > _ONE_THREAD_BYTES
+        prompt, ahead_bytes = part.stream is not None, _DECODED_BYTES if large else None
+        shards = min(self.workers - 1, _MOST_SHARDS) if large else 1
+        if shards > 1:
+            yield GroupReader([part], group, self.definition, prompt=prompt, ahead_bytes=ahead_bytes, shards=shards)
+        yield GroupReader([part], group, self.definition, prompt=prompt, ahead_bytes=ahead_bytes)
 
 
 def reject_row(uri: str, reason: RejectReason, detail: str, offset: int = 0) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class CompareOptions:
       capture: path of one capture.
       a, b: the definitions to compare.
       examples: rows to show of each cause.
-      workers: number of threads, of which each meters by one definition; None for all cores.
+      workers: number of threads; each meters by one definition; None for all cores.
     """
 
     capture: str

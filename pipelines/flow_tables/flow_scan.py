@@ -27,7 +27,7 @@ from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.errors import FlowloomError, placed_message
 from flowloom.schemas.printable import printable
 from flowloom.schemas.progress import Progress, ignore_progress
-from flowloom.transforms.arrays.columns import batch, filled
+from flowloom.transforms.arrays.columns import batch, recut
 from flowloom.transforms.captures.capture_files import match_captures, name_fault
 from flowloom.transforms.captures.capture_folders import folder_captures
 from flowloom.transforms.flows.meter import TAKE_FLOWS
@@ -66,7 +66,7 @@ class FlowScan(Iterator[pa.RecordBatch]):
       captures: paths, globs, folders or URLs; each file is a capture group of its own, and read once.
       definition: what counts as one flow.
       columns: the columns of the batches.
-      batch_rows: rows of a batch at least, but for the last.
+      batch_rows: rows of a batch, but for the last; those of streams come as soon as they are known.
       limits: how many bytes a compressed capture may become.
       sha256: whether to read each capture again for the SHA-256 of its stored bytes.
       progress: called before and after each capture.
@@ -103,12 +103,14 @@ class FlowScan(Iterator[pa.RecordBatch]):
         self.ended_early = 0
         self.seconds = dict.fromkeys(("read", "decode", "meter"), 0.0)
         self.files = self._warned = 0
+        self._closed = False
         self.schema = columns.schema
         self._patterns, self._definition, self._columns = captures, definition, columns
         self._limits, self._sha256, self._progress = limits, sha256, progress
         streams = any(map(is_stream, captures))
         self._workers = 1 if streams else workers or usable_cores()
-        self._batches = filled(self._all_flows(), 1 if streams else batch_rows)
+        batches = self._all_flows()
+        self._batches = batches if streams else recut(batches, batch_rows)
 
     def __iter__(self) -> Self:
         return self
@@ -116,13 +118,18 @@ class FlowScan(Iterator[pa.RecordBatch]):
     def __next__(self) -> pa.RecordBatch:
         try:
             flows = next(self._batches, None)
-            if flows is None and not self.captures:
+            if flows is None and not self.captures and not self._closed:
                 raise FlowloomError("no capture could be read: " + "; ".join(map(reject_sentence, self.rejects)))
         finally:
             self._warn()
         if flows is None:
             raise StopIteration
         return flows
+
+    def close(self) -> None:
+        """Ends the threads of a scan that is not read to its end; no batch comes after this."""
+        self._batches.close()
+        self._closed = True
 
     @property
     def packets(self) -> int:
@@ -144,7 +151,7 @@ class FlowScan(Iterator[pa.RecordBatch]):
                 self._warned += 1
                 warnings.warn(reject_sentence(self.rejects[self._warned - 1]), RejectWarning, stacklevel=3)
 
-    def _all_flows(self) -> Iterator[pa.RecordBatch]:
+    def _all_flows(self) -> Generator[pa.RecordBatch]:
         with contextlib.closing(self._items()) as items:
             for item in items:
                 if isinstance(item, pa.RecordBatch):
@@ -183,7 +190,7 @@ class FlowScan(Iterator[pa.RecordBatch]):
                     yield functools.partial(iter, (CaptureEnded([], [rejected]),))
                 else:
                     yield CaptureJob(
-                        uri, self._definition, self._columns, self._limits, self._sha256, self._workers > 1
+                        uri, self._definition, self._columns, self._limits, self._sha256, self._workers
                     )  # fmt: skip
 
     def _add(self, ended: CaptureEnded) -> None:
@@ -240,7 +247,7 @@ def scan_flows(
       definition: a preset (`default`, `nfstream`, `multitask-cnn`, `datazoo-30`, `packet-windows`), a `FlowDefinition`,
         or its keys in a mapping.
       k: packets in a flow's sequences; None takes that of the definition.
-      batch_size: rows of a batch at least, but for the last.
+      batch_size: rows of a batch, but for the last.
       text_addresses: whether `src_ip` and `dst_ip` are text rather than 16 bytes (IPv4 in its IPv4-mapped form).
       capture: whether to add the column `capture`, the path of a flow's file.
       workers: number of threads; None for all cores. The rows and their order are the same for any number. Streams are

@@ -5,7 +5,7 @@ small capture.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,31 @@ def filled(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
     for one in batches:
         yield from buffer.add(one)
     yield from buffer.flush()
+
+
+def recut(batches: Iterable[pa.RecordBatch], rows: int) -> Generator[pa.RecordBatch]:
+    """Yields the rows of batches of one schema in batches of `rows` rows, but for the last."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for one in batches:
+        held.append(one)
+        count += one.num_rows
+        if count < rows:
+            continue
+        joined, whole = concatenated(held, one.schema), count - count % rows
+        for at in range(0, whole, rows):
+            yield joined.slice(at, rows)
+        held, count = [joined.slice(whole)], count - whole
+    if count:
+        yield concatenated(held, held[0].schema)
+
+
+def behind(batches: Iterable[pa.RecordBatch], count: int) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of batches behind the first `count` rows."""
+    for one in batches:
+        if count < one.num_rows:
+            yield one.slice(count)
+        count = max(count - one.num_rows, 0)
 
 
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -65,6 +65,8 @@ FLOW = np.dtype(
         ("previous_bytes", np.uint32),
         ("first_ip_id", np.uint32),
         ("first_bytes", np.uint32),
+        ("ended_ns", np.int64),  # the clock at which it ended, and the record that ended it: the order of flows
+        ("ended_at", np.uint64),
     ],
     align=True,
 )

@@ -7,6 +7,10 @@ later packet can belong to it, or for lack of resources; so chunk sizes and the 
 The clock is the running maximum of the times of all records, packets or not. A packet's idle gap is the clock minus the
 clock at the flow's last packet; in an ordered capture that is the time between the two packets.
 
+Flows leave in the order in which they end, whatever the chunks. A packet ends a flow at the clock and record of that
+packet. An idle timeout ends a flow when it is over by the clock, behind all packets of that clock. The flows that are
+open at the end come last. What ends together is ordered by the first packet.
+
 Open flows are bounded by `max_open_flows`. Whenever an eighth of that many flows has begun, and there is not room for
 as many more, the flows that were idle longest end, by (clock, serial). Ranges cannot know how many flows are open in
 the whole, so a group that may reach the bound is metered in one piece (`transforms/metering/open_flows.py`).
@@ -60,8 +64,8 @@ from flowloom.transforms.flows.flow_state import (
     long_enough,
 )
 from flowloom.transforms.flows.meter_kernels import METER_STATE, MeterOptions, meter_packets, sweep
-from flowloom.transforms.flows.open_flow_table import EntryPool, MeterTable, pick, rehash, release
-from flowloom.transforms.flows.packet_steps import packet_columns
+from flowloom.transforms.flows.open_flow_table import EntryPool, MeterTable, key_tags, pick, rehash, release
+from flowloom.transforms.flows.packet_steps import MeteredColumns, packet_columns
 
 TAKE_FLOWS = 1 << 14
 """Flows of a batch at most: one row group."""
@@ -132,6 +136,7 @@ class FlowMeter:
             eighth=definition.open_flows_step,
         )
         self._options = tuple(options)
+        self._ready = 0
         self._sweep_ns = int(options.idle_ns.min()) // 4
         self._state = np.zeros((), METER_STATE)[()]
         for name, clock_ns in (("clock_ns", before), ("swept_ns", _BEFORE), ("before_ns", before)):
@@ -150,21 +155,51 @@ class FlowMeter:
         Returns:
           int64 [packets], the serial of each packet's flow in this range; `take_numbered` and fragments have it too.
         """
-        serials = np.empty(packets.num_rows, np.int64)
         if not packets.num_rows:
-            return serials
-        self._make_room(packets.num_rows)
-        before = self.finished
+            return np.empty(0, np.int64)
         columns = packet_columns(packets, self._definition)
-        table, pool = tuple(self._table), tuple(self._pool)
-        meter_packets(
-            tuple(columns), np.uint64(origin), self._options, self._state, table, pool, serials, HASH_KEY
-        )  # fmt: skip
-        # sweeping more often would scan the open flows in vain, less often would keep dead ones
-        if int(self._state["clock_ns"]) - int(self._state["swept_ns"]) > self._sweep_ns:
-            sweep(False, self._options, self._state, table)
-        self._order_finished(before)
+        tags = key_tags(tuple(columns), self._definition.vlan_in_key, self._definition.tunnel_in_key, HASH_KEY)
+        serials = self.update_some(columns, np.arange(len(tags), dtype=np.int32), tags, origin)
+        if self.sweep_is_due:
+            self.sweep()
         return serials
+
+    def update_some(self, columns: MeteredColumns, rows: np.ndarray, tags: np.ndarray, origin: int = 0) -> np.ndarray:
+        """Meters some packets of a batch, and moves the clock to the end of the batch; does not sweep.
+
+        Args:
+          columns: the columns of the batch, at least one packet.
+          rows: int32, ascending, the rows of the packets.
+          tags: uint32, the tag of each packet's key.
+          origin: as of `update`.
+
+        Returns:
+          int64 [rows], the serial of each packet's flow.
+        """
+        serials = np.empty(len(rows), np.int64)
+        self._make_room(len(rows))
+        meter_packets(
+            tuple(columns), rows, tags, np.uint64(origin), self._options, self._state, tuple(self._table),
+            tuple(self._pool), serials,
+        )  # fmt: skip
+        self._state["clock_ns"] = max(int(self._state["clock_ns"]), int(columns.clock_ns[-1]))
+        return serials
+
+    @property
+    def sweep_is_due(self) -> bool:
+        """True if the clock moved on so far, or so many flows ended, that the open flows should be looked through.
+
+        More often would scan the open flows in vain, less often would keep dead ones and those that wait.
+        """
+        passed = int(self._state["clock_ns"]) - int(self._state["swept_ns"])
+        waiting = self.finished - self._ready
+        return passed > self._sweep_ns or waiting > max(TAKE_FLOWS, int(self._state["open"]))
+
+    def sweep(self) -> None:
+        """Ends the flows that were idle too long; all flows that ended so far are then `ready`."""
+        if self._state["clock_ns"] > self._state["swept_ns"]:
+            sweep(False, self._options, self._state, tuple(self._table))
+        self._order_finished()
 
     @property
     def most_open(self) -> int:
@@ -185,13 +220,14 @@ class FlowMeter:
         if clock_ns is not None:
             self._state["clock_ns"] = max(int(self._state["clock_ns"]), clock_ns)
         sweep(True, self._options, self._state, tuple(self._table))
-        self._order_finished(0)
+        self._order_finished()
 
-    def _order_finished(self, first: int) -> None:
-        """Puts the flows that finished from the `first` one on into an order that the hash table does not decide."""
-        waiting = self._table.finished[first : self.finished]
+    def _order_finished(self) -> None:
+        """Puts the flows that finished behind those that are ready in the order in which they ended."""
+        waiting = self._table.finished[self._ready : self.finished]
         flows = self._table.flows
-        waiting[:] = waiting[np.lexsort((flows["serial"][waiting], flows["start_ns"][waiting]))]
+        waiting[:] = waiting[np.lexsort([flows[name][waiting] for name in ("serial", "ended_at", "ended_ns")])]
+        self._ready = self.finished
 
     @property
     def clock_ns(self) -> int | None:
@@ -204,21 +240,35 @@ class FlowMeter:
         """Number of flows that ended and were not taken yet."""
         return int(self._state["finished"])
 
+    @property
+    def ready(self) -> int:
+        """Number of finished flows that no other flow of the range can precede."""
+        return self._ready
+
+    def peek(self) -> np.ndarray:
+        """Returns copies of up to `TAKE_FLOWS` flows that are ready, `FLOW` records in their order."""
+        return pick(self._table.flows, self._table.finished[: min(self._ready, TAKE_FLOWS)])
+
     def take(self) -> pa.RecordBatch:
         """Removes up to `TAKE_FLOWS` finished flows and returns them as `schemas.arrow.rows.FLOWS`.
 
-        Flows are ordered by start within the batch, so that the order of the hash table does not show. Fragments stay
-        until `take_fragments`.
+        Those that are ready come first, in their order. Fragments stay until `take_fragments`.
         """
         flows, _ = self.take_numbered()
         return flows
 
     def take_numbered(self) -> tuple[pa.RecordBatch, np.ndarray]:
         """Takes flows as `take` does, and also returns the int64 serial of each in its range."""
+        rows, flows = self.take_some(min(self.finished, TAKE_FLOWS))
+        return rows, flows["serial"]
+
+    def take_some(self, count: int) -> tuple[pa.RecordBatch, np.ndarray]:
+        """Takes the first `count` finished flows; returns rows, and the `FLOW` record of each."""
+        if count > self._ready:
+            self._order_finished()
         waiting, finished = self.finished, self._table.finished
-        chosen = finished[: min(waiting, TAKE_FLOWS)].copy()
-        order = np.lexsort((self._table.flows["serial"][chosen], self._table.flows["start_ns"][chosen]))
-        flows = pick(self._table.flows, chosen[order])
+        chosen = finished[:count].copy()
+        flows = pick(self._table.flows, chosen)
         fragment = (flows["open_before"] | flows["open_after"]) == 1
         if fragment.any():
             pieces = flows[fragment]
@@ -233,7 +283,8 @@ class FlowMeter:
         release(chosen, self._state, tuple(self._table), tuple(self._pool))
         finished[: waiting - len(chosen)] = finished[len(chosen) : waiting].copy()
         self._state["finished"] = waiting - len(chosen)
-        return batch, flows["serial"]
+        self._ready -= len(chosen)
+        return batch, flows
 
     def take_fragments(self) -> list[pa.RecordBatch]:
         """Removes the fragments among all flows taken so far and returns them.

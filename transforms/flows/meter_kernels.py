@@ -9,14 +9,13 @@ import numba
 import numpy as np
 
 from flowloom.schemas.corpus.flow_definition import EndReason
-from flowloom.transforms.arrays.kernels import Number, borrowed, part, prefetch, step
+from flowloom.transforms.arrays.kernels import Number, borrowed, nth, part, prefetch, step
 from flowloom.transforms.flows.flow_state import BLOCK, HIGH, LOW, SYN_TURN, closed, syn_is_own
 from flowloom.transforms.flows.open_flow_table import (
     EntryPool,
     MeterTable,
     find,
     flow_at,
-    key_tags,
     next_entry,
     remove,
     take_free,
@@ -24,6 +23,7 @@ from flowloom.transforms.flows.open_flow_table import (
 from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, write_entry, write_key
 
 _IDLE, _ACTIVE, _END, _FORCED, _LACK_OF_RESOURCES = map(int, EndReason)
+_NEVER, _LAST = np.iinfo(np.int64).max, np.iinfo(np.uint64).max
 _FIN, _SYN, _RST, _SYN_ACK = 0x01, 0x02, 0x04, 0x12
 
 METER_STATE = np.dtype(
@@ -74,22 +74,27 @@ class _Arrival(NamedTuple):
     """
 
     clock_ns: Number
+    record: Number
     from_low: bool
     turn: Number
 
 
 @numba.njit(nogil=True, cache=True)
-def meter_packets(packets, origin, options, state, table, pool, serials, hash_key):
-    """Adds packets to their flows, finishes the flows that they cut, and writes the serial of each packet's flow."""
+def meter_packets(packets, rows, tags, origin, options, state, table, pool, serials):
+    """Adds the packets at `rows` to their flows, finishes the flows that they cut, and writes the serials of flows.
+
+    Args:
+      tags, serials: the tag of the key, and the serial of the flow, of each of these packets.
+    """
     packets, options = MeteredColumns(*borrowed(packets)), MeterOptions(*borrowed(options))
     table, pool = MeterTable(*borrowed(table)), EntryPool(*borrowed(pool))
-    tags = key_tags(packets, options.vlan_in_key, options.tunnel_in_key, hash_key)
-    for i in range(len(serials)):
-        _look_ahead(i, tags, table, pool)
+    for at in range(len(rows)):
+        i, tag = rows[at], tags[at]
+        _look_ahead(at, tags, table, pool)
         clock = packets.clock_ns[i]
         from_low, key = flow_key(packets, i, options.vlan_in_key, options.tunnel_in_key)
         arrival = _arrival(packets, i, clock, from_low, options)
-        slot, index = find(key, tags[i], table)
+        slot, index = find(key, tag, table)
         # as far as the clock tells, the key may have been busy in an earlier range until now
         open_before = options.continues and (
             options.clock_unknown or clock - state.before_ns <= options.idle_ns[key.protocol]
@@ -101,33 +106,36 @@ def meter_packets(packets, origin, options, state, table, pool, serials, hash_ke
             if reason == _END:
                 tested |= table.flows[index].tested
             open_before = _cut(table.flows[index], reason, arrival, options, open_before)
-            _finish(index, state, table)
+            if reason == _IDLE:
+                _finish(index, _idle_end(table.flows[index], options), _LAST, state, table)
+            else:
+                _finish(index, clock, arrival.record, state, table)
         if known and not reason:
             _count_repeats(table.flows[index], packets, i)
         else:
             if state.begun % options.eighth == 0 and state.open + options.eighth > options.max_open:
                 if known:
-                    remove(table.slots, tags[i], index)
+                    remove(table.slots, tag, index)
                     state.open -= 1
                     known = False
-                _end_longest_idle(clock, options, state, table)
-                slot, _ = find(key, tags[i], table)
+                _end_longest_idle(arrival, options, state, table)
+                slot, _ = find(key, tag, table)
             state.open += not known  # a new flow of the same key takes over the slot
-            index = take_free(slot, tags[i], state, table)
+            index = take_free(slot, tag, state, table)
             _begin(table.flows[index], packets, i, key, arrival, open_before, options, state)
             table.flows[index].origin, table.flows[index].tested = origin, tested
         flow = table.flows[index]
-        serials[i] = flow.serial
+        serials[at] = flow.serial
         _count(flow, packets, i, arrival, options)
         if flow.entries < options.k and not (options.skip_empty and packets.payload_bytes[i] == 0):
             write_entry(next_entry(flow, state, pool), packets, i, from_low)
-    state.clock_ns = max(state.clock_ns, packets.clock_ns[len(serials) - 1])
     state.most_open = max(state.most_open, state.open)
 
 
 @step
-def _finish(index, state, table):
-    """Adds a flow that ended to those that wait to be taken."""
+def _finish(index, ended_ns, ended_at, state, table):
+    """Adds a flow that ended, at a clock and by a record, to those that wait to be taken."""
+    table.flows[index].ended_ns, table.flows[index].ended_at = ended_ns, np.uint64(ended_at)
     table.finished[state.finished] = index
     state.finished += 1
 
@@ -163,7 +171,7 @@ def _arrival(packets, i, clock, from_low, options):
             turn = side | SYN_TURN
         elif options.first_fin and packets.payload_bytes[i] > 0 and (flags & _FIN) == 0:
             turn = side
-    return _Arrival(clock, from_low, turn)
+    return _Arrival(clock, packets.record[i], from_low, turn)
 
 
 @step
@@ -306,6 +314,12 @@ def sweep(ending, options, state, table):
 
 
 @step
+def _idle_end(flow, options):
+    """Returns the clock at which the idle timeout of a flow was over; the flow must have been idle as long."""
+    return flow.clock_ns + options.idle_ns[flow.protocol]
+
+
+@step
 def _end_idle(ending, options, state, table):
     clock = state.clock_ns
     state.swept_ns = clock
@@ -321,7 +335,7 @@ def _end_idle(ending, options, state, table):
                 else:
                     flow.end_reason = _IDLE if idle else _FORCED
                 flow.open_after = options.clock_unknown or not (idle or options.last)
-                _finish(index, state, table)
+                _finish(index, _idle_end(flow, options) if idle else _NEVER, _LAST, state, table)
     if ending:
         table.slots[:] = 0
         state.open = 0
@@ -330,13 +344,13 @@ def _end_idle(ending, options, state, table):
 
 
 @part
-def _end_longest_idle(clock, options, state, table):
+def _end_longest_idle(arrival, options, state, table):
     """Ends flows for lack of resources until an eighth of the bound is free, those first that were idle longest.
 
     The order is that of (clock, serial); flows whose idle timeout is over end by that.
     """
     state.most_open = max(state.most_open, state.open)
-    state.clock_ns = clock
+    state.clock_ns = arrival.clock_ns
     _end_idle(np.bool_(False), options, state, table)  # the type of `sweep`, so that it is compiled once
     surplus = state.open + options.eighth - options.max_open
     if surplus <= 0:
@@ -363,33 +377,9 @@ def _end_longest_idle(clock, options, state, table):
             if flow.clock_ns < latest or (flow.clock_ns == latest and flow.serial <= last):
                 flow.end_reason = _END if closed(flow.closing) else _LACK_OF_RESOURCES
                 flow.open_after = 0
-                _finish(index, state, table)
+                _finish(index, arrival.clock_ns, arrival.record, state, table)
     state.ended_early += surplus
     _remove_finished(first, state, table)
-
-
-@numba.njit(nogil=True)
-def nth(values, rank):
-    """Returns the value with `rank` smaller ones before it, and its rank among equal ones.
-
-    Args:
-      values: int64, none below 0; found digit by digit, because `np.partition` takes 8 s to compile.
-      rank: from 0 to the number of values, exclusive.
-    """
-    counts = np.empty(256, np.int64)
-    found = np.int64(0)
-    for shift in range(56, -1, -8):
-        counts[:] = 0
-        for value in values:
-            digits = value >> shift
-            if digits >> 8 == found:
-                counts[digits & 255] += 1
-        digit = 0
-        while counts[digit] <= rank:
-            rank -= counts[digit]
-            digit += 1
-        found = found << 8 | digit
-    return found, rank
 
 
 @step

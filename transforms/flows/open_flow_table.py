@@ -13,7 +13,7 @@ import numpy as np
 from flowloom.transforms.arrays.hash_table import keyed_hash
 from flowloom.transforms.arrays.kernels import borrowed, part, step
 from flowloom.transforms.flows.flow_state import BLOCK
-from flowloom.transforms.flows.packet_steps import flow_key
+from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key
 
 
 class MeterTable(NamedTuple):
@@ -33,9 +33,10 @@ class EntryPool(NamedTuple):
     free: np.ndarray
 
 
-@part
+@numba.njit(nogil=True, cache=True)
 def key_tags(packets, vlan_in_key, tunnel_in_key, hash_key):
     """Returns the upper half of each packet's key hash, the same for both directions."""
+    packets = MeteredColumns(*borrowed(packets))
     tags = np.empty(len(packets.src_port), np.uint32)
     for i in range(len(tags)):
         _, key = flow_key(packets, i, vlan_in_key, tunnel_in_key)

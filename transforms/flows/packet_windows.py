@@ -128,6 +128,11 @@ class PacketWindows:
         """Number of rows that were not taken yet."""
         return sum(rows.num_rows for rows, _ in self._rows)
 
+    @property
+    def ready(self) -> int:
+        """Number of rows that were not taken yet; they come in captured order."""
+        return self.finished
+
     def finish(self, clock_ns: int | None = None) -> None:
         """Ends the group; every packet has its row already."""
 

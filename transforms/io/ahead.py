@@ -1,4 +1,4 @@
-"""Work ahead: threads run jobs side by side, and their items come out in the order of the jobs, bounded by bytes."""
+"""Work ahead: threads run jobs side by side, and their items come out in the order of the jobs."""
 
 import atexit
 import collections
@@ -130,7 +130,7 @@ class _Work(Generic[Item]):
                     self.changed.wait()
 
     def _begin(self) -> int | None:
-        """Returns the next job once there is room for its items; None if there is none, or if the work was stopped."""
+        """Returns the next job once there is room for its items; None if no work is left."""
         with self.changed:
             if self._begun == len(self._jobs):
                 return None

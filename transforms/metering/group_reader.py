@@ -18,8 +18,10 @@ from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.captures.record_clock import steps_back, timed_records
 from flowloom.transforms.captures.records import Records, RecordScanner
-from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, RangePlace
+from flowloom.transforms.flows.flow_shards import FlowShards
+from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
+from flowloom.transforms.flows.packet_windows import PacketWindows
 from flowloom.transforms.io.ahead import ahead
 from flowloom.transforms.metering.open_flows import most_open_in_ranges
 from flowloom.transforms.packets.decoder import NO_CLOCK, PacketDecoder, PacketPlaces
@@ -49,6 +51,7 @@ class GroupReader:
       earlier_clock_ns: the latest time before the first of `earlier`; None if nothing lies before it.
       prompt: whether each flow is given as soon as it ends, not in batches.
       ahead_bytes: how many bytes of decoded packets another thread may be ahead of the meter; None for one thread.
+      shards: number of threads that meter the only capture of a group; such a reader also gives up.
       gives_up: whether a range stops metering once it is `crowded`; only for callers that then discard its results.
 
     Attributes:
@@ -68,6 +71,7 @@ class GroupReader:
         gives_up: bool = False,
         prompt: bool = False,
         ahead_bytes: int | None = None,
+        shards: int = 1,
     ):
         self.seconds = StageSeconds()
         self.leaves: list[CaptureLeaves] = []
@@ -75,9 +79,12 @@ class GroupReader:
         self._group = group
         self._definition = definition
         self._ahead_bytes = ahead_bytes
-        self._batch_flows = 1 if prompt else TAKE_FLOWS
+        self._prompt = prompt
         self._meter = open_meter(definition, group, place)
-        self._most_open = most_open_in_ranges(definition) if gives_up and place != WHOLE else None
+        # packet windows have no shards, because keys are forgotten together
+        self._shards = FlowShards(definition, group, shards) if shards > 1 and definition.decision == "flow" else None
+        bounded = self._shards is not None or (gives_up and place != WHOLE)
+        self._most_open = most_open_in_ranges(definition) if bounded else None
         self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
@@ -89,8 +96,15 @@ class GroupReader:
         self._rejects: list[dict[str, Any]] = []
 
     def flows(self) -> Iterator[pa.RecordBatch]:
-        """Yields complete flows as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`."""
-        meter = self._meter
+        """Yields complete flows as `schemas.rows.FLOWS`, in batches of at most `TAKE_FLOWS`.
+
+        Those of a whole capture come in the order in which they end (`transforms/flows/meter.py`), but for `prompt`.
+        """
+        with contextlib.closing(self._shards) if self._shards else contextlib.nullcontext():
+            yield from self._flows()
+
+    def _flows(self) -> Iterator[pa.RecordBatch]:
+        meter = self._metering
         for part in self._ranges:
             with self._decoded(part) as chunks:
                 for packets in chunks:
@@ -99,13 +113,20 @@ class GroupReader:
                     begun = time.perf_counter()
                     meter.update(packets, part.origin)
                     self.seconds.meter += time.perf_counter() - begun
-                    while meter.finished >= self._batch_flows:
+                    if self._shards and self.crowded:
+                        return
+                    while meter.finished if self._prompt else meter.ready >= TAKE_FLOWS:
                         yield from self._take()
         if self.crowded:
             return
         meter.finish(self.clock_ns)
-        while meter.finished:
+        while meter.finished and not self.crowded:
             yield from self._take()
+
+    @property
+    def _metering(self) -> FlowMeter | FlowShards | PacketWindows:
+        """The meter, or its shards."""
+        return self._shards or self._meter
 
     def _decoded(self, part: CaptureRange) -> contextlib.AbstractContextManager[Iterator[pa.RecordBatch]]:
         """Returns the packets of one range, on request decoded by a thread of its own."""
@@ -183,7 +204,7 @@ class GroupReader:
     @property
     def flows_short(self) -> int:
         """Number of flows below the definition's `min_packets`."""
-        return self._meter.flows_short
+        return self._metering.flows_short
 
     @property
     def clock_ns(self) -> int | None:
@@ -193,20 +214,21 @@ class GroupReader:
     @property
     def most_open(self) -> int:
         """Greatest number of flows that were open at once; those that were idle too long may count."""
-        return self._meter.most_open
+        return self._metering.most_open
 
     @property
     def crowded(self) -> bool:
-        """True if a range that gives up has too many open flows for a group in ranges.
+        """True if a reader that gives up has too many open flows for a group in ranges, or for shards.
 
-        Its packets are then counted but not metered, and its open flows and fragments are dropped.
+        The packets of a range are then counted but not metered, and its open flows and fragments are dropped. Shards
+        stop at once; the flows that they gave are the first ones of the capture in any case.
         """
-        return self._most_open is not None and self._meter.most_open > self._most_open
+        return self._most_open is not None and self._metering.most_open > self._most_open
 
     @property
     def ended_early(self) -> int:
         """Number of flows that ended for lack of resources."""
-        return self._meter.ended_early
+        return self._metering.ended_early
 
     def _timed(self, chunks: Iterator[Records]) -> Iterator[Records]:
         """Yields the chunks, and adds the time that they take to the stage of reading."""
@@ -230,7 +252,7 @@ class GroupReader:
 
     def _take(self) -> Iterator[pa.RecordBatch]:
         begun = time.perf_counter()
-        flows = self._meter.take()
+        flows = self._metering.take()
         self.seconds.meter += time.perf_counter() - begun
         if flows.num_rows:  # empty when only fragments ended
             yield flows

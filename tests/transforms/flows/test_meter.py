@@ -10,8 +10,8 @@ from packet_rows import GROUP, SECOND, START, answered, batch_of, in_capture, pa
 
 from flowloom.schemas.arrow.rows import FLOWS
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
+from flowloom.transforms.arrays.kernels import nth
 from flowloom.transforms.flows.meter import FlowMeter
-from flowloom.transforms.flows.meter_kernels import nth
 
 
 def meter(packets: list[dict[str, Any]], definition: FlowDefinition, cuts: list[int] = ()) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def test_multitask_cnn_ends_udp_flows_after_15_seconds_and_tcp_flows_after_120()
         packet(time_ns=START + gap * SECOND, protocol=kind, tcp_flags=0) for gap in (0, 15, 31) for kind in (6, 17)
     ]
     rows = meter(packets, FlowDefinition.of("multitask-cnn"))
-    assert [(r["protocol"], r["packets_fwd"]) for r in rows] == [(6, 3), (17, 2), (17, 1)]
+    assert [(r["protocol"], r["packets_fwd"]) for r in rows] == [(17, 2), (6, 3), (17, 1)]
 
 
 def test_a_flow_exactly_at_the_idle_timeout_goes_on():
