@@ -124,8 +124,8 @@ ALLOWED: dict[str, str] = {
         "transforms/labels transforms/splits transforms/dataset trainers/api transforms/weave pipelines"
     ),
     "pipelines/reproduce/engine": (
-        "schemas trainers schemas/corpus schemas/dataset pipelines/engines trainers/feed trainers/trees "
-        "trainers/recipes trainers/evaluation trainers/training transforms/weave pipelines"
+        "schemas trainers schemas/corpus schemas/dataset trainers/feed trainers/trees trainers/recipes "
+        "trainers/evaluation trainers/training transforms/weave pipelines"
     ),
     "pipelines/retrain": (
         "schemas schemas/arrow trainers schemas/corpus pipelines/terminal schemas/dataset transforms/io "

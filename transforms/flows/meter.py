@@ -187,7 +187,7 @@ class FlowMeter:
 
     @property
     def sweep_is_due(self) -> bool:
-        """True if the clock moved on so far, or so many flows ended, that the open flows should be looked through.
+        """True if the clock moved on so far, or so many flows ended, that it is time for a sweep.
 
         More often would scan the open flows in vain, less often would keep dead ones and those that wait.
         """

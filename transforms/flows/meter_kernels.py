@@ -315,7 +315,7 @@ def sweep(ending, options, state, table):
 
 @step
 def _idle_end(flow, options):
-    """Returns the clock at which the idle timeout of a flow was over; the flow must have been idle as long."""
+    """Returns the clock at which the idle timeout of a flow was over; it must be over."""
     return flow.clock_ns + options.idle_ns[flow.protocol]
 
 

@@ -1,9 +1,9 @@
 """Work ahead: threads run jobs side by side, and their items come out in the order of the jobs."""
 
-import atexit
 import collections
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -35,8 +35,6 @@ class Ahead(Iterator[Item]):
         count = min(workers, len(jobs))
         self._threads = [threading.Thread(target=self._work.run, daemon=True) for _ in range(count)]
         self._end = weakref.finalize(self, _stop, self._work, self._threads)
-        self._end.atexit = False
-        atexit.register(self._end)
         for thread in self._threads:
             thread.start()
 
@@ -50,16 +48,16 @@ class Ahead(Iterator[Item]):
     def close(self) -> None:
         """Ends the threads; no item comes after this."""
         self._end()
-        atexit.unregister(self._end)
 
 
 def _stop(work: "_Work[Any]", threads: Sequence[threading.Thread]) -> None:
     with work.changed:
         work.stopped = True
         work.changed.notify_all()
+    deadline = time.monotonic() + _JOIN_S
     for thread in threads:
         if thread is not threading.current_thread():
-            thread.join(_JOIN_S)
+            thread.join(max(deadline - time.monotonic(), 0))
 
 
 class _Work(Generic[Item]):

@@ -136,7 +136,7 @@ def test_every_preset_at_every_limit(busy, tmp_path, preset, limit):
     options = {} if limit is None else {"max_open_flows": limit}
     definition = FlowDefinition.of(preset, **options)
     expected = written((str(busy),), definition, tmp_path, ".parquet", 1)
-    if limit != 64:  # where some presets end flows early
+    if limit != 64 and definition.decision == "flow":  # at 64 some presets end flows early
         assert (expected[1].ended_early > 0) == (limit == 5)
     for workers in (2, 3, 5):
         with windows(Windows(chunk_records=100, take_flows=7)):
