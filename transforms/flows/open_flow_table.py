@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from flowloom.transforms.arrays.hash_table import keyed_hash
-from flowloom.transforms.arrays.kernels import borrowed, part, step
+from flowloom.transforms.arrays.kernels import borrowed, step
 from flowloom.transforms.flows.flow_state import BLOCK
 from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key
 
