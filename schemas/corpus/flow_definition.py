@@ -82,6 +82,8 @@ class FlowDefinition(pydantic.BaseModel):
     )
     tunnel_in_key: bool = False
     """True if flows of two tunnel identifiers are two flows."""
+    decoding: Literal["full", "nfstream"] = "full"
+    """Headers above IP are read in full, or as NFStream reads them (docs/flow-definitions.md, "Decoding")."""
     max_open_flows: int = pydantic.Field(4_194_304, ge=1, le=2**30, description="open flows at most: bounds memory")
     decision: Literal["flow", "packet"] = pydantic.Field("flow", description="unit of a row")
     key: Literal["five_tuple", "host_pair", "source"] = pydantic.Field(
@@ -174,7 +176,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": "wire",
         "fragments": "drop",
         "vlan_in_key": True,
-        "tunnels": ("ip-in-ip", "gtp-u"),
+        "tunnels": ("ip-in-ip", "gtp-u", "tzsp", "capwap"),
+        "decoding": "nfstream",
     },
     "packet-windows": {"k": 20, "tcp_close": "none", "size": "wire", "decision": "packet", "key": "host_pair"},
     "datazoo-30": {"k": 30, "idle_s": 65.0, "active_s": 300.0, "zero_payload": "skip"},

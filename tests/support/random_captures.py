@@ -391,6 +391,7 @@ OPTIONS: dict[str, st.SearchStrategy] = {
     "tunnels": st.one_of(st.just(TUNNELS), st.just(()), st.sets(st.sampled_from(TUNNELS)).map(tuple)),
     "vxlan_ports": st.sampled_from([(4789, 8472), (4789, 8472), (5, 4789)]),
     "tunnel_in_key": st.booleans(),
+    "decoding": st.sampled_from(["full", "full", "nfstream"]),
     "max_open_flows": st.sampled_from([1, 2, 3, 9, 9, 4_194_304, 4_194_304, 4_194_304]),
     "key": st.sampled_from(["five_tuple", "host_pair", "source"]),
 }

@@ -57,8 +57,11 @@ EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 
 
-def decode(frame: bytes, wire_bytes: int, kind: int | str) -> Packet:
+def decode(frame: bytes, wire_bytes: int, kind: int | str, decoding: str = "full") -> Packet:
     """Returns the outermost packet of a frame, which begins as a kind of `reference_links` says.
+
+    Args:
+      decoding: "full" or "nfstream" (docs/flow-definitions.md, "Decoding").
 
     Raises:
       DropError: if the frame carries no IP, or its headers are cut off or contradict each other.
@@ -67,17 +70,22 @@ def decode(frame: bytes, wire_bytes: int, kind: int | str) -> Packet:
     (first,) = unpack("B", frame, at)
     if first >> 4 not in (4, 6):
         raise DropError(DropReason.NOT_IP)
-    packet = (ipv4 if first >> 4 == 4 else ipv6)(frame[at:], wire_bytes - at)
+    packet = (ipv4 if first >> 4 == 4 else ipv6)(frame[at:], wire_bytes - at, decoding)
     packet.wire_bytes, packet.vlan = wire_bytes, vlan
     if packet.fragment != "later":
-        transport_layer(packet)
+        transport_layer(packet, decoding)
     return packet
 
 
-def ipv4(data: bytes, room: int) -> Packet:
-    """Reads an IPv4 header (RFC 791, section 3.1); with segmentation offload the length is 0 and all of the `room`."""
+def ipv4(data: bytes, room: int, decoding: str) -> Packet:
+    """Reads an IPv4 header (RFC 791, section 3.1); with segmentation offload the length is 0 and all of the `room`.
+
+    NFStream does not know segmentation offload.
+    """
     first, length, ip_id, offset, ttl, protocol, src, dst = unpack("BxHHHBB2x4s4s", data)
-    header, length = (first & 15) * 4, length or room
+    if length == 0 and decoding == "full":
+        length = room
+    header = (first & 15) * 4
     if header < 20 or length < header:
         raise DropError(DropReason.MALFORMED)
     part = "later" if offset & 0x1FFF else "first" if offset & 0x2000 else "whole"
@@ -85,15 +93,16 @@ def ipv4(data: bytes, room: int) -> Packet:
     return Packet(4, src, dst, protocol, length, ttl, ip_id, part, data[header:], length - header)
 
 
-def ipv6(data: bytes, room: int) -> Packet:
+def ipv6(data: bytes, room: int, decoding: str) -> Packet:
     """Reads an IPv6 header and its extension headers (RFC 8200, sections 3 and 4; RFC 4302 for authentication).
 
-    A length of 0 means a jumbogram or segmentation offload, unless there is no next header.
+    A length of 0 means a jumbogram or segmentation offload, unless there is no next header. NFStream knows neither,
+    and does not look behind authentication, HIP and Shim6.
     """
     length, protocol, ttl, src, dst = unpack("4xHBB16s16s", data)
-    length = room if length == 0 and protocol != 59 else 40 + length
+    length = room if length == 0 and protocol != 59 and decoding == "full" else 40 + length
     at, ip_id, part = 40, 0, "whole"
-    while protocol in EXTENSIONS and part != "later":
+    while protocol in EXTENSIONS and part != "later" and not (decoding == "nfstream" and protocol in (51, 139, 140)):
         next_header, size, offset, number = unpack("BBHI", data, at)
         if protocol == 44:
             ip_id = number
@@ -105,22 +114,29 @@ def ipv6(data: bytes, room: int) -> Packet:
     return Packet(6, src, dst, protocol, length, ttl, ip_id, part, data[at:], length - at)
 
 
-def transport_layer(packet: Packet) -> None:
+def transport_layer(packet: Packet, decoding: str) -> None:
     """Reads ports and TCP fields, and takes the transport header off the payload.
 
     Sources: RFC 9293 (TCP), RFC 768 (UDP), RFC 9260 (SCTP), RFC 792 and RFC 4443 (ICMP).
+
+    NFStream reads no ports of SCTP, nor of packets that are too short for their header, and takes any length of a TCP
+    header.
     """
     if packet.protocol in (ICMP, ICMPV6):
         packet.payload_bytes = max(packet.payload_bytes - 8, 0)
     if packet.protocol not in (TCP, UDP, SCTP):
         return
     header = {TCP: 20, UDP: 8, SCTP: 12}[packet.protocol]
+    if decoding == "nfstream" and (packet.protocol == SCTP or packet.payload_bytes < header):
+        return
     if packet.payload_bytes < header:
         raise DropError(DropReason.MALFORMED)
     packet.src_port, packet.dst_port = unpack("HH", packet.transport)
     if packet.protocol == TCP:
         header = tcp(packet)
-        if not 20 <= header <= packet.payload_bytes:
+        if decoding == "nfstream":
+            header = min(header, packet.payload_bytes)
+        elif not 20 <= header <= packet.payload_bytes:
             raise DropError(DropReason.MALFORMED)
     packet.payload_bytes -= header
 
@@ -143,18 +159,18 @@ def tcp(packet: Packet) -> int:
 # tunnels: docs/manifest.md, "Tunnels" --------------------------------------------------------------------------
 
 
-def innermost(packet: Packet, tunnels: Collection[str], vxlan_ports: Collection[int]) -> Packet:
+def innermost(packet: Packet, tunnels: Collection[str], vxlan_ports: Collection[int], decoding: str) -> Packet:
     """Returns the innermost packet that is whole by its own headers and fits into those around it."""
     for _ in range(TUNNEL_DEPTH):
         opened = tunnel_content(packet, tunnels, vxlan_ports) if packet.fragment == "whole" else None
-        inner = inner_packet(packet, opened) if opened else None
+        inner = inner_packet(packet, opened, decoding) if opened else None
         if inner is None:
             break
         packet = inner
     return packet
 
 
-def inner_packet(outer: Packet, opened: Opened) -> Packet | None:
+def inner_packet(outer: Packet, opened: Opened, decoding: str) -> Packet | None:
     """Returns the packet directly inside a tunnel, or None."""
     room = outer.payload_bytes + (8 if outer.protocol == UDP else 0) - opened.header
     frame = outer.transport[opened.header : opened.header + max(room, 0)]
@@ -162,7 +178,7 @@ def inner_packet(outer: Packet, opened: Opened) -> Packet | None:
         return None
     try:
         at, _ = network_layer(frame, opened.kind)
-        inner = decode(frame, room, opened.kind)
+        inner = decode(frame, room, opened.kind, decoding)
     except DropError:
         return None
     if inner.ip_bytes > room - at:
@@ -183,9 +199,11 @@ class Decoder:
       fragments: "join" or "drop", for later IP fragments.
       tunnels: the kinds of tunnel to look into.
       vxlan_ports: the ports of VXLAN.
+      decoding: "full" or "nfstream".
     """
 
-    def __init__(self, fragments: str, tunnels: Collection[str], vxlan_ports: Collection[int]):
+    def __init__(self, fragments: str, tunnels: Collection[str], vxlan_ports: Collection[int], decoding: str = "full"):
+        self._decoding = decoding
         self._fragments = fragments
         self._tunnels = tunnels
         self._vxlan_ports = vxlan_ports
@@ -205,8 +223,8 @@ class Decoder:
             raise DropError(DropReason.TIME_OUT_OF_RANGE)
         if counts:
             self._clock_ns = max(self._clock_ns, record.time_ns)
-        packet = decode(record.frame, record.wire_bytes, FRAME + record.link_type)
-        packet = innermost(packet, self._tunnels, self._vxlan_ports)
+        packet = decode(record.frame, record.wire_bytes, FRAME + record.link_type, self._decoding)
+        packet = innermost(packet, self._tunnels, self._vxlan_ports, self._decoding)
         packet.time_ns, packet.clock_ns = record.time_ns, self._clock_ns
         if packet.fragment != "whole":
             self._join(packet)

@@ -74,7 +74,7 @@ def reference_packets(
     files: Sequence[bytes], definition: FlowDefinition, origins: Sequence[int] | None = None
 ) -> tuple[list[Packet], list[Account], int]:
     """Returns the packets of a group in order, the account of each file, and the latest record time."""
-    decoder = Decoder(definition.fragments, definition.tunnels, definition.vxlan_ports)
+    decoder = Decoder(definition.fragments, definition.tunnels, definition.vxlan_ports, definition.decoding)
     packets, captures = [], []
     for data, origin in zip(files, origins or [0] * len(files), strict=True):
         records, damage = read_records(data)

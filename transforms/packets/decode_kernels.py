@@ -24,10 +24,12 @@ _MALFORMED = int(DropReason.MALFORMED)
 _TIME_OUT_OF_RANGE = int(DropReason.TIME_OUT_OF_RANGE)
 _MAPPED, _UPPER_HALF = np.uint64(0xFFFF0000), np.uint64(0xFFFFFFFF00000000)
 _TCP, _UDP, _SCTP = 6, 17, 132
+_OPAQUE_TO_NFSTREAM = (51, 139, 140)
+"""Extension headers that NFStream takes for a protocol: authentication, HIP, Shim6."""
 
 
 class Frames(NamedTuple):
-    """Columns of `Records`."""
+    """Columns of `Records`, and whether headers are read as NFStream reads them (`decoding: nfstream`)."""
 
     window: np.ndarray
     start: np.ndarray
@@ -36,6 +38,7 @@ class Frames(NamedTuple):
     time_ns: np.ndarray
     link_type: np.ndarray
     jumps: np.ndarray
+    nfstream: bool
 
 
 class DecodedColumns(NamedTuple):
@@ -169,14 +172,14 @@ def _decode_packet(frames, i, at, vlan, out, row):
     wire_bytes = frames.wire[i] - (at - start)
     version = frames.window[at] >> 4
     if version == 4:
-        ip = _ipv4(frames.window, at, end, wire_bytes)
+        ip = _ipv4(frames.window, at, end, wire_bytes, frames.nfstream)
     elif version == 6:
-        ip = _ipv6(frames.window, at, end, wire_bytes)
+        ip = _ipv6(frames.window, at, end, wire_bytes, frames.nfstream)
     else:
         return _NOT_IP
     if ip.drop:
         return ip.drop
-    transport = _transport(frames.window, ip, end, ip.ip_bytes - (ip.transport - at))
+    transport = _transport(frames.window, ip, end, ip.ip_bytes - (ip.transport - at), frames.nfstream)
     if transport.drop:
         return transport.drop
     out.time_ns[row] = frames.time_ns[i]
@@ -192,13 +195,13 @@ def _decode_packet(frames, i, at, vlan, out, row):
 
 
 @step
-def _ipv4(buffer, at, end, wire_bytes):
+def _ipv4(buffer, at, end, wire_bytes, nfstream):
     """Returns the IPv4 header (RFC 791) of a packet that has `wire_bytes` behind its link layer."""
     if at + 20 > end:
         return _no_ip(_TRUNCATED)
     header = np.int64(buffer[at] & 15) * 4
     ip_bytes = u16(buffer, at + 2)
-    if ip_bytes == 0:  # segmentation offload: longer than the field can say
+    if ip_bytes == 0 and not nfstream:  # segmentation offload: longer than the field can say
         ip_bytes = wire_bytes
     if header < 20 or ip_bytes < header:
         return _no_ip(_MALFORMED)
@@ -213,17 +216,19 @@ def _ipv4(buffer, at, end, wire_bytes):
 
 
 @step
-def _ipv6(buffer, at, end, wire_bytes):
+def _ipv6(buffer, at, end, wire_bytes, nfstream):
     """Returns the IPv6 header (RFC 8200), extensions included, of a packet with `wire_bytes` behind its link layer."""
     if at + 40 > end:
         return _no_ip(_TRUNCATED)
     ip_bytes = u16(buffer, at + 4) + 40
-    if ip_bytes == 40 and buffer[at + 6] != 59:  # jumbogram or segmentation offload
+    if ip_bytes == 40 and buffer[at + 6] != 59 and not nfstream:  # jumbogram or segmentation offload
         ip_bytes = wire_bytes
     protocol = np.int64(buffer[at + 6])
     transport = at + 40
     fragment, ip_id = WHOLE, np.int64(0)
     while protocol in EXTENSIONS and fragment != LATER_FRAGMENT:
+        if nfstream and protocol in _OPAQUE_TO_NFSTREAM:
+            break
         if transport + 8 > end:
             return _no_ip(_TRUNCATED)
         if protocol == FRAGMENT:
@@ -247,13 +252,15 @@ def _no_ip(drop):
 
 
 @step
-def _transport(buffer, ip, end, left):
+def _transport(buffer, ip, end, left, nfstream):
     """Returns the transport header of a packet with `left` bytes behind its IP header."""
     at, protocol = ip.transport, ip.protocol
     if ip.fragment == LATER_FRAGMENT:
         return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0, 0)
+    if nfstream and (protocol == _SCTP or (protocol == _TCP and left < 20) or (protocol == _UDP and left < 8)):
+        return _TransportHeader(0, 0, left, 0, 0, 0, 0, 0, 0)
     if protocol == _TCP:
-        return _tcp(buffer, at, end, left)
+        return _tcp(buffer, at, end, left, nfstream)
     if protocol in (_UDP, _SCTP):  # RFC 768, RFC 9260
         payload = left - (8 if protocol == _UDP else 12)
         if payload < 0:
@@ -267,14 +274,16 @@ def _transport(buffer, ip, end, left):
 
 
 @step
-def _tcp(buffer, at, end, left):
+def _tcp(buffer, at, end, left, nfstream):
     """Returns the TCP header (RFC 9293) as far as the window, which ends at byte 16."""
     if left < 20:
         return _no_transport(_MALFORMED)
     if at + 16 > end:
-        return _tcp_cut_off(buffer, at, end, left)
+        return _tcp_cut_off(buffer, at, end, left, nfstream)
     header = np.int64(buffer[at + 12] >> 4) * 4
-    if header < 20 or header > left:
+    if nfstream:
+        header = min(header, left)
+    elif header < 20 or header > left:
         return _no_transport(_MALFORMED)
     return _TransportHeader(
         0, 0, left - header, u16(buffer, at), u16(buffer, at + 2), np.int64(buffer[at + 13]), u16(buffer, at + 14),
@@ -283,7 +292,7 @@ def _tcp(buffer, at, end, left):
 
 
 @numba.njit(nogil=True, cache=True)
-def _tcp_cut_off(buffer, at, end, left):
+def _tcp_cut_off(buffer, at, end, left, nfstream):
     """Returns a TCP header that is cut off before byte 16, if its ports are there.
 
     A field that is cut off is 0; the header then counts 20 bytes.
@@ -291,7 +300,9 @@ def _tcp_cut_off(buffer, at, end, left):
     if at + 4 > end:
         return _no_transport(_TRUNCATED)
     header = np.int64(buffer[at + 12] >> 4) * 4 if at + 13 <= end else np.int64(20)
-    if header < 20 or header > left:
+    if nfstream:
+        header = min(header, left)
+    elif header < 20 or header > left:
         return _no_transport(_MALFORMED)
     flags = np.int64(buffer[at + 13]) if at + 14 <= end else np.int64(0)
     seq = u32(buffer, at + 4) if at + 8 <= end else np.int64(0)

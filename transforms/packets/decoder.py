@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,7 @@ class PacketDecoder:
         packet in any case: the innermost one that is whole by its own headers and by those around it. The outer packet
         stays where only a port suggests a tunnel, where the inside is damaged, or where the outside is an IP fragment.
       vxlan_ports: the UDP ports of the tunnel `vxlan`.
+      decoding: whether headers above IP are read in full, or as NFStream reads them.
       clock_ns: the latest time of all records before, `NO_CLOCK` if it is not known.
 
     Attributes:
@@ -81,6 +82,7 @@ class PacketDecoder:
         *,
         tunnels: Iterable[str] = (),
         vxlan_ports: Iterable[int] = VXLAN_PORTS,
+        decoding: Literal["full", "nfstream"] = "full",
         clock_ns: int = NO_CLOCK,
     ):
         self.records = 0
@@ -90,6 +92,7 @@ class PacketDecoder:
         self._fragments = fragments
         self._first_record = first_record
         self._tunnels = tunnel_mask(tunnels)
+        self._nfstream = decoding == "nfstream"
         self._vxlan_ports = np.array(list(vxlan_ports), np.int64)
 
     @classmethod
@@ -100,9 +103,11 @@ class PacketDecoder:
         first_record: int = 0,
         clock_ns: int = NO_CLOCK,
     ) -> Self:
-        """Returns a decoder that unwraps the tunnels of a flow definition."""
-        ports = definition.vxlan_ports
-        return cls(fragments, first_record, tunnels=definition.tunnels, vxlan_ports=ports, clock_ns=clock_ns)
+        """Returns a decoder that reads headers and unwraps tunnels as a flow definition says."""
+        return cls(
+            fragments, first_record, tunnels=definition.tunnels, vxlan_ports=definition.vxlan_ports,
+            decoding=definition.decoding, clock_ns=clock_ns,
+        )  # fmt: skip
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Returns the IP packets of the records as `schemas.arrow.rows.PACKETS`, in order; counts the others."""
@@ -117,7 +122,9 @@ class PacketDecoder:
 
     def _columns(self, records: Records, *, locate: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns the columns of `PACKETS` and, if `locate`, the position of each packet's IP header."""
-        columns, places, self.clock_ns = _decoded(records, self.records, self.clock_ns, self.dropped, locate=locate)
+        columns, places, self.clock_ns = _decoded(
+            records, self.records, self.clock_ns, self.dropped, locate=locate, nfstream=self._nfstream
+        )
         fragment, network, transport = places
         if self._tunnels:
             self._unwrap(records, columns, fragment, network, transport)
@@ -152,7 +159,9 @@ class PacketDecoder:
             )  # fmt: skip
             if not len(inside):
                 return
-            found, found_more, _ = _decoded(inside, 0, NO_CLOCK, np.zeros_like(self.dropped), locate=True)
+            found, found_more, _ = _decoded(
+                inside, 0, NO_CLOCK, np.zeros_like(self.dropped), locate=True, nfstream=self._nfstream
+            )
             packet = found["record"].astype(np.int64)
             _, inner_network, _ = found_more
             whole = found["ip_bytes"] <= inside.wire[packet] - (inner_network - inside.start[packet])
@@ -185,7 +194,7 @@ def _batch(columns: dict[str, np.ndarray]) -> pa.RecordBatch:
 
 
 def _decoded(
-    records: Records, first_record: int, clock_ns: int, dropped: np.ndarray, *, locate: bool
+    records: Records, first_record: int, clock_ns: int, dropped: np.ndarray, *, locate: bool, nfstream: bool
 ) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray], int]:
     """Returns columns of `PACKETS`, part of a datagram and places of headers by row, and the clock.
 
@@ -197,7 +206,7 @@ def _decoded(
     network, transport = (np.empty(rows if locate else 0, np.int64) for _ in range(2))
     frames = Frames(
         records.window, records.start, records.captured, records.wire, records.time_ns, records.link_type,
-        records.jumps,
+        records.jumps, nfstream,
     )  # fmt: skip
     out = DecodedColumns(**columns, fragment=fragment, network=network, transport=transport)
     count, unusual, clock_ns = decode_records(tuple(frames), first_record, clock_ns, tuple(out), dropped)
