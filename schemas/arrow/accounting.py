@@ -26,6 +26,8 @@ class DropReason(enum.IntEnum):
     """A later IP fragment, with `fragments: drop` in the flow definition."""
     TIME_OUT_OF_RANGE = 7
     """The record is whole, but its time is before 1970 or after 2262, outside of int64 nanoseconds."""
+    ICMP_ERROR = 8
+    """An ICMP error about a packet, with `icmp_errors: count` in the flow definition: it belongs to no flow."""
 
     @property
     def label(self) -> str:
@@ -130,6 +132,7 @@ CAPTURES = pa.schema(
 length may be missing; it is 0 in a dataset of version 0.2 or older, where such packets were dropped as truncated.
 `clock_jumps` counts records whose time the records behind them contradict (`transforms/captures/record_clock.py`), and
 `steps_back` those whose time lies more than the idle timeout before that of the record in front; 0 in older datasets.
+`dropped_icmp_error` is 0 in a dataset of version 0.2 or older.
 `digest` is BLAKE3 over the BLAKE3 digests of each MiB of the stored file (`transforms/captures/capture_digest.py`),
 empty if the file changed while it was read, or in a dataset of version 0.1. `sha256` is null unless asked for."""
 

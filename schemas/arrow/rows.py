@@ -37,9 +37,18 @@ PACKETS = pa.schema(
         pa.field("tcp_window", pa.uint16(), nullable=False),  # as sent, unscaled
         pa.field("tcp_seq", pa.uint32(), nullable=False),
         pa.field("tcp_ack", pa.uint32(), nullable=False),
+        pa.field("checksum", pa.uint32(), nullable=False),  # of transport; offset of a later fragment; else 0
+        pa.field("icmp", pa.uint32(), nullable=False),  # type << 24 | code << 16 | identifier, or NO_ICMP
+        pa.field("icmp_error", pa.uint8(), nullable=False),  # 1: key and `icmp` are those of the packet it quotes
     ]
 )
-"""One decoded IP packet per record, in captured order: the outermost, or the innermost behind unwrapped tunnels."""
+"""One decoded IP packet per record, in captured order: the outermost, or the innermost behind unwrapped tunnels.
+
+With `icmp_errors: count` a record can also be an ICMP error, whose row names the flow of the quoted packet.
+"""
+
+NO_ICMP = 0xFFFF_FFFF
+"""In the place of type, code and identifier of a packet that has none; type 255 is reserved (RFC 4443, section 2.1)."""
 
 SEQUENCES: dict[str, pa.DataType] = {
     "pkt_size": pa.uint16(),
@@ -85,16 +94,36 @@ FLOWS = pa.schema(
         pa.field("end_reason", pa.uint8(), nullable=False),
         pa.field("out_of_order", pa.uint64(), nullable=False),
         pa.field("duplicates", pa.uint64(), nullable=False),
+        pa.field("icmp_type", pa.uint8()),  # of the first packet; null unless that has an ICMP header
+        pa.field("icmp_code", pa.uint8()),
+        pa.field("icmp_id", pa.uint16()),  # also null for messages without an identifier
+        pa.field("icmp_errors", pa.uint64()),  # null unless they are counted
         *(pa.field(name, _list(item), nullable=False) for name, item in SEQUENCES.items()),
     ]
 )
 """One flow. Forward is the direction of its first packet, unless the definition orients by SYN."""
 
+FLOW_COLUMNS = 2
+"""Version of the columns of flows in datasets: 1 lacks `LATER_COLUMNS`."""
+LATER_COLUMNS = ("icmp_type", "icmp_code", "icmp_id", "icmp_errors")
+
+HEAD: dict[str, pa.DataType] = {
+    "head_signature": pa.uint64(),
+    "head_time_ns": pa.int64(),
+    "head_size": pa.uint32(),
+    "head_from_low": pa.uint8(),
+    "head_listed": pa.uint8(),
+}
+"""The first 8 packets of a piece that may continue a flow, which its counters lack: copies are only known joined."""
+
+TAIL: dict[str, pa.DataType] = {"tail_signature": pa.uint64(), "tail_time_ns": pa.int64()}
+"""The last 8 packets of a piece, to find their copies in the next one."""
+
 FRAGMENTS = pa.schema(
     [
         *(pa.field(name, pa.uint64(), nullable=False) for name in ("low_0", "low_1", "high_0", "high_1")),
         *(pa.field(name, pa.uint16(), nullable=False) for name in ("low_port", "high_port", "vlan", "key_vlan")),
-        *(pa.field(name, pa.uint32(), nullable=False) for name in ("tunnel_id", "key_tunnel")),
+        *(pa.field(name, pa.uint32(), nullable=False) for name in ("tunnel_id", "key_tunnel", "icmp")),
         pa.field("protocol", pa.uint8(), nullable=False),
         pa.field("ip_version", pa.uint8(), nullable=False),
         pa.field("range", pa.int32(), nullable=False),  # position of the byte range or file in its capture group
@@ -117,9 +146,11 @@ FRAGMENTS = pa.schema(
         *(pa.field(f"bytes_{side}", pa.uint64(), nullable=False) for side in ("low", "high")),
         pa.field("out_of_order", pa.uint64(), nullable=False),
         pa.field("duplicates", pa.uint64(), nullable=False),
+        pa.field("icmp_errors", pa.uint64(), nullable=False),
         pa.field("previous_ns", pa.int64(), nullable=False),
-        *(pa.field(f"{which}_ip_id", pa.uint32(), nullable=False) for which in ("previous", "first")),
-        *(pa.field(f"{which}_bytes", pa.uint32(), nullable=False) for which in ("previous", "first")),
+        pa.field("seen", pa.uint64(), nullable=False),  # packets, those of the head and dropped ones included
+        *(pa.field(name, _list(item), nullable=False) for name, item in HEAD.items()),
+        *(pa.field(name, _list(item), nullable=False) for name, item in TAIL.items()),
         pa.field("pkt_time_ns", _list(pa.int64()), nullable=False),
         pa.field("pkt_from_low", _list(pa.int8()), nullable=False),
         *(
@@ -131,7 +162,8 @@ FRAGMENTS = pa.schema(
 )
 """One piece of a flow that the border of a byte range or file cut; see `transforms/flows/flow_fragments.py`.
 
-The key's endpoints are in canonical order, low and high; an address is two uint64 in the order of its bytes.
+Its sequences have up to k + 8 packets, because up to 8 may be copies. The key's endpoints are in canonical order, low
+and high; an address is two uint64 in the order of its bytes.
 """
 
 PUBLISHED_COLUMNS = ("flow_id", "group", "duration_ns", "bytes_fwd", "bytes_bwd", "pkt_size", "pkt_dir", "pkt_gap_ns")

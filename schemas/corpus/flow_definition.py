@@ -31,8 +31,9 @@ VXLAN_PORTS = (4789, 8472)
 
 _OF_PACKETS = {
     "active_s": None, "tcp_close": "none", "zero_payload": "keep", "min_packets": 1, "orient": "first-packet",
+    "icmp_errors": "packets", "duplicates": "count",
 }  # fmt: skip
-"""Required values of the options that end or drop flows, with `decision: packet`: only idle time ends windows."""
+"""Required values of options with `decision: packet`: only idle time ends windows, and every packet has a row."""
 
 
 class FlowDefinition(pydantic.BaseModel):
@@ -82,6 +83,16 @@ class FlowDefinition(pydantic.BaseModel):
     )
     tunnel_in_key: bool = False
     """True if flows of two tunnel identifiers are two flows."""
+    icmp_in_key: bool = False
+    """True if ICMP messages of two types, codes or identifiers are of two flows; a reply has the key of its request."""
+    icmp_errors: Literal["packets", "count"] = "packets"
+    """ICMP errors are packets of flows of their own, or are counted in the flow of the packet that they quote."""
+    duplicates: Literal["count", "drop"] = "count"
+    """Copies of a packet among the 8 before it in its flow are counted, or counted and dropped from the flow."""
+    duplicate_window_us: float = pydantic.Field(50.0, ge=0, le=1e9)
+    """Microseconds between a packet and its copy at most."""
+    reorder_s: float | None = pydantic.Field(None, gt=0, le=60)
+    """Packets of a capture are put in the order of their times, as far as they are late by at most these seconds."""
     decoding: Literal["full", "nfstream"] = "full"
     """Headers above IP are read in full, or as NFStream reads them (docs/flow-definitions.md, "Decoding")."""
     max_open_flows: int = pydantic.Field(4_194_304, ge=1, le=2**30, description="open flows at most: bounds memory")
@@ -131,14 +142,24 @@ class FlowDefinition(pydantic.BaseModel):
     def associative(self) -> bool:
         """True if fragments of split captures merge to exactly the flows of the whole capture.
 
-        False with an active timeout, and for windows of packets.
+        False with an active timeout, for packets put in order, and for windows of packets.
         """
-        return self.active_s is None and self.decision == "flow"
+        return self.active_s is None and self.reorder_s is None and self.decision == "flow"
 
     @property
     def idle_ns(self) -> int:
         """`idle_s` in nanoseconds."""
         return round(self.idle_s * 1e9)
+
+    @property
+    def reorder_ns(self) -> int:
+        """`reorder_s` in nanoseconds, 0 for packets in captured order."""
+        return round((self.reorder_s or 0.0) * 1e9)
+
+    @property
+    def duplicate_window_ns(self) -> int:
+        """`duplicate_window_us` in nanoseconds."""
+        return round(self.duplicate_window_us * 1e3)
 
     @property
     def margin_ns(self) -> int:

@@ -347,6 +347,16 @@ class CorpusManifest(pydantic.BaseModel):
                 f"deduplicate compares the sizes and directions of flows, got views {list(self.views)}; write "
                 "views: [flows], or deduplicate: none"
             )
+        if self.definition.reorder_s is not None and "packets" in self.views:
+            raise ValueError(
+                "reorder_s must be null with the view packets, whose rows are in captured order, got "
+                f"{self.definition.reorder_s:g}; remove reorder_s from the definition, or packets from views"
+            )
+        if self.definition.duplicates == "drop" and "packets" in self.views:
+            raise ValueError(
+                "duplicates must be count with the view packets, whose rows are all packets of a flow, got drop; "
+                "remove duplicates from the definition, or packets from views"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -82,6 +82,8 @@ class DatasetCard(pydantic.BaseModel):
     """Version of Flowloom that made the dataset."""
     flow_ids: int = 1
     """Version of the rule of flow ids (`schemas.arrow.rows.FLOW_IDS`); cards without it have the first."""
+    flow_columns: int = 1
+    """Version of the columns of flows (`schemas.arrow.rows.FLOW_COLUMNS`); cards without it have the first."""
     name: str
     """Name of the dataset."""
     content_hash: str

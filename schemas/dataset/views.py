@@ -7,7 +7,16 @@ from typing import Self
 import pyarrow as pa
 
 from flowloom.schemas.arrow.feature_tables import feature_schema
-from flowloom.schemas.arrow.rows import FLOWS, IDENTITY, PUBLISHED_FLOWS, View, labelled, packet_schema
+from flowloom.schemas.arrow.rows import (
+    FLOW_COLUMNS,
+    FLOWS,
+    IDENTITY,
+    LATER_COLUMNS,
+    PUBLISHED_FLOWS,
+    View,
+    labelled,
+    packet_schema,
+)
 from flowloom.schemas.corpus.manifest import Identity
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.dataset_card import CAPTURES_TABLE, CARD, REJECTS_TABLE, TF_SCHEMA, DatasetCard
@@ -25,18 +34,20 @@ class StoredViews:
       published: views with rows of published files, whose columns may be null.
       packet_bytes: length of a row of the packets view.
       features: columns of the tables view.
+      flow_columns: version of the columns of flows.
     """
 
     identity: Identity = "keep"
     published: frozenset[str] = frozenset()
     packet_bytes: int = 0
     features: tuple[str, ...] = ()
+    flow_columns: int = FLOW_COLUMNS
 
     @classmethod
     def of(cls, card: DatasetCard) -> Self:
         """Returns the stored views of a dataset's card."""
         published = frozenset(entry.view for entry in card.published)
-        return cls(card.identity, published, card.packet_bytes or 0, card.features)
+        return cls(card.identity, published, card.packet_bytes or 0, card.features, card.flow_columns)
 
     def schema(self, view: View, tasks: Sequence[Task]) -> pa.Schema:
         """Returns the schema of a view's shards with the labels of some tasks."""
@@ -51,7 +62,8 @@ class StoredViews:
                 return columns
             return pa.schema([field.with_nullable(field.name in PUBLISHED_PACKETS) for field in columns])
         columns = PUBLISHED_FLOWS if view in self.published else FLOWS
-        return pa.schema([field for field in columns if self.identity != "drop" or field.name not in IDENTITY])
+        missing = {*(IDENTITY if self.identity == "drop" else ()), *(LATER_COLUMNS if self.flow_columns < 2 else ())}
+        return pa.schema([field for field in columns if field.name not in missing])
 
 
 def dataset_files(card: DatasetCard) -> list[str]:

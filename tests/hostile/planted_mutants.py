@@ -50,15 +50,15 @@ MUTANTS = (
         "latest_ns = stretch.latest_ns or latest_ns", "latest_ns = stretch.latest_ns",
     ),
     Mutant(
-        "decoder: TCP header that is cut off", "transforms/packets/decode_kernels.py",
+        "decoder: TCP header that is cut off", "transforms/packets/ip_headers.py",
         "if at + 16 > end:", "if at + 14 > end:",
     ),
     Mutant(
-        "decoder: IPv4 length below its header", "transforms/packets/decode_kernels.py",
+        "decoder: IPv4 length below its header", "transforms/packets/ip_headers.py",
         "if header < 20 or ip_bytes < header:", "if header < 20:",
     ),
     Mutant(
-        "decoder: IPv6 fragment offset", "transforms/packets/decode_kernels.py",
+        "decoder: IPv6 fragment offset", "transforms/packets/ip_headers.py",
         "if offset & 0xFFF8:", "if offset & 0xFFF0:",
     ),
     Mutant(

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from flowloom.schemas.arrow.accounting import CAPTURES, REJECTS
-from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column
+from flowloom.schemas.arrow.rows import FLOW_COLUMNS, FLOWS, SEQUENCES, label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import Task
 from flowloom.schemas.dataset.card_parts import (
@@ -79,6 +79,7 @@ def dataset_card(classes: int = 12, sources: int = 20, groups: int = 20, leakage
     )  # fmt: skip
     return DatasetCard(
         tool_version="0.2", name="a corpus of captures from several gateways, one year", content_hash="5a" * 32,
+        flow_columns=FLOW_COLUMNS,
         corpus_digest="c" * 64, definition=FlowDefinition(k=K), views=("flows",), tasks=given, layout="aurora",
         missing="unknown", identity="keep", splits=splits, normalisation=dict.fromkeys(SEQUENCES, CHANNEL),
         split_rule=SplitRule(by="host_pair", reason="made up", seed=7, shares=(0.64, 0.16, 0.2)),

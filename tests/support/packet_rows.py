@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from reference_decoder import Packet
 
-from flowloom.schemas.arrow.rows import PACKETS
+from flowloom.schemas.arrow.rows import NO_ICMP, PACKETS
 
 GROUP = "00c0ffee00c0ffee"
 SECOND = 1_000_000_000
@@ -22,6 +22,7 @@ def packet(**fields: Any) -> dict[str, Any]:
         "record": 0, "time_ns": START, "clock_ns": START, "src_ip": A, "dst_ip": B, "src_port": 1000, "dst_port": 80,
         "protocol": 6, "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": 114, "ip_bytes": 100,
         "payload_bytes": 60, "ip_id": 0, "ttl": 64, "tcp_flags": 0x10, "tcp_window": 500, "tcp_seq": 0, "tcp_ack": 0,
+        "checksum": 0, "icmp": NO_ICMP, "icmp_error": 0,
     }  # fmt: skip
     return row | fields
 
@@ -66,7 +67,7 @@ def reference_packet(row: dict[str, Any]) -> Packet:
 
 
 packet_rows = st.builds(
-    lambda back, swap, kind, flags, seq, ack, gap, size, ip_id, host, vlan, tunnel_id: (
+    lambda back, swap, kind, flags, seq, ack, gap, size, ip_id, host, vlan, tunnel_id, checksum: (
         gap,
         (answered if swap else dict)(
             packet(
@@ -74,13 +75,13 @@ packet_rows = st.builds(
                 tcp_flags=flags if kind == 6 else 0, tcp_seq=seq if kind == 6 else 0,
                 tcp_ack=ack if kind == 6 else 0,
                 ip_bytes=size, wire_bytes=size + 14, payload_bytes=max(size - 40, 0), ip_id=ip_id, vlan=vlan,
-                tunnel_id=tunnel_id,
+                tunnel_id=tunnel_id, checksum=checksum,
             )
         ),
     ),
     st.none(), st.booleans(), st.sampled_from([6, 6, 6, 17, 1]), st.sampled_from([2, 0x12, 0x10, 0x11, 0x14, 0x18]),
     st.integers(0, 2), st.integers(0, 3),
-    st.sampled_from([0, 1, SECOND, 5 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]),
+    st.sampled_from([0, 0, 1, 20_000, 50_000, 50_001, SECOND, 5 * SECOND, 70 * SECOND, 130 * SECOND, -3 * SECOND]),
     st.sampled_from([40, 60, 1500, 70_000]), st.integers(0, 1), st.integers(0, 2), st.integers(0, 1),
-    st.sampled_from([0, 0, 0, 1 << 31]),
+    st.sampled_from([0, 0, 0, 1 << 31]), st.sampled_from([0, 0, 7]),
 )  # fmt: skip

@@ -34,6 +34,7 @@ FAR_TICKS = 2**64 - 1
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.2", "192.168.7.9")
 HOSTS_6 = ("fd00::1", "fd00::2", "fd00::2", "2001:db8::9")
 TCP_FLAGS = (0x02, 0x02, 0x12, 0x10, 0x18, 0x18, 0x11, 0x11, 0x14, 0xC2)
+ICMP_TYPES = {4: (8, 0, 8, 0, 13, 42, 3), 6: (128, 129, 128, 129, 135, 160, 1)}
 EXTENSIONS = (
     (),
     ((0, b"\0" * 6),),  # hop-by-hop options
@@ -54,6 +55,7 @@ class RandomPacket:
       offset: the data offset of a TCP header in words.
       keep: captured bytes of the frame; None for all.
       damage: position and value of one changed byte, if any.
+      error: the form of an ICMP error that quotes the packet and takes its place; None for the packet itself.
       far: whether a pcapng file gives it a time that is out of range.
     """
 
@@ -66,6 +68,7 @@ class RandomPacket:
     seq: int
     ack: int
     payload: int
+    error: str | None
     ip_id: int
     piece: int | None
     extensions: int
@@ -80,6 +83,8 @@ class RandomPacket:
     def frame(self, link_type: int) -> bytes:
         """Returns the frame, before it is cut off."""
         packet = self._ip(self._transport())
+        if self.error:
+            packet = self._about(packet)
         for kind in self.around:
             packet = _around(kind, packet, self)
         frame = bytearray(LINKS[link_type][self.link % len(LINKS[link_type])](packet))
@@ -94,12 +99,28 @@ class RandomPacket:
         if self.protocol == 6:
             segment = bytearray(tcp(payload, *ports, self.flags, self.seq, window=self.payload, ack=self.ack))
             segment[12] = self.offset << 4
+            segment[17] = self.ack
             return bytes(segment)
         if self.protocol == 17:
-            return udp(payload, *ports)
+            return udp(payload, *ports)[:7] + bytes([self.ack]) + payload
         if self.protocol == 132:
-            return struct.pack(">HHII", *ports, 0, 0) + payload
-        return bytes(8) + payload
+            return struct.pack(">HHII", *ports, 0, self.ack) + payload
+        # most types with an identifier, both directions of a few, and errors whose quote is no packet
+        kind = ICMP_TYPES[self.version][(self.flags + self.payload) % 7]
+        return struct.pack(">BBHHH", kind, self.ack & 1, 0, self.seq, 0) + payload
+
+    def _about(self, packet: bytes) -> bytes:
+        """Returns an ICMP error about a packet, from its target or a router between."""
+        header = len(packet) if self.error == "all" else 40 if packet[0] >> 4 == 6 else (packet[0] & 15) * 4
+        quote = packet[: header + {"all": 0, "ports": 8, "cut": 3, "nested": 8}[self.error]]
+        for _ in range(1 + (self.error == "nested")):
+            if packet[0] >> 4 == 4:
+                kind = (3, 11, 5, 12)[self.ack]
+                quote = ipv4(struct.pack(">BBHI", kind, 1, 0, 0) + quote, HOSTS[self.hosts[1]], HOSTS[0], 1)
+            else:
+                kind = (1, 2, 3, 4)[self.ack]
+                quote = ipv6(struct.pack(">BBHI", kind, 0, 0, 0) + quote, HOSTS_6[self.hosts[1]], HOSTS_6[0], 58)
+        return quote
 
     def _ip(self, content: bytes) -> bytes:
         source, target = self.hosts
@@ -116,7 +137,7 @@ class RandomPacket:
                 content, HOSTS[source], HOSTS[target], self.protocol, ip_id=self.ip_id, fragment=offset,
                 ttl=60 + self.seq, options=options, length=max(length, 0),
             )  # fmt: skip
-        protocol = self.protocol
+        protocol = 58 if self.protocol == 1 else self.protocol
         if self.piece is not None:
             content = content[self.piece * 24 :][:24]
             offset = self.piece * 24 | (self.piece < 2)
@@ -207,7 +228,7 @@ CONVERSATION: dict[str, st.SearchStrategy] = {
     "version": st.sampled_from([4, 4, 6]),
     "hosts": st.sampled_from([(0, 1), (0, 1), (0, 3), (2, 1)]),
     "port": st.integers(0, 1),
-    "protocol": st.sampled_from([6, 6, 6, 6, 6, 6, 17, 17, 17, 1, 132, 89]),
+    "protocol": st.sampled_from([6, 6, 6, 6, 6, 6, 17, 17, 17, 1, 1, 132, 89]),
     "ip_id": st.integers(0, 1),
     "extensions": st.sampled_from([0, 0, 1, 2]),
     "around": st.sampled_from([*[()] * 6, *((kind,) for kind in TUNNELS), ("gre", "vxlan"), ("ip-in-ip",) * 9]),
@@ -218,7 +239,7 @@ CONVERSATION: dict[str, st.SearchStrategy] = {
 TURN: dict[str, st.SearchStrategy] = {
     "gap_ns": st.sampled_from(
         [
-            *(0, 0, 0, 1, 1, 999, SECOND, SECOND, SECOND),
+            *(0, 0, 0, 1, 1, 999, 50_000, 51_000, SECOND, SECOND, SECOND),
             31 * SECOND,
             70 * SECOND,
             130 * SECOND,
@@ -230,6 +251,7 @@ TURN: dict[str, st.SearchStrategy] = {
     "seq": st.integers(0, 1),
     "ack": st.integers(0, 2),
     "payload": st.sampled_from([0, 0, 1, 60, 1400]),
+    "error": st.sampled_from([*[None] * 12, "all", "ports", "ports", "cut", "nested"]),
 }
 """Choices of each packet alone."""
 
@@ -391,13 +413,18 @@ OPTIONS: dict[str, st.SearchStrategy] = {
     "tunnels": st.one_of(st.just(TUNNELS), st.just(()), st.sets(st.sampled_from(TUNNELS)).map(tuple)),
     "vxlan_ports": st.sampled_from([(4789, 8472), (4789, 8472), (5, 4789)]),
     "tunnel_in_key": st.booleans(),
+    "icmp_in_key": st.booleans(),
+    "icmp_errors": st.sampled_from(["packets", "count", "count"]),
+    "duplicates": st.sampled_from(["count", "drop"]),
+    "duplicate_window_us": st.sampled_from([0, 1, 50, 50, 50, 2_000_000]),
+    "reorder_s": st.sampled_from([None, None, 0.000_05, 2.5, 60.0]),
     "decoding": st.sampled_from(["full", "full", "nfstream"]),
     "max_open_flows": st.sampled_from([1, 2, 3, 9, 9, 4_194_304, 4_194_304, 4_194_304]),
     "key": st.sampled_from(["five_tuple", "host_pair", "source"]),
 }
 """Each option of a flow definition with the values that the property tests try."""
 
-NOT_OF_PACKETS = ("active_s", "tcp_close", "zero_payload", "min_packets", "orient")
+NOT_OF_PACKETS = ("active_s", "tcp_close", "zero_payload", "min_packets", "orient", "icmp_errors", "duplicates")
 
 
 def _definition(options: dict) -> FlowDefinition:
@@ -416,6 +443,6 @@ definitions = st.fixed_dictionaries(OPTIONS).map(_definition)
 """Flow definitions with any options that go together."""
 
 associative_definitions = st.fixed_dictionaries(
-    OPTIONS | {"decision": st.just("flow"), "active_s": st.none()}
+    OPTIONS | {"decision": st.just("flow"), "active_s": st.none(), "reorder_s": st.none()}
 ).map(_definition)  # fmt: skip
 """Flow definitions whose captures are read in ranges."""

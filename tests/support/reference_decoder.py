@@ -8,6 +8,7 @@ from reference_records import Record
 from reference_tunnels import Opened, tunnel_content
 
 from flowloom.schemas.arrow.accounting import DropReason
+from flowloom.schemas.arrow.rows import NO_ICMP
 
 FRAGMENT_LIFETIME_NS = 30 * 10**9
 TUNNEL_DEPTH = 8
@@ -22,6 +23,9 @@ class Packet:
       origin: the first 64 bits of its capture's fingerprint.
       fragment: "whole", "first" (more fragments follow) or "later" (without a transport header).
       transport: the captured bytes from the transport header on.
+      checksum: that of its transport header, 0 if that was not read; in a later fragment the offset.
+      icmp: type, code and identifier of an ICMP message, as in `schemas.arrow.rows.PACKETS`.
+      icmp_error: 1 for an ICMP error that stands for the packet that it quotes.
       header_cut: whether its TCP header is cut off behind the ports, before the end of the window.
     """
 
@@ -48,6 +52,9 @@ class Packet:
     tcp_window: int = 0
     tcp_seq: int = 0
     tcp_ack: int = 0
+    checksum: int = 0
+    icmp: int = NO_ICMP
+    icmp_error: int = 0
     header_cut: bool = False
 
 
@@ -90,7 +97,8 @@ def ipv4(data: bytes, room: int, decoding: str) -> Packet:
         raise DropError(DropReason.MALFORMED)
     part = "later" if offset & 0x1FFF else "first" if offset & 0x2000 else "whole"
     src, dst = (bytes(10) + b"\xff\xff" + address for address in (src, dst))
-    return Packet(4, src, dst, protocol, length, ttl, ip_id, part, data[header:], length - header)
+    place = (offset & 0x1FFF) * 8
+    return Packet(4, src, dst, protocol, length, ttl, ip_id, part, data[header:], length - header, checksum=place)
 
 
 def ipv6(data: bytes, room: int, decoding: str) -> Packet:
@@ -101,17 +109,18 @@ def ipv6(data: bytes, room: int, decoding: str) -> Packet:
     """
     length, protocol, ttl, src, dst = unpack("4xHBB16s16s", data)
     length = room if length == 0 and protocol != 59 and decoding == "full" else 40 + length
-    at, ip_id, part = 40, 0, "whole"
+    at, ip_id, part, place = 40, 0, "whole", 0
     while protocol in EXTENSIONS and part != "later" and not (decoding == "nfstream" and protocol in (51, 139, 140)):
         next_header, size, offset, number = unpack("BBHI", data, at)
         if protocol == 44:
             ip_id = number
             part = "later" if offset >> 3 else "first" if offset & 1 else part
+            place = offset & 0xFFF8
         at += 8 if protocol == 44 else (size + 2) * 4 if protocol == 51 else (size + 1) * 8
         protocol = next_header
     if length < at:
         raise DropError(DropReason.MALFORMED)
-    return Packet(6, src, dst, protocol, length, ttl, ip_id, part, data[at:], length - at)
+    return Packet(6, src, dst, protocol, length, ttl, ip_id, part, data[at:], length - at, checksum=place)
 
 
 def transport_layer(packet: Packet, decoding: str) -> None:
@@ -123,6 +132,8 @@ def transport_layer(packet: Packet, decoding: str) -> None:
     header.
     """
     if packet.protocol in (ICMP, ICMPV6):
+        packet.icmp = icmp(packet)
+        packet.checksum = checksum(packet, 2, 2)
         packet.payload_bytes = max(packet.payload_bytes - 8, 0)
     if packet.protocol not in (TCP, UDP, SCTP):
         return
@@ -132,6 +143,7 @@ def transport_layer(packet: Packet, decoding: str) -> None:
     if packet.payload_bytes < header:
         raise DropError(DropReason.MALFORMED)
     packet.src_port, packet.dst_port = unpack("HH", packet.transport)
+    packet.checksum = checksum(packet, *{TCP: (16, 2), UDP: (6, 2), SCTP: (8, 4)}[packet.protocol])
     if packet.protocol == TCP:
         header = tcp(packet)
         if decoding == "nfstream":
@@ -139,6 +151,12 @@ def transport_layer(packet: Packet, decoding: str) -> None:
         elif not 20 <= header <= packet.payload_bytes:
             raise DropError(DropReason.MALFORMED)
     packet.payload_bytes -= header
+
+
+def checksum(packet: Packet, at: int, size: int) -> int:
+    """Returns the checksum in a transport header, 0 if it was not captured."""
+    found = packet.transport[at : at + size]
+    return int.from_bytes(found) if len(found) == size else 0
 
 
 def tcp(packet: Packet) -> int:
@@ -154,6 +172,46 @@ def tcp(packet: Packet) -> int:
     if captured >= 16:
         (packet.tcp_window,) = unpack("14xH", packet.transport)
     return (packet.transport[12] >> 4) * 4 if captured >= 13 else 20
+
+
+WITH_IDENTIFIER = {ICMP: (0, 8, 13, 14, 15, 16, 17, 18, 42, 43), ICMPV6: (128, 129, 160, 161)}
+"""Types of ICMP messages with an identifier (RFC 792, RFC 950, RFC 4443, RFC 8335)."""
+ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}
+"""Types of ICMP messages that quote a packet (RFC 1122, section 3.2.2; RFC 4443, section 2.1)."""
+
+
+def icmp(packet: Packet) -> int:
+    """Returns type, code and identifier of an ICMP message, `NO_ICMP` if they are cut off."""
+    content = packet.transport[: packet.payload_bytes]
+    if len(content) < 2:
+        return NO_ICMP
+    number = content[0] << 24 | content[1] << 16
+    if content[0] in WITH_IDENTIFIER[packet.protocol]:
+        if len(content) < 6:
+            return NO_ICMP
+        number |= int.from_bytes(content[4:6])
+    return number
+
+
+def quoted(error: Packet, decoding: str) -> Packet | None:
+    """Returns the packet that an ICMP error quotes, None where there is none that names a flow.
+
+    Later fragments name no flow, and nor do ICMP errors: there are none about those (RFC 1122, section 3.2.2).
+    """
+    if error.fragment != "whole" or error.icmp == NO_ICMP or error.icmp >> 24 not in ERRORS.get(error.protocol, ()):
+        return None
+    content = error.transport[8 : 8 + error.payload_bytes]
+    version = 4 if error.protocol == ICMP else 6
+    if content[:1] and content[0] >> 4 != version:
+        return None
+    try:
+        packet = (ipv4 if version == 4 else ipv6)(content, len(content), decoding)
+        if packet.fragment == "later":
+            return None
+        transport_layer(packet, decoding)
+    except DropError:
+        return None
+    return None if packet.icmp >> 24 in ERRORS.get(packet.protocol, ()) else packet
 
 
 # tunnels: docs/manifest.md, "Tunnels" --------------------------------------------------------------------------
@@ -200,9 +258,18 @@ class Decoder:
       tunnels: the kinds of tunnel to look into.
       vxlan_ports: the ports of VXLAN.
       decoding: "full" or "nfstream".
+      icmp_errors: "packets" or "count".
     """
 
-    def __init__(self, fragments: str, tunnels: Collection[str], vxlan_ports: Collection[int], decoding: str = "full"):
+    def __init__(
+        self,
+        fragments: str,
+        tunnels: Collection[str],
+        vxlan_ports: Collection[int],
+        decoding: str = "full",
+        icmp_errors: str = "packets",
+    ):
+        self._icmp_errors = icmp_errors
         self._decoding = decoding
         self._fragments = fragments
         self._tunnels = tunnels
@@ -228,7 +295,13 @@ class Decoder:
         packet.time_ns, packet.clock_ns = record.time_ns, self._clock_ns
         if packet.fragment != "whole":
             self._join(packet)
-        return packet
+        about = quoted(packet, self._decoding) if self._icmp_errors == "count" else None
+        if about is None:
+            return packet
+        return dataclasses.replace(
+            packet, src_ip=about.src_ip, dst_ip=about.dst_ip, src_port=about.src_port, dst_port=about.dst_port,
+            protocol=about.protocol, icmp=about.icmp, icmp_error=1,
+        )  # fmt: skip
 
     @property
     def clock_ns(self) -> int:
@@ -248,3 +321,4 @@ class Decoder:
         if first is None or packet.clock_ns - first.clock_ns > FRAGMENT_LIFETIME_NS:
             raise DropError(DropReason.FRAGMENT_WITHOUT_FIRST)
         packet.protocol, packet.src_port, packet.dst_port = first.protocol, first.src_port, first.dst_port
+        packet.icmp = first.icmp

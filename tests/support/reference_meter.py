@@ -9,10 +9,11 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from reference_decoder import TCP, UDP, Decoder, DropError, Packet
+from reference_decoder import ICMP, ICMPV6, TCP, UDP, WITH_IDENTIFIER, Decoder, DropError, Packet
 from reference_records import Damage, read_records
 
 from flowloom.schemas.arrow.accounting import DropReason
+from flowloom.schemas.arrow.rows import NO_ICMP
 from flowloom.schemas.corpus.flow_definition import EndReason, FlowDefinition
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
@@ -73,22 +74,30 @@ def reference_meter(
 def reference_packets(
     files: Sequence[bytes], definition: FlowDefinition, origins: Sequence[int] | None = None
 ) -> tuple[list[Packet], list[Account], int]:
-    """Returns the packets of a group in order, the account of each file, and the latest record time."""
-    decoder = Decoder(definition.fragments, definition.tunnels, definition.vxlan_ports, definition.decoding)
-    packets, captures = [], []
+    """Returns packets and ICMP errors of a group in order, the account of each file, and the latest time."""
+    decoder = Decoder(
+        definition.fragments, definition.tunnels, definition.vxlan_ports, definition.decoding, definition.icmp_errors
+    )  # fmt: skip
+    packets, captures, clock_ns = [], [], 0
     for data, origin in zip(files, origins or [0] * len(files), strict=True):
         records, damage = read_records(data)
         account = Account(len(records), damage=damage, link_types={record.link_type for record in records})
+        first = len(packets)
         jumps = clock_jumps([record.time_ns for record in records], definition)
         for number, record in enumerate(records):
             try:
                 packet = decoder.packet(record, counts=number not in jumps)
                 packet.record, packet.origin = number, origin
                 packets.append(packet)
+                if packet.icmp_error:
+                    raise DropError(DropReason.ICMP_ERROR)
                 account.metered += 1
                 account.metered_cut += packet.header_cut
             except DropError as drop:
                 account.dropped[drop.reason] = account.dropped.get(drop.reason, 0) + 1
+        if definition.reorder_s is not None:
+            packets[first:] = in_order(packets[first:], round(definition.reorder_s * 1e9), clock_ns)
+            clock_ns = max([clock_ns, *(packet.clock_ns for packet in packets)])
         times = [record.time_ns for record in records if record.time_ns is not None]
         account.first_ns, account.last_ns = min(times, default=None), max(times, default=None)
         account.clock_jumps = len(jumps)
@@ -97,6 +106,24 @@ def reference_packets(
         )
         captures.append(account)
     return packets, captures, decoder.clock_ns
+
+
+def in_order(packets: Sequence[Packet], window_ns: int, clock_ns: int) -> list[Packet]:
+    """Returns the packets of a capture in the order of `reorder_s`, and gives them their clock in it.
+
+    A packet waits until the clock is the window past its time. Those that wait no longer leave by time.
+    """
+    waiting: list[tuple[int, int, Packet]] = []
+    left: list[tuple[int, int, Packet]] = []
+    for number, packet in enumerate(packets):
+        waiting.append((min(packet.time_ns, packet.clock_ns), number, packet))
+        left += sorted(item for item in waiting if item[0] + window_ns <= packet.clock_ns)
+        waiting = [item for item in waiting if item[0] + window_ns > packet.clock_ns]
+    ordered = []
+    for time_ns, _, packet in left + sorted(waiting):
+        clock_ns = max(clock_ns, time_ns)
+        ordered.append(dataclasses.replace(packet, clock_ns=clock_ns))
+    return ordered
 
 
 def clock_jumps(times: Sequence[int | None], definition: FlowDefinition) -> set[int]:
@@ -142,7 +169,26 @@ def key_of(packet: Packet, definition: FlowDefinition) -> Any:
         return frozenset([packet.src_ip, packet.dst_ip]), network
     if definition.key == "source":
         return packet.src_ip, network
-    return frozenset([source(packet), target(packet)]), packet.protocol, network
+    message = icmp_of_request(packet) if definition.icmp_in_key else NO_ICMP
+    return frozenset([source(packet), target(packet)]), packet.protocol, message, network
+
+
+REQUEST_OF = {(ICMP, 0): 8, (ICMP, 14): 13, (ICMP, 16): 15, (ICMP, 18): 17, (ICMP, 43): 42, (ICMPV6, 129): 128,
+              (ICMPV6, 161): 160}  # fmt: skip
+"""Type of the request that each ICMP reply answers."""
+
+
+def icmp_of_request(packet: Packet) -> int:
+    """Returns type, code and identifier of an ICMP message; for a reply the type of its request.
+
+    The code of messages with an identifier does not count: a reply has its own (RFC 8335, section 3).
+    """
+    if packet.icmp == NO_ICMP:
+        return NO_ICMP
+    kind = packet.icmp >> 24
+    if kind not in WITH_IDENTIFIER[packet.protocol]:
+        return packet.icmp
+    return REQUEST_OF.get((packet.protocol, kind), kind) << 24 | packet.icmp & 0xFFFF
 
 
 def idle_ns(protocol: int, definition: FlowDefinition) -> int:
@@ -171,6 +217,7 @@ class Flow:
       number: the flows that began before it.
       syns: the sequence number of the first SYN without ACK of each side.
       fins: the senders of a FIN.
+      icmp_errors: the ICMP errors about its packets.
       closed: whether the connection was closed, by the table of `tcp_close`.
     """
 
@@ -181,6 +228,7 @@ class Flow:
     number: int
     syns: dict[Endpoint, int] = dataclasses.field(default_factory=dict)
     fins: set[Endpoint] = dataclasses.field(default_factory=set)
+    icmp_errors: int = 0
     closed: bool = False
     end_reason: EndReason = EndReason.FORCED_END
 
@@ -196,6 +244,10 @@ def flows_of(packets: Iterable[Packet], definition: FlowDefinition, clock_ns: in
     for packet in packets:
         key, now = key_of(packet, definition), packet.clock_ns
         flow = open_flows.get(key)
+        if packet.icmp_error:
+            if flow and not is_idle(flow, now, definition):
+                flow.icmp_errors += 1
+            continue
         reason = flow and end_before(flow, packet, now, definition)
         if reason:
             yield ended(open_flows.pop(key), reason)
@@ -316,7 +368,13 @@ def close(flow: Flow, packet: Packet, definition: FlowDefinition) -> None:
 
 def flow_row(flow: Flow, definition: FlowDefinition, group: str) -> dict[str, Any]:
     """Returns the row of a flow."""
-    first, packets = flow.packets[0], flow.packets
+    first = flow.packets[0]
+    copied = copies(flow.packets, definition)
+    packets = [
+        packet
+        for packet, copy in zip(flow.packets, copied, strict=True)
+        if not copy or definition.duplicates == "count"
+    ]
     forward, backward = flow.forward, target(first) if flow.forward == source(first) else source(first)
     is_forward = [source(packet) == flow.forward for packet in packets]
     listed = [
@@ -330,7 +388,9 @@ def flow_row(flow: Flow, definition: FlowDefinition, group: str) -> dict[str, An
         **common_columns(first, group, forward, backward),
         **times(packets),
         **counts(packets, is_forward, definition),
-        **disorder(packets),
+        "out_of_order": out_of_order(packets),
+        "duplicates": sum(copied),
+        "icmp_errors": flow.icmp_errors if definition.icmp_errors == "count" else None,
         **sequences(listed[: definition.k], definition),
     }
 
@@ -348,7 +408,17 @@ def common_columns(packet: Packet, group: str, forward: Endpoint, backward: Endp
         "dst_port": backward[1],
         "vlan": packet.vlan,
         "tunnel_id": packet.tunnel_id,
+        **icmp_columns(packet),
     }
+
+
+def icmp_columns(packet: Packet) -> dict[str, int | None]:
+    """Returns type, code and identifier of an ICMP message, None where a packet has none."""
+    if packet.icmp == NO_ICMP:
+        return dict.fromkeys(("icmp_type", "icmp_code", "icmp_id"))
+    kind = packet.icmp >> 24
+    number = packet.icmp & 0xFFFF if kind in WITH_IDENTIFIER[packet.protocol] else None
+    return {"icmp_type": kind, "icmp_code": packet.icmp >> 16 & 0xFF, "icmp_id": number}
 
 
 def times(packets: Sequence[Packet]) -> dict[str, int]:
@@ -369,13 +439,29 @@ def counts(packets: Sequence[Packet], is_forward: Sequence[bool], definition: Fl
     }
 
 
-def disorder(packets: Sequence[Packet]) -> dict[str, int]:
-    """Counts packets that are earlier than the one before, or equal it in time, IP id and length."""
-    pairs = list(itertools.pairwise((packet.time_ns, packet.ip_id, packet.ip_bytes) for packet in packets))
-    return {
-        "out_of_order": sum(after[0] < before[0] for before, after in pairs),
-        "duplicates": sum(after == before for before, after in pairs),
-    }
+def out_of_order(packets: Sequence[Packet]) -> int:
+    """Returns the number of packets that are earlier than the one before."""
+    return sum(after.time_ns < before.time_ns for before, after in itertools.pairwise(packets))
+
+
+def content(packet: Packet) -> tuple[Any, ...]:
+    """Returns what a packet and its copy have in common; the TTL and the VLAN may differ."""
+    return (
+        source(packet), target(packet), packet.protocol, packet.ip_id, packet.tcp_seq, packet.ip_bytes,
+        packet.tcp_flags, packet.checksum,
+    )  # fmt: skip
+
+
+def copies(packets: Sequence[Packet], definition: FlowDefinition) -> list[bool]:
+    """Returns whether each packet of a flow is a copy of one of the 8 before it (`duplicate_window_us`)."""
+    window_ns = round(definition.duplicate_window_us * 1000)
+    return [
+        any(
+            content(before) == content(packet) and abs(packet.time_ns - before.time_ns) <= window_ns
+            for before in packets[max(number - 8, 0) : number]
+        )
+        for number, packet in enumerate(packets)
+    ]
 
 
 def sequences(listed: Sequence[tuple[Packet, bool]], definition: FlowDefinition) -> dict[str, list[int]]:
@@ -416,7 +502,9 @@ def packet_rows(packets: Iterable[Packet], definition: FlowDefinition, group: st
             "end_reason": EndReason.FORCED_END,
             **common_columns(packet, group, *ends),
             **counts([packet], sent[-1:], definition),
-            **disorder(window[-2:]),
+            "out_of_order": out_of_order(window[-2:]),
+            "duplicates": int(copies(window[-9:], definition)[-1]),
+            "icmp_errors": None,
             **sequences(list(zip(window, sent, strict=True))[-definition.k :], definition),
         }
 

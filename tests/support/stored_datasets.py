@@ -10,7 +10,7 @@ import pyarrow as pa
 from synthetic import synthetic_flows
 
 from flowloom.schemas.arrow.accounting import CAPTURES, CLOCK_COLUMNS, DROPPED_COLUMNS, REJECTS
-from flowloom.schemas.arrow.rows import label_column
+from flowloom.schemas.arrow.rows import FLOW_COLUMNS, label_column
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.manifest import Output
 from flowloom.schemas.corpus.split_options import SPLIT_COLUMN
@@ -72,6 +72,7 @@ def store_dataset(
     document = DatasetCard(
         **{
             "tool_version": "0", "name": "small", "content_hash": shards_hash(written, tasks),
+            "flow_columns": FLOW_COLUMNS,
             "corpus_digest": corpus_digest(table), "definition": FlowDefinition(), "views": ("flows",), "tasks": tasks,
             "layout": layout, "missing": "unknown", "identity": "keep", "split_rule": BY_FLOW,
             "splits": count_splits(written, tasks, "flows"), "coverage": (), "timelines": timelines(table),

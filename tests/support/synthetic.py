@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES
+from flowloom.schemas.arrow.rows import FLOWS, LATER_COLUMNS, SEQUENCES
 from flowloom.transforms.arrays.columns import column, list_column
 
 START_NS = 1_700_000_000_000_000_000
@@ -54,6 +54,7 @@ def synthetic_flows(rows: int, seed: int = 0, group: str = "00c0ffee00c0ffee", k
     columns = {
         "group": pa.array([group] * rows, pa.string()),
         **{name: column(values, FLOWS.field(name).type) for name, values in scalars.items()},
+        **{name: pa.nulls(rows, FLOWS.field(name).type) for name in LATER_COLUMNS},
         **{name: list_column(offsets, sequences[name], FLOWS.field(name).type) for name in SEQUENCES},
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in FLOWS.names], schema=FLOWS)

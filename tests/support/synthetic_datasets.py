@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flowloom.schemas.arrow.rows import FLOWS, SEQUENCES, label_column, labelled
+from flowloom.schemas.arrow.rows import FLOW_COLUMNS, FLOWS, SEQUENCES, label_column, labelled
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.split_options import SPLITS
 from flowloom.schemas.corpus.tasks import Task
@@ -138,7 +138,7 @@ class Synthetic:
             )
         metered = sum(self.rows)
         card = DatasetCard(
-            tool_version="0", name=f"synthetic {self.layout}", corpus_digest="0" * 64,
+            tool_version="0", flow_columns=FLOW_COLUMNS, name=f"synthetic {self.layout}", corpus_digest="0" * 64,
             content_hash=hashlib.sha256(repr(self).encode()).hexdigest(), definition=FlowDefinition(k=self.k),
             views=("flows",), tasks=self.tasks, layout=self.layout, missing="unknown", identity="keep",
             split_rule=SplitRule(by="flow", reason="synthetic", seed=self.seed, shares=(0.64, 0.16, 0.2)),

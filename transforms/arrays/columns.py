@@ -23,6 +23,15 @@ def column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
+def nullable_column(values: np.ndarray, missing: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Returns the values as an Arrow array of a fixed-width type, null where the mask is set."""
+    whole = column(values, kind)
+    if not missing.any():
+        return whole
+    validity = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(values), [validity, whole.buffers()[1]])
+
+
 def text_column(values: Sequence[str | None]) -> pa.Array:
     """Returns texts (None = null) as an Arrow string array."""
     encoded = [b"" if value is None else value.encode() for value in values]

@@ -35,6 +35,10 @@ def captures_table(
     return _relative(table, folder).sort_by("uri")
 
 
+_LATER_COUNTS = ("metered_cut", DropReason.ICMP_ERROR.column, *CLOCK_COLUMNS)
+"""Columns that the captures table of version 0.2 or older lacks."""
+
+
 def current_captures(table: pa.Table) -> pa.Table:
     """Returns a captures table with the columns of `CAPTURES`.
 
@@ -44,7 +48,7 @@ def current_captures(table: pa.Table) -> pa.Table:
     if "sha256" not in names:
         return table
     none = column(np.zeros(table.num_rows, np.uint64), pa.uint64())
-    missing = {"digest": text_column([""] * table.num_rows), **dict.fromkeys(("metered_cut", *CLOCK_COLUMNS), none)}
+    missing = {"digest": text_column([""] * table.num_rows), **dict.fromkeys(_LATER_COUNTS, none)}
     columns = [table[name] if name in names else missing[name] for name in CAPTURES.names]
     return pa.Table.from_arrays(columns, CAPTURES.names).cast(CAPTURES)
 

@@ -97,6 +97,7 @@ def assemble_card(
     return DatasetCard(
         tool_version=importlib.metadata.version("flowloom"),
         flow_ids=FLOW_IDS,
+        flow_columns=stored.flow_columns,
         name=manifest.name,
         content_hash=shards_hash(shards, tasks),
         corpus_digest=corpus_digest(captures, findings.published),

@@ -1,9 +1,12 @@
 """Flow fragments: pieces of flows from ranges of a capture group, joined to exactly the flows of the whole group.
 
 Joining is associative: counters add up, sequences are concatenated and cut at k, the latest time and clock and the
-closing flags are kept. In captured order of one key, a fragment continues the flow before it if all of this holds: the
-meter left both sides open; the clock moved on by at most the idle timeout between them; a SYN at the beginning of the
-fragment repeats the flow's own; the fragment's first packet may follow the FIN, if there was one.
+closing flags are kept. The first packets of a piece are counted one by one, when the 8 before each are known. In
+captured order of one key, a fragment continues the flow before it if all of this holds: the meter left both sides open;
+the clock moved on by at most the idle timeout between them; a SYN at the beginning of the fragment repeats the flow's
+own; the fragment's first packet may follow the FIN, if there was one.
+
+A piece without packets is an ICMP error about the flow before it. It counts if that is not idle, and is no part of it.
 """
 
 import itertools
@@ -34,6 +37,8 @@ from flowloom.transforms.flows.flow_state import (
     long_enough,
     syn_is_own,
 )
+from flowloom.transforms.flows.meter_kernels import count_packet
+from flowloom.transforms.flows.recent_packets import RECENT, Ends, is_copy, remember
 
 _IDLE, _END, _FORCED = int(EndReason.IDLE_TIMEOUT), int(EndReason.END_DETECTED), int(EndReason.FORCED_END)
 _KEY = ("low_0", "low_1", "high_0", "high_1", "low_port", "high_port", "key_vlan", "key_tunnel", "protocol")
@@ -66,7 +71,7 @@ def join_fragments(
       definition: the flow definition of the ranges.
       group: the group's name.
     """
-    pieces, entries = fragment_records(fragments)
+    pieces, entries, ends = fragment_records(fragments)
     position = view(fragments["range"])
     order = _in_captured_order(pieces, position)
     # a range without the clock of the ranges before it used its own, which may lag behind
@@ -78,20 +83,23 @@ def join_fragments(
     became = np.empty(len(pieces), np.int64)
     idle_ns = idle_timeouts_ns(definition)
     count, used = _join(
-        pieces, order, entry_offsets(pieces), tuple(entries), idle_ns, definition.tcp_close == "lifecycle",
+        pieces, order, entry_offsets(pieces), tuple(entries), tuple(ends), idle_ns,
+        definition.tcp_close == "lifecycle", definition.duplicates == "drop", definition.duplicate_window_ns,
         definition.k, max(clocks_ns), flows, tuple(joined), became,
     )  # fmt: skip
     flows = flows[:count]
+    real = became >= 0
+    order = order[real[order]]
     joined = Entries(*(values[:used] for values in joined))
     enough = long_enough(flows, definition.min_packets)
     if not enough.all():
         kept = np.repeat(enough, flows["entries"])
         joined = Entries(*(values[kept] for values in joined))
-    rows = flow_rows(flows[enough], joined, group)
+    rows = flow_rows(flows[enough], joined, group, definition)
     return JoinedFragments(
         rows,
         int(np.count_nonzero(~enough)),
-        _numbers(rows, enough, pieces["serial"], position, became),
+        _numbers(rows, enough, pieces["serial"][real], position[real], became[real]),
         _carried(pieces[order], position[order], became[order], clocks_ns, idle_ns),
     )
 
@@ -138,13 +146,15 @@ def _carried(
 def _in_captured_order(pieces: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Returns an order in which the pieces of each key lie together, in captured order."""
     hashes = key_hashes(pieces)
-    order = np.lexsort((pieces["serial"], position, hashes))
+    # an ICMP error has the serial of the flow that began next
+    serial = 2 * pieces["serial"] + (pieces["seen"] > 0)
+    order = np.lexsort((serial, position, hashes))
     neighbours = hashes[order[1:]] == hashes[order[:-1]]
     before, after = pieces[order[:-1][neighbours]], pieces[order[1:][neighbours]]
     if all(np.array_equal(before[name], after[name]) for name in _KEY):
         return order
     # two keys of one hash lie mixed
-    return np.lexsort((pieces["serial"], position, *(pieces[name] for name in _KEY)))
+    return np.lexsort((serial, position, *(pieces[name] for name in _KEY)))
 
 
 def fragment_partitions(fragments: Sequence[pa.RecordBatch], partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -183,6 +193,12 @@ def _continues(flow, piece, idle_ns, lifecycle):
 
 
 @numba.njit(nogil=True, cache=True)
+def _is_about(flow, error, idle_ns):
+    """Returns whether the flow that an ICMP error is about was still open then."""
+    return flow.open_after == 1 and error.start_clock_ns - flow.clock_ns <= idle_ns[flow.protocol]
+
+
+@numba.njit(nogil=True, cache=True)
 def _same_key(a, b):
     return (
         a.low_0 == b.low_0
@@ -210,49 +226,98 @@ def _end(flow, cut_by_syn, next_clock_ns, idle_ns):
 
 
 @numba.njit(nogil=True, cache=True)
-def _join(pieces, order, offsets, entries, idle_ns, lifecycle, k, end_clock_ns, flows, joined, became):
-    """Writes joined flows, their entries and the flow of each piece; returns the number of flows and of entries."""
-    entries, joined = Entries(*borrowed(entries)), Entries(*borrowed(joined))
+def _join(
+    pieces, order, offsets, entries, ends, idle_ns, lifecycle, drops_copies, window_ns, k, end_clock_ns, flows, joined,
+    became,
+):  # fmt: skip
+    """Writes joined flows, their entries and the flow of each piece; returns the number of flows and of entries.
+
+    ICMP errors become part of no flow: -1.
+    """
+    entries, joined, ends = Entries(*borrowed(entries)), Entries(*borrowed(joined)), Ends(*borrowed(ends))
+    tails = np.empty(RECENT, ends.tails.dtype)
     count = 0
     used = 0
     for index in order:
         piece = pieces[index]
         known = count > 0 and _same_key(flows[count - 1], piece)
+        if piece.seen == 0:
+            became[index] = -1
+            if known and _is_about(flows[count - 1], piece, idle_ns):
+                flows[count - 1].icmp_errors += piece.icmp_errors
+            continue
         if known and _continues(flows[count - 1], piece, idle_ns, lifecycle):
             _extend(flows[count - 1], piece)
         else:
             if count > 0:
                 _end(flows[count - 1], known, piece.start_clock_ns if known else end_clock_ns, idle_ns)
             flows[count] = piece
-            flows[count].entries = 0
+            _clear_counters(flows[count])
             count += 1
         became[index] = count - 1
         flow = flows[count - 1]
-        begin = offsets[index]
-        for at in range(begin, begin + min(piece.entries, k - flow.entries)):
+        at = offsets[index]
+        for number in range(ends.head_offsets[index], ends.head_offsets[index + 1]):
+            head = ends.heads[number]
+            copy = is_copy(tails, 0, flow.seen, head.signature, head.time_ns, window_ns)
+            remember(tails, 0, flow.seen, head.signature, head.time_ns)
+            flow.seen += np.uint64(1)
+            flow.duplicates += np.uint64(copy)
+            kept = not (copy and drops_copies)
+            if kept:
+                count_packet(flow, head.time_ns, head.size, head.from_low == 1)
+            if head.listed:
+                if kept and flow.entries < k:
+                    _copy_entry(joined, used, entries, at)
+                    flow.entries += 1
+                    used += 1
+                at += 1
+        _add_counters(flow, piece)
+        flow.seen += piece.seen - np.uint64(ends.head_offsets[index + 1] - ends.head_offsets[index])
+        for number in range(ends.tail_offsets[index], ends.tail_offsets[index + 1]):
+            back = np.uint64(ends.tail_offsets[index + 1] - number)
+            remember(tails, 0, flow.seen - back, ends.tails[number].signature, ends.tails[number].time_ns)
+        while at < offsets[index + 1] and flow.entries < k:
             _copy_entry(joined, used, entries, at)
             flow.entries += 1
             used += 1
+            at += 1
     if count > 0:
         _end(flows[count - 1], False, end_clock_ns, idle_ns)
     return count, used
 
 
-@numba.njit(nogil=True, cache=True)
-def _extend(flow, piece):
-    """Adds the piece that continues a flow."""
-    flow.out_of_order += piece.out_of_order + np.uint64(piece.first_ns < flow.previous_ns)
-    flow.duplicates += piece.duplicates + np.uint64(
-        piece.first_ns == flow.previous_ns
-        and piece.first_ip_id == flow.previous_ip_id
-        and piece.first_bytes == flow.previous_bytes
-    )
+@step
+def _clear_counters(flow):
+    """Takes off a flow that begins what `_add_counters` adds, and its entries."""
+    flow.entries, flow.seen, flow.icmp_errors, flow.out_of_order, flow.duplicates = 0, 0, 0, 0, 0
+    flow.packets_low, flow.packets_high, flow.bytes_low, flow.bytes_high = 0, 0, 0, 0
+
+
+@step
+def _add_counters(flow, piece):
+    """Adds the packets of a piece behind those of its head to a flow."""
+    flow.duplicates += piece.duplicates
+    flow.icmp_errors += piece.icmp_errors
+    if piece.packets_low + piece.packets_high == 0:
+        return
+    flow.out_of_order += piece.out_of_order
+    if flow.packets_low + flow.packets_high == 0:
+        flow.start_ns, flow.latest_ns = piece.start_ns, piece.latest_ns
+    else:
+        flow.out_of_order += np.uint64(piece.first_ns < flow.previous_ns)
+        flow.start_ns = min(flow.start_ns, piece.start_ns)
+        flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
+    flow.previous_ns = piece.previous_ns
     flow.packets_low += piece.packets_low
     flow.packets_high += piece.packets_high
     flow.bytes_low += piece.bytes_low
     flow.bytes_high += piece.bytes_high
-    flow.start_ns = min(flow.start_ns, piece.start_ns)
-    flow.latest_ns = max(flow.latest_ns, piece.latest_ns)
+
+
+@numba.njit(nogil=True, cache=True)
+def _extend(flow, piece):
+    """Moves the clock and connection of a flow to the end of the piece that continues it."""
     flow.clock_ns = piece.clock_ns
     if piece.syn & LOW & ~flow.syn:
         flow.isn_low = piece.isn_low
@@ -263,9 +328,6 @@ def _extend(flow, piece):
     flow.closing |= piece.closing
     flow.end_reason = piece.end_reason
     flow.open_after = piece.open_after
-    flow.previous_ns = piece.previous_ns
-    flow.previous_ip_id = piece.previous_ip_id
-    flow.previous_bytes = piece.previous_bytes
 
 
 @step

@@ -23,7 +23,7 @@ from flowloom.transforms.arrays.hash_table import HASH_KEY
 from flowloom.transforms.arrays.take import rearranged
 from flowloom.transforms.flows.meter import TAKE_FLOWS, FlowMeter
 from flowloom.transforms.flows.open_flow_table import key_tags
-from flowloom.transforms.flows.packet_steps import packet_columns
+from flowloom.transforms.flows.packet_steps import key_options, packet_columns
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,7 @@ class FlowShards:
         if not packets.num_rows:
             return
         columns = packet_columns(packets, self._definition)
-        tags = key_tags(tuple(columns), self._definition.vlan_in_key, self._definition.tunnel_in_key, HASH_KEY)
+        tags = key_tags(tuple(columns), key_options(self._definition), HASH_KEY)
         rows, ends = _deal(tags, len(self._shards))
 
         def update(shard: int) -> None:

@@ -7,10 +7,12 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS, SEQUENCES
+from flowloom.schemas.arrow.rows import FLOWS, FRAGMENTS, HEAD, SEQUENCES, TAIL
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
-from flowloom.transforms.arrays.columns import column, integer_dtype, list_column, repeated_text, view
+from flowloom.transforms.arrays.columns import column, integer_dtype, list_column, nullable_column, repeated_text, view
+from flowloom.transforms.arrays.icmp_messages import ICMP, ICMPV6, message_fields
 from flowloom.transforms.arrays.kernels import borrowed, mix
+from flowloom.transforms.flows.recent_packets import HEADS, TAILS, Ends
 
 BLOCK = 8
 """Sequence entries of a pool block."""
@@ -42,6 +44,7 @@ FLOW = np.dtype(
         ("isn_low", np.uint32),
         ("isn_high", np.uint32),
         ("answered_isn", np.uint32),
+        ("icmp", np.uint32),  # message of the first packet
         ("tag", np.uint32),
         ("first_block", np.int32),
         ("last_block", np.int32),
@@ -60,17 +63,19 @@ FLOW = np.dtype(
         ("bytes_high", np.uint64),
         ("out_of_order", np.uint64),
         ("duplicates", np.uint64),
-        ("previous_ns", np.int64),  # the last packet so far, and the first, to recognise duplicates
-        ("previous_ip_id", np.uint32),
-        ("previous_bytes", np.uint32),
-        ("first_ip_id", np.uint32),
-        ("first_bytes", np.uint32),
+        ("icmp_errors", np.uint64),
+        ("previous_ns", np.int64),  # time of the last packet
+        ("newest_ns", np.int64),  # latest time and number of packets, those of the head and dropped ones included
+        ("seen", np.uint64),
         ("ended_ns", np.int64),  # the clock at which it ended, and the record that ended it: the order of flows
         ("ended_at", np.uint64),
     ],
     align=True,
 )
-"""One flow, or one piece of it. Counters are by side of the key, so that they add up whoever spoke first."""
+"""One flow, or one piece of it. Counters are by side of the key, so that they add up whoever spoke first.
+
+Counters and times of a piece with `open_before` lack its first 8 packets (`transforms/flows/recent_packets.py`).
+"""
 
 LOW, HIGH, SYN_TURN = 1, 2, 4
 """Sides of a key as bits, and the bit of a SYN in a turn.
@@ -182,13 +187,14 @@ def long_enough(flows: np.ndarray, min_packets: int) -> np.ndarray:
     return flows["packets_low"] + flows["packets_high"] >= min_packets
 
 
-def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch:
+def flow_rows(flows: np.ndarray, entries: Entries, group: str, definition: FlowDefinition) -> pa.RecordBatch:
     """Returns whole flows as `schemas.arrow.rows.FLOWS`; overwrites the entries.
 
     Args:
       flows: `FLOW` records.
       entries: their entries in the same order.
       group: the capture group's name, at least 16 hexadecimal digits.
+      definition: the flow definition; it says whether ICMP errors were counted.
     """
     rows = len(flows)
     ids, src, dst = (np.empty((rows, 2), np.uint64) for _ in range(3))
@@ -210,10 +216,14 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
         "bytes_fwd": np.where(low_is_forward, flows["bytes_low"], flows["bytes_high"]),
         "bytes_bwd": np.where(low_is_forward, flows["bytes_high"], flows["bytes_low"]),
     }
+    nullable = message_fields(flows["protocol"], flows["icmp"])
+    nullable["icmp_errors"] = flows["icmp_errors"], np.full(rows, definition.icmp_errors != "count")
     arrays = []
     for field in FLOWS:
         if field.name == "group":
             arrays.append(repeated_text(group, rows))
+        elif field.name in nullable:
+            arrays.append(nullable_column(*nullable[field.name], field.type))
         elif field.name in SEQUENCES:
             arrays.append(list_column(offsets, getattr(entries, field.name), field.type))
         else:
@@ -222,7 +232,7 @@ def flow_rows(flows: np.ndarray, entries: Entries, group: str) -> pa.RecordBatch
     return pa.RecordBatch.from_arrays(arrays, schema=FLOWS)
 
 
-def fragment_rows(flows: np.ndarray, entries: Entries, position: int) -> pa.RecordBatch:
+def fragment_rows(flows: np.ndarray, entries: Entries, ends: Ends, position: int) -> pa.RecordBatch:
     """Returns pieces of flows as `schemas.arrow.rows.FRAGMENTS`; `position` numbers their range in the group."""
     offsets = entry_offsets(flows)
     arrays = []
@@ -231,23 +241,42 @@ def fragment_rows(flows: np.ndarray, entries: Entries, position: int) -> pa.Reco
             arrays.append(column(np.full(len(flows), position, np.int32), field.type))
         elif field.name in _FRAGMENT_LISTS:
             arrays.append(list_column(offsets, getattr(entries, _FRAGMENT_LISTS[field.name]), field.type))
+        elif field.name in HEAD:
+            values = ends.heads[field.name.removeprefix("head_")]
+            arrays.append(list_column(ends.head_offsets, np.ascontiguousarray(values), field.type))
+        elif field.name in TAIL:
+            values = ends.tails[field.name.removeprefix("tail_")]
+            arrays.append(list_column(ends.tail_offsets, np.ascontiguousarray(values), field.type))
         else:
             arrays.append(column(flows[field.name], field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=FRAGMENTS)
 
 
-def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries]:
-    """Returns the `FLOW` records and entries of fragments; the inverse of `fragment_rows`."""
+def fragment_records(fragments: pa.RecordBatch) -> tuple[np.ndarray, Entries, Ends]:
+    """Returns the `FLOW` records, entries and ends of fragments; the inverse of `fragment_rows`."""
     flows = np.zeros(fragments.num_rows, FLOW)
     entries: dict[str, np.ndarray] = {}
     for name in FRAGMENTS.names:
         if name in _FRAGMENT_LISTS:
             lists = fragments[name]
             entries[_FRAGMENT_LISTS[name]] = view(lists.flatten())
-        elif name != "range":
+        elif name not in ("range", *HEAD, *TAIL):
             flows[name] = view(fragments[name])
     flows["entries"] = np.diff(view_offsets(lists))
-    return flows, Entries(**entries)
+    ends = Ends(*_end_records(fragments, HEAD, HEADS), *_end_records(fragments, TAIL, TAILS))
+    return flows, Entries(**entries), ends
+
+
+def _end_records(
+    fragments: pa.RecordBatch, names: Mapping[str, pa.DataType], dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the records of list columns, and the position of each fragment's first, from 0."""
+    values = [view(fragments[name].flatten()) for name in names]
+    records = np.empty(len(values[0]), dtype)
+    for field, found in zip(dtype.names or (), values, strict=True):
+        records[field] = found
+    offsets = view_offsets(fragments[next(iter(names))])
+    return records, offsets - offsets[0]
 
 
 def view_offsets(lists: pa.ListArray) -> np.ndarray:
@@ -266,12 +295,16 @@ def _identify(flows, seed, ids, src, dst, src_port, dst_port):
     """
     for i in range(len(flows)):
         f = flows[i]
+        if f.protocol == ICMP or f.protocol == ICMPV6:
+            low_port, high_port = np.uint16(0), np.uint16(0)  # the key may have the message in their place
+        else:
+            low_port, high_port = f.low_port, f.high_port
         if f.forward_is_low:
             src[i, 0], src[i, 1], dst[i, 0], dst[i, 1] = f.low_0, f.low_1, f.high_0, f.high_1
-            src_port[i], dst_port[i] = f.low_port, f.high_port
+            src_port[i], dst_port[i] = low_port, high_port
         else:
             src[i, 0], src[i, 1], dst[i, 0], dst[i, 1] = f.high_0, f.high_1, f.low_0, f.low_1
-            src_port[i], dst_port[i] = f.high_port, f.low_port
+            src_port[i], dst_port[i] = high_port, low_port
         two = seed ^ np.uint64(0x9E3779B97F4A7C15)
         one = mix(seed + f.origin) + two
         two = mix(two ^ f.origin) + one

@@ -38,6 +38,11 @@ meter cuts too much rather than too little: an earlier range can only remove cut
 the FIN of the flow. A fragment whose begin is not known is therefore cut before the first SYN of a side, and under
 `tcp_close: fin` before the first SYN and the first payload of each side.
 
+Copies of packets are sought among the last 8 of a flow (`transforms/flows/recent_packets.py`).
+
+An ICMP error that is counted (`icmp_errors: count`) and quotes a key without an open flow becomes a piece without
+packets where an earlier range may have its flow.
+
 A SYN is of the flow's connection if it repeats the first SYN of its side, or if it is the first SYN of its side and the
 flow began with the SYN-ACK that answers it, or crosses the SYN of the other side (simultaneous open, RFC 9293, figure
 7): all packets before it have the flag SYN.
@@ -50,6 +55,7 @@ import pyarrow as pa
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.hash_table import HASH_KEY
+from flowloom.transforms.flows.flow_ends import METER_STATE, MeterOptions, sweep
 from flowloom.transforms.flows.flow_state import (
     BLOCK,
     ENTRY,
@@ -63,9 +69,10 @@ from flowloom.transforms.flows.flow_state import (
     key_hashes,
     long_enough,
 )
-from flowloom.transforms.flows.meter_kernels import METER_STATE, MeterOptions, meter_packets, sweep
+from flowloom.transforms.flows.meter_kernels import meter_packets
 from flowloom.transforms.flows.open_flow_table import EntryPool, MeterTable, key_tags, pick, rehash, release
-from flowloom.transforms.flows.packet_steps import MeteredColumns, packet_columns
+from flowloom.transforms.flows.packet_steps import MeteredColumns, key_options, packet_columns
+from flowloom.transforms.flows.recent_packets import HEADS, RECENT, TAILS, piece_ends
 
 TAKE_FLOWS = 1 << 14
 """Flows of a batch at most: one row group."""
@@ -108,8 +115,9 @@ class FlowMeter:
 
     def __init__(self, definition: FlowDefinition, group: str, place: RangePlace = WHOLE):
         if place != WHOLE and not definition.associative:
+            name = "reorder_s" if definition.active_s is None else "active_s"
             raise ValueError(
-                f"active_s must be null to meter a range of a capture group, got {definition.active_s:g}; "
+                f"{name} must be null to meter a range of a capture group, got {getattr(definition, name):g}; "
                 "meter the whole group in one range"
             )
         self.flows_short = 0
@@ -129,6 +137,9 @@ class FlowMeter:
             orient_port=definition.orient == "client",
             vlan_in_key=definition.vlan_in_key,
             tunnel_in_key=definition.tunnel_in_key,
+            icmp_in_key=definition.icmp_in_key,
+            drops_copies=definition.duplicates == "drop",
+            window_ns=definition.duplicate_window_ns,
             continues=place.position > 0,
             last=place.last,
             clock_unknown=place.position > 0 and place.prior_clock_ns is None,
@@ -142,8 +153,9 @@ class FlowMeter:
         for name, clock_ns in (("clock_ns", before), ("swept_ns", _BEFORE), ("before_ns", before)):
             self._state[name] = clock_ns
         self._table = MeterTable(
-            np.zeros(1 << 12, np.uint64), np.zeros(0, FLOW), np.zeros(0, np.int32), np.zeros(0, np.int32)
-        )
+            np.zeros(1 << 12, np.uint64), np.zeros(0, FLOW), np.zeros(0, np.int32), np.zeros(0, np.int32),
+            np.zeros(0, TAILS), np.zeros(0, HEADS),
+        )  # fmt: skip
         self._pool = EntryPool(np.zeros(0, ENTRY), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
     def update(self, packets: pa.RecordBatch, origin: int = 0) -> np.ndarray:
@@ -153,12 +165,13 @@ class FlowMeter:
           origin: number below 2^64 of the capture, different for each capture of the group; part of flow ids.
 
         Returns:
-          int64 [packets], the serial of each packet's flow in this range; `take_numbered` and fragments have it too.
+          int64 [packets], the serial of each packet's flow in this range, -1 for an ICMP error; `take_numbered` and
+          fragments have it too.
         """
         if not packets.num_rows:
             return np.empty(0, np.int64)
         columns = packet_columns(packets, self._definition)
-        tags = key_tags(tuple(columns), self._definition.vlan_in_key, self._definition.tunnel_in_key, HASH_KEY)
+        tags = key_tags(tuple(columns), key_options(self._definition), HASH_KEY)
         serials = self.update_some(columns, np.arange(len(tags), dtype=np.int32), tags, origin)
         if self.sweep_is_due:
             self.sweep()
@@ -271,15 +284,17 @@ class FlowMeter:
         flows = pick(self._table.flows, chosen)
         fragment = (flows["open_before"] | flows["open_after"]) == 1
         if fragment.any():
-            pieces = flows[fragment]
-            pieces = pieces[np.argsort(key_hashes(pieces), kind="stable")]
-            self._fragments.append(fragment_rows(*self._with_entries(pieces), self._range))
+            pieces, places = flows[fragment], chosen[fragment]
+            by_key = np.argsort(key_hashes(pieces), kind="stable")
+            pieces, places = pieces[by_key], places[by_key]
+            ends = piece_ends(pieces, places, self._table.heads, self._table.tails)
+            self._fragments.append(fragment_rows(*self._with_entries(pieces), ends, self._range))
             flows = flows[~fragment]
         enough = long_enough(flows, self._definition.min_packets)
         if not enough.all():
             self.flows_short += int(np.count_nonzero(~enough))
             flows = flows[enough]
-        batch = flow_rows(*self._with_entries(flows), self._group)
+        batch = flow_rows(*self._with_entries(flows), self._group, self._definition)
         release(chosen, self._state, tuple(self._table), tuple(self._pool))
         finished[: waiting - len(chosen)] = finished[len(chosen) : waiting].copy()
         self._state["finished"] = waiting - len(chosen)
@@ -305,6 +320,9 @@ class FlowMeter:
         state["free_flows"] += added
         for rows in (table.flows, table.finished):
             _extend(rows, added)
+        _extend(table.tails, added * RECENT)
+        if self._range > 0:
+            _extend(table.heads, added * RECENT)
         added = _add_numbers(pool.free, int(state["free_blocks"]), packets)
         state["free_blocks"] += added
         _extend(pool.entries, added * BLOCK)

@@ -9,62 +9,24 @@ import numba
 import numpy as np
 
 from flowloom.schemas.corpus.flow_definition import EndReason
-from flowloom.transforms.arrays.kernels import Number, borrowed, nth, part, prefetch, step
+from flowloom.transforms.arrays.kernels import Number, borrowed, prefetch, step
+from flowloom.transforms.flows.flow_ends import LAST_RECORD, MeterOptions, end_longest_idle, finish, idle_end
 from flowloom.transforms.flows.flow_state import BLOCK, HIGH, LOW, SYN_TURN, closed, syn_is_own
 from flowloom.transforms.flows.open_flow_table import (
     EntryPool,
     MeterTable,
     find,
     flow_at,
+    free_record,
     next_entry,
     remove,
     take_free,
 )
 from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, write_entry, write_key
+from flowloom.transforms.flows.recent_packets import RECENT, is_copy, remember, signature
 
-_IDLE, _ACTIVE, _END, _FORCED, _LACK_OF_RESOURCES = map(int, EndReason)
-_NEVER, _LAST = np.iinfo(np.int64).max, np.iinfo(np.uint64).max
+_IDLE, _ACTIVE, _END, _FORCED, _ = map(int, EndReason)
 _FIN, _SYN, _RST, _SYN_ACK = 0x01, 0x02, 0x04, 0x12
-
-METER_STATE = np.dtype(
-    [
-        ("clock_ns", np.int64),  # the latest time so far
-        ("swept_ns", np.int64),  # the clock at the last sweep
-        ("before_ns", np.int64),  # the latest time in the ranges before this one
-        ("open", np.int64),  # flows in the table
-        ("most_open", np.int64),  # of all moments so far
-        ("ended_early", np.int64),  # flows ended for lack of resources
-        ("free_flows", np.int64),
-        ("free_blocks", np.int64),
-        ("finished", np.int64),  # flows that ended and were not yet taken
-        ("begun", np.int64),  # flows begun so far: the serial of the next one
-    ]
-)
-"""Clock and counters of a meter, one record."""
-
-
-class MeterOptions(NamedTuple):
-    """Options of the kernels, from the flow definition and the place of the range; times in nanoseconds.
-
-    `continues`: an earlier range exists. `clock_unknown`: its latest time is not known. `eighth`: one eighth of
-    `max_open`, at least 1.
-    """
-
-    k: int
-    idle_ns: np.ndarray
-    active_ns: int
-    lifecycle: bool
-    first_fin: bool
-    skip_empty: bool
-    orient_syn: bool
-    orient_port: bool
-    vlan_in_key: bool
-    tunnel_in_key: bool
-    continues: bool
-    last: bool
-    clock_unknown: bool
-    max_open: int
-    eighth: int
 
 
 class _Arrival(NamedTuple):
@@ -92,7 +54,7 @@ def meter_packets(packets, rows, tags, origin, options, state, table, pool, seri
         i, tag = rows[at], tags[at]
         _look_ahead(at, tags, table, pool)
         clock = packets.clock_ns[i]
-        from_low, key = flow_key(packets, i, options.vlan_in_key, options.tunnel_in_key)
+        from_low, key = flow_key(packets, i, options)
         arrival = _arrival(packets, i, clock, from_low, options)
         slot, index = find(key, tag, table)
         # as far as the clock tells, the key may have been busy in an earlier range until now
@@ -100,6 +62,13 @@ def meter_packets(packets, rows, tags, origin, options, state, table, pool, seri
             options.clock_unknown or clock - state.before_ns <= options.idle_ns[key.protocol]
         )
         known = index >= 0
+        if packets.icmp_error[i]:
+            serials[at] = -1
+            if known and clock - table.flows[index].clock_ns <= options.idle_ns[key.protocol]:
+                table.flows[index].icmp_errors += np.uint64(1)
+            elif open_before:
+                _add_orphan(packets, i, key, arrival, options, state, table)
+            continue
         reason = _cut_reason(table.flows[index], packets, i, arrival, options) if known else 0
         tested = arrival.turn
         if reason:
@@ -107,18 +76,16 @@ def meter_packets(packets, rows, tags, origin, options, state, table, pool, seri
                 tested |= table.flows[index].tested
             open_before = _cut(table.flows[index], reason, arrival, options, open_before)
             if reason == _IDLE:
-                _finish(index, _idle_end(table.flows[index], options), _LAST, state, table)
+                finish(index, idle_end(table.flows[index], options), LAST_RECORD, state, table)
             else:
-                _finish(index, clock, arrival.record, state, table)
-        if known and not reason:
-            _count_repeats(table.flows[index], packets, i)
-        else:
+                finish(index, clock, arrival.record, state, table)
+        if not known or reason:
             if state.begun % options.eighth == 0 and state.open + options.eighth > options.max_open:
                 if known:
                     remove(table.slots, tag, index)
                     state.open -= 1
                     known = False
-                _end_longest_idle(arrival, options, state, table)
+                end_longest_idle(arrival, options, state, table)
                 slot, _ = find(key, tag, table)
             state.open += not known  # a new flow of the same key takes over the slot
             index = take_free(slot, tag, state, table)
@@ -126,18 +93,42 @@ def meter_packets(packets, rows, tags, origin, options, state, table, pool, seri
             table.flows[index].origin, table.flows[index].tested = origin, tested
         flow = table.flows[index]
         serials[at] = flow.serial
-        _count(flow, packets, i, arrival, options)
-        if flow.entries < options.k and not (options.skip_empty and packets.payload_bytes[i] == 0):
+        _count_state(flow, packets, i, arrival, options)
+        place = index * RECENT
+        sign, now = signature(packets, i, from_low), packets.time_ns[i]
+        copy = False
+        if now - flow.newest_ns <= options.window_ns:  # seldom, so that most packets read none of the last ones
+            copy = is_copy(table.tails, place, flow.seen, sign, now, options.window_ns)
+        flow.newest_ns = max(flow.newest_ns, now)
+        remember(table.tails, place, flow.seen, sign, now)
+        listed = not (options.skip_empty and packets.payload_bytes[i] == 0)
+        most = options.k
+        if flow.open_before:
+            most += RECENT
+        if flow.open_before and flow.seen < RECENT:
+            _write_head(table.heads[place + np.int64(flow.seen)], packets, i, sign, from_low, listed)
+        else:
+            flow.duplicates += np.uint64(copy)
+            if copy and options.drops_copies:
+                listed = False
+            else:
+                count_packet(flow, now, packets.size[i], from_low)
+        flow.seen += np.uint64(1)
+        if listed and flow.entries < most:
             write_entry(next_entry(flow, state, pool), packets, i, from_low)
     state.most_open = max(state.most_open, state.open)
 
 
 @step
-def _finish(index, ended_ns, ended_at, state, table):
-    """Adds a flow that ended, at a clock and by a record, to those that wait to be taken."""
-    table.flows[index].ended_ns, table.flows[index].ended_at = ended_ns, np.uint64(ended_at)
-    table.finished[state.finished] = index
-    state.finished += 1
+def _add_orphan(packets, i, key, arrival, options, state, table):
+    """Adds a piece without packets: an ICMP error about a flow of an earlier range."""
+    index = free_record(state, table)
+    _begin(table.flows[index], packets, i, key, arrival, True, options, state)
+    state.begun -= 1  # it is no flow, and comes before the next one
+    flow = table.flows[index]
+    flow.clock_ns, flow.icmp_errors, flow.end_reason = arrival.clock_ns, np.uint64(1), _FORCED
+    flow.origin, flow.tested = 0, 0
+    finish(index, arrival.clock_ns, arrival.record, state, table)
 
 
 @step
@@ -156,6 +147,8 @@ def _look_ahead(i, tags, table, pool):
                 prefetch(table.flows, flow, line)
     if i + 6 < len(tags):
         flow = flow_at(table.slots[np.uint64(tags[i + 6]) & mask])
+        if flow >= 0:
+            prefetch(table.tails, flow * RECENT + np.int64(table.flows[flow].seen) % RECENT, 0)
         if flow >= 0 and table.flows[flow].entries > 0:
             block = np.int64(table.flows[flow].last_block) * BLOCK
             for line in range(0, 3 * 64, 64):
@@ -239,10 +232,10 @@ def _begin(flow, packets, i, key, arrival, open_before, options, state):
     flow.first_block, flow.last_block, flow.entries = -1, -1, 0
     now = packets.time_ns[i]
     flow.first_ns, flow.start_ns, flow.latest_ns, flow.start_clock_ns = now, now, now, arrival.clock_ns
-    flow.packets_low, flow.packets_high, flow.bytes_low, flow.bytes_high = 0, 0, 0, 0
-    flow.out_of_order, flow.duplicates = 0, 0
+    flow.newest_ns = now
+    flow.packets_low, flow.packets_high, flow.bytes_low, flow.bytes_high, flow.seen = 0, 0, 0, 0, 0
+    flow.out_of_order, flow.duplicates, flow.icmp_errors = 0, 0, 0
     flow.record = packets.record[i]
-    flow.first_ip_id, flow.first_bytes = packets.ip_id[i], packets.ip_bytes[i]
 
 
 @step
@@ -255,31 +248,34 @@ def _answers(packets, i, options):
 
 
 @step
-def _count_repeats(flow, packets, i):
-    """Counts packet `i` if it is earlier than the packet before it in its flow, or a copy of that."""
-    now = packets.time_ns[i]
-    flow.out_of_order += np.uint64(now < flow.previous_ns)
-    flow.duplicates += np.uint64(
-        now == flow.previous_ns
-        and packets.ip_id[i] == flow.previous_ip_id
-        and packets.ip_bytes[i] == flow.previous_bytes
-    )
+def _write_head(head, packets, i, sign, from_low, listed):
+    """Writes packet `i`, one of the first of a piece that may continue a flow, for the join to count."""
+    head.signature, head.time_ns, head.size = sign, packets.time_ns[i], packets.size[i]
+    head.from_low, head.listed = from_low, listed
 
 
 @step
-def _count(flow, packets, i, arrival, options):
-    """Adds packet `i` to the counters of its flow, and its FIN and RST to the flow's closing flags."""
-    now = packets.time_ns[i]
-    flow.clock_ns = arrival.clock_ns
-    flow.start_ns = min(flow.start_ns, now)
-    flow.latest_ns = max(flow.latest_ns, now)
-    flow.previous_ns, flow.previous_ip_id, flow.previous_bytes = now, packets.ip_id[i], packets.ip_bytes[i]
-    if arrival.from_low:
+def count_packet(flow, now, size, from_low):
+    """Adds a packet that is kept to the counters and times of its flow."""
+    if flow.packets_low + flow.packets_high == 0:
+        flow.first_ns, flow.start_ns, flow.latest_ns = now, now, now
+    else:
+        flow.out_of_order += np.uint64(now < flow.previous_ns)
+        flow.start_ns = min(flow.start_ns, now)
+        flow.latest_ns = max(flow.latest_ns, now)
+    flow.previous_ns = now
+    if from_low:
         flow.packets_low += np.uint64(1)
-        flow.bytes_low += np.uint64(packets.size[i])
+        flow.bytes_low += np.uint64(size)
     else:
         flow.packets_high += np.uint64(1)
-        flow.bytes_high += np.uint64(packets.size[i])
+        flow.bytes_high += np.uint64(size)
+
+
+@step
+def _count_state(flow, packets, i, arrival, options):
+    """Moves the clock of a flow to packet `i`, and adds the packet's flags to the state of its connection."""
+    flow.clock_ns = arrival.clock_ns
     flags, tcp = packets.tcp_flags[i], packets.protocol[i] == 6
     if not tcp:
         return
@@ -303,88 +299,3 @@ def _own_syn(flow, side, isn):
         flow.isn_low = isn
     else:
         flow.isn_high = isn
-
-
-@numba.njit(nogil=True, cache=True)
-def sweep(ending, options, state, table):
-    """Finishes the open flows that no later packet of the range can join; with `ending`, all of them."""
-    options, table = MeterOptions(*borrowed(options)), MeterTable(*borrowed(table))
-    state.most_open = max(state.most_open, state.open)
-    _end_idle(ending, options, state, table)
-
-
-@step
-def _idle_end(flow, options):
-    """Returns the clock at which the idle timeout of a flow was over; it must be over."""
-    return flow.clock_ns + options.idle_ns[flow.protocol]
-
-
-@step
-def _end_idle(ending, options, state, table):
-    clock = state.clock_ns
-    state.swept_ns = clock
-    first = state.finished
-    for slot in table.slots:
-        if slot:
-            index = flow_at(slot)
-            flow = table.flows[index]
-            idle = clock - flow.clock_ns > options.idle_ns[flow.protocol]
-            if ending or idle:
-                if closed(flow.closing):
-                    flow.end_reason = _END
-                else:
-                    flow.end_reason = _IDLE if idle else _FORCED
-                flow.open_after = options.clock_unknown or not (idle or options.last)
-                _finish(index, _idle_end(flow, options) if idle else _NEVER, _LAST, state, table)
-    if ending:
-        table.slots[:] = 0
-        state.open = 0
-    else:
-        _remove_finished(first, state, table)
-
-
-@part
-def _end_longest_idle(arrival, options, state, table):
-    """Ends flows for lack of resources until an eighth of the bound is free, those first that were idle longest.
-
-    The order is that of (clock, serial); flows whose idle timeout is over end by that.
-    """
-    state.most_open = max(state.most_open, state.open)
-    state.clock_ns = arrival.clock_ns
-    _end_idle(np.bool_(False), options, state, table)  # the type of `sweep`, so that it is compiled once
-    surplus = state.open + options.eighth - options.max_open
-    if surplus <= 0:
-        return
-    clocks, serials = np.empty(state.open, np.int64), np.empty(state.open, np.int64)
-    waiting = 0
-    for slot in table.slots:
-        if slot:
-            flow = table.flows[flow_at(slot)]
-            clocks[waiting], serials[waiting] = flow.clock_ns, flow.serial
-            waiting += 1
-    latest, left = nth(clocks, surplus - 1)
-    alike = 0
-    for i in range(waiting):
-        if clocks[i] == latest:
-            serials[alike] = serials[i]
-            alike += 1
-    last, _ = nth(serials[:alike], left)
-    first = state.finished
-    for slot in table.slots:
-        if slot:
-            index = flow_at(slot)
-            flow = table.flows[index]
-            if flow.clock_ns < latest or (flow.clock_ns == latest and flow.serial <= last):
-                flow.end_reason = _END if closed(flow.closing) else _LACK_OF_RESOURCES
-                flow.open_after = 0
-                _finish(index, arrival.clock_ns, arrival.record, state, table)
-    state.ended_early += surplus
-    _remove_finished(first, state, table)
-
-
-@step
-def _remove_finished(first, state, table):
-    """Takes the flows that finished from the `first` one on out of the table."""
-    for i in range(first, state.finished):
-        remove(table.slots, table.flows[table.finished[i]].tag, np.int64(table.finished[i]))
-        state.open -= 1

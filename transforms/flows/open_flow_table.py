@@ -17,12 +17,18 @@ from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key
 
 
 class MeterTable(NamedTuple):
-    """Open and finished flows: slots of the table, records, and the numbers of free and of finished records."""
+    """Open and finished flows: slots of the table, records, and the numbers of free and of finished records.
+
+    Each flow has `RECENT` places in `tails` for its last packets, and if an earlier range exists, in `heads` for its
+    first ones.
+    """
 
     slots: np.ndarray
     flows: np.ndarray
     free: np.ndarray
     finished: np.ndarray
+    tails: np.ndarray
+    heads: np.ndarray
 
 
 class EntryPool(NamedTuple):
@@ -34,12 +40,18 @@ class EntryPool(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def key_tags(packets, vlan_in_key, tunnel_in_key, hash_key):
-    """Returns the upper half of each packet's key hash, the same for both directions."""
+def key_tags(packets, options, hash_key):
+    """Returns the upper half of each packet's key hash, the same for both directions.
+
+    Args:
+      packets: tuple of `MeteredColumns`.
+      options: `KeyOptions`.
+      hash_key: key of the hash.
+    """
     packets = MeteredColumns(*borrowed(packets))
     tags = np.empty(len(packets.src_port), np.uint32)
     for i in range(len(tags)):
-        _, key = flow_key(packets, i, vlan_in_key, tunnel_in_key)
+        _, key = flow_key(packets, i, options)
         rest = (np.uint64(key.low_port) << np.uint64(48)) | (np.uint64(key.high_port) << np.uint64(32))
         rest |= (np.uint64(key.vlan) << np.uint64(16)) | np.uint64(key.protocol)
         tunnel_id = np.uint64(key.tunnel_id)
@@ -80,10 +92,16 @@ def find(key, tag, table):
 
 
 @step
+def free_record(state, table):
+    """Returns the number of a free record, which is then taken."""
+    state.free_flows -= 1
+    return np.int64(table.free[state.free_flows])
+
+
+@step
 def take_free(slot, tag, state, table):
     """Puts a free record into a slot and returns its number."""
-    state.free_flows -= 1
-    index = np.int64(table.free[state.free_flows])
+    index = free_record(state, table)
     table.slots[slot] = slot_of(tag, index)
     table.flows[index].tag = tag
     return index

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.transforms.arrays.columns import view
+from flowloom.transforms.arrays.icmp_messages import ICMP, ICMPV6, message_key
 from flowloom.transforms.arrays.kernels import Number, step
 
 _SIZES = {"ip": "ip_bytes", "wire": "wire_bytes", "payload": "payload_bytes"}
@@ -34,11 +35,17 @@ class MeteredColumns(NamedTuple):
     tcp_window: np.ndarray
     tcp_seq: np.ndarray
     tcp_ack: np.ndarray
+    checksum: np.ndarray
+    icmp: np.ndarray
+    icmp_error: np.ndarray
     size: np.ndarray
 
 
 class FlowKey(NamedTuple):
-    """The five-tuple without direction, low endpoint first, with VLAN and tunnel (0 where they are not in the key)."""
+    """The five-tuple without direction, low endpoint first, with VLAN and tunnel (0 where they are not in the key).
+
+    Ports of ICMP are 0, or hold the message if that is in the key.
+    """
 
     low_0: Number
     low_1: Number
@@ -51,6 +58,19 @@ class FlowKey(NamedTuple):
     tunnel_id: Number
 
 
+class KeyOptions(NamedTuple):
+    """The parts of a flow definition that decide its keys."""
+
+    vlan_in_key: bool
+    tunnel_in_key: bool
+    icmp_in_key: bool
+
+
+def key_options(definition: FlowDefinition) -> KeyOptions:
+    """Returns the options of the keys of a flow definition."""
+    return KeyOptions(definition.vlan_in_key, definition.tunnel_in_key, definition.icmp_in_key)
+
+
 def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> MeteredColumns:
     """Returns views of the columns of packets (`schemas.arrow.rows.PACKETS`)."""
     *names, _ = MeteredColumns._fields
@@ -58,8 +78,12 @@ def packet_columns(packets: pa.RecordBatch, definition: FlowDefinition) -> Meter
 
 
 @step
-def flow_key(packets, i, vlan_in_key, tunnel_in_key):
-    """Returns whether the low endpoint sent packet `i`, and the packet's `FlowKey`."""
+def flow_key(packets, i, options):
+    """Returns whether the low endpoint sent packet `i`, and the packet's `FlowKey`.
+
+    Args:
+      options: has the fields of `KeyOptions`.
+    """
     src_0, src_1, dst_0, dst_1 = packets.src_ip[i, 0], packets.src_ip[i, 1], packets.dst_ip[i, 0], packets.dst_ip[i, 1]
     src_port, dst_port = packets.src_port[i], packets.dst_port[i]
     if src_1 != dst_1:
@@ -72,8 +96,11 @@ def flow_key(packets, i, vlan_in_key, tunnel_in_key):
         low_0, low_1, high_0, high_1, low_port, high_port = src_0, src_1, dst_0, dst_1, src_port, dst_port
     else:
         low_0, low_1, high_0, high_1, low_port, high_port = dst_0, dst_1, src_0, src_1, dst_port, src_port
-    vlan = packets.vlan[i] if vlan_in_key else np.uint16(0)
-    tunnel_id = packets.tunnel_id[i] if tunnel_in_key else np.uint32(0)
+    if options.icmp_in_key and (packets.protocol[i] == ICMP or packets.protocol[i] == ICMPV6):
+        message = message_key(packets.protocol[i], packets.icmp[i])
+        low_port, high_port = np.uint16(message >> np.uint32(16)), np.uint16(message & np.uint32(0xFFFF))
+    vlan = packets.vlan[i] if options.vlan_in_key else np.uint16(0)
+    tunnel_id = packets.tunnel_id[i] if options.tunnel_in_key else np.uint32(0)
     return from_low, FlowKey(low_0, low_1, high_0, high_1, low_port, high_port, packets.protocol[i], vlan, tunnel_id)
 
 
@@ -84,6 +111,7 @@ def write_key(flow, key, packets, i):
     flow.low_port, flow.high_port, flow.protocol = key.low_port, key.high_port, key.protocol
     flow.key_vlan, flow.key_tunnel = key.vlan, key.tunnel_id
     flow.vlan, flow.tunnel_id, flow.ip_version = packets.vlan[i], packets.tunnel_id[i], packets.ip_version[i]
+    flow.icmp = packets.icmp[i]
 
 
 @step

@@ -20,14 +20,13 @@ from flowloom.transforms.arrays.kernels import borrowed, mix, step
 from flowloom.transforms.flows.flow_state import ENTRY, FLOW, Entries, empty_entries, flow_rows, idle_timeouts_ns
 from flowloom.transforms.flows.meter import TAKE_FLOWS
 from flowloom.transforms.flows.packet_steps import MeteredColumns, flow_key, packet_columns, write_entry, write_key
+from flowloom.transforms.flows.recent_packets import RECENT, TAILS, is_copy, remember, signature
 
 _KEY = np.dtype(
     [
         ("number", np.int64),  # packets since the key began
         ("begun", np.int64),  # keys that began before it
         ("clock_ns", np.int64),
-        ("previous_ip_id", np.uint32),
-        ("previous_bytes", np.uint32),
         ("forward", np.bool_),  # the side of the first packet
     ],
     align=True,
@@ -54,17 +53,23 @@ class _Options(NamedTuple):
     idle_ns: np.ndarray
     vlan_in_key: bool
     tunnel_in_key: bool
+    icmp_in_key: bool
+    window_ns: int
     max_open: int
     eighth: int
 
 
 class _KeyTable(NamedTuple):
-    """Known keys: slots of the hash table, five words of each key, its `_KEY` record, its last k packets."""
+    """Known keys: slots of the hash table, five words of each key, its `_KEY` record, its last k packets.
+
+    `recent` has the last `RECENT` packets of each key, by which copies are found.
+    """
 
     slots: np.ndarray
     words: np.ndarray
     records: np.ndarray
     tails: np.ndarray
+    recent: np.ndarray
 
 
 class PacketWindows:
@@ -97,6 +102,8 @@ class PacketWindows:
             idle_timeouts_ns(definition),
             definition.vlan_in_key,
             definition.tunnel_in_key,
+            definition.icmp_in_key,
+            definition.duplicate_window_ns,
             definition.max_open_flows,
             definition.open_flows_step,
         )
@@ -169,7 +176,9 @@ class PacketWindows:
                 self._make_room(now)
         entries = Entries(*(values[:filled] for values in entries))
         last = int(self._state["packets"])
-        self._rows.append((flow_rows(rows, entries, self._group), np.arange(last - packets.num_rows, last)))
+        self._rows.append(
+            (flow_rows(rows, entries, self._group, self._definition), np.arange(last - packets.num_rows, last))
+        )
 
     def _new_table(self, keys: int) -> _KeyTable:
         return _KeyTable(
@@ -177,6 +186,7 @@ class PacketWindows:
             np.empty((keys, 5), np.uint64),
             np.empty(keys, _KEY),
             np.empty((keys, self._definition.k), ENTRY),
+            np.zeros((keys, RECENT), TAILS),
         )
 
     def _busy(self, now: int) -> np.ndarray:
@@ -218,7 +228,7 @@ def _windows(packets, begin, filled, options, state, table, rows, entries, hash_
     table, entries = _KeyTable(*borrowed(table)), Entries(*borrowed(entries))
     for i in range(begin, len(rows)):
         clock = packets.clock_ns[i]
-        from_low, flow = flow_key(packets, i, options.vlan_in_key, options.tunnel_in_key)
+        from_low, flow = flow_key(packets, i, options)
         words = _window_key(packets, i, flow, options.key)
         slot = find_slot(table.slots, table.words, words, hash_key)
         place = table.slots[slot] - 1
@@ -234,7 +244,7 @@ def _windows(packets, begin, filled, options, state, table, rows, entries, hash_
             state.begun += 1
         key, tail, row = table.records[place], table.tails[place], rows[i]
         side = options.key == _SOURCE or from_low
-        _add_packet(key, tail, row, packets, i, side)
+        _add_packet(key, tail, table.recent[place], row, packets, i, side, options.window_ns)
         key.clock_ns = clock
         state.clock_ns = clock
 
@@ -280,7 +290,7 @@ def _new_place(slot, words, state, table):
 
 
 @step
-def _add_packet(key, tail, row, packets, i, side):
+def _add_packet(key, tail, recent, row, packets, i, side, window_ns):
     """Adds packet `i` to the window of its key; the first one decides which side is forward."""
     now = packets.time_ns[i]
     if key.number == 0:
@@ -288,13 +298,22 @@ def _add_packet(key, tail, row, packets, i, side):
     else:
         previous = tail[(key.number - 1) % tail.shape[0]].time_ns
         row.out_of_order = now < previous
-        row.duplicates = (
-            now == previous and packets.ip_id[i] == key.previous_ip_id and packets.ip_bytes[i] == key.previous_bytes
-        )
+    sign = _signature_of_key(packets, i)
+    row.duplicates = is_copy(recent, 0, key.number, sign, now, window_ns)
+    remember(recent, 0, key.number, sign, now)
     # an entry of a window says whether it is forward: which side is low differs from row to row
     write_entry(tail[key.number % tail.shape[0]], packets, i, side == key.forward)
     key.number += 1
-    key.previous_ip_id, key.previous_bytes = packets.ip_id[i], packets.ip_bytes[i]
+
+
+@step
+def _signature_of_key(packets, i):
+    """Returns a hash of what packet `i` and its copies have in common; flows of a key have different ones."""
+    ports = (np.uint64(packets.src_port[i]) << np.uint64(16)) | np.uint64(packets.dst_port[i])
+    words = mix(ports | np.uint64(packets.protocol[i]) << np.uint64(32))
+    for word in (packets.src_ip[i, 0], packets.src_ip[i, 1], packets.dst_ip[i, 0], packets.dst_ip[i, 1]):
+        words = mix(words ^ word)
+    return mix(words ^ signature(packets, i, False))
 
 
 @step

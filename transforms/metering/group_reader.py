@@ -21,6 +21,7 @@ from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.flow_shards import FlowShards
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
+from flowloom.transforms.flows.packet_order import PacketOrder
 from flowloom.transforms.flows.packet_windows import PacketWindows
 from flowloom.transforms.io.ahead import ahead
 from flowloom.transforms.metering.open_flows import most_open_in_ranges
@@ -85,6 +86,7 @@ class GroupReader:
         self._shards = FlowShards(definition, group, shards) if shards > 1 and definition.decision == "flow" else None
         bounded = self._shards is not None or (gives_up and place != WHOLE)
         self._most_open = most_open_in_ranges(definition) if bounded else None
+        self._order = PacketOrder(definition.reorder_ns) if definition.reorder_ns else None
         self._clock_ns = NO_CLOCK if place.prior_clock_ns is None else place.prior_clock_ns
         self._ip_fragments: IpFragmentTable | None = None
         if definition.fragments == "join":
@@ -131,8 +133,17 @@ class GroupReader:
     def _decoded(self, part: CaptureRange) -> contextlib.AbstractContextManager[Iterator[pa.RecordBatch]]:
         """Returns the packets of one range, on request decoded by a thread of its own."""
         if self._ahead_bytes is None:
-            return contextlib.nullcontext(self.packets(part))
-        return ahead(lambda: self.packets(part), self._ahead_bytes)
+            return contextlib.nullcontext(self._ordered(self.packets(part)))
+        return ahead(lambda: self._ordered(self.packets(part)), self._ahead_bytes)
+
+    def _ordered(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yields the packets of a capture in the order that the definition wants (`reorder_s`)."""
+        if self._order is None:
+            yield from batches
+            return
+        for packets in batches:
+            yield self._order.add(packets)
+        yield self._order.flush()
 
     def packets(self, part: CaptureRange) -> Iterator[pa.RecordBatch]:
         """Yields the packets of one range as `schemas.rows.PACKETS`, and counts its records for the account."""
@@ -184,6 +195,7 @@ class GroupReader:
             row["rejects"] = 1
         row["bytes"] = capture.size
         row["records"] = decoder.records
+        row["metered"] -= int(decoder.dropped[DropReason.ICMP_ERROR])
         row["metered_cut"] = decoder.cut
         row["link_types"] = sorted(links)
         row |= {reason.column: int(decoder.dropped[reason]) for reason in DropReason}

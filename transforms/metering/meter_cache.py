@@ -28,7 +28,7 @@ from flowloom.transforms.flows.meter import WHOLE, RangePlace
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.metering.scheduling import MeterTask, first_within_lifetime
 
-CACHE_VERSION = 4
+CACHE_VERSION = 6
 """Version of the cache; raised when metering gives different results for the same capture and definition."""
 
 AMONG_OTHERS = RangePlace(position=1, last=False)

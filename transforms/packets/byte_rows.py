@@ -31,7 +31,9 @@ _IPV6, _OTHER_PROTOCOL, _LATER_FRAGMENT = (
     int(PacketDrop.LATER_FRAGMENT),
 )
 _NAME_SERVICE, _EMPTY_SEGMENT = int(PacketDrop.NAME_SERVICE), int(PacketDrop.EMPTY_SEGMENT)
-_COLUMNS = ("ip_version", "protocol", "src_port", "dst_port", "payload_bytes")
+_NO_PACKET = 255
+"""In the place of a reason: an ICMP error, which the captures table counts (`DropReason.ICMP_ERROR`)."""
+_COLUMNS = ("icmp_error", "ip_version", "protocol", "src_port", "dst_port", "payload_bytes")
 
 
 def no_drops() -> np.ndarray:
@@ -74,10 +76,12 @@ def packet_rows(
 
 
 @numba.njit(nogil=True, cache=True)
-def _choose(window, network, ip_version, protocol, src_port, dst_port, payload, ports, drop, dropped):
+def _choose(window, network, icmp_error, ip_version, protocol, src_port, dst_port, payload, ports, drop, dropped):
     """Writes the reason why each packet is dropped, or `_KEPT`, and count the reasons."""
     for i in range(len(network)):
-        if ip_version[i] != 4:
+        if icmp_error[i]:
+            reason = _NO_PACKET
+        elif ip_version[i] != 4:
             reason = _IPV6
         elif protocol[i] != 6 and protocol[i] != 17:
             reason = _OTHER_PROTOCOL
@@ -90,7 +94,7 @@ def _choose(window, network, ip_version, protocol, src_port, dst_port, payload, 
         else:
             reason = _KEPT
         drop[i] = reason
-        if reason != _KEPT:
+        if reason not in (_KEPT, _NO_PACKET):
             dropped[reason] += 1
 
 

@@ -13,16 +13,14 @@ from flowloom.schemas.corpus.flow_definition import VXLAN_PORTS, FlowDefinition
 from flowloom.transforms.arrays.columns import column, integer_dtype
 from flowloom.transforms.captures.records import Records
 from flowloom.transforms.packets.decode_kernels import (
-    FIRST_FRAGMENT,
-    HEADER_CUT,
-    LATER_FRAGMENT,
-    WHOLE,
     DecodedColumns,
     Frames,
     decode_records,
     decode_unusual,
+    quote_packets,
 )
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
+from flowloom.transforms.packets.ip_headers import FIRST_FRAGMENT, HEADER_CUT, LATER_FRAGMENT, WHOLE
 from flowloom.transforms.packets.tunnels import MAX_DEPTH, MAY_CARRY, inner_packets, tunnel_mask
 
 NO_CLOCK = np.iinfo(np.int64).min
@@ -66,6 +64,7 @@ class PacketDecoder:
         stays where only a port suggests a tunnel, where the inside is damaged, or where the outside is an IP fragment.
       vxlan_ports: the UDP ports of the tunnel `vxlan`.
       decoding: whether headers above IP are read in full, or as NFStream reads them.
+      icmp_errors: "count" to mark the ICMP errors that quote a packet (`icmp_error`), and give them its key.
       clock_ns: the latest time of all records before, `NO_CLOCK` if it is not known.
 
     Attributes:
@@ -83,6 +82,7 @@ class PacketDecoder:
         tunnels: Iterable[str] = (),
         vxlan_ports: Iterable[int] = VXLAN_PORTS,
         decoding: Literal["full", "nfstream"] = "full",
+        icmp_errors: Literal["packets", "count"] = "packets",
         clock_ns: int = NO_CLOCK,
     ):
         self.records = 0
@@ -92,6 +92,7 @@ class PacketDecoder:
         self._fragments = fragments
         self._first_record = first_record
         self._tunnels = tunnel_mask(tunnels)
+        self._counts_errors = icmp_errors == "count"
         self._nfstream = decoding == "nfstream"
         self._vxlan_ports = np.array(list(vxlan_ports), np.int64)
 
@@ -106,12 +107,12 @@ class PacketDecoder:
         """Returns a decoder that reads headers and unwraps tunnels as a flow definition says."""
         return cls(
             fragments, first_record, tunnels=definition.tunnels, vxlan_ports=definition.vxlan_ports,
-            decoding=definition.decoding, clock_ns=clock_ns,
+            decoding=definition.decoding, icmp_errors=definition.icmp_errors, clock_ns=clock_ns,
         )  # fmt: skip
 
     def decode(self, records: Records) -> pa.RecordBatch:
         """Returns the IP packets of the records as `schemas.arrow.rows.PACKETS`, in order; counts the others."""
-        columns, _ = self._columns(records, locate=self._tunnels > 0)
+        columns, _ = self._columns(records, locate=self._tunnels > 0 or self._counts_errors)
         return _batch(columns)
 
     def decode_located(self, records: Records) -> tuple[pa.RecordBatch, PacketPlaces]:
@@ -128,6 +129,8 @@ class PacketDecoder:
         fragment, network, transport = places
         if self._tunnels:
             self._unwrap(records, columns, fragment, network, transport)
+        if self._counts_errors:
+            self._quote(records, DecodedColumns(**columns, fragment=fragment, network=network, transport=transport))
         columns["record"] += np.uint64(self._first_record)
         self.records += len(records)
         if fragment.any():
@@ -176,6 +179,11 @@ class PacketDecoder:
             columns["vlan"][rows[tagged]] = found["vlan"][whole][tagged]
             columns["tunnel_id"][rows[numbered]] = tunnel_id[packet[numbered]]
             rows = rows[(fragment[rows] == WHOLE) & MAY_CARRY[columns["protocol"][rows]]]
+
+    def _quote(self, records: Records, rows: DecodedColumns) -> None:
+        """Marks ICMP errors, gives them the key of the packet that they quote, and counts them."""
+        end = (records.start + records.captured)[(rows.record - np.uint64(self.records)).astype(np.int64)]
+        self.dropped[DropReason.ICMP_ERROR] += quote_packets(records.window, end, self._nfstream, tuple(rows))
 
     def _joined(self, columns: dict[str, np.ndarray], fragment: np.ndarray) -> np.ndarray:
         """Copies ports of first fragments to later ones; returns a mask without the later ones that have no first."""

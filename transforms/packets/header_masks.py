@@ -4,7 +4,7 @@ import numba
 import numpy as np
 
 from flowloom.transforms.arrays.kernels import clear_bytes, u16
-from flowloom.transforms.packets.ipv6_extensions import EXTENSIONS, FRAGMENT, extension_bytes
+from flowloom.transforms.packets.ip_headers import EXTENSIONS, FRAGMENT, extension_bytes
 
 HOST_SERVICES = (53, 67, 68, 137, 138, 546, 547, 1900, 3702, 5350, 5351, 5353, 5355, 17500)
 """Ports of services whose payload names hosts or holds their addresses: DNS, DHCP, NetBIOS name service and datagrams,

@@ -27,6 +27,7 @@ _ENTRY = np.dtype(
         ("protocol", np.uint8),
         ("src_port", np.uint16),
         ("dst_port", np.uint16),
+        ("icmp", np.uint32),
         ("clock_ns", np.int64),
     ]
 )
@@ -54,10 +55,10 @@ class IpFragmentTable:
         self._used = 0
 
     def join(self, columns: dict[str, np.ndarray], first: np.ndarray, later: np.ndarray) -> np.ndarray:
-        """Writes the protocol and ports of first fragments into their later ones.
+        """Writes the protocol, ports and ICMP message of first fragments into their later ones.
 
         Args:
-          columns: a chunk of packets by `schemas.arrow.rows.PACKETS`; protocol and ports are written.
+          columns: a chunk of packets by `schemas.arrow.rows.PACKETS`; protocol, ports and `icmp` are written.
           first, later: bool masks over its rows.
 
         Returns:
@@ -81,7 +82,7 @@ class IpFragmentTable:
         joined, added = _join(
             self._entries, first, later, columns["src_ip"], columns["dst_ip"], key_protocol, columns["ip_id"],
             np.maximum(columns["clock_ns"], self.clock_ns), columns["protocol"], columns["src_port"],
-            columns["dst_port"], HASH_KEY,
+            columns["dst_port"], columns["icmp"], HASH_KEY,
         )  # fmt: skip
         self._used += added
         return joined
@@ -144,7 +145,7 @@ def _insert_new(entries, kept, hash_key):
 
 @numba.njit(nogil=True, cache=True)
 def _join(
-    entries, first, later, src, dst, key_protocol, ip_id, clock_ns, protocol, src_port, dst_port, hash_key
+    entries, first, later, src, dst, key_protocol, ip_id, clock_ns, protocol, src_port, dst_port, icmp, hash_key
 ):  # fmt: skip
     joined = np.zeros(len(first), np.bool_)
     added = 0
@@ -160,10 +161,11 @@ def _join(
             entry.dst_0, entry.dst_1 = dst[i, 0], dst[i, 1]
             entry.key_protocol, entry.ip_id = key_protocol[i], ip_id[i]
             entry.protocol, entry.src_port, entry.dst_port = protocol[i], src_port[i], dst_port[i]
-            entry.clock_ns = clock_ns[i]
+            entry.icmp, entry.clock_ns = icmp[i], clock_ns[i]
         elif entry.used and clock_ns[i] - entry.clock_ns <= LIFETIME_NS:
             protocol[i] = entry.protocol
             src_port[i] = entry.src_port
             dst_port[i] = entry.dst_port
+            icmp[i] = entry.icmp
             joined[i] = True
     return joined, added

@@ -13,6 +13,9 @@ from flowloom.transforms.packets.decoder import PacketDecoder
 _OF_RECORDS = ("record", "time_ns", "clock_ns", "wire_bytes")
 """Columns of `PACKETS` that every record has, or that none needs."""
 
+_OF_METERING = ("checksum", "icmp", "icmp_error")
+"""Columns of `PACKETS` in the form that metering needs."""
+
 HEADERS = pa.schema(
     [
         pa.field("record", pa.uint64(), nullable=False),  # position in the capture, from 0
@@ -20,7 +23,7 @@ HEADERS = pa.schema(
         pa.field("link_type", pa.int32(), nullable=False),  # LINKTYPE_ number of pcap
         pa.field("captured_bytes", pa.uint32(), nullable=False),
         pa.field("wire_bytes", pa.uint32(), nullable=False),  # whole frame as sent
-        *(field.with_nullable(True) for field in PACKETS if field.name not in _OF_RECORDS),
+        *(field.with_nullable(True) for field in PACKETS if field.name not in _OF_RECORDS + _OF_METERING),
         pa.field("drop_reason", pa.string()),  # a `DropReason` label; null for a packet
     ]
 )
@@ -41,7 +44,11 @@ def record_headers(decoder: PacketDecoder, records: Records) -> pa.RecordBatch:
     source[rows] = np.arange(len(rows))
     missing = source < 0
     of_packet = _nullable(source, missing, pa.int64())
-    columns = {name: packets[name].take(of_packet) for name in packets.schema.names if name not in _OF_RECORDS}
+    columns = {
+        name: packets[name].take(of_packet)
+        for name in HEADERS.names
+        if name in packets.schema.names and name not in _OF_RECORDS
+    }
     columns["record"] = column(np.arange(first, first + len(records), dtype=np.uint64), pa.uint64())
     columns["time"] = _nullable(records.time_ns, records.time_ns == NO_TIME, HEADERS.field("time").type)
     columns["link_type"] = column(records.link_type, pa.int32())

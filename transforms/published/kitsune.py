@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flowloom.schemas.arrow.accounting import RejectReason
-from flowloom.schemas.arrow.rows import ADDRESS, GROUP_DIGITS, PACKETS, with_published_labels
+from flowloom.schemas.arrow.rows import ADDRESS, GROUP_DIGITS, LATER_COLUMNS, PACKETS, with_published_labels
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.tasks import NEGATIVE, POSITIVE
 from flowloom.schemas.errors import FlowloomError
@@ -25,7 +25,9 @@ from flowloom.transforms.published.published_rejects import Rejects
 
 KITSUNE_TASK = "attack"
 
-KITSUNE_UNKNOWN = ("vlan", "tunnel_id", "duplicates", "pkt_tcp_flags", "pkt_tcp_window", "pkt_ttl", "pkt_payload")
+KITSUNE_UNKNOWN = (
+    "vlan", "tunnel_id", "duplicates", "pkt_tcp_flags", "pkt_tcp_window", "pkt_ttl", "pkt_payload", *LATER_COLUMNS,
+)  # fmt: skip
 """Flow columns that the tables lack."""
 
 _METERABLE = {
@@ -35,6 +37,10 @@ _METERABLE = {
     "orient": "first-packet",
     "tunnels": (),
     "min_packets": 1,
+    "icmp_in_key": False,
+    "icmp_errors": "packets",
+    "duplicates": "count",
+    "reorder_s": None,
 }
 """Options of a flow definition that need no column that the tables lack, and reject no flow."""
 
@@ -115,6 +121,8 @@ def check_kitsune_definition(definition: FlowDefinition) -> None:
 
 def _shown(value: object) -> str:
     """Returns the value of an option as YAML shows it."""
+    if value is None:
+        return "null"
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 

@@ -96,6 +96,7 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
         first, other = ({"identity": each.identity, "key_id": each.key_id} for each in (cards[0], card))
         _check_same("identities", first, other, (names[0], name))
     _check_flow_ids(names, cards)
+    _check_flow_columns(names, cards)
     tasks: dict[str, tuple[str, Task]] = {}
     for name, card in zip(names, cards, strict=True):
         for task in card.tasks:
@@ -113,7 +114,7 @@ def plan_weave(cards: Sequence[DatasetCard], rules: WeaveRules) -> WeavePlan:
     shards = rules.shards or max((shards_of(card) for card in cards), default=1)
     output = Output(shards=shards, row_group_rows=_row_group_rows(cards))
     published = frozenset(entry.view for card in cards for entry in card.published)
-    stored = StoredViews(cards[0].identity, published)
+    stored = StoredViews(cards[0].identity, published, flow_columns=cards[0].flow_columns)
     return WeavePlan(rules, names, tuple(merged.values()), recodings, stored, output)
 
 
@@ -165,6 +166,16 @@ def _check_flow_ids(names: Sequence[str], cards: Sequence[DatasetCard]) -> None:
             raise FlowloomError(
                 f"flow ids of merged datasets must follow one rule, got version {captured[0][1].flow_ids} in "
                 f"{captured[0][0]!r} and {card.flow_ids} in {name!r}; build {older!r} again from its captures"
+            )
+
+
+def _check_flow_columns(names: Sequence[str], cards: Sequence[DatasetCard]) -> None:
+    older = min(zip(names, cards, strict=True), key=lambda each: each[1].flow_columns)[0]
+    for name, card in zip(names, cards, strict=True):
+        if card.flow_columns != cards[0].flow_columns:
+            raise FlowloomError(
+                f"merged datasets must have the same columns of flows, got version {cards[0].flow_columns} in "
+                f"{names[0]!r} and {card.flow_columns} in {name!r}; build {older!r} again"
             )
 
 

@@ -225,6 +225,7 @@ def assemble_merged_card(
     first = cards[0]
     return DatasetCard(
         flow_ids=max(card.flow_ids for card in cards),
+        flow_columns=cards[0].flow_columns,
         tool_version=importlib.metadata.version("flowloom"),
         name=plan.rules.name or "+".join(dict.fromkeys(card.name for card in cards)),
         content_hash=shards_hash(shards, plan.tasks),

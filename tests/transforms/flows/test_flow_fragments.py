@@ -135,6 +135,8 @@ def test_only_flows_near_a_cut_are_fragments():
     assert fragments <= 2 * 121, "those within the idle timeout of the cut, on either side"
 
 
-def test_a_definition_with_an_active_timeout_has_no_fragments():
+def test_definitions_that_are_not_associative_have_no_fragments():
+    with pytest.raises(ValueError, match="reorder_s must be null to meter a range of a capture group, got 5"):
+        FlowMeter(FlowDefinition.of(reorder_s=5), GROUP, RangePlace(1, False, START))
     with pytest.raises(ValueError, match="active_s must be null to meter a range of a capture group, got 1800"):
         FlowMeter(FlowDefinition.of("nfstream"), GROUP, RangePlace(1, False, START))
