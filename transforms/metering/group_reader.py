@@ -21,10 +21,10 @@ from flowloom.transforms.captures.records import Records, RecordScanner
 from flowloom.transforms.flows.flow_shards import FlowShards
 from flowloom.transforms.flows.meter import TAKE_FLOWS, WHOLE, FlowMeter, RangePlace
 from flowloom.transforms.flows.open_meter import open_meter
-from flowloom.transforms.flows.packet_order import PacketOrder
 from flowloom.transforms.flows.packet_windows import PacketWindows
 from flowloom.transforms.io.ahead import ahead
 from flowloom.transforms.metering.open_flows import most_open_in_ranges
+from flowloom.transforms.metering.packet_order import PacketOrder
 from flowloom.transforms.packets.decoder import NO_CLOCK, PacketDecoder, PacketPlaces
 from flowloom.transforms.packets.ip_fragments import IpFragmentTable
 
