@@ -178,7 +178,8 @@ def closing_faults(reading: Reading, case: FuzzCase, what: str) -> Iterator[Faul
     if in_view != metered:
         yield Fault("accounts", f"{what}: {metered} metered packets, {in_view} in the packets view or dropped from it")
     flows = reading.flows
-    counts = [batch[name] for batch in flows.to_batches() for name in ("packets_fwd", "packets_bwd")]
+    counted = ["packets_fwd", "packets_bwd", *(["duplicates"] if case.definition.duplicates == "drop" else [])]
+    counts = [batch[name] for batch in flows.to_batches() for name in counted]
     packets = sum(int(view(count).sum()) for count in counts)
     if packets != metered and not reading.short:
         yield Fault("accounts", f"{what}: {metered} metered packets, {packets} in flows")

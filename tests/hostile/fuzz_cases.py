@@ -126,7 +126,8 @@ class Pool:
         ports = draws.choice(((53,), (53, 443), ()))
         view = PacketView(preset=preset, length=draws.choice((80, 81, 140, 1500)), name_service_ports=ports)
         edges = tuple(self.edges(draws, file) for file in files) if cut else ()
-        return FuzzCase(files, draws.choice(self.definitions), view, edges, draws.choice(CHUNKS))
+        definition = draws.choice(self.definitions).model_copy(update={"reorder_s": None})  # refused with the view
+        return FuzzCase(files, definition, view, edges, draws.choice(CHUNKS))
 
     def edges(self, draws: random.Random, file: bytes) -> tuple[int, ...] | None:
         """Returns bytes where the ranges of a file end: at records, at random bytes, or at none."""

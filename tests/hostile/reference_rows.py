@@ -21,8 +21,8 @@ def reference_rows(
     """Returns the rows of readable captures in captured order, and the number of dropped packets by reason."""
     ipv4 = reference_decoder.ipv4
 
-    def located(data: bytes, room: int) -> Packet:
-        packet = ipv4(data, room)
+    def located(data: bytes, room: int, decoding: str = "full") -> Packet:
+        packet = ipv4(data, room, decoding)
         packet.network = data  # type: ignore[attr-defined]
         return packet
 
@@ -30,6 +30,8 @@ def reference_rows(
         packets, _, _ = reference_packets(files, definition, range(len(files)))
     rows, dropped = [], {}
     for packet in packets:
+        if packet.icmp_error:
+            continue
         reason = dropped_for(packet, packet_view)
         if reason is None:
             rows.append(row(packet.network, packet, packet_view))  # type: ignore[attr-defined]
