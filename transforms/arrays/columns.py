@@ -24,10 +24,13 @@ def column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
 
 
 def nullable_column(values: np.ndarray, missing: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Returns the values as an Arrow array of a fixed-width type, null where the mask is set."""
-    whole = column(values, kind)
+    """Returns the values as an Arrow array of a fixed-width type, null where the mask is set.
+
+    Nulls have zeros as their bytes, so that equal arrays are equal bytes in an Arrow file.
+    """
     if not missing.any():
-        return whole
+        return column(values, kind)
+    whole = column(np.where(missing, values.dtype.type(0), values), kind)
     validity = pa.py_buffer(np.packbits(~missing, bitorder="little"))
     return pa.Array.from_buffers(kind, len(values), [validity, whole.buffers()[1]])
 

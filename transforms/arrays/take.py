@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from flowloom.transforms.arrays.columns import column, concatenated, list_column, view
+from flowloom.transforms.arrays.columns import column, concatenated, list_column, nullable_column, view
 
 
 def rearranged(rows: pa.RecordBatch, order: np.ndarray) -> pa.RecordBatch:
@@ -43,8 +43,11 @@ def _taken(values: pa.Array, order: np.ndarray, places: pa.Array) -> pa.Array:
         target = np.empty(int(moved[-1]), items.dtype)
         _copy_segments(offsets, items, order, moved, target)
         return list_column(moved, target, kind)
-    if values.null_count == 0 and pa.types.is_integer(kind):
-        return column(view(values)[order], kind)
+    if pa.types.is_integer(kind):
+        if values.null_count == 0:
+            return column(view(values)[order], kind)
+        missing = values.is_null().to_numpy(zero_copy_only=False)
+        return nullable_column(view(values)[order], missing[order], kind)
     return values.take(places)
 
 

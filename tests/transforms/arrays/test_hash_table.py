@@ -3,7 +3,6 @@
 import struct
 from pathlib import Path
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,7 +14,7 @@ from flowloom.transforms.arrays.columns import concatenated
 from flowloom.transforms.arrays.hash_table import HASH_KEY
 from flowloom.transforms.captures.ranges import CaptureRange
 from flowloom.transforms.flows.open_flow_table import key_tags
-from flowloom.transforms.flows.packet_steps import packet_columns
+from flowloom.transforms.flows.packet_steps import key_options, packet_columns
 from flowloom.transforms.metering.group_reader import GroupReader
 from flowloom.transforms.packets import ip_fragments
 from flowloom.transforms.packets.afterimage import AfterImage
@@ -52,8 +51,7 @@ def test_flows_of_a_flood_have_different_tags(tmp_path):
     part = CaptureRange(str(flood(tmp_path / "flood.pcap", 20_000)))
     definition = FlowDefinition.of()
     packets = concatenated(list(GroupReader([part], GROUP, definition).packets(part)), PACKETS)
-    tags_of = numba.njit(lambda columns: key_tags(columns, False, False, HASH_KEY))
-    tags = tags_of(packet_columns(packets, definition))
+    tags = key_tags(tuple(packet_columns(packets, definition)), key_options(definition), HASH_KEY)
     assert len(np.unique(tags)) > 19_900
     assert len(np.unique(tags & np.uint32(0xFFFF))) > 15_000, "a random function reaches 17,000 of 65,536 slots"
 
