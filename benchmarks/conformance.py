@@ -225,6 +225,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "conformance.md")
     arguments = parser.parse_args()
     captures = sorted(path for path in arguments.captures.iterdir() if path.is_file())
+    if not captures:
+        parser.error(f"{arguments.captures} must have captures, got no file; give the folder that holds them")
     results = [(settings, compare(captures, settings)) for settings in SETTINGS]
     arguments.output.write_text(page(results))
     for settings, found in results:
