@@ -27,6 +27,9 @@ from flowloom.transforms.flows.packet_steps import key_options, packet_columns
 
 Result = TypeVar("Result")
 
+NAME = "shards"
+"""Beginning of the names of the threads."""
+
 
 class FlowShards:
     """Meter of one whole capture by several threads; it has the methods of `FlowMeter` that a whole capture needs.
@@ -40,7 +43,7 @@ class FlowShards:
     def __init__(self, definition: FlowDefinition, group: str, shards: int):
         self._definition = definition
         self._shards = [FlowMeter(definition, group) for _ in range(shards)]
-        self._threads = concurrent.futures.ThreadPoolExecutor(shards - 1)
+        self._threads = concurrent.futures.ThreadPoolExecutor(shards - 1, NAME)
 
     def update(self, packets: pa.RecordBatch, origin: int = 0) -> None:
         """Meters packets (`schemas.arrow.rows.PACKETS`) of the capture that follow all packets metered before.

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
+NAME = "ahead"
+"""Beginning of the names of the threads."""
 _JOIN_S = 0.5
 """Seconds for which the end waits for threads; one that still reads a file then is left, and gives nothing more."""
 
@@ -33,7 +35,9 @@ class Ahead(Iterator[Item]):
         # threads know only this part, so that an iterator nobody refers to can end them
         self._work = _Work(jobs, most_bytes)
         count = min(workers, len(jobs))
-        self._threads = [threading.Thread(target=self._work.run, daemon=True) for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._work.run, name=f"{NAME}-{at}", daemon=True) for at in range(count)
+        ]
         self._end = weakref.finalize(self, _stop, self._work, self._threads)
         for thread in self._threads:
             thread.start()

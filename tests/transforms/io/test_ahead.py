@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowloom.transforms.io.ahead import Ahead, ahead
+from flowloom.transforms.io.ahead import NAME, Ahead, ahead
 
 
 class Sized:
@@ -44,8 +44,8 @@ def items(job: int, sizes: list[int], meter: Meter | None = None) -> Iterator[Si
 
 
 def working() -> int:
-    """Returns the number of threads beside the main one."""
-    return threading.active_count() - 1
+    """Returns the number of threads that work ahead."""
+    return sum(thread.name.startswith(NAME) for thread in threading.enumerate())
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=8), max_size=8), st.integers(1, 5), st.integers(1, 60))

@@ -9,6 +9,7 @@ from capture_files import ACK, SYN, ethernet, ipv4, ipv6, pcap, tcp, udp
 from unusual_frames import FRAMES, ether_type, wifi
 
 from flowloom.schemas.arrow.accounting import DropReason
+from flowloom.schemas.arrow.rows import NO_ICMP
 from flowloom.transforms.captures.capture_window import CaptureBytes
 from flowloom.transforms.captures.formats import open_records
 from flowloom.transforms.packets.decoder import PacketDecoder
@@ -63,6 +64,7 @@ def test_every_link_type_gives_the_same_packet(tmp_path, name):
             "dst_ip": ipaddress.ip_address("::ffff:10.0.0.2").packed, "src_port": 4000, "dst_port": 443, "protocol": 6,
             "ip_version": 4, "vlan": 0, "tunnel_id": 0, "wire_bytes": len(frame), "ip_bytes": 43, "payload_bytes": 3,
             "ip_id": 5, "ttl": 33, "tcp_flags": 0x12, "tcp_window": 99, "tcp_seq": 7, "tcp_ack": 8,
+            "checksum": 0, "icmp": NO_ICMP, "icmp_error": 0,
         }
     ]  # fmt: skip
 
