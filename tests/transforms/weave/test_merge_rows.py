@@ -168,7 +168,7 @@ DISAGREEMENTS = {
     "definition": ({"definition": {"k": 30}}, {}, r"flow definitions .* must agree, got k 60 in 'a' and 30 in 'b'"),
     "identity": ({"identity": "drop"}, {}, "identities .* got identity keep in 'a' and drop in 'b'"),
     "key": ({"key_id": "ff"}, {}, "identities .* got key_id none in 'a' and ff in 'b'"),
-    "columns of flows": ({"flow_columns": 1}, {}, "columns of flows, got version 2 in 'a' and 1 in 'b'; build 'b' again"),
+    "columns of flows": ({"flow_columns": 1}, {}, "got version 2 in 'a' and 1 in 'b'; build 'b' again"),
     "views": ({"views": ("flows", "packets")}, {}, "dataset 'b': views must be flows, got flows, packets"),
     "kind": ({"tasks": [{"name": "app", "kind": "binary"}]}, {}, "tasks 'app' .* got kind multiclass in 'a'"),
     "added value": (
