@@ -58,10 +58,13 @@ def flows_of(rows: list[Row]) -> pa.RecordBatch:
     return flows
 
 
+OTHER_END = {"src_ip": "dst_ip", "dst_ip": "src_ip", "src_port": "dst_port", "dst_port": "src_port"}
+
+
 def turned(row: Row) -> Row:
-    return row | {
-        "src_ip": row["dst_ip"], "dst_ip": row["src_ip"], "src_port": row["dst_port"], "dst_port": row["src_port"],
-    }  # fmt: skip
+    """Returns a row with its ends exchanged, the columns that it leaves empty included."""
+    empty = {"empty": tuple(OTHER_END.get(name, name) for name in row["empty"])} if "empty" in row else {}
+    return row | {name: row[other] for name, other in OTHER_END.items()} | empty
 
 
 def fits(window: Row, flow: Row, names: tuple[str, ...]) -> bool:
