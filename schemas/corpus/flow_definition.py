@@ -163,7 +163,7 @@ class FlowDefinition(pydantic.BaseModel):
 
     @property
     def margin_ns(self) -> int:
-        """Nanoseconds by which a gap or an age may fall short of exceeding its timeout, 1 if it must only reach it."""
+        """Nanoseconds that a gap or an age need not exceed its timeout by, 1 if reaching it is enough."""
         return 1 if self.timeouts == "reached" else 0
 
     @property
