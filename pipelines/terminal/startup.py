@@ -48,7 +48,7 @@ def quick_start(*, cloud: bool = True) -> Iterator[None]:
             before = sum(mix.stats.cache_misses.values())
             mix(0)
             if sum(mix.stats.cache_misses.values()) > before:
-                _tell("compiling kernels for the first time, which takes about 20 s; later commands load them")
+                _tell("compiling kernels for the first time, which takes about 11 s; later commands load them")
     finally:
         warnings.setLevel(level)
         gc.freeze()

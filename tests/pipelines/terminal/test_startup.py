@@ -35,6 +35,6 @@ def test_the_first_start_says_that_kernels_are_compiled(tmp_path):
         for _ in range(2)
     )
     assert first == (
-        "flowloom: compiling kernels for the first time, which takes about 20 s; later commands load them\n"
+        "flowloom: compiling kernels for the first time, which takes about 11 s; later commands load them\n"
     )
     assert second == ""
