@@ -70,10 +70,10 @@ def body(data: bytes, protocol: int, inside: int) -> bytes:
             return zeros(data, (2, 8))
         if kind not in ((1, 2, 3, 4) if six else (3, 4, 5, 11, 12)):
             return zeros(data, (2, len(data)))
-        quoted = data[8:]
-        if words := data[4] * 8 if six else data[5] * 4:
+        quoted, redirect = data[8:], (six, kind) == (False, 5)
+        if words := data[4] * 8 if six else data[5] * 4 * (not redirect):  # a redirect has its gateway there
             quoted = quoted[:words] + bytes(len(quoted[words:]))
-        head = zeros(data[:8], (2, 8) if (six, kind) == (False, 5) else (2, 4))
+        head = zeros(data[:8], (2, 8) if redirect else (2, 4))
         return head + (reference(quoted, inside + 1) if quoted else b"")
     if protocol == 47 and data[2:4] in (b"\x08\x00", b"\x86\xdd"):
         header = 4 + 4 * sum(bool(data[0] & bit) for bit in (0x80, 0x20, 0x10))
