@@ -10,9 +10,7 @@ from reference_meter import reference_packets
 from flowloom.schemas.arrow.accounting import PacketDrop
 from flowloom.schemas.corpus.flow_definition import FlowDefinition
 from flowloom.schemas.corpus.packet_view import PacketView
-
-NAMING_PORTS = {53, 67, 68, 137, 138, 546, 547, 1900, 3702, 5350, 5351, 5353, 5355, 17500}
-"""Ports of services whose payload names hosts, which the strict mask clears."""
+from flowloom.transforms.packets.header_masks import HOST_SERVICES
 
 
 def reference_rows(
@@ -66,7 +64,7 @@ def row(data: bytes, packet: Packet, packet_view: PacketView) -> bytes:
     behind = 8 if packet.protocol == UDP else (rest[12] >> 4) * 4 if len(rest) > 12 else 20
     payload = rest[behind:]
     if packet_view.preset == "strict":
-        if {int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")} & NAMING_PORTS:
+        if {int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")} & {*HOST_SERVICES}:
             payload = b""
         ip[4:6], ip[8:9], ip[10:12], ip[20:] = bytes(2), bytes(1), bytes(2), bytes(header - 20)
         cleared = ((0, 12), (16, 18)) if packet.protocol == TCP else ((0, 4), (6, 8))

@@ -7,6 +7,7 @@ from flowloom.trainers.feed.byte_spec import ByteSpec
 from flowloom.trainers.feed.flow_spec import FeatureSpec
 from flowloom.trainers.feed.table_spec import TableSpec
 from flowloom.trainers.recipes.builders import MODELS
+from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.recipe import Recipe
 
 TASKS = (
@@ -22,6 +23,9 @@ MIXTURES = {
     "attention": ("flow-net", ("mixing=attention", "pooling=[attention]", "embedding=0")),
 }
 """Structures that no named recipe has: the recipe that comes nearest, and its changed settings."""
+
+NETWORKS = [name for name in RECIPES if not Recipe.named(name).model.is_trees]
+"""Named recipes that train by epochs, unlike trees."""
 
 
 def untrained(recipe: Recipe) -> Any:

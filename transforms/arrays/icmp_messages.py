@@ -15,9 +15,9 @@ ICMP, ICMPV6 = 1, 58
 _WITH_IDENTIFIER = np.zeros((2, 256), np.bool_)
 _WITH_IDENTIFIER[0, [0, 8, 13, 14, 15, 16, 17, 18, 42, 43]] = True
 _WITH_IDENTIFIER[1, [128, 129, 160, 161]] = True
-_ERRORS = np.zeros((2, 256), np.bool_)
-_ERRORS[0, [3, 4, 5, 11, 12]] = True
-_ERRORS[1, [1, 2, 3, 4]] = True
+_QUOTING = np.zeros((2, 256), np.bool_)
+_QUOTING[0, [3, 4, 5, 11, 12]] = True
+_QUOTING[1, [1, 2, 3, 4]] = True
 _REQUEST_OF = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
 _REQUEST_OF[0, [0, 14, 16, 18, 43]] = 8, 13, 15, 17, 42
 _REQUEST_OF[1, [129, 161]] = 128, 160
@@ -30,11 +30,17 @@ def has_identifier(protocol, kind):
 
 
 @step
+def quotes(six, kind):
+    """Returns whether ICMP messages of a type, those of ICMPv6 if `six`, are errors that quote a packet."""
+    return _QUOTING[1 if six else 0, kind]
+
+
+@step
 def is_error(protocol, icmp):
     """Returns whether a packet is an ICMP message of a type that quotes a packet."""
     if (protocol != ICMP and protocol != ICMPV6) or icmp == NO_ICMP:
         return False
-    return _ERRORS[0 if protocol == ICMP else 1, icmp >> 24]
+    return quotes(protocol == ICMPV6, icmp >> 24)
 
 
 @step

@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 
+from flowloom.transforms.arrays.icmp_messages import quotes
 from flowloom.transforms.arrays.kernels import clear_bytes, u16
 from flowloom.transforms.packets.ip_headers import EXTENSIONS, FRAGMENT, extension_bytes
 
@@ -12,8 +13,6 @@ DHCPv6, SSDP, WS-Discovery, NAT-PMP and PCP, multicast DNS, LLMNR, and Dropbox's
 
 _CONTROL = (2, 88, 89, 103, 112)
 """Protocols whose payload consists of addresses: IGMP, EIGRP, OSPF, PIM, VRRP."""
-_QUOTING_4, _QUOTING_6 = (3, 4, 5, 11, 12), (1, 2, 3, 4)
-"""Types of ICMP and ICMPv6 errors, which quote a packet behind eight bytes (RFC 792, RFC 4443)."""
 _ECHO = (0, 8, 128, 129)
 _REDIRECT = 5
 _DEEPEST = 4
@@ -128,7 +127,7 @@ def _clear_icmp(content, at, size, six):
     if kind in _ECHO and (kind >= 128) == six:
         clear_within(content, at, size, 4, 8)  # identifier and sequence number
         return size
-    if not ((kind in _QUOTING_6) if six else (kind in _QUOTING_4)):  # routers, neighbours, groups, address masks
+    if not quotes(six, kind):  # routers, neighbours, groups, address masks
         clear_within(content, at, size, 4, size)
         return size
     if not six and kind == _REDIRECT:

@@ -7,13 +7,12 @@ import flatbuffers
 import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
-from untrained_models import MIXTURES, untrained
+from untrained_models import MIXTURES, NETWORKS, untrained
 
 from flowloom.schemas.errors import FlowloomError
 from flowloom.trainers.conversion.inference_form import inference_form
 from flowloom.trainers.conversion.litert import input_specs
 from flowloom.trainers.deploy.graph_check import check_litert, check_saved_model
-from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.recipe import Recipe
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "flowloom-0.1"
@@ -31,7 +30,7 @@ def test_a_mixture_passes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in RECIPES if not Recipe.named(name).model.is_trees), *MIXTURES])
+@pytest.mark.parametrize("name", [*NETWORKS, *MIXTURES])
 def test_the_graphs_of_all_recipes_pass(tmp_path, name):
     recipe = Recipe.named(*MIXTURES.get(name, (name,)))
     check_saved_model(exported(tmp_path / "model", recipe))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from untrained_models import MIXTURES, untrained
+from untrained_models import MIXTURES, NETWORKS, untrained
 from written_runs import CLASSES, K, flows, furthest, seeded, write_run
 
 from flowloom.schemas.errors import FlowloomError
@@ -22,12 +22,8 @@ from flowloom.trainers.deploy.export import ExportOptions, export
 from flowloom.trainers.deploy.export_layout import CONTRACT
 from flowloom.trainers.models.lmmoe import LMMoE
 from flowloom.trainers.models.multitask_cnn import MultitaskCNN
-from flowloom.trainers.recipes.named_recipes import RECIPES
 from flowloom.trainers.recipes.recipe import Recipe
 from flowloom.trainers.recipes.run_directory import Run
-
-NETWORKS = [name for name in RECIPES if not Recipe.named(name).model.is_trees]
-"""Trees are written by `tests/trainers/fitting`."""
 
 
 @pytest.fixture(scope="module")
